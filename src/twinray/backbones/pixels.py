@@ -1,0 +1,40 @@
+"""From packed pixels to what a network takes, the same for every network and every job."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MEAN: Final = (0.485, 0.456, 0.406)
+STD: Final = (0.229, 0.224, 0.225)
+"""ImageNet statistics on the 0..1 scale. Every network and every arm takes pixels normalised by them,
+whatever its initial weights, so that arms differ in nothing but those."""
+
+
+def normalise(x: Tensor) -> Tensor:
+    """(b, 1 or 3, h, w) pixels on the 0..1 scale -> (b, 3, h, w) normalised; grey is repeated."""
+    mean = torch.tensor(MEAN, device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
+    return (x - mean) / std
+
+
+def pixels_to_unit(batch: Tensor) -> Tensor:
+    """uint8 (b, h, w) or (b, h, w, 3) as a pack holds them -> float32 (b, 1 or 3, h, w) in 0..1."""
+    x = batch.unsqueeze(1) if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
+    return x.to(torch.float32).div_(255)
+
+
+def resize(x: Tensor, size: int) -> Tensor:
+    """(b, c, h, w) in 0..1 -> (b, c, size, size), bicubic and antialiased; unchanged if it has that size."""
+    if x.shape[-2:] == (size, size):
+        return x
+    return F.interpolate(x, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp_(0, 1)
+
+
+def network_input(pixels: Tensor, size: int, device: torch.device) -> Tensor:
+    """uint8 pixels of a pack -> (b, 3, size, size) normalised, channels last, without augmentation."""
+    x = resize(pixels_to_unit(pixels.to(device, non_blocking=True)), size)
+    return normalise(x).contiguous(memory_format=torch.channels_last)

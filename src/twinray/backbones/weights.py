@@ -1,0 +1,189 @@
+"""Initial weights of a backbone: random, ImageNet, an earlier run, or a file.
+
+Nothing loads silently: every missing and unexpected key is named, and loading fails unless every
+tensor of the backbone was filled.
+"""
+
+from __future__ import annotations
+
+import pickle
+import urllib.error
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor
+
+from twinray.backbones.build import Backbone
+from twinray.errors import InputError
+from twinray.files import read_json, sha256
+
+_IMAGENET = {"imagenet-v1": "IMAGENET1K_V1", "imagenet-v2": "IMAGENET1K_V2"}
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "net", "backbone")
+_PREFIXES = ("", "module.", "backbone.", "encoder.", "model.", "module.backbone.", "model.backbone.", "backbone.body.")
+RUN_WEIGHTS = ("backbone.safetensors", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a backbone's weights came from; written beside every result.
+
+    Attributes:
+        init: as asked for (``random``, ``imagenet-v2``, a path).
+        source: the file or weight enum that was read; empty for random weights.
+        sha256: of that file; of nothing for random weights.
+        loaded: number of tensors filled.
+        unexpected: keys of the file that the backbone has no place for (its classifier, a projector).
+        description: the JSON beside the weights of a run, if there was one.
+    """
+
+    init: str
+    source: str = ""
+    sha256: str = ""
+    loaded: int = 0
+    unexpected: tuple[str, ...] = ()
+    description: Mapping[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``metrics.json`` and the description beside the weights."""
+        return asdict(self)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether no tensor was loaded."""
+        return self.init == "random"
+
+
+def initialise(backbone: Backbone, init: str) -> Provenance:
+    """Fill ``backbone`` in place.
+
+    Args:
+        backbone: its own random weights stay for ``random``.
+        init: ``random``, ``imagenet-v1``, ``imagenet-v2``, a run's folder, or a weight file
+            (``.safetensors``, or a PyTorch file, which is read with ``weights_only=True``).
+
+    Raises:
+        InputError: no such weights, no network to fetch them, an unreadable file, or weights that
+            do not fill this architecture exactly (every key that disagrees is counted and named).
+    """
+    if init == "random":
+        return Provenance("random")
+    if init in _IMAGENET:
+        state, source, digest = _imagenet(backbone.arch, init)
+        description: Mapping[str, Any] | None = None
+    else:
+        path = _weight_file(init)
+        state, source, digest = _read_state(path), str(path), sha256(path)
+        description = read_description(init) or None
+    state = _strip_prefix(state, backbone)
+    unexpected = _load_exactly(backbone, state, source)
+    return Provenance(init, source, digest, len(backbone.state_dict()), unexpected, description)
+
+
+def read_description(init: str) -> Mapping[str, Any]:
+    """The JSON beside the weights that ``init`` names; empty where there is none.
+
+    Raises:
+        InputError: ``init`` names neither known weights, nor a run, nor a file.
+    """
+    if init == "random" or init in _IMAGENET:
+        return {}
+    beside = _weight_file(init).with_suffix(".json")
+    described = read_json(beside, "weight description") if beside.is_file() else {}
+    return described if isinstance(described, Mapping) else {}
+
+
+def _imagenet(arch: str, init: str) -> tuple[dict[str, Tensor], str, str]:
+    enum = torchvision.models.get_model_weights(arch)
+    name = _IMAGENET[init]
+    if name not in enum.__members__:
+        known = [key for key, value in _IMAGENET.items() if value in enum.__members__]
+        raise InputError(
+            f"torchvision has no {init} weights for {arch}; choose --init {' or '.join(known)}, or another --arch"
+        )
+    weights = enum[name]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, urllib.error.URLError, RuntimeError) as error:
+        raise InputError(
+            f"could not fetch {weights} ({_first_line(error)}); without a network, download {Path(weights.url).name} with "
+            f"torchvision on another machine and copy it to {file}, or name the file itself with --init FILE"
+        ) from error
+    return dict(state), str(weights), sha256(file) if file.is_file() else ""
+
+
+def _weight_file(init: str) -> Path:
+    path = Path(init)
+    if path.is_dir():
+        for name in RUN_WEIGHTS:
+            if (path / name).is_file():
+                return path / name
+        raise InputError(
+            f"expected {' or '.join(RUN_WEIGHTS)} in the run {path}, found neither: did the run finish? (see --resume)"
+        )
+    if not path.is_file():
+        raise InputError(
+            f"expected --init to be random, imagenet-v1, imagenet-v2, a run's folder or a weight file; {init!r} is none of these"
+        )
+    return path
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        raw = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"could not read weights from {path} ({_first_line(error)}); expected a .safetensors file or a PyTorch file that "
+            "holds tensors only"
+        ) from error
+    for _ in range(2):  # {"state_dict": {...}} and the like, at most nested twice
+        for key in _WRAPPERS:
+            if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping):
+                raw = raw[key]
+                break
+    if not isinstance(raw, Mapping) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
+        raise InputError(
+            f"expected a dictionary of tensors in {path}, found {type(raw).__name__}; export the model's state_dict"
+        )
+    return {str(key): value for key, value in raw.items()}
+
+
+def _strip_prefix(state: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Undo the prefix that a wrapper (DataParallel, MMDetection, lightly) put before every name."""
+    wanted = backbone.state_dict().keys()
+    best = max(_PREFIXES, key=lambda prefix: sum(prefix + key in state for key in wanted))
+    return {key.removeprefix(best) if key.startswith(best) else f"(other) {key}": value for key, value in state.items()}
+
+
+def _load_exactly(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
+    own = backbone.state_dict()
+    optional = {key for key in own if key.endswith("num_batches_tracked")}  # a counter, not a weight
+    missing = sorted(own.keys() - state.keys() - optional)
+    shapes = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
+    unexpected = tuple(sorted(state.keys() - own.keys()))
+    if missing or shapes:
+        wrong = f"; of another shape: {_some(shapes)}" if shapes else ""
+        lacking = f"; missing: {_some(missing)}" if missing else ""
+        extra = f"; unexpected: {_some(list(unexpected))}" if unexpected else ""
+        raise InputError(
+            f"weights in {source} do not fit {backbone.arch}: {len(own) - len(missing) - len(shapes)} of {len(own)} tensors "
+            f"fit{lacking}{wrong}{extra}; pass the --arch that they were trained with"
+        )
+    backbone.load_state_dict({key: state.get(key, own[key]) for key in own}, strict=True)
+    return unexpected
+
+
+def _some(keys: list[str], most: int = 4) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,156 @@
+"""The command line: one verb, one dataclass of options, one function.
+
+A job's options are the fields of its frozen dataclass; the text under a field is the flag's help.
+Exit status: 0 done, 2 bad input (one line), 1 anything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import sys
+import typing
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import docstring_parser
+from jsonargparse import ArgumentError, ArgumentParser
+
+from twinray.errors import InputError, TwinrayError
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """Where a verb's options and function live; imported only when it is asked for."""
+
+    help: str
+    config: str
+    run: str
+    positional: tuple[str, ...] = ()
+
+
+VERBS = {
+    "demo": Verb("the whole pipeline on synthetic images, in minutes", "twinray.jobs.demo:DemoConfig", "twinray.jobs.demo:run"),
+    "pack": Verb("images on disk -> a pack that training reads", "twinray.jobs.pack:PackConfig", "twinray.jobs.pack:run", ("source",)),
+    "pretrain": Verb("unlabelled packs -> a backbone (Barlow Twins)", "twinray.pretraining.config:PretrainConfig", "twinray.pretraining.run:run"),
+    "detect": Verb("a pack with boxes -> a detector and its figures", "twinray.detection.config:DetectConfig", "twinray.detection.run:run"),
+    "classify": Verb("a pack with labels -> a classifier and its figures", "twinray.classification.config:ClassifyConfig", "twinray.classification.run:run"),
+    "evaluate": Verb("a finished run on a pack, or several runs side by side", "twinray.jobs.evaluate:EvaluateConfig", "twinray.jobs.evaluate:run", ("runs",)),
+    "explain": Verb("a heat map for each predicted box", "twinray.jobs.explain:ExplainConfig", "twinray.jobs.explain:run", ("run", "images")),
+    "predict": Verb("boxes or labels for files and folders", "twinray.jobs.predict:PredictConfig", "twinray.jobs.predict:run", ("run", "paths")),
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the ``twinray`` command."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"twinray {version('twinray')}")
+        sys.exit(0)
+    if arguments[0] not in VERBS:
+        _fail(f"expected a verb ({', '.join(VERBS)}), got {arguments[0]!r}; see twinray --help", 2)
+    try:
+        _run_verb(arguments[0], arguments[1:])
+    except TwinrayError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was written is kept, the same command with --resume goes on", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `twinray ... | head` is not an error
+        sys.exit(1)
+    except MemoryError:
+        _fail("out of memory; use a smaller --batch-size or --size", 1)
+    except Exception as error:
+        _unforeseen(error)
+
+
+def _run_verb(name: str, arguments: Sequence[str]) -> None:
+    verb = VERBS[name]
+    config_class = _load(verb.config)
+    parser = build_parser(f"twinray {name}", config_class, verb.positional)
+    try:
+        options = parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise InputError(f"{str(error).strip()}; see twinray {name} --help") from error
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(config_class)}
+    hints = typing.get_type_hints(config_class)
+    for field, value in values.items():
+        if typing.get_origin(hints[field]) is tuple and isinstance(value, list):
+            values[field] = tuple(value)
+    _load(verb.run)(config_class(**values))
+
+
+def build_parser(program: str, config_class: type, positional: Sequence[str] = ()) -> ArgumentParser:
+    """A parser whose flags are the fields of a dataclass, with ``--config`` and ``--print_config``."""
+    docs = docstring_parser.parse_from_object(config_class)
+    helps = {param.arg_name: " ".join((param.description or "").split()) for param in docs.params}
+    hints = typing.get_type_hints(config_class)
+    parser = ArgumentParser(prog=program, description=docs.short_description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of options; flags given after it win")
+    for field in dataclasses.fields(config_class):
+        _add_option(parser, field, hints[field.name], helps.get(field.name, ""), field.name in positional)
+    return parser
+
+
+def _add_option(parser: ArgumentParser, field: dataclasses.Field[Any], hint: Any, text: str, positional: bool) -> None:
+    required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    of = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
+    many = of[1:] == (Ellipsis,)
+    flag = "--" + field.name.replace("_", "-")
+    options: dict[str, Any] = {"help": text, "type": of[0] if of else hint}
+    if hint is bool:
+        parser.add_argument(flag, action="store_true", help=text, default=field.default)
+        return
+    if many:
+        options["nargs"] = "*" if positional and not required else "+"
+    elif of:
+        options["nargs"] = len(of)
+    if of:
+        options["default"] = None if required else [*typing.cast(tuple[Any, ...], field.default)]
+    if positional:
+        if not required and not many:
+            options["nargs"] = "?"
+        options.setdefault("default", None if required else field.default)
+        parser.add_argument(field.name, **options)
+        return
+    if required:
+        options |= {"required": True, "default": None}
+    options.setdefault("default", field.default)
+    parser.add_argument(flag, **options)
+
+
+def _load(reference: str) -> Any:
+    module, name = reference.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _overview() -> str:
+    lines = ["usage: twinray VERB [options]    (twinray VERB --help tells them)", "", "verbs:"]
+    lines += [f"  {name:<10} {verb.help}" for name, verb in VERBS.items()]
+    lines += ["", "Research software, not a medical device."]
+    return "\n".join(lines)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"twinray: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _unforeseen(error: Exception) -> NoReturn:
+    """A defect of ours: one line for the user, and the traceback in a file for the report of the defect."""
+    if os.environ.get("TWINRAY_TRACEBACK"):
+        raise error
+    kind = type(error).__name__
+    _fail(
+        f"unforeseen {kind}: {error}; set TWINRAY_TRACEBACK=1 and run again for the details that a bug report needs", 1
+    )
+
+
+if __name__ == "__main__":
+    main()

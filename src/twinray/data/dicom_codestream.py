@@ -1,0 +1,112 @@
+"""Does a compressed DICOM frame claim the size that the DICOM header claims? Looked up before any decoder runs.
+
+A frame of a few bytes may claim 65,535 x 65,535 pixels, or a million tiles; decoders allocate by that
+claim. Formats: JPEG and JPEG-LS frame header (ITU-T T.81 B.2.2, T.87 C.2.2), JPEG 2000 image and tile
+size (T.800 A.5.1), DICOM RLE header (PS3.5 annex G).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from pydicom.uid import (
+    HTJ2K,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
+
+_JPEG2000_FAMILY = (*JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
+
+_NOT_FRAME_HEADERS = {0xC4, 0xC8, 0xCC}
+"""Markers in 0xC0..0xCF that do not start a frame: Huffman tables, reserved, arithmetic conditioning."""
+
+_RLE_BEST_RATIO = 64
+"""PackBits writes at most 128 pixels with 2 bytes."""
+
+
+def codestream_fault(frame: bytes, syntax: str, rows: int, columns: int, bytes_allocated: int) -> str | None:
+    """Why a compressed frame must not be decoded, or None if its own header agrees with the DICOM header.
+
+    Args:
+        frame: the compressed bytes of one frame.
+        syntax: transfer syntax UID.
+        rows: height in pixels that the DICOM header states; ``columns`` the width.
+        bytes_allocated: bytes a pixel that the DICOM header states (1 or 2).
+    """
+    if syntax == RLELossless:
+        return _rle_fault(frame, rows * columns, bytes_allocated)
+    if syntax in _JPEG2000_FAMILY:
+        claim = _jpeg2000_size(frame)
+    elif syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes:
+        claim = _jpeg_size(frame)
+    else:
+        return None
+    if isinstance(claim, str):
+        return claim
+    height, width, components = claim
+    if components != 1:
+        return f"the header says one sample a pixel, the compressed frame holds {components}"
+    if (height, width) != (rows, columns):
+        return f"the header says {columns} x {rows} pixels, the compressed frame {width} x {height}"
+    return None
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int, int] | str:
+    """(height, width, components) of a JPEG or JPEG-LS frame, or what is wrong with it."""
+    if frame[:2] != b"\xff\xd8":
+        return "the compressed frame is no JPEG stream"
+    at = 2
+    while at + 4 <= len(frame):
+        if frame[at] != 0xFF:
+            break
+        marker = frame[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in (0xDA, 0xD9):
+            break
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            at += 2
+            continue
+        if (0xC0 <= marker <= 0xCF and marker not in _NOT_FRAME_HEADERS) or marker == 0xF7:
+            if at + 10 > len(frame):
+                break
+            height, width, components = struct.unpack_from(">HHB", frame, at + 5)
+            return height, width, components
+        at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
+    return "the compressed frame has no JPEG frame header"
+
+
+def _jpeg2000_size(frame: bytes) -> tuple[int, int, int] | str:
+    """(height, width, components) of a JPEG 2000 codestream, or what is wrong with it."""
+    start = frame.find(b"\xff\x4f\xff\x51", 0, 8192)
+    if start < 0 or start + 42 > len(frame):
+        return "the compressed frame has no JPEG 2000 size header"
+    x1, y1, x0, y0, tile_w, tile_h, tile_x, tile_y, components = struct.unpack_from(">8IH", frame, start + 8)
+    if x1 <= x0 or y1 <= y0 or not tile_w or not tile_h or tile_x > x0 or tile_y > y0:
+        return "the JPEG 2000 size header contradicts itself"
+    tiles = -(-(x1 - tile_x) // tile_w) * -(-(y1 - tile_y) // tile_h)
+    if tiles > 65_535:
+        return f"the JPEG 2000 size header claims {tiles} tiles (at most 65535 exist)"
+    return y1 - y0, x1 - x0, components
+
+
+def _rle_fault(frame: bytes, pixels: int, bytes_allocated: int) -> str | None:
+    """Why an RLE frame cannot hold ``pixels`` pixels of ``bytes_allocated`` bytes, or None."""
+    if len(frame) < 64:
+        return f"the RLE header needs 64 bytes, the frame has {len(frame)}"
+    segments, *offsets = struct.unpack_from("<16L", frame)
+    if segments != bytes_allocated:
+        return f"the RLE header lists {segments} segments, expected {bytes_allocated}"
+    used = offsets[:segments]
+    if used[0] < 64 or any(a >= b for a, b in zip(used, [*used[1:], len(frame)], strict=True)):
+        return "the RLE segment offsets are out of order or outside the frame"
+    if (len(frame) - 64) * _RLE_BEST_RATIO < pixels * bytes_allocated:
+        return f"{len(frame)} bytes of RLE cannot hold {pixels} pixels of {bytes_allocated} bytes"
+    if len(frame) > 2 * pixels * bytes_allocated + 1024:
+        return f"{len(frame)} bytes of RLE are too many for {pixels} pixels of {bytes_allocated} bytes"
+    return None

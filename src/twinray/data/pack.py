@@ -1,0 +1,254 @@
+"""The pack: images decoded once, kept so that training can read them as fast as memory.
+
+A pack is a folder of three files that NumPy and pandas open on any machine:
+
+- ``images.npy``: uint8, (n, s, s) grey or (n, s, s, 3) RGB, display-ready.
+- ``samples.parquet``: one row an image, in the same order (columns: :data:`SCHEMA`).
+- ``pack.json``: format version, class names, size, fit, channel mean and standard deviation, counts,
+  checksums, notes, and what was set aside and why.
+
+Boxes are kept in pixels of the original image; ``scale_x, scale_y, offset_x, offset_y`` map a point
+into the packed image (x_pack = x * scale_x + offset_x) and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twinray.data.fit import Fit
+from twinray.errors import InputError
+from twinray.files import read_json, sha256
+from twinray.records import SPLITS, Boxes, FloatArray, IntArray, Task
+
+FORMAT_VERSION = 1
+
+IMAGES, SAMPLES, PACK = "images.npy", "samples.parquet", "pack.json"
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("patient", pa.string()),  # null: not known
+        ("split", pa.string()),  # train, val or test
+        ("width", pa.int32()),  # of the original, pixels
+        ("height", pa.int32()),
+        ("scale_x", pa.float64()),
+        ("scale_y", pa.float64()),
+        ("offset_x", pa.float64()),
+        ("offset_y", pa.float64()),
+        ("labels", pa.list_(pa.float32())),  # over pack.json label_classes; null: image without labels
+        ("boxes", pa.list_(pa.list_(pa.float64(), 4))),  # xyxy, original pixels; null: never annotated
+        ("box_classes", pa.list_(pa.int32())),  # ids into pack.json box_classes
+        ("box_readers", pa.list_(pa.string())),  # null: not known
+        ("box_n_readers", pa.list_(pa.int32())),  # null: not fused
+        ("source", pa.string()),  # path relative to the source
+        ("how", pa.string()),  # how the pixels were made
+        ("sha256", pa.string()),  # of the packed pixels
+        ("attributes", pa.string()),  # JSON object of further columns of the source
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PackInfo:
+    """What ``pack.json`` says.
+
+    ``mean`` and ``std`` are of the training images' pixels (of all images if no split is ``train``),
+    one value a channel, on the 0..1 scale.
+    """
+
+    names: tuple[str, ...]
+    label_classes: tuple[str, ...]
+    box_classes: tuple[str, ...]
+    task: Task
+    size: int
+    channels: int
+    fit: Fit
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    counts: dict[str, int]
+    skipped: int
+    skipped_reasons: dict[str, int]
+    notes: tuple[str, ...]
+    split_method: str
+    checksums: dict[str, str]
+    format_version: int = FORMAT_VERSION
+    created_by: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON object that ``pack.json`` holds."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """An open pack; ``images`` is memory-mapped, so opening one costs next to nothing.
+
+    Attributes:
+        images: (n, s, s) or (n, s, s, 3) uint8.
+        ids, splits: (n,) text. patients: (n,) text or None each.
+        sizes: (n, 2) int64, original width and height in pixels.
+        geometry: (n, 4) float64: scale_x, scale_y, offset_x, offset_y.
+        labels: (n, k) float32 over ``info.label_classes``; NaN where not stated.
+    """
+
+    path: Path
+    info: PackInfo
+    images: npt.NDArray[np.uint8]
+    table: pa.Table
+    ids: npt.NDArray[np.object_]
+    patients: npt.NDArray[np.object_]
+    splits: npt.NDArray[np.object_]
+    sizes: IntArray
+    geometry: FloatArray
+    labels: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def where(self, split: str) -> IntArray:
+        """Indices of the images of one split, ascending."""
+        return np.flatnonzero(self.splits == split)
+
+    def boxes(self, index: int) -> Boxes | None:
+        """True boxes of image ``index`` in original pixels; None if it was never annotated."""
+        row = {name: self.table.column(name)[index].as_py() for name in _BOX_COLUMNS}
+        if row["boxes"] is None:
+            return None
+        n_readers = row["box_n_readers"]
+        return Boxes(
+            np.asarray(row["boxes"], dtype=np.float64).reshape(-1, 4),
+            np.asarray(row["box_classes"], dtype=np.int64),
+            readers=None if row["box_readers"] is None else tuple(row["box_readers"]),
+            n_readers=None if n_readers is None else np.asarray(n_readers, dtype=np.int64),
+        )
+
+    def to_pack(self, index: int, xyxy: FloatArray) -> FloatArray:
+        """Map (m, 4) boxes from original pixels to pixels of the packed image."""
+        scale, offset = self.geometry[index, :2], self.geometry[index, 2:]
+        return xyxy * np.tile(scale, 2) + np.tile(offset, 2)
+
+    def to_original(self, index: int, xyxy: FloatArray) -> FloatArray:
+        """Map (m, 4) boxes from pixels of the packed image to original pixels."""
+        scale, offset = self.geometry[index, :2], self.geometry[index, 2:]
+        return (xyxy - np.tile(offset, 2)) / np.tile(scale, 2)
+
+    @property
+    def groups(self) -> npt.NDArray[np.object_]:
+        """(n,) what a bootstrap resamples: the patient, or the image where the patient is unknown."""
+        return np.array(
+            [f"image {i}" if p is None else f"patient {p}" for i, p in zip(self.ids, self.patients, strict=True)],
+            dtype=object,
+        )
+
+
+_BOX_COLUMNS = ("boxes", "box_classes", "box_readers", "box_n_readers")
+
+
+def open_pack(path: Path) -> Pack:
+    """Open a pack for reading.
+
+    Raises:
+        InputError: not a pack, a pack of a newer format, or one whose files disagree.
+    """
+    info = read_info(path)
+    try:
+        images = np.load(path / IMAGES, mmap_mode="r", allow_pickle=False)
+        table = pq.read_table(path / SAMPLES)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"could not open the pack {path}: {_first_line(error)}; pack the source again") from error
+    expected = (len(table), info.size, info.size) + ((3,) if info.channels == 3 else ())
+    if images.shape != expected or images.dtype != np.uint8:
+        raise InputError(
+            f"expected {IMAGES} of shape {expected} and type uint8 in {path}, found {images.shape} {images.dtype}; "
+            "pack the source again"
+        )
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise InputError(f"expected columns {missing} in {path / SAMPLES}; pack the source again")
+    return Pack(
+        path=path,
+        info=info,
+        images=images,
+        table=table,
+        ids=_objects(table, "id"),
+        patients=_objects(table, "patient"),
+        splits=_objects(table, "split"),
+        sizes=_numbers(table, ("width", "height")).astype(np.int64),
+        geometry=_numbers(table, ("scale_x", "scale_y", "offset_x", "offset_y")),
+        labels=_label_matrix(table, len(info.label_classes)),
+    )
+
+
+def verify_pack(path: Path) -> Pack:
+    """Open a pack and compare its files with the checksums in ``pack.json``.
+
+    Raises:
+        InputError: a file is not the one that was written.
+    """
+    pack = open_pack(path)
+    for name, expected in pack.info.checksums.items():
+        if sha256(path / name) != expected:
+            raise InputError(
+                f"{path / name} does not match the checksum in {PACK}: it was changed or damaged; pack again"
+            )
+    wrong = [split for split in pack.splits.tolist() if split not in SPLITS]
+    if wrong:
+        raise InputError(f"expected splits {SPLITS} in {path / SAMPLES}, found {wrong[0]!r}; pack again")
+    return pack
+
+
+def read_info(path: Path) -> PackInfo:
+    """Read ``pack.json`` alone.
+
+    Raises:
+        InputError: not a pack, an unfinished one, or one of another format version.
+    """
+    if not path.is_dir():
+        raise InputError(
+            f"expected a pack (a folder), {path} is not there; make one with: twinray pack SOURCE --out {path}"
+        )
+    if not (path / PACK).is_file():
+        raise InputError(f"{path} has no {PACK}: not a pack, or one whose making was cut off; run twinray pack again")
+    raw = read_json(path / PACK, "pack description")
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"expected pack format {FORMAT_VERSION} in {path / PACK}, found {version}; use the twinray that wrote it, "
+            "or pack the source again"
+        )
+    tuples = ("names", "label_classes", "box_classes", "mean", "std", "notes")
+    fields: dict[str, Any] = {key: tuple(value) if key in tuples else value for key, value in raw.items()}
+    try:
+        return PackInfo(**fields)
+    except TypeError as error:
+        raise InputError(f"{path / PACK} is not as expected ({error}); pack the source again") from error
+
+
+def _objects(table: pa.Table, name: str) -> npt.NDArray[np.object_]:
+    out = np.empty(len(table), dtype=object)
+    out[:] = table.column(name).to_pylist()
+    return out
+
+
+def _numbers(table: pa.Table, names: tuple[str, ...]) -> FloatArray:
+    return np.stack([np.asarray(table.column(name).to_numpy(), dtype=np.float64) for name in names], axis=1)
+
+
+def _label_matrix(table: pa.Table, k: int) -> FloatArray:
+    labels = np.full((len(table), k), np.nan, dtype=np.float32)
+    for i, row in enumerate(table.column("labels").to_pylist()):
+        if row is not None and k:
+            labels[i] = row
+    return labels
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,289 @@
+"""An unfinished pack: pixels and a journal that grow an image at a time, so that a cut-off pack can go on.
+
+Two files. ``images.part`` is already a NumPy file in the making: a header of fixed length, then the images one
+after the other; finishing it means writing its final count into the header. ``journal.jsonl`` has a line of what
+the job is, then a line for every image that was packed or set aside, written after its pixels. Whatever a crash
+leaves, opening keeps the longest beginning of the journal whose pixels are there and have the checksums it states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from twinray.data.fit import to_rgb
+from twinray.errors import InputError
+from twinray.files import clear_disk_errors
+
+HEADER_BYTES = 128
+_BLOCK_BYTES = 1 << 23
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What is known of one packed image, but for its pixels.
+
+    Attributes:
+        width, height: of the original, in pixels.
+        how: how the pixels were made.
+        sha256: of the pixels as they came, (s, s) or (s, s, 3), in hexadecimal.
+        sums, squares: sums of the pixel values and of their squares, one a channel.
+    """
+
+    width: int
+    height: int
+    how: str
+    sha256: str
+    sums: tuple[int, ...]
+    squares: tuple[int, ...]
+
+    @property
+    def grey(self) -> bool:
+        """Whether it came with one channel."""
+        return len(self.sums) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the journal: image ``index`` of the job was packed, or set aside for ``reason``."""
+
+    index: int
+    packed: Packed | None
+    reason: str = ""
+
+
+def npy_header(n: int, size: int, channels: int) -> bytes:
+    """The first bytes of a NumPy file (format 1.0) of n uint8 images, padded to a length that no count changes."""
+    shape = (n, size, size) if channels == 1 else (n, size, size, channels)
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
+    body = text.encode("ascii").ljust(HEADER_BYTES - 11) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(body)) + body
+
+
+class Journal:
+    """The unfinished pack in ``folder``; use as a context manager.
+
+    Attributes:
+        channels: 1 or 3, of ``images.part``; grows from 1 to 3 when the first colour image comes.
+        rows: packed images so far.
+        done: images done so far, packed or set aside.
+        set_aside: those set aside.
+    """
+
+    def __init__(self, folder: Path, job: str, size: int, channels: int) -> None:
+        """Open the unfinished pack of the job called ``job`` (a checksum), or begin it.
+
+        Raises:
+            InputError: the folder holds an unfinished pack of another job.
+            TwinrayError: the folder cannot be written.
+        """
+        self.images_path, self.path = folder / "images.part", folder / "journal.jsonl"
+        self.channels, self.rows, self.done, self.set_aside = channels, 0, 0, 0
+        self._size = size
+        with clear_disk_errors(folder, "the unfinished pack in"):
+            folder.mkdir(parents=True, exist_ok=True)
+            fresh = not (self.path.is_file() and self.images_path.is_file() and self.path.stat().st_size)
+            if fresh:
+                self.images_path.write_bytes(npy_header(0, size, channels))
+                self.path.write_bytes(_line({"job": job}))
+            self._images: IO[bytes] = self.images_path.open("r+b", buffering=0)
+            self._journal: IO[bytes] = self.path.open("r+b", buffering=0)
+            try:
+                self._recover(job, folder)
+            except BaseException:
+                self.close()
+                raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close both files; what was written stays."""
+        self._images.close()
+        self._journal.close()
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one packed image."""
+        return self._size * self._size * self.channels
+
+    def add(self, index: int, packed: Packed, pixels: npt.NDArray[np.uint8]) -> None:
+        """Append an image: (s, s) or, which makes the whole pack colour, (s, s, 3) uint8.
+
+        Raises:
+            TwinrayError: the disk is full; nothing that was there before is lost.
+        """
+        if pixels.ndim == 3 and self.channels == 1:
+            self._make_rgb()
+        if pixels.ndim == 2 and self.channels == 3:
+            pixels = to_rgb(pixels)
+        with clear_disk_errors(self.images_path, "the images"):
+            self._images.seek(HEADER_BYTES + self.rows * self.row_bytes)
+            _write_all(self._images, np.ascontiguousarray(pixels).data.cast("B"))
+        p = packed
+        self._append([index, p.width, p.height, p.how, p.sha256, list(p.sums), list(p.squares)])
+        self.rows += 1
+
+    def skip(self, index: int, reason: str) -> None:
+        """Note that an image was set aside."""
+        self._append([index, reason])
+        self.set_aside += 1
+
+    def entries(self) -> Iterator[Entry]:
+        """All lines, in order; constant memory."""
+        with self.path.open("rb") as file:
+            next(file)
+            for line in file:
+                yield _entry(json.loads(line))
+
+    def finish(self) -> tuple[str, npt.NDArray[np.uint8]]:
+        """Write the final count into the header of ``images.part``.
+
+        Returns:
+            SHA-256 of the whole file, and (rows, 32) digests of the images, as bytes.
+        """
+        whole = hashlib.sha256()
+        digests = np.empty((self.rows, 32), dtype=np.uint8)
+        with clear_disk_errors(self.images_path, "the images"):
+            self._images.truncate(HEADER_BYTES + self.rows * self.row_bytes)
+            self._images.seek(0)
+            _write_all(self._images, memoryview(npy_header(self.rows, self._size, self.channels)))
+            self._images.flush()
+            self._images.seek(0)
+            whole.update(_read_all(self._images, HEADER_BYTES))
+            for row in range(self.rows):
+                data = _read_all(self._images, self.row_bytes)
+                whole.update(data)
+                digests[row] = np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
+        return whole.hexdigest(), digests
+
+    def _append(self, line: list[object]) -> None:
+        with clear_disk_errors(self.path, "the journal"):
+            start = self._journal.tell()
+            try:
+                _write_all(self._journal, memoryview(_line(line)))
+            except OSError:
+                self._journal.seek(start)
+                self._journal.truncate()
+                raise
+        self.done += 1
+
+    def _recover(self, job: str, folder: Path) -> None:
+        """Keep what is whole, cut off what is not."""
+        self.channels = _channels_of(self._images) or self.channels
+        with self.path.open("rb") as file:
+            first = _parsed(file.readline())
+            if not isinstance(first, dict) or first.get("job") != job:
+                raise InputError(
+                    f"{folder.parent} holds an unfinished pack of another source or of other options; repeat the "
+                    "command that began it with --resume, or choose another --out"
+                )
+            end = file.tell()
+            self._images.seek(HEADER_BYTES)
+            for line in file:
+                entry = _whole_entry(line)
+                if entry is None or not self._has_pixels(entry):
+                    break
+                self.done += 1
+                self.rows += entry.packed is not None
+                self.set_aside += entry.packed is None
+                end += len(line)
+        self._journal.truncate(end)
+        self._journal.seek(end)
+        self._images.truncate(HEADER_BYTES + self.rows * self.row_bytes)
+
+    def _has_pixels(self, entry: Entry) -> bool:
+        if entry.packed is None:
+            return True
+        data = _read_all(self._images, self.row_bytes)
+        if len(data) != self.row_bytes:
+            return False
+        if self.channels == 3 and entry.packed.grey:
+            data = data[::3]
+        return hashlib.sha256(data).hexdigest() == entry.packed.sha256
+
+    def _make_rgb(self) -> None:
+        """Write the grey images so far as RGB beside, then take that file's place in one step."""
+        beside = self.images_path.with_suffix(".rgb")
+        grey_bytes = self._size * self._size
+        at_once = max(1, _BLOCK_BYTES // grey_bytes)
+        with clear_disk_errors(beside, "the images"):
+            try:
+                with beside.open("wb") as out:
+                    out.write(npy_header(0, self._size, 3))
+                    self._images.seek(HEADER_BYTES)
+                    for start in range(0, self.rows, at_once):
+                        data = _read_all(self._images, min(at_once, self.rows - start) * grey_bytes)
+                        out.write(to_rgb(np.frombuffer(data, dtype=np.uint8)).data.cast("B"))
+            except OSError:
+                beside.unlink(missing_ok=True)
+                raise
+            beside.replace(self.images_path)
+            self._images.close()
+            self._images = self.images_path.open("r+b", buffering=0)
+        self.channels = 3
+
+
+def _line(content: object) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _parsed(line: bytes) -> object:
+    """The content of a whole line; None for one that was cut off."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _whole_entry(line: bytes) -> Entry | None:
+    content = _parsed(line)
+    try:
+        return _entry(content) if isinstance(content, list) else None
+    except (ValueError, AssertionError):
+        return None
+
+
+def _entry(line: list[object]) -> Entry:
+    if len(line) == 2:
+        return Entry(int(str(line[0])), None, str(line[1]))
+    index, width, height, how, sha256, sums, squares = line
+    assert isinstance(sums, list) and isinstance(squares, list)
+    packed = Packed(int(str(width)), int(str(height)), str(how), str(sha256), tuple(sums), tuple(squares))
+    return Entry(int(str(index)), packed)
+
+
+def _channels_of(images: IO[bytes]) -> int | None:
+    images.seek(0)
+    head = _read_all(images, HEADER_BYTES)
+    if len(head) < HEADER_BYTES:
+        return None
+    return 3 if head.rstrip().endswith(b", 3), }") else 1
+
+
+def _read_all(file: IO[bytes], n: int) -> bytes:
+    """Up to n bytes; an unbuffered file may give them in pieces."""
+    pieces = []
+    while n and (piece := file.read(n)):
+        pieces.append(piece)
+        n -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _write_all(file: IO[bytes], data: memoryview) -> None:
+    """All of ``data``: an unbuffered file may take it in pieces, and a full disk shows at the last."""
+    while len(data):
+        data = data[file.write(data) :]

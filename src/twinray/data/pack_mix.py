@@ -1,0 +1,182 @@
+"""Several collections seen as one: one numbering of images, one list of classes, ids that stay apart.
+
+Label classes (and box classes) are the union of the collections' own, in order of first appearance. A class that
+an image's collection does not know is NaN, not stated, in that image's labels. With more than one collection, image
+and patient ids get the collection's name in front, so that patient 7 of one hospital is not patient 7 of another;
+collections of the same name share their patients, which can only merge groups, never leak one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from twinray.data.fit import place_boxes
+from twinray.errors import InputError
+from twinray.records import UNKNOWN, Boxes, Collection, FloatArray, Pixels, Sample, Skipped, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """One or several collections.
+
+    Attributes:
+        collections: at least one.
+        names: a distinct name for each.
+        label_classes, box_classes, task: of all.
+        starts: number of the first image of each collection, and the number of all images.
+    """
+
+    collections: tuple[Collection, ...]
+    names: tuple[str, ...]
+    label_classes: tuple[str, ...]
+    box_classes: tuple[str, ...]
+    task: Task
+    starts: tuple[int, ...]
+
+    @staticmethod
+    def of(collections: Sequence[Collection]) -> Mix:
+        """Mix collections.
+
+        Raises:
+            InputError: none is given, or one has an image id twice.
+        """
+        if not collections:
+            raise InputError("expected at least one source of images, got none")
+        for collection in collections:
+            if len({sample.id for sample in collection.samples}) != len(collection.samples):
+                raise InputError(f"{collection.name}: expected every image to have an id of its own, found one twice")
+        starts = np.cumsum([0, *(len(collection.samples) for collection in collections)])
+        return Mix(
+            collections=tuple(collections),
+            names=_distinct([collection.name for collection in collections]),
+            label_classes=tuple(dict.fromkeys(name for c in collections for name in c.label_classes)),
+            box_classes=tuple(dict.fromkeys(name for c in collections for name in c.box_classes)),
+            task=_task(collections),
+            starts=tuple(int(start) for start in starts),
+        )
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one collection."""
+        return len(self.collections) > 1
+
+    @property
+    def loaders(self) -> tuple[Callable[[Sample], Pixels], ...]:
+        """The function that loads pixels, for each collection."""
+        return tuple(collection.load for collection in self.collections)
+
+    def collection_of(self, index: int) -> int:
+        """Which collection image ``index`` is of."""
+        return next(k for k, end in enumerate(self.starts[1:]) if index < end)
+
+    def sample(self, index: int) -> Sample:
+        """Image ``index``, as its collection describes it."""
+        k = self.collection_of(index)
+        return self.collections[k].samples[index - self.starts[k]]
+
+    def id(self, index: int) -> str:
+        """The image's id in the pack."""
+        own = self.sample(index).id
+        return f"{self.names[self.collection_of(index)]}/{own}" if self.several else own
+
+    def patient(self, index: int) -> str | None:
+        """The image's patient in the pack."""
+        own = self.sample(index).patient
+        if not own:
+            return None
+        return f"{self.collections[self.collection_of(index)].name}/{own}" if self.several else own
+
+    def where(self, index: int) -> str:
+        """What to call the image in a message."""
+        source = self.sample(index).source
+        return f"{self.names[self.collection_of(index)]}: {source}" if self.several else source
+
+    def labels(self, index: int) -> FloatArray | None:
+        """(k,) float32 over the classes of all; None for an image without labels."""
+        own = self.sample(index).labels
+        if own is None or not self.several:
+            return own
+        labels = np.full(len(self.label_classes), UNKNOWN, dtype=np.float32)
+        classes = self.collections[self.collection_of(index)].label_classes
+        labels[[self.label_classes.index(name) for name in classes]] = own
+        return labels
+
+    def boxes(self, index: int, width: int, height: int) -> tuple[Boxes | None, list[Skipped]]:
+        """The image's boxes in pixels of its stored file, of ``width`` x ``height``, and those set aside.
+
+        None where the image was never annotated, or where none of its boxes could be kept.
+        """
+        sample = self.sample(index)
+        boxes = sample.boxes
+        if boxes is None or not len(boxes):
+            return boxes, []
+        frame = sample.boxes_frame or (width, height)
+        xyxy, faults = place_boxes(boxes.xyxy, *frame)
+        if sample.boxes_frame is not None:
+            xyxy = xyxy * np.tile([width / frame[0], height / frame[1]], 2)
+        aside = [
+            Skipped(f"{self.where(index)} box {j}", f"{fault}; correct the box")
+            for j, fault in enumerate(faults)
+            if fault is not None
+        ]
+        keep = [j for j, fault in enumerate(faults) if fault is None]
+        if not keep:
+            return None, aside
+        names = self.collections[self.collection_of(index)].box_classes
+        to_all = np.array([self.box_classes.index(name) for name in names], dtype=np.int64)
+        kept = Boxes(
+            xyxy[keep],
+            to_all[np.asarray(boxes.labels)[keep]],
+            readers=None if boxes.readers is None else tuple(boxes.readers[j] for j in keep),
+            n_readers=None if boxes.n_readers is None else boxes.n_readers[keep],
+        )
+        return kept, aside
+
+    def tasks(self, start: int) -> Iterator[tuple[int, Sample]]:
+        """(collection, sample) from image ``start`` on, fit to travel to a worker process."""
+        for index in range(start, len(self)):
+            sample = self.sample(index)
+            yield self.collection_of(index), replace(sample, attributes=dict(sample.attributes))
+
+    def checksum(self) -> str:
+        """SHA-256 of everything that the collections say of their images."""
+        digest = hashlib.sha256()
+        for collection in self.collections:
+            digest.update(repr((collection.name, collection.label_classes, collection.box_classes)).encode())
+            for s in collection.samples:
+                digest.update(
+                    repr((s.id, s.source, s.patient, s.split, s.boxes_frame, s.size)).encode(
+                        "utf-8", "backslashreplace"
+                    )
+                )
+                digest.update(b"-" if s.labels is None else np.asarray(s.labels, dtype=np.float32).tobytes())
+                if s.boxes is not None:
+                    digest.update(np.asarray(s.boxes.xyxy, dtype=np.float64).tobytes())
+                    digest.update(np.asarray(s.boxes.labels, dtype=np.int64).tobytes())
+        return digest.hexdigest()
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    used: list[str] = []
+    for name in names:
+        candidate, n = name, 2
+        while candidate in used:
+            candidate, n = f"{name}-{n}", n + 1
+        used.append(candidate)
+    return tuple(used)
+
+
+def _task(collections: Sequence[Collection]) -> Task:
+    """Multiclass only where every labelled collection names the same classes; a union of classes is multi-label."""
+    labelled = [collection for collection in collections if collection.task != "none"]
+    if not labelled:
+        return "none"
+    one_kind = {(c.task, frozenset(c.label_classes)) for c in labelled}
+    return "multiclass" if len(one_kind) == 1 and labelled[0].task == "multiclass" else "multilabel"

@@ -1,0 +1,398 @@
+"""Splits in which no patient is on two sides, and label fractions of a training set.
+
+Both are stratified over several labels at once and grouped by patient.
+
+``cut_splits`` is iterative stratification: Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label
+data", ECML PKDD 2011; with ``order=2`` pairs of labels count as labels too: Szymański and Kajdanowicz, "A network
+perspective on stratification of multi-label data", PMLR 74 (2017). What is dealt out is a patient, with the number of
+images of each label, where the papers deal out single examples; since patients are coarser, single patients then
+change sides as long as that brings the shares of labels closer to the wanted ones.
+
+``label_fraction`` takes the head of one seeded ordering of patients, so for one seed every smaller fraction
+lies inside every larger one. The ordering starts with patients that together show every label, rarest label first;
+then each place goes to the patient, of a random few, that brings the shares of labels in the head so far closest to those of
+the whole.
+
+Conventions: a label is present where its value is 1; 0, -1 (uncertain) and NaN (not stated) are not present. Images without any
+label present are stratified as a label of their own. A patient that is None or empty is unknown: its image is a group of
+its own, and ``patient_note`` says that the split cannot be trusted to be patient-disjoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from twinray.errors import InputError
+from twinray.records import PRESENT, FloatArray
+
+Index = npt.NDArray[np.int64]
+Patients = Sequence[str | None]
+
+MOVES = 200
+"""Most patients that change sides after the deal; a few dozen are usual."""
+DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.7, "val": 0.1, "test": 0.2}
+CANDIDATES = 512
+"""Patients that compete for a place in the ordering: more follow the whole more closely, fewer leave more to the seed."""
+FIRST_CANDIDATES = 64
+"""The same while the ordering still lacks a label, among patients with that label."""
+TOLERANCE = 0.1
+"""Relative deviation of a label's share that counts as one unit, where it is more than one patient's images."""
+
+
+def cut_splits(
+    patients: Patients,
+    labels: FloatArray | None,
+    fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
+    seed: int = 0,
+    order: int = 1,
+) -> list[str]:
+    """Name a split for every image; all images of a patient get the same one.
+
+    Args:
+        patients: (n,) patient ids, None or "" where unknown.
+        labels: (n, k) values as in ``records.Sample.labels``, or None to balance numbers of images only.
+        fractions: share of images wanted in each split; positive, adding up to 1.
+        seed: decides between equals.
+        order: 1 stratifies labels (Sechidis), 2 also pairs of labels (Szymański and Kajdanowicz).
+
+    Returns:
+        (n,) names from ``fractions``.
+
+    Raises:
+        InputError: fractions that do not add up to 1, labels of another length, fewer patients than splits.
+    """
+    names, wanted = list(fractions), np.array(list(fractions.values()), dtype=np.float64)
+    if not names or not np.all(wanted > 0) or abs(wanted.sum() - 1) > 1e-6:
+        raise InputError(f"splits: expected positive fractions that add up to 1, got {dict(fractions)}")
+    if order not in (1, 2):
+        raise InputError(f"splits: expected order 1 (labels) or 2 (pairs of labels too), got {order}")
+    group, present = _checked(patients, labels)
+    n_groups = int(group.max(initial=-1)) + 1
+    if n_groups < len(names):
+        raise InputError(
+            f"splits: expected at least {len(names)} patients to cut {', '.join(names)}, got {n_groups}; ask for fewer splits"
+        )
+    if order == 2:
+        pairs = [present[:, a] & present[:, b] for a, b in combinations(range(present.shape[1]), 2)]
+        present = np.stack([*present.T, *(pair for pair in pairs if pair.any())], axis=1)
+    counts = _per_group(group, present, n_groups)
+    side = _evened(counts, wanted, _deal(counts, wanted, np.random.default_rng(seed)))
+    return [names[s] for s in side[group].tolist()]
+
+
+def label_fraction(patients: Patients, labels: FloatArray | None, fraction: float, seed: int = 0) -> Index:
+    """Choose patients that hold about ``fraction`` of the images; for one seed, nested over fractions.
+
+    Args:
+        patients: (n,) patient ids of the training images, None or "" where unknown.
+        labels: (n, k) values as in ``records.Sample.labels``, or None.
+        fraction: share of images, in (0, 1]. Whole patients are taken, at least one, so the number of images is the
+            nearest that the ordering allows.
+        seed: of the ordering.
+
+    Returns:
+        Rows of the chosen images, ascending.
+
+    Raises:
+        InputError: a fraction outside (0, 1], no images, labels of another length.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"label fraction: expected a share in (0, 1], got {fraction}; 0.01 means one per cent")
+    group, present = _checked(patients, labels)
+    if not len(group):
+        raise InputError("label fraction: expected at least one image, got none")
+    if fraction == 1:
+        return np.arange(len(group), dtype=np.int64)
+    counts = _per_group(group, present, int(group.max()) + 1)
+    ordering = _ordering(counts, np.random.default_rng(seed))
+    reached = np.cumsum(counts[ordering, 0])
+    n_groups = int(np.argmin(np.abs(reached - fraction * len(group)))) + 1
+    return np.flatnonzero(np.isin(group, ordering[:n_groups])).astype(np.int64)
+
+
+def check_disjoint(patients: Patients, splits: Sequence[str | None]) -> None:
+    """Refuse splits in which a known patient is on two sides. Images whose split is None are in none.
+
+    Raises:
+        InputError: names the patients.
+    """
+    if len(patients) != len(splits):
+        raise InputError(f"splits: expected one split an image, got {len(splits)} for {len(patients)} images")
+    sides: dict[str, set[str]] = {}
+    for patient, split in zip(patients, splits, strict=True):
+        if patient and split is not None:
+            sides.setdefault(patient, set()).add(split)
+    both = sorted(patient for patient, names in sides.items() if len(names) > 1)
+    if both:
+        raise InputError(
+            f"splits: expected every patient in one split, got {len(both)} in several: {_some(both)};"
+            " cut the splits by patient, or leave those images out"
+        )
+
+
+def patient_note(patients: Patients) -> str | None:
+    """The remark that users must see where patients are unknown, or None."""
+    unknown = sum(not patient for patient in patients)
+    if not unknown:
+        return None
+    which = "no patient ids" if unknown == len(patients) else f"no patient id for {unknown} of {len(patients)} images"
+    return f"{which}: patient-disjoint splits are impossible to ensure, images were split one by one"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRecord:
+    """A split that anyone can reuse, as a JSON file.
+
+    Attributes:
+        method: how it was made, in a few words (``iterative stratification by patient``, ``official lists``).
+        seed: the seed, or None where none was drawn from.
+        fractions: the shares asked for, by split.
+        ids: the image ids of each split, sorted.
+        images: number of images by split.
+        patients: number of known patients by split.
+        label_counts: images that show each label, by split and label.
+        patients_known: whether every image's patient is known, so that "patient-disjoint" means something.
+        notes: one-line remarks that users must see.
+    """
+
+    method: str
+    seed: int | None
+    fractions: dict[str, float]
+    ids: dict[str, list[str]]
+    images: dict[str, int]
+    patients: dict[str, int]
+    label_counts: dict[str, dict[str, int]]
+    patients_known: bool
+    notes: list[str]
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON, all or nothing."""
+        partial = path.with_name(path.name + ".partial")
+        content = {"format": "twinray split record 1"} | asdict(self)
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+
+    @staticmethod
+    def read(path: Path) -> SplitRecord:
+        """Read a record that ``write`` wrote.
+
+        Raises:
+            InputError: the file is missing, is no JSON, or is no split record; or an image is in two splits.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: expected a split record in JSON, got {error}; write it again") from error
+        names = [field.name for field in fields(SplitRecord)]
+        missing = [name for name in names if not isinstance(content, dict) or name not in content]
+        if missing:
+            raise InputError(f"{path}: expected a split record, {', '.join(missing)} missing; write it again")
+        ids = content["ids"]
+        if not isinstance(ids, dict) or not all(
+            isinstance(side, list) and all(isinstance(i, str) for i in side) for side in ids.values()
+        ):
+            raise InputError(f'{path}: expected "ids" to list image ids by split; write it again')
+        every = [i for side in ids.values() for i in side]
+        twice = (
+            sorted({i for i, n in zip(*np.unique(every, return_counts=True), strict=True) if n > 1}) if every else []
+        )
+        if twice:
+            raise InputError(f"{path}: expected every image in one split, got {len(twice)} in several: {_some(twice)}")
+        return SplitRecord(**{name: content[name] for name in names})
+
+    def apply(self, ids: Sequence[str], strict: bool = True) -> list[str | None]:
+        """The split of each image id.
+
+        Args:
+            ids: (n,) image ids of some data.
+            strict: refuse data that the record does not fit; else images it does not know get None.
+
+        Raises:
+            InputError: ids of the record that the data lack, and ids of the data that the record lacks, are named.
+        """
+        split_of = {i: split for split, members in self.ids.items() for i in members}
+        if strict:
+            lacking = sorted(set(split_of) - set(ids))
+            extra = sorted(set(ids) - set(split_of))
+            told = [f"the data lack {len(lacking)}: {_some(lacking)}"] if lacking else []
+            told += [f"the record lacks {len(extra)}: {_some(extra)}"] if extra else []
+            if told:
+                raise InputError(
+                    f"split record: expected the same image ids in the record and the data; {'; '.join(told)}"
+                )
+        return [split_of.get(i) for i in ids]
+
+
+def record_splits(
+    ids: Sequence[str],
+    patients: Patients,
+    labels: FloatArray | None,
+    splits: Sequence[str | None],
+    *,
+    label_classes: Sequence[str],
+    method: str,
+    seed: int | None,
+    fractions: Mapping[str, float],
+) -> SplitRecord:
+    """Describe splits (of ``cut_splits``, of official lists, of a label fraction) so that they can be written.
+
+    Args:
+        ids, patients, labels, splits: (n,), (n,), (n, k) or None, (n,); images whose split is None are left out.
+        label_classes: (k,) names.
+        method, seed, fractions: as in ``SplitRecord``.
+
+    Raises:
+        InputError: a patient is on two sides, an id occurs twice, or lengths disagree.
+    """
+    check_disjoint(patients, splits)
+    if len(ids) != len(splits) or len(set(ids)) != len(ids):
+        raise InputError(f"splits: expected {len(splits)} different image ids, got {len(set(ids))} among {len(ids)}")
+    _, present = _checked(patients, labels)
+    if labels is not None and len(label_classes) != labels.shape[1]:
+        raise InputError(f"splits: expected {labels.shape[1]} names of labels, got {len(label_classes)}")
+    names = [*fractions, *sorted({s for s in splits if s is not None} - set(fractions))]
+    rows = {name: [row for row, split in enumerate(splits) if split == name] for name in names}
+    classes = label_classes if labels is not None else []
+    note = patient_note(patients)
+    return SplitRecord(
+        method=method,
+        seed=seed,
+        fractions=dict(fractions),
+        ids={name: sorted(ids[row] for row in rows[name]) for name in names},
+        images={name: len(rows[name]) for name in names},
+        patients={name: len({patients[row] for row in rows[name] if patients[row]}) for name in names},
+        label_counts={
+            name: {label: int(present[rows[name], column].sum()) for column, label in enumerate(classes)}
+            for name in names
+        },
+        patients_known=note is None,
+        notes=[] if note is None else [note],
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _checked(patients: Patients, labels: FloatArray | None) -> tuple[Index, npt.NDArray[np.bool_]]:
+    """Group number (n,) of every image, numbered by patient name, and which labels (n, k + 1) are present; the last: none."""
+    n = len(patients)
+    if labels is not None and (labels.ndim != 2 or len(labels) != n):
+        raise InputError(f"splits: expected labels of shape ({n}, k), one row an image, got {labels.shape}")
+    number = {name: g for g, name in enumerate(sorted({patient for patient in patients if patient}))}
+    group = np.zeros(n, dtype=np.int64)
+    unknown = len(number)
+    for row, patient in enumerate(patients):
+        group[row] = number[patient] if patient else unknown
+        unknown += not patient
+    present = np.zeros((n, 0), dtype=bool) if labels is None else labels == PRESENT
+    return group, np.concatenate([present, ~present.any(axis=1, keepdims=True)], axis=1)
+
+
+def _per_group(group: Index, present: npt.NDArray[np.bool_], n_groups: int) -> FloatArray:
+    """Images (g, 1 + columns) of every group: all of them, then those that show each label."""
+    columns = [np.bincount(group, minlength=n_groups)]
+    columns += [np.bincount(group, column, minlength=n_groups) for column in present.T]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def _deal(counts: FloatArray, wanted: FloatArray, rng: np.random.Generator) -> Index:
+    """Iterative stratification of groups.
+
+    counts (g, c) images of a group, column 0 all, the others labels; wanted (s,) shares -> side (g,)
+    """
+    n_groups, n_columns = counts.shape
+    side = np.full(n_groups, -1, dtype=np.int64)
+    lacking = wanted[:, None] * counts.sum(axis=0)  # (s, c) images that each side still wants
+    remaining = counts.sum(axis=0)
+    shuffled = rng.permutation(n_groups)
+    while True:
+        labels = 1 + np.flatnonzero(remaining[1:] > 0)
+        if not len(labels):
+            break
+        label = labels[np.argmin(remaining[labels])]
+        groups = shuffled[(side[shuffled] < 0) & (counts[shuffled, label] > 0)]
+        # Patients with many such images first, so that those with few can even out what they leave.
+        groups = groups[np.argsort(-counts[groups, label], kind="stable")]
+        for g in groups.tolist():
+            # The side that lacks most of the label; then the one that lacks most images; then by chance.
+            best = np.flatnonzero(lacking[:, label] >= lacking[:, label].max() - 1e-9)
+            best = best[lacking[best, 0] >= lacking[best, 0].max() - 1e-9]
+            side[g] = best[0] if len(best) == 1 else rng.choice(best)
+            lacking[side[g]] -= counts[g]
+        remaining = remaining - counts[groups].sum(axis=0)
+    for empty in np.flatnonzero(np.bincount(side, minlength=len(wanted)) == 0):
+        sizes = np.bincount(side, minlength=len(wanted))
+        donors = np.flatnonzero(side == sizes.argmax())
+        side[donors[np.argmin(counts[donors, 0])]] = empty
+    return side
+
+
+def _evened(counts: FloatArray, wanted: FloatArray, side: Index) -> Index:
+    """Move single groups, the most useful first, while that evens out the sides.
+
+    counts (g, c), wanted (s,), side (g,) -> side (g,)
+    """
+    side, total = side.copy(), counts.sum(axis=0)
+    counts, total = counts[:, total > 0], total[total > 0]
+    grain = total / np.count_nonzero(counts, axis=0)
+    expected = wanted[:, None] * total
+    unit = np.maximum(TOLERANCE * expected, grain)
+    off = -expected / unit
+    for s in range(len(wanted)):
+        off[s] += counts[side == s].sum(axis=0) / unit[s]
+    # Moving counts x from side a to b changes the sum of squares by |x/u_a|^2 - 2 off_a.x/u_a + |x/u_b|^2 + 2 off_b.x/u_b.
+    square = np.stack([(counts**2) @ (1 / u**2) for u in unit], axis=1)  # (g, s)
+    everyone = np.arange(len(counts))
+    for _ in range(MOVES):
+        along = counts @ (off / unit).T  # (g, s)
+        gain = square + 2 * along + (square - 2 * along)[everyone, side][:, None]
+        gain[everyone, side] = 0.0
+        alone = np.bincount(side, minlength=len(wanted)) == 1
+        gain[alone[side]] = 0.0
+        g, to = divmod(int(gain.argmin()), len(wanted))
+        if gain[g, to] > -1e-9:
+            break
+        off[side[g]] -= counts[g] / unit[side[g]]
+        off[to] += counts[g] / unit[to]
+        side[g] = to
+    return side
+
+
+def _ordering(counts: FloatArray, rng: np.random.Generator) -> Index:
+    """Order groups so that every head has about the whole's shares of labels.
+
+    counts (g, c) images of a group, column 0 all, the others labels -> (g,) groups
+    """
+    # The number of patients is kept in proportion too, or patients with few images would crowd to the front.
+    features = np.concatenate([counts[:, 1:], np.ones((len(counts), 1))], axis=1)
+    share = features.sum(axis=0) / counts[:, 0].sum()
+    features, share = features[:, share > 0], share[share > 0]
+    grain = features.sum(axis=0) / np.count_nonzero(features, axis=0)  # images that one patient typically brings
+    left = rng.permutation(len(counts))
+    head, so_far, n_images = [], np.zeros(len(share)), 0.0
+    rarity = np.argsort(share[:-1], kind="stable")
+    for place in range(len(counts)):
+        pool = np.arange(place, min(place + CANDIDATES, len(left)))
+        unseen = rarity[so_far[rarity] == 0]
+        if len(unseen):
+            pool = place + np.flatnonzero(features[left[place:], unseen[0]] > 0)[:FIRST_CANDIDATES]
+        groups = left[pool]
+        total = n_images + counts[groups, 0]
+        expected = total[:, None] * share
+        off = ((so_far + features[groups] - expected) / np.maximum(TOLERANCE * expected, grain)) ** 2
+        taken = pool[int(np.argmin(off.sum(axis=1)))]
+        # The loser at this place moves back to where the winner came from, which keeps what is left in random order.
+        left[place], left[taken] = left[taken], left[place]
+        head.append(left[place])
+        so_far += features[left[place]]
+        n_images += counts[left[place], 0]
+    return np.array(head, dtype=np.int64)

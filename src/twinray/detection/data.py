@@ -1,0 +1,84 @@
+"""Annotated images of a pack as batches for the detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twinray.data.pack import Pack
+from twinray.detection.targets import BoxTargets
+from twinray.errors import InputError
+from twinray.records import Boxes, IntArray
+from twinray.training.loader import PixelSource, epoch_order, prefetch
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionData:
+    """Annotated images of one split.
+
+    Attributes:
+        pack: where they are.
+        rows: (n,) their rows in the pack.
+        truth: true boxes of each, in original pixels.
+        targets: (boxes (m, 4) float32 in packed pixels, labels (m,) int64) of each.
+    """
+
+    pack: Pack
+    rows: IntArray
+    truth: Sequence[Boxes]
+    targets: Sequence[tuple[Tensor, Tensor]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def n_boxes(self) -> int:
+        """Number of true boxes."""
+        return sum(len(boxes) for boxes in self.truth)
+
+    def truth_by_id(self) -> dict[str | int, Boxes]:
+        """Image id -> true boxes."""
+        return {self.pack.ids[row]: boxes for row, boxes in zip(self.rows, self.truth, strict=True)}
+
+    def patients(self) -> list[str | None]:
+        """Patient of each image, None where unknown."""
+        return list(self.pack.patients[self.rows])
+
+    def pixels(self) -> PixelSource:
+        """The images, in the order of ``rows``."""
+        return PixelSource([self.pack.images], np.stack([np.zeros_like(self.rows), self.rows], axis=1))
+
+    def batches(self, batch_size: int, *, seed: int, epoch: int, first: int) -> Iterator[tuple[Tensor, BoxTargets]]:
+        """Shuffled training batches of one epoch, from number ``first`` on; the last incomplete one is dropped."""
+        source = self.pixels()
+        order = epoch_order(len(self), min(batch_size, len(self)), seed=seed, epoch=epoch)
+
+        def make(indices: IntArray) -> tuple[Tensor, BoxTargets]:
+            return source.gather(indices), BoxTargets.from_lists(*zip(*(self.targets[i] for i in indices), strict=True))
+
+        return prefetch(make, order[first:])
+
+
+def annotated(pack: Pack, split: str, images: Literal["all", "with_boxes"] = "all") -> DetectionData:
+    """The images of a split that were annotated with boxes (an image with none counts: a negative).
+
+    Raises:
+        InputError: the pack has no box classes.
+    """
+    if not pack.info.box_classes:
+        raise InputError(f"{pack.path} has no boxes: pack a source with boxes (--format coco, for one)")
+    rows, truth, targets = [], [], []
+    for row in pack.where(split):
+        boxes = pack.boxes(int(row))
+        if boxes is None or (images == "with_boxes" and len(boxes) == 0):
+            continue
+        rows.append(int(row))
+        truth.append(boxes)
+        packed = torch.from_numpy(pack.to_pack(int(row), boxes.xyxy).astype(np.float32))
+        targets.append((packed, torch.from_numpy(boxes.labels.astype(np.int64))))
+    return DetectionData(pack, np.array(rows, dtype=np.int64), truth, targets)

@@ -1,0 +1,78 @@
+"""What happens to a backbone's normalisation layers, and which of its stages learn.
+
+A detector's batches are small, so the choice matters and is part of a result: frozen statistics are
+only fair to weights that come with statistics, never to random ones (Wu & He 2018, Group Normalization;
+He et al. 2019, Rethinking ImageNet Pre-training).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from torch import nn
+
+from twinray.errors import InputError
+
+NormPolicy = Literal["frozen", "eval", "trainable", "group"]
+"""``frozen``: loaded statistics, loaded affine, neither changes. ``eval``: loaded statistics, the affine
+learns. ``trainable``: plain batch norm. ``group``: group norm of 32 groups in its place; the affine is kept."""
+
+GROUPS = 32
+N_STAGES = 5
+_LAYER = re.compile(r"layer([1-4])(\.|$)")
+
+
+def stage_of(name: str) -> int:
+    """The stage of a backbone's parameter or module: 0 for the stem, 1..4 for ``layer1`` .. ``layer4``."""
+    match = _LAYER.match(name)
+    return int(match.group(1)) if match else 0
+
+
+def apply_norm_policy(backbone: nn.Module, policy: NormPolicy, trainable_stages: int) -> None:
+    """Set, in place, which parameters of ``backbone`` learn, and replace its norms where asked.
+
+    Args:
+        backbone: a network with ``layer1`` .. ``layer4``; everything else is its stem.
+        policy: see ``NormPolicy``.
+        trainable_stages: how many stages learn, counted from the last: 5 all, 4 without the stem,
+            3 without stem and layer1 (the chest X-ray paper), 0 none.
+
+    Raises:
+        InputError: an unknown policy or number of stages, or a layer that group norm does not divide.
+    """
+    if policy not in ("frozen", "eval", "trainable", "group"):
+        raise InputError(f"expected norm to be frozen, eval, trainable or group, got {policy!r}; choose one of those")
+    if not 0 <= trainable_stages <= N_STAGES:
+        raise InputError(f"expected trainable_stages from 0 to {N_STAGES}, got {trainable_stages}; choose one of those")
+    if policy == "group":
+        _replace_by_group_norm(backbone)
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(stage_of(name) >= N_STAGES - trainable_stages)
+    if policy == "frozen":
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.requires_grad_(False)
+
+
+def set_norm_modes(backbone: nn.Module, policy: NormPolicy, trainable_stages: int) -> None:
+    """After ``train()``: put the batch norms whose statistics must not move back into eval mode."""
+    for name, module in backbone.named_modules():
+        frozen_stage = stage_of(name) < N_STAGES - trainable_stages
+        if isinstance(module, nn.BatchNorm2d) and (policy in ("frozen", "eval") or frozen_stage):
+            module.eval()
+
+
+def _replace_by_group_norm(backbone: nn.Module) -> None:
+    for name, module in list(backbone.named_modules()):
+        if not isinstance(module, nn.BatchNorm2d):
+            continue
+        if module.num_features % GROUPS:
+            raise InputError(
+                f"group norm needs channels that {GROUPS} divides, {name} has {module.num_features}; choose another norm"
+            )
+        group = nn.GroupNorm(GROUPS, module.num_features, eps=module.eps, affine=module.affine)
+        if module.affine:
+            group.weight, group.bias = module.weight, module.bias
+        parent, _, child = name.rpartition(".")
+        setattr(backbone.get_submodule(parent), child, group)

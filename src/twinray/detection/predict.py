@@ -1,0 +1,46 @@
+"""Run a detector over images of a pack."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from twinray.data.pack import Pack
+from twinray.detection.model import Detector
+from twinray.detection.postprocess import Detection
+from twinray.detection.transforms import evaluation_batch
+from twinray.progress import progress
+from twinray.records import Boxes, IntArray
+from twinray.training.device import Machine
+from twinray.training.loader import PixelSource, prefetch
+
+
+@torch.no_grad()
+def detect_rows(
+    detector: Detector, pack: Pack, rows: IntArray, *, machine: Machine, batch_size: int, label: str = "detecting"
+) -> dict[str | int, Boxes]:
+    """Image id -> predicted boxes with scores, in original pixels, for the given rows of a pack."""
+    detector.eval()
+    size = detector.options.size
+    source = PixelSource([pack.images], np.stack([np.zeros_like(rows), rows], axis=1))
+    batches = [np.arange(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
+    found: dict[str | int, Boxes] = {}
+    with progress(label, len(rows)) as meter:
+        for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):
+            images = evaluation_batch(pixels.to(machine.device), size).contiguous(memory_format=torch.channels_last)
+            with machine.autocast():
+                detections = detector.detect(images)
+            for i, detection in zip(batch, detections, strict=True):
+                row = int(rows[i])
+                found[pack.ids[row]] = in_original_pixels(detection, pack, row, size)
+            meter.advance(len(batch))
+    return found
+
+
+def in_original_pixels(detection: Detection, pack: Pack, row: int, size: int) -> Boxes:
+    """A detection's boxes moved from the network's input to the original image, clipped to it."""
+    packed = detection.boxes.double().cpu().numpy() * (pack.info.size / size)
+    xyxy = pack.to_original(row, packed)
+    width, height = pack.sizes[row]
+    xyxy = np.clip(xyxy, 0, [width, height, width, height])
+    return Boxes(xyxy, detection.labels.cpu().numpy(), detection.scores.double().cpu().numpy())

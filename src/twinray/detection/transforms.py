@@ -1,0 +1,152 @@
+"""Images and their boxes, moved together, a whole batch at once on whatever device it is on.
+
+Grey images stay one channel until they are normalised. Every draw comes from the generator given: one
+row of numbers an image, always the same number of them, so that switching one operation on or off does
+not change what the others draw. Boxes are xyxy in pixels of the image they are on.
+
+Shapes: b batch, c channels (1 or 3), p side of the packed images, s side of the network's input.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twinray.backbones.pixels import normalise, pixels_to_unit
+from twinray.detection.targets import BoxTargets
+
+_SMALLEST = 1.0  # pixels of the network's input; a narrower box is nothing to learn from
+
+
+@dataclass(frozen=True)
+class TransformOptions:
+    """What training images go through; with the defaults, a flip and nothing else.
+
+    Attributes:
+        flip: probability of a left-right flip.
+        scale: (least, greatest) magnification: above 1 a random window is enlarged, below 1 the image
+            shrinks into a random place on black. Drawn evenly on a log scale. (1, 1) is off.
+        min_visible: a box that keeps less than this share of its area in the window is dropped, 0..1.
+        brightness: greatest shift up or down, of the 0..1 scale.
+        contrast: greatest relative change of contrast about the image's mean.
+        gamma: greatest change of the exponent, as a power of e: 0.2 draws from 0.82 to 1.22.
+    """
+
+    flip: float = 0.5
+    scale: tuple[float, float] = (1.0, 1.0)
+    min_visible: float = 0.25
+    brightness: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 0.0
+
+
+def training_batch(
+    pixels: Tensor, targets: BoxTargets, size: int, options: TransformOptions, generator: torch.Generator
+) -> tuple[Tensor, BoxTargets]:
+    """Packed pixels and boxes to what the detector trains on.
+
+    Args:
+        pixels: uint8 (b, p, p) grey or (b, p, p, 3) RGB.
+        targets: boxes in pixels of the packed images.
+        size: s.
+        options: what to draw.
+        generator: the only source of randomness.
+
+    Returns:
+        (b, 3, s, s) normalised float32, and the boxes in its pixels.
+    """
+    images, targets = resize(pixels_to_unit(pixels), targets, size)
+    draws = torch.rand(len(images), 8, generator=generator, device=generator.device).to(images.device)
+    images, targets = flip(images, targets, draws[:, 0] < options.flip)
+    if options.scale != (1.0, 1.0):
+        low, high = (math.log(value) for value in options.scale)
+        images, targets = zoom(
+            images, targets, torch.exp(low + (high - low) * draws[:, 1]), draws[:, 2:4], options.min_visible
+        )
+    if options.brightness or options.contrast or options.gamma:
+        signed = draws[:, 4:7] * 2 - 1
+        images = photometric(
+            images,
+            signed[:, 0] * options.brightness,
+            1 + signed[:, 1] * options.contrast,
+            torch.exp(signed[:, 2] * options.gamma),
+        )
+    return normalise(images), without_degenerate(clip(targets, size))
+
+
+def evaluation_batch(pixels: Tensor, size: int) -> Tensor:
+    """Packed uint8 pixels (b, p, p[, 3]) to (b, 3, s, s) normalised float32; nothing is drawn."""
+    return normalise(resize_images(pixels_to_unit(pixels), size))
+
+
+def resize_images(images: Tensor, size: int) -> Tensor:
+    """(b, c, p, p) to (b, c, s, s), bilinear and antialiased."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def resize(images: Tensor, targets: BoxTargets, size: int) -> tuple[Tensor, BoxTargets]:
+    """``resize_images``, with the boxes."""
+    height, width = images.shape[-2:]
+    factor = targets.boxes.new_tensor([size / width, size / height] * 2)
+    return resize_images(images, size), targets.with_boxes(targets.boxes * factor)
+
+
+def flip(images: Tensor, targets: BoxTargets, which: Tensor) -> tuple[Tensor, BoxTargets]:
+    """Mirror left and right the images where ``which`` (b,) is true."""
+    images = torch.where(which[:, None, None, None], images.flip(-1), images)
+    x1, y1, x2, y2 = targets.boxes.unbind(1)
+    mirrored = torch.stack([images.shape[-1] - x2, y1, images.shape[-1] - x1, y2], dim=1)
+    return images, targets.with_boxes(torch.where(which[targets.image][:, None], mirrored, targets.boxes))
+
+
+def zoom(
+    images: Tensor, targets: BoxTargets, scale: Tensor, place: Tensor, min_visible: float
+) -> tuple[Tensor, BoxTargets]:
+    """Magnify each (s, s) image about a place of its own, keeping its size; outside is black.
+
+    Args:
+        images: (b, c, s, s).
+        targets: their boxes.
+        scale: (b,) magnification, above 0.
+        place: (b, 2) in 0..1: where, x then y, the window (or, below 1, the shrunken image) lies.
+        min_visible: share of its area that a box must keep.
+    """
+    size = images.shape[-1]
+    # A point u of the input goes to scale * u - shift; at place 0 the left (top) edges meet, at 1 the right.
+    shift = (scale[:, None] - 1) * size * place
+    theta = images.new_zeros(len(images), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
+    theta[:, :, 2] = (2 * shift / size + 1) / scale[:, None] - 1
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    boxes = targets.boxes * scale[targets.image][:, None] - shift[targets.image].repeat(1, 2)
+    visible = _area(boxes.clamp(0, size)) / _area(boxes).clamp(min=1e-12)
+    return moved, targets.with_boxes(boxes).keep(visible >= min_visible)
+
+
+def photometric(images: Tensor, brightness: Tensor, contrast: Tensor, gamma: Tensor) -> Tensor:
+    """Change (b, c, s, s) images in 0..1, each by its own (b,) shift, contrast factor and exponent."""
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    changed = (images - mean) * contrast.view(-1, 1, 1, 1) + mean + brightness.view(-1, 1, 1, 1)
+    return changed.clamp(0, 1).pow(gamma.view(-1, 1, 1, 1))
+
+
+def clip(targets: BoxTargets, size: int) -> BoxTargets:
+    """Boxes cut at the edges of an (s, s) image."""
+    return targets.with_boxes(targets.boxes.clamp(0, size))
+
+
+def without_degenerate(targets: BoxTargets) -> BoxTargets:
+    """Without the boxes that are narrower or lower than one pixel."""
+    sides = targets.boxes[:, 2:] - targets.boxes[:, :2]
+    return targets.keep((sides >= _SMALLEST).all(dim=1))
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2] - boxes[:, 0]).clamp(min=0) * (boxes[:, 3] - boxes[:, 1]).clamp(min=0)

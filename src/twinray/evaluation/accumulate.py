@@ -1,0 +1,183 @@
+"""From cached matches to average precision and FROC under any weights, many resamples at a time.
+
+Conventions
+
+- Average precision is COCO's: precision made non-increasing from the right, read at the 101 recalls
+  0, 0.01, ..., 1 (0 where the recall is not reached) and averaged. pycocotools' definition, with
+  weights: a group (patient) of multiplicity w counts as w copies of its images.
+- FROC (free-response ROC; Bunch et al., SPIE 1977; Setio et al., Medical Image Analysis 2017): a threshold
+  on the score gives a sensitivity and a mean number of false positives per image. The sensitivity
+  at r false positives per image is the highest of any threshold with at most r; no interpolation. All
+  predictions of one score pass a threshold together.
+- Where there is no true box, both are NaN; a mean over classes leaves these classes out.
+
+Both need the running counts only where a hit stands, and these are few; the false positives between are added
+up per group by one sparse product. So 1,000 resamples cost about as much as a few products of
+(predictions) x (resamples).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from twinray.evaluation.matching import BoxMatches
+from twinray.records import FloatArray, IntArray
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""False positives per image at which sensitivity is read."""
+
+_Array: TypeAlias = FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HitRows:
+    """One class's predictions by falling score, cut behind every prediction that hits at some threshold.
+
+    Attributes:
+        seen: (rows, groups) sparse: predictions in each row, its last one being the hit.
+        group: (rows,) group of that hit.
+        hit: (t, rows) whether it is a hit at threshold t.
+        truth: (groups,) true boxes of each group.
+    """
+
+    seen: Any
+    group: IntArray
+    hit: npt.NDArray[np.bool_]
+    truth: _Array
+
+
+def hit_rows(matches: BoxMatches, label: int, groups: IntArray) -> HitRows:
+    """Boil one class down to its hits.
+
+    Args:
+        matches: cached matches.
+        label: class id.
+        groups: (images,) group numbers from 0.
+    """
+    own = slice(int(matches.starts[label]), int(matches.starts[label + 1]))
+    hit, group = matches.hit[:, own], groups[matches.image[own]]
+    n_groups = int(groups.max()) + 1 if len(groups) else 0
+    rows = np.flatnonzero(hit.any(axis=0))
+    truth = np.bincount(groups, weights=matches.truth_counts[:, label], minlength=n_groups).astype(np.float64)
+    return HitRows(_tally(rows, group, n_groups), group[rows], hit[:, rows], truth)
+
+
+def _tally(ends: IntArray, group: IntArray, n_groups: int) -> Any:
+    """(rows, groups) sparse counts: row i counts the predictions after ``ends[i - 1]`` up to ``ends[i]``."""
+    last = int(ends[-1]) + 1 if len(ends) else 0
+    row = np.searchsorted(ends, np.arange(last), side="left")
+    return csr_array((np.ones(last), (row, group[:last])), shape=(len(ends), n_groups))
+
+
+def average_precision(rows: HitRows, weights: FloatArray) -> _Array:
+    """COCO average precision of one class at every threshold, for many weightings at once.
+
+    Args:
+        rows: of the class.
+        weights: (groups, r) whole-number multiplicities as floats.
+
+    Returns:
+        (t, r) in 0..1; NaN where no true box has weight.
+    """
+    n_true = rows.truth @ weights
+    result = np.zeros((len(rows.hit), weights.shape[1]))
+    if len(rows.group):
+        seen = np.cumsum(rows.seen @ weights, axis=0)
+        own = weights[rows.group]
+        for t, hit in enumerate(rows.hit):
+            at = np.flatnonzero(hit)
+            if len(at):
+                result[t] = _interpolated(np.cumsum(own[at], axis=0), seen[at], n_true)
+    return np.where(n_true > 0, result, np.nan)
+
+
+def _interpolated(found: _Array, seen: _Array, n_true: _Array) -> _Array:
+    """101-point mean of the precision envelope: hits so far (h, r), predictions so far (h, r), truth (r,)."""
+    precision = found / np.maximum(seen, 1.0)  # multiplicities are whole: below 1 means that nothing was seen
+    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    reached = np.searchsorted(RECALLS, found / np.maximum(n_true, 1.0), side="right")
+    return np.asarray((np.diff(reached, axis=0, prepend=0) * envelope).sum(axis=0) / len(RECALLS))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrocRows:
+    """Predictions of one class or of all, by falling score, cut behind every score at which a hit stands.
+
+    Attributes:
+        scores: (rows,) the score of each cut.
+        seen: (rows, groups) sparse: predictions in each row.
+        found: (rows, groups) sparse: hits among them.
+        truth: (groups,) true boxes.
+        images: (groups,) images.
+    """
+
+    scores: _Array
+    seen: Any
+    found: Any
+    truth: _Array
+    images: _Array
+
+
+def froc_rows(matches: BoxMatches, threshold: float | str, groups: IntArray, label: int | None = None) -> FrocRows:
+    """Boil one class (or, with None, all classes pooled under one score threshold) down to its hits.
+
+    Args:
+        matches: cached matches.
+        threshold: the IoU, or ``"centre"``, that was matched.
+        groups: (images,) group numbers from 0.
+        label: class id, or None for all.
+    """
+    own = slice(None) if label is None else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
+    hit, group, score = matches.hit[matches.row(threshold), own], groups[matches.image[own]], matches.score[own]
+    if label is None:
+        order = np.argsort(-score, kind="stable")
+        hit, group, score = hit[order], group[order], score[order]
+    n_groups = int(groups.max()) + 1 if len(groups) else 0
+    # The last prediction of each score that holds a hit.
+    ends = np.unique(np.searchsorted(-score, -score[hit], side="right") - 1)
+    counts = matches.truth_counts.sum(axis=1) if label is None else matches.truth_counts[:, label]
+    row = np.searchsorted(ends, np.flatnonzero(hit), side="left")
+    return FrocRows(
+        score[ends],
+        _tally(ends, group, n_groups),
+        csr_array((np.ones(len(row)), (row, group[hit])), shape=(len(ends), n_groups)),
+        np.bincount(groups, weights=counts, minlength=n_groups).astype(np.float64),
+        np.bincount(groups, minlength=n_groups).astype(np.float64),
+    )
+
+
+def froc(rows: FrocRows, weights: FloatArray, rates: tuple[float, ...] = FROC_RATES) -> _Array:
+    """Sensitivity at given mean numbers of false positives per image, for many weightings at once.
+
+    Args:
+        rows: of a class or of all.
+        weights: (groups, r) multiplicities.
+        rates: false positives per image.
+
+    Returns:
+        (rates, r) in 0..1; NaN where no true box has weight.
+    """
+    n_true, n_images = rows.truth @ weights, rows.images @ weights
+    result = np.zeros((len(rates), weights.shape[1]))
+    if len(rows.scores):
+        found = np.cumsum(rows.found @ weights, axis=0)
+        false = np.cumsum(rows.seen @ weights, axis=0) - found
+        columns = np.arange(weights.shape[1])
+        for i, rate in enumerate(rates):
+            within = np.count_nonzero(false <= rate * n_images * (1 + 1e-12), axis=0)  # false never falls
+            result[i] = np.where(within > 0, found[within - 1, columns], 0.0) / np.maximum(n_true, 1.0)
+    return np.where(n_true > 0, result, np.nan)
+
+
+def mean_over_classes(values: FloatArray) -> _Array:
+    """Mean over the first axis, NaN left out: (k, r) -> (r,); NaN where nothing is left."""
+    present = ~np.isnan(values)
+    count = present.sum(axis=0)
+    total = np.where(present, values, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

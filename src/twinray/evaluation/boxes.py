@@ -1,0 +1,341 @@
+"""How well predicted boxes agree with true ones: mAP, FROC, their intervals, and two runs compared.
+
+Conventions
+
+- mAP is the mean over classes of COCO's average precision, classes without any true box left out; at IoU 0.5
+  (``map50``), at 0.4 (``map40``, VinBigData's rule) and averaged over 0.5, 0.55, ..., 0.95 (``map``).
+- FROC: a hit is a prediction of the right class with IoU >= 0.5 (``froc_hit``: another IoU, or ``"centre"``, its centre
+  inside the true box). ``froc@r`` is the sensitivity, over all true
+  boxes of all classes, at r false positives per image (all classes together, one score threshold);
+  ``froc`` is the mean over r = 1/8, 1/4, 1/2, 1, 2, 4, 8. Per class, only that class's boxes are counted.
+- Each figure is given over all images and over images with at least one true box of any class: normal images
+  can only add false positives, so mAP is never lower over the second; papers that leave normal images out report it.
+  False positives per image are counted per image of the set in question.
+- Intervals are bootstrapped over patients. In a resample where a class has no true box, the mean is
+  that of the other classes.
+
+``matching`` says what a hit is and how ties are taken, ``accumulate`` how curves are read, ``intervals`` how
+intervals are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from twinray.errors import InputError
+from twinray.evaluation.accumulate import (
+    FROC_RATES,
+    FrocRows,
+    HitRows,
+    average_precision,
+    froc,
+    froc_rows,
+    hit_rows,
+    mean_over_classes,
+)
+from twinray.evaluation.coco_engine import COCO_IOUS, IOUS, coco_average_precision
+from twinray.evaluation.intervals import (
+    Difference,
+    bootstrap_groups,
+    group_index,
+    paired_difference,
+    percentile_interval,
+)
+from twinray.evaluation.matching import BoxesByImage, FlatBoxes, Images, flatten, match
+from twinray.records import FloatArray, IntArray, Interval
+
+FrocHit: TypeAlias = float | Literal["centre"]
+FROC_HIT: FrocHit = 0.5
+GroupsByImage: TypeAlias = Mapping[Hashable, object] | Sequence[object] | npt.NDArray[np.generic]
+"""Patient of each image (None where unknown): by image id, or in the order of the truth."""
+
+_Key: TypeAlias = tuple[int | None, str]  # class id (None: over all classes), name of the measure
+_Figures: TypeAlias = dict[_Key, FloatArray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxFigures:
+    """All measures over one set of images.
+
+    Attributes:
+        n_images: images evaluated.
+        n_boxes: true boxes by class.
+        metrics: ``map50``, ``map40``, ``map``, ``froc``, ``froc@0.125`` ... ``froc@8``.
+        per_class: by class name ``ap50``, ``ap40``, ``ap``, ``froc``, ``froc@0.125`` ... ``froc@8``.
+    """
+
+    n_images: int
+    n_boxes: Mapping[str, int]
+    metrics: Mapping[str, Interval]
+    per_class: Mapping[str, Mapping[str, Interval]]
+
+    def as_json(self) -> dict[str, object]:
+        """``{metric: {"value", "ci95", "n"}, "per_class": {name: {metric: ..., "n_boxes"}}, "n_images": ...}``."""
+        return {
+            **{name: interval.as_json() for name, interval in self.metrics.items()},
+            "per_class": {
+                name: {
+                    **{metric: interval.as_json() for metric, interval in figures.items()},
+                    "n_boxes": self.n_boxes[name],
+                }
+                for name, figures in self.per_class.items()
+            },
+            "n_images": self.n_images,
+            "n_boxes": sum(self.n_boxes.values()),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxReport:
+    """Measures over all images and over those with at least one true box (None if there is none)."""
+
+    all_images: BoxFigures
+    with_boxes: BoxFigures | None
+
+    def as_json(self) -> dict[str, object]:
+        """The figures over all images, and under ``with_boxes`` the same over images with boxes only."""
+        return {
+            **self.all_images.as_json(),
+            "with_boxes": None if self.with_boxes is None else self.with_boxes.as_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxComparison:
+    """Candidate minus baseline on the same images: overall measures, and by class name."""
+
+    n_images: int
+    metrics: Mapping[str, Difference]
+    per_class: Mapping[str, Mapping[str, Difference]]
+
+    def as_json(self) -> dict[str, object]:
+        """``{metric: {"value", "ci95", "n", "share_above_zero"}, "per_class": {name: {...}}, "n_images"}``."""
+        return {
+            **{name: difference.as_json() for name, difference in self.metrics.items()},
+            "per_class": {
+                name: {metric: difference.as_json() for metric, difference in figures.items()}
+                for name, figures in self.per_class.items()
+            },
+            "n_images": self.n_images,
+        }
+
+
+def class_average_precision(
+    truth: BoxesByImage,
+    predictions: BoxesByImage,
+    box_classes: Sequence[str],
+    ious: tuple[float, ...] = IOUS,
+    images: Images = "all",
+) -> FloatArray:
+    """Average precision of every class, without intervals.
+
+    Args:
+        truth: image id -> true boxes, for every image to evaluate on; a sequence stands for ids 0, 1, ...
+        predictions: image id -> boxes with scores; an image without an entry has no prediction.
+        box_classes: names that labels index.
+        ious: (t,) thresholds that a hit must reach, above 0 and up to 1.
+        images: ``all``, or ``with_boxes``: those with at least one true box of any class.
+
+    Returns:
+        (t, k) in 0..1; NaN for a class without any true box.
+
+    Raises:
+        InputError: see ``matching.flatten``.
+    """
+    return coco_average_precision(flatten(truth, predictions, box_classes).select(images), ious)
+
+
+def mean_average_precision(
+    truth: BoxesByImage,
+    predictions: BoxesByImage,
+    box_classes: Sequence[str],
+    ious: tuple[float, ...] = (0.5,),
+    images: Images = "all",
+) -> float:
+    """Mean of ``class_average_precision`` over thresholds and classes with true boxes; NaN if there are none."""
+    table = class_average_precision(truth, predictions, box_classes, ious, images)
+    return float(mean_over_classes(table.mean(axis=0)[:, None])[0])
+
+
+def evaluate_boxes(
+    truth: BoxesByImage,
+    predictions: BoxesByImage,
+    box_classes: Sequence[str],
+    groups: GroupsByImage | None = None,
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    froc_hit: FrocHit = FROC_HIT,
+) -> BoxReport:
+    """Every measure with its 95 % interval, over all images and over images with boxes.
+
+    Args:
+        truth: image id -> true boxes, for every image to evaluate on; a sequence stands for ids 0, 1, ...
+        predictions: image id -> boxes with scores in 0..1; an image without an entry has no prediction.
+        box_classes: names that labels index.
+        groups: patient of each image; None, or None for an image, where it is unknown.
+        bootstrap: number of resamples; 0 for no intervals.
+        seed: of the resamples.
+        froc_hit: what FROC takes for a hit, an IoU or ``"centre"``.
+
+    Raises:
+        InputError: no image at all, or boxes that ``matching.flatten`` refuses.
+    """
+    flat = flatten(truth, predictions, box_classes)
+    if not flat.ids:
+        raise InputError("evaluation of boxes: expected at least one image with truth, found none; check the split")
+    index = _group_by_position(groups, truth, flat)
+    keep = flat.truth_counts().sum(axis=1) > 0
+    everything = _figures(flat, index, bootstrap, seed, froc_hit)
+    if not keep.any():
+        return BoxReport(everything, None)
+    if keep.all():
+        return BoxReport(everything, everything)
+    return BoxReport(everything, _figures(flat.subset(keep), _renumbered(index[keep]), bootstrap, seed, froc_hit))
+
+
+def compare_boxes(
+    truth: BoxesByImage,
+    baseline: BoxesByImage,
+    candidate: BoxesByImage,
+    box_classes: Sequence[str],
+    groups: GroupsByImage | None = None,
+    *,
+    images: Images = "all",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    froc_hit: FrocHit = FROC_HIT,
+) -> BoxComparison:
+    """Candidate minus baseline with paired 95 % intervals: both are measured on the same resamples.
+
+    Args:
+        truth: as in ``evaluate_boxes``.
+        baseline: predictions of the first run.
+        candidate: predictions of the second run, on the same images.
+        box_classes: names that labels of all three index.
+        groups: as in ``evaluate_boxes``.
+        images: ``all`` or ``with_boxes``.
+        bootstrap: number of resamples.
+        seed: of the resamples.
+        froc_hit: what FROC takes for a hit, an IoU or ``"centre"``.
+
+    Raises:
+        InputError: as ``evaluate_boxes``.
+    """
+    first, second = flatten(truth, baseline, box_classes), flatten(truth, candidate, box_classes)
+    keep = np.ones(len(first.ids), dtype=bool) if images == "all" else first.truth_counts().sum(axis=1) > 0
+    index = _renumbered(_group_by_position(groups, truth, first)[keep])
+    first, second = first.select(images), second.select(images)
+    if not first.ids:
+        raise InputError(f"comparison of boxes: expected at least one image ({images}), found none; check the split")
+    caches = _Cache(first, index, froc_hit), _Cache(second, index, froc_hit)
+    values = _plain(first, caches[0]), _plain(second, caches[1])
+    samples = _resampled(caches, index, bootstrap, seed)
+    differences = {
+        key: paired_difference(
+            float(values[0][key][0]), float(values[1][key][0]), samples[0][key], samples[1][key], caches[0].n_groups
+        )
+        for key in values[0]
+    }
+    return BoxComparison(
+        len(first.ids),
+        {name: value for (label, name), value in differences.items() if label is None},
+        {
+            class_name: {name: value for (label, name), value in differences.items() if label == i}
+            for i, class_name in enumerate(first.box_classes)
+        },
+    )
+
+
+def _group_by_position(groups: GroupsByImage | None, truth: BoxesByImage, flat: FlatBoxes) -> IntArray:
+    """Group number of each image in evaluation order; a sequence of groups is in the truth's own order."""
+    ids = list(truth) if isinstance(truth, Mapping) else list(range(len(truth)))
+    by_image = dict(zip(ids, group_index(groups, ids).tolist(), strict=True))
+    return np.array([by_image[image] for image in flat.ids], dtype=np.int64)
+
+
+def _renumbered(groups: IntArray) -> IntArray:
+    """Without gaps, in the same order."""
+    return np.asarray(np.unique(groups, return_inverse=True)[1], dtype=np.int64)
+
+
+class _Cache:
+    """The matches of one run, boiled down for resampling."""
+
+    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_hit: FrocHit) -> None:
+        self.n_groups = int(groups.max()) + 1
+        matches = match(flat, IOUS)
+        classes = range(matches.n_classes)
+        self.hits: list[HitRows] = [hit_rows(matches, label, groups) for label in classes]
+        if froc_hit not in IOUS:
+            matches = match(flat, froc_hit if isinstance(froc_hit, str) else (froc_hit,))
+        self.froc: list[FrocRows] = [froc_rows(matches, froc_hit, groups, label) for label in classes]
+        self.pooled: FrocRows = froc_rows(matches, froc_hit, groups)
+
+    def figures(self, weights: FloatArray) -> _Figures:
+        """Every measure for (groups, r) multiplicities: each (r,)."""
+        table = np.stack([average_precision(rows, weights) for rows in self.hits], axis=1)  # t, k, r
+        return {**_map_figures(table), **_froc_figures(self, weights)}
+
+
+def _map_figures(table: FloatArray) -> _Figures:
+    """(t, k, r) average precisions at ``IOUS`` -> AP by class and mAP."""
+    by_iou = {
+        "40": table[IOUS.index(0.4)],
+        "50": table[IOUS.index(0.5)],
+        "": table[[IOUS.index(t) for t in COCO_IOUS]].mean(axis=0),
+    }
+    figures: _Figures = {(None, f"map{name}"): mean_over_classes(by_iou[name]) for name in ("50", "40", "")}
+    for label in range(table.shape[1]):
+        figures.update({(label, f"ap{name}"): by_iou[name][label] for name in ("50", "40", "")})
+    return figures
+
+
+def _froc_figures(cache: _Cache, weights: FloatArray) -> _Figures:
+    figures: _Figures = {}
+    everything: Iterable[tuple[int | None, FrocRows]] = [(None, cache.pooled), *enumerate(cache.froc)]
+    for label, rows in everything:
+        sensitivity = froc(rows, weights)
+        figures[label, "froc"] = sensitivity.mean(axis=0)
+        figures.update({(label, f"froc@{rate:g}"): sensitivity[i] for i, rate in enumerate(FROC_RATES)})
+    return figures
+
+
+def _plain(flat: FlatBoxes, cache: _Cache) -> _Figures:
+    """Every measure of the plain data, average precision by the engine: each (1,)."""
+    return {
+        **_map_figures(coco_average_precision(flat)[:, :, None]),
+        **_froc_figures(cache, np.ones((cache.n_groups, 1))),
+    }
+
+
+def _resampled(caches: Sequence[_Cache], groups: IntArray, bootstrap: int, seed: int) -> list[_Figures]:
+    """Every measure of every run on the same resamples: each (bootstrap,)."""
+    keys = caches[0].figures(np.ones((caches[0].n_groups, 1)))
+    pieces: list[list[_Figures]] = [[] for _ in caches]
+    for weights in bootstrap_groups(groups, bootstrap, seed):
+        for piece, cache in zip(pieces, caches, strict=True):
+            piece.append(cache.figures(weights))
+    return [{key: np.concatenate([np.zeros(0), *(p[key] for p in piece)]) for key in keys} for piece in pieces]
+
+
+def _figures(flat: FlatBoxes, groups: IntArray, bootstrap: int, seed: int, froc_hit: FrocHit) -> BoxFigures:
+    cache = _Cache(flat, groups, froc_hit)
+    values = _plain(flat, cache)
+    (samples,) = _resampled([cache], groups, bootstrap, seed)
+    intervals = {key: percentile_interval(float(values[key][0]), samples[key], cache.n_groups) for key in values}
+    counts = flat.truth_counts().sum(axis=0).tolist()
+    return BoxFigures(
+        len(flat.ids),
+        dict(zip(flat.box_classes, counts, strict=True)),
+        {name: interval for (label, name), interval in intervals.items() if label is None},
+        {
+            class_name: {name: interval for (label, name), interval in intervals.items() if label == i}
+            for i, class_name in enumerate(flat.box_classes)
+        },
+    )

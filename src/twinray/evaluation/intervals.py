@@ -1,0 +1,217 @@
+"""95 % intervals: bootstrap over patients, Student's t over seeds, and paired differences of both kinds.
+
+Conventions
+
+- What is resampled is the *group*: a patient, or an image whose patient is unknown. Images of one patient
+  are not independent, so resampling images would make intervals too narrow. A resample draws as many
+  groups as there are, with replacement, and is held as multiplicities: how often each group was drawn
+  (Efron and Tibshirani, An Introduction to the Bootstrap, 1993). Measures are recomputed with these
+  weights; nothing is matched or sorted again.
+- A bootstrap interval is the 2.5th to 97.5th percentile of the measure over the resamples. The value is
+  that of the plain data, not the mean of the resamples. Resamples where the measure does not exist (NaN:
+  a class without any true box, an AUC with one kind of label) are left out of the percentiles.
+- An interval over seeds is the mean plus or minus Student's t with n - 1 degrees of freedom times the
+  standard error.
+- A paired difference is candidate minus baseline on the same resamples (or the same seeds). The share of
+  resamples above zero is counted strictly; a tie is not above.
+- With fewer than two groups or seeds there is no interval: ``low`` and ``high`` are None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+from twinray.errors import InputError
+from twinray.records import FloatArray, IntArray, Interval
+
+LEVEL = 0.95
+_TAILS = (50.0 * (1.0 - LEVEL), 100.0 - 50.0 * (1.0 - LEVEL))
+_CHUNK_CELLS = 4_000_000
+_MAX_CHUNK = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Candidate minus baseline, measured on the same resamples or seeds.
+
+    Attributes:
+        interval: the difference and its 95 % interval.
+        share_above_zero: share (0..1) of the resamples or seeds where the candidate is strictly higher;
+            None where there is none to count.
+    """
+
+    interval: Interval
+    share_above_zero: float | None
+
+    def as_json(self) -> dict[str, object]:
+        """``{"value", "ci95", "n", "share_above_zero"}``."""
+        return {**self.interval.as_json(), "share_above_zero": self.share_above_zero}
+
+
+def group_index(
+    groups: Mapping[Hashable, object] | Sequence[object] | npt.NDArray[np.generic] | None,
+    ids: Sequence[Hashable],
+) -> IntArray:
+    """Number the groups that images belong to, in an order that does not depend on the images' order.
+
+    Args:
+        groups: patient of each image: a mapping from image id, or a sequence aligned with ``ids``.
+            None, NaN or an empty text means that the patient is unknown: the image is a group of its own.
+            None instead of a mapping means that no patient is known.
+        ids: image ids.
+
+    Returns:
+        (images,) int64, group numbers from 0 without gaps.
+
+    Raises:
+        InputError: an image has no entry, or the lengths differ.
+    """
+    if groups is None:
+        patients: list[object] = [None] * len(ids)
+    elif isinstance(groups, Mapping):
+        absent = next((i for i in ids if i not in groups), None)
+        if absent is not None:
+            raise InputError(
+                f"groups: expected a patient (or None) for every image, image {absent!r} has no entry; add it"
+            )
+        patients = [groups[i] for i in ids]
+    else:
+        patients = list(groups)
+        if len(patients) != len(ids):
+            raise InputError(
+                f"groups: expected one entry for each of {len(ids)} images, found {len(patients)}; align them"
+            )
+    # A patient may be called what an image is called: the leading 0 or 1 keeps the two apart.
+    names = [
+        (1, _sort_text(image)) if _unknown(patient) else (0, _sort_text(patient))
+        for patient, image in zip(patients, ids, strict=True)
+    ]
+    number = {name: position for position, name in enumerate(sorted(set(names)))}
+    return np.array([number[name] for name in names], dtype=np.int64)
+
+
+def _unknown(patient: object) -> bool:
+    return patient is None or patient == "" or (isinstance(patient, float) and np.isnan(patient))
+
+
+def _sort_text(name: object) -> tuple[int, int, str]:
+    """Integers by value, before texts in code point order."""
+    if isinstance(name, int | np.integer):
+        return (0, int(name), "")
+    return (1, 0, str(name))
+
+
+def bootstrap_groups(
+    groups: IntArray, n: int, seed: int, chunk: int | None = None
+) -> Iterator[npt.NDArray[np.float64]]:
+    """Draw ``n`` resamples of the groups, a chunk at a time, so that memory does not grow with ``n``.
+
+    Args:
+        groups: (images,) group numbers from 0 without gaps (see ``group_index``).
+        n: how many resamples.
+        seed: same seed, same resamples, whatever the chunk.
+        chunk: resamples in one piece; chosen by the number of groups if None.
+
+    Yields:
+        (groups, resamples in this chunk) float64: how often each group was drawn. Columns sum to the
+        number of groups.
+
+    Raises:
+        InputError: ``n`` is negative.
+    """
+    if n < 0:
+        raise InputError(f"bootstrap: expected a number of resamples of 0 or more, got {n}")
+    size = int(groups.max()) + 1 if len(groups) else 0
+    if size == 0:
+        return
+    chunk = chunk or max(1, min(_MAX_CHUNK, _CHUNK_CELLS // size))
+    generator = np.random.default_rng(seed)
+    for start in range(0, n, chunk):
+        rows = min(chunk, n - start)
+        drawn = generator.integers(0, size, size=(rows, size))
+        drawn += np.arange(rows)[:, None] * size
+        counts = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
+        yield np.ascontiguousarray(counts.T, dtype=np.float64)
+
+
+def percentile_interval(value: float, samples: FloatArray, n: int) -> Interval:
+    """The 95 % percentile interval of a bootstrapped measure.
+
+    Args:
+        value: the measure on the plain data.
+        samples: (resamples,) the measure on each resample; NaN where it does not exist.
+        n: how many groups were resampled.
+    """
+    present = samples[~np.isnan(samples)]
+    if n < 2 or len(present) == 0 or np.isnan(value):
+        return Interval(float(value), None, None, n)
+    low, high = np.percentile(present, _TAILS)
+    return Interval(float(value), float(low), float(high), n)
+
+
+def paired_difference(
+    baseline: float, candidate: float, baseline_samples: FloatArray, candidate_samples: FloatArray, n: int
+) -> Difference:
+    """Candidate minus baseline, bootstrapped: both samples come from the same resamples in the same order.
+
+    Args:
+        baseline: measure of the first run on the plain data.
+        candidate: measure of the second run.
+        baseline_samples: (resamples,) of the first run.
+        candidate_samples: (resamples,) of the second run.
+        n: how many groups were resampled.
+
+    Raises:
+        ValueError: the two samples have different lengths.
+    """
+    if baseline_samples.shape != candidate_samples.shape:
+        raise ValueError(
+            f"expected as many resamples of both runs, got {baseline_samples.shape}, {candidate_samples.shape}"
+        )
+    samples = candidate_samples - baseline_samples
+    present = samples[~np.isnan(samples)]
+    share = float(np.mean(present > 0)) if len(present) and n >= 2 else None
+    return Difference(percentile_interval(candidate - baseline, samples, n), share)
+
+
+def mean_over_seeds(values: Sequence[float] | FloatArray) -> Interval:
+    """Mean over runs that differ in their seed, with Student's t interval.
+
+    Args:
+        values: one figure a seed. A NaN makes the mean NaN: a run without a figure is not left out silently.
+
+    Raises:
+        InputError: no value at all.
+    """
+    figures = np.asarray(values, dtype=np.float64)
+    n = len(figures)
+    if n == 0:
+        raise InputError("mean over seeds: expected at least one run, found none; check which runs were selected")
+    mean = float(figures.mean())
+    if n < 2 or np.isnan(mean):
+        return Interval(mean, None, None, n)
+    half = float(stdtrit(n - 1, 0.5 + LEVEL / 2) * figures.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired_over_seeds(baseline: Sequence[float] | FloatArray, candidate: Sequence[float] | FloatArray) -> Difference:
+    """Candidate minus baseline where run i of both used the same seed and the same data.
+
+    Raises:
+        InputError: the two differ in length, or are empty.
+    """
+    first, second = np.asarray(baseline, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
+    if first.shape != second.shape:
+        raise InputError(
+            f"paired difference over seeds: expected as many baseline as candidate runs, found {len(first)} and "
+            f"{len(second)}; compare runs of the same seeds"
+        )
+    difference = second - first
+    interval = mean_over_seeds(difference)
+    share = float(np.mean(difference > 0)) if not np.isnan(difference).any() else None
+    return Difference(interval, share)

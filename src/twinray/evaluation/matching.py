@@ -1,0 +1,341 @@
+"""Which predicted boxes hit which true boxes: worked out once, kept, never worked out again.
+
+Conventions (those of COCO, Lin et al., ECCV 2014, as pycocotools computes them)
+
+- Images stand in the order of their ids: integers by value, then texts in code point order. Equal scores
+  are taken in that order, and within one image in the order given; so the order in which images are
+  handed over does not matter.
+- Per image and class only the 100 highest-scored predictions count.
+- Predictions of one image and class are taken by falling score. Each takes the free true box of its class
+  with the highest intersection over union (IoU), if that reaches the threshold; of equal ones the last. A
+  true box is taken once: a second prediction on it is a false positive.
+- IoU is computed from (x, y, width, height), without the pixel that some codes add to width and height.
+- ``"centre"`` in place of a threshold: a prediction hits if its centre lies inside the true box (borders
+  included), whatever the IoU; among several such boxes it takes the one with the highest IoU.
+- There are no crowd regions and no ignored boxes: every prediction kept is a hit or a false positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from twinray.errors import InputError
+from twinray.records import Boxes, FloatArray, IntArray
+
+ImageId: TypeAlias = str | int
+BoxesByImage: TypeAlias = Mapping[ImageId, Boxes] | Sequence[Boxes]
+"""Image id -> boxes; a sequence stands for the ids 0, 1, 2, ..."""
+
+Images: TypeAlias = Literal["all", "with_boxes"]
+MAX_DETECTIONS = 100
+_ALMOST_ONE = 1.0 - 1e-10  # pycocotools' cap on a threshold, so that IoU 1 is reachable in floating point
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlatBoxes:
+    """True and predicted boxes of a set of images in flat arrays, checked.
+
+    Attributes:
+        ids: (images,) in evaluation order.
+        box_classes: (k,) names that labels index.
+        truth_image, truth_label: (true boxes,) position in ``ids``, class id.
+        truth_xywh: (true boxes, 4) x, y, width, height in pixels.
+        image, label: (predictions,) position in ``ids``, class id.
+        xywh: (predictions, 4).
+        score: (predictions,) in 0..1.
+    """
+
+    ids: tuple[ImageId, ...]
+    box_classes: tuple[str, ...]
+    truth_image: IntArray
+    truth_label: IntArray
+    truth_xywh: FloatArray
+    image: IntArray
+    label: IntArray
+    xywh: FloatArray
+    score: FloatArray
+
+    def truth_counts(self) -> IntArray:
+        """(images, k) int64: true boxes of each class in each image."""
+        counts = np.zeros((len(self.ids), len(self.box_classes)), dtype=np.int64)
+        np.add.at(counts, (self.truth_image, self.truth_label), 1)
+        return counts
+
+    def subset(self, keep: npt.NDArray[np.bool_]) -> FlatBoxes:
+        """Only the images where ``keep`` (images,) is true, with all their boxes."""
+        position = np.cumsum(keep) - 1
+        true, predicted = keep[self.truth_image], keep[self.image]
+        return FlatBoxes(
+            tuple(i for i, kept in zip(self.ids, keep, strict=True) if kept),
+            self.box_classes,
+            position[self.truth_image[true]],
+            self.truth_label[true],
+            self.truth_xywh[true],
+            position[self.image[predicted]],
+            self.label[predicted],
+            self.xywh[predicted],
+            self.score[predicted],
+        )
+
+    def select(self, images: Images) -> FlatBoxes:
+        """All images, or those with at least one true box of any class."""
+        if images == "all":
+            return self
+        if images != "with_boxes":
+            raise InputError(f"images: expected 'all' or 'with_boxes', got {images!r}")
+        return self.subset(self.truth_counts().sum(axis=1) > 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxMatches:
+    """Hits and false positives of a set of images, ready to be accumulated with any weights.
+
+    Attributes:
+        n_images: images, with and without boxes.
+        thresholds: (t,) IoU thresholds, or ``("centre",)``.
+        image, label, score: (d,) of the predictions kept, by class, then falling score, then image.
+        hit: (t, d) whether the prediction took a true box.
+        starts: (k + 1,) class c owns predictions ``starts[c]`` to ``starts[c + 1]``.
+        truth_counts: (images, k) true boxes.
+    """
+
+    n_images: int
+    thresholds: tuple[float | str, ...]
+    image: IntArray
+    label: IntArray
+    score: FloatArray
+    hit: npt.NDArray[np.bool_]
+    starts: IntArray
+    truth_counts: IntArray
+
+    @property
+    def n_classes(self) -> int:
+        """Number of box classes."""
+        return int(self.truth_counts.shape[1])
+
+    def row(self, threshold: float | str) -> int:
+        """Row of ``hit`` for a threshold.
+
+        Raises:
+            KeyError: it was not matched at this threshold.
+        """
+        for position, value in enumerate(self.thresholds):
+            same_number = (
+                not isinstance(value, str) and not isinstance(threshold, str) and abs(value - threshold) < 1e-9
+            )
+            if value == threshold or same_number:
+                return position
+        raise KeyError(f"not matched at {threshold}; matched at {self.thresholds}")
+
+
+def image_order(ids: Sequence[ImageId]) -> list[int]:
+    """Positions of ``ids`` in evaluation order: integers by value, then texts."""
+    return sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
+
+
+def as_mapping(boxes: BoxesByImage) -> Mapping[ImageId, Boxes]:
+    """A sequence becomes a mapping from 0, 1, 2, ..."""
+    return boxes if isinstance(boxes, Mapping) else dict(enumerate(boxes))
+
+
+def flatten(truth: BoxesByImage, predictions: BoxesByImage, box_classes: Sequence[str]) -> FlatBoxes:
+    """Check true and predicted boxes and lay them out flat.
+
+    Args:
+        truth: every image to evaluate on; ``Boxes.empty()`` for an image that has none.
+        predictions: boxes with scores; an image without an entry has no prediction.
+        box_classes: names that both index.
+
+    Raises:
+        InputError: a prediction for an image without truth, a score that is missing, NaN or outside 0..1,
+            a coordinate that is not finite, a box of negative size (or, if true, of no size), a class id
+            that names no class.
+    """
+    true, predicted = as_mapping(truth), as_mapping(predictions)
+    ids = list(true)
+    ids = [ids[i] for i in image_order(ids)]
+    position = {image: i for i, image in enumerate(ids)}
+    stranger = next((image for image in predicted if image not in position), None)
+    if stranger is not None:
+        raise InputError(
+            f"predictions: image {stranger!r} is not among the {len(ids)} images with truth; "
+            "evaluate on the data that was predicted"
+        )
+    n_classes = len(box_classes)
+    for image, boxes in true.items():
+        check_boxes(boxes, n_classes, f"true boxes of image {image!r}", scored=False)
+    for image, boxes in predicted.items():
+        check_boxes(boxes, n_classes, f"predictions of image {image!r}", scored=True)
+    truth_image, truth_label, truth_xywh, _ = _stack(ids, true)
+    image_index, label, xywh, score = _stack(ids, predicted)
+    return FlatBoxes(
+        tuple(ids), tuple(box_classes), truth_image, truth_label, truth_xywh, image_index, label, xywh, score
+    )
+
+
+def check_boxes(boxes: Boxes, n_classes: int, where: str, *, scored: bool) -> None:
+    """Refuse boxes that no measure can be taken of.
+
+    Args:
+        boxes: of one image.
+        n_classes: number of classes.
+        where: names the boxes in the message.
+        scored: whether they are predictions: these need scores and may have no size (a model may clip
+            a box to a border), which is refused of true boxes, since nothing can ever hit them.
+
+    Raises:
+        InputError: naming the first bad box, counted from 0.
+    """
+    finite = np.isfinite(boxes.xyxy).all(axis=1)
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        raise InputError(
+            f"{where}: expected finite coordinates, box {bad} is {boxes.xyxy[bad].tolist()}; correct or drop it"
+        )
+    size = boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]
+    fits = (size >= 0).all(axis=1) if scored else (size > 0).all(axis=1)
+    if not fits.all():
+        bad = int(np.argmin(fits))
+        wanted = "x2 >= x1 and y2 >= y1" if scored else "x2 > x1 and y2 > y1"
+        raise InputError(f"{where}: expected {wanted}, box {bad} is {boxes.xyxy[bad].tolist()}; correct or drop it")
+    named = (boxes.labels >= 0) & (boxes.labels < n_classes)
+    if not named.all():
+        bad = int(np.argmin(named))
+        raise InputError(
+            f"{where}: expected class ids 0 to {n_classes - 1}, box {bad} has {int(boxes.labels[bad])}; "
+            "compare the class lists"
+        )
+    if not scored:
+        return
+    if boxes.scores is None:
+        raise InputError(f"{where}: expected a score for each box, found none; hand over predictions, not true boxes")
+    inside = (boxes.scores >= 0) & (boxes.scores <= 1)
+    if not inside.all():
+        bad = int(np.argmin(inside))
+        raise InputError(
+            f"{where}: expected scores in 0..1, box {bad} has {float(boxes.scores[bad])}; check the model's output"
+        )
+
+
+def to_xywh(xyxy: FloatArray) -> npt.NDArray[np.float64]:
+    """(n, 4) left, top, right, bottom -> left, top, width, height."""
+    corners = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def _stack(ids: Sequence[ImageId], boxes: Mapping[ImageId, Boxes]) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+    present = [(i, boxes[image]) for i, image in enumerate(ids) if image in boxes and len(boxes[image])]
+    if not present:
+        none = np.zeros(0, dtype=np.int64)
+        return none, none, np.zeros((0, 4)), np.zeros(0)
+    image = np.repeat([i for i, _ in present], [len(b) for _, b in present]).astype(np.int64)
+    label = np.concatenate([b.labels for _, b in present]).astype(np.int64)
+    xywh = np.concatenate([to_xywh(b.xyxy) for _, b in present])
+    score = np.concatenate([np.zeros(len(b)) if b.scores is None else b.scores for _, b in present])
+    return image, label, xywh, score.astype(np.float64)
+
+
+def box_iou(first: FloatArray, second: FloatArray) -> npt.NDArray[np.float64]:
+    """Intersection over union of every pair: (m, 4) and (n, 4) xywh -> (m, n) in 0..1; 0 where both are empty."""
+    a, b = first[:, None, :], second[None, :, :]
+    width = np.minimum(a[..., 0] + a[..., 2], b[..., 0] + b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 1] + a[..., 3], b[..., 1] + b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    shared = np.where((width > 0) & (height > 0), width * height, 0.0)
+    union = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _centre_overlap(predicted: FloatArray, true: FloatArray) -> npt.NDArray[np.float64]:
+    """IoU where the prediction's centre is inside the true box, -1 elsewhere: (m, 4), (n, 4) -> (m, n)."""
+    centre = predicted[:, None, :2] + predicted[:, None, 2:] / 2
+    inside = (centre >= true[None, :, :2]) & (centre <= true[None, :, :2] + true[None, :, 2:])
+    return np.where(inside.all(axis=2), box_iou(predicted, true), -1.0)
+
+
+def greedy(overlap: FloatArray, limits: FloatArray) -> IntArray:
+    """Hand out true boxes to predictions in the order of the rows.
+
+    Args:
+        overlap: (m, n) of every prediction, by falling score, with every true box.
+        limits: (t,) overlap that a hit must reach.
+
+    Returns:
+        (t, m) int64: the true box taken, -1 for a false positive.
+    """
+    m, n = overlap.shape
+    taken = np.full((len(limits), m), -1, dtype=np.int64)
+    if n == 0:
+        return taken
+    free = np.ones((len(limits), n), dtype=bool)
+    rows = np.arange(len(limits))
+    for i in np.flatnonzero(overlap.max(axis=1) >= limits.min()):
+        offers = np.where(free, overlap[i], -2.0)
+        best = n - 1 - offers[:, ::-1].argmax(axis=1)
+        won = offers[rows, best] >= limits
+        taken[won, i] = best[won]
+        free[rows[won], best[won]] = False
+    return taken
+
+
+def ranked_by_image(flat: FlatBoxes, max_detections: int = MAX_DETECTIONS) -> IntArray:
+    """Predictions that count, by image, then class, then falling score: (kept,) positions in ``flat``."""
+    order = np.lexsort((-flat.score, flat.label, flat.image))
+    key = flat.image[order] * len(flat.box_classes) + flat.label[order]
+    first = np.searchsorted(key, key, side="left")
+    return np.asarray(order[np.arange(len(order)) - first < max_detections], dtype=np.int64)
+
+
+def _pairs(key: IntArray, true_key: IntArray) -> Iterator[tuple[slice, slice]]:
+    """Slices of predictions and of true boxes for each (image, class) that has both; both keys sorted."""
+    for value in np.intersect1d(key, true_key):
+        start, stop = np.searchsorted(key, [value, value + 1])
+        true_start, true_stop = np.searchsorted(true_key, [value, value + 1])
+        yield slice(start, stop), slice(true_start, true_stop)
+
+
+def match(
+    flat: FlatBoxes, thresholds: Sequence[float] | Literal["centre"], max_detections: int = MAX_DETECTIONS
+) -> BoxMatches:
+    """Match every image and class once, at all thresholds.
+
+    Args:
+        flat: checked boxes.
+        thresholds: IoU values in 0..1 that a hit must reach, or ``"centre"`` (see the module's conventions).
+        max_detections: predictions that count per image and class.
+
+    Raises:
+        InputError: a threshold outside 0..1 (0 itself excluded).
+    """
+    by_centre = isinstance(thresholds, str)
+    if isinstance(thresholds, str):
+        limits = np.zeros(1)
+    else:
+        limits = np.minimum(np.asarray(thresholds, dtype=np.float64), _ALMOST_ONE)
+        if not all(0 < t <= 1 for t in thresholds):
+            raise InputError(f"IoU threshold: expected values above 0 and up to 1, got {list(thresholds)}")
+    n_classes = len(flat.box_classes)
+    kept = ranked_by_image(flat, max_detections)
+    image, label, xywh = flat.image[kept], flat.label[kept], flat.xywh[kept]
+    true_key = flat.truth_image * n_classes + flat.truth_label
+    true_order = np.argsort(true_key, kind="stable")
+    true_xywh = flat.truth_xywh[true_order]
+    hit = np.zeros((len(limits), len(kept)), dtype=bool)
+    for predicted, true in _pairs(image * n_classes + label, true_key[true_order]):
+        overlap = _centre_overlap if by_centre else box_iou
+        hit[:, predicted] = greedy(overlap(xywh[predicted], true_xywh[true]), limits) >= 0
+    order = np.lexsort((image, -flat.score[kept], label))
+    return BoxMatches(
+        n_images=len(flat.ids),
+        thresholds=("centre",) if isinstance(thresholds, str) else tuple(float(t) for t in thresholds),
+        image=image[order],
+        label=label[order],
+        score=flat.score[kept][order],
+        hit=hit[:, order],
+        starts=np.searchsorted(label[order], np.arange(n_classes + 1)),
+        truth_counts=flat.truth_counts(),
+    )

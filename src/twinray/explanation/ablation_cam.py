@@ -1,0 +1,223 @@
+"""Ablation-CAM for a detected box, exact and fast.
+
+Desai & Ramaswamy 2020 (Ablation-CAM) weigh each channel by the relative drop of the score when the
+channel is taken away. For one fixed box of a detector nothing needs to be run again: RoIAlign treats
+channels alone and fc6 is linear, so without channel c its output is h - W_c x_c. All channels at once
+cost about one pass of that layer; what follows is one small batch. The pyramid is linear too, which
+carries the same to the channels of the backbone's last stage.
+
+This is not what common libraries compute: they set a channel to a very negative value, run proposals
+and heads again, and score whichever box then overlaps best. ``ablation_cam_rerun`` really zeroes each
+channel and really runs what follows; it is slow, and there to check the fast way against.
+
+Shapes: n boxes, c channels of the pyramid, j channels of the last stage, h w a grid, s pooled side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+
+from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, render
+
+PYRAMID_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the pyramid level it pools from"
+LAST_STAGE_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the backbone's last stage"
+_TINY = 1e-30
+
+
+@torch.no_grad()
+def ablation_cam_fpn(
+    pyramid: Sequence[Tensor], boxes: Sequence[FixedBox], scorer: BoxScorer, image_size: tuple[int, int]
+) -> list[HeatMap]:
+    """Heat maps from the channels of the pyramid level that each box pools from.
+
+    Args:
+        pyramid: the pooled levels' maps of one image, (1, c, h, w) each, finest first.
+        boxes: boxes on that image.
+        scorer: the detector's box head.
+        image_size: (height, width) of the network's input.
+
+    Returns:
+        One heat map a box.
+    """
+    maps = []
+    for box in boxes:
+        feature = pyramid[box.level].float()
+        score, ablated = pyramid_channel_scores(feature, box, scorer)
+        weights = drop_weights(score, ablated)
+        drawn = render(feature[0], weights, image_size)
+        maps.append(HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, PYRAMID_DEFINITION))
+    return maps
+
+
+@torch.no_grad()
+def ablation_cam_last_stage(
+    stages: Mapping[str, Tensor],
+    fpn: FeaturePyramidNetwork,
+    boxes: Sequence[FixedBox],
+    scorer: BoxScorer,
+    image_size: tuple[int, int],
+) -> list[HeatMap]:
+    """Heat maps from the channels of the backbone's last stage.
+
+    Args:
+        stages: the backbone's maps of one image, (1, c_i, h_i, w_i) each, finest first.
+        fpn: the pyramid on them; linear (no norm, no activation).
+        boxes: boxes on that image.
+        scorer: the detector's box head.
+        image_size: (height, width) of the network's input.
+
+    Returns:
+        One heat map a box.
+
+    Raises:
+        ValueError: the pyramid has a norm or activation, so the exact short cut does not hold.
+    """
+    last = list(stages.values())[-1].float()
+    pyramid = list(fpn(dict(stages)).values())
+    maps = []
+    for box in boxes:
+        score, ablated = last_stage_channel_scores(stages, fpn, pyramid[box.level].float(), box, scorer)
+        weights = drop_weights(score, ablated)
+        drawn = render(last[0], weights, image_size)
+        maps.append(HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, LAST_STAGE_DEFINITION))
+    return maps
+
+
+@torch.no_grad()
+def ablation_cam_rerun(
+    activation: Tensor,
+    rescore: Callable[[Tensor], Tensor],
+    box: FixedBox,
+    image_size: tuple[int, int],
+    definition: str,
+    batch_size: int = 16,
+) -> HeatMap:
+    """The slow way: really zero each channel and really run everything after it.
+
+    Args:
+        activation: (1, c, h, w), whose channels are taken away.
+        rescore: scores (b,) of the fixed box on b versions of it, (b, c, h, w); ``rescore_from_level``
+            and ``rescore_from_last_stage`` make it.
+        box: the box.
+        image_size: (height, width) of the network's input.
+        definition: what is being computed, in words.
+        batch_size: versions run at a time.
+    """
+    score = rescore(activation)[0]
+    ablated = rerun_channel_scores(activation, rescore, batch_size)
+    weights = drop_weights(score, ablated)
+    drawn = render(activation[0].float(), weights, image_size)
+    return HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, definition)
+
+
+def drop_weights(score: Tensor, ablated: Tensor) -> Tensor:
+    """(score - ablated score) / score of every channel: score (), ablated (c,)."""
+    return (score - ablated) / score.clamp(min=_TINY)
+
+
+def pyramid_channel_scores(feature: Tensor, box: FixedBox, scorer: BoxScorer) -> tuple[Tensor, Tensor]:
+    """The box's score, (), and its scores without each channel, (c,), of its level's map (1, c, h, w)."""
+    pooled = scorer.pool(feature, box.roi().to(feature), box.level)[0].flatten(1)  # (c, s * s)
+    hidden = scorer.fc6(pooled.flatten()[None])
+    weight = scorer.fc6.weight.view(-1, *pooled.shape)  # (width, c, s * s)
+    share = torch.einsum("ocs,cs->co", weight, pooled)
+    scores = scorer.from_fc6(torch.cat([hidden, hidden - share]), box.label)
+    return scores[0], scores[1:]
+
+
+def last_stage_channel_scores(
+    stages: Mapping[str, Tensor], fpn: FeaturePyramidNetwork, feature: Tensor, box: FixedBox, scorer: BoxScorer
+) -> tuple[Tensor, Tensor]:
+    """The box's score, (), and its scores without each channel, (j,), of the last stage.
+
+    A channel reaches the box's level as one map, repeated to that level's grid and spread over the
+    pyramid's channels by two linear layers (1 x 1 lateral, 3 x 3 output). So the 3 x 3 convolution's nine
+    shifts of that one map are pooled instead of 256 maps, and the layers' product does the spreading.
+
+    Args:
+        stages: the backbone's maps, (1, c_i, h_i, w_i) each, finest first.
+        fpn: the pyramid on them.
+        feature: (1, c, h, w), the pyramid's map of the box's level.
+        box: the box.
+        scorer: the detector's box head.
+    """
+    lateral, output = _linear_path(fpn, box.level)
+    shapes = [(stage.shape[2], stage.shape[3]) for stage in stages.values()]
+    last = list(stages.values())[-1][0].float()  # (j, h, w)
+    taps = _pooled_shifts(shapes, output.kernel_size[0], box, scorer, feature)  # (9, s * s, h * w)
+    seen = torch.einsum("tsp,jp->jts", taps, last.flatten(1))
+    spread = torch.einsum("omt,mj->jot", output.weight.flatten(2), lateral.weight[:, :, 0, 0])  # (j, c, 9)
+    share = torch.bmm(spread, seen).flatten(1)  # (j, c * s * s): what each channel adds to the pooled box
+    hidden = scorer.fc6(scorer.pool(feature, box.roi().to(feature), box.level).flatten(1))
+    without = hidden - F.linear(share, scorer.fc6.weight)
+    scores = scorer.from_fc6(torch.cat([hidden, without]), box.label)
+    return scores[0], scores[1:]
+
+
+def rerun_channel_scores(activation: Tensor, rescore: Callable[[Tensor], Tensor], batch_size: int = 16) -> Tensor:
+    """(c,) scores with each channel of (1, c, h, w) really zeroed, by ``rescore``."""
+    scores = []
+    for channels in torch.split(torch.arange(activation.shape[1], device=activation.device), batch_size):
+        versions = activation.repeat(len(channels), 1, 1, 1)
+        versions[torch.arange(len(channels), device=activation.device), channels] = 0
+        scores.append(rescore(versions))
+    return torch.cat(scores)
+
+
+def rescore_from_level(box: FixedBox, scorer: BoxScorer) -> Callable[[Tensor], Tensor]:
+    """Scores of the box on versions of its level's map: RoIAlign and the box head, run in full."""
+    return lambda maps: scorer.score(maps, box)
+
+
+def rescore_from_last_stage(
+    stages: Mapping[str, Tensor], fpn: FeaturePyramidNetwork, box: FixedBox, scorer: BoxScorer
+) -> Callable[[Tensor], Tensor]:
+    """Scores of the box on versions of the last stage: pyramid, RoIAlign and head, run in full."""
+    names = list(stages)
+
+    def rescore(versions: Tensor) -> Tensor:
+        again = {name: stages[name].expand(len(versions), -1, -1, -1) for name in names[:-1]}
+        pyramid = list(fpn({**again, names[-1]: versions}).values())
+        return scorer.score(pyramid[box.level], box)
+
+    return rescore
+
+
+def _linear_path(fpn: FeaturePyramidNetwork, level: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """The last stage's lateral convolution and the output convolution of ``level``."""
+    blocks = [fpn.inner_blocks[-1], fpn.layer_blocks[level]]
+    for block in blocks:
+        if len(block) != 1 or not isinstance(block[0], nn.Conv2d):
+            raise ValueError("exact ablation of the last stage needs a pyramid without norm or activation layers")
+    return blocks[0][0], blocks[1][0]
+
+
+def _pooled_shifts(
+    shapes: Sequence[tuple[int, int]], kernel: int, box: FixedBox, scorer: BoxScorer, like: Tensor
+) -> Tensor:
+    """How every pixel of the last stage's grid enters every bin, for each tap of the output convolution.
+
+    Pools the unit maps: 1 at one pixel of the last stage, repeated level by level to the box's own grid
+    exactly as the pyramid repeats it, zero-padded and shifted as the convolution does.
+
+    Returns:
+        (kernel * kernel, s * s, pixels of the last grid).
+    """
+    height, width = shapes[-1]
+    unit = torch.eye(height * width, device=like.device).view(1, -1, height, width)
+    for shape in reversed(shapes[box.level : -1]):
+        unit = F.interpolate(unit, size=shape, mode="nearest")
+    rows, columns = unit.shape[2:]
+    padded = F.pad(unit, [kernel // 2] * 4)
+    roi = box.roi().to(like)
+    taps = [
+        scorer.pool(padded[:, :, dy : dy + rows, dx : dx + columns], roi, box.level)[0].flatten(1).T
+        for dy in range(kernel)
+        for dx in range(kernel)
+    ]
+    return torch.stack(taps)

@@ -1,0 +1,132 @@
+"""Writing files so that a crash, a `kill -9` or a full disk never leaves half of one.
+
+A file is written beside its final name, flushed to the disk (fsync) and renamed over it. Whoever
+reads the final name sees the old bytes or the new ones, nothing between.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from twinray.errors import InputError, TwinrayError
+
+_CHUNK = 1 << 22
+
+
+@contextmanager
+def clear_disk_errors(path: Path, what: str) -> Iterator[None]:
+    """Turn the operating system's refusal to write ``path`` into one clear line.
+
+    Raises:
+        TwinrayError: the disk or quota is full, the place is read-only, or may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "the disk is full; free some space, then run the same command with --resume"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            advice = "this place may not be written; choose another --out"
+        else:
+            advice = "check the disk"
+        raise TwinrayError(f"could not write {what} {path}: {error.strerror or error}; {advice}") from error
+
+
+@contextmanager
+def atomic_writer(path: Path, what: str = "file") -> Iterator[BinaryIO]:
+    """Open a new file that takes the name ``path`` only when the block ends without an error.
+
+    Raises:
+        TwinrayError: the place cannot be written; what ``path`` held before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with clear_disk_errors(path, what):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is on the disk only once the folder that holds the name is."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some network file systems cannot sync a folder
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes | memoryview, what: str = "file") -> None:
+    """Write ``data`` to ``path`` atomically, in pieces so that a full disk shows as an error of ours."""
+    view = memoryview(data)
+    with atomic_writer(path, what) as file:
+        for start in range(0, len(view), _CHUNK):
+            file.write(view[start : start + _CHUNK])
+
+
+def write_text(path: Path, text: str, what: str = "file") -> None:
+    """Write UTF-8 text to ``path`` atomically."""
+    write_bytes(path, text.encode("utf-8"), what)
+
+
+def write_json(path: Path, value: Any, what: str = "file") -> None:
+    """Write ``value`` as indented JSON to ``path`` atomically; NaN is refused, it is not JSON."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", what)
+
+
+def read_json(path: Path, what: str = "file") -> Any:
+    """Read JSON.
+
+    Raises:
+        InputError: the file is missing, unreadable or not JSON (with line and column).
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"could not read {what} {path}: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"expected JSON text in {what} {path}, found other bytes; check that it is the right file"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"expected JSON in {what} {path}, line {error.lineno} column {error.colno}: {error.msg}; repair the file"
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def claim_folder(folder: Path, resume: bool, what: str) -> None:
+    """Make ``folder`` for new results, and refuse to write among existing files.
+
+    Raises:
+        InputError: it holds files and ``resume`` is off, or it is a file.
+        TwinrayError: it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"expected a folder for the {what}, {folder} is a file; choose another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not resume:
+        raise InputError(f"{folder} is not empty; choose another --out for the {what}, or continue it with --resume")
+    with clear_disk_errors(folder, what):
+        folder.mkdir(parents=True, exist_ok=True)

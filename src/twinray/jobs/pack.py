@@ -1,0 +1,199 @@
+"""The verb ``pack``: files on disk -> a pack."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from twinray.data.coco import read_coco
+from twinray.data.fit import Fit
+from twinray.data.folder import Layout, read_folder
+from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
+from twinray.data.pack_options import Channels, PackOptions
+from twinray.data.packing import write_pack
+from twinray.data.phantom import PhantomConfig, phantom_collection
+from twinray.errors import InputError
+from twinray.records import SPLITS, Collection
+
+Format = Literal["folder", "coco", "phantom"]
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """Decode images once and keep them, with patients, splits, labels and boxes, in a pack that training reads fast."""
+
+    source: Path | None = None
+    """The folder of images (folder), the annotation file (coco), nothing (phantom), or with --verify the pack."""
+
+    format: Format = "folder"
+    """What the source is: a folder of images, a COCO annotation file, or the built-in phantom."""
+
+    out: Path | None = None
+    """New folder for the pack."""
+
+    size: int = 256
+    """Side of the packed images, in pixels (16 to 4096)."""
+
+    fit: Fit = "squash"
+    """squash: stretch both sides to the square; letterbox: keep proportions, pad with black."""
+
+    channels: Channels = "auto"
+    """grey, rgb, or auto: grey if no image carries colour."""
+
+    images: Path | None = None
+    """Format coco: folder that file names are relative to (default: images/ beside the file, else the file's folder)."""
+
+    layout: Layout = "auto"
+    """Format folder: auto tells class and split folders by their names and places; flat ignores folder names."""
+
+    patient_regex: str | None = None
+    r"""Format folder: regular expression whose first non-empty group, in the file's name or path, is the patient.
+    Kermany's chest X-rays: '(person\d+)_|(IM-\d+)-'."""
+
+    table: Path | None = None
+    """Format folder: CSV with a column path and any of patient, split, label (several joined by |)."""
+
+    val: float = 0.1
+    """Share of images to cut for validation, by patient, where the source has no validation split (0: none)."""
+
+    test: float = 0.2
+    """Share of images to cut for testing, by patient, where the source has no test split (0: none)."""
+
+    seed: int = 0
+    """Seed of the splits that are cut, and of the phantom."""
+
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Processes that decode images (default: one a core)."""
+
+    timeout: float = 60.0
+    """Longest that decoding one image may take before it is set aside, in seconds."""
+
+    memory: int = 2048
+    """Most memory that decoding one image may take before it is set aside, in MiB."""
+
+    strict: bool = False
+    """Stop at the first file, row or box that would be set aside."""
+
+    resume: bool = False
+    """Go on with a pack that was cut off."""
+
+    verify: bool = False
+    """Check the finished pack SOURCE against its checksums instead of writing one."""
+
+    phantom_images: int = 1000
+    """Format phantom: number of images to draw."""
+
+
+def run(config: PackConfig, console: Console | None = None) -> Pack:
+    """Write (or with ``verify``, check) a pack and print what is in it.
+
+    Args:
+        config: the options.
+        console: where the summary goes; by default standard output.
+
+    Raises:
+        InputError: bad options or a source that cannot be used.
+        TwinrayError: the disk is full.
+    """
+    console = console or Console()
+    if config.verify:
+        pack = verify_pack(_required(config.source, "the pack to verify, as in: twinray pack PACK --verify"))
+        show(pack.info, pack.path, console, heading="verified: files match their checksums")
+        return pack
+    options = _options(config)
+    out = _required(config.out, "--out, the new folder of the pack")
+    result = write_pack(
+        [_collection(config)],
+        out,
+        options,
+        workers=config.workers,
+        strict=config.strict,
+        resume=config.resume,
+        timeout_s=config.timeout,
+        memory_bytes=config.memory << 20,
+    )
+    show(result.info, out, console, heading="packed")
+    return open_pack(out)
+
+
+def show(info: PackInfo, path: Path, console: Console, heading: str) -> None:
+    """Print what a pack holds: images by split, classes, boxes, what was set aside, and its notes."""
+    counts = info.counts
+    table = Table(title=Text(f"{path} - {heading}"), title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    by_split = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
+    colour = "grey" if info.channels == 1 else "RGB"
+    table.add_row("images", f"{counts['images']:,} ({by_split}), {info.size} x {info.size} {colour}, {info.fit}")
+    table.add_row("patients", f"{counts['patients']:,}" if counts.get("patients") else "not known")
+    table.add_row("splits", Text(info.split_method))
+    if info.label_classes:
+        table.add_row("labels", Text(f"{info.task}: {_named(info.extra.get('label_counts', {}))}"))
+    if info.box_classes:
+        told = f"{counts.get('boxes', 0):,} on {counts.get('annotated', 0):,} annotated images: "
+        table.add_row("boxes", Text(told + _named(info.extra.get("box_counts", {}))))
+    table.add_row("set aside", Text(f"{info.skipped:,}" + (" (skipped.csv)" if info.skipped else "")))
+    for reason, n in list(info.skipped_reasons.items())[:3]:
+        table.add_row("", Text(f"{n:,} x {reason}"))
+    for note in info.notes:
+        table.add_row("note", Text(note, style="bold red" if note.startswith("WARNING") else ""))
+    console.print(table)
+
+
+def _named(counts: Mapping[str, int], most: int = 20) -> str:
+    shown = ", ".join(f"{name} {n:,}" for name, n in list(counts.items())[:most])
+    return shown + (f", and {len(counts) - most} more" if len(counts) > most else "")
+
+
+def _required(value: Path | None, what: str) -> Path:
+    if value is None:
+        raise InputError(f"expected {what}")
+    return value
+
+
+def _options(config: PackConfig) -> PackOptions:
+    """Check the options before any file is read."""
+    if config.workers < 1:
+        raise InputError(f"expected --workers of 1 or more, got {config.workers}")
+    if not config.timeout > 0:
+        raise InputError(f"expected --timeout above 0 seconds, got {config.timeout}")
+    if config.memory < 64:
+        raise InputError(f"expected --memory of 64 MiB or more, got {config.memory}")
+    if config.phantom_images < 1:
+        raise InputError(f"expected --phantom-images of 1 or more, got {config.phantom_images}")
+    only_for: dict[str, tuple[Format, object]] = {
+        "--images": ("coco", config.images),
+        "--patient-regex": ("folder", config.patient_regex),
+        "--table": ("folder", config.table),
+    }
+    for name, (wanted, value) in only_for.items():
+        if value is not None and config.format != wanted:
+            raise InputError(f"{name} goes with --format {wanted}, not with {config.format}; leave one of them out")
+    if config.layout != "auto" and config.format != "folder":
+        raise InputError(f"--layout goes with --format folder, not with {config.format}; leave one of them out")
+    options = PackOptions(config.size, config.fit, config.channels, config.val, config.test, config.seed)
+    options.check()
+    return options
+
+
+def _collection(config: PackConfig) -> Collection:
+    if config.format == "phantom":
+        if config.source is not None:
+            raise InputError(f"--format phantom draws its own images, got the source {config.source}; leave it out")
+        return phantom_collection(PhantomConfig(n_images=config.phantom_images, seed=config.seed))
+    if config.format == "coco":
+        source = _required(
+            config.source, "the COCO annotation file, as in: twinray pack FILE.json --format coco --out PACK"
+        )
+        return read_coco(source, config.images, strict=config.strict)
+    if config.format != "folder":
+        raise InputError(f"expected --format folder, coco or phantom, got {config.format!r}")
+    source = _required(config.source, "the folder of images, as in: twinray pack FOLDER --out PACK")
+    return read_folder(source, patient_regex=config.patient_regex, table=config.table, layout=config.layout)

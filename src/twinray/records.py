@@ -1,0 +1,162 @@
+"""Frozen value types that travel between the parts of the product. NumPy only, no torch.
+
+Geometry: boxes are float ``xyxy`` (left, top, right, bottom) in pixels of the original image, with
+the origin at the image's top left corner and right and bottom exclusive, so width = x2 - x1.
+Class ids index a tuple of class names from 0; there is no background class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.integer]
+Task = Literal["none", "multiclass", "multilabel"]
+Split = Literal["train", "val", "test"]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+PRESENT, ABSENT, UNCERTAIN, UNKNOWN = 1.0, 0.0, -1.0, float("nan")
+"""Values of an image label: stated present, stated absent, stated uncertain, not stated."""
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boxes:
+    """The boxes of one image.
+
+    Attributes:
+        xyxy: (n, 4) float64, pixels of the original image.
+        labels: (n,) int64, class ids from 0.
+        scores: (n,) float64 in 0..1 for predictions; None for true boxes.
+        readers: (n,) names of who drew each box; None where the source does not say.
+        n_readers: (n,) int64, how many distinct readers agreed on a fused box; None if never fused.
+
+    Raises:
+        ValueError: the shapes disagree. (Bad *input* is refused by the reader that meets it.)
+    """
+
+    xyxy: FloatArray
+    labels: IntArray
+    scores: FloatArray | None = None
+    readers: tuple[str, ...] | None = None
+    n_readers: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.xyxy)
+        if self.xyxy.shape != (n, 4):
+            raise ValueError(f"boxes: expected an (n, 4) array, got {self.xyxy.shape}")
+        for name in ("labels", "scores", "readers", "n_readers"):
+            value = getattr(self, name)
+            if value is not None and len(value) != n:
+                raise ValueError(f"boxes: {n} boxes but {len(value)} {name}")
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+    @staticmethod
+    def empty() -> Boxes:
+        """An image that was looked at and has no box."""
+        return Boxes(np.zeros((0, 4)), np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One image as a reader describes it, before its pixels are decoded.
+
+    Attributes:
+        id: unique within its collection.
+        source: where the pixels are, relative to the collection's root (``images/a.png``, ``x.npz#train/12``).
+        patient: patient id, or None where the source does not tell.
+        split: the source's own split, or None.
+        labels: (k,) float32 over the collection's ``label_classes``: 1 present, 0 absent, -1 uncertain,
+            NaN not stated; None for an image without any label.
+        boxes: None if the image was never annotated with boxes; empty if it was and has none.
+        boxes_frame: (width, height) in pixels of the frame that ``boxes`` are in where that is not the
+            stored file's own (NIH's boxes are in 1024 x 1024 whatever the file's size).
+        size: (width, height) that the annotations declare for the stored file; checked when it is decoded.
+        attributes: further columns of the source as it wrote them (age, sex, view).
+    """
+
+    id: str
+    source: str
+    patient: str | None = None
+    split: Split | None = None
+    labels: FloatArray | None = None
+    boxes: Boxes | None = None
+    boxes_frame: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
+    attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """A decoded, display-ready image.
+
+    Attributes:
+        array: uint8, (height, width) grey or (height, width, 3) RGB.
+        how: the way the stored values became these pixels, in a few words (``png 8-bit grey``,
+            ``dicom window 1 LINEAR inverted``).
+    """
+
+    array: npt.NDArray[np.uint8]
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something set aside: ``where`` (file, row) and ``reason`` (expected, came, what to do)."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Collection:
+    """What a reader makes of a source: descriptions of images and a function that loads their pixels.
+
+    Attributes:
+        name: short name of the source.
+        label_classes: names that ``Sample.labels`` index.
+        box_classes: names that ``Boxes.labels`` index.
+        task: ``multiclass`` (exactly one label is 1), ``multilabel``, or ``none``.
+        samples: the images, in a stable order.
+        load: picklable; decodes one sample's pixels; raises InputError for a file it refuses.
+        skipped: rows or files already set aside while reading annotations.
+        notes: one-line remarks that users must see (``no patient ids: ...``).
+    """
+
+    name: str
+    label_classes: tuple[str, ...]
+    box_classes: tuple[str, ...]
+    task: Task
+    samples: Sequence[Sample]
+    load: Callable[[Sample], Pixels]
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with its 95 % interval; ``n`` is what was resampled (patients, images or seeds).
+
+    ``low`` and ``high`` are None where no interval can be given (one seed, one patient).
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def as_json(self) -> dict[str, object]:
+        """The form used in ``metrics.json``; a value that does not exist (NaN) becomes null."""
+        value = None if np.isnan(self.value) else float(self.value)
+        ci95 = None if self.low is None or self.high is None else [float(self.low), float(self.high)]
+        return {"value": value, "ci95": ci95, "n": int(self.n)}

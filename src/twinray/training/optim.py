@@ -1,0 +1,102 @@
+"""Optimisers and the learning-rate schedule of Barlow Twins and of its followers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+OptimizerName = Literal["lars", "adamw", "sgd"]
+
+
+@final
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rate scaling (You et al. 2017), as the authors of Barlow Twins define it.
+
+    Groups with ``adapt=True`` take weight decay and the trust ratio ``eta * |p| / |g|``; groups with
+    ``adapt=False`` (biases, norm parameters) take neither. Multi-tensor kernels only: no Python loop
+    over tensors and no host synchronisation.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float = 0.2,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-6,
+        eta: float = 0.001,
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "adapt": True}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update from the gradients at hand."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            updates: list[Tensor] = [p.grad for p in params if p.grad is not None]
+            if group["adapt"]:
+                updates = list(torch._foreach_add(updates, params, alpha=group["weight_decay"]))
+                updates = list(torch._foreach_mul(updates, _trust_ratios(params, updates, group["eta"])))
+            buffers = []
+            for p in params:
+                state = self.state[p]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(p)
+                buffers.append(state["momentum"])
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, updates)
+            torch._foreach_add_(params, buffers, alpha=-group["lr"])
+        return loss
+
+
+def _trust_ratios(params: list[Tensor], updates: list[Tensor], eta: float) -> list[Tensor]:
+    """eta * |p| / |u|, or 1 where either norm is zero."""
+    p_norm, u_norm = torch.stack(torch._foreach_norm(params)), torch.stack(torch._foreach_norm(updates))
+    ratio = torch.where((p_norm > 0) & (u_norm > 0), eta * p_norm / u_norm, torch.ones_like(p_norm))
+    return list(ratio.unbind())
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Two groups: weights; biases and norm parameters (everything of one dimension)."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.ndim > 1], "name": "weights"},
+        {"params": [p for p in trainable if p.ndim <= 1], "name": "biases and norms"},
+    ]
+
+
+def build_optimizer(
+    name: OptimizerName, model: nn.Module, *, lr: float, lr_biases: float, weight_decay: float, momentum: float = 0.9
+) -> torch.optim.Optimizer:
+    """An optimiser over :func:`parameter_groups`; biases and norms take ``lr_biases`` and no decay."""
+    weights, biases = parameter_groups(model)
+    weights |= {"lr": lr, "weight_decay": weight_decay}
+    biases |= {"lr": lr_biases, "weight_decay": 0.0}
+    groups = [group for group in (weights, biases) if group["params"]]
+    if name == "lars":
+        for group in groups:
+            group["adapt"] = group["name"] == "weights"
+        return LARS(groups, momentum=momentum)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, betas=(momentum, 0.999), foreach=True)
+    return torch.optim.SGD(groups, momentum=momentum, foreach=True)
+
+
+def warmup_cosine(step: int, *, total: int, warmup: int, start: float = 0.0, end: float = 0.001) -> float:
+    """The factor on the base learning rate at ``step`` (counted from 0).
+
+    Linear from ``start`` over ``warmup`` steps to 1, then half a cosine down to ``end`` at ``total``
+    (Loshchilov and Hutter 2017, with the final 0.1 % of Barlow Twins).
+    """
+    if step < warmup:
+        return start + (1 - start) * (step + 1) / warmup
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,156 @@
+"""Exactness of the fast heat map: against really zeroing every channel and running what follows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import FeaturePyramidNetwork, roi_align
+
+from twinray.explanation.ablation_cam import (
+    ablation_cam_fpn,
+    ablation_cam_last_stage,
+    ablation_cam_rerun,
+    last_stage_channel_scores,
+    pyramid_channel_scores,
+    rerun_channel_scores,
+    rescore_from_last_stage,
+    rescore_from_level,
+)
+from twinray.explanation.scoring import BoxScorer, FixedBox, render
+
+SIZE = 96
+STAGE_CHANNELS = (8, 16, 32, 96)
+CLASSES = 3
+
+
+def torchvision_pool(maps: Tensor, rois: Tensor, level: int) -> Tensor:
+    return roi_align(maps, rois, (7, 7), spatial_scale=1 / (4 << level), sampling_ratio=2)
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[dict[str, Tensor], FeaturePyramidNetwork, BoxScorer]:
+    """A small random detector's stages, a pyramid of 256 channels, and its box head."""
+    torch.manual_seed(0)
+    stages = {f"c{i + 2}": torch.randn(1, c, SIZE >> (i + 2), SIZE >> (i + 2)).relu() for i, c in enumerate(STAGE_CHANNELS)}
+    fpn = FeaturePyramidNetwork(list(STAGE_CHANNELS), 256)
+    fc6, fc7, last = nn.Linear(256 * 49, 64), nn.Linear(64, 64), nn.Linear(64, CLASSES + 1)
+    for parameter in [*fpn.parameters(), *last.parameters()]:
+        nn.init.normal_(parameter, std=0.2 if parameter.ndim < 3 else 0.05)  # biases too
+    return stages, fpn, BoxScorer(torchvision_pool, fc6, fc7, lambda hidden: last(hidden).softmax(1)[:, 1:])
+
+
+@pytest.fixture(scope="module")
+def boxes() -> list[FixedBox]:
+    """Twenty boxes, five on each level, some up to the image's edges and beyond."""
+    generator = torch.Generator().manual_seed(1)
+    centre = torch.rand(20, 2, generator=generator) * SIZE
+    sides = torch.exp(torch.rand(20, 2, generator=generator) * 2.5 + 2)
+    proposals = torch.cat([centre - sides / 2, centre + sides / 2], dim=1).clamp(-8, SIZE + 8)
+    return [FixedBox(p, i % CLASSES, i % 4) for i, p in enumerate(proposals)]
+
+
+@torch.no_grad()
+def test_every_pyramid_channel_of_twenty_boxes_equals_the_rerun(parts, boxes) -> None:
+    stages, fpn, scorer = parts
+    pyramid = list(fpn(stages).values())
+    for box in boxes:
+        score, fast = pyramid_channel_scores(pyramid[box.level], box, scorer)
+        rescore = rescore_from_level(box, scorer)
+        slow = rerun_channel_scores(pyramid[box.level], rescore, 64)
+        assert fast.shape == (256,)
+        assert (slow / score - 1).abs().max() > 1e-3  # something to be exact about
+        torch.testing.assert_close(score, rescore(pyramid[box.level])[0], rtol=1e-5, atol=0)
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=0)
+
+
+@torch.no_grad()
+def test_every_last_stage_channel_of_twenty_boxes_equals_the_rerun(parts, boxes) -> None:
+    stages, fpn, scorer = parts
+    pyramid = list(fpn(stages).values())
+    for box in boxes:
+        score, fast = last_stage_channel_scores(stages, fpn, pyramid[box.level], box, scorer)
+        slow = rerun_channel_scores(stages["c5"], rescore_from_last_stage(stages, fpn, box, scorer), 32)
+        assert fast.shape == (STAGE_CHANNELS[-1],)
+        assert (slow / score - 1).abs().max() > 1e-4
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=0)
+
+
+@torch.no_grad()
+def test_sizes_that_do_not_halve_evenly_are_repeated_as_the_pyramid_does(parts) -> None:
+    _, fpn, scorer = parts
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(23, 25), (12, 13), (6, 7), (3, 4)]
+    stages = {f"c{i}": torch.randn(1, c, *s, generator=generator) for i, (c, s) in enumerate(zip(STAGE_CHANNELS, shapes, strict=True))}
+    pyramid = list(fpn(stages).values())
+    for level in range(4):
+        box = FixedBox(torch.tensor([3.0, 7, 71, 88]), 0, level)
+        _, fast = last_stage_channel_scores(stages, fpn, pyramid[level], box, scorer)
+        slow = rerun_channel_scores(stages["c3"], rescore_from_last_stage(stages, fpn, box, scorer), 32)
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=0)
+
+
+def test_heat_maps_of_both_ways_agree_and_say_what_they_are(parts, boxes) -> None:
+    stages, fpn, scorer = parts
+    with torch.no_grad():
+        pyramid = list(fpn(stages).values())
+    chosen = boxes[:4]
+    fast = ablation_cam_fpn(pyramid, chosen, scorer, (SIZE, SIZE))
+    for box, heat in zip(chosen, fast, strict=True):
+        slow = ablation_cam_rerun(pyramid[box.level], rescore_from_level(box, scorer), box, (SIZE, SIZE), "slow")
+        assert heat.map.shape == (SIZE, SIZE)
+        assert heat.map.dtype == np.float32
+        assert heat.map.min() >= 0
+        assert heat.map.max() in (0, 1)
+        assert heat.level == box.level
+        assert "fixed box" in heat.definition
+        assert "zeroed channels" in heat.definition
+        np.testing.assert_allclose(heat.weights, slow.weights, atol=1e-4)
+        np.testing.assert_allclose(heat.map, slow.map, atol=0.02)
+        assert heat.score == pytest.approx(slow.score, rel=1e-5)
+    last = ablation_cam_last_stage(stages, fpn, chosen, scorer, (SIZE, SIZE))
+    assert [heat.weights.shape for heat in last] == [(STAGE_CHANNELS[-1],)] * 4
+    assert "last stage" in last[0].definition
+
+
+def test_a_channel_that_carries_the_score_gets_the_weight_and_the_map() -> None:
+    """A head that only looks at channel 2: its weight is the only one, its blob is the map."""
+    feature = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.1
+    feature[0, 2] = 0
+    feature[0, 2, 4:8, 4:8] = 5
+    fc6, fc7 = nn.Linear(4 * 49, 1, bias=False), nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        fc6.weight.view(4, 49).copy_(torch.tensor([0.0, 0, 1, 0])[:, None].expand(4, 49))
+        fc7.weight.fill_(0.05)
+    scorer = BoxScorer(torchvision_pool, fc6, fc7, lambda hidden: hidden.tanh())
+    (heat,) = ablation_cam_fpn([feature], [FixedBox(torch.tensor([8.0, 8, 40, 40]), 0, 0)], scorer, (64, 64))
+    np.testing.assert_allclose(heat.weights, [0, 0, 1, 0], atol=1e-6)
+    rows, columns = np.where(heat.map > 0.5)
+    assert 14 <= rows.min() <= 18
+    assert 30 <= rows.max() <= 34
+    assert (rows.min(), rows.max()) == (columns.min(), columns.max())
+
+
+def test_nothing_that_speaks_for_the_box_gives_an_empty_map() -> None:
+    heat = render(torch.ones(2, 4, 4), torch.tensor([-1.0, 0.0]), (32, 32))
+    assert heat.shape == (32, 32)
+    assert not heat.any()
+
+
+def test_a_pyramid_with_norm_layers_is_refused(parts, boxes) -> None:
+    stages, _, scorer = parts
+    normed = FeaturePyramidNetwork(list(STAGE_CHANNELS), 256, norm_layer=nn.BatchNorm2d).eval()
+    with pytest.raises(ValueError, match="without norm"):
+        ablation_cam_last_stage(stages, normed, boxes[:1], scorer, (SIZE, SIZE))
+
+
+def test_scores_see_the_whole_head(parts, boxes) -> None:
+    stages, fpn, scorer = parts
+    with torch.no_grad():
+        feature = fpn(stages)["c2"]
+        box = FixedBox(boxes[0].proposal, 1, 0)
+        pooled = torchvision_pool(feature, box.roi(), 0).flatten(1)
+        expected = scorer.probabilities(F.relu(scorer.fc7(F.relu(scorer.fc6(pooled)))))[0, 1]
+        assert pyramid_channel_scores(feature, box, scorer)[0] == pytest.approx(float(expected), rel=1e-6)
