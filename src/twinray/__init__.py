@@ -1,0 +1,79 @@
+"""Pre-train on unlabelled medical images with Barlow Twins, then detect, classify, compare and explain.
+
+Every verb of the command line is a function here, with the same options::
+
+    import twinray
+    twinray.pretrain(twinray.PretrainConfig(data=(Path("pack"),), out=Path("run")))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twinray.classification.config import ClassifyConfig
+    from twinray.classification.run import run as classify
+    from twinray.data.pack import open_pack
+    from twinray.detection.config import DetectConfig
+    from twinray.detection.run import run as detect
+    from twinray.jobs.demo import DemoConfig
+    from twinray.jobs.demo import run as demo
+    from twinray.jobs.evaluate import EvaluateConfig
+    from twinray.jobs.evaluate import run as evaluate
+    from twinray.jobs.explain import ExplainConfig
+    from twinray.jobs.explain import run as explain
+    from twinray.jobs.pack import PackConfig
+    from twinray.jobs.pack import run as pack
+    from twinray.jobs.predict import PredictConfig
+    from twinray.jobs.predict import run as predict
+    from twinray.pretraining.config import PretrainConfig
+    from twinray.pretraining.run import run as pretrain
+
+_WHERE = {
+    "ClassifyConfig": "twinray.classification.config",
+    "DemoConfig": "twinray.jobs.demo",
+    "DetectConfig": "twinray.detection.config",
+    "EvaluateConfig": "twinray.jobs.evaluate",
+    "ExplainConfig": "twinray.jobs.explain",
+    "PackConfig": "twinray.jobs.pack",
+    "PredictConfig": "twinray.jobs.predict",
+    "PretrainConfig": "twinray.pretraining.config",
+    "open_pack": "twinray.data.pack",
+    "classify": "twinray.classification.run:run",
+    "demo": "twinray.jobs.demo:run",
+    "detect": "twinray.detection.run:run",
+    "evaluate": "twinray.jobs.evaluate:run",
+    "explain": "twinray.jobs.explain:run",
+    "pack": "twinray.jobs.pack:run",
+    "predict": "twinray.jobs.predict:run",
+    "pretrain": "twinray.pretraining.run:run",
+}
+
+__all__ = [
+    "ClassifyConfig",
+    "DemoConfig",
+    "DetectConfig",
+    "EvaluateConfig",
+    "ExplainConfig",
+    "PackConfig",
+    "PredictConfig",
+    "PretrainConfig",
+    "classify",
+    "demo",
+    "detect",
+    "evaluate",
+    "explain",
+    "open_pack",
+    "pack",
+    "predict",
+    "pretrain",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: reading a pack must not wait for torch."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'twinray' has no attribute {name!r}")
+    module, _, attribute = _WHERE[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or name)

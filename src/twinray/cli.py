@@ -6,6 +6,7 @@ Exit status: 0 done, 2 bad input (one line), 1 anything else.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib
 import os
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import docstring_parser
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from twinray.errors import InputError, TwinrayError
 
@@ -70,6 +71,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _unforeseen(error)
 
 
+class _HelpFormatter(DefaultHelpFormatter):
+    """The field's own text and its default; Python's type names help nobody on a command line."""
+
+    def _get_help_string(self, action: Any) -> str:
+        text = action.help or ""
+        if action.required or action.default in (None, False, argparse.SUPPRESS) or not action.option_strings:
+            return text
+        default = action.default
+        shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
+        return f"{text} (default: {shown})".replace("%", "%%") if shown != "" else text
+
+
 def _run_verb(name: str, arguments: Sequence[str]) -> None:
     verb = VERBS[name]
     config_class = _load(verb.config)
@@ -78,7 +91,9 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
         options = parser.parse_args(list(arguments))
     except ArgumentError as error:
         raise InputError(f"{str(error).strip()}; see twinray {name} --help") from error
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(config_class)}
+    fields = [field.name for field in dataclasses.fields(config_class)]
+    values = {name: getattr(options, name) for name in fields}
+    values = {name: value for name, value in values.items() if value is not None or name not in verb.positional}
     hints = typing.get_type_hints(config_class)
     for field, value in values.items():
         if typing.get_origin(hints[field]) is tuple and isinstance(value, list):
@@ -91,7 +106,9 @@ def build_parser(program: str, config_class: type, positional: Sequence[str] = (
     docs = docstring_parser.parse_from_object(config_class)
     helps = {param.arg_name: " ".join((param.description or "").split()) for param in docs.params}
     hints = typing.get_type_hints(config_class)
-    parser = ArgumentParser(prog=program, description=docs.short_description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=program, description=docs.short_description, exit_on_error=False, formatter_class=_HelpFormatter
+    )
     parser.add_argument("--config", action="config", help="YAML file of options; flags given after it win")
     for field in dataclasses.fields(config_class):
         _add_option(parser, field, hints[field.name], helps.get(field.name, ""), field.name in positional)
@@ -99,29 +116,28 @@ def build_parser(program: str, config_class: type, positional: Sequence[str] = (
 
 
 def _add_option(parser: ArgumentParser, field: dataclasses.Field[Any], hint: Any, text: str, positional: bool) -> None:
-    required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    required = default is dataclasses.MISSING
     of = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
     many = of[1:] == (Ellipsis,)
-    flag = "--" + field.name.replace("_", "-")
     options: dict[str, Any] = {"help": text, "type": of[0] if of else hint}
-    if hint is bool:
-        parser.add_argument(flag, action="store_true", help=text, default=field.default)
-        return
-    if many:
-        options["nargs"] = "*" if positional and not required else "+"
-    elif of:
-        options["nargs"] = len(of)
-    if of:
-        options["default"] = None if required else [*typing.cast(tuple[Any, ...], field.default)]
-    if positional:
-        if not required and not many:
+    if positional:  # jsonargparse lets these have no default; _run_verb puts the field's in
+        if many:
+            options["nargs"] = "+" if required else "*"
+        elif not required:
             options["nargs"] = "?"
-        options.setdefault("default", None if required else field.default)
         parser.add_argument(field.name, **options)
         return
-    if required:
-        options |= {"required": True, "default": None}
-    options.setdefault("default", field.default)
+    flag = "--" + field.name.replace("_", "-")
+    if hint is bool:
+        parser.add_argument(
+            flag, action=ActionYesNo(no_prefix="no-") if default else "store_true", help=text, default=default
+        )
+        return
+    if of:
+        options["nargs"] = "+" if many else len(of)
+    options["required"] = required
+    options["default"] = None if required else list(typing.cast(tuple[Any, ...], default)) if of else default
     parser.add_argument(flag, **options)
 
 

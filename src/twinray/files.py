@@ -102,6 +102,10 @@ def read_json(path: Path, what: str = "file") -> Any:
         raise InputError(
             f"expected JSON text in {what} {path}, found other bytes; check that it is the right file"
         ) from error
+    except RecursionError as error:
+        raise InputError(
+            f"{what} {path} is nested too deeply to be one of ours; check that it is the right file"
+        ) from error
     except json.JSONDecodeError as error:
         raise InputError(
             f"expected JSON in {what} {path}, line {error.lineno} column {error.colno}: {error.msg}; repair the file"

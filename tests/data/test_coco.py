@@ -21,7 +21,11 @@ CATEGORIES = [{"id": 7, "name": "nodule"}, {"id": 3, "name": "mass"}]
 
 
 def write(
-    folder: Path, images: list[Any] | None = None, annotations: list[Any] | None = None, categories: Any = CATEGORIES, **more: Any
+    folder: Path,
+    images: list[Any] | None = None,
+    annotations: list[Any] | None = None,
+    categories: Any = CATEGORIES,
+    **more: Any,
 ) -> Path:
     images = [{"id": 5, "file_name": "a.png", "width": 100, "height": 80}] if images is None else images
     path = folder / "ann.json"
@@ -36,13 +40,25 @@ def box(*xywh: Any, image: Any = 5, category: Any = 7, **more: Any) -> dict[str,
 
 def test_boxes_labels_patients_and_empty_images(tmp_path: Path) -> None:
     images = [
-        {"id": 9000, "file_name": "a.png", "width": 100, "height": 80, "patient_id": 12, "split": "valid", "view": "PA"},
+        {
+            "id": 9000,
+            "file_name": "a.png",
+            "width": 100,
+            "height": 80,
+            "patient_id": 12,
+            "split": "valid",
+            "view": "PA",
+        },
         {"id": 4, "file_name": "sub/b.png", "patient": "p"},
         {"id": 5, "file_name": "c.png"},
     ]
     found = read_coco(write(tmp_path, images, [box(1, 2, 30, 40, image=9000), box(0, 0, 5, 5, image=4, category=3)]))
     a, b, c = found.samples
-    assert (found.box_classes, found.label_classes, found.task) == (("mass", "nodule"), ("mass", "nodule"), "multilabel")
+    assert (found.box_classes, found.label_classes, found.task) == (
+        ("mass", "nodule"),
+        ("mass", "nodule"),
+        "multilabel",
+    )
     assert (a.id, a.source, a.patient, a.split, a.size) == ("9000", "a.png", "12", "val", (100, 80))
     assert dict(a.attributes) == {"view": "PA"}
     assert a.boxes.xyxy.tolist() == [[1, 2, 31, 42]]
@@ -60,8 +76,8 @@ def test_the_images_folder_is_found(tmp_path: Path) -> None:
     beside = read_coco(path)
     assert beside.load(beside.samples[0]).array.shape == (80, 100)
     (tmp_path / "images").mkdir()
+    inside = read_coco(path)
     with pytest.raises(InputError):
-        inside = read_coco(path)
         inside.load(inside.samples[0])
     given_root = read_coco(path, tmp_path)
     assert given_root.load(given_root.samples[0]).array.shape == (80, 100)

@@ -138,7 +138,8 @@ def test_patients_by_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("regex", "message"), [("(", "not a regular expression"), ("abc", "expected a group"), ("(zzz)", "matches none of the 1")]
+    ("regex", "message"),
+    [("(", "not a regular expression"), ("abc", "expected a group"), ("(zzz)", "matches none of the 1")],
 )
 def test_bad_expressions_are_refused(tmp_path: Path, regex: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -190,7 +191,11 @@ def test_bad_tables_are_refused(tmp_path: Path) -> None:
         read_folder(tmp_path, table=table, patient_regex="(1)")
 
 
-@given(st.from_regex(r"person\d{1,4}_(bacteria|virus)_\d{1,4}\.jpeg|(NORMAL2-)?IM-\d{4}-\d{4}(-\d{4})?\.jpeg", fullmatch=True))
+@given(
+    st.from_regex(
+        r"person\d{1,4}_(bacteria|virus)_\d{1,4}\.jpeg|(NORMAL2-)?IM-\d{4}-\d{4}(-\d{4})?\.jpeg", fullmatch=True
+    )
+)
 def test_the_documented_expression_finds_a_patient_in_every_name(name: str) -> None:
     match = re.search(KERMANY, name)
     assert match is not None

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import csv
-import errno
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinray.data import pack_journal, packing
+from twinray.data import packing
 from twinray.data.coco import read_coco
 from twinray.data.folder import read_folder
 from twinray.data.pack import open_pack, verify_pack
 from twinray.data.pack_options import PackOptions
 from twinray.data.packing import write_pack
+from twinray.data.splits import SplitRecord
 from twinray.errors import InputError, TwinrayError
 from twinray.records import Boxes, Collection, Pixels, Sample
-from twinray.data.splits import SplitRecord
 
 SMALL = PackOptions(size=16, val=0.2, test=0.2)
 
@@ -58,7 +52,11 @@ def some(n: int, prefix: str = "i") -> list[str]:
 
 
 def files_of(pack: Path) -> dict[str, str]:
-    return {str(p.relative_to(pack)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(pack.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(pack)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(pack.rglob("*"))
+        if p.is_file()
+    }
 
 
 def aside_of(pack: Path) -> list[tuple[str, str]]:
@@ -90,7 +88,7 @@ def test_a_folder_with_bad_files_packs_the_good_ones(tmp_path: Path) -> None:
 
 
 def test_nothing_that_can_be_packed_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none of the 2 images could be packed; first: bad1.png: expected an image"):
+    with pytest.raises(InputError, match=r"none of the 2 images could be packed; first: bad1\.png: expected an image"):
         write_pack([drawn(["bad1", "bad2"])], tmp_path / "pack", SMALL, workers=0)
     assert list((tmp_path / "pack").iterdir()) == []
 
@@ -113,7 +111,15 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"size": 15}, {"size": 5000}, {"val": -0.1}, {"val": 0.5, "test": 0.5}, {"test": float("nan")}, {"seed": -1}, {"fit": "x"}],
+    [
+        {"size": 15},
+        {"size": 5000},
+        {"val": -0.1},
+        {"val": 0.5, "test": 0.5},
+        {"test": float("nan")},
+        {"seed": -1},
+        {"fit": "x"},
+    ],
 )
 def test_options_out_of_range_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected --"):
@@ -197,7 +203,12 @@ def test_a_cut_keeps_identical_images_together(tmp_path: Path) -> None:
     samples = [Sample(i, f"{k % 10}#{k}", patient=f"p{k}") for k, i in enumerate(some(40))]
     result = write_pack([drawn([], samples=samples)], tmp_path / "p", SMALL, workers=0)
     pack = open_pack(tmp_path / "p")
-    assert result.info.extra["duplicates"] | {"first": 0} == {"groups": 10, "images": 40, "groups_across_splits": 0, "first": 0}
+    assert result.info.extra["duplicates"] | {"first": 0} == {
+        "groups": 10,
+        "images": 40,
+        "groups_across_splits": 0,
+        "first": 0,
+    }
     assert {pack.splits[k] for k in range(0, 40, 10)} == {pack.splits[0]}
     assert len(set(pack.splits)) == 3
     assert not any(note.startswith("WARNING") for note in pack.info.notes)
@@ -256,7 +267,10 @@ def test_another_size_than_declared_sets_the_image_aside(tmp_path: Path) -> None
     write_pack([drawn([], samples=samples)], tmp_path / "p", replace(SMALL, val=0, test=0), workers=0)
     assert open_pack(tmp_path / "p").ids.tolist() == ["a"]
     assert aside_of(tmp_path / "p") == [
-        ("b.png", "the annotations say 60 x 40 pixels, the file has 30 x 20; give the images that the annotations were made for")
+        (
+            "b.png",
+            "the annotations say 60 x 40 pixels, the file has 30 x 20; give the images that the annotations were made for",
+        )
     ]
 
 
@@ -272,7 +286,9 @@ def test_several_sources_in_one_pack(tmp_path: Path) -> None:
             )
             for k, i in enumerate(some(10))
         ]
-        return drawn([], name=name, samples=samples, label_classes=classes, box_classes=(classes[-1],), task="multiclass")
+        return drawn(
+            [], name=name, samples=samples, label_classes=classes, box_classes=(classes[-1],), task="multiclass"
+        )
 
     write_pack([labelled("x", ("a", "b")), labelled("y", ("c", "b"))], tmp_path / "p", SMALL, workers=0)
     pack = verify_pack(tmp_path / "p")
@@ -304,126 +320,6 @@ def test_a_coco_file_with_bad_rows_packs_the_rest(tmp_path: Path) -> None:
     assert pack.info.counts["boxes"] == 1
 
 
-class Killed(BaseException):
-    """Stands for a process that ends at once."""
-
-
-@pytest.mark.parametrize("rgb_at", [None, 2, 6])
-@pytest.mark.parametrize("stop", [0, 1, 4, 7])
-def test_a_resumed_pack_has_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, rgb_at: int | None
-) -> None:
-    ids = [*some(3), "bad", *some(4, "j")]
-    if rgb_at is not None:
-        ids[rgb_at] = "rgb"
-    write_pack([drawn(ids)], tmp_path / "whole", SMALL, workers=0)
-    append, seen = pack_journal.Journal._append, []
-
-    def cut_off(self: Any, line: Any) -> None:
-        if len(seen) == stop:
-            self._journal.write(b'[12,"half a li')  # pixels are there, the line is not whole
-            raise Killed
-        seen.append(line)
-        append(self, line)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(pack_journal.Journal, "_append", cut_off)
-        write_pack([drawn(ids)], tmp_path / "cut", SMALL, workers=0)
-    with pytest.raises(InputError, match="not empty"):
-        write_pack([drawn(ids)], tmp_path / "cut", SMALL, workers=0)
-    write_pack([drawn(ids)], tmp_path / "cut", SMALL, workers=0, resume=True)
-    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("step", ["finish", "write_json", "settle", "sha256"])
-def test_cut_off_while_finishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    from twinray.data import pack_finish
-
-    ids = [*some(9), "bad"]
-    write_pack([drawn(ids)], tmp_path / "whole", SMALL, workers=0)
-
-    def killed(*_: Any, **__: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(pack_journal.Journal if step == "finish" else pack_finish, step, killed)
-        write_pack([drawn(ids)], tmp_path / "cut", SMALL, workers=0)
-    (tmp_path / "cut" / ".samples.parquet.1.tmp").write_bytes(b"left over")
-    write_pack([drawn(ids)], tmp_path / "cut", SMALL, workers=0, resume=True)
-    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
-
-
-def test_damaged_pixels_of_an_unfinished_pack_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_pack([drawn(some(8))], tmp_path / "whole", SMALL, workers=0)
-
-    def killed(*_: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(pack_journal.Journal, "finish", killed)
-        write_pack([drawn(some(8))], tmp_path / "cut", SMALL, workers=0)
-    part = tmp_path / "cut" / ".unfinished" / "images.part"
-    data = bytearray(part.read_bytes())
-    data[128 + 3 * 256 + 5] ^= 255
-    part.write_bytes(data)
-    write_pack([drawn(some(8))], tmp_path / "cut", SMALL, workers=0, resume=True)
-    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
-
-
-def test_resuming_another_job_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*_: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(pack_journal.Journal, "finish", killed)
-        write_pack([drawn(some(8))], tmp_path / "p", SMALL, workers=0)
-    with pytest.raises(InputError, match="unfinished pack of another source"):
-        write_pack([drawn(some(8))], tmp_path / "p", replace(SMALL, size=32), workers=0, resume=True)
-    write_pack([drawn(some(8))], tmp_path / "p", SMALL, workers=0, resume=True)
-    done = files_of(tmp_path / "p")
-    write_pack([drawn(some(8))], tmp_path / "p", SMALL, workers=0, resume=True)
-    assert files_of(tmp_path / "p") == done
-    with pytest.raises(InputError, match="finished pack of another source"):
-        write_pack([drawn(some(8))], tmp_path / "p", replace(SMALL, seed=5), workers=0, resume=True)
-
-
-def test_more_workers_change_nothing(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    for i in range(20):
-        shape = (20, 24, 3) if i == 11 else (20, 24)
-        pixels = np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8)
-        Image.fromarray(pixels).save(source / f"{i:02}.png")
-    (source / "05.png").write_text("no image")
-    for name, workers in (("here", 0), ("one", 1), ("three", 3)):
-        write_pack([read_folder(source)], tmp_path / name, SMALL, workers=workers)
-    assert files_of(tmp_path / "one") == files_of(tmp_path / "three") == files_of(tmp_path / "here")
-    assert open_pack(tmp_path / "one").info.channels == 3
-
-
-@pytest.mark.parametrize("file", ["images.part", "journal.jsonl"])
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
-    write_pack([drawn(some(8))], tmp_path / "whole", SMALL, workers=0)
-    write, n = pack_journal._write_all, 0
-
-    def full(handle: Any, data: memoryview) -> None:
-        nonlocal n
-        n += Path(handle.name).name == file
-        if n >= 5:
-            write(handle, data[:7])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(handle, data)
-
-    with monkeypatch.context() as patch, pytest.raises(TwinrayError) as caught:
-        patch.setattr(pack_journal, "_write_all", full)
-        write_pack([drawn(some(8))], tmp_path / "p", SMALL, workers=0)
-    assert "the disk is full" in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 1
-    write_pack([drawn(some(8))], tmp_path / "p", SMALL, workers=0, resume=True)
-    assert files_of(tmp_path / "p") == files_of(tmp_path / "whole")
-
-
 def test_too_little_space_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Little:
         free = 1000
@@ -431,42 +327,3 @@ def test_too_little_space_is_told_before_the_work(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: Little)
     with pytest.raises(TwinrayError, match="free some space"):
         write_pack([drawn(some(8))], tmp_path / "p", SMALL, workers=0)
-
-
-_SLOW = """
-import sys, time
-from pathlib import Path
-from twinray.data.folder import read_folder
-from twinray.data.pack_options import PackOptions
-from twinray.data import pack_journal
-from twinray.data.packing import write_pack
-append = pack_journal.Journal._append
-def slow(self, line):
-    append(self, line)
-    time.sleep(0.02)
-if sys.argv[3] == "slow":
-    pack_journal.Journal._append = slow
-if __name__ == "__main__":
-    write_pack([read_folder(Path(sys.argv[1]))], Path(sys.argv[2]), PackOptions(size=16), workers=2, resume=True)
-"""
-
-
-def test_killed_and_resumed_for_real(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    for i in range(60):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (20, 20), dtype=np.uint8)).save(source / f"{i:02}.png")
-    script = tmp_path / "job.py"
-    script.write_text(_SLOW)
-    write_pack([read_folder(source)], tmp_path / "whole", PackOptions(size=16), workers=1)
-    job = subprocess.Popen([sys.executable, str(script), str(source), str(tmp_path / "p"), "slow"], start_new_session=True)
-    journal = tmp_path / "p" / ".unfinished" / "journal.jsonl"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and job.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") > 10):
-        time.sleep(0.02)
-    os.kill(job.pid, signal.SIGKILL)
-    job.wait()
-    assert journal.is_file()
-    assert not (tmp_path / "p" / "pack.json").exists()
-    subprocess.run([sys.executable, str(script), str(source), str(tmp_path / "p"), "fast"], check=True)
-    assert files_of(tmp_path / "p") == files_of(tmp_path / "whole")

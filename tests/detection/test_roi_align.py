@@ -75,13 +75,13 @@ def test_levels_together_equal_torchvisions_pool() -> None:
     generator = torch.Generator().manual_seed(1)
     names = ("p2", "p3", "p4", "p5")
     features = {
-        name: torch.randn(2, 4, 224 >> i, 224 >> i, generator=generator, requires_grad=True)
+        name: torch.randn(2, 4, 1024 >> i, 1024 >> i, generator=generator, requires_grad=True)
         for name, i in zip(names, (2, 3, 4, 5), strict=True)
     }
-    centre = torch.rand(60, 2, generator=generator) * 224
-    sides = torch.exp(torch.rand(60, 2, generator=generator) * 5 + 1)
-    boxes = list(torch.cat([centre - sides / 2, centre + sides / 2], dim=1).clamp(0, 224).split([40, 20]))
-    shapes = [(224, 224)] * 2
+    centre = torch.rand(60, 2, generator=generator) * 1024
+    sides = torch.exp(torch.rand(60, 1, generator=generator) * 4 + 3)
+    boxes = list(torch.cat([centre - sides / 2, centre + sides / 2], dim=1).clamp(0, 1024).split([40, 20]))
+    shapes = [(1024, 1024)] * 2
     ours = MultiScaleRoIAlign(names, (4, 8, 16, 32))(features, boxes, shapes)
     theirs = TorchvisionPool(list(names), 7, 2)(features, boxes, shapes)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -21,8 +21,8 @@ from twinray.explanation.ablation_cam import (
 )
 from twinray.explanation.scoring import BoxScorer, FixedBox, render
 
-SIZE = 96
-STAGE_CHANNELS = (8, 16, 32, 96)
+SIZE = 64
+STAGE_CHANNELS = (8, 16, 32, 64)
 CLASSES = 3
 
 
@@ -34,7 +34,9 @@ def torchvision_pool(maps: Tensor, rois: Tensor, level: int) -> Tensor:
 def parts() -> tuple[dict[str, Tensor], FeaturePyramidNetwork, BoxScorer]:
     """A small random detector's stages, a pyramid of 256 channels, and its box head."""
     torch.manual_seed(0)
-    stages = {f"c{i + 2}": torch.randn(1, c, SIZE >> (i + 2), SIZE >> (i + 2)).relu() for i, c in enumerate(STAGE_CHANNELS)}
+    stages = {
+        f"c{i + 2}": torch.randn(1, c, SIZE >> (i + 2), SIZE >> (i + 2)).relu() for i, c in enumerate(STAGE_CHANNELS)
+    }
     fpn = FeaturePyramidNetwork(list(STAGE_CHANNELS), 256)
     fc6, fc7, last = nn.Linear(256 * 49, 64), nn.Linear(64, 64), nn.Linear(64, CLASSES + 1)
     for parameter in [*fpn.parameters(), *last.parameters()]:
@@ -56,8 +58,8 @@ def boxes() -> list[FixedBox]:
 def test_every_pyramid_channel_of_twenty_boxes_equals_the_rerun(parts, boxes) -> None:
     stages, fpn, scorer = parts
     pyramid = list(fpn(stages).values())
-    for box in boxes:
-        score, fast = pyramid_channel_scores(pyramid[box.level], box, scorer)
+    scores, ablated = pyramid_channel_scores(pyramid, boxes, scorer)
+    for box, score, fast in zip(boxes, scores, ablated, strict=True):
         rescore = rescore_from_level(box, scorer)
         slow = rerun_channel_scores(pyramid[box.level], rescore, 64)
         assert fast.shape == (256,)
@@ -83,7 +85,10 @@ def test_sizes_that_do_not_halve_evenly_are_repeated_as_the_pyramid_does(parts) 
     _, fpn, scorer = parts
     generator = torch.Generator().manual_seed(3)
     shapes = [(23, 25), (12, 13), (6, 7), (3, 4)]
-    stages = {f"c{i}": torch.randn(1, c, *s, generator=generator) for i, (c, s) in enumerate(zip(STAGE_CHANNELS, shapes, strict=True))}
+    stages = {
+        f"c{i}": torch.randn(1, c, *s, generator=generator)
+        for i, (c, s) in enumerate(zip(STAGE_CHANNELS, shapes, strict=True))
+    }
     pyramid = list(fpn(stages).values())
     for level in range(4):
         box = FixedBox(torch.tensor([3.0, 7, 71, 88]), 0, level)
@@ -133,6 +138,12 @@ def test_a_channel_that_carries_the_score_gets_the_weight_and_the_map() -> None:
     assert (rows.min(), rows.max()) == (columns.min(), columns.max())
 
 
+def test_no_boxes_give_no_maps(parts) -> None:
+    stages, fpn, scorer = parts
+    with torch.no_grad():
+        assert ablation_cam_fpn(list(fpn(stages).values()), [], scorer, (SIZE, SIZE)) == []
+
+
 def test_nothing_that_speaks_for_the_box_gives_an_empty_map() -> None:
     heat = render(torch.ones(2, 4, 4), torch.tensor([-1.0, 0.0]), (32, 32))
     assert heat.shape == (32, 32)
@@ -153,4 +164,4 @@ def test_scores_see_the_whole_head(parts, boxes) -> None:
         box = FixedBox(boxes[0].proposal, 1, 0)
         pooled = torchvision_pool(feature, box.roi(), 0).flatten(1)
         expected = scorer.probabilities(F.relu(scorer.fc7(F.relu(scorer.fc6(pooled)))))[0, 1]
-        assert pyramid_channel_scores(feature, box, scorer)[0] == pytest.approx(float(expected), rel=1e-6)
+        assert pyramid_channel_scores([feature], [box], scorer)[0].item() == pytest.approx(float(expected), rel=1e-6)

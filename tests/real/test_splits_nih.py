@@ -31,7 +31,7 @@ def nih():
 
 @pytest.fixture(scope="module")
 def pool(nih):
-    """As many images and about as many patients as the official test list, whose patients have about nine images each."""
+    """As many images and roughly as many patients as the official test list (nine each)."""
     patients, labels = nih
     ids, sizes = np.unique(patients, return_counts=True)
     chosen = np.random.default_rng(0).permutation(ids[sizes >= 3])

@@ -103,7 +103,7 @@ def _fit(
         optimizer.zero_grad()
         loss = _loss(x @ weight.T + bias, y, task) + penalty / 2 * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss)
+        return float(loss.detach())
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     weight, bias = weight.detach(), bias.detach()

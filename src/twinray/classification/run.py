@@ -152,7 +152,7 @@ def _write(
         "task": pack.info.task,
         "normalisation": {"mean": MEAN, "std": STD, "scale": "0..1"},
         "size": config.size,
-        "fit": pack.info.fit,
+        "pack": {"size": pack.info.size, "fit": pack.info.fit, "channels": pack.info.channels},
         "trained_by": f"classify ({config.policy})",
         "seed": config.seeds[0],
         "data": [{"pack": str(config.data), "names": list(pack.info.names), "checksums": pack.info.checksums}],

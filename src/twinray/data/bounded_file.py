@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from twinray.errors import InputError
 
-MAX_READS = 400_000
+MAX_READS = 200_000
 """Reads that parsing one header may take (about two an element; a radiograph's header has a few hundred elements)."""
 
 
@@ -107,7 +107,7 @@ class BoundedReader:
         return self._reads > MAX_READS
 
 
-class RestOfFileWanted(Exception):  # noqa: N818 - a signal to the opener, not a fault
+class RestOfFileWanted(Exception):
     """A parser asked for all bytes from ``position`` to the end of the file."""
 
     def __init__(self, position: int) -> None:

@@ -282,10 +282,10 @@ def _box(bbox: object, size: tuple[int, int] | None) -> FloatArray | str:
         x, y, width, height = (float(v) for v in bbox)
     except OverflowError:  # a whole number of hundreds of digits
         x = y = width = height = math.inf
-    box = np.array([[x, y, x + width, y + height]])
+    box: FloatArray = np.array([x, y, x + width, y + height])
     if size is None and np.isfinite(box).all() and width > 0 and height > 0:
-        return box[0]  # judged when the image is decoded
-    clipped, faults = place_boxes(box, *(size or (math.inf, math.inf)))
+        return box  # judged when the image is decoded
+    clipped, faults = place_boxes(box[None], *(size or (math.inf, math.inf)))
     if faults[0] is not None:
         return f"{faults[0]}; correct the box or the image's size"
     kept: FloatArray = clipped[0]

@@ -124,12 +124,12 @@ class DicomAttributes:
     lateral: bool
 
 
-_ATTRIBUTES = (
+_ATTRIBUTES = (  # noqa: SIM905 - one word a line would be forty lines
     "PatientID PatientSex PatientAge StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Modality "
     "BodyPartExamined ViewPosition ViewCodeSequence ImageLaterality Laterality PatientOrientation "
     "PresentationIntentType PhotometricInterpretation Columns Rows NumberOfFrames"
 ).split()
-_PIXEL_ATTRIBUTES = (
+_PIXEL_ATTRIBUTES = (  # noqa: SIM905
     "SamplesPerPixel PlanarConfiguration BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue "
     "PixelPaddingRangeLimit RescaleSlope RescaleIntercept ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth "
     "VOILUTFunction PresentationLUTShape ExtendedOffsetTable ExtendedOffsetTableLengths FloatPixelData "
@@ -203,7 +203,9 @@ def _read(path: Path, *, pixels: bool, max_pixels: int) -> Any:
             return _parse(path, file, size, pixels)
         except RestOfFileWanted as wanted:
             plain = _inflated(path, file, wanted.position, 2 * max_pixels + _SPARE_BYTES)
-    return _parse(path, io.BytesIO(plain), len(plain), pixels)
+    header = _parse(path, io.BytesIO(plain), len(plain), pixels)
+    header.file_meta.TransferSyntaxUID = uids.DeflatedExplicitVRLittleEndian
+    return header
 
 
 def _parse(path: Path, file: BinaryIO, size: int, pixels: bool) -> Any:

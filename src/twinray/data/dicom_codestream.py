@@ -47,22 +47,24 @@ def codestream_fault(frame: bytes, syntax: str, rows: int, columns: int, bytes_a
         return None
     if isinstance(claim, str):
         return claim
-    height, width, components = claim
+    height, width, components, precision = claim
     if components != 1:
         return f"the header says one sample a pixel, the compressed frame holds {components}"
     if (height, width) != (rows, columns):
         return f"the header says {columns} x {rows} pixels, the compressed frame {width} x {height}"
+    if not 2 <= precision <= 8 * bytes_allocated:
+        return f"the header says {8 * bytes_allocated} bits a pixel, the compressed frame {precision}"
     return None
 
 
-def _jpeg_size(frame: bytes) -> tuple[int, int, int] | str:
-    """(height, width, components) of a JPEG or JPEG-LS frame, or what is wrong with it."""
+def _jpeg_size(frame: bytes) -> tuple[int, int, int, int] | str:
+    """(height, width, components, bits a sample) of a JPEG or JPEG-LS frame, or what is wrong with it."""
     if frame[:2] != b"\xff\xd8":
         return "the compressed frame is no JPEG stream"
+    claim: tuple[int, int, int, int] | None = None
+    lossless = tables = False
     at = 2
-    while at + 4 <= len(frame):
-        if frame[at] != 0xFF:
-            break
+    while at + 4 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]
         if marker == 0xFF:
             at += 1
@@ -72,19 +74,25 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | str:
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             at += 2
             continue
-        if (0xC0 <= marker <= 0xCF and marker not in _NOT_FRAME_HEADERS) or marker == 0xF7:
+        tables |= marker == 0xC4
+        if claim is None and ((0xC0 <= marker <= 0xCF and marker not in _NOT_FRAME_HEADERS) or marker == 0xF7):
             if at + 10 > len(frame):
                 break
-            height, width, components = struct.unpack_from(">HHB", frame, at + 5)
-            return height, width, components
+            precision, height, width, components = struct.unpack_from(">BHHB", frame, at + 4)
+            claim, lossless = (height, width, components, precision), marker == 0xC3
         at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
-    return "the compressed frame has no JPEG frame header"
+    if claim is None:
+        return "the compressed frame has no JPEG frame header"
+    # The usual decoder of lossless JPEG ends the process when the tables are missing.
+    if lossless and not tables:
+        return "the lossless JPEG frame has no Huffman table"
+    return claim
 
 
-def _jpeg2000_size(frame: bytes) -> tuple[int, int, int] | str:
-    """(height, width, components) of a JPEG 2000 codestream, or what is wrong with it."""
+def _jpeg2000_size(frame: bytes) -> tuple[int, int, int, int] | str:
+    """(height, width, components, bits a sample) of a JPEG 2000 codestream, or what is wrong with it."""
     start = frame.find(b"\xff\x4f\xff\x51", 0, 8192)
-    if start < 0 or start + 42 > len(frame):
+    if start < 0 or start + 43 > len(frame):
         return "the compressed frame has no JPEG 2000 size header"
     x1, y1, x0, y0, tile_w, tile_h, tile_x, tile_y, components = struct.unpack_from(">8IH", frame, start + 8)
     if x1 <= x0 or y1 <= y0 or not tile_w or not tile_h or tile_x > x0 or tile_y > y0:
@@ -92,7 +100,7 @@ def _jpeg2000_size(frame: bytes) -> tuple[int, int, int] | str:
     tiles = -(-(x1 - tile_x) // tile_w) * -(-(y1 - tile_y) // tile_h)
     if tiles > 65_535:
         return f"the JPEG 2000 size header claims {tiles} tiles (at most 65535 exist)"
-    return y1 - y0, x1 - x0, components
+    return y1 - y0, x1 - x0, components, (frame[start + 42] & 0x7F) + 1
 
 
 def _rle_fault(frame: bytes, pixels: int, bytes_allocated: int) -> str | None:

@@ -51,6 +51,7 @@ class FileLoader:
     root: Path
 
     def __call__(self, sample: Sample) -> Pixels:
+        """Decode the file; raises InputError where it is refused."""
         return load_image(self.root / sample.source)
 
 

@@ -243,10 +243,17 @@ def _numbers(table: pa.Table, names: tuple[str, ...]) -> FloatArray:
 
 
 def _label_matrix(table: pa.Table, k: int) -> FloatArray:
+    """(n, k) float32; rows without labels are NaN. No Python object a row: packs can have a million."""
+    column = table.column("labels").combine_chunks()
     labels = np.full((len(table), k), np.nan, dtype=np.float32)
-    for i, row in enumerate(table.column("labels").to_pylist()):
-        if row is not None and k:
-            labels[i] = row
+    stated = np.asarray(column.is_valid())
+    values = np.asarray(column.flatten(), dtype=np.float32)
+    if k:
+        if len(values) != k * stated.sum():
+            raise InputError(
+                f"expected {k} labels in every row of {SAMPLES}, found other numbers; pack the source again"
+            )
+        labels[stated] = values.reshape(-1, k)
     return labels
 
 

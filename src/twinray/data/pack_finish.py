@@ -38,6 +38,17 @@ _BATCH_ROWS = 1024
 _MOST_REASONS = 50
 
 
+def set_aside(mix: Mix, journal: Journal) -> Iterator[Skipped]:
+    """The images that could not be packed and the boxes that could not be kept, so far, in order."""
+    for entry in journal.entries():
+        if entry.packed is None:
+            # the reason may begin with the path on this machine; ``where`` says it for any machine
+            reason = entry.reason.split(f"{mix.sample(entry.index).source}: ", 1)[-1]
+            yield Skipped(mix.where(entry.index), reason)
+        else:
+            yield from mix.boxes(entry.index, entry.packed.width, entry.packed.height)[1]
+
+
 class Finish:
     """The last steps: from a full journal to the files of a pack."""
 
@@ -93,25 +104,27 @@ class Finish:
         for collection, name in zip(self._mix.collections, self._mix.names, strict=True):
             for skipped in collection.skipped:
                 yield Skipped(f"{name}: {skipped.where}", skipped.reason) if self._mix.several else skipped
-        for entry in self._journal.entries():
-            if entry.packed is None:
-                yield Skipped(self._mix.where(entry.index), entry.reason)
-            else:
-                yield from self._mix.boxes(entry.index, entry.packed.width, entry.packed.height)[1]
+        yield from set_aside(self._mix, self._journal)
 
     def _write_skipped(self, out: Path) -> tuple[int, dict[str, int]]:
-        """Write ``skipped.csv``; the number of its rows, and how often each kind of reason occurs."""
+        """Write ``skipped.csv``; the number of its rows, and how often each kind of reason occurs.
+
+        A kind is shown by the first reason of it.
+        """
         kinds: Counter[str] = Counter()
+        shown: dict[str, str] = {}
         with atomic_writer(out / SKIPPED, "the list of what was set aside") as file:
             text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
             rows = csv.writer(text, lineterminator="\n")
             rows.writerow(("where", "reason"))
             for skipped in self._aside():
                 rows.writerow((skipped.where, skipped.reason))
-                kinds[_kind(skipped)] += 1
+                kind = _kind(skipped)
+                kinds[kind] += 1
+                shown.setdefault(kind, skipped.reason)
             text.detach()
         ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-        return sum(kinds.values()), dict(ranked[:_MOST_REASONS])
+        return sum(kinds.values()), {shown[kind]: n for kind, n in ranked[:_MOST_REASONS]}
 
     def _rows(self, digests: npt.NDArray[np.uint8]) -> tuple[Rows, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """What splits depend on, and the sums and squares, (n, channels), that mean and deviation do."""

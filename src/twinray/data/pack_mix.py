@@ -46,6 +46,8 @@ class Mix:
         """
         if not collections:
             raise InputError("expected at least one source of images, got none")
+        # samples that are made when asked for are made once: packing goes over them several times
+        collections = [replace(c, samples=tuple(c.samples)) for c in collections]
         for collection in collections:
             if len({sample.id for sample in collection.samples}) != len(collection.samples):
                 raise InputError(f"{collection.name}: expected every image to have an id of its own, found one twice")

@@ -74,7 +74,7 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int)
         own = np.flatnonzero(rows.collection == k)
         if not len(own):
             continue
-        method, more = _settle_one(own, splits, groups, rows.labels, val, test, seed)
+        method, more = _settle_one(rows, own, splits, groups, val, test, seed)
         methods.append(f"{name}: {method}" if len(names) > 1 else method)
         notes += [f"{name}: {note}" if len(names) > 1 else note for note in more]
     findings, leaks = _findings(rows, splits)
@@ -133,10 +133,10 @@ def _groups(rows: Rows) -> list[str | None]:
 
 
 def _settle_one(
+    rows: Rows,
     own: npt.NDArray[np.int64],
     splits: list[str],
     groups: Sequence[str | None],
-    labels: FloatArray | None,
     val: float,
     test: float,
     seed: int,
@@ -159,12 +159,13 @@ def _settle_one(
         return ("official" if present else "all images are for training"), notes
     fractions = {"train": 1 - sum(missing.values())} | missing
     try:
-        cut = cut_splits([groups[i] for i in pool], None if labels is None else labels[pool], fractions, seed)
+        labels = None if rows.labels is None else rows.labels[pool]
+        cut = cut_splits([groups[i] for i in pool], labels, fractions, seed)
     except InputError as error:
-        raise InputError(f"{error} (--val 0 or --test 0)") from error
+        raise InputError(f"{error} (--val 0 or --test 0, with --resume to keep what is decoded)") from error
     for i, split in zip(pool, cut, strict=True):
         splits[i] = split
-    grouped = "by patient" if any(groups[i] is not None for i in pool) else "by image (no patient ids)"
+    grouped = "by patient" if any(rows.patients[i] for i in pool) else "by image (no patient ids)"
     shares = ", ".join(f"{split} {share:g}" for split, share in missing.items())
     kept = sorted(present, key=SPLITS.index)
     if kept == ["train"] or not kept:
@@ -200,8 +201,8 @@ def _findings(rows: Rows, splits: Sequence[str]) -> tuple[dict[str, Any], list[s
     if groups:
         n = sum(len(group) - 1 for group in groups)
         notes.append(
-            f"{n} images repeat the pixels of another ({len(groups)} groups), such as {rows.ids[groups[0][0]]} and "
-            f"{rows.ids[groups[0][1]]}"
+            f"images that repeat the pixels of another: {n}, in {len(groups)} groups, such as {rows.ids[groups[0][0]]} "
+            f"and {rows.ids[groups[0][1]]}"
         )
     if across:
         a = across[0]

@@ -21,11 +21,7 @@ from twinray.records import Pixels, Sample
 
 @dataclass(frozen=True, slots=True)
 class PackOne:
-    """One (collection, sample) -> what is known of it, and its packed pixels.
-
-    Raises:
-        InputError: the file is refused, or has another size than its annotations say.
-    """
+    """Packs images one by one; picklable."""
 
     loaders: tuple[Callable[[Sample], Pixels], ...]
     size: int
@@ -33,6 +29,11 @@ class PackOne:
     channels: Channels
 
     def __call__(self, task: tuple[int, Sample]) -> tuple[Packed, npt.NDArray[np.uint8]]:
+        """(collection, sample) -> what is known of the image, and its packed pixels.
+
+        Raises:
+            InputError: the file is refused, or has another size than its annotations say.
+        """
         collection, sample = task
         loaded: Pixels = self.loaders[collection](sample)
         pixels, how = loaded.array, loaded.how

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from twinray.data.pack import IMAGES, PACK, PackInfo, read_info
-from twinray.data.pack_finish import Finish
+from twinray.data.pack_finish import Finish, set_aside
 from twinray.data.pack_journal import Journal
 from twinray.data.pack_mix import Mix
 from twinray.data.pack_options import PackOptions
@@ -95,7 +95,11 @@ def write_pack(
         (out / IMAGES).replace(work / "images.part")  # cut off between the last two steps
     with Journal(work, pixels_job, options.size, 3 if options.channels == "rgb" else 1) as journal:
         _check_space(out, journal.row_bytes * (len(mix) - journal.done))
-        limits = {"workers": (os.cpu_count() or 1) if workers is None else workers, "timeout_s": timeout_s, "memory_bytes": memory_bytes}
+        limits = {
+            "workers": (os.cpu_count() or 1) if workers is None else workers,
+            "timeout_s": timeout_s,
+            "memory_bytes": memory_bytes,
+        }
         _decode(mix, journal, options, strict, limits)
         if not journal.rows:
             first = next((mix.where(e.index), e.reason) for e in journal.entries()) if len(mix) else ("", "no image")
@@ -123,16 +127,15 @@ def _check_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if free < needed:
         raise TwinrayError(
-            f"could not pack into {out}: {needed / 1e9:.2f} GB of pixels are to be written, "
-            f"{free / 1e9:.2f} GB are free; free some space, then run the same command with --resume, or choose another --out"
+            f"could not pack into {out}: {needed / 1e6:,.1f} MB of pixels are to be written, "
+            f"{free / 1e6:,.1f} MB are free; free some space, then run the same command with --resume, or choose another --out"
         )
 
 
 def _decode(mix: Mix, journal: Journal, options: PackOptions, strict: bool, limits: dict[str, Any]) -> None:
     """Bring the journal to the last image."""
-    if strict and journal.set_aside:
-        entry = next(entry for entry in journal.entries() if entry.packed is None)
-        raise _stop(Skipped(mix.where(entry.index), entry.reason))
+    if strict and (earlier := next(set_aside(mix, journal), None)):
+        raise _stop(earlier)
     start = journal.done
     function = PackOne(mix.loaders, options.size, options.fit, options.channels)
     outcomes = map_in_workers(function, mix.tasks(start), **limits)
@@ -143,7 +146,7 @@ def _decode(mix: Mix, journal: Journal, options: PackOptions, strict: bool, limi
                     raise _stop(Skipped(mix.where(index), outcome.error))
                 journal.skip(index, outcome.error)
             else:
-                packed, pixels = outcome.value
+                packed, pixels = outcome.result()
                 if strict and (bad := mix.boxes(index, packed.width, packed.height)[1]):
                     raise _stop(bad[0])
                 journal.add(index, packed, pixels)

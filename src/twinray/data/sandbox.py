@@ -15,18 +15,24 @@ import os
 import pickle
 import selectors
 import signal
-import struct
 import subprocess
 import sys
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from twinray.data.bounded_file import one_line
-from twinray.errors import InputError, TwinrayError
+from twinray.data.sandbox_worker import (
+    OUT_OF_MEMORY,
+    OUT_OF_MEMORY_STATUS,
+    Outcome,
+    attempt,
+    enlarge_pipe,
+    read_message,
+    write_message,
+)
+from twinray.errors import TwinrayError
+
+__all__ = ["DEFAULT_MEMORY_BYTES", "Outcome", "map_in_workers"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,31 +42,13 @@ DEFAULT_MEMORY_BYTES = 2 << 30
 
 _QUEUED = 4
 """Tasks handed to one worker at a time: the next ones wait in its pipe while the parent is busy."""
+_QUEUED_BYTES = 8192
+"""Bytes that may wait there: they always fit, so that parent and worker never block on each other."""
 _WINDOW = 16
-"""Tasks per worker that may be taken from the source ahead of the last result given out."""
-_PIPE_BYTES = 1 << 20
-_PARENT_CHECK_SECONDS = 0.25
+"""Tasks per worker that may be taken from the source ahead of the last outcome given out."""
+_START_ATTEMPTS = 3
 
-_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from twinray.data.sandbox import _worker; _worker()"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[R]):
-    """What became of one task: ``value`` if ``error`` is None, otherwise ``error`` says why in one line."""
-
-    value: R | None = None
-    error: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the task succeeded."""
-        return self.error is None
-
-    def result(self) -> R:
-        """The value. Raises InputError with the reason if the task failed."""
-        if self.error is not None:
-            raise InputError(self.error)
-        return cast(R, self.value)
+_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from twinray.data.sandbox_worker import work; work()"
 
 
 def map_in_workers(
@@ -110,28 +98,16 @@ def _map_here(
     if initializer is not None:
         initializer(*initargs)
     for task in tasks:
-        yield _attempt(function, task)
-
-
-def _attempt(function: Callable[[T], R], task: T) -> Outcome[R]:
-    try:
-        return Outcome(value=function(task))
-    except InputError as error:
-        return Outcome(error=one_line(error, 2000))
-    except MemoryError:
-        return Outcome(error="needed more memory than one task may take")
-    except Exception as error:
-        return Outcome(error=f"{type(error).__name__}: {one_line(error, 1000)}")
+        yield attempt(lambda: function(task))  # noqa: B023 - called before the loop goes on
 
 
 class _Handle:
-    """One worker process as the parent sees it: its pipes and the task numbers that it still owes, oldest first."""
+    """One worker process as the parent sees it: its pipes and the tasks that it still owes, oldest first."""
 
     def __init__(self, job: bytes) -> None:
         task_read, self.task_write = os.pipe()
         self.result_read, result_write = os.pipe()
-        for fd in (self.task_write, result_write):
-            _enlarge(fd)
+        enlarge_pipe(result_write)
         command = [sys.executable, "-c", _BOOT, str(task_read), str(result_write), str(os.getpid()), *sys.path]
         # One decode a worker: thread pools of numeric libraries would only fight over the cores and count as memory.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -152,27 +128,38 @@ class _Handle:
             os.close(task_read)
             os.close(result_write)
         self.owed: deque[int] = deque()
-        self.ready = False
-        self._send(job)
+        self.sizes: deque[int] = deque()
+        self.ready = self.leaving = False
+        self._job: bytes | None = job
+
+    def takes(self, size: int) -> bool:
+        """Whether a task of ``size`` bytes can be handed over without a risk that both sides wait for each other."""
+        return not self.owed or (len(self.owed) < _QUEUED and sum(self.sizes) + size <= _QUEUED_BYTES)
 
     def give(self, number: int, payload: bytes) -> None:
         self.owed.append(number)
-        self._send(payload)
-
-    def _send(self, payload: bytes) -> None:
+        self.sizes.append(len(payload) + 32)
         try:
-            _write_message(self.task_write, [payload])
+            if self._job is not None:
+                write_message(self.task_write, [self._job])
+                self._job = None
+            write_message(self.task_write, [payload])
         except BrokenPipeError:
             pass  # the worker is gone; its result pipe ends, which is where that is handled
 
-    def end(self) -> int:
-        """Kill and reap; the exit status, negative for a signal. Safe to call twice."""
+    def settle(self) -> int:
+        """The number of the task whose outcome came."""
+        self.sizes.popleft()
+        return self.owed.popleft()
+
+    def end(self) -> None:
+        """Kill and reap. Safe to call twice."""
         for fd in (self.task_write, self.result_read):
             if fd >= 0:
                 os.close(fd)
         self.task_write = self.result_read = -1
         self.process.kill()
-        return self.process.wait()
+        self.process.wait()
 
 
 class _Pool:
@@ -182,213 +169,99 @@ class _Pool:
         self._job, self._workers, self._timeout_s = job, workers, timeout_s
         self._handles: list[_Handle] = []
         self._selector = selectors.DefaultSelector()
-        self._pending: dict[int, bytes] = {}  # tasks in flight, for a second try in another worker
-        self._again: deque[int] = deque()
+        self._payloads: dict[int, bytes] = {}  # of tasks without an outcome
+        self._waiting: deque[int] = deque()  # taken from the source, not handed to a worker
         self._done: dict[int, Outcome[Any]] = {}
-        self._started = False
+        self._failed_starts = 0
 
     def run(self, tasks: Iterable[T]) -> Iterator[Outcome[R]]:
         source, taken, given, more = iter(tasks), 0, 0, True
         try:
             while True:
-                while more and taken - given < _WINDOW * self._workers and (handle := self._idlest()):
-                    if self._again:
-                        number = self._again.popleft()
-                    else:
+                while self._waiting or (more and taken - given < _WINDOW * self._workers):
+                    if not self._waiting:
                         try:
                             task = next(source)
                         except StopIteration:
                             more = False
                             break
-                        number, taken = taken, taken + 1
-                        self._pending[number] = pickle.dumps(task, protocol=5)
-                    handle.give(number, self._pending[number])
-                while self._again and (handle := self._idlest()):
-                    number = self._again.popleft()
-                    handle.give(number, self._pending[number])
+                        self._payloads[taken] = pickle.dumps(task, protocol=5)
+                        self._waiting.append(taken)
+                        taken += 1
+                    if not self._hand_over():
+                        break
                 if given == taken and not more:
                     return
                 # Collect what is there even if the next outcome is: it empties the workers' pipes.
                 self._collect(block=given not in self._done)
                 if given in self._done:
-                    outcome = self._done.pop(given)
                     given += 1
-                    yield outcome
+                    yield self._done.pop(given - 1)
         finally:
-            self._close()
+            self._selector.close()
+            for handle in self._handles:
+                handle.process.kill()
+            for handle in self._handles:
+                handle.end()
 
-    def _idlest(self) -> _Handle | None:
-        """A worker that can take a task, or None; starts and replaces workers as they are needed."""
-        free = [handle for handle in self._handles if len(handle.owed) < _QUEUED]
-        best = min(free, key=lambda handle: len(handle.owed), default=None)
-        if len(self._handles) < self._workers and (best is None or best.owed):
+    def _hand_over(self) -> bool:
+        """Give the first waiting task to the worker that owes least; starts and replaces workers as needed."""
+        payload = self._payloads[self._waiting[0]]
+        able = [handle for handle in self._handles if handle.takes(len(payload)) and not handle.leaving]
+        best = min(able, key=lambda handle: len(handle.owed), default=None)
+        if (best is None or best.owed) and len(self._handles) < self._workers:
             best = _Handle(self._job)
             self._handles.append(best)
             self._selector.register(best.result_read, selectors.EVENT_READ, best)
-        return best
+        if best is None:
+            return False
+        best.give(self._waiting.popleft(), payload)
+        return True
 
     def _collect(self, *, block: bool) -> None:
         for key, _ in self._selector.select(None if block else 0):
             handle = cast(_Handle, key.data)
-            parts = _read_message(handle.result_read)
+            parts = read_message(handle.result_read)
             if parts is None:
                 self._bury(handle)
             elif not handle.ready:
-                self._greet(handle, parts)
+                if parts[0]:
+                    raise TwinrayError(f"a decoding worker could not start: {parts[0].decode(errors='replace')}")
+                handle.ready, self._failed_starts = True, 0
+            elif not parts[0]:
+                handle.leaving = True
             else:
-                number = handle.owed.popleft()
-                del self._pending[number]
-                self._done[number] = pickle.loads(parts[0], buffers=parts[1:])
+                self._finish(handle.settle(), pickle.loads(parts[0], buffers=parts[1:]))
 
-    def _greet(self, handle: _Handle, parts: list[bytearray]) -> None:
-        """The first message of a worker: empty, or why it cannot work."""
-        if parts[0]:
-            raise TwinrayError(f"a decoding worker could not start: {parts[0].decode(errors='replace')}")
-        handle.ready = self._started = True
+    def _finish(self, number: int, outcome: Outcome[Any]) -> None:
+        del self._payloads[number]
+        self._done[number] = outcome
 
     def _bury(self, handle: _Handle) -> None:
-        """Set aside the task that a dead worker was at; hand its waiting tasks to others."""
+        """Set aside the task that a dead worker was at; hand the tasks that waited in its pipe to others."""
         self._selector.unregister(handle.result_read)
         self._handles.remove(handle)
-        # The pipe ends a moment before the process does; do not kill it before its own status is known.
         try:
-            status = handle.process.wait(timeout=1.0)
+            # Its pipe ends a moment before the process does; its own status must be known before it is killed.
+            status = handle.process.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
             status = 0
         handle.end()
-        if not handle.ready and not self._started:
-            raise TwinrayError(f"a decoding worker could not start: the process ended with status {status}")
-        if handle.owed:
-            number = handle.owed.popleft()
-            del self._pending[number]
-            self._done[number] = Outcome(error=self._cause(status))
-        self._again.extendleft(reversed(handle.owed))
+        if not handle.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _START_ATTEMPTS:
+                raise TwinrayError(f"decoding workers could not start: the process ends with status {status}")
+        elif handle.owed and not handle.leaving:
+            self._finish(handle.settle(), Outcome(error=self._cause(status)))
+        self._waiting.extendleft(reversed(handle.owed))
 
     def _cause(self, status: int) -> str:
         if status == -signal.SIGALRM:
             return f"took longer than {self._timeout_s:g} s and was stopped"
-        if status == _OUT_OF_MEMORY:
-            return "needed more memory than one task may take"
+        if status == OUT_OF_MEMORY_STATUS:
+            return OUT_OF_MEMORY
         if status == -signal.SIGKILL:
             return "its worker process was killed (by the system, for lack of memory?)"
         if status < 0:
             return f"the decoder crashed ({signal.Signals(-status).name})"
         return f"its worker process ended by itself (status {status})"
-
-    def _close(self) -> None:
-        self._selector.close()
-        for handle in self._handles:
-            handle.process.kill()
-        for handle in self._handles:
-            handle.end()
-        self._handles.clear()
-
-
-_OUT_OF_MEMORY = 77
-"""Exit status of a worker that ran out of memory, and so cannot be trusted to go on."""
-
-
-def _worker() -> None:
-    """The life of a worker process: read tasks until the pipe ends."""
-    task_read, result_write, parent = (int(value) for value in sys.argv[1:4])
-    # Ctrl-C reaches the whole group; the parent decides. The alarm must kill, even inside C code.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
-    _enlarge(result_write)
-    message = _read_message(task_read)
-    if message is None:
-        os._exit(0)
-    try:
-        function, initializer, initargs, timeout_s, memory_bytes = pickle.loads(message[0])
-        if initializer is not None:
-            initializer(*initargs)
-        _limit_memory(memory_bytes)
-    except BaseException as error:
-        _write_message(result_write, [f"{type(error).__name__}: {one_line(error, 1000)}".encode()])
-        os._exit(1)
-    _write_message(result_write, [b""])
-    while (message := _read_message(task_read)) is not None:
-        signal.setitimer(signal.ITIMER_REAL, timeout_s)
-        try:
-            outcome = _attempt(function, pickle.loads(message[0]))
-            buffers: list[pickle.PickleBuffer] = []
-            body = pickle.dumps(outcome, protocol=5, buffer_callback=buffers.append)
-        except MemoryError:
-            os._exit(_OUT_OF_MEMORY)
-        except Exception as error:
-            body, buffers = pickle.dumps(Outcome[Any](error=f"the result cannot be sent: {one_line(error)}")), []
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        _write_message(result_write, [body, *(buffer.raw() for buffer in buffers)])
-        del outcome, body, buffers
-    os._exit(0)
-
-
-def _limit_memory(memory_bytes: int | None) -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory_bytes is None or not os.path.exists("/proc/self/statm"):
-        return
-    with open("/proc/self/statm") as file:
-        base = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = base + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
-
-
-def _die_with_parent(parent: int) -> None:
-    # Not PR_SET_PDEATHSIG: that fires when the *thread* that started the worker ends. A pipe's end does not
-    # tell either while a sibling that was forked from the parent still holds it.
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_SECONDS)
-    os._exit(0)
-
-
-def _enlarge(fd: int) -> None:
-    """Let a pipe hold a whole image, so that a worker need not wait for the parent to read it."""
-    import fcntl
-
-    if hasattr(fcntl, "F_SETPIPE_SZ"):
-        try:
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        except OSError:
-            pass  # the system's limit for pipes is used up; smaller pipes work too, only slower
-
-
-def _write_message(fd: int, parts: list[Any]) -> None:
-    """Count, sizes, parts. Arrays are written from where they lie, without a copy."""
-    views = [memoryview(part).cast("B") for part in parts]
-    header = struct.pack(f"<{1 + len(views)}Q", len(views), *(len(view) for view in views))
-    for view in (memoryview(header), *views):
-        while len(view):
-            view = view[os.write(fd, view) :]
-
-
-def _read_message(fd: int) -> list[bytearray] | None:
-    """The next message, or None at the end of the pipe (also in the middle of a message)."""
-    count = _read_exactly(fd, 8)
-    if count is None:
-        return None
-    sizes = _read_exactly(fd, 8 * struct.unpack("<Q", count)[0])
-    if sizes is None:
-        return None
-    parts: list[bytearray] = []
-    for size in struct.unpack(f"<{len(sizes) // 8}Q", sizes):
-        part = _read_exactly(fd, size)
-        if part is None:
-            return None
-        parts.append(part)
-    return parts
-
-
-def _read_exactly(fd: int, size: int) -> bytearray | None:
-    data = bytearray(size)
-    view = memoryview(data)
-    while len(view):
-        got = os.readv(fd, [view])
-        if got == 0:
-            return None
-        view = view[got:]
-    return data

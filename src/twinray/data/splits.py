@@ -10,12 +10,12 @@ change sides as long as that brings the shares of labels closer to the wanted on
 
 ``label_fraction`` takes the head of one seeded ordering of patients, so for one seed every smaller fraction
 lies inside every larger one. The ordering starts with patients that together show every label, rarest label first;
-then each place goes to the patient, of a random few, that brings the shares of labels in the head so far closest to those of
-the whole.
+then each place goes to the patient, of a random few, that brings the shares of labels in the head so far closest to
+those of the whole.
 
-Conventions: a label is present where its value is 1; 0, -1 (uncertain) and NaN (not stated) are not present. Images without any
-label present are stratified as a label of their own. A patient that is None or empty is unknown: its image is a group of
-its own, and ``patient_note`` says that the split cannot be trusted to be patient-disjoint.
+Conventions: a label is present where its value is 1; 0, -1 (uncertain) and NaN (not stated) are not present. Images
+without any label present are stratified as a label of their own. A patient that is None or empty is unknown: its image
+is a group of its own, and ``patient_note`` says that the split cannot be trusted to be patient-disjoint.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MOVES = 200
 """Most patients that change sides after the deal; a few dozen are usual."""
 DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.7, "val": 0.1, "test": 0.2}
 CANDIDATES = 512
-"""Patients that compete for a place in the ordering: more follow the whole more closely, fewer leave more to the seed."""
+"""Patients that compete for a place in the ordering: more follow the whole closer, fewer leave more to the seed."""
 FIRST_CANDIDATES = 64
 """The same while the ordering still lacks a label, among patients with that label."""
 TOLERANCE = 0.1
@@ -78,7 +78,8 @@ def cut_splits(
     n_groups = int(group.max(initial=-1)) + 1
     if n_groups < len(names):
         raise InputError(
-            f"splits: expected at least {len(names)} patients to cut {', '.join(names)}, got {n_groups}; ask for fewer splits"
+            f"splits: expected at least {len(names)} patients to cut {', '.join(names)}, got {n_groups};"
+            " ask for fewer splits"
         )
     if order == 2:
         pairs = [present[:, a] & present[:, b] for a, b in combinations(range(present.shape[1]), 2)]
@@ -283,7 +284,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _checked(patients: Patients, labels: FloatArray | None) -> tuple[Index, npt.NDArray[np.bool_]]:
-    """Group number (n,) of every image, numbered by patient name, and which labels (n, k + 1) are present; the last: none."""
+    """Group (n,) of every image, in order of patients' names, and the labels present (n, k + 1), the last being none."""
     n = len(patients)
     if labels is not None and (labels.ndim != 2 or len(labels) != n):
         raise InputError(f"splits: expected labels of shape ({n}, k), one row an image, got {labels.shape}")
@@ -309,7 +310,7 @@ def _deal(counts: FloatArray, wanted: FloatArray, rng: np.random.Generator) -> I
 
     counts (g, c) images of a group, column 0 all, the others labels; wanted (s,) shares -> side (g,)
     """
-    n_groups, n_columns = counts.shape
+    n_groups = len(counts)
     side = np.full(n_groups, -1, dtype=np.int64)
     lacking = wanted[:, None] * counts.sum(axis=0)  # (s, c) images that each side still wants
     remaining = counts.sum(axis=0)
@@ -349,7 +350,7 @@ def _evened(counts: FloatArray, wanted: FloatArray, side: Index) -> Index:
     off = -expected / unit
     for s in range(len(wanted)):
         off[s] += counts[side == s].sum(axis=0) / unit[s]
-    # Moving counts x from side a to b changes the sum of squares by |x/u_a|^2 - 2 off_a.x/u_a + |x/u_b|^2 + 2 off_b.x/u_b.
+    # Moving counts x from side a to b adds |x/u_a|^2 - 2 off_a.x/u_a + |x/u_b|^2 + 2 off_b.x/u_b to the sum of squares.
     square = np.stack([(counts**2) @ (1 / u**2) for u in unit], axis=1)  # (g, s)
     everyone = np.arange(len(counts))
     for _ in range(MOVES):

@@ -27,6 +27,7 @@ from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, render
 PYRAMID_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the pyramid level it pools from"
 LAST_STAGE_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the backbone's last stage"
 _TINY = 1e-30
+_BOXES_AT_ONCE = 16
 
 
 @torch.no_grad()
@@ -44,12 +45,11 @@ def ablation_cam_fpn(
     Returns:
         One heat map a box.
     """
+    scores, ablated = pyramid_channel_scores(pyramid, boxes, scorer)
     maps = []
-    for box in boxes:
-        feature = pyramid[box.level].float()
-        score, ablated = pyramid_channel_scores(feature, box, scorer)
-        weights = drop_weights(score, ablated)
-        drawn = render(feature[0], weights, image_size)
+    for box, score, without in zip(boxes, scores, ablated, strict=True):
+        weights = drop_weights(score, without)
+        drawn = render(pyramid[box.level][0].float(), weights, image_size)
         maps.append(HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, PYRAMID_DEFINITION))
     return maps
 
@@ -120,14 +120,35 @@ def drop_weights(score: Tensor, ablated: Tensor) -> Tensor:
     return (score - ablated) / score.clamp(min=_TINY)
 
 
-def pyramid_channel_scores(feature: Tensor, box: FixedBox, scorer: BoxScorer) -> tuple[Tensor, Tensor]:
-    """The box's score, (), and its scores without each channel, (c,), of its level's map (1, c, h, w)."""
-    pooled = scorer.pool(feature, box.roi().to(feature), box.level)[0].flatten(1)  # (c, s * s)
-    hidden = scorer.fc6(pooled.flatten()[None])
-    weight = scorer.fc6.weight.view(-1, *pooled.shape)  # (width, c, s * s)
-    share = torch.einsum("ocs,cs->co", weight, pooled)
-    scores = scorer.from_fc6(torch.cat([hidden, hidden - share]), box.label)
-    return scores[0], scores[1:]
+def pyramid_channel_scores(
+    pyramid: Sequence[Tensor], boxes: Sequence[FixedBox], scorer: BoxScorer
+) -> tuple[Tensor, Tensor]:
+    """Each box's score, (n,), and its scores without each channel of the level it pools from, (n, c).
+
+    Args:
+        pyramid: the pooled levels' maps of one image, (1, c, h, w) each, finest first.
+        boxes: boxes on that image.
+        scorer: the detector's box head.
+    """
+    channels = pyramid[0].shape[1]
+    scores, ablated = (
+        [pyramid[0].new_zeros(0, dtype=torch.float32)],
+        [pyramid[0].new_zeros(0, channels, dtype=torch.float32)],
+    )
+    for start in range(0, len(boxes), _BOXES_AT_ONCE):  # together, as reading fc6's weights is most of the work
+        chunk = boxes[start : start + _BOXES_AT_ONCE]
+        maps = [pyramid[box.level].float() for box in chunk]
+        pooled = torch.cat(
+            [scorer.pool(m, box.roi().to(m), box.level).flatten(2) for m, box in zip(maps, chunk, strict=True)]
+        )
+        weight = scorer.fc6.weight.view(-1, *pooled.shape[1:])  # (width, c, s * s)
+        share = torch.einsum("ocs,ncs->nco", weight, pooled)
+        hidden = scorer.fc6(pooled.flatten(1))[:, None]
+        for box, versions in zip(chunk, torch.cat([hidden, hidden - share], dim=1), strict=True):
+            values = scorer.from_fc6(versions, box.label)
+            scores.append(values[:1])
+            ablated.append(values[None, 1:])
+    return torch.cat(scores), torch.cat(ablated)
 
 
 def last_stage_channel_scores(

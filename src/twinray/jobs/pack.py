@@ -90,6 +90,12 @@ class PackConfig:
     phantom_images: int = 1000
     """Format phantom: number of images to draw."""
 
+    phantom_images_per_patient: float = 2.0
+    """Format phantom: mean number of images of a patient (1 to 16)."""
+
+    phantom_labelled: float = 1.0
+    """Format phantom: share of patients whose images carry labels and boxes (0 to 1)."""
+
 
 def run(config: PackConfig, console: Console | None = None) -> Pack:
     """Write (or with ``verify``, check) a pack and print what is in it.
@@ -187,7 +193,14 @@ def _collection(config: PackConfig) -> Collection:
     if config.format == "phantom":
         if config.source is not None:
             raise InputError(f"--format phantom draws its own images, got the source {config.source}; leave it out")
-        return phantom_collection(PhantomConfig(n_images=config.phantom_images, seed=config.seed))
+        phantom = PhantomConfig(
+            images=config.phantom_images,
+            size=max(256, config.size),
+            seed=config.seed,
+            images_per_patient=config.phantom_images_per_patient,
+            labelled=config.phantom_labelled,
+        )
+        return phantom_collection(phantom)
     if config.format == "coco":
         source = _required(
             config.source, "the COCO annotation file, as in: twinray pack FILE.json --format coco --out PACK"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import final
 
@@ -24,7 +25,7 @@ class BarlowTwins(nn.Module):
         self.backbone = backbone
         widths = [backbone.features, *projector]
         layers: list[nn.Module] = []
-        for before, after in zip(widths[:-2], widths[1:-1], strict=True):
+        for before, after in itertools.pairwise(widths[:-1]):
             layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
         layers.append(nn.Linear(widths[-2], widths[-1], bias=False))
         self.projector = nn.Sequential(*layers)

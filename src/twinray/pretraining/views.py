@@ -175,7 +175,7 @@ def resize_matrix(start: Tensor, length: Tensor, n_in: int, n_out: int) -> Tenso
     support = 2 * stretch
     low = (centre - support + 0.5).floor().clamp_min(0)
     high = torch.minimum((centre + support + 0.5).floor(), length.to(torch.float64).view(-1, 1, 1))
-    taps = int(math.ceil(4 * max(float(stretch.max()), 1.0))) + 2
+    taps = math.ceil(4 * max(float(stretch.max()), 1.0)) + 2
     position = low + torch.arange(taps, dtype=torch.float64).view(1, 1, -1)  # (b, n_out, taps), in the crop
     weight = _cubic((position - centre + 0.5) / stretch)
     weight = torch.where(position < high, weight, torch.zeros((), dtype=torch.float64))

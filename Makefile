@@ -1,0 +1,47 @@
+# Each target does all of its own set-up: a machine with Python 3.11 or later, pip and make is enough.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# uv resolves and unpacks in seconds. UV_TORCH_BACKEND=cpu (where its index can be reached) saves the CUDA libraries.
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+
+# Packages that tests only compare with or read data from, without the many that they would bring.
+ORACLES := lightly torchxrayvision
+
+.PHONY: demo test check long format clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed ## the whole pipeline on synthetic images, in minutes
+	$(BIN)/twinray demo $(DEMO)
+
+test: $(VENV)/.installed-dev ## the test suite
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope $(TESTS)
+
+check: $(VENV)/.installed-dev ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+long: $(VENV)/.installed-dev ## the tests that take minutes
+	$(BIN)/python -m pytest -m long
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
+	$(INSTALL) --editable '.[dicom]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/uv
+	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --no-deps $(ORACLES)
+	@touch $@ $(VENV)/.installed

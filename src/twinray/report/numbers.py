@@ -1,0 +1,87 @@
+"""How figures are written for people: the one place of these rules.
+
+A figure is what ``metrics.json`` holds: ``{"value": number or null, "ci95": [low, high] or null, "n": count}``.
+What does not exist (null, NaN, infinite) reads ``not defined``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Figure = Mapping[str, Any]
+NOT_DEFINED = "not defined"
+
+
+def value_of(figure: Figure | None) -> float | None:
+    """The value of a figure; None where it does not exist."""
+    return finite(figure.get("value")) if figure else None
+
+
+def interval_of(figure: Figure | None) -> tuple[float, float] | None:
+    """The 95 % interval of a figure; None where it does not exist."""
+    ends = figure.get("ci95") if figure else None
+    if not isinstance(ends, list | tuple) or len(ends) != 2:
+        return None
+    low, high = finite(ends[0]), finite(ends[1])
+    return None if low is None or high is None else (low, high)
+
+
+def finite(value: Any) -> float | None:
+    """A finite number as a float; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """``0.123``; ``not defined`` for what does not exist."""
+    known = finite(value)
+    return NOT_DEFINED if known is None else _without_minus_zero(f"{known:.{digits}f}")
+
+
+def signed(value: Any, digits: int = 3) -> str:
+    """``+0.123`` or ``-0.123``: a difference always shows its sign."""
+    known = finite(value)
+    return NOT_DEFINED if known is None else _without_minus_zero(f"{known:+.{digits}f}")
+
+
+def interval(figure: Figure | None, digits: int = 3, *, sign: bool = False) -> str:
+    """``0.123 to 0.456``."""
+    ends = interval_of(figure)
+    write = signed if sign else number
+    return NOT_DEFINED if ends is None else f"{write(ends[0], digits)} to {write(ends[1], digits)}"
+
+
+def count(value: Any, what: str = "", plural: str | None = None) -> str:
+    """``1,234 boxes``, ``1 box``; ``plural`` where it is not ``what`` and an s."""
+    known = finite(value)
+    if known is None:
+        return NOT_DEFINED
+    noun = what if known == 1 else (plural or f"{what}s")
+    return f"{round(known):,} {noun}" if what else f"{round(known):,}"
+
+
+def seconds(value: Any) -> str:
+    """``47``, ``0.4``: whole seconds from one second up, for a column headed seconds."""
+    known = finite(value)
+    if known is None:
+        return NOT_DEFINED
+    return f"{known:,.0f}" if known >= 1 else f"{known:.1f}"
+
+
+def duration(value: Any) -> str:
+    """``2 min 5 s``."""
+    known = finite(value)
+    if known is None:
+        return NOT_DEFINED
+    if known < 60:
+        return f"{seconds(known)} s"
+    minutes, rest = divmod(round(known), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def _without_minus_zero(text: str) -> str:
+    """``-0.000`` is a difference too small to show, not a loss."""
+    return text if text.strip("+-0.") else text.replace("-", "+" if text.startswith("+") else "")

@@ -1,0 +1,162 @@
+"""Images with true and predicted boxes and heat maps, side by side.
+
+Boxes here are (n, 4) float xyxy in pixels of the image as shown; whoever calls scales them.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Sheet
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from twinray.records import Boxes, FloatArray
+from twinray.report.palette import HEAT, PICTURE_GROUND, PICTURE_INK, PREDICTED_BOX, TRUE_BOX
+
+_DPI = 150
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One image of a row.
+
+    Attributes:
+        title: above the image.
+        image: (h, w) or (h, w, 3) uint8.
+        truth: true boxes in pixels of ``image``; None draws none.
+        predictions: predicted boxes with scores, in pixels of ``image``; None draws none.
+        heat_map: (h, w) in 0..1 laid over the image; None for the image alone.
+    """
+
+    title: str
+    image: npt.NDArray[np.uint8]
+    truth: Boxes | None = None
+    predictions: Boxes | None = None
+    heat_map: FloatArray | None = None
+
+
+def panel_row(panels: Sequence[Panel], classes: Sequence[str], *, inches: float = 3.1, note: str = "") -> Sheet:
+    """Panels side by side: true boxes solid blue, predicted ones dashed yellow with class and score.
+
+    Args:
+        panels: at least one.
+        classes: names that labels of boxes index.
+        inches: width of one panel.
+        note: small text below.
+
+    Raises:
+        ValueError: no panel, or a heat map of another shape than its image.
+    """
+    if not panels:
+        raise ValueError("expected at least one panel")
+    height, width = panels[0].image.shape[:2]
+    tall = inches * min(1.6, max(0.5, height / width))
+    lines = textwrap.wrap(note, round(24 * inches * len(panels) / 2.2))
+    size = (inches * len(panels), tall + 0.62 + 0.17 * len(lines))
+    sheet = Sheet(figsize=size, layout="constrained", facecolor=PICTURE_GROUND)
+    for axes, panel in zip(np.atleast_1d(sheet.subplots(1, len(panels))), panels, strict=True):
+        _draw(axes, panel, classes)
+    if lines:
+        sheet.supxlabel(_literal("\n".join(lines)), color=PICTURE_INK, fontsize=8.5)
+    handles = []
+    if any(panel.truth is not None for panel in panels):
+        handles.append(Line2D([], [], color=TRUE_BOX, linewidth=2.2, label="true box"))
+    if any(panel.predictions is not None for panel in panels):
+        dashed = Line2D(
+            [], [], color=PREDICTED_BOX, linewidth=2.2, linestyle=(0, (4, 2)), label="predicted box, class and score"
+        )
+        handles.append(dashed)
+    if handles:
+        sheet.legend(
+            handles=handles, loc="outside lower center", ncols=2, frameon=False, labelcolor=PICTURE_INK, fontsize=9.5
+        )
+    return sheet
+
+
+def scaled(boxes: Boxes, scale: tuple[float, float]) -> Boxes:
+    """Boxes moved from original pixels to those of a shown image; ``scale`` has the factors of x and y."""
+    return Boxes(boxes.xyxy * np.array([*scale, *scale]), boxes.labels, boxes.scores)
+
+
+def best(boxes: Boxes, most: int, least_score: float) -> Boxes:
+    """At most ``most`` predicted boxes of at least ``least_score``, best first; equal scores keep their order."""
+    if boxes.scores is None:
+        raise ValueError("expected predicted boxes, with scores")
+    order = np.argsort(-boxes.scores, kind="stable")[:most]
+    order = order[boxes.scores[order] >= least_score]
+    return Boxes(boxes.xyxy[order], boxes.labels[order], boxes.scores[order])
+
+
+def _draw(axes: Axes, panel: Panel, classes: Sequence[str]) -> None:
+    height, width = panel.image.shape[:2]
+    area = (0, width, height, 0)  # pixel edges, as boxes count them
+    axes.imshow(panel.image, cmap="gray", vmin=0, vmax=255, extent=area, interpolation="bicubic")
+    if panel.heat_map is not None:
+        if panel.heat_map.shape != (height, width):
+            raise ValueError(f"expected a heat map of shape {(height, width)}, got {panel.heat_map.shape}")
+        heat = np.clip(panel.heat_map, 0, 1)
+        axes.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.15 + 0.6 * heat, extent=area, interpolation="bilinear")
+    unit = max(height, width) / 100
+    for box in panel.truth.xyxy if panel.truth is not None else ():
+        _rectangle(axes, box, TRUE_BOX, "solid")
+    if panel.predictions is not None:
+        for i, box in enumerate(panel.predictions.xyxy):
+            _rectangle(axes, box, PREDICTED_BOX, (0, (4, 2)))
+            _label(axes, box, _name(panel.predictions, i, classes), unit, width)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+    axes.set_title(_literal(panel.title), color=PICTURE_INK, fontsize=10.5)
+
+
+def _rectangle(axes: Axes, box: FloatArray, colour: str, line: str | tuple[int, tuple[int, int]]) -> None:
+    x1, y1, x2, y2 = (float(v) for v in box)
+    for width, edge in ((3.6, "#000000aa"), (1.9, colour)):  # a dark rim keeps the line visible on bright bone
+        style = "solid" if width > 3 else line
+        axes.add_patch(
+            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=edge, linewidth=width, linestyle=style)
+        )
+
+
+def _label(axes: Axes, box: FloatArray, text: str, unit: float, width: int) -> None:
+    """Above the box where there is room, else inside its top; kept on the image."""
+    x, y = float(box[0]), float(box[1])
+    above = y > 7 * unit
+    right = x > 0.62 * width
+    axes.text(
+        float(box[2]) if right else x, y - 1.2 * unit if above else y + 1.2 * unit, _literal(text),
+        ha="right" if right else "left", va="bottom" if above else "top", fontsize=8.5, color="#14181d",
+        bbox={"facecolor": PREDICTED_BOX, "edgecolor": "none", "pad": 1.4, "alpha": 0.92}, clip_on=True,
+    )  # fmt: skip
+
+
+def _literal(text: str) -> str:
+    """Matplotlib reads text between dollar signs as mathematics; a name is not."""
+    return text.replace("$", r"\$")
+
+
+def _name(boxes: Boxes, i: int, classes: Sequence[str]) -> str:
+    name = classes[int(boxes.labels[i])]
+    short = name if len(name) <= 22 else name[:21] + "…"
+    return short if boxes.scores is None else f"{short} {boxes.scores[i]:.2f}"
+
+
+def as_png(sheet: Sheet) -> bytes:
+    """Draw a sheet: PNG bytes, the same for the same sheet."""
+    canvas = FigureCanvasAgg(sheet)
+    sheet.set_dpi(_DPI)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]  # type: ignore[no-untyped-call]
+    out = io.BytesIO()
+    # 192 colours are enough for grey pixels, two lines and a heat map, and make the page a third as large.
+    Image.fromarray(pixels).quantize(192, dither=Image.Dither.NONE).save(out, "png", optimize=True)
+    return out.getvalue()

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from twinray.classification.probe import PENALTIES, fit_linear, fit_probe
+
+
+def blobs(n=120, d=6, k=3, seed=0, spread=1.5):
+    rng = np.random.default_rng(seed)
+    which = rng.integers(0, k, n)
+    x = rng.normal(size=(n, d)) + spread * np.eye(k, d)[which]
+    return x * np.array([1, 10, 0.1, 1, 5, 1]) + 3, np.eye(k)[which].astype(np.float32), which
+
+
+@pytest.mark.parametrize("penalty", [1.0, 0.01])
+def test_softmax_probe_is_scikit_learns(penalty):
+    x, y, which = blobs()
+    mean, std = x.mean(0), x.std(0)
+    theirs = LogisticRegression(C=1 / (penalty * len(x)), max_iter=5000, tol=1e-10).fit((x - mean) / std, which)
+    ours = fit_linear(x, y, "multiclass", penalty)
+    np.testing.assert_allclose(ours.scores(x), theirs.predict_proba((x - mean) / std), atol=1e-4)
+
+
+def test_sigmoid_probe_is_scikit_learns_label_by_label():
+    x, y, _ = blobs()
+    mean, std = x.mean(0), x.std(0)
+    ours = fit_linear(x, y, "multilabel", 0.1).scores(x)
+    for label in range(3):
+        theirs = LogisticRegression(C=1 / (0.1 * len(x)), max_iter=5000, tol=1e-10).fit((x - mean) / std, y[:, label])
+        np.testing.assert_allclose(ours[:, label], theirs.predict_proba((x - mean) / std)[:, 1], atol=1e-4)
+
+
+def test_labels_that_are_not_stated_count_for_nothing():
+    x, y, _ = blobs()
+    y[:20, 0], y[20:30, 0] = np.nan, -1
+    with_gaps = fit_linear(x, y, "multilabel", 0.1)
+    # leaving out 30 of 120 images divides the mean loss of label 0 by 120 still: the same as a penalty scaled up
+    complete = fit_linear(x[30:], y[30:, :1], "multilabel", 0.1 * 120 / 90)
+    mean, std = x.mean(0), x.std(0)
+    assert np.isfinite(with_gaps.scores(x)).all()
+    assert np.corrcoef(with_gaps.weight[0].numpy() * std, complete.weight[0].numpy() * std)[0, 1] > 0.99
+    assert mean.shape == std.shape
+
+
+def test_the_penalty_is_chosen_without_looking_outside_and_fits_the_noise():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 50))
+    noise = np.eye(2)[rng.integers(0, 2, 80)].astype(np.float32)
+    groups = np.repeat(np.arange(40), 2)
+    strong = fit_probe(x, noise, groups, "multiclass").penalty
+    clear = np.eye(2)[(x[:, 0] > 0).astype(int)].astype(np.float32)
+    weak = fit_probe(x, clear, groups, "multiclass").penalty
+    assert strong > weak
+    assert strong in PENALTIES
+
+
+def test_folds_keep_patients_together():
+    """Each patient has two identical images with a random label: only leaking folds could learn from it."""
+    rng = np.random.default_rng(1)
+    patients = rng.normal(size=(60, 30))
+    x = np.repeat(patients, 2, axis=0)
+    y = np.repeat(np.eye(2)[rng.integers(0, 2, 60)], 2, axis=0).astype(np.float32)
+    assert fit_probe(x, y, np.repeat(np.arange(60), 2), "multiclass").penalty >= 0.3
+    assert fit_probe(x, y, np.arange(120), "multiclass").penalty < 0.3
+
+
+def test_too_few_patients_take_the_safe_side():
+    x, y, _ = blobs(n=6, k=2)
+    assert fit_probe(x, y, np.zeros(6, dtype=np.int64), "multiclass").penalty == 1.0
+
+
+def test_constant_features_are_no_trouble():
+    x, y, _ = blobs()
+    x[:, 2] = 4.0
+    assert np.isfinite(fit_linear(x, y, "multiclass", 0.1).scores(x)).all()
+
+
+def test_same_input_same_bytes():
+    x, y, _ = blobs()
+    first, second = (fit_linear(x, y, "multiclass", 0.1) for _ in range(2))
+    assert first.weight.numpy().tobytes() == second.weight.numpy().tobytes()

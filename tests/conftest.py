@@ -1,0 +1,89 @@
+"""Fixtures that many tests share; everything is generated, nothing is read from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import DETECT, REAL_DATA, twinray, write_coco
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real images beside the project; tests that need it are skipped without it."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("real images are not on this machine (../shared/data)")
+    return REAL_DATA.resolve()
+
+
+@pytest.fixture
+def cli(capsys):
+    """Run a verb in this process: (exit status, standard output, standard error)."""
+    from twinray.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = 0
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out = capsys.readouterr()
+        return status, out.out, out.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory) -> Path:
+    """A COCO annotation file with its images."""
+    return write_coco(tmp_path_factory.mktemp("blobs"))
+
+
+@pytest.fixture(scope="session")
+def blob_pack(tmp_path_factory, blobs) -> Path:
+    """The same, packed at 64 pixels: patients on one side, all three splits."""
+    from twinray.jobs.pack import PackConfig
+    from twinray.jobs.pack import run as pack
+
+    out = tmp_path_factory.mktemp("packs") / "blobs"
+    pack(PackConfig(source=blobs, format="coco", out=out, size=64, val=0.2, test=0.25, workers=1))
+    return out
+
+
+@pytest.fixture(scope="session")
+def class_folder(tmp_path_factory) -> Path:
+    """One folder per class: dark and bright images, two of each patient."""
+    root = tmp_path_factory.mktemp("classes")
+    rng = np.random.default_rng(1)
+    for name, level in (("dark", 60), ("bright", 150)):
+        (root / name).mkdir()
+        for i in range(20):
+            pixels = rng.normal(level, 40, (40, 48)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{name}{i // 2:02d}_{i}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def class_pack(tmp_path_factory, class_folder) -> Path:
+    """The same, packed at 64 pixels."""
+    from twinray.jobs.pack import PackConfig
+    from twinray.jobs.pack import run as pack
+
+    out = tmp_path_factory.mktemp("packs") / "classes"
+    pack(
+        PackConfig(
+            source=class_folder, out=out, size=64, val=0.1, test=0.3, workers=1, patient_regex=r"((?:dark|bright)\d+)_"
+        )
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def detect_run(tmp_path_factory, blob_pack) -> Path:
+    """A detector trained for a moment on the blobs, through the real command line."""
+    out = tmp_path_factory.mktemp("runs") / "detector"
+    twinray("detect", "--data", blob_pack, "--out", out, "--epochs", 3, "--lr", 0.001, *DETECT, check=True)
+    return out

@@ -1,0 +1,61 @@
+"""Gradient maps against their formulas and against what they must single out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from twinray.explanation.gradient_cams import gradient_cam
+from twinray.explanation.scoring import BoxScorer, FixedBox
+
+METHODS = ("grad-cam", "grad-cam++", "eigen-cam", "odam")
+BOX = FixedBox(torch.tensor([8.0, 8, 40, 40]), 0, 0)
+
+
+def pool(maps: Tensor, rois: Tensor, level: int) -> Tensor:
+    return roi_align(maps, rois, (7, 7), spatial_scale=1 / (4 << level), sampling_ratio=2)
+
+
+def blob_and_head() -> tuple[Tensor, BoxScorer]:
+    """Channel 2 holds a bright blob inside the box, and the head looks at that channel alone."""
+    feature = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.1
+    feature[0, 2] = 0
+    feature[0, 2, 4:8, 4:8] = 5
+    fc6, fc7 = nn.Linear(4 * 49, 1, bias=False), nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        fc6.weight.view(4, 49).copy_(torch.tensor([0.0, 0, 1, 0])[:, None].expand(4, 49))
+        fc7.weight.fill_(0.005)
+    return feature, BoxScorer(pool, fc6, fc7, lambda hidden: hidden.tanh())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_channel_that_carries_the_score_makes_the_map(method: str) -> None:
+    feature, scorer = blob_and_head()
+    (heat,) = gradient_cam(method, [feature], [BOX], scorer, (64, 64))
+    assert heat.map.shape == (64, 64)
+    assert heat.map.max() == 1
+    assert np.abs(heat.weights).argmax() == 2
+    rows, columns = np.where(heat.map > 0.5)
+    assert 13 <= rows.min() <= rows.max() <= 34
+    assert 13 <= columns.min() <= columns.max() <= 34
+    assert "fixed box" in heat.definition
+    assert feature.grad is None
+
+
+def test_odam_sums_to_the_first_order_change_of_a_linear_score() -> None:
+    """For a score that is linear in the features, the raw map sums to the score itself."""
+    feature, scorer = blob_and_head()
+    linear = BoxScorer(pool, scorer.fc6, scorer.fc7, lambda hidden: hidden)
+    leaf = feature.clone().requires_grad_(True)
+    score = linear.score(leaf, BOX)[0]
+    (gradient,) = torch.autograd.grad(score, leaf)
+    assert float((gradient * feature).sum()) == pytest.approx(float(score.detach()), rel=1e-5)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    feature, scorer = blob_and_head()
+    with pytest.raises(ValueError, match="one of grad-cam"):
+        gradient_cam("score-cam", [feature], [BOX], scorer, (64, 64))  # type: ignore[arg-type]

@@ -1,0 +1,302 @@
+"""The verbs, end to end on tiny data, through the command line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import yaml
+from PIL import Image
+from support import DETECT, PRETRAIN, twinray
+
+from twinray.cli import VERBS, build_parser
+from twinray.data.pack import open_pack
+
+
+def test_help_names_every_verb_and_every_option_has_a_text(cli):
+    status, out, _ = cli("--help")
+    assert status == 0
+    for verb in VERBS:
+        assert verb in out
+        status, text, _ = cli(verb, "--help")
+        assert status == 0
+        for block in text.split("\n  --")[1:]:
+            words = block.split(maxsplit=1)
+            assert len(words) > 1, f"{verb}: {block!r} has no help"
+
+
+def test_version_and_no_arguments(cli):
+    assert cli("--version")[1].startswith("twinray ")
+    assert cli()[0] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["flyaway"],
+        ["pretrain"],
+        ["pretrain", "--data", "nowhere", "--out", "x"],
+        ["pretrain", "--data", "nowhere", "--out", "x", "--epochs", "many"],
+        ["pretrain", "--data", "nowhere", "--out", "x", "--epohcs", "3"],
+        ["pretrain", "--data", "nowhere", "--out", "x", "--batch-size", "1"],
+        ["detect", "--data", "nowhere", "--out", "x"],
+        ["classify", "--data", "nowhere", "--out", "x", "--fraction", "0"],
+        ["evaluate", "nowhere", "--data", "nowhere"],
+        ["explain", "nowhere", "image.png", "--out", "x"],
+        ["predict", "nowhere", "image.png", "--out", "x"],
+        ["pack", "nowhere", "--format", "folder", "--out", "x"],
+        ["pack", "nowhere", "--format", "coco", "--out", "x"],
+        ["pretrain", "--config", "nowhere.yaml"],
+    ],
+)
+def test_bad_requests_are_one_line_and_exit_with_2(cli, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = cli(*arguments)
+    assert status == 2
+    assert err.startswith("twinray: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_configuration_file_gives_the_same_as_flags(cli, tmp_path):
+    status, out, _ = cli(
+        "pretrain", "--data", "a", "b", "--out", "x", "--projector", 16, 8, "--lr", 0.1, "--print_config"
+    )
+    assert status == 0
+    (tmp_path / "c.yaml").write_text(out)
+    status, again, _ = cli("pretrain", "--config", tmp_path / "c.yaml", "--print_config")
+    assert status == 0
+    assert yaml.safe_load(again) == yaml.safe_load(out)
+    assert yaml.safe_load(out)["projector"] == [16, 8]
+
+
+def test_flags_are_the_fields():
+    from twinray.detection.config import DetectConfig
+
+    text = build_parser("x", DetectConfig).format_help()
+    assert "--batch-size" in text
+    assert "--batch_size" not in text
+
+
+def test_pretrain_then_classify(class_pack, tmp_path, cli):
+    run = tmp_path / "pre"
+    status, _, err = cli("pretrain", "--data", class_pack, "--out", run, "--epochs", 2, *PRETRAIN)
+    assert status == 0, err
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["train"]["loss"]["value"] > 0
+    assert 0 <= metrics["train"]["data_wait"]["value"] <= 1
+    described = json.loads((run / "backbone.json").read_text())
+    assert described["arch"] == "resnet18"
+    assert described["data"][0]["checksums"] == open_pack(class_pack).info.checksums
+    assert "fc.weight" not in safetensors.torch.load_file(run / "backbone.safetensors")
+    resolved = yaml.safe_load((run / "config.yaml").read_text())
+    assert (resolved["job"], resolved["optimizer"], resolved["lr"]) == ("pretrain", "adamw", 1e-3 * 8 / 256)
+
+    out = tmp_path / "probe"
+    status, _, err = cli(
+        "classify", "--data", class_pack, "--init", run, "--out", out, "--seeds", 0, 1, "--fraction", 0.5
+    )
+    assert status == 0, err
+    figures = json.loads((out / "metrics.json").read_text())
+    assert figures["test"]["auc"]["n"] == 2
+    assert figures["init"]["sha256"]
+    assert len(figures["test"]["per_seed"]) == 2
+    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    assert len(rows) == 2 * len(open_pack(class_pack).where("test"))
+
+    status, shown, err = cli("evaluate", out, "--data", class_pack, "--out", tmp_path / "eval", "--bootstrap", 20)
+    assert status == 0, err
+    assert "AUC" in shown
+    again = json.loads((tmp_path / "eval" / "metrics.json").read_text())["probe"]["test"]["auc"]["value"]
+    assert again == pytest.approx(figures["test"]["per_seed"][0]["auc"]["value"], abs=1e-6)
+
+    status, _, err = cli("predict", out, class_pack.parent, "--out", tmp_path / "p")
+    assert status == 2  # a folder without images
+    image = tmp_path / "one.png"
+    Image.fromarray(np.full((30, 50), 200, np.uint8)).save(image)
+    status, _, err = cli("predict", out, image, "--out", tmp_path / "p")
+    assert status == 0, err
+    row = next(csv.DictReader((tmp_path / "p" / "predictions.csv").open()))
+    assert float(row["bright"]) + float(row["dark"]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_full_folder_is_refused_and_kept(class_pack, tmp_path, cli):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep me")
+    for verb in ("pretrain", "detect", "classify"):
+        status, _, err = cli(
+            verb,
+            "--data",
+            class_pack,
+            "--out",
+            tmp_path / "out",
+            "--arch",
+            "resnet18",
+            "--epochs" if verb != "classify" else "--size",
+            64,
+            *(["--batch-size", 8] if verb == "pretrain" else []),
+        )
+        assert status == 2
+        assert "not empty" in err or "no boxes" in err
+    assert (tmp_path / "out" / "mine.txt").read_text() == "keep me"
+
+
+def test_resuming_with_other_options_is_refused_and_names_them(class_pack, tmp_path, cli):
+    run = tmp_path / "pre"
+    assert cli("pretrain", "--data", class_pack, "--out", run, "--epochs", 1, *PRETRAIN)[0] == 0
+    status, _, err = cli("pretrain", "--data", class_pack, "--out", run, "--epochs", 2, *PRETRAIN, "--resume")
+    assert status == 2
+    assert "epochs was 1, now 2" in err
+    assert cli("pretrain", "--data", class_pack, "--out", run, "--epochs", 1, *PRETRAIN, "--resume")[0] == 0
+
+
+def test_detect_run_folder(detect_run, blob_pack):
+    metrics = json.loads((detect_run / "metrics.json").read_text())
+    assert set(metrics) >= {"val", "test", "best_epoch", "seconds", "init"}
+    assert 0 <= metrics["test"]["map50"]["value"] <= 1
+    assert metrics["test"]["n_images"] == len(open_pack(blob_pack).where("test"))
+    described = json.loads((detect_run / "model.json").read_text())
+    assert described["classes"] == ["blob"]
+    assert not described["layers"]["frozen"]
+    assert (detect_run / "environment.json").is_file()
+    lines = [json.loads(line) for line in (detect_run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "val_map50" in line] == [0, 1, 2]
+
+
+def test_pycocotools_reads_the_predictions_and_agrees(detect_run):
+    coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is the oracle")
+    from pycocotools.cocoeval import COCOeval
+
+    truth = coco.COCO(str(detect_run / "truth.json"))
+    evaluation = COCOeval(truth, truth.loadRes(str(detect_run / "predictions.json")), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    ours = json.loads((detect_run / "metrics.json").read_text())["test"]
+    assert ours["map50"]["value"] == pytest.approx(evaluation.stats[1], abs=1e-6)
+    assert ours["map"]["value"] == pytest.approx(evaluation.stats[0], abs=1e-6)
+
+
+def test_evaluate_explain_and_predict(detect_run, blob_pack, blobs, tmp_path, cli):
+    status, shown, err = cli(
+        "evaluate",
+        detect_run,
+        detect_run.parent / "detector",
+        "--data",
+        blob_pack,
+        "--bootstrap",
+        20,
+        "--out",
+        tmp_path / "e",
+    )
+    assert status == 0, err
+    figures = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    trained = json.loads((detect_run / "metrics.json").read_text())["test"]["map50"]["value"]
+    for value in figures.values():
+        assert value["test"]["map50"]["value"] == pytest.approx(trained, abs=1e-6)
+
+    status, out, err = cli(
+        "explain",
+        detect_run,
+        "--data",
+        blob_pack,
+        "--out",
+        tmp_path / "x",
+        "--least-score",
+        0,
+        "--count",
+        2,
+        "--boxes",
+        2,
+    )
+    assert status == 0, err
+    records = json.loads((tmp_path / "x" / "explanations.json").read_text())
+    assert len(records) == 4
+    for record in records:
+        assert Image.open(tmp_path / "x" / record["picture"]).width > 400
+
+    file = blobs.parent / "images" / "im000.png"
+    status, out, err = cli(
+        "explain",
+        detect_run,
+        file,
+        "--truth",
+        blobs,
+        "--out",
+        tmp_path / "y",
+        "--least-score",
+        0,
+        "--method",
+        "ablation-last-stage",
+    )
+    assert status == 0, err
+    assert "last stage" in json.loads((tmp_path / "y" / "explanations.json").read_text())[0]["heat_map"]
+
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        (tmp_path / "in" / f"{i}.png").write_bytes((blobs.parent / "images" / f"im00{i}.png").read_bytes())
+    (tmp_path / "in" / "broken.png").write_text("this is text")
+    status, out, err = cli("predict", detect_run, tmp_path / "in", "--out", tmp_path / "p")
+    assert status == 0, err
+    assert "3 images, 1 set aside" in out
+    assert "research software, not a medical device" in out.lower()
+    assert "broken.png" in (tmp_path / "p" / "skipped.csv").read_text()
+    assert len(list((tmp_path / "p" / "overlays").iterdir())) == 3
+    results = json.loads((tmp_path / "p" / "predictions.json").read_text())
+    assert {entry["image_id"] for entry in results} <= {1, 2, 3}
+    status, _, err = cli("predict", detect_run, tmp_path / "in", "--out", tmp_path / "q", "--strict")
+    assert status == 2
+    assert "broken.png" in err
+
+
+def test_predict_sees_the_same_pixels_as_training(detect_run, blob_pack, blobs):
+    """A file decoded, fitted and predicted alone gives the boxes that the pack's row gives."""
+    from twinray.data.images import load_image
+    from twinray.inference import load_model, prepare_row
+
+    model, pack = load_model(detect_run), open_pack(blob_pack)
+    row = int(pack.where("test")[0])
+    file = blobs.parent / "images" / pack.table.column("source")[row].as_py().rsplit("/", 1)[-1]
+    alone = model.boxes([model.prepare(load_image(file), "x")])[0]
+    packed = model.boxes([prepare_row(model, pack, row)])[0]
+    np.testing.assert_array_equal(alone.xyxy, packed.xyxy)
+    np.testing.assert_array_equal(alone.scores, packed.scores)
+
+
+def test_ctrl_c_is_no_traceback(tmp_path, class_pack, monkeypatch, cli):
+    monkeypatch.setattr("twinray.pretraining.run.train", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    status, _, err = cli("pretrain", "--data", class_pack, "--out", tmp_path / "x", "--epochs", 1, *PRETRAIN)
+    assert status == 130
+    assert "--resume" in err
+
+
+def test_an_unforeseen_error_is_one_line_too(tmp_path, class_pack, monkeypatch, cli):
+    monkeypatch.delenv("TWINRAY_TRACEBACK", raising=False)
+    monkeypatch.setattr("twinray.pretraining.run.train", lambda *_: 1 / 0)
+    status, _, err = cli("pretrain", "--data", class_pack, "--out", tmp_path / "x", "--epochs", 1, *PRETRAIN)
+    assert status == 1
+    assert "ZeroDivisionError" in err
+    assert "Traceback" not in err
+
+
+def test_python_has_every_verb(blob_pack, tmp_path):
+    import twinray as package
+
+    config = package.DetectConfig(
+        data=blob_pack,
+        out=tmp_path / "d",
+        arch="resnet18",
+        size=64,
+        epochs=1,
+        batch_size=100,
+        fpn_channels=16,
+        box_head_width=32,
+        rois_per_image=16,
+        bootstrap=0,
+    )
+    run = package.detect(config)
+    assert (run.path / "model.safetensors").is_file()
+    assert twinray("--version").returncode == 0
+    assert DETECT

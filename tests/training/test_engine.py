@@ -1,0 +1,166 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from twinray.errors import InputError, TwinrayError
+from twinray.training.checkpoint import KEEP, load_checkpoint, save_checkpoint
+from twinray.training.engine import Loop, load_best, train
+from twinray.training.loader import PixelSource, epoch_order, prefetch
+from twinray.training.rundir import RunFolder
+
+
+def folder(path) -> RunFolder:
+    run = RunFolder(path)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def make_loop(
+    *, stop_at: int | None = None, epochs: int = 3, poison_at: int | None = None, figures=None, every: int = 2
+) -> Loop:
+    """A small net with dropout, so that the global generator matters; ``stop_at`` stands for a kill."""
+    torch.manual_seed(7)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    data = torch.randn(40, 4, generator=torch.Generator().manual_seed(3))
+
+    def step(batch, number):
+        if stop_at is not None and number == stop_at:
+            raise KeyboardInterrupt
+        loss = (model(data[torch.from_numpy(batch)]) - 1).square().mean()
+        if number == poison_at:
+            loss = loss * float("nan")
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    return Loop(
+        label="test",
+        model=model,
+        optimizer=optimizer,
+        step=step,
+        batches=lambda epoch, first: epoch_order(40, 8, seed=5, epoch=epoch)[first:],
+        steps_per_epoch=5,
+        epochs=epochs,
+        rates=lambda step: [0.01 / (1 + step)],
+        images_per_step=8,
+        seed=11,
+        at_epoch_end=None if figures is None else (lambda epoch: {"score": figures[epoch]}),
+        select=None if figures is None else "score",
+        checkpoint_every=every,
+        log_every=2,
+    )
+
+
+def weights(loop: Loop) -> bytes:
+    return b"".join(t.numpy().tobytes() for t in loop.model.state_dict().values())
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 3, 5, 9, 14])
+def test_a_stopped_run_continues_to_the_same_bytes(tmp_path, stop_at):
+    whole = make_loop()
+    train(whole, folder(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        train(make_loop(stop_at=stop_at), folder(tmp_path / "cut"))
+    resumed = make_loop()
+    train(resumed, folder(tmp_path / "cut"))
+    assert weights(resumed) == weights(whole)
+    logs = [
+        [(line["step"], line.get("loss")) for line in folder(tmp_path / name).history()] for name in ("whole", "cut")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = make_loop()
+    train(first, folder(tmp_path))
+    again = make_loop(stop_at=0)
+    train(again, folder(tmp_path))
+    assert weights(again) == weights(first)
+
+
+def test_the_best_epoch_is_kept_and_of_equal_ones_the_last(tmp_path):
+    loop = make_loop(figures=[0.1, 0.7, 0.2])
+    state = train(loop, folder(tmp_path / "a"))
+    last = weights(loop)
+    assert (state.best, state.best_epoch) == (0.7, 1)
+    load_best(loop, folder(tmp_path / "a"))
+    assert weights(loop) != last
+    state = train(make_loop(figures=[0.0, 0.0, 0.0]), folder(tmp_path / "b"))
+    assert state.best_epoch == 2
+    state = train(make_loop(figures=[0.3, float("nan"), 0.1]), folder(tmp_path / "c"))
+    assert state.best_epoch == 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(TwinrayError, match="loss is nan at step 8"):
+        train(make_loop(poison_at=7), folder(tmp_path))
+    saved = load_checkpoint(tmp_path / "checkpoints")
+    assert saved is not None
+    assert saved["progress"]["step"] == 6
+    assert all(torch.isfinite(t).all() for t in saved["model"].values())
+
+
+def test_a_log_line_cut_short_by_a_kill_is_left_out(tmp_path):
+    run = folder(tmp_path)
+    run.log({"step": 1, "loss": 2.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert run.history() == [{"step": 1, "loss": 2.0}]
+    run.forget_after(1)
+    assert (tmp_path / "metrics.jsonl").read_text() == json.dumps({"step": 1, "loss": 2.0}) + "\n"
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {"x": torch.tensor(step)})
+    kept = sorted(p.name for p in tmp_path.iterdir())
+    assert len(kept) == KEEP
+    newest = tmp_path / kept[-1]
+    newest.write_bytes(newest.read_bytes()[:100])
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    assert int(state["x"]) == 2
+    assert "damaged" in capsys.readouterr().err
+    (tmp_path / kept[0]).write_bytes(b"")
+    with pytest.raises(InputError, match="none of the 2 checkpoints"):
+        load_checkpoint(tmp_path)
+
+
+def test_epochs_are_permutations_that_the_seed_decides():
+    batches = epoch_order(103, 10, seed=1, epoch=4)
+    assert len(batches) == 10
+    flat = np.concatenate(batches)
+    assert len(set(flat.tolist())) == 100
+    assert all(np.array_equal(a, b) for a, b in zip(batches, epoch_order(103, 10, seed=1, epoch=4), strict=True))
+    assert not np.array_equal(flat, np.concatenate(epoch_order(103, 10, seed=1, epoch=5)))
+    assert sorted(np.concatenate(epoch_order(103, 10, seed=1, epoch=4, drop_last=False)).tolist()) == list(range(103))
+
+
+def test_prefetch_keeps_order_passes_errors_on_and_ends():
+    batches = [np.array([i]) for i in range(20)]
+    assert list(prefetch(lambda b: int(b[0]), batches)) == list(range(20))
+
+    def fail(batch):
+        if batch[0] == 3:
+            raise OSError("disk gone")
+        return int(batch[0])
+
+    iterator = prefetch(fail, batches)
+    assert [next(iterator) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="disk gone"):
+        next(iterator)
+    early = prefetch(lambda b: int(b[0]), batches)
+    assert next(early) == 0
+    early.close()
+
+
+def test_gather_takes_rows_of_several_arrays_in_the_order_asked_for():
+    arrays = [np.arange(24, dtype=np.uint8).reshape(6, 2, 2), np.arange(100, 116, dtype=np.uint8).reshape(4, 2, 2)]
+    rows = np.array([[0, 5], [1, 0], [0, 1], [1, 3]])
+    source = PixelSource(arrays, rows)
+    picked = source.gather(np.array([3, 0, 1, 2]))
+    expected = np.stack([arrays[1][3], arrays[0][5], arrays[1][0], arrays[0][1]])
+    assert np.array_equal(picked.numpy(), expected)
