@@ -8,8 +8,8 @@ import pytest
 import safetensors.torch
 import yaml
 from PIL import Image
-from support import DETECT, PRETRAIN, twinray
 
+from support import DETECT, PRETRAIN, twinray
 from twinray.cli import VERBS, build_parser
 from twinray.data.pack import open_pack
 
@@ -180,7 +180,7 @@ def test_pycocotools_reads_the_predictions_and_agrees(detect_run):
 
 
 def test_evaluate_explain_and_predict(detect_run, blob_pack, blobs, tmp_path, cli):
-    status, shown, err = cli(
+    status, _, err = cli(
         "evaluate",
         detect_run,
         detect_run.parent / "detector",

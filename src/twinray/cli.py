@@ -34,6 +34,7 @@ class Verb:
 VERBS = {
     "demo": Verb("the whole pipeline on synthetic images, in minutes", "twinray.jobs.demo:DemoConfig", "twinray.jobs.demo:run"),
     "pack": Verb("images on disk -> a pack that training reads", "twinray.jobs.pack:PackConfig", "twinray.jobs.pack:run", ("source",)),
+    "boxes": Verb("readers' annotations -> one COCO file and its counts", "twinray.jobs.boxes:BoxesConfig", "twinray.jobs.boxes:run", ("source",)),
     "pretrain": Verb("unlabelled packs -> a backbone (Barlow Twins)", "twinray.pretraining.config:PretrainConfig", "twinray.pretraining.run:run"),
     "detect": Verb("a pack with boxes -> a detector and its figures", "twinray.detection.config:DetectConfig", "twinray.detection.run:run"),
     "classify": Verb("a pack with labels -> a classifier and its figures", "twinray.classification.config:ClassifyConfig", "twinray.classification.run:run"),

@@ -73,7 +73,7 @@ def test_one_missing_tensor_is_too_many(tmp_path):
     state = build_backbone("resnet18", 0).state_dict()
     del state["layer3.0.conv1.weight"]
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(InputError, match="missing: layer3.0.conv1.weight"):
+    with pytest.raises(InputError, match=r"missing: layer3\.0\.conv1\.weight"):
         initialise(build_backbone("resnet18", 0), str(tmp_path / "w.pth"))
 
 
@@ -119,7 +119,7 @@ def test_imagenet_without_a_network_says_what_to_do(tmp_path, monkeypatch):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
-    with pytest.raises(InputError, match="without a network, download resnet50-11ad3fa6.pth") as caught:
+    with pytest.raises(InputError, match=r"without a network, download resnet50-11ad3fa6\.pth") as caught:
         initialise(build_backbone("resnet50", 0), "imagenet-v2")
     assert str(tmp_path) in str(caught.value)
 

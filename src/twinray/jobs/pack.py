@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from twinray.data.coco import read_coco
 from twinray.data.fit import Fit
-from twinray.data.folder import Layout, read_folder
+from twinray.data.folder import Layout
 from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
 from twinray.data.pack_options import Channels, PackOptions
 from twinray.data.packing import write_pack
-from twinray.data.phantom import PhantomConfig, phantom_collection
 from twinray.errors import InputError
-from twinray.records import SPLITS, Collection
+from twinray.jobs.sources import Format, check_options, read_source
+from twinray.records import SPLITS
 
-Format = Literal["folder", "coco", "phantom"]
+Views = Literal["auto", "frontal", "all"]
 
 
 @dataclass(frozen=True)
 class PackConfig:
     """Decode images once and keep them, with patients, splits, labels and boxes, in a pack that training reads fast."""
 
-    source: Path | None = None
-    """The folder of images (folder), the annotation file (coco), nothing (phantom), or with --verify the pack."""
+    source: tuple[Path, ...] = ()
+    """One or several sources of one format, for one pack: folders, or files (coco, medmnist); none for the phantom; with --verify the pack."""
 
     format: Format = "folder"
-    """What the source is: a folder of images, a COCO annotation file, or the built-in phantom."""
+    """What the sources are: folders of images or of DICOM files, COCO annotation files, the data sets NIH ChestX-ray14,
+    VinDr-CXR, RSNA pneumonia, CheXpert, MedMNIST and MedIMeta in the layouts they are published in, or the phantom."""
 
     out: Path | None = None
     """New folder for the pack."""
@@ -48,7 +48,8 @@ class PackConfig:
     """grey, rgb, or auto: grey if no image carries colour."""
 
     images: Path | None = None
-    """Format coco: folder that file names are relative to (default: images/ beside the file, else the file's folder)."""
+    """Format coco: folder that file names are relative to (default: images/ beside the file, else the file's folder).
+    Formats nih, vindr and rsna: folder to look for images in (default: the source)."""
 
     layout: Layout = "auto"
     """Format folder: auto tells class and split folders by their names and places; flat ignores folder names."""
@@ -58,7 +59,23 @@ class PackConfig:
     Kermany's chest X-rays: '(person\d+)_|(IM-\d+)-'."""
 
     table: Path | None = None
-    """Format folder: CSV with a column path and any of patient, split, label (several joined by |)."""
+    """Formats folder and dicom: CSV with a column path and any of patient, split, label (several joined by |)."""
+
+    fusion_iou: float | None = None
+    """Format vindr: fuse the readers' boxes that overlap by more than this intersection over union (default: 0.5;
+    0 keeps every reader's boxes)."""
+
+    min_readers: int = 1
+    """Format vindr: drop labels and fused boxes on which fewer readers agree."""
+
+    task: str | None = None
+    """Format medimeta: the task whose labels to take (default: the only one; with several, none)."""
+
+    views: Views = "auto"
+    """Formats chexpert and dicom: frontal leaves lateral views out, all keeps them (auto: frontal for chexpert, all for dicom)."""
+
+    pseudonymise: Path | None = None
+    """Format dicom: file that holds a secret key; patient ids are replaced by their keyed hash."""
 
     val: float = 0.1
     """Share of images to cut for validation, by patient, where the source has no validation split (0: none)."""
@@ -96,6 +113,9 @@ class PackConfig:
     phantom_labelled: float = 1.0
     """Format phantom: share of patients whose images carry labels and boxes (0 to 1)."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", _paths(self.source))  # from Python, one path may stand alone
+
 
 def run(config: PackConfig, console: Console | None = None) -> Pack:
     """Write (or with ``verify``, check) a pack and print what is in it.
@@ -110,13 +130,19 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
     """
     console = console or Console()
     if config.verify:
-        pack = verify_pack(_required(config.source, "the pack to verify, as in: twinray pack PACK --verify"))
+        if len(config.source) != 1:
+            raise InputError(
+                f"expected the pack to verify, as in: twinray pack PACK --verify; got {len(config.source)}"
+            )
+        pack = verify_pack(config.source[0])
         show(pack.info, pack.path, console, heading="verified: files match their checksums")
         return pack
     options = _options(config)
-    out = _required(config.out, "--out, the new folder of the pack")
+    if config.out is None:
+        raise InputError("expected --out, the new folder of the pack")
+    out = config.out
     result = write_pack(
-        [_collection(config)],
+        read_source(config),
         out,
         options,
         workers=config.workers,
@@ -158,10 +184,12 @@ def _named(counts: Mapping[str, int], most: int = 20) -> str:
     return shown + (f", and {len(counts) - most} more" if len(counts) > most else "")
 
 
-def _required(value: Path | None, what: str) -> Path:
+def _paths(value: object) -> tuple[Path, ...]:
     if value is None:
-        raise InputError(f"expected {what}")
-    return value
+        return ()
+    if isinstance(value, (str, Path)):
+        return (Path(value),)
+    return tuple(Path(path) for path in cast(Sequence[Path], value))
 
 
 def _options(config: PackConfig) -> PackOptions:
@@ -174,39 +202,7 @@ def _options(config: PackConfig) -> PackOptions:
         raise InputError(f"expected --memory of 64 MiB or more, got {config.memory}")
     if config.phantom_images < 1:
         raise InputError(f"expected --phantom-images of 1 or more, got {config.phantom_images}")
-    only_for: dict[str, tuple[Format, object]] = {
-        "--images": ("coco", config.images),
-        "--patient-regex": ("folder", config.patient_regex),
-        "--table": ("folder", config.table),
-    }
-    for name, (wanted, value) in only_for.items():
-        if value is not None and config.format != wanted:
-            raise InputError(f"{name} goes with --format {wanted}, not with {config.format}; leave one of them out")
-    if config.layout != "auto" and config.format != "folder":
-        raise InputError(f"--layout goes with --format folder, not with {config.format}; leave one of them out")
+    check_options(config)
     options = PackOptions(config.size, config.fit, config.channels, config.val, config.test, config.seed)
     options.check()
     return options
-
-
-def _collection(config: PackConfig) -> Collection:
-    if config.format == "phantom":
-        if config.source is not None:
-            raise InputError(f"--format phantom draws its own images, got the source {config.source}; leave it out")
-        phantom = PhantomConfig(
-            images=config.phantom_images,
-            size=max(256, config.size),
-            seed=config.seed,
-            images_per_patient=config.phantom_images_per_patient,
-            labelled=config.phantom_labelled,
-        )
-        return phantom_collection(phantom)
-    if config.format == "coco":
-        source = _required(
-            config.source, "the COCO annotation file, as in: twinray pack FILE.json --format coco --out PACK"
-        )
-        return read_coco(source, config.images, strict=config.strict)
-    if config.format != "folder":
-        raise InputError(f"expected --format folder, coco or phantom, got {config.format!r}")
-    source = _required(config.source, "the folder of images, as in: twinray pack FOLDER --out PACK")
-    return read_folder(source, patient_regex=config.patient_regex, table=config.table, layout=config.layout)

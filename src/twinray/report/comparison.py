@@ -123,7 +123,7 @@ class Comparison:
     footer: str
     seconds_note: str = ""
     most: int = 3
-    least_score: float = 0.1
+    least_score: float = 0.3
     measures: Mapping[str, str] = field(default_factory=lambda: {"map50": "mAP50", "map": "mAP", "froc": "FROC mean"})
 
     @property
@@ -262,7 +262,7 @@ def _images(comparison: Comparison) -> Section:
     shown = [_picture(comparison, example) for example in comparison.examples]
     intro = (
         f"{comparison.examples_note} Drawn are at most {count(comparison.most, 'box', 'boxes')} an image and arm, of a score of "
-        f"{comparison.least_score:g} or more. The heat map belongs to the one box drawn on it, the best of {comparison.candidate.name}."
+        f"{comparison.least_score:g} or more. The heat map belongs to the one box drawn on it: the best of {comparison.candidate.name}, whatever its score."
     )
     heat = [Points((("What the heat map is.", comparison.heat_definition),))] if comparison.heat_definition else []
     blocks: tuple[Block, ...] = (intro, *heat, *shown) if shown else ("No example image was chosen.",)

@@ -72,7 +72,7 @@ def describe(
             f"Drawn by the seed from the {count(counts.get('test'), 'test image')} before any result was known: "
             "one of each class, one without a lesion. None was picked for looking good."
         ),
-        heat_definition=_sentence(heat_definition),
+        heat_definition=_heat_words(heat_definition),
         limits=_limits(figures, baseline),
         own_data=_own_data(figures),
         repeat=commands(figures.options),
@@ -143,7 +143,7 @@ def _limits(figures: DemoFigures, arm: Arm) -> tuple[tuple[str, str], ...]:
         ),
         (
             "What a heat map does not say.",
-            "It shows which parts of the image this detector's score for this one box depends on. It does not show that the box is right, nor a cause of disease.",
+            "It shows where the features that carry one box's score respond. It does not show that the box is right, nor why a patient is ill.",
         ),
     )
 
@@ -168,10 +168,22 @@ def _options(config: Any) -> str:
 def commands(options: Mapping[str, Sequence[Any]]) -> str:
     """The commands that repeat the steps, one verb a line, in order."""
     return "\n".join(
-        " ".join(["twinray", verb, *_flags(config, skip=("resume", "workers"))])
+        wrapped(["twinray", verb, *_flags(config, skip=("resume", "workers"))])
         for verb, configs in options.items()
         for config in configs
     )
+
+
+def wrapped(words: Sequence[str], width: int = 84) -> str:
+    """A command for a POSIX shell, its long lines broken before a flag."""
+    lines = [words[0]]
+    for i, word in enumerate(words[1:], start=1):
+        value = words[i + 1] if i + 1 < len(words) and not words[i + 1].startswith("--") else ""
+        if word.startswith("--") and len(f"{lines[-1]} {word} {value}") > width:
+            lines.append(f"    {word}")
+        else:
+            lines[-1] += f" {word}"
+    return " \\\n".join(lines)
 
 
 def _flags(config: Any, skip: Sequence[str]) -> list[str]:
@@ -191,17 +203,25 @@ def _word(value: Any) -> str:
     return value.as_posix() if isinstance(value, Path) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return "" if not text else text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+def _heat_words(definition: str) -> str:
+    if not definition:
+        return ""
+    return (
+        "Each feature channel in turn is set to zero, and the score of the same box is computed anew. The channels are then added up, each with the "
+        "weight by which the score fell. Bright: where the channels that carry the score respond; the brightest place of each map is 1. The detector "
+        "scores a box from the features inside it, so brightness elsewhere shows where the same channels respond, not what this score was made of. "
+        f"Method: {definition}."
+    )
 
 
 def _own_data(figures: DemoFigures) -> tuple[str | Code, ...]:
     return (
         "Unlabelled images: any folder of PNG, JPEG, TIFF or DICOM files. The regular expression finds the patient in a file's name.",
         Code(
-            "twinray pack UNLABELLED_FOLDER --out unlabelled --size 256 --val 0 --test 0 --patient-regex '(patient[0-9]+)'\n"
-            "twinray pretrain --data unlabelled --out pretrained --arch resnet18 --size 224 --batch-size 256 --epochs 100"
+            "twinray pack UNLABELLED_FOLDER --out unlabelled --size 256 --val 0 --test 0 \\\n"
+            "    --patient-regex '(patient[0-9]+)'\n"
+            "twinray pretrain --data unlabelled --out pretrained --arch resnet18 --size 224 \\\n"
+            "    --batch-size 256 --epochs 100"
         ),
         "Images with boxes: an annotation file in the COCO format beside its images. Keep the patients of its test split out of the unlabelled folder, or the comparison is not fair.",
         Code(

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from twinray.report.numbers import NOT_DEFINED, Figure, count, finite, interval_of, number, value_of
 from twinray.report.palette import ARMS, DASHES, FOR_DARK, GRID, INK, MARKERS, MUTED
+from twinray.report.panels import literal
 from twinray.report.tables import FROC_RATES
 
 WIDTH = 9.2  # inches; 72 points each, so that 10-point text is easy to read on a page 880 pixels wide
@@ -50,9 +51,7 @@ def pretraining_curves(lines: Lines) -> bytes:
     sheet = Sheet(figsize=(WIDTH, 5.2), layout="constrained")
     for axes, (key, title, aim) in zip(sheet.subplots(2, 2).flat, _PRETRAINING, strict=True):
         steps, values = _series(lines, "step", key)
-        axes.plot(steps, values, color=ARMS[1], linewidth=2)
-        if len(steps) == 1:
-            axes.plot(steps, values, color=ARMS[1], marker="o")
+        axes.plot(steps, values, color=ARMS[1], linewidth=2, marker=_dot(steps))
         if aim is not None:
             axes.axhline(aim, color=MUTED, linestyle=(0, (2, 2)), linewidth=1.2)
             axes.annotate(
@@ -85,10 +84,11 @@ def detector_curves(arms: Sequence[ArmCurve]) -> bytes:
                 markeredgewidth=1.8,
             )
         steps, losses = _series(arm.lines, "step", "loss")
-        right.plot(steps, losses, label=arm.name, **look)
+        right.plot(steps, losses, label=arm.name, marker=_dot(steps), **look)
     _style(left, "mAP50 on the validation images", "epoch")
     _style(right, "Training loss", "training step")
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    last = max((line.get_xdata()[-1] for line in left.get_lines() if len(line.get_xdata())), default=1)
+    left.set_xlim(0.5, last + 0.5)
     for axes in (left, right):
         axes.set_ylim(bottom=0)
         _note_if_empty(axes, [1.0 for line in axes.get_lines() if len(line.get_xdata())])
@@ -212,12 +212,7 @@ def _class_label(name: str, arms: Mapping[str, Mapping[str, Any]]) -> str:
     shown = name if len(name) <= 24 else name[:23] + "…"
     boxes = [(split.get("per_class") or {}).get(name, {}).get("n_boxes") for split in arms.values()]
     known = next((n for n in boxes if n is not None), None)
-    return _literal(shown if known is None else f"{shown}\n{count(known, 'box', 'boxes')}")
-
-
-def _literal(text: str) -> str:
-    """Matplotlib reads text between dollar signs as mathematics; a class name is not."""
-    return text.replace("$", r"\$")
+    return literal(shown if known is None else f"{shown}\n{count(known, 'box', 'boxes')}")
 
 
 def _columns(rows: Sequence[tuple[float, ...]], width: int) -> list[list[float]]:
@@ -235,6 +230,11 @@ def _series(lines: Lines, x: str, y: str) -> tuple[list[float], list[float]]:
     return [a for a, _ in kept], [b for _, b in kept]
 
 
+def _dot(values: Sequence[float]) -> str:
+    """A single point makes no line: show it as a dot."""
+    return "o" if len(values) == 1 else ""
+
+
 def _look(arm: int) -> dict[str, Any]:
     return {"color": ARMS[arm % 4], "linestyle": DASHES[arm % 4], "linewidth": 2}
 
@@ -242,6 +242,8 @@ def _look(arm: int) -> dict[str, Any]:
 def _style(axes: Axes, title: str, x_label: str, *, across: bool = False) -> None:
     axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=8)
     axes.set_xlabel(x_label, fontsize=10, color=MUTED)
+    if x_label.endswith(("step", "epoch")):
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.set_facecolor("none")
     axes.grid(axis="x" if across else "y", color=GRID, linewidth=0.9)
     axes.set_axisbelow(True)
@@ -260,7 +262,7 @@ def _legend(axes: Axes, *, outside: bool = False) -> None:
         place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": len(handles), "borderaxespad": 0.2}
     legend = axes.legend(
         handles,
-        [_literal(name) for name in names],
+        [literal(name) for name in names],
         frameon=False,
         fontsize=10,
         labelcolor=INK,

@@ -44,7 +44,7 @@ def number(value: Any, digits: int = 3) -> str:
 def signed(value: Any, digits: int = 3) -> str:
     """``+0.123`` or ``-0.123``: a difference always shows its sign."""
     known = finite(value)
-    return NOT_DEFINED if known is None else _without_minus_zero(f"{known:+.{digits}f}")
+    return NOT_DEFINED if known is None else _without_minus_zero(f"{known:+.{digits}f}", "+")
 
 
 def interval(figure: Figure | None, digits: int = 3, *, sign: bool = False) -> str:
@@ -82,6 +82,6 @@ def duration(value: Any) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
-def _without_minus_zero(text: str) -> str:
+def _without_minus_zero(text: str, zero_sign: str = "") -> str:
     """``-0.000`` is a difference too small to show, not a loss."""
-    return text if text.strip("+-0.") else text.replace("-", "+" if text.startswith("+") else "")
+    return text if text.strip("+-0.") else zero_sign + text.lstrip("+-")

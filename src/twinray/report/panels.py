@@ -15,6 +15,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Sheet
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -22,7 +23,7 @@ from PIL import Image
 from twinray.records import Boxes, FloatArray
 from twinray.report.palette import HEAT, PICTURE_GROUND, PICTURE_INK, PREDICTED_BOX, TRUE_BOX
 
-_DPI = 150
+_DPI = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +63,15 @@ def panel_row(panels: Sequence[Panel], classes: Sequence[str], *, inches: float 
     tall = inches * min(1.6, max(0.5, height / width))
     lines = textwrap.wrap(note, round(24 * inches * len(panels) / 2.2))
     size = (inches * len(panels), tall + 0.62 + 0.17 * len(lines))
-    sheet = Sheet(figsize=size, layout="constrained", facecolor=PICTURE_GROUND)
+    sheet = Sheet(
+        figsize=size,
+        layout=ConstrainedLayoutEngine(w_pad=0.06, rect=(0.008, 0.01, 0.984, 0.955)),
+        facecolor=PICTURE_GROUND,
+    )
     for axes, panel in zip(np.atleast_1d(sheet.subplots(1, len(panels))), panels, strict=True):
-        _draw(axes, panel, classes)
+        _draw(axes, panel, classes, inches)
     if lines:
-        sheet.supxlabel(_literal("\n".join(lines)), color=PICTURE_INK, fontsize=8.5)
+        sheet.supxlabel(literal("\n".join(lines)), color=PICTURE_INK, fontsize=8.5)
     handles = []
     if any(panel.truth is not None for panel in panels):
         handles.append(Line2D([], [], color=TRUE_BOX, linewidth=2.2, label="true box"))
@@ -96,7 +101,7 @@ def best(boxes: Boxes, most: int, least_score: float) -> Boxes:
     return Boxes(boxes.xyxy[order], boxes.labels[order], boxes.scores[order])
 
 
-def _draw(axes: Axes, panel: Panel, classes: Sequence[str]) -> None:
+def _draw(axes: Axes, panel: Panel, classes: Sequence[str], inches: float) -> None:
     height, width = panel.image.shape[:2]
     area = (0, width, height, 0)  # pixel edges, as boxes count them
     axes.imshow(panel.image, cmap="gray", vmin=0, vmax=255, extent=area, interpolation="bicubic")
@@ -105,17 +110,17 @@ def _draw(axes: Axes, panel: Panel, classes: Sequence[str]) -> None:
             raise ValueError(f"expected a heat map of shape {(height, width)}, got {panel.heat_map.shape}")
         heat = np.clip(panel.heat_map, 0, 1)
         axes.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.15 + 0.6 * heat, extent=area, interpolation="bilinear")
-    unit = max(height, width) / 100
+    labels = _Labels(axes, height, width, max(height, width) / 72 / inches)
     for box in panel.truth.xyxy if panel.truth is not None else ():
         _rectangle(axes, box, TRUE_BOX, "solid")
     if panel.predictions is not None:
         for i, box in enumerate(panel.predictions.xyxy):
             _rectangle(axes, box, PREDICTED_BOX, (0, (4, 2)))
-            _label(axes, box, _name(panel.predictions, i, classes), unit, width)
+            labels.put(box, _name(panel.predictions, i, classes))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_axis_off()
-    axes.set_title(_literal(panel.title), color=PICTURE_INK, fontsize=10.5)
+    axes.set_title(literal(panel.title), color=PICTURE_INK, fontsize=10.5)
 
 
 def _rectangle(axes: Axes, box: FloatArray, colour: str, line: str | tuple[int, tuple[int, int]]) -> None:
@@ -127,19 +132,35 @@ def _rectangle(axes: Axes, box: FloatArray, colour: str, line: str | tuple[int, 
         )
 
 
-def _label(axes: Axes, box: FloatArray, text: str, unit: float, width: int) -> None:
-    """Above the box where there is room, else inside its top; kept on the image."""
-    x, y = float(box[0]), float(box[1])
-    above = y > 7 * unit
-    right = x > 0.62 * width
-    axes.text(
-        float(box[2]) if right else x, y - 1.2 * unit if above else y + 1.2 * unit, _literal(text),
-        ha="right" if right else "left", va="bottom" if above else "top", fontsize=8.5, color="#14181d",
-        bbox={"facecolor": PREDICTED_BOX, "edgecolor": "none", "pad": 1.4, "alpha": 0.92}, clip_on=True,
-    )  # fmt: skip
+class _Labels:
+    """Names of the boxes of one panel: above each box where there is room, never over one another, kept on the image."""
+
+    def __init__(self, axes: Axes, height: int, width: int, point: float) -> None:
+        self._axes, self._height, self._width = axes, height, width
+        self._line, self._letter = 13.0 * point, 5.3 * point  # of 8.5-point text, in pixels of the image
+        self._taken: list[tuple[float, float, float]] = []  # left, right, top
+
+    def put(self, box: FloatArray, text: str) -> None:
+        wide = self._letter * len(text)
+        left = min(max(float(box[0]), 0.0), max(self._width - wide, 0.0))
+        top = self._free(left, left + wide, float(box[1]) - self._line)
+        self._taken.append((left, left + wide, top))
+        self._axes.text(
+            left + 0.2 * self._line, top + 0.5 * self._line, literal(text), ha="left", va="center", fontsize=8.5, color="#14181d",
+            bbox={"facecolor": PREDICTED_BOX, "edgecolor": "none", "pad": 1.3, "alpha": 0.92}, clip_on=True,
+        )  # fmt: skip
+
+    def _free(self, left: float, right: float, wanted: float) -> float:
+        """The free row nearest to ``wanted``; ``wanted`` itself where the panel is full."""
+        last = self._height - self._line
+        rows = np.arange(max(wanted, 0.0) % self._line, max(last, 0.0) + 1e-9, self._line).tolist()
+        for top in sorted(rows, key=lambda row: abs(row - wanted)):
+            if all(right <= a or left >= b or abs(top - t) >= self._line - 1e-6 for a, b, t in self._taken):
+                return float(top)
+        return max(wanted, 0.0)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Matplotlib reads text between dollar signs as mathematics; a name is not."""
     return text.replace("$", r"\$")
 
@@ -157,6 +178,5 @@ def as_png(sheet: Sheet) -> bytes:
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]  # type: ignore[no-untyped-call]
     out = io.BytesIO()
-    # 192 colours are enough for grey pixels, two lines and a heat map, and make the page a third as large.
-    Image.fromarray(pixels).quantize(192, dither=Image.Dither.NONE).save(out, "png", optimize=True)
+    Image.fromarray(pixels).save(out, "png", optimize=True)
     return out.getvalue()

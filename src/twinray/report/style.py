@@ -78,5 +78,6 @@ footer{{color:var(--muted);font-size:.9rem;padding-top:.3rem;padding-bottom:2.5r
 dl{{grid-template-columns:1fr}}dt{{margin-top:.4rem}}ol.steps .took{{float:none;display:block;margin:0}}}}
 @media print{{body{{font-size:10.5pt}}nav{{display:none}}section{{border:0;padding:0;margin:1.4rem 0}}
 figure,table,.cards,.verdict,pre,ol.steps li{{break-inside:avoid}}h2,h3{{break-after:avoid}}pre{{white-space:pre-wrap}}
-.scroll img{{min-width:0}}main,header,footer{{max-width:none}}}}
+th,td{{padding:.3rem .5rem}}table,thead th{{font-size:9pt}}pre{{font-size:7.6pt;padding:.5rem .6rem}}
+.scroll img{{min-width:0}}.table{{overflow:visible}}main,header,footer{{max-width:none}}}}
 """

@@ -1,0 +1,292 @@
+"""The verb ``boxes``: published annotations -> one COCO file and its counts. No pixels are needed.
+
+The COCO file's boxes are in pixels of the image file where that is on the disk (its header is read), otherwise of
+the original image. It holds: for each image its width and height where known, patient and split where known; for each
+box its reader (raw) or ``n_readers``, how many distinct readers agreed (fused). Images that were looked at and have no
+box are in it, images that were never annotated with boxes are not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from twinray.data.coco import read_coco
+from twinray.data.folder import FileLoader
+from twinray.data.fused import fuse_collection
+from twinray.data.images import image_size
+from twinray.data.nih import read_nih
+from twinray.data.pack_mix import Mix
+from twinray.data.rsna import read_rsna
+from twinray.data.vindr import fuse_vindr, read_raw_vindr
+from twinray.errors import InputError
+from twinray.files import clear_disk_errors, write_bytes, write_json
+from twinray.jobs.sources import DEFAULT_FUSION_IOU
+from twinray.progress import progress
+from twinray.records import Boxes, Collection, Sample, Skipped
+
+BoxFormat = Literal["vindr", "rsna", "nih", "coco"]
+
+
+@dataclass(frozen=True)
+class BoxesConfig:
+    """Turn published annotations into one COCO file, fusing several readers' boxes, and count boxes by class."""
+
+    source: Path
+    """The data set's folder, or its file of annotations (vindr, rsna, coco). Images are not needed."""
+
+    format: BoxFormat
+    """Whose annotations: vindr, rsna, nih or coco."""
+
+    out: Path
+    """New COCO file."""
+
+    fusion_iou: float | None = None
+    """Fuse boxes of one class that overlap by more than this intersection over union; 0 keeps them as they are
+    (default: 0.5 for vindr, whose images have several readers; 0 for the others)."""
+
+    min_readers: int = 1
+    """Drop fused boxes on which fewer distinct readers agree."""
+
+    images: Path | None = None
+    """Folder to look for images in (default: the source)."""
+
+    with_boxes_only: bool = False
+    """Leave out images without a box, as published VinDr-CXR experiments do."""
+
+    figure: Path | None = None
+    """New bar chart of the counts: .png, .svg or .pdf."""
+
+
+@dataclass(frozen=True)
+class BoxesResult:
+    """What was counted: by class, boxes before and after fusion (None: not fused), and images with each label."""
+
+    before: dict[str, int]
+    after: dict[str, int] | None
+    labels: dict[str, int]
+    set_aside: tuple[Skipped, ...]
+
+
+def run(config: BoxesConfig, console: Console | None = None) -> BoxesResult:
+    """Write the COCO file and the chart, and print the counts.
+
+    Args:
+        config: the options.
+        console: where the table goes; by default standard output.
+
+    Raises:
+        InputError: bad options, an output that is there already, or a source that cannot be used.
+        TwinrayError: the disk is full or may not be written.
+    """
+    iou = _checked(config)
+    raw = _read(config)
+    fused = _fuse(raw, config, iou) if iou else None
+    written = fused or raw
+    content, faults = as_coco(written, config.with_boxes_only)
+    content["info"]["fusion_iou"] = iou or None
+    content["info"]["min_readers"] = config.min_readers if iou else None
+    result = BoxesResult(
+        before=_count(raw),
+        after=None if fused is None else _count(fused),
+        labels=_label_counts(raw),
+        set_aside=(*raw.skipped, *faults),
+    )
+    figure = None if config.figure is None else _chart(config, result, raw)
+    for path in (config.out, config.figure):
+        if path is not None:
+            with clear_disk_errors(path, "the folder of"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(config.out, content, "the COCO file")
+    if config.figure is not None and figure is not None:
+        write_bytes(config.figure, figure, "the chart")
+    _show(config, result, written, content, console or Console())
+    return result
+
+
+def _checked(config: BoxesConfig) -> float:
+    """The threshold to fuse at (0: not at all), after a look at all options."""
+    if config.format not in get_args(BoxFormat):
+        raise InputError(f"expected --format {', '.join(get_args(BoxFormat))}, got {config.format!r}")
+    iou = config.fusion_iou
+    if iou is None:
+        iou = DEFAULT_FUSION_IOU if config.format == "vindr" else 0.0
+    if not 0 <= iou < 1:
+        raise InputError(f"expected --fusion-iou in 0..1 (0: do not fuse), got {iou}")
+    if config.min_readers < 1:
+        raise InputError(f"expected --min-readers of 1 or more, got {config.min_readers}")
+    if config.min_readers > 1 and not iou:
+        raise InputError("--min-readers needs fused boxes, --fusion-iou 0 keeps them raw; change one of them")
+    if config.figure is not None and config.figure.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise InputError(f"expected --figure to end in .png, .svg or .pdf, got {config.figure}")
+    for name, path in (("--out", config.out), ("--figure", config.figure)):
+        if path is not None and (path.exists() or path.is_symlink()):
+            raise InputError(f"{path} is there already; choose another {name}, or remove it")
+    if config.figure is not None and config.figure.resolve() == config.out.resolve():
+        raise InputError(f"--out and --figure are the same file, {config.out}; choose another for one of them")
+    return iou
+
+
+def _read(config: BoxesConfig) -> Collection:
+    if config.format == "coco":
+        return read_coco(config.source, config.images)
+    if config.format == "vindr":
+        return read_raw_vindr(config.source, images_root=config.images, need_images=False)
+    if config.format == "rsna":
+        return read_rsna(config.source, images_root=config.images, need_images=False)
+    return read_nih(config.source, images_root=config.images, need_images=False)
+
+
+def _fuse(raw: Collection, config: BoxesConfig, iou: float) -> Collection:
+    if config.format == "vindr":
+        return fuse_vindr(raw, iou, config.min_readers)
+    return fuse_collection(raw, iou, config.min_readers)
+
+
+def as_coco(collection: Collection, with_boxes_only: bool = False) -> tuple[dict[str, Any], list[Skipped]]:
+    """The annotated images of a collection as a COCO dictionary, and the images and boxes that had to be set aside.
+
+    Image and annotation ids count from 1 in the collection's order; category ids are class ids plus 1.
+
+    Args:
+        collection: with boxes, raw or fused.
+        with_boxes_only: leave out images without a box.
+    """
+    mix = Mix.of([collection])
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    aside: list[Skipped] = []
+    root = collection.load.root if isinstance(collection.load, FileLoader) else None
+    with progress("reading sizes", len(collection.samples)) as meter:
+        for i, sample in enumerate(collection.samples):
+            meter.advance()
+            if sample.boxes is None or (with_boxes_only and not len(sample.boxes)):
+                continue
+            size, fault = _size(sample, root)
+            if fault is not None:
+                aside.append(Skipped(sample.source, f"its size could not be read: {fault}"))
+            boxes: Boxes | None = sample.boxes
+            if size is not None:
+                boxes, refused = mix.boxes(i, *size)
+                aside += refused
+            if boxes is None or (with_boxes_only and not len(boxes)):
+                continue
+            images.append(_image(len(images) + 1, sample, size))
+            annotations += _annotations(boxes, len(images), len(annotations) + 1)
+    if not images:
+        raise InputError(
+            f"expected annotated images in {collection.name}, found none that can be used; check the source"
+        )
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(collection.box_classes)]
+    info = {"description": f"boxes of {collection.name}, research use only", "notes": list(collection.notes)}
+    return {"info": info, "images": images, "annotations": annotations, "categories": categories}, aside
+
+
+def _size(sample: Sample, root: Path | None) -> tuple[tuple[int, int] | None, str | None]:
+    """(width, height) of the pixels that boxes are to be in: of the file, else of the original; and what went wrong."""
+    path = None if root is None else root / sample.source
+    if sample.size is None and path is not None and path.is_file():
+        try:
+            return image_size(path), None
+        except InputError as error:
+            return sample.boxes_frame, str(error)
+    return sample.size or sample.boxes_frame, None
+
+
+def _image(number: int, sample: Sample, size: tuple[int, int] | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"id": number, "file_name": sample.source}
+    if size is not None:
+        entry |= {"width": size[0], "height": size[1]}
+    if sample.patient is not None:
+        entry["patient_id"] = sample.patient
+    if sample.split is not None:
+        entry["split"] = sample.split
+    return entry
+
+
+def _annotations(boxes: Boxes, image: int, first: int) -> list[dict[str, Any]]:
+    rows = []
+    for j, ((x1, y1, x2, y2), label) in enumerate(zip(boxes.xyxy.tolist(), boxes.labels.tolist(), strict=True)):
+        row: dict[str, Any] = {
+            "id": first + j,
+            "image_id": image,
+            "category_id": label + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": (x2 - x1) * (y2 - y1),
+            "iscrowd": 0,
+        }
+        if boxes.readers is not None:
+            row["reader"] = boxes.readers[j]
+        if boxes.n_readers is not None:
+            row["n_readers"] = int(boxes.n_readers[j])
+        rows.append(row)
+    return rows
+
+
+def _count(collection: Collection) -> dict[str, int]:
+    """Boxes by class, in order of class id."""
+    counts: Counter[int] = Counter()
+    for sample in collection.samples:
+        if sample.boxes is not None:
+            counts.update(sample.boxes.labels.tolist())
+    return {name: counts[k] for k, name in enumerate(collection.box_classes)}
+
+
+def _label_counts(collection: Collection) -> dict[str, int]:
+    """Images by label."""
+    counts: Counter[int] = Counter()
+    for sample in collection.samples:
+        if sample.labels is not None:
+            counts.update((sample.labels == 1).nonzero()[0].tolist())
+    return {name: counts[k] for k, name in enumerate(collection.label_classes)}
+
+
+def _chart(config: BoxesConfig, result: BoxesResult, raw: Collection) -> bytes:
+    from twinray.report.box_counts import ImageKind, Panel, box_counts_chart  # matplotlib takes a second to import
+
+    assert config.figure is not None
+    panels = []
+    if config.format == "nih":
+        panels.append(Panel(f"Images by label, {raw.name}", result.labels))
+    what = f"Boxes by class, {raw.name}" + ("" if result.after is None else ", before and after fusion")
+    panels.append(Panel(what, result.before, result.after))
+    kind = cast(ImageKind, config.figure.suffix.lower().removeprefix("."))
+    return box_counts_chart(tuple(panels), kind)
+
+
+def _show(
+    config: BoxesConfig, result: BoxesResult, written: Collection, content: dict[str, Any], console: Console
+) -> None:
+    console.print(Text(f"{config.out} - boxes of {written.name}", style="italic"))
+    table = Table(box=None)
+    table.add_column("class", style="bold")
+    table.add_column("boxes" if result.after is None else "before fusion", justify="right")
+    columns: Sequence[dict[str, int]] = [result.before]
+    if result.after is not None:
+        table.add_column("after fusion", justify="right")
+        columns = [result.before, result.after]
+    for name in result.before:
+        table.add_row(Text(name), *(f"{counts[name]:,}" for counts in columns))
+    table.add_section()
+    table.add_row("all", *(f"{sum(counts.values()):,}" for counts in columns))
+    console.print(table)
+    images, boxes = content["images"], content["annotations"]
+    with_boxes = len({row["image_id"] for row in boxes})
+    sized = sum("width" in image for image in images)
+    console.print(
+        Text(
+            f"written: {len(boxes):,} boxes on {with_boxes:,} images, {len(images) - with_boxes:,} images without a box; "
+            f"sizes known of {sized:,}; set aside: {len(result.set_aside):,}"
+        )
+    )
+    for skipped in result.set_aside[:3]:
+        console.print(Text(f"  {skipped.where}: {skipped.reason}"))
+    for note in written.notes:
+        console.print(Text(f"note: {note}"))

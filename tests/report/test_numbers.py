@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from twinray.report.numbers import (
+    NOT_DEFINED,
+    count,
+    duration,
+    interval,
+    interval_of,
+    number,
+    seconds,
+    signed,
+    value_of,
+)
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, math.inf, -math.inf, "0.5", True])
+def test_what_is_no_finite_number_reads_not_defined(missing: object) -> None:
+    assert [number(missing), signed(missing), seconds(missing), count(missing), duration(missing)] == [NOT_DEFINED] * 5
+
+
+def test_numbers_intervals_and_signs() -> None:
+    assert number(0.12345) == "0.123"
+    assert number(-0.00001) == "0.000"
+    assert signed(-0.00001) == "+0.000"
+    assert signed(-0.1) == "-0.100"
+    assert interval({"value": 0.3, "ci95": [0.123, 0.456], "n": 9}) == "0.123 to 0.456"
+    assert interval({"value": 0.3, "ci95": [-0.02, 0.1], "n": 9}, sign=True) == "-0.020 to +0.100"
+
+
+@pytest.mark.parametrize("ends", [None, [], [0.1], [None, 0.2], [math.nan, 0.2], "ab"])
+def test_a_broken_interval_is_none(ends: object) -> None:
+    assert interval_of({"value": 0.3, "ci95": ends, "n": 1}) is None
+    assert interval({"value": 0.3, "ci95": ends, "n": 1}) == NOT_DEFINED
+
+
+def test_an_absent_figure_has_no_value() -> None:
+    assert value_of(None) is None and value_of({}) is None and interval_of(None) is None
+
+
+def test_counts_and_times_read_naturally() -> None:
+    assert count(1, "image") == "1 image"
+    assert count(1234, "image") == "1,234 images"
+    assert count(2, "box", "boxes") == "2 boxes"
+    assert (seconds(0.42), seconds(95.4), duration(59), duration(125), duration(7260)) == (
+        "0.4", "95", "59 s", "2 min 5 s", "2 h 1 min",
+    )  # fmt: skip
