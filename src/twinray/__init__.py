@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from twinray.data.pack import open_pack
     from twinray.detection.config import DetectConfig
     from twinray.detection.run import run as detect
+    from twinray.jobs.boxes import BoxesConfig
+    from twinray.jobs.boxes import run as boxes
     from twinray.jobs.demo import DemoConfig
     from twinray.jobs.demo import run as demo
     from twinray.jobs.evaluate import EvaluateConfig
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from twinray.pretraining.run import run as pretrain
 
 _WHERE = {
+    "BoxesConfig": "twinray.jobs.boxes",
     "ClassifyConfig": "twinray.classification.config",
     "DemoConfig": "twinray.jobs.demo",
     "DetectConfig": "twinray.detection.config",
@@ -40,6 +43,7 @@ _WHERE = {
     "PredictConfig": "twinray.jobs.predict",
     "PretrainConfig": "twinray.pretraining.config",
     "open_pack": "twinray.data.pack",
+    "boxes": "twinray.jobs.boxes:run",
     "classify": "twinray.classification.run:run",
     "demo": "twinray.jobs.demo:run",
     "detect": "twinray.detection.run:run",
@@ -51,6 +55,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "BoxesConfig",
     "ClassifyConfig",
     "DemoConfig",
     "DetectConfig",
@@ -59,6 +64,7 @@ __all__ = [
     "PackConfig",
     "PredictConfig",
     "PretrainConfig",
+    "boxes",
     "classify",
     "demo",
     "detect",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -24,8 +23,6 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 PRESENT, ABSENT, UNCERTAIN, UNKNOWN = 1.0, 0.0, -1.0, float("nan")
 """Values of an image label: stated present, stated absent, stated uncertain, not stated."""
-
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +90,7 @@ class Sample:
     boxes: Boxes | None = None
     boxes_frame: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
-    attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

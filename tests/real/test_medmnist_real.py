@@ -1,4 +1,4 @@
-"""PneumoniaMNIST as it is shipped, against numpy.load, and packed."""
+"""A PneumoniaMNIST file against numpy.load, and packed."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from twinray.classification.model import Classifier, extract_features
 from twinray.classification.probe import LinearProbe, fit_probe
 from twinray.data.pack import Pack, open_pack
 from twinray.data.splits import label_fraction
-from twinray.errors import InputError
+from twinray.errors import InputError, check_options
 from twinray.evaluation.intervals import mean_over_seeds
 from twinray.evaluation.labels import LabelReport, evaluate_labels
 from twinray.files import write_text
@@ -81,9 +81,7 @@ def resolve(config: ClassifyConfig) -> ClassifyConfig:
         (config.folds >= 2, "--folds", config.folds, "2 or more"),
         (config.bootstrap >= 0, "--bootstrap", config.bootstrap, "0 or more"),
     )
-    for holds, option, value, expected in rules:
-        if not holds:
-            raise InputError(f"expected {option} to be {expected}, got {value}")
+    check_options(rules)
     described = read_description(config.init)
     return dataclasses.replace(
         config,

@@ -40,9 +40,11 @@ def fuse_collection(
     named = any(sample.boxes is not None and sample.boxes.readers for sample in collection.samples)
     chosen = [s for s in collection.samples if s.boxes is not None and len(s.boxes) and (s.boxes.readers or not named)]
     fused = _fuse(collection, chosen, named, iou, min_readers, tie_order)
-    names, starts = np.unique(fused.image_ids, return_index=True)
-    ends = np.append(starts[1:], len(fused))
-    place = {name: slice(a, b) for name, a, b in zip(names.tolist(), starts.tolist(), ends.tolist(), strict=True)}
+    names, starts, counts = np.unique(fused.image_ids, return_index=True, return_counts=True)
+    place = {
+        name: slice(start, start + n)
+        for name, start, n in zip(names.tolist(), starts.tolist(), counts.tolist(), strict=True)
+    }
     of = {sample.id for sample in chosen}
     nowhere = slice(0, 0)
     samples = tuple(

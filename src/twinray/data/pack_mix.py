@@ -145,7 +145,7 @@ class Mix:
         """(collection, sample) from image ``start`` on, fit to travel to a worker process."""
         for index in range(start, len(self)):
             sample = self.sample(index)
-            yield self.collection_of(index), replace(sample, attributes=dict(sample.attributes))
+            yield self.collection_of(index), sample
 
     def checksum(self) -> str:
         """SHA-256 of everything that the collections say of their images."""

@@ -193,8 +193,8 @@ def _findings(rows: Rows, splits: Sequence[str]) -> tuple[dict[str, Any], list[s
         members = set(both)
         n = sum(patient in members for patient in rows.patients)
         notes.append(
-            f"WARNING: {len(both)} patients ({n} images) are in several splits of the source's own, such as {both[0]}: "
-            "figures on its val and test images will be too good"
+            f"WARNING: {len(both)} patients ({n} images) are in several splits of the source's own (named in "
+            "pack.json): figures on its val and test images will be too good"
         )
     groups = _repeated(rows.twins)
     across = [group for group in groups if len({splits[i] for i in group}) > 1]

@@ -21,7 +21,7 @@ from twinray.detection.model import Detector, DetectorOptions, build_detector, f
 from twinray.detection.predict import detect_rows
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import TransformOptions, training_batch
-from twinray.errors import InputError
+from twinray.errors import InputError, check_options
 from twinray.evaluation.boxes import evaluate_boxes, mean_average_precision
 from twinray.evaluation.coco_json import coco_image_ids, truth_as_coco, write_predictions
 from twinray.files import write_json
@@ -82,9 +82,7 @@ def resolve(config: DetectConfig) -> DetectConfig:
         (config.log_every >= 1, "--log-every", config.log_every, "1 or more steps"),
         (config.checkpoint_every >= 0, "--checkpoint-every", config.checkpoint_every, "0 or more steps"),
     )
-    for holds, option, value, expected in rules:
-        if not holds:
-            raise InputError(f"expected {option} to be {expected}, got {value}")
+    check_options(rules)
     adamw = config.optimizer == "adamw"
     default_lr = 2e-4 * math.sqrt(config.batch_size / 8) if adamw else 0.005 * config.batch_size / 32
     return dataclasses.replace(

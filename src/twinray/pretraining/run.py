@@ -15,7 +15,7 @@ from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import MEAN, STD, normalise, pixels_to_unit
 from twinray.backbones.weights import Provenance, initialise
 from twinray.data.pack import Pack, open_pack
-from twinray.errors import InputError
+from twinray.errors import InputError, check_options
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.model import BarlowTwins
 from twinray.pretraining.objective import barlow_twins
@@ -106,9 +106,7 @@ def _check(config: PretrainConfig) -> None:
         (config.log_every >= 1, "--log-every", config.log_every, "1 or more steps"),
         (config.checkpoint_every >= 0, "--checkpoint-every", config.checkpoint_every, "0 or more steps"),
     )
-    for holds, option, value, expected in rules:
-        if not holds:
-            raise InputError(f"expected {option} to be {expected}, got {value}")
+    check_options(rules)
 
 
 def open_source(config: PretrainConfig) -> PixelSource:
