@@ -6,7 +6,10 @@ line prints it as one line, without a traceback, and exits with ``exit_code``.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterable
+from typing import Any
 
 
 class TwinrayError(Exception):
@@ -33,3 +36,22 @@ def check_options(rules: Iterable[tuple[bool, str, object, str]]) -> None:
     for holds, flag, value, expected in rules:
         if not holds:
             raise InputError(f"expected {flag} to be {expected}, got {value}")
+
+
+def check_numbers(config: Any) -> None:
+    """Refuse what no job takes: numbers that are not finite, negative seeds.
+
+    Args:
+        config: a job's options, a dataclass.
+
+    Raises:
+        InputError: naming flag and value.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        flag = "--" + field.name.replace("_", "-")
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, float) and not math.isfinite(one):
+                raise InputError(f"expected {flag} to be a finite number, got {one}")
+            if field.name in ("seed", "seeds") and isinstance(one, int) and one < 0:
+                raise InputError(f"expected {flag} to be 0 or more, got {one}")

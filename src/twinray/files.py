@@ -31,7 +31,7 @@ def clear_disk_errors(path: Path, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "the disk is full; free some space, then run the same command with --resume"
+            advice = "the disk is full; free some space, then run the same command again, with --resume where it has that option"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             advice = "this place may not be written; choose another --out"
         else:

@@ -86,16 +86,37 @@ def initialise(backbone: Backbone, init: str) -> Provenance:
 
 
 def read_description(init: str) -> Mapping[str, Any]:
-    """The JSON beside the weights that ``init`` names; empty where there is none.
+    """The JSON beside the weights that ``init`` names; empty where there is none of ours.
 
     Raises:
-        InputError: ``init`` names neither known weights, nor a run, nor a file.
+        InputError: ``init`` names neither known weights, nor a run, nor a file; or the description is of other weights.
     """
     if init == "random" or init in _IMAGENET:
         return {}
-    beside = _weight_file(init).with_suffix(".json")
+    weights = _weight_file(init)
+    beside = weights.with_suffix(".json")
     described = read_json(beside, "weight description") if beside.is_file() else {}
-    return described if isinstance(described, Mapping) else {}
+    if not isinstance(described, Mapping) or not {"sha256", "arch", "kind"} <= described.keys():
+        return {}  # somebody else's JSON of that name
+    if described["sha256"] != sha256(weights):
+        raise InputError(
+            f"{beside} describes other weights than {weights.name}: copied by halves? Copy both files again"
+        )
+    return described
+
+
+def described_arch(init: str) -> str:
+    """The architecture that the weights' description names.
+
+    Raises:
+        InputError: there is no description: whoever compares arms must say what they share.
+    """
+    described = read_description(init)
+    if "arch" not in described:
+        raise InputError(
+            f"expected --arch with --init {init}: name the architecture that all arms of the comparison share"
+        )
+    return str(described["arch"])
 
 
 def _imagenet(arch: str, init: str) -> tuple[dict[str, Tensor], str, str]:

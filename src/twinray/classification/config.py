@@ -18,7 +18,7 @@ class ClassifyConfig:
     init: str = "random"
     """Weights under test: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
     arch: str = ""
-    """Architecture: resnet18, resnet34 or resnet50; default that of the run named by --init, else resnet50."""
+    """Architecture: resnet18, resnet34 or resnet50; default that of the run named by --init."""
     policy: Literal["probe"] = "probe"
     """probe: the backbone is frozen and one linear layer is fitted on its features."""
     fraction: float = 1.0
@@ -26,7 +26,7 @@ class ClassifyConfig:
     seeds: tuple[int, ...] = (0,)
     """Seeds of the label fraction; with several, figures are means with an interval over seeds."""
     size: int = 0
-    """Side of the network's input, pixels; default that of the run named by --init, else 224."""
+    """Side of the network's input, pixels; default that of the run named by --init."""
     batch_size: int = 256
     """Images at once through the frozen backbone; no effect on results."""
     folds: int = 5
@@ -40,4 +40,4 @@ class ClassifyConfig:
     precision: Literal["auto", "float32", "bf16"] = "float32"
     """Of the frozen forward pass; the probe itself is float64."""
     resume: bool = False
-    """Continue an interrupted run in --out; with nothing there, start."""
+    """Do an interrupted run in --out again (it takes minutes); a finished one is left as it is."""

@@ -14,13 +14,13 @@ import numpy as np
 
 from twinray.backbones.build import Backbone, build_backbone
 from twinray.backbones.pixels import MEAN, STD
-from twinray.backbones.weights import Provenance, initialise, read_description
+from twinray.backbones.weights import Provenance, described_arch, initialise, read_description
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.model import Classifier, extract_features
 from twinray.classification.probe import LinearProbe, fit_probe
 from twinray.data.pack import Pack, open_pack
 from twinray.data.splits import label_fraction
-from twinray.errors import InputError, check_options
+from twinray.errors import InputError, check_numbers, check_options
 from twinray.evaluation.intervals import mean_over_seeds
 from twinray.evaluation.labels import LabelReport, evaluate_labels
 from twinray.files import write_text
@@ -42,23 +42,30 @@ def run(config: ClassifyConfig) -> RunFolder:
     train, test = _labelled(pack, "train"), _labelled(pack, "test")
     backbone = build_backbone(config.arch, config.seed)
     provenance = initialise(backbone, config.init)
-    folder = open_run(config, out=config.out, resume=config.resume, job="classify")
+    chosen = [
+        train[label_fraction(pack.patients[train].tolist(), pack.labels[train], config.fraction, s)]
+        for s in config.seeds
+    ]
+    for seed, rows in zip(config.seeds, chosen, strict=True):
+        _check_classes(pack, rows, config.fraction, seed)
+    machine = choose_machine(config.device, config.precision)
+    inputs = {"pack": pack.info.checksums, "init": provenance.sha256, "precision": machine.precision}
+    folder = open_run(config, out=config.out, resume=config.resume, job="classify", inputs=inputs)
     if folder.finished:
         return folder
-    machine = choose_machine(config.device, config.precision)
-    rows = np.concatenate([train, test])
+    folder.forget_after(0)  # an interrupted probe is done again
+    needed = np.unique(np.concatenate([*chosen, test]))  # at 1 % of the labels few images need features
     features = extract_features(
-        backbone, pack.images, rows, size=config.size, batch_size=config.batch_size, machine=machine
-    ).astype(np.float64)
-    probes, reports, used = [], [], []
-    for seed in config.seeds:
-        chosen = label_fraction(pack.patients[train].tolist(), pack.labels[train], config.fraction, seed)
-        probes.append(_fit(pack, train[chosen], features[chosen], config, seed))
-        used.append(len(chosen))
-        scores = probes[-1].scores(features[len(train) :])
-        reports.append(_report(pack, test, scores, config))
-        folder.log({"seed": seed, "images": len(chosen), "penalty": probes[-1].penalty, "test_auc": _auc(reports[-1])})
-    _write(config, folder, pack, backbone, provenance, probes, test, features[len(train) :], reports, used)
+        backbone, pack.images, needed, size=config.size, batch_size=config.batch_size, machine=machine
+    )
+    test_features = features[np.searchsorted(needed, test)]
+    probes, reports = [], []
+    for seed, rows in zip(config.seeds, chosen, strict=True):
+        probes.append(_fit(pack, rows, features[np.searchsorted(needed, rows)], config, seed))
+        reports.append(_report(pack, test, probes[-1].scores(test_features), config))
+        folder.log({"step": len(reports), "seed": seed, "images": len(rows), "penalty": probes[-1].penalty, "test_auc": _auc(reports[-1])})
+    used = [len(rows) for rows in chosen]
+    _write(config, folder, pack, backbone, provenance, probes, test, test_features, reports, used)
     return folder
 
 
@@ -68,6 +75,7 @@ def resolve(config: ClassifyConfig) -> ClassifyConfig:
     Raises:
         InputError: an option outside its range.
     """
+    check_numbers(config)
     rules: Sequence[tuple[bool, str, object, str]] = (
         (0 < config.fraction <= 1, "--fraction", config.fraction, "above 0 and up to 1"),
         (
@@ -82,12 +90,12 @@ def resolve(config: ClassifyConfig) -> ClassifyConfig:
         (config.bootstrap >= 0, "--bootstrap", config.bootstrap, "0 or more"),
     )
     check_options(rules)
-    described = read_description(config.init)
-    return dataclasses.replace(
-        config,
-        arch=config.arch or str(described.get("arch", "resnet50")),
-        size=config.size or int(described.get("size", 224)),
-    )
+    size = config.size or int(read_description(config.init).get("size", 0))
+    if not size:
+        raise InputError(
+            f"expected --size with --init {config.init}: name the side that all arms of the comparison share"
+        )
+    return dataclasses.replace(config, arch=config.arch or described_arch(config.init), size=size)
 
 
 def _labelled(pack: Pack, split: str) -> IntArray:
@@ -100,15 +108,20 @@ def _labelled(pack: Pack, split: str) -> IntArray:
     return usable
 
 
-def _fit(pack: Pack, rows: IntArray, features: FloatArray, config: ClassifyConfig, seed: int) -> LinearProbe:
+def _check_classes(pack: Pack, rows: IntArray, fraction: float, seed: int) -> None:
+    """One class alone teaches nothing; said before any work is done."""
     labels = pack.labels[rows]
     if pack.info.task == "multiclass" and len(np.unique(labels.argmax(axis=1))) < 2:
         name = pack.info.label_classes[int(labels[0].argmax())]
         raise InputError(
-            f"all {len(rows)} training images of --fraction {config.fraction} with seed {seed} are {name!r}; raise the fraction"
+            f"all {len(rows)} training images of --fraction {fraction} with seed {seed} are {name!r}; raise the fraction, or pack "
+            "images of other classes too"
         )
+
+
+def _fit(pack: Pack, rows: IntArray, features: FloatArray, config: ClassifyConfig, seed: int) -> LinearProbe:
     patients = np.unique(pack.groups[rows].astype(str), return_inverse=True)[1]
-    return fit_probe(features, labels, patients, pack.info.task, folds=config.folds, seed=seed)
+    return fit_probe(features, pack.labels[rows], patients, pack.info.task, folds=config.folds, seed=seed)
 
 
 def _report(pack: Pack, rows: IntArray, scores: FloatArray, config: ClassifyConfig) -> LabelReport:

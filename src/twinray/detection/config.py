@@ -18,7 +18,7 @@ class DetectConfig:
     init: str = "random"
     """Weights under test: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
     arch: str = ""
-    """Architecture: resnet18, resnet34 or resnet50; default that of the run named by --init, else resnet50."""
+    """Architecture: resnet18, resnet34 or resnet50; default that of the run named by --init."""
     size: int = 224
     """Side of the network's input, pixels; a multiple of 32."""
     batch_size: int = 8

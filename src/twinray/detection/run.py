@@ -13,7 +13,7 @@ from torch import Tensor
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import MEAN, STD
-from twinray.backbones.weights import Provenance, initialise, read_description
+from twinray.backbones.weights import Provenance, described_arch, initialise
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import DetectionData, annotated
@@ -21,7 +21,7 @@ from twinray.detection.model import Detector, DetectorOptions, build_detector, f
 from twinray.detection.predict import detect_rows
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import TransformOptions, training_batch
-from twinray.errors import InputError, check_options
+from twinray.errors import InputError, check_numbers, check_options
 from twinray.evaluation.boxes import evaluate_boxes, mean_average_precision
 from twinray.evaluation.coco_json import coco_image_ids, truth_as_coco, write_predictions
 from twinray.files import write_json
@@ -50,10 +50,11 @@ def run(config: DetectConfig) -> RunFolder:
             f"no box on any training image of {pack.path}: a detector has nothing to learn; look at the pack"
         )
     detector, provenance = make_detector(config, pack)
-    folder = open_run(config, out=config.out, resume=config.resume, job="detect")
+    machine = choose_machine(config.device, config.precision)
+    inputs = {"pack": pack.info.checksums, "init": provenance.sha256, "precision": machine.precision}
+    folder = open_run(config, out=config.out, resume=config.resume, job="detect", inputs=inputs)
     if folder.finished:
         return folder
-    machine = choose_machine(config.device, config.precision)
     detector = detector.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loop = make_loop(config, detector, data, machine)
     state = train(loop, folder)
@@ -70,6 +71,7 @@ def resolve(config: DetectConfig) -> DetectConfig:
     Raises:
         InputError: an option outside its range.
     """
+    check_numbers(config)
     rules: Sequence[tuple[bool, str, object, str]] = (
         (config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more"),
         (config.epochs >= 1, "--epochs", config.epochs, "1 or more"),
@@ -78,6 +80,10 @@ def resolve(config: DetectConfig) -> DetectConfig:
         (0 <= config.trainable_stages <= 5, "--trainable-stages", config.trainable_stages, "0 to 5"),
         (0 <= config.flip <= 1, "--flip", config.flip, "a probability, 0..1"),
         (0 < config.scale[0] <= config.scale[1], "--scale", config.scale, "two numbers above 0, ascending"),
+        (config.weight_decay is None or config.weight_decay >= 0, "--weight-decay", config.weight_decay, "0 or more"),
+        (config.warmup_steps is None or config.warmup_steps >= 0, "--warmup-steps", config.warmup_steps, "0 or more"),
+        (config.brightness >= 0, "--brightness", config.brightness, "0 or more"),
+        (0 <= config.contrast <= 1, "--contrast", config.contrast, "0 to 1"),
         (config.bootstrap >= 0, "--bootstrap", config.bootstrap, "0 or more"),
         (config.log_every >= 1, "--log-every", config.log_every, "1 or more steps"),
         (config.checkpoint_every >= 0, "--checkpoint-every", config.checkpoint_every, "0 or more steps"),
@@ -87,7 +93,7 @@ def resolve(config: DetectConfig) -> DetectConfig:
     default_lr = 2e-4 * math.sqrt(config.batch_size / 8) if adamw else 0.005 * config.batch_size / 32
     return dataclasses.replace(
         config,
-        arch=config.arch or str(read_description(config.init).get("arch", "resnet50")),
+        arch=config.arch or described_arch(config.init),
         lr=config.lr if config.lr is not None else default_lr,
         weight_decay=config.weight_decay if config.weight_decay is not None else (0.05 if adamw else 1e-4),
     )

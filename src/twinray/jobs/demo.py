@@ -31,7 +31,7 @@ from twinray.jobs.pack import run as pack_images
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.run import run as pretrain
 from twinray.records import Boxes
-from twinray.report.comparison import Arm, Example, content, summary_table
+from twinray.report.comparison import Arm, Comparison, Example, content, summary_table
 from twinray.report.demo_page import BARLOW_TWINS, RANDOM, DemoFigures, describe
 from twinray.report.document import DISCLAIMER, write_report
 from twinray.training.rundir import RunFolder, open_run, read_metrics
@@ -102,39 +102,30 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
         difference = _compare(config, pack, runs)
     with clock.step(6, "Explain", "exact heat maps of predicted boxes on a few test images"):
         examples, definition = _examples(config, pack, runs)
-    pretrain_seconds = read_metrics(pretrained)["train"]["seconds"]["value"]
-    arms = {name: _arm(name, runs[name], pretrain_seconds if name == BARLOW_TWINS else 0.0) for name in runs}
-    figures = DemoFigures(
-        options={
-            "pack": (unlabelled_config, labelled_config),
-            "pretrain": (pretrain_config,),
-            "detect": tuple(detect_configs.values()),
-        },
-        seconds=clock.seconds,
-        unlabelled=len(open_pack(config.out / "unlabelled")),
-        pack=pack.info.counts,
-        environment=read_json(folder.path / "environment.json", "environment record"),
-        classes=pack.info.box_classes,
-        pretrain_seconds=pretrain_seconds,
-        seed=config.seed,
-    )
-    comparison = describe(
-        figures, arms[RANDOM], arms[BARLOW_TWINS], difference, RunFolder(pretrained).history(), examples, definition
-    )
-    path = write_report(config.out / REPORT, content(comparison))
-    folder.write_metrics({"test": {name: arm.test for name, arm in arms.items()}, "difference": difference})
+    clock.at_least(2, read_metrics(pretrained)["train"]["seconds"]["value"])
+    for number, path in enumerate(runs.values(), start=3):
+        clock.at_least(number, read_metrics(path)["seconds"])
+    options = {
+        "pack": (unlabelled_config, labelled_config),
+        "pretrain": (pretrain_config,),
+        "detect": tuple(detect_configs.values()),
+    }
+    comparison = _page(config, pack, options, clock.seconds, runs, difference, examples, definition)
+    report = write_report(config.out / REPORT, content(comparison))
+    figures = {"test": {arm.name: arm.test for arm in comparison.arms}, "difference": difference}
+    folder.write_metrics(figures)
     console.print()
     console.print(summary_table(comparison.arms, comparison.seconds_note))
     console.print(f"Synthetic images: the figures say how the tools work, nothing about patients. {DISCLAIMER}.")
-    console.print(Text(f"report: {path}"), soft_wrap=True)
-    return path
+    console.print(Text(f"report: {report}"), soft_wrap=True)
+    return report
 
 
 _START = {RANDOM: "random weights", BARLOW_TWINS: "the pre-trained weights"}
 
 
 class _Clock:
-    """Headings of the steps, and how long each took; a resumed step keeps the longer of its times."""
+    """Headings of the steps, and how long each took, in the longest of several attempts."""
 
     def __init__(self, folder: RunFolder, console: Console) -> None:
         self._path, self._console = folder.path / _SECONDS, console
@@ -148,8 +139,11 @@ class _Clock:
         self._console.print(what)
         start = time.monotonic()
         yield
-        took = time.monotonic() - start
-        self.seconds[str(number)] = max(took, self.seconds.get(str(number), 0.0))
+        self.at_least(number, time.monotonic() - start)
+
+    def at_least(self, number: int, seconds: float) -> None:
+        """A step that was cut off and resumed took what its run counted, not just what the last attempt took."""
+        self.seconds[str(number)] = max(seconds, self.seconds.get(str(number), 0.0))
         write_json(self._path, self.seconds, "step times")
 
 
@@ -292,6 +286,33 @@ def choose_examples(pack: Pack, n: int, seed: int) -> list[str]:
         if row is not None and len(chosen) < n:
             chosen.append(row)
     return [str(pack.ids[row]) for row in chosen]
+
+
+def _page(
+    config: DemoConfig,
+    pack: Pack,
+    options: dict[str, tuple[Any, ...]],
+    seconds: dict[str, float],
+    runs: dict[str, Path],
+    difference: dict[str, Any],
+    examples: list[Example],
+    definition: str,
+) -> Comparison:
+    """Everything that the report says, from the files that the steps wrote."""
+    pretrained = config.out / "pretrain"
+    pretrain_seconds = read_metrics(pretrained)["train"]["seconds"]["value"]
+    figures = DemoFigures(
+        options=options,
+        seconds=seconds,
+        unlabelled=len(open_pack(config.out / "unlabelled")),
+        pack=pack.info.counts,
+        environment=read_json(config.out / "environment.json", "environment record"),
+        classes=pack.info.box_classes,
+        pretrain_seconds=pretrain_seconds,
+        seed=config.seed,
+    )
+    arms = _arm(RANDOM, runs[RANDOM], 0.0), _arm(BARLOW_TWINS, runs[BARLOW_TWINS], pretrain_seconds)
+    return describe(figures, *arms, difference, RunFolder(pretrained).history(), examples, definition)
 
 
 def _arm(name: str, path: Path, before: float) -> Arm:

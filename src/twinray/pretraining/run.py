@@ -15,11 +15,12 @@ from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import MEAN, STD, normalise, pixels_to_unit
 from twinray.backbones.weights import Provenance, initialise
 from twinray.data.pack import Pack, open_pack
-from twinray.errors import InputError, check_options
+from twinray.errors import InputError, check_numbers, check_options
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.model import BarlowTwins
 from twinray.pretraining.objective import barlow_twins
 from twinray.pretraining.views import ViewMaker, ViewOptions
+from twinray.records import SPLITS
 from twinray.training.device import Machine, choose_machine
 from twinray.training.engine import Loop, train
 from twinray.training.loader import PixelSource, epoch_order, prefetch
@@ -49,10 +50,15 @@ def run(config: PretrainConfig) -> RunFolder:
         )
     backbone = build_backbone(config.arch, config.seed)
     provenance = initialise(backbone, config.init)
-    folder = open_run(config, out=config.out, resume=config.resume, job="pretrain")
+    machine = choose_machine(config.device, config.precision)
+    inputs = {
+        "packs": [open_pack(path).info.checksums for path in config.data],
+        "init": provenance.sha256,
+        "precision": machine.precision,
+    }
+    folder = open_run(config, out=config.out, resume=config.resume, job="pretrain", inputs=inputs)
     if folder.finished:
         return folder
-    machine = choose_machine(config.device, config.precision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = BarlowTwins(backbone, config.projector)
@@ -69,6 +75,7 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     Raises:
         InputError: an option outside its range.
     """
+    check_numbers(config)
     _check(config)
     optimizer = config.optimizer
     if optimizer == "auto":
@@ -90,6 +97,13 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
 def _check(config: PretrainConfig) -> None:
     rules: Sequence[tuple[bool, str, object, str]] = (
         (bool(config.data), "--data", "nothing", "at least one pack"),
+        (len({p.resolve() for p in config.data}) == len(config.data), "--data", config.data, "different packs"),
+        (
+            bool(config.splits) and set(config.splits) <= set(SPLITS),
+            "--splits",
+            config.splits,
+            f"some of {', '.join(SPLITS)}",
+        ),
         (
             config.batch_size >= 2,
             "--batch-size",
@@ -102,6 +116,14 @@ def _check(config: PretrainConfig) -> None:
         (0 <= config.flip <= 1, "--flip", config.flip, "a probability, 0..1"),
         (0 < config.crop_min <= 1, "--crop-min", config.crop_min, "a share of the image's area, above 0 and up to 1"),
         (config.lr is None or config.lr > 0, "--lr", config.lr, "more than 0"),
+        (config.lr_biases is None or config.lr_biases > 0, "--lr-biases", config.lr_biases, "more than 0"),
+        (config.weight_decay is None or config.weight_decay >= 0, "--weight-decay", config.weight_decay, "0 or more"),
+        (
+            config.warmup_epochs is None or 0 <= config.warmup_epochs <= config.epochs,
+            "--warmup-epochs",
+            config.warmup_epochs,
+            f"0 to --epochs {config.epochs}",
+        ),
         (all(w >= 2 for w in config.projector), "--projector", config.projector, "widths of 2 or more"),
         (config.log_every >= 1, "--log-every", config.log_every, "1 or more steps"),
         (config.checkpoint_every >= 0, "--checkpoint-every", config.checkpoint_every, "0 or more steps"),
@@ -155,7 +177,7 @@ def make_loop(config: PretrainConfig, model: BarlowTwins, source: PixelSource, m
         label="pre-training",
         model=model,
         optimizer=optimizer,
-        step=Step(model, machine, _view_makers(config), config.lam, config.seed),
+        step=Step(model, machine, _view_makers(config), config.lam, config.seed, config.log_every),
         batches=batches,
         steps_per_epoch=steps_per_epoch,
         epochs=config.epochs,
@@ -184,6 +206,7 @@ class Step:
     views: tuple[ViewMaker, ViewMaker]
     lam: float
     seed: int
+    health_every: int
 
     def __call__(self, pixels: Tensor, step: int) -> Mapping[str, Tensor]:
         """uint8 (b, s, s[, 3]) pixels -> loss and monitors; gradients are left in ``.grad``."""
@@ -196,12 +219,10 @@ class Step:
                 embeddings.append(self.model(view)[1])
         value = barlow_twins(embeddings[0], embeddings[1], self.lam)
         value.loss.backward()  # type: ignore[no-untyped-call]
-        return {
-            "loss": value.loss.detach(),
-            "mean_c_ii": value.invariance,
-            "rms_c_ij": value.redundancy,
-            **embedding_health(embeddings[0].detach()),
-        }
+        figures = {"loss": value.loss.detach(), "mean_c_ii": value.invariance, "rms_c_ij": value.redundancy}
+        if step % self.health_every == 0:  # an eigenvalue problem: not at every step
+            figures |= embedding_health(embeddings[0].detach())
+        return figures
 
 
 def _write_results(
@@ -227,7 +248,9 @@ def _write_results(
         "init": provenance.as_json(),
     }
     folder.save_weights("backbone", model.backbone.state_dict(), plain(description))
-    last = [line for line in folder.history() if "loss" in line][-1]
+    last: dict[str, Any] = {}
+    for line in folder.history():
+        last |= line  # the newest value of each figure; some are not in every line
     figures = {
         name: {"value": last[name], "ci95": None, "n": config.batch_size}
         for name in ("loss", "mean_c_ii", "rms_c_ij", "embedding_std", "effective_rank")

@@ -82,7 +82,7 @@ def panel_row(panels: Sequence[Panel], classes: Sequence[str], *, inches: float 
         handles.append(dashed)
     if handles:
         sheet.legend(
-            handles=handles, loc="outside lower center", ncols=2, frameon=False, labelcolor=PICTURE_INK, fontsize=9.5
+            handles=handles, loc="outside upper center", ncols=2, frameon=False, labelcolor=PICTURE_INK, fontsize=9.5
         )
     return sheet
 

@@ -41,6 +41,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     Raises:
         InputError: there are checkpoints and none can be read.
     """
+    for leftover in folder.glob(".*.tmp"):  # of a run that was killed while writing
+        leftover.unlink(missing_ok=True)
     found = _checkpoints(folder)
     for path in reversed(found):
         try:
@@ -51,6 +53,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
                 file=sys.stderr,
             )
             continue
+        for useless in (p for p in found if p > path):  # or it would count among the newest, for ever
+            useless.unlink(missing_ok=True)
         return state
     if found:
         raise InputError(f"none of the {len(found)} checkpoints in {folder} can be read; start anew in another --out")

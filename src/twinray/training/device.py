@@ -21,6 +21,11 @@ class Machine:
     device: torch.device
     bf16: bool
 
+    @property
+    def precision(self) -> str:
+        """For the record: what ``auto`` became."""
+        return "bf16" if self.bf16 else "float32"
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which forward passes run."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()

@@ -40,7 +40,7 @@ class Loop:
         model: holds every tensor that training changes.
         optimizer: its groups' rates are set before every step.
         step: (batch, step) -> named scalars, among them ``loss``; runs forward and backward and
-            leaves gradients in ``.grad``.
+            leaves gradients in ``.grad``; a figure may be given at some steps only.
         batches: (epoch, first) -> the epoch's batches from number ``first`` on.
         steps_per_epoch, epochs: the length of the run.
         rates: step -> the learning rate of each parameter group.
@@ -81,7 +81,7 @@ class Progress:
     seconds: float = 0.0
     waited: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
-    summed: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def train(loop: Loop, run: RunFolder) -> Progress:
@@ -111,20 +111,15 @@ def _train_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int, first:
     loop.model.train()
     last = time.perf_counter()
     for batch, waited in _timed(loop.batches(epoch, first)):
-        values = _one_step(loop, batch, state.step)
+        values = _one_step(loop, run, batch, state.step)
         state.step += 1
         state.waited += waited
         for name, value in values.items():
             state.sums[name] = state.sums.get(name, 0.0) + float(value)
-        state.summed += 1
+            state.counts[name] = state.counts.get(name, 0) + 1
         now = time.perf_counter()
         state.seconds += now - last
         last = now
-        if not math.isfinite(float(values["loss"])):
-            raise TwinrayError(
-                f"the loss is {float(values['loss'])} at step {state.step} of {run.path}; the last good checkpoint is kept: "
-                "lower the learning rate and start anew from its weights, or look at the data"
-            )
         share = state.waited / max(state.seconds, 1e-9)
         meter.advance(loop.images_per_step, f"loss {float(values['loss']):.4g}, data wait {share:.1%}")
         end_of_epoch = state.step % loop.steps_per_epoch == 0
@@ -134,14 +129,22 @@ def _train_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int, first:
             _save(loop, run, state)
 
 
-def _one_step(loop: Loop, batch: Any, step: int) -> Mapping[str, Tensor]:
+def _one_step(loop: Loop, run: RunFolder, batch: Any, step: int) -> Mapping[str, Tensor]:
+    """Gradient, check, update. What is not finite is found before it can reach the weights."""
     seed_everything(loop.seed, step)
     for group, rate in zip(loop.optimizer.param_groups, loop.rates(step), strict=True):
         group["lr"] = rate
     loop.optimizer.zero_grad(set_to_none=True)
     values = loop.step(batch, step)
+    parameters = [p for p in loop.model.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+    if not bool(torch.isfinite(values["loss"]) & torch.isfinite(norm)):
+        raise TwinrayError(
+            f"the loss is {float(values['loss'])} and the gradient's norm {float(norm)} at step {step + 1} of {run.path}; the "
+            "last good checkpoint is kept: lower the learning rate and start anew, or look at the data"
+        )
     if loop.clip_norm is not None:
-        nn.utils.clip_grad_norm_(loop.model.parameters(), loop.clip_norm, foreach=True)
+        nn.utils.clip_grads_with_norm_(parameters, loop.clip_norm, norm, foreach=True)
     loop.optimizer.step()
     return values
 
@@ -160,13 +163,13 @@ def _timed(batches: Iterable[T]) -> Iterator[tuple[T, float]]:
 
 def _log(loop: Loop, run: RunFolder, state: Progress, epoch: int, share: float) -> None:
     line: dict[str, Any] = {"step": state.step, "epoch": epoch}
-    line |= {name: total / state.summed for name, total in state.sums.items()}
+    line |= {name: total / state.counts[name] for name, total in state.sums.items()}
     line["lr"] = loop.optimizer.param_groups[0]["lr"]
     line["data_wait"] = round(share, 4)
     line["images_per_s"] = round(state.step * loop.images_per_step / max(state.seconds, 1e-9), 2)
     line["seconds"] = round(state.seconds, 2)
     run.log(line)
-    state.sums, state.summed = {}, 0
+    state.sums, state.counts = {}, {}
 
 
 def _end_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int) -> None:

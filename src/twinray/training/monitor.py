@@ -18,8 +18,12 @@ def embedding_health(z: Tensor) -> dict[str, Tensor]:
         the root mean square of the embedding (0: collapsed; near 1: healthy).
         ``effective_rank``: exp of the entropy of the normalised singular values of the centred batch
         (RankMe, Garrido et al. 2023), between 1 and min(b, d).
+        Both are NaN for embeddings that are not finite.
     """
     z = z.float()
+    if not bool(torch.isfinite(z).all()):
+        nothing = torch.full((), float("nan"), device=z.device)
+        return {"embedding_std": nothing, "effective_rank": nothing}
     centred = z - z.mean(dim=0)
     scale = z.square().mean().sqrt().clamp_min(1e-12)
     std = centred.square().mean(dim=0).sqrt().mean() / scale

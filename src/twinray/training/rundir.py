@@ -73,7 +73,7 @@ class RunFolder:
         return path
 
 
-def open_run(config: Any, *, out: Path, resume: bool, job: str) -> RunFolder:
+def open_run(config: Any, *, out: Path, resume: bool, job: str, inputs: Mapping[str, Any] | None = None) -> RunFolder:
     """Make a run's folder, or return to that of an interrupted run.
 
     Args:
@@ -81,10 +81,12 @@ def open_run(config: Any, *, out: Path, resume: bool, job: str) -> RunFolder:
         out: the folder.
         resume: continue what is there; with nothing there, start.
         job: the verb, for messages and for the record.
+        inputs: what the run reads and how it computes (checksums of packs and weights, precision); kept in
+            ``inputs.json``, and the same again when the run is resumed.
 
     Raises:
         InputError: the folder holds files and ``resume`` is off; or it holds a run of another job or
-            with other options (each is named).
+            with other options or inputs (each is named).
     """
     claim_folder(out, resume, f"{job} run")
     run = RunFolder(out)
@@ -93,9 +95,12 @@ def open_run(config: Any, *, out: Path, resume: bool, job: str) -> RunFolder:
         _check_same(out / CONFIG, resolved)
     elif any(out.iterdir()) and resume and not _only_leftovers(out):
         raise InputError(f"{out} is not a run (it has no {CONFIG}); choose another --out")
+    if run.finished:
+        return run
     with clear_disk_errors(run.checkpoints, "folder"):
         run.checkpoints.mkdir(parents=True, exist_ok=True)
-    write_json(out / "environment.json", environment(), "environment record")
+    _keep_inputs(out / "inputs.json", plain(inputs or {}))
+    _keep_environment(out / "environment.json")
     if not (out / CONFIG).is_file():
         write_text(out / CONFIG, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), "configuration")
     return run
@@ -177,10 +182,40 @@ def _check_same(path: Path, resolved: Mapping[str, Any]) -> None:
         )
 
 
+def _keep_inputs(path: Path, inputs: dict[str, Any]) -> None:
+    """A run that goes on with another pack or other weights would be two runs under one name."""
+    if not path.is_file():
+        write_json(path, inputs, "record of inputs")
+        return
+    before = read_json(path, "record of inputs")
+    differing = [k for k in _ordered_union(before, inputs) if before.get(k) != inputs.get(k)]
+    if differing:
+        raise InputError(
+            f"cannot resume {path.parent}: {', '.join(differing)} changed since it was started (see {path.name}); put back what "
+            "it was started with, or choose another --out"
+        )
+
+
+def _keep_environment(path: Path) -> None:
+    """The first start's environment, and under ``resumed`` each one that differs from the last."""
+    now = environment()
+    if not path.is_file():
+        write_json(path, now, "environment record")
+        return
+    kept = read_json(path, "environment record")
+    last = kept.get("resumed", [kept])[-1]
+    if any(last.get(key) != value for key, value in now.items() if key != "arguments"):
+        kept.setdefault("resumed", []).append(now)
+        write_json(path, kept, "environment record")
+
+
 def _ordered_union(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterable[str]:
     return dict.fromkeys([*first, *second])
 
 
 def _only_leftovers(folder: Path) -> bool:
     """A kill right after the folder was made leaves at most these."""
-    return all(p.name in {"checkpoints", "environment.json"} or p.name.endswith(".tmp") for p in folder.iterdir())
+    return all(
+        p.name in {"checkpoints", "environment.json", "inputs.json"} or p.name.endswith(".tmp")
+        for p in folder.iterdir()
+    )
