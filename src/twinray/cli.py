@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import importlib.metadata
 import os
 import sys
 import typing
@@ -51,9 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(_overview())
         sys.exit(0 if arguments else 2)
     if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"twinray {version('twinray')}")
+        print(f"twinray {importlib.metadata.version('twinray')}")
         sys.exit(0)
     if arguments[0] not in VERBS:
         _fail(f"expected a verb ({', '.join(VERBS)}), got {arguments[0]!r}; see twinray --help", 2)
@@ -62,14 +61,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TwinrayError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted; what was written is kept, the same command with --resume goes on", 130)
+        again = (
+            "the same command with --resume goes on" if _can_resume(arguments[0]) else "run it again into a new --out"
+        )
+        _fail(f"interrupted; what was written is kept, {again}", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `twinray ... | head` is not an error
         sys.exit(1)
-    except MemoryError:
-        _fail("out of memory; use a smaller --batch-size or --size", 1)
+    except PermissionError as error:
+        _fail(
+            f"{error.filename or 'a file'} may not be read or written by this user; change its permissions, or choose another place",
+            2,
+        )
     except Exception as error:
+        if _out_of_memory(error):
+            _fail("out of memory; use a smaller --batch-size or --size", 1)
         _unforeseen(error)
+
+
+def _can_resume(verb: str) -> bool:
+    return any(field.name == "resume" for field in dataclasses.fields(_load(VERBS[verb].config)))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch says it in two ways: a class of its own on a GPU, a RuntimeError on the CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 class _HelpFormatter(DefaultHelpFormatter):
@@ -90,16 +110,31 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
     parser = build_parser(f"twinray {name}", config_class, verb.positional)
     try:
         options = parser.parse_args(list(arguments))
-    except ArgumentError as error:
+    except (
+        ArgumentError,
+        ValueError,
+        TypeError,
+    ) as error:  # the latter two: a YAML file that is none, or odd values in it
         raise InputError(f"{str(error).strip()}; see twinray {name} --help") from error
-    fields = [field.name for field in dataclasses.fields(config_class)]
-    values = {name: getattr(options, name) for name in fields}
-    values = {name: value for name, value in values.items() if value is not None or name not in verb.positional}
     hints = typing.get_type_hints(config_class)
-    for field, value in values.items():
-        if typing.get_origin(hints[field]) is tuple and isinstance(value, list):
-            values[field] = tuple(value)
+    values = {}
+    for field in dataclasses.fields(config_class):
+        value = getattr(options, field.name)
+        if value is None and field.name in verb.positional:
+            continue  # the field's own default
+        values[field.name] = _checked(value, hints[field.name], field.name)
     _load(verb.run)(config_class(**values))
+
+
+def _checked(value: Any, hint: Any, name: str) -> Any:
+    """What a configuration file may hold and a flag may not: text for a switch, one value for a list."""
+    if hint is bool and not isinstance(value, bool):
+        raise InputError(f"expected {name} to be true or false, got {value!r}")
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"expected a list for {name}, got {value!r}")
+        return tuple(value)
+    return value
 
 
 def build_parser(program: str, config_class: type, positional: Sequence[str] = ()) -> ArgumentParser:
@@ -160,7 +195,7 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 def _unforeseen(error: Exception) -> NoReturn:
-    """A defect of ours: one line for the user, and the traceback in a file for the report of the defect."""
+    """A defect of ours: one line for the user, the traceback only if asked for."""
     if os.environ.get("TWINRAY_TRACEBACK"):
         raise error
     kind = type(error).__name__

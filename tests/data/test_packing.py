@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 from dataclasses import dataclass, replace
@@ -13,14 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from twinray import files
 from twinray.data import packing
 from twinray.data.coco import read_coco
 from twinray.data.folder import read_folder
 from twinray.data.pack import open_pack, verify_pack
+from twinray.data.pack_mix import share_patients
 from twinray.data.pack_options import PackOptions
 from twinray.data.packing import write_pack
 from twinray.data.splits import SplitRecord
 from twinray.errors import InputError, TwinrayError
+from twinray.jobs.pack import PackConfig
+from twinray.jobs.sources import read_source
 from twinray.records import Boxes, Collection, Pixels, Sample
 
 SMALL = PackOptions(size=16, val=0.2, test=0.2)
@@ -301,6 +306,74 @@ def test_several_sources_in_one_pack(tmp_path: Path) -> None:
     again = open_pack(tmp_path / "q")
     assert (again.info.task, again.info.names, again.ids[10]) == ("multiclass", ("x", "x-2"), "x-2/i000")
     assert (again.patients[0], again.patients[10]) == ("x/pi000", "x/pi000")
+
+
+def sides_of(pack: Any) -> dict[str, set[str]]:
+    sides: dict[str, set[str]] = {}
+    for patient, split in zip(pack.patients, pack.splits, strict=True):
+        sides.setdefault(patient, set()).add(split)
+    return sides
+
+
+def test_sources_of_one_name_that_share_patients_are_cut_as_one(tmp_path: Path) -> None:
+    parts = [drawn(some(60, prefix), name="x") for prefix in "ab"]
+    result = write_pack(parts, tmp_path / "p", SMALL, workers=0)
+    pack = open_pack(tmp_path / "p")
+    assert len(sides_of(pack)) == 30
+    assert all(len(sides) == 1 for sides in sides_of(pack).values())
+    assert [len(pack.where(split)) for split in ("train", "val", "test")] == [72, 24, 24]
+    assert not result.info.notes
+    assert SplitRecord.read(tmp_path / "p" / "splits.json").patients == {"train": 18, "val": 6, "test": 6}
+
+
+def test_parts_of_one_data_set_share_patients_when_told_so(tmp_path: Path) -> None:
+    parts = [drawn(some(60, name[-1]), name=name) for name in ("images_001", "images_002", "other")]
+    parts[2] = replace(parts[2], samples=[replace(sample, patient=None) for sample in parts[2].samples])
+    apart = write_pack(parts, tmp_path / "p", SMALL, workers=0)
+    assert apart.info.counts["patients"] == 60
+    (note,) = apart.info.notes
+    assert note.startswith("images_001: 30 patient ids occur in several sources (images_002 too)")
+    assert "--shared-patients" in note
+    assert "p1" not in note
+    one = write_pack(share_patients(parts), tmp_path / "q", SMALL, workers=0)
+    assert (one.info.counts["patients"], one.info.notes) == (30, ())
+    pack = open_pack(tmp_path / "q")
+    assert (pack.ids[60], pack.patients[60]) == ("images_002/2000", "p0")
+    assert all(len(sides) == 1 for patient, sides in sides_of(pack).items() if patient)
+    with pytest.raises(InputError, match="of another source or of other options"):
+        write_pack(parts, tmp_path / "q", SMALL, workers=0, resume=True)
+
+
+def test_the_option_for_parts_of_one_data_set(tmp_path: Path) -> None:
+    sources = tuple(tmp_path / f"images_00{k}" for k in (1, 2))
+    for k, source in enumerate(sources):
+        source.mkdir()
+        for i in range(8):
+            pixels = np.random.default_rng(8 * k + i).integers(0, 256, (20, 20), dtype=np.uint8)
+            Image.fromarray(pixels).save(source / f"p{i}_{k}.png")
+    config = PackConfig(source=sources, patient_regex=r"(p\d+)_", shared_patients=True)
+    write_pack(read_source(config), tmp_path / "p", SMALL, workers=0)
+    sides = sides_of(open_pack(tmp_path / "p"))
+    assert sorted(sides) == [f"p{i}" for i in range(8)]
+    assert all(len(splits) == 1 for splits in sides.values())
+    with pytest.raises(InputError, match="--shared-patients goes with several sources, got 1"):
+        read_source(replace(config, source=sources[:1]))
+    with pytest.raises(InputError, match="--shared-patients goes with several sources, the phantom"):
+        read_source(PackConfig(format="phantom", shared_patients=True))
+
+
+def test_a_split_record_is_written_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = SplitRecord("official", None, {"train": 1.0}, {"train": ["a"]}, {"train": 1}, {"train": 1}, {}, True, [])
+    record.write(tmp_path / "s.json")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(TwinrayError, match=r"the split record .* the disk is full"):
+        replace(record, method="other").write(tmp_path / "s.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+    assert SplitRecord.read(tmp_path / "s.json") == record
 
 
 def test_a_coco_file_with_bad_rows_packs_the_rest(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_prevalence_patients_and_scanners(samples):
     assert 0.38 <= without <= 0.62
     labels = np.stack([sample.labels for sample in samples])
     assert (labels.sum(0) >= 15).all()
-    numbers = [int(sample.patient[1:]) for sample in samples]
+    numbers = [int(sample.patient.partition("P")[2]) for sample in samples]
     assert numbers == sorted(numbers)
     assert 1.6 <= len(samples) / len(set(numbers)) <= 2.5
     assert {sample.attributes["scanner"] for sample in samples} == {"S1", "S2", "S3", "S4"}

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -95,12 +96,37 @@ def test_the_best_epoch_is_kept_and_of_equal_ones_the_last(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
-    with pytest.raises(TwinrayError, match="loss is nan at step 8"):
+    with pytest.raises(TwinrayError, match="loss is nan and the gradient's norm nan at step 8"):
         train(make_loop(poison_at=7), folder(tmp_path))
     saved = load_checkpoint(tmp_path / "checkpoints")
     assert saved is not None
     assert saved["progress"]["step"] == 6
     assert all(torch.isfinite(t).all() for t in saved["model"].values())
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path):
+    loop = make_loop()
+    step = loop.step
+
+    def poisoned(batch, number):
+        values = step(batch, number)
+        if number == 9:  # the last step of an epoch: its weights would be in the checkpoint
+            loop.model[0].weight.grad[0, 0] = float("inf")
+        return values
+
+    with pytest.raises(TwinrayError, match="gradient's norm inf at step 10"):
+        train(dataclasses.replace(loop, step=poisoned), folder(tmp_path))
+    assert all(torch.isfinite(t).all() for t in loop.model.state_dict().values())
+    saved = load_checkpoint(tmp_path / "checkpoints")
+    assert saved is not None
+    assert all(torch.isfinite(t).all() for t in saved["model"].values())
+
+
+def test_what_a_kill_left_half_written_is_cleared(tmp_path):
+    save_checkpoint(tmp_path, 1, {"x": torch.tensor(1)})
+    (tmp_path / ".step-000000002.pt.4711.tmp").write_bytes(b"half")
+    assert load_checkpoint(tmp_path) is not None
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000001.pt"]
 
 
 def test_a_log_line_cut_short_by_a_kill_is_left_out(tmp_path):
@@ -124,6 +150,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
     assert state is not None
     assert int(state["x"]) == 2
     assert "damaged" in capsys.readouterr().err
+    assert not newest.exists()  # or it would count among the newest, for ever
+    save_checkpoint(tmp_path, 3, {"x": torch.tensor(3)})
+    newest.write_bytes(b"")
     (tmp_path / kept[0]).write_bytes(b"")
     with pytest.raises(InputError, match="none of the 2 checkpoints"):
         load_checkpoint(tmp_path)

@@ -14,6 +14,7 @@ into the packed image (x_pack = x * scale_x + offset_x) and back.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +120,24 @@ class Pack:
 
     def boxes(self, index: int) -> Boxes | None:
         """True boxes of image ``index`` in original pixels; None if it was never annotated."""
-        row = {name: self.table.column(name)[index].as_py() for name in _BOX_COLUMNS}
-        if row["boxes"] is None:
-            return None
-        n_readers = row["box_n_readers"]
-        return Boxes(
-            np.asarray(row["boxes"], dtype=np.float64).reshape(-1, 4),
-            np.asarray(row["box_classes"], dtype=np.int64),
-            readers=None if row["box_readers"] is None else tuple(row["box_readers"]),
-            n_readers=None if n_readers is None else np.asarray(n_readers, dtype=np.int64),
+        row = range(len(self))[index]  # as a list counts: from the end where negative
+        boxes, readers, n_readers = (
+            self._box_columns["boxes"],
+            self._box_columns["box_readers"],
+            self._box_columns["box_n_readers"],
         )
+        if not boxes.valid[row]:
+            return None
+        return Boxes(
+            boxes.numbers(row, np.float64).reshape(-1, 4),
+            self._box_columns["box_classes"].numbers(row, np.int64),
+            readers=tuple(readers.values[readers.part(row)].to_pylist()) if readers.valid[row] else None,
+            n_readers=n_readers.numbers(row, np.int64) if n_readers.valid[row] else None,
+        )
+
+    @cached_property
+    def _box_columns(self) -> dict[str, _ListColumn]:
+        return {name: _ListColumn.of(self.table, name) for name in _BOX_COLUMNS}
 
     def to_pack(self, index: int, xyxy: FloatArray) -> FloatArray:
         """Map (m, 4) boxes from original pixels to pixels of the packed image."""
@@ -150,6 +159,38 @@ class Pack:
 
 
 _BOX_COLUMNS = ("boxes", "box_classes", "box_readers", "box_n_readers")
+
+
+@dataclass(frozen=True, eq=False)
+class _ListColumn:
+    """A column of lists as Arrow keeps it, so that reading a row makes no Python object an element.
+
+    Attributes:
+        valid: (n,) bool, whether the row has a list.
+        offsets: (n + 1,) where each row's list begins in ``values``.
+        values: the elements of all lists; numbers as an array (boxes: (m, 4)), text as Arrow has it.
+    """
+
+    valid: npt.NDArray[np.bool_]
+    offsets: IntArray
+    values: Any
+
+    @staticmethod
+    def of(table: pa.Table, name: str) -> _ListColumn:
+        column = table.column(name).combine_chunks()
+        values = column.values
+        if pa.types.is_nested(values.type):
+            values = np.asarray(values.flatten(), dtype=np.float64)
+            values = values.reshape(-1, 4)
+        elif pa.types.is_integer(values.type):
+            values = np.asarray(values, dtype=np.int64)
+        return _ListColumn(np.asarray(column.is_valid()), np.asarray(column.offsets), values)
+
+    def part(self, row: int) -> slice:
+        return slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+
+    def numbers(self, row: int, dtype: type[np.generic]) -> npt.NDArray[Any]:
+        return np.array(self.values[self.part(row)], dtype=dtype)
 
 
 def open_pack(path: Path) -> Pack:

@@ -3,20 +3,32 @@
 Label classes (and box classes) are the union of the collections' own, in order of first appearance. A class that
 an image's collection does not know is NaN, not stated, in that image's labels. With more than one collection, image
 and patient ids get the collection's name in front, so that patient 7 of one hospital is not patient 7 of another;
-collections of the same name share their patients, which can only merge groups, never leak one.
+collections of the same name share their patients, which can only merge groups, never leak one. Collections that are
+parts of one data set share their patients whatever their names (:func:`share_patients`); where nobody said so but
+patient ids occur in several, a note says how many.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from twinray.data.fit import place_boxes
 from twinray.errors import InputError
 from twinray.records import UNKNOWN, Boxes, Collection, FloatArray, Pixels, Sample, Skipped, Task
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part(Collection):
+    """One of several collections of the same patients: equal patient ids are the same patient."""
+
+
+def share_patients(collections: Sequence[Collection]) -> list[Collection]:
+    """Say that the collections are parts of one data set: a patient id means the same patient in all of them."""
+    return [Part(**{field.name: getattr(c, field.name) for field in fields(Collection)}) for c in collections]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +63,12 @@ class Mix:
         for collection in collections:
             if len({sample.id for sample in collection.samples}) != len(collection.samples):
                 raise InputError(f"{collection.name}: expected every image to have an id of its own, found one twice")
+        names = _distinct([collection.name for collection in collections])
+        _note_common_patients(collections, names)
         starts = np.cumsum([0, *(len(collection.samples) for collection in collections)])
         return Mix(
             collections=tuple(collections),
-            names=_distinct([collection.name for collection in collections]),
+            names=names,
             label_classes=tuple(dict.fromkeys(name for c in collections for name in c.label_classes)),
             box_classes=tuple(dict.fromkeys(name for c in collections for name in c.box_classes)),
             task=_task(collections),
@@ -93,7 +107,8 @@ class Mix:
         own = self.sample(index).patient
         if not own:
             return None
-        return f"{self.collections[self.collection_of(index)].name}/{own}" if self.several else own
+        space = _patient_space(self.collections[self.collection_of(index)])
+        return f"{space}/{own}" if self.several and space is not None else own
 
     def where(self, index: int) -> str:
         """What to call the image in a message."""
@@ -151,7 +166,8 @@ class Mix:
         """SHA-256 of everything that the collections say of their images."""
         digest = hashlib.sha256()
         for collection in self.collections:
-            digest.update(repr((collection.name, collection.label_classes, collection.box_classes)).encode())
+            said = (collection.name, collection.label_classes, collection.box_classes)
+            digest.update(repr((*said, "shared patients") if isinstance(collection, Part) else said).encode())
             for s in collection.samples:
                 digest.update(
                     repr((s.id, s.source, s.patient, s.split, s.boxes_frame, s.size)).encode(
@@ -163,6 +179,31 @@ class Mix:
                     digest.update(np.asarray(s.boxes.xyxy, dtype=np.float64).tobytes())
                     digest.update(np.asarray(s.boxes.labels, dtype=np.int64).tobytes())
         return digest.hexdigest()
+
+
+def _patient_space(collection: Collection) -> str | None:
+    """Within what patient ids are distinct: the name in front of them, None for parts of one data set."""
+    return None if isinstance(collection, Part) else collection.name
+
+
+def _note_common_patients(collections: list[Collection], names: Sequence[str]) -> None:
+    """Note, at the first collection with such ids, how many patient ids occur elsewhere as other patients."""
+    spaces: dict[str, set[str | None]] = {}
+    own = [{sample.patient for sample in collection.samples if sample.patient} for collection in collections]
+    for collection, patients in zip(collections, own, strict=True):
+        for patient in patients:
+            spaces.setdefault(patient, set()).add(_patient_space(collection))
+    common = {patient for patient, within in spaces.items() if len(within) > 1}
+    if not common:
+        return
+    first, *others = (k for k, patients in enumerate(own) if not common.isdisjoint(patients))
+    more = ", ..." if len(others) > 3 else ""
+    note = (
+        f"{len(common)} patient ids occur in several sources ({', '.join(names[k] for k in others[:3])}{more} too) and "
+        "were taken for different patients; if the sources are parts of one data set, they may now be in several "
+        "splits: pack again with --shared-patients"
+    )
+    collections[first] = replace(collections[first], notes=(*collections[first].notes, note))
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

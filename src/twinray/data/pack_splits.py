@@ -1,25 +1,31 @@
 """Which split every packed image belongs to, and what leaks between splits.
 
-A source's own splits are kept. Those that it does not have are cut, patient by patient, with a seed: all of them where
-it has none, otherwise out of its training images. Images with identical pixels are kept on one side of a cut even if
-their patients differ or are unknown (but for images of one single grey value, which say nothing of a patient).
+The sources' own splits are kept. Those that a source does not have are cut, patient by patient, with a seed: all of
+them where it has none, otherwise out of its training images. Images with identical pixels are kept on one side of a
+cut even if their patients differ or are unknown (but for images of one single grey value, which say nothing of a
+patient).
 
-What a source's own splits do wrong is not mended but reported: patients and images that are on several sides.
+What a cut may not separate is a group: patients and images of identical pixels, followed through all sources of the
+pack. A group is cut as a whole, once, and only to splits that every source in it lacks. A group that a source's own
+validation or test images are in is not cut but follows them: as a whole if every source of its training images lacks
+that split; otherwise training images stay, and images without a split go to the side of those they are tied to.
+
+What the sources' own splits do wrong is not mended but reported: patients and images that are on several sides.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from twinray.data.splits import SplitRecord, cut_splits, record_splits
 from twinray.errors import InputError
-from twinray.records import SPLITS, FloatArray
+from twinray.records import PRESENT, SPLITS, FloatArray, Split
 
 _EXAMPLES = 20
 
@@ -65,20 +71,35 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int)
         seed: of the cut.
 
     Raises:
-        InputError: fewer patients than splits to cut.
+        InputError: fewer patients than splits to cut, or images without a split of their own that patients or
+            identical pixels tie to several of the sources' own splits.
     """
+    wanted = {split: share for split, share in (("val", val), ("test", test)) if share > 0}
+    present = [
+        {rows.official[i] or "" for i in np.flatnonzero(rows.collection == k).tolist()} - {""}
+        for k in range(len(names))
+    ]
+    missing = [tuple(split for split in wanted if split not in own) for own in present]
     splits: list[str] = [split or "" for split in rows.official]
-    groups = _groups(rows)
-    methods, notes = [], []
-    for k, name in enumerate(names):
-        own = np.flatnonzero(rows.collection == k)
-        if not len(own):
-            continue
-        method, more = _settle_one(rows, own, splits, groups, val, test, seed)
-        methods.append(f"{name}: {method}" if len(names) > 1 else method)
-        notes += [f"{name}: {note}" if len(names) > 1 else note for note in more]
+    held, pools = _pools(rows, missing, wanted, splits)
+    _follow(rows, [i for i in held if not splits[i]], splits)
+    cut: list[int] = []
+    small: list[tuple[int, InputError]] = []
+    for kinds, (pool, groups) in sorted(pools.items()):
+        try:
+            sides = _cut(rows, pool, groups, {split: wanted[split] for split in kinds}, seed)
+            cut += pool if kinds else []
+        except InputError as error:
+            sides = ["train"] * len(pool)
+            small.append((len(pool), error))
+        for i, side in zip(pool, sides, strict=True):
+            splits[i] = side
+    _check_given(rows, splits, wanted, small)
+    _check_cut(rows, splits)
+    method, notes = _told(rows, names, present, [{s: wanted[s] for s in own} for own in missing], set(held), cut, seed)
+    notes += [f"{n} images are of too few patients to cut other splits out of: they are for training" for n, _ in small]
     findings, leaks = _findings(rows, splits)
-    return Settled(splits, "; ".join(methods), leaks + notes, findings)
+    return Settled(splits, method, leaks + notes, findings)
 
 
 def describe(
@@ -112,68 +133,191 @@ def describe(
     )
 
 
-def _groups(rows: Rows) -> list[str | None]:
-    """What a cut may not separate: the patient, with the patients of images of the same pixels."""
-    keys = [f"p{patient}" if patient else f"i{i}" for i, patient in enumerate(rows.patients)]
+def _groups(rows: Rows, among: Sequence[int]) -> list[str | None]:
+    """What a cut may not separate ``among`` rows: the patient, with the patients of images of the same pixels."""
+    keys = [f"p{rows.patients[i]}" if rows.patients[i] else f"i{i}" for i in among]
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
         while (above := parent.get(key, key)) != key:
+            parent[key] = parent.get(above, above)
             key = above
         return key
 
     first: dict[int, str] = {}
-    counts = np.bincount(rows.twins) if len(rows.twins) else np.zeros(0, dtype=np.int64)
-    for i in np.flatnonzero((counts[rows.twins] > 1) & ~rows.blank).tolist():
-        a, b = sorted((root(first.setdefault(int(rows.twins[i]), keys[i])), root(keys[i])))
+    tied: set[str] = set()
+    for i, key in zip(among, keys, strict=True):
+        if rows.blank[i]:
+            continue
+        other = first.setdefault(int(rows.twins[i]), key)
+        a, b = sorted((root(other), root(key)))
         if a != b:
             parent[b] = a
-            parent.setdefault(a, a)
-    return [None if key[0] == "i" and key not in parent else root(key) for key in keys]
+            tied |= {key, other}
+    return [None if key[0] == "i" and key not in tied else root(key) for key in keys]
 
 
-def _settle_one(
+def _pools(
+    rows: Rows, missing: Sequence[tuple[str, ...]], wanted: Mapping[str, float], splits: list[str]
+) -> tuple[list[int], dict[tuple[str, ...], tuple[list[int], list[str | None]]]]:
+    """Rows that follow val or test images of their group; and by splits to cut, rows and their groups.
+
+    Where all of a group can follow, its rows get their place in ``splits``.
+    """
+    groups = _groups(rows, range(len(rows.ids)))
+    members: dict[str | int, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups):
+        members[i if group is None else group].append(i)
+    held: list[int] = []
+    pools: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for own in members.values():
+        anchors = {splits[i] for i in own} - {"", "train"}
+        if anchors:
+            (side, *others) = sorted(anchors)
+            train = [i for i in own if splits[i] == "train"]
+            held += [i for i in own if not splits[i]]
+            if not others and all(side in missing[rows.collection[i]] for i in train):
+                held += train
+                for i in own:
+                    splits[i] = side
+        else:
+            pools[tuple(s for s in wanted if all(s in missing[rows.collection[i]] for i in own))] += own
+    return sorted(held), {kinds: (sorted(pool), [groups[i] for i in sorted(pool)]) for kinds, pool in pools.items()}
+
+
+def _follow(rows: Rows, held: Sequence[int], splits: list[str]) -> None:
+    """Give rows without a split the one of the images with a split that they are tied to."""
+    ties: dict[tuple[str, object], set[str]] = defaultdict(set)
+    for i, split in enumerate(rows.official):
+        for tie in _ties(rows, i) if split else ():
+            ties[tie].add(split or "")
+    parts: dict[str | int, list[int]] = defaultdict(list)
+    for i, part in zip(held, _groups(rows, held), strict=True):
+        parts[i if part is None else part].append(i)
+    for part_rows in parts.values():
+        sides = {side for i in part_rows for tie in _ties(rows, i) for side in ties.get(tie, ())}
+        for i in part_rows:
+            splits[i] = max(sides, key=lambda side: SPLITS.index(cast(Split, side)))  # training stays clean of test
+
+
+def _ties(rows: Rows, i: int) -> list[tuple[str, object]]:
+    """What must not be on two sides: the row's patient, and its pixels."""
+    patient: list[tuple[str, object]] = [("patients", rows.patients[i])] if rows.patients[i] else []
+    return patient if rows.blank[i] else [*patient, ("groups of identical images", int(rows.twins[i]))]
+
+
+def _cut(
+    rows: Rows, pool: list[int], groups: Sequence[str | None], kinds: Mapping[str, float], seed: int
+) -> Sequence[str]:
+    """Cut ``kinds`` out of the rows ``pool``, of which the rest is for training."""
+    if not kinds:
+        return ["train"] * len(pool)
+    labels = None if rows.labels is None else rows.labels[pool]
+    own = rows.collection[pool]
+    sources = np.unique(own)
+    if len(sources) > 1:  # every source is to have its share on every side, as if it were a label
+        bare = np.ones((len(pool), 0)) if labels is None else ~(labels == PRESENT).any(axis=1, keepdims=True)
+        columns = [np.zeros((len(pool), 0)) if labels is None else labels, bare, own[:, None] == sources]
+        labels = np.concatenate(columns, axis=1).astype(np.float32)
+    return cut_splits(groups, labels, {"train": 1 - sum(kinds.values())} | dict(kinds), seed)
+
+
+def _check_given(
+    rows: Rows, splits: Sequence[str], wanted: Mapping[str, float], small: Sequence[tuple[int, InputError]]
+) -> None:
+    """Refuse to go on without a split that was asked for, where there are images to cut it out of."""
+    lacking = [split for split in wanted if split not in splits]
+    if not lacking or "train" not in splits:
+        return
+    advice = "(--val 0 or --test 0, with --resume to keep what is decoded)"
+    if small:
+        raise InputError(f"{small[0][1]} {advice}") from small[0][1]
+    raise InputError(
+        f"splits: expected training images to cut {', '.join(lacking)} out of, got {splits.count('train')} of which every "
+        f"one is tied by patient or pixels to the source's own val or test images; ask for fewer splits {advice}"
+    )
+
+
+def _check_cut(rows: Rows, splits: Sequence[str]) -> None:
+    """Refuse a patient or identical images on two sides unless the sources' own splits have them there.
+
+    Raises:
+        InputError: how many patients and how many groups of identical images.
+    """
+    sides: dict[tuple[str, object], set[str]] = defaultdict(set)
+    own: dict[tuple[str, object], set[str]] = defaultdict(set)
+    given: set[tuple[str, object]] = set()
+    for i, (official, split) in enumerate(zip(rows.official, splits, strict=True)):
+        for tie in _ties(rows, i):
+            sides[tie].add(split)
+            if official:
+                own[tie].add(official)
+            if official != split:
+                given.add(tie)
+    leaks = Counter(kind for kind, key in given if len(sides[kind, key]) > 1 and len(own.get((kind, key), ())) < 2)
+    if leaks:
+        counts = " and ".join(f"{leaks[kind]} {kind}" for kind in sorted(leaks, reverse=True))
+        raise InputError(
+            "splits: expected images without a split of their own to be tied to one split by patient and pixels, "
+            f"got {counts} on several sides; give those images a split, or leave them out"
+        )
+
+
+def _told(
     rows: Rows,
-    own: npt.NDArray[np.int64],
-    splits: list[str],
-    groups: Sequence[str | None],
-    val: float,
-    test: float,
+    names: Sequence[str],
+    present: Sequence[set[str]],
+    missing: Sequence[Mapping[str, float]],
+    held: set[int],
+    cut: Sequence[int],
     seed: int,
 ) -> tuple[str, list[str]]:
-    """Settle one collection's rows ``own`` in ``splits``; how, and notes."""
+    """How each collection's splits came about, and notes."""
+    methods: dict[str, list[str]] = {}
     notes = []
-    present = {splits[i] for i in own} - {""}
-    bare = [i for i in own.tolist() if not splits[i]]
-    if present and bare:
-        of_group = {groups[i]: splits[i] for i in own.tolist() if splits[i] and groups[i] is not None}
-        for i in bare:
-            splits[i] = of_group.get(groups[i], "train")
-        notes.append(f"{len(bare)} images without a split of their own went to their patient's split, or to train")
-    wanted = {"val": val, "test": test}
-    missing = {split: share for split, share in wanted.items() if share > 0 and split not in present}
-    pool = [i for i in own.tolist() if splits[i] in ("", "train")]
-    if not pool or not missing:
-        for i in pool:
-            splits[i] = "train"
-        return ("official" if present else "all images are for training"), notes
-    fractions = {"train": 1 - sum(missing.values())} | missing
-    try:
-        labels = None if rows.labels is None else rows.labels[pool]
-        cut = cut_splits([groups[i] for i in pool], labels, fractions, seed)
-    except InputError as error:
-        raise InputError(f"{error} (--val 0 or --test 0, with --resume to keep what is decoded)") from error
-    for i, split in zip(pool, cut, strict=True):
-        splits[i] = split
+    cut_rows = np.zeros(len(rows.ids), dtype=np.bool_)
+    cut_rows[list(cut)] = True
+    for k, name in enumerate(names):
+        own = np.flatnonzero(rows.collection == k)
+        if not len(own):
+            continue
+        pool = own[cut_rows[own]].tolist()
+        methods.setdefault(_method(rows, pool, present[k], missing[k], own, held, seed), []).append(name)
+        before = f"{name}: " if len(names) > 1 else ""
+        bare = [i for i in own.tolist() if not rows.official[i]]
+        followed = sum(i in held and bool(rows.official[i] or not present[k]) for i in own.tolist())
+        if present[k] and bare:
+            notes.append(
+                f"{before}{len(bare)} images without a split of their own went to their patient's split, or to train"
+            )
+        if followed:
+            notes.append(
+                f"{before}{followed} images went to the split that another source has for their patient or pixels"
+            )
+    if len(methods) == 1:
+        return next(iter(methods)), notes
+    return "; ".join(f"{', '.join(of)}: {method}" for method, of in methods.items()), notes
+
+
+def _method(
+    rows: Rows,
+    pool: Sequence[int],
+    present: set[str],
+    missing: Mapping[str, float],
+    own: npt.NDArray[np.int64],
+    held: set[int],
+    seed: int,
+) -> str:
+    """How the splits of one collection, rows ``own``, came about; the rows ``pool`` were cut."""
+    if not pool:
+        if present:
+            return "official"
+        return "official in other sources" if any(i in held for i in own.tolist()) else "all images are for training"
     grouped = "by patient" if any(rows.patients[i] for i in pool) else "by image (no patient ids)"
     shares = ", ".join(f"{split} {share:g}" for split, share in missing.items())
-    kept = sorted(present, key=SPLITS.index)
-    if kept == ["train"] or not kept:
-        return f"cut {grouped}, iterative stratification, seed {seed}: {shares}", notes
-    return (
-        f"{', '.join(kept)} official; cut out of train {grouped}, iterative stratification, seed {seed}: {shares}",
-        notes,
-    )
+    kept = [split for split in SPLITS if split in present]
+    how = f"{grouped}, iterative stratification, seed {seed}: {shares}"
+    return f"cut {how}" if kept in ([], ["train"]) else f"{', '.join(kept)} official; cut out of train {how}"
 
 
 def _on_several_sides(patients: Sequence[str | None], splits: Sequence[str]) -> list[str]:
@@ -192,8 +336,9 @@ def _findings(rows: Rows, splits: Sequence[str]) -> tuple[dict[str, Any], list[s
     if both:
         members = set(both)
         n = sum(patient in members for patient in rows.patients)
+        whose = "the sources'" if rows.collection.any() else "the source's"
         notes.append(
-            f"WARNING: {len(both)} patients ({n} images) are in several splits of the source's own (named in "
+            f"WARNING: {len(both)} patients ({n} images) are in several splits of {whose} own (named in "
             "pack.json): figures on its val and test images will be too good"
         )
     groups = _repeated(rows.twins)

@@ -145,9 +145,9 @@ def describe(config: PhantomConfig, i: int) -> Sample:
     boxes = true_boxes(config, i) if labelled else None
     labels = None if boxes is None else np.isin(np.arange(len(CLASSES)), boxes.labels).astype(np.float32)
     return Sample(
-        id=f"phantom-{i:06d}",
+        id=f"phantom-{config.seed}-{i:06d}",
         source=f"phantom#{i}",
-        patient=scene.patient,
+        patient=f"{config.seed}-{scene.patient}",  # patients of two seeds are different people
         labels=labels,
         boxes=boxes,
         size=(config.size, config.size),

@@ -21,7 +21,6 @@ is a group of its own, and ``patient_note`` says that the split cannot be truste
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
@@ -31,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinray.errors import InputError
+from twinray.files import write_json
 from twinray.records import PRESENT, FloatArray
 
 Index = npt.NDArray[np.int64]
@@ -175,11 +175,8 @@ class SplitRecord:
     notes: list[str]
 
     def write(self, path: Path) -> None:
-        """Write the record as JSON, all or nothing."""
-        partial = path.with_name(path.name + ".partial")
-        content = {"format": "twinray split record 1"} | asdict(self)
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        """Write the record as JSON, all or nothing; TwinrayError where the disk is full or may not be written."""
+        write_json(path, {"format": "twinray split record 1"} | asdict(self), "the split record")
 
     @staticmethod
     def read(path: Path) -> SplitRecord:

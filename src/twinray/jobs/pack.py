@@ -77,6 +77,9 @@ class PackConfig:
     pseudonymise: Path | None = None
     """Format dicom: file that holds a secret key; patient ids are replaced by their keyed hash."""
 
+    shared_patients: bool = False
+    """The sources are parts of one data set: equal patient ids are the same patient (default: only in sources of one name)."""
+
     val: float = 0.1
     """Share of images to cut for validation, by patient, where the source has no validation split (0: none)."""
 

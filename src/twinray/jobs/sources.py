@@ -13,6 +13,7 @@ from twinray.data.folder import read_folder
 from twinray.data.medimeta import read_medimeta
 from twinray.data.medmnist import read_medmnist
 from twinray.data.nih import read_nih
+from twinray.data.pack_mix import share_patients
 from twinray.data.phantom import PhantomConfig, phantom_collection
 from twinray.data.rsna import read_rsna
 from twinray.data.vindr import read_vindr
@@ -49,6 +50,8 @@ def read_source(config: PackConfig) -> list[Collection]:
     if config.format == "phantom":
         if config.source:
             raise InputError(f"--format phantom draws its own images, got the source {config.source[0]}; leave it out")
+        if config.shared_patients:
+            raise InputError("--shared-patients goes with several sources, the phantom has none; leave it out")
         return [phantom_collection(_phantom(config))]
     if not config.source:
         raise InputError(f"expected {_WHAT[config.format]}")
@@ -60,8 +63,11 @@ def read_source(config: PackConfig) -> list[Collection]:
         for name, value in (("--images", config.images), ("--table", config.table)):
             if value is not None:
                 raise InputError(f"{name} goes with one source, got {len(config.source)}; pack them one by one")
+    elif config.shared_patients:
+        raise InputError("--shared-patients goes with several sources, got 1; leave it out")
     read = _READERS[config.format]
-    return [read(path, config) for path in config.source]
+    collections = [read(path, config) for path in config.source]
+    return share_patients(collections) if config.shared_patients else collections
 
 
 def check_options(config: PackConfig) -> None:
