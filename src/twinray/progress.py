@@ -15,6 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 _LOG_EVERY_S = 10.0
 
+_live: Progress | None = None
+"""The bars on the terminal now. A terminal has one last line, so bars inside bars share one display."""
+
 
 class Meter:
     """Counts finished units of work and shows them; made by :func:`progress`."""
@@ -30,8 +33,9 @@ class Meter:
         self._done += n
         elapsed = max(time.monotonic() - self._start, 1e-9)
         rate = (self._done - self._done_at_start) / elapsed
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=n, note=f"{rate:,.1f} {self._unit}/s  {note}")
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.update(self._task, advance=n, note=f"{rate:,.1f} {self._unit}/s  {note}")
         elif time.monotonic() - self._last_line >= _LOG_EVERY_S or self._done == self._total:
             self._last_line = time.monotonic()
             left = (self._total - self._done) / rate if rate > 0 else float("inf")
@@ -41,10 +45,18 @@ class Meter:
                 flush=True,
             )
 
+    def remove(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar is not None and self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
 
 @contextmanager
 def progress(label: str, total: int, unit: str = "images", done: int = 0) -> Iterator[Meter]:
     """Show progress of ``total`` units on standard error while the block runs.
+
+    Inside another such block a second bar appears below the first, and goes when the inner block ends.
 
     Args:
         label: what is being done, in a few words.
@@ -52,10 +64,24 @@ def progress(label: str, total: int, unit: str = "images", done: int = 0) -> Ite
         unit: what is counted, in the plural.
         done: units already finished by an earlier, interrupted run.
     """
-    console = Console(stderr=True)
+    console = _console()
     if not console.is_terminal:
         yield Meter(label, total, unit, None, done)
-        return
+    elif _live is not None:
+        meter = Meter(label, total, unit, _live, done)
+        try:
+            yield meter
+        finally:
+            meter.remove()
+    else:
+        with _display(console) as bar:
+            yield Meter(label, total, unit, bar, done)
+
+
+@contextmanager
+def _display(console: Console) -> Iterator[Progress]:
+    """The terminal's one display, to which inner bars add theirs while the block runs."""
+    global _live
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -66,4 +92,12 @@ def progress(label: str, total: int, unit: str = "images", done: int = 0) -> Ite
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as bar:
-        yield Meter(label, total, unit, bar, done)
+        _live = bar
+        try:
+            yield bar
+        finally:
+            _live = None
+
+
+def _console() -> Console:
+    return Console(stderr=True)

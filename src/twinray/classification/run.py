@@ -63,7 +63,15 @@ def run(config: ClassifyConfig) -> RunFolder:
     for seed, rows in zip(config.seeds, chosen, strict=True):
         probes.append(_fit(pack, rows, features[np.searchsorted(needed, rows)], config, seed))
         reports.append(_report(pack, test, probes[-1].scores(test_features), config))
-        folder.log({"step": len(reports), "seed": seed, "images": len(rows), "penalty": probes[-1].penalty, "test_auc": _auc(reports[-1])})
+        folder.log(
+            {
+                "step": len(reports),
+                "seed": seed,
+                "images": len(rows),
+                "penalty": probes[-1].penalty,
+                "test_auc": _auc(reports[-1]),
+            }
+        )
     used = [len(rows) for rows in chosen]
     _write(config, folder, pack, backbone, provenance, probes, test, test_features, reports, used)
     return folder

@@ -93,7 +93,7 @@ def read_folder(
     if not root.is_dir():
         raise InputError(f"expected a folder of images, {root} is a file; give its folder, or another --format")
     skipped: list[Skipped] = []
-    names, others = _scan(root, table, skipped)
+    names, others = scan_folder(root, table, skipped)
     if not names:
         seen = f"{sum(others.values())} other files ({_common(others)})" if others else "nothing"
         raise InputError(f"expected images in {root} (PNG, JPEG, TIFF, DICOM), found {seen}; check the path")
@@ -126,7 +126,7 @@ def read_folder(
     )
 
 
-def _scan(root: Path, table: Path | None, skipped: list[Skipped]) -> tuple[list[str], Counter[str]]:
+def scan_folder(root: Path, table: Path | None, skipped: list[Skipped]) -> tuple[list[str], Counter[str]]:
     """Relative posix paths of the images, sorted, and how many other files there are by suffix."""
     names: list[str] = []
     others: Counter[str] = Counter()

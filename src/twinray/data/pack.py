@@ -121,23 +121,19 @@ class Pack:
     def boxes(self, index: int) -> Boxes | None:
         """True boxes of image ``index`` in original pixels; None if it was never annotated."""
         row = range(len(self))[index]  # as a list counts: from the end where negative
-        boxes, readers, n_readers = (
-            self._box_columns["boxes"],
-            self._box_columns["box_readers"],
-            self._box_columns["box_n_readers"],
-        )
+        boxes, classes, readers, n_readers = self._box_columns
         if not boxes.valid[row]:
             return None
         return Boxes(
-            boxes.numbers(row, np.float64).reshape(-1, 4),
-            self._box_columns["box_classes"].numbers(row, np.int64),
+            boxes.values[boxes.part(row)].copy(),
+            classes.values[classes.part(row)].copy(),
             readers=tuple(readers.values[readers.part(row)].to_pylist()) if readers.valid[row] else None,
-            n_readers=n_readers.numbers(row, np.int64) if n_readers.valid[row] else None,
+            n_readers=n_readers.values[n_readers.part(row)].copy() if n_readers.valid[row] else None,
         )
 
     @cached_property
-    def _box_columns(self) -> dict[str, _ListColumn]:
-        return {name: _ListColumn.of(self.table, name) for name in _BOX_COLUMNS}
+    def _box_columns(self) -> tuple[_ListColumn, ...]:
+        return tuple(_ListColumn.of(self.table, name) for name in _BOX_COLUMNS)
 
     def to_pack(self, index: int, xyxy: FloatArray) -> FloatArray:
         """Map (m, 4) boxes from original pixels to pixels of the packed image."""
@@ -180,17 +176,13 @@ class _ListColumn:
         column = table.column(name).combine_chunks()
         values = column.values
         if pa.types.is_nested(values.type):
-            values = np.asarray(values.flatten(), dtype=np.float64)
-            values = values.reshape(-1, 4)
+            values = np.asarray(values.flatten(), dtype=np.float64).reshape(-1, 4)
         elif pa.types.is_integer(values.type):
             values = np.asarray(values, dtype=np.int64)
         return _ListColumn(np.asarray(column.is_valid()), np.asarray(column.offsets), values)
 
     def part(self, row: int) -> slice:
-        return slice(int(self.offsets[row]), int(self.offsets[row + 1]))
-
-    def numbers(self, row: int, dtype: type[np.generic]) -> npt.NDArray[Any]:
-        return np.array(self.values[self.part(row)], dtype=dtype)
+        return slice(self.offsets[row], self.offsets[row + 1])
 
 
 def open_pack(path: Path) -> Pack:

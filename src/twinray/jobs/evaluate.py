@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
+from twinray.backbones.pixels import network_input
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.data import DetectionData, annotated
 from twinray.detection.predict import detect_rows
@@ -18,10 +20,12 @@ from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
 from twinray.evaluation.coco_json import coco_image_ids, truth_as_coco, write_predictions
 from twinray.evaluation.labels import compare_labels, evaluate_labels
 from twinray.files import claim_folder, write_json, write_text
-from twinray.inference import Model, check_classes, check_pack, load_model, prepare_row
+from twinray.inference import Model, check_classes, check_pack, load_model
 from twinray.progress import progress
 from twinray.records import SPLITS, Boxes, FloatArray, IntArray
 from twinray.report.tables import arms_csv, arms_table
+from twinray.training.loader import PixelSource, prefetch
+from twinray.training.rundir import MAY_CHANGE, read_config
 
 _OVERALL = {
     "detector": ("map50", "map40", "map", "froc"),
@@ -55,7 +59,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate, print a table, and write it if ``out`` is given.
 
     Returns:
-        ``{run: {split: figures}}``, with ``difference_to_first`` beside the figures of every later run.
+        ``{run: {split: figures}}``, with ``difference_to_first`` and ``differences_in_options`` beside the figures of
+        every later run, and ``probe_of_seed`` beside those of a classifier that was fitted with several seeds.
 
     Raises:
         InputError: runs, pack or split that cannot be compared.
@@ -66,6 +71,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         raise InputError(
             f"expected --bootstrap 0 or more and --batch-size 1 or more, got {config.bootstrap} and {config.batch_size}"
         )
+    _check_apart(config.runs)
     pack = open_pack(config.data)
     models = [load_model(path, config.device) for path in config.runs]
     kinds = {model.kind for model in models}
@@ -73,18 +79,73 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         raise InputError(
             f"expected runs of one kind, got {', '.join(f'{m.path} ({m.kind})' for m in models)}; evaluate them apart"
         )
+    differences = [_differences_in_options(models[0], model) for model in models[1:]]
     if config.out is not None:
         claim_folder(config.out, False, "evaluation")
     kind = kinds.pop()
     results = (
         _evaluate_detectors(config, models, pack) if kind == "detector" else _evaluate_classifiers(config, models, pack)
     )
-    Console().print(arms_table([(name, figures[config.split]) for name, figures in results.items()], _OVERALL[kind]))
+    for name, differing in zip(list(results)[1:], differences, strict=True):
+        results[name]["differences_in_options"] = differing
+    _print(results, config.split, kind)
     if config.out is not None:
         write_json(config.out / "metrics.json", results, "metrics")
         rows = [(name, figures[config.split]) for name, figures in results.items()]
         write_text(config.out / "metrics.csv", arms_csv(rows, _OVERALL[kind]), "table")
     return results
+
+
+def _check_apart(runs: Sequence[Path]) -> None:
+    resolved = [path.resolve() for path in runs]
+    for path, real in zip(runs, resolved, strict=True):
+        if resolved.count(real) > 1:
+            raise InputError(f"the run {path} is given twice; leave one out")
+
+
+def _differences_in_options(first: Model, other: Model) -> dict[str, Any]:
+    """Options in which two runs differ and that can change a result, but for the initial weights under test.
+
+    Packs are compared by their bytes, not by where they lie.
+
+    Raises:
+        InputError: a run without its options.
+    """
+    before, after = read_config(first.path), read_config(other.path)
+    same = MAY_CHANGE | {"init"}
+    if _checksums(first) and _checksums(first) == _checksums(other):
+        same |= {"data"}
+    return {
+        name: {"first": before.get(name), "this": after.get(name)}
+        for name in dict.fromkeys([*before, *after])
+        if name not in same and before.get(name) != after.get(name)
+    }
+
+
+def _checksums(model: Model) -> list[Any]:
+    return [pack["checksums"] for pack in model.description.get("data", []) if "checksums" in pack]
+
+
+def _print(results: Mapping[str, Any], split: str, kind: str) -> None:
+    """The table, and below it what a reader must know to read it rightly."""
+    console = Console()
+    console.print(arms_table([(name, run[split]) for name, run in results.items()], _OVERALL[kind]))
+    first = next(iter(results))
+    for name, run in results.items():
+        for option, values in run.get("differences_in_options", {}).items():
+            console.print(
+                f"warning: runs differ in more than their initial weights: {option} {values['first']} vs "
+                f"{values['this']} ({first}, {name})",
+                soft_wrap=True,
+                markup=False,
+            )
+        if "probe_of_seed" in run:
+            console.print(
+                f"{name}: probe of seed {run['probe_of_seed']}, the one that a run of several seeds keeps; "
+                "the run's own metrics.json has all seeds",
+                soft_wrap=True,
+                markup=False,
+            )
 
 
 def _evaluate_detectors(config: EvaluateConfig, models: Sequence[Model], pack: Pack) -> dict[str, Any]:
@@ -137,6 +198,8 @@ def _evaluate_classifiers(config: EvaluateConfig, models: Sequence[Model], pack:
         scores = _scores(model, pack, rows, config.batch_size, name)
         report = evaluate_labels(truth, scores, model.classes, pack.info.task, patients, **options)
         results[name] = {config.split: report.as_json()}
+        if len(read_config(model.path).get("seeds", ())) > 1:
+            results[name]["probe_of_seed"] = model.description["seed"]
         if first is not None:
             compared = compare_labels(truth, first, scores, model.classes, pack.info.task, patients, **options)
             results[name]["difference_to_first"] = compared.as_json()
@@ -144,14 +207,18 @@ def _evaluate_classifiers(config: EvaluateConfig, models: Sequence[Model], pack:
     return results
 
 
+@torch.no_grad()
 def _scores(model: Model, pack: Pack, rows: IntArray, batch_size: int, label: str) -> FloatArray:
-    parts = []
+    """Probabilities (n, k) of the given rows of a checked pack, whole batches straight from its memory map."""
+    source = PixelSource([pack.images], np.stack([np.zeros_like(rows), rows], axis=1))
+    batches = [np.arange(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
+    scores = np.empty((len(rows), len(model.classes)), dtype=np.float64)
     with progress(label, len(rows)) as meter:
-        for start in range(0, len(rows), batch_size):
-            chosen = rows[start : start + batch_size]
-            parts.append(model.labels([prepare_row(model, pack, int(row)) for row in chosen]))
-            meter.advance(len(chosen))
-    return np.concatenate(parts)
+        for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):
+            found = model.network(network_input(pixels, model.size, model.machine.device))
+            scores[batch] = found.double().cpu().numpy()
+            meter.advance(len(batch))
+    return scores
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

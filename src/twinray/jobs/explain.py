@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
 
 from twinray.data.coco import read_coco
-from twinray.data.images import load_image
 from twinray.data.pack import Pack, open_pack
-from twinray.errors import InputError
+from twinray.errors import InputError, check_options
 from twinray.files import claim_folder, write_bytes, write_json
-from twinray.inference import Explained, Method, Model, Prepared, check_classes, load_model, prepare_row
+from twinray.inference import (
+    Explained,
+    Method,
+    Model,
+    Prepared,
+    check_classes,
+    check_pack,
+    load_model,
+    prepare_row,
+)
+from twinray.jobs.image_files import Found, decode, find_images
 from twinray.progress import progress
-from twinray.records import SPLITS, Boxes, Skipped
-from twinray.report.pictures import as_png, box_picture
+from twinray.records import SPLITS, Boxes, Sample, Skipped
+from twinray.report.pictures import as_png, box_picture, picture_name
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class ExplainConfig:
     run: Path
     """Folder of a finished detect run."""
     images: tuple[str, ...] = ()
-    """Image files; with --data, ids of the pack's images (none: the first --count images with boxes of --split)."""
+    """Image files and folders of them; with --data, ids of the pack's images (none: the first --count images with boxes of --split)."""
     out: Path = Path("explanations")
     """New folder for the pictures."""
     data: Path | None = None
@@ -42,6 +53,12 @@ class ExplainConfig:
     """Boxes that score less are not drawn, 0..1."""
     method: Method = "ablation"
     """ablation: channels of the pyramid level the box pools from; ablation-last-stage: channels of the backbone's last stage."""
+    workers: int = 1
+    """Processes that decode image files."""
+    timeout: float = 60.0
+    """Longest that decoding one file may take, seconds."""
+    memory: int = 2048
+    """Most memory that decoding one file may take, MiB."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -52,41 +69,57 @@ def run(config: ExplainConfig) -> list[Path]:
     Raises:
         InputError: bad options, or not one image that could be read.
     """
-    if config.split not in SPLITS or config.count < 1 or config.boxes < 1 or not 0 <= config.least_score <= 1:
-        raise InputError(
-            f"expected --split {', '.join(SPLITS)}, --count and --boxes 1 or more and --least-score 0..1, got {config.split}, "
-            f"{config.count}, {config.boxes}, {config.least_score}"
-        )
-    if config.data is None and not config.images:
-        raise InputError("expected image files, or a pack with --data; got neither")
+    _check(config)
+    pack = open_pack(config.data) if config.data is not None else None
+    found = find_images([Path(name) for name in config.images]) if pack is None else Found((), ())
     model = load_model(config.run, config.device)
     _ = model.detector  # a classifier is refused before any folder is made
-    pack = open_pack(config.data) if config.data is not None else None
     rows = chosen_rows(pack, config.images, config.split, config.count) if pack is not None else []
-    truth = _truth_by_name(config.truth, model)
+    truth = _true_boxes(config.truth, model, found.files)
+    skipped = list(found.skipped)
+    if pack is not None:
+        images = _from_pack(model, pack, rows)
+    else:
+        images = _from_files(config, model, found.files, truth, skipped)
     claim_folder(config.out, False, "explanations")
-    skipped: list[Skipped] = []
     pictures, records = [], []
-    images = _from_pack(model, pack, rows) if pack is not None else _from_files(model, config.images, truth, skipped)
-    with progress("explaining", len(rows) or len(config.images)) as meter:
-        for prepared, true in images:
+    number = 0
+    with progress("explaining", len(rows) + len(found.files)) as meter:
+        for number, (prepared, true) in enumerate(images, start=1):
             explained = model.explain(
                 prepared, true, method=config.method, most=config.boxes, least_score=config.least_score
             )
-            for path, record in write_pictures(explained, model.classes, config.out):
+            for path, record in write_pictures(explained, model.classes, config.out, number):
                 pictures.append(path)
                 records.append(record)
             meter.advance()
+    console = Console()
     for item in skipped:
-        print(f"set aside: {item.where}: {item.reason}")
-    if skipped and len(skipped) == len(config.images):
+        console.print(f"set aside: {item.where}: {item.reason}", soft_wrap=True, markup=False)
+    if number == 0:
         raise InputError(f"none of the {len(skipped)} image files could be read; the first: {skipped[0].reason}")
     write_json(config.out / "explanations.json", records, "explanations")
-    print(
-        f"{len(pictures)} pictures in {config.out}"
-        + ("" if pictures else f": no box scored {config.least_score} or more")
-    )
+    empty = "" if pictures else f": no box scored {config.least_score} or more"
+    console.print(f"{len(pictures)} pictures in {config.out}{empty}", soft_wrap=True, markup=False)
     return pictures
+
+
+def _check(config: ExplainConfig) -> None:
+    check_options(
+        (
+            (config.split in SPLITS, "--split", config.split, f"one of {', '.join(SPLITS)}"),
+            (config.count >= 1, "--count", config.count, "1 or more"),
+            (config.boxes >= 1, "--boxes", config.boxes, "1 or more"),
+            (0 <= config.least_score <= 1, "--least-score", config.least_score, "0..1"),
+            (config.workers >= 0, "--workers", config.workers, "0 or more"),
+            (config.timeout > 0, "--timeout", config.timeout, "more than 0 seconds"),
+            (config.memory >= 1, "--memory", config.memory, "1 MiB or more"),
+        )
+    )
+    if config.data is None and not config.images:
+        raise InputError("expected image files, or a pack with --data; got neither")
+    if config.data is not None and config.truth is not None:
+        raise InputError("--truth goes with image files; a pack given with --data has its own true boxes")
 
 
 def explain_pack_images(
@@ -119,14 +152,20 @@ def chosen_rows(pack: Pack, ids: Sequence[str], split: str, count: int) -> list[
                 f"{pack.path} has no image {unknown[0]!r}; ids are in the column id of its samples.parquet"
             )
         return [position[image] for image in ids]
-    rows = [int(row) for row in pack.where(split) if len(pack.boxes(int(row)) or ()) > 0][:count]
+    with_boxes = (int(row) for row in pack.where(split) if len(pack.boxes(int(row)) or ()) > 0)
+    rows = list(islice(with_boxes, count))
     if not rows:
         raise InputError(f"no image with a box in split {split} of {pack.path}; name images by id, or see --split")
     return rows
 
 
-def write_pictures(explained: Explained, classes: Sequence[str], out: Path) -> Iterator[tuple[Path, dict[str, object]]]:
-    """Write a picture for each heat map; yield its path and what it shows."""
+def write_pictures(
+    explained: Explained, classes: Sequence[str], out: Path, image_number: int
+) -> Iterator[tuple[Path, dict[str, object]]]:
+    """Write a picture for each heat map; yield its path and what it shows.
+
+    ``image_number`` begins the pictures' names, so that images of one name in two folders keep their own.
+    """
     boxes = explained.predictions
     assert boxes.scores is not None
     for number, (index, heat) in enumerate(zip(explained.top, explained.heat_maps, strict=True), start=1):
@@ -135,7 +174,7 @@ def write_pictures(explained: Explained, classes: Sequence[str], out: Path) -> I
         picture = box_picture(
             explained.image, heat, classes, one, explained.truth, explained.scale, explained.definition
         )
-        path = out / f"{_safe(explained.id)}-box{number}-{_safe(name)}.png"
+        path = out / picture_name(image_number, PurePosixPath(explained.id).name, f"box{number}", name)
         write_bytes(path, as_png(picture), "picture")
         yield (
             path,
@@ -151,31 +190,46 @@ def write_pictures(explained: Explained, classes: Sequence[str], out: Path) -> I
 
 
 def _from_pack(model: Model, pack: Pack, rows: Sequence[int]) -> Iterator[tuple[Prepared, Boxes | None]]:
+    """Images and true boxes of a pack; a pack that does not fit the model is refused at once, not at the first image."""
+    check_pack(model, pack)
     check_classes(model, pack.info.box_classes, pack.path)
-    for row in rows:
-        yield prepare_row(model, pack, row), pack.boxes(row)
+    return ((prepare_row(model, pack, row), pack.boxes(row)) for row in rows)
 
 
 def _from_files(
-    model: Model, files: Sequence[str], truth: dict[str, Boxes], skipped: list[Skipped]
+    config: ExplainConfig, model: Model, files: Sequence[Path], truth: dict[Path, Boxes | None], skipped: list[Skipped]
 ) -> Iterator[tuple[Prepared, Boxes | None]]:
-    for file in files:
-        try:
-            prepared = model.prepare(load_image(Path(file)), Path(file).name)
-        except InputError as error:
-            skipped.append(Skipped(file, str(error)))
-            continue
-        yield prepared, truth.get(Path(file).name)
+    for file, pixels in decode(files, workers=config.workers, timeout=config.timeout, memory=config.memory):
+        if isinstance(pixels, Skipped):
+            skipped.append(pixels)
+        else:
+            yield model.prepare(pixels, str(file)), truth.get(file)
 
 
-def _truth_by_name(path: Path | None, model: Model) -> dict[str, Boxes]:
+def _true_boxes(path: Path | None, model: Model, files: Sequence[Path]) -> dict[Path, Boxes | None]:
+    """True boxes of those files that the COCO file names.
+
+    Raises:
+        InputError: no COCO file, other classes, or a file name that fits two images: boxes of another image would be shown.
+    """
     if path is None:
         return {}
     collection = read_coco(path)
     check_classes(model, collection.box_classes, path)
-    return {Path(s.source).name: s.boxes for s in collection.samples if s.boxes is not None}
-
-
-def _safe(name: str) -> str:
-    """A name that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "image"
+    by_name: dict[str, list[Sample]] = {}
+    for sample in collection.samples:
+        by_name.setdefault(PurePosixPath(sample.source).name, []).append(sample)
+    owner: dict[str, Path] = {}
+    for file in files:
+        named = by_name.get(file.name, [])
+        if len(named) > 1:
+            raise InputError(
+                f"{path} has {len(named)} images named {file.name} ({named[0].source}, {named[1].source}), so the true "
+                f"boxes of {file} are not certain; give a file with one of them"
+            )
+        if named and owner.setdefault(file.name, file) != file:
+            raise InputError(
+                f"{owner[file.name]} and {file} are both named {file.name}, and {path} has one image of that name; "
+                "explain them one by one"
+            )
+    return {file: by_name[file.name][0].boxes for file in files if file.name in by_name}

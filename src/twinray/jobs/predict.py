@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from twinray.data.images import is_image_name, load_image
-from twinray.data.sandbox import map_in_workers
-from twinray.errors import InputError
+from twinray.errors import InputError, TwinrayError, check_options
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
-from twinray.files import claim_folder, write_bytes, write_json, write_text
+from twinray.files import claim_folder, clear_disk_errors, write_bytes, write_json
 from twinray.inference import Model, Prepared, load_model
+from twinray.jobs.image_files import Found, decode, find_images
 from twinray.progress import progress
-from twinray.records import Boxes, Skipped
-from twinray.report.pictures import DISCLAIMER, as_png, overlay
+from twinray.records import Boxes, FloatArray, Skipped
+from twinray.report.pictures import DISCLAIMER, as_png, overlay, picture_name
 
 
 @dataclass(frozen=True)
@@ -52,95 +53,130 @@ class PredictConfig:
     """auto, cpu, cuda or cuda:N."""
 
 
+class _Table:
+    """A CSV file that grows by whole rows: a kill or a full disk leaves all that was done before."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._path, self._size = path, 0
+        self.append([columns])
+
+    def append(self, rows: Iterable[Sequence[Any]]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        data = text.getvalue().encode("utf-8")
+        try:
+            with self._path.open("ab") as file:
+                file.write(data)
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self._path, self._size)  # no half row
+            raise TwinrayError(
+                f"could not write {self._path}: {error.strerror}; what was done before is kept in it: "
+                "make room, then run again for the rest with another --out"
+            ) from error
+        self._size += len(data)
+
+
 @dataclass
 class _Results:
     """What has been found so far; small things only, so that a long job stays small."""
 
+    table: _Table
     names: list[str] = field(default_factory=list)
     sizes: dict[str | int, tuple[int, int]] = field(default_factory=dict)
     boxes: dict[str | int, Boxes] = field(default_factory=dict)
-    labels: list[list[float]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    skipped_table: _Table | None = None
+    unwritten: list[str] = field(default_factory=list)
 
 
 def run(config: PredictConfig) -> Path:
     """Predict and write the files; return the folder.
 
+    ``predictions.csv`` and ``skipped.csv`` grow with every batch; the JSON files come at the end.
+
     Raises:
         InputError: bad options, no image, or with ``strict`` a file that cannot be read.
+        TwinrayError: the disk refuses a file; what could be written is kept.
     """
-    if config.batch_size < 1 or config.workers < 0 or not 0 <= config.least_score <= 1:
-        raise InputError(
-            f"expected --batch-size 1 or more, --workers 0 or more and --least-score 0..1, got {config.batch_size}, "
-            f"{config.workers}, {config.least_score}"
-        )
-    files = list(find_images(config.paths))
+    _check(config)
+    found = find_images(config.paths)
     model = load_model(config.run, config.device)
     claim_folder(config.out, False, "predictions")
-    results = _Results()
-    with progress("predicting", len(files)) as meter:
-        batch: list[Prepared] = []
-        for prepared in _decoded(config, model, files, results):
-            if prepared is not None:
-                batch.append(prepared)
+    columns = model.classes if model.kind == "classifier" else ("class", "score", "x1", "y1", "x2", "y2")
+    results = _Results(_Table(config.out / "predictions.csv", ("file", *columns)))
+    for item in found.skipped:
+        _set_aside(config, item, results)
+    _predict_all(config, model, found, results)
+    _finish(config, model, results)
+    if not results.names:
+        raise InputError(
+            f"none of the {len(results.skipped)} files could be read; {config.out / 'skipped.csv'} says why for each"
+        )
+    return config.out
+
+
+def _check(config: PredictConfig) -> None:
+    check_options(
+        (
+            (config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more"),
+            (config.workers >= 0, "--workers", config.workers, "0 or more"),
+            (0 <= config.least_score <= 1, "--least-score", config.least_score, "0..1"),
+            (config.timeout > 0, "--timeout", config.timeout, "more than 0 seconds"),
+            (config.memory >= 1, "--memory", config.memory, "1 MiB or more"),
+        )
+    )
+
+
+def _predict_all(config: PredictConfig, model: Model, found: Found, results: _Results) -> None:
+    batch: list[Prepared] = []
+    with progress("predicting", len(found.files)) as meter:
+        for file, pixels in decode(found.files, workers=config.workers, timeout=config.timeout, memory=config.memory):
+            if isinstance(pixels, Skipped):
+                _set_aside(config, pixels, results)
+            else:
+                batch.append(model.prepare(pixels, str(file)))
             if len(batch) == config.batch_size:
                 _predict(config, model, batch, results)
                 batch = []
             meter.advance()
         if batch:
             _predict(config, model, batch, results)
-    _write(config, model, results)
-    if not results.names:
-        raise InputError(
-            f"none of the {len(files)} files could be read; {config.out / 'skipped.csv'} says why for each"
-        )
-    return config.out
 
 
-def find_images(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files themselves, and every file of a folder that has an image's name, in a stable order.
-
-    Raises:
-        InputError: a path that is not there, or a folder without images.
-    """
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"expected an image file or a folder, {path} is not there; check the path")
-        if path.is_file():
-            yield path
-            continue
-        inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".") and is_image_name(p))
-        if not inside:
-            raise InputError(f"no image file (PNG, JPEG, TIFF, DICOM) in {path}; check the path")
-        yield from inside
-
-
-def _decoded(
-    config: PredictConfig, model: Model, files: Sequence[Path], results: _Results
-) -> Iterator[Prepared | None]:
-    """Each file, decoded in a process of its own so that a bomb cannot end the job; None where it was set aside."""
-    outcomes = map_in_workers(
-        load_image, files, workers=config.workers, timeout_s=config.timeout, memory_bytes=config.memory << 20
-    )
-    for file, outcome in zip(files, outcomes, strict=True):
-        if outcome.error is not None or outcome.value is None:
-            if config.strict:
-                raise InputError(f"{outcome.error}; without --strict such a file is set aside")
-            results.skipped.append(Skipped(str(file), str(outcome.error)))
-            yield None
-            continue
-        yield model.prepare(outcome.value, str(file))
+def _set_aside(config: PredictConfig, item: Skipped, results: _Results) -> None:
+    if config.strict:
+        named = item.reason if item.where in item.reason else f"{item.where}: {item.reason}"
+        raise InputError(f"{named}; without --strict such a file is set aside")
+    if results.skipped_table is None:
+        results.skipped_table = _Table(config.out / "skipped.csv", ("file", "reason"))
+    results.skipped_table.append([(item.where, item.reason)])
+    results.skipped.append(item)
 
 
 def _predict(config: PredictConfig, model: Model, batch: Sequence[Prepared], results: _Results) -> None:
-    results.names += [image.id for image in batch]
+    """Predict a batch; its rows are on the disk before any picture is drawn."""
     if model.kind == "classifier":
-        results.labels += model.labels(batch).tolist()
+        scores: FloatArray = model.labels(batch)
+        results.table.append([(i.id, *map(repr, row)) for i, row in zip(batch, scores.tolist(), strict=True)])
+        results.names += [image.id for image in batch]
         return
-    for image, boxes in zip(batch, model.boxes(batch), strict=True):
+    found = model.boxes(batch)
+    results.table.append([row for i, b in zip(batch, found, strict=True) for row in _rows(i.id, b, model.classes)])
+    for image, boxes in zip(batch, found, strict=True):
+        results.names.append(image.id)
         results.boxes[image.id], results.sizes[image.id] = boxes, image.size
-        if config.overlays:
-            _write_overlay(config, model, image, boxes, len(results.boxes))
+        number = len(results.names)
+        if config.overlays and not results.unwritten:
+            with_overlay = f"the overlays from number {number} on"
+            _try(with_overlay, lambda: _write_overlay(config, model, image, boxes, number), results)  # noqa: B023
+
+
+def _rows(name: str, boxes: Boxes, classes: Sequence[str]) -> list[Sequence[Any]]:
+    """The lines of ``predictions.csv`` of one image, in original pixels."""
+    assert boxes.scores is not None
+    columns = zip(boxes.labels, boxes.scores, np.round(boxes.xyxy, 2), strict=True)
+    return [(name, classes[int(label)], f"{score:.4f}", *map(float, box)) for label, score, box in columns]
 
 
 def _write_overlay(config: PredictConfig, model: Model, image: Prepared, boxes: Boxes, number: int) -> None:
@@ -148,49 +184,52 @@ def _write_overlay(config: PredictConfig, model: Model, image: Prepared, boxes: 
     shown = boxes.scores >= config.least_score
     best = Boxes(boxes.xyxy[shown], boxes.labels[shown], boxes.scores[shown])
     folder = config.out / "overlays"
-    folder.mkdir(exist_ok=True)
+    with clear_disk_errors(folder, "folder"):
+        folder.mkdir(exist_ok=True)
     picture = overlay(image.display, model.classes, best)
-    write_bytes(folder / f"{number:06d}-{Path(image.id).stem}.png", as_png(picture), "overlay")
+    write_bytes(folder / picture_name(number, Path(image.id).stem), as_png(picture), "overlay")
 
 
-def _write(config: PredictConfig, model: Model, results: _Results) -> None:
-    if results.skipped:
-        rows: list[Sequence[Any]] = [("file", "reason"), *((s.where, s.reason) for s in results.skipped)]
-        write_text(config.out / "skipped.csv", _as_csv(rows), "list of files set aside")
-    if model.kind == "classifier":
-        table: list[Sequence[Any]] = [("file", *model.classes)]
-        table += [(name, *map(repr, scores)) for name, scores in zip(results.names, results.labels, strict=True)]
-        write_text(config.out / "predictions.csv", _as_csv(table), "predictions")
-    else:
+def _try(what: str, write: Callable[[], None], results: _Results) -> None:
+    """Write; where the disk refuses, remember what is missing and go on: the table matters more than one file."""
+    try:
+        write()
+    except TwinrayError as error:
+        cause = error.__cause__
+        results.unwritten.append(f"{what} ({cause.strerror if isinstance(cause, OSError) else error})")
+
+
+def _finish(config: PredictConfig, model: Model, results: _Results) -> None:
+    if model.kind != "classifier":
         _write_boxes(config.out, model, results)
     console = Console()
     console.print(
-        f"{len(results.names)} images, {len(results.skipped)} set aside; results in {config.out}", soft_wrap=True
+        f"{len(results.names)} images, {len(results.skipped)} set aside; results in {config.out}",
+        soft_wrap=True,
+        markup=False,
     )
-    for reason, count in Counter(s.reason for s in results.skipped).most_common(3):
-        console.print(f"  set aside ({count}): {reason}", soft_wrap=True, markup=False)
+    first = {item.reason: item.where for item in reversed(results.skipped)}
+    for reason, count in Counter(s.reason for s in results.skipped).most_common(5):
+        console.print(f"  set aside ({count}): {first[reason]}: {reason}", soft_wrap=True, markup=False)
     console.print(DISCLAIMER)
+    if results.unwritten:
+        raise TwinrayError(
+            f"could not write {' nor '.join(results.unwritten)}; {config.out / 'predictions.csv'} holds all "
+            f"{len(results.names)} images: make room, then run again with another --out for the rest"
+        )
 
 
 def _write_boxes(out: Path, model: Model, results: _Results) -> None:
-    """COCO results, the image list their ids point into, and a CSV in original pixels."""
+    """COCO results, and the image list that their ids point into."""
     ids: dict[str | int, int] = {name: number for number, name in enumerate(results.names, start=1)}
     nothing: dict[str | int, Boxes] = {name: Boxes.empty() for name in results.names}
     images = truth_as_coco(
         nothing, model.classes, sizes=results.sizes, file_names={n: str(n) for n in nothing}, image_ids=ids
     )
-    write_json(out / "images.json", images, "image list")
-    write_predictions(out / "predictions.json", results.boxes, len(model.classes), ids)
-    rows: list[Sequence[Any]] = [("file", "class", "score", "x1", "y1", "x2", "y2")]
-    for name in results.names:
-        boxes = results.boxes[name]
-        assert boxes.scores is not None
-        for label, score, box in zip(boxes.labels, boxes.scores, np.round(boxes.xyxy, 2), strict=True):
-            rows.append((name, model.classes[int(label)], f"{score:.4f}", *map(float, box)))
-    write_text(out / "predictions.csv", _as_csv(rows), "predictions")
-
-
-def _as_csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    _try("images.json", lambda: write_json(out / "images.json", images, "image list"), results)
+    boxes = results.boxes
+    _try(
+        "predictions.json",
+        lambda: write_predictions(out / "predictions.json", boxes, len(model.classes), ids),
+        results,
+    )

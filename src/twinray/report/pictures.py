@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,9 @@ from twinray.records import Boxes, FloatArray
 from twinray.report.document import DISCLAIMER
 from twinray.report.panels import Panel, as_png, panel_row, scaled
 
-__all__ = ["DISCLAIMER", "as_png", "box_picture", "overlay"]
+__all__ = ["DISCLAIMER", "as_png", "box_picture", "overlay", "picture_name"]
+
+_LONGEST = 60  # bytes of one part of a name; file systems end at 255 for the whole
 
 
 def overlay(
@@ -67,3 +70,18 @@ def box_picture(
     ]
     note = f"Heat map: {definition}. {DISCLAIMER}." if definition else f"{DISCLAIMER}."
     return panel_row(panels, classes, inches=4.4, note=note)
+
+
+def picture_name(number: int, *parts: str) -> str:
+    """``000007-part-part.png``: a name that every file system takes and that no other number has.
+
+    Letters and digits of every script stay, as do dots and hyphens; runs of anything else become one underscore,
+    and long parts are cut.
+
+    Args:
+        number: running number of the image, which keeps names apart whose parts are alike.
+        parts: what the picture shows.
+    """
+    safe = [re.sub(r"[^\w.-]+", "_", part).strip("._-") for part in parts]
+    short = [part.encode("utf-8", "ignore")[:_LONGEST].decode("utf-8", "ignore") for part in safe]
+    return "-".join([f"{number:06d}", *(part for part in short if part)]) + ".png"

@@ -1,0 +1,97 @@
+"""Image files and folders named on a command line -> files, each decoded in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from twinray.data.folder import scan_folder
+from twinray.data.images import load_image
+from twinray.data.sandbox import map_in_workers
+from twinray.errors import InputError
+from twinray.records import Pixels, Skipped
+
+
+@dataclass(frozen=True)
+class Found:
+    """What :func:`find_images` found.
+
+    Attributes:
+        files: each file once, those of a folder in the order of their names.
+        skipped: files and folders set aside while looking: names that are not UTF-8, folders that cannot be listed.
+    """
+
+    files: tuple[Path, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def find_images(paths: Sequence[Path]) -> Found:
+    """The files themselves, and every image file in the folders and below; each file once.
+
+    Raises:
+        InputError: a path that is not there, or a folder without images.
+    """
+    files: dict[Path, Path] = {}
+    skipped: list[Skipped] = []
+    places: dict[Path, Path] = {}  # a folder has many files: look it up once
+    for path in paths:
+        for file in _files(path, skipped):
+            if file.parent not in places:
+                places[file.parent] = file.parent.resolve()
+            files.setdefault(places[file.parent] / file.name, file)
+    return Found(tuple(files.values()), tuple(dict.fromkeys(skipped)))
+
+
+def decode(
+    files: Sequence[Path], *, workers: int, timeout: float, memory: int
+) -> Iterator[tuple[Path, Pixels | Skipped]]:
+    """Each file with its pixels, or with why it was set aside; a bomb or a crashing decoder cannot end the job.
+
+    Args:
+        files: image files.
+        workers: processes; 0 decodes in this one, without limits.
+        timeout: longest that one file may take, seconds.
+        memory: most memory that one file may take, MiB.
+    """
+    outcomes = map_in_workers(load_image, files, workers=workers, timeout_s=timeout, memory_bytes=memory << 20)
+    with closing(cast(Any, outcomes)):
+        for file, outcome in zip(files, outcomes, strict=True):
+            if outcome.error is None and outcome.value is not None:
+                yield file, outcome.value
+            else:
+                yield file, Skipped(str(file), str(outcome.error))
+
+
+def _files(path: Path, skipped: list[Skipped]) -> list[Path]:
+    shown = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise InputError(f"expected an image file or a folder, {shown} is not there; check the path") from error
+    except OSError as error:
+        raise InputError(f"could not open {shown}: {error.strerror}; check the path and its rights") from error
+    top = path.absolute()
+    if shown != str(path) or not _is_text(top):
+        skipped.append(Skipped(shown, "expected a path in UTF-8; rename the file or folder"))
+        return []
+    if not path.is_dir():
+        return [path]
+    aside: list[Skipped] = []
+    names, _ = scan_folder(top, None, aside)
+    own = [Skipped(str(path / (top / item.where).relative_to(top)), item.reason) for item in aside]
+    if not names:
+        why = f" ({len(own)} set aside; the first: {own[0].where}: {own[0].reason})" if own else ""
+        raise InputError(f"no image file (PNG, JPEG, TIFF, DICOM) in {path}{why}; check the path")
+    skipped += own
+    return [path / name for name in names]
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

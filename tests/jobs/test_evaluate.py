@@ -1,0 +1,93 @@
+"""Runs side by side: no run twice, every difference said, classifiers scored as they see single images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from twinray.classification.config import ClassifyConfig
+from twinray.classification.run import run as classify
+from twinray.data.pack import open_pack
+from twinray.errors import InputError
+from twinray.inference import load_model, prepare_row
+from twinray.jobs import evaluate as job
+from twinray.jobs.evaluate import EvaluateConfig
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory, class_pack) -> Path:
+    """A linear probe fitted with two seeds on random features."""
+    out = tmp_path_factory.mktemp("runs") / "probe"
+    classify(ClassifyConfig(class_pack, out, arch="resnet18", size=32, seeds=(3, 4), fraction=0.5, bootstrap=0))
+    return out
+
+
+def changed(run: Path, folder: Path, **options: object) -> Path:
+    """A copy of a run that says it was made with other options."""
+    shutil.copytree(run, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | options))
+    return folder
+
+
+def test_the_same_run_twice_is_refused(detect_run, blob_pack, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(detect_run)
+    for second in (detect_run, detect_run.parent / "." / "detector", link):
+        with pytest.raises(InputError, match="given twice"):
+            job.run(EvaluateConfig((detect_run, second), blob_pack, out=tmp_path / "e"))
+    assert not (tmp_path / "e").exists()
+
+
+def test_runs_that_differ_in_more_than_their_weights_say_so(detect_run, blob_pack, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    other = changed(
+        detect_run, tmp_path / "other", epochs=15, init="imagenet-v2", out="elsewhere", resume=True, data="moved"
+    )
+    config = EvaluateConfig((detect_run, other), blob_pack, out=tmp_path / "e", bootstrap=0)
+    results = job.run(config)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning:")]
+    assert said == [
+        "warning: runs differ in more than their initial weights: epochs 3 vs 15 (detector, other)",
+    ]
+    assert results["other"]["differences_in_options"] == {"epochs": {"first": 3, "this": 15}}
+    assert "differences_in_options" not in results["detector"]
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == results
+    assert results["other"]["difference_to_first"]["map50"]["value"] == pytest.approx(0, abs=1e-9)
+
+
+def test_other_data_is_a_difference(detect_run, tmp_path):
+    other = changed(detect_run, tmp_path / "other", data="moved")
+    described = json.loads((other / "model.json").read_text())
+    described["data"][0]["checksums"] = {"images.npy": "0"}
+    (other / "model.json").write_text(json.dumps(described))
+    found = job._differences_in_options(load_model(detect_run), load_model(other))
+    assert list(found) == ["data"]
+    assert found["data"]["this"] == "moved"
+
+
+def test_a_probe_of_several_seeds_says_which_one_was_kept(probe, class_pack, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    results = job.run(EvaluateConfig((probe,), class_pack, bootstrap=0))
+    assert results["probe"]["probe_of_seed"] == 3
+    assert "probe: probe of seed 3" in capsys.readouterr().out
+    first = json.loads((probe / "metrics.json").read_text())["test"]["per_seed"][0]["auc"]["value"]
+    assert results["probe"]["test"]["auc"]["value"] == pytest.approx(first, abs=1e-6)
+
+
+def test_batches_of_a_pack_score_as_single_images_do(probe, class_pack):
+    model, pack = load_model(probe), open_pack(class_pack)
+    rows = pack.where("test")[::-1].copy()
+    batched = job._scores(model, pack, rows, 5, "scoring")
+    single = np.concatenate([model.labels([prepare_row(model, pack, int(row))]) for row in rows])
+    np.testing.assert_allclose(batched, single, atol=1e-5)
+
+
+def test_kinds_do_not_mix(probe, detect_run, class_pack):
+    with pytest.raises(InputError, match="runs of one kind"):
+        job.run(EvaluateConfig((probe, detect_run), class_pack))
