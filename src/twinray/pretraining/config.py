@@ -29,8 +29,8 @@ class PretrainConfig:
     """Passes over the images."""
     projector: tuple[int, ...] = ()
     """Widths of the projector's layers; default 2048 2048 2048 for resnet18 and resnet34, 8192 8192 8192 for resnet50."""
-    lam: float = 0.0051
-    """Weight of the redundancy term."""
+    lam: float | None = None
+    """Weight of the redundancy term; default 0.0051 as published; for fewer than 100 epochs 1 / width of the embedding, so that views agree soon."""
     optimizer: Literal["auto", "lars", "adamw", "sgd"] = "auto"
     """auto: LARS from a batch of 512 up, AdamW below."""
     lr: float | None = None

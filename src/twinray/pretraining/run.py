@@ -30,6 +30,7 @@ from twinray.training.rundir import RunFolder, open_run, plain
 
 _RATE_PER_256 = {"lars": 0.2, "adamw": 1e-3, "sgd": 0.1}
 _DECAY = {"lars": 1e-6, "adamw": 0.01, "sgd": 1e-4}
+_LAMBDA = 0.0051
 _WIDE = (8192, 8192, 8192)
 _NARROW = (2048, 2048, 2048)
 
@@ -80,17 +81,19 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     optimizer = config.optimizer
     if optimizer == "auto":
         optimizer = "lars" if config.batch_size >= 512 else "adamw"
+    projector = config.projector or (_WIDE if config.arch == "resnet50" else _NARROW)
     scale = config.batch_size / 256
     lr = config.lr if config.lr is not None else _RATE_PER_256[optimizer] * scale
     default_biases = 0.0048 * scale if optimizer == "lars" else lr
     return dataclasses.replace(
         config,
+        lam=config.lam if config.lam is not None else (_LAMBDA if config.epochs >= 100 else 1 / projector[-1]),
         optimizer=optimizer,
         lr=lr,
         lr_biases=config.lr_biases if config.lr_biases is not None else default_biases,
         weight_decay=config.weight_decay if config.weight_decay is not None else _DECAY[optimizer],
         warmup_epochs=config.warmup_epochs if config.warmup_epochs is not None else min(10.0, config.epochs / 10),
-        projector=config.projector or (_WIDE if config.arch == "resnet50" else _NARROW),
+        projector=projector,
     )
 
 
@@ -112,7 +115,7 @@ def _check(config: PretrainConfig) -> None:
         ),
         (config.epochs >= 1, "--epochs", config.epochs, "1 or more"),
         (config.size >= 32, "--size", config.size, "32 pixels or more"),
-        (config.lam > 0, "--lam", config.lam, "more than 0"),
+        (config.lam is None or config.lam > 0, "--lam", config.lam, "more than 0"),
         (0 <= config.flip <= 1, "--flip", config.flip, "a probability, 0..1"),
         (0 < config.crop_min <= 1, "--crop-min", config.crop_min, "a share of the image's area, above 0 and up to 1"),
         (config.lr is None or config.lr > 0, "--lr", config.lr, "more than 0"),
@@ -160,7 +163,7 @@ def open_source(config: PretrainConfig) -> PixelSource:
 
 def make_loop(config: PretrainConfig, model: BarlowTwins, source: PixelSource, machine: Machine) -> Loop:
     """The training loop of a resolved configuration."""
-    assert config.lr is not None and config.lr_biases is not None  # set by resolve
+    assert config.lam is not None and config.lr is not None and config.lr_biases is not None  # set by resolve
     assert config.weight_decay is not None and config.warmup_epochs is not None and config.optimizer != "auto"
     steps_per_epoch = len(source) // config.batch_size
     total, warmup = steps_per_epoch * config.epochs, round(config.warmup_epochs * steps_per_epoch)
