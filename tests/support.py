@@ -20,11 +20,13 @@ DETECT = (
 PRETRAIN = ("--arch", "resnet18", "--size", 32, "--batch-size", 8, "--projector", 32, 32, "--precision", "float32")
 
 
-def twinray(*arguments: object, check: bool = False, **options) -> subprocess.CompletedProcess[str]:
+def twinray(*arguments: object, check: bool = False, limit: float = 240, **options) -> subprocess.CompletedProcess[str]:
     """Run the real command line in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     command = [sys.executable, "-m", "twinray.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False, **options)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=limit, check=False, **options
+    )
     if check and done.returncode != 0:
         raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done
