@@ -43,8 +43,8 @@ class PretrainConfig:
     """Epochs of linear warm-up; default 10, or a tenth of a run shorter than 100 epochs."""
     flip: float = 0.5
     """Probability of a left-right flip; 0 keeps laterality."""
-    crop_min: float = 0.08
-    """Smallest area of a crop as a share of the image, 0..1; larger is gentler."""
+    crop_min: float | None = None
+    """Smallest area of a crop as a share of the image, 0..1; default 0.08 as published, 0.3 for fewer than 100 epochs."""
     seed: int = 0
     """Seed of the random initial weights, of the order and of the views."""
     device: str = "auto"

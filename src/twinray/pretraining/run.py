@@ -30,7 +30,9 @@ from twinray.training.rundir import RunFolder, open_run, plain
 
 _RATE_PER_256 = {"lars": 0.2, "adamw": 1e-3, "sgd": 0.1}
 _DECAY = {"lars": 1e-6, "adamw": 0.01, "sgd": 1e-4}
-_LAMBDA = 0.0051
+_LAMBDA, _CROP_MIN = 0.0051, 0.08
+_SHORT = 100  # epochs below which the views must be made to agree soon
+_CROP_MIN_SHORT = 0.3
 _WIDE = (8192, 8192, 8192)
 _NARROW = (2048, 2048, 2048)
 
@@ -82,12 +84,14 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     if optimizer == "auto":
         optimizer = "lars" if config.batch_size >= 512 else "adamw"
     projector = config.projector or (_WIDE if config.arch == "resnet50" else _NARROW)
+    short = config.epochs < _SHORT
     scale = config.batch_size / 256
     lr = config.lr if config.lr is not None else _RATE_PER_256[optimizer] * scale
     default_biases = 0.0048 * scale if optimizer == "lars" else lr
     return dataclasses.replace(
         config,
-        lam=config.lam if config.lam is not None else (_LAMBDA if config.epochs >= 100 else 1 / projector[-1]),
+        lam=config.lam if config.lam is not None else (1 / projector[-1] if short else _LAMBDA),
+        crop_min=config.crop_min if config.crop_min is not None else (_CROP_MIN_SHORT if short else _CROP_MIN),
         optimizer=optimizer,
         lr=lr,
         lr_biases=config.lr_biases if config.lr_biases is not None else default_biases,
@@ -117,7 +121,12 @@ def _check(config: PretrainConfig) -> None:
         (config.size >= 32, "--size", config.size, "32 pixels or more"),
         (config.lam is None or config.lam > 0, "--lam", config.lam, "more than 0"),
         (0 <= config.flip <= 1, "--flip", config.flip, "a probability, 0..1"),
-        (0 < config.crop_min <= 1, "--crop-min", config.crop_min, "a share of the image's area, above 0 and up to 1"),
+        (
+            config.crop_min is None or 0 < config.crop_min <= 1,
+            "--crop-min",
+            config.crop_min,
+            "a share of the image's area, above 0 and up to 1",
+        ),
         (config.lr is None or config.lr > 0, "--lr", config.lr, "more than 0"),
         (config.lr_biases is None or config.lr_biases > 0, "--lr-biases", config.lr_biases, "more than 0"),
         (config.weight_decay is None or config.weight_decay >= 0, "--weight-decay", config.weight_decay, "0 or more"),
@@ -193,6 +202,7 @@ def make_loop(config: PretrainConfig, model: BarlowTwins, source: PixelSource, m
 
 
 def _view_makers(config: PretrainConfig) -> tuple[ViewMaker, ViewMaker]:
+    assert config.crop_min is not None  # set by resolve
     first, second = (
         dataclasses.replace(options, flip=config.flip, crop_area=(config.crop_min, 1.0))
         for options in ViewOptions.pair()
