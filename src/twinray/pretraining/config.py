@@ -44,7 +44,7 @@ class PretrainConfig:
     flip: float = 0.5
     """Probability of a left-right flip; 0 keeps laterality."""
     crop_min: float | None = None
-    """Smallest area of a crop as a share of the image, 0..1; default 0.08 as published, 0.3 for fewer than 100 epochs."""
+    """Smallest area of a crop as a share of the image, 0..1; default 0.08 as published, 0.5 for fewer than 100 epochs."""
     seed: int = 0
     """Seed of the random initial weights, of the order and of the views."""
     device: str = "auto"

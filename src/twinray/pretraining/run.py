@@ -32,7 +32,7 @@ _RATE_PER_256 = {"lars": 0.2, "adamw": 1e-3, "sgd": 0.1}
 _DECAY = {"lars": 1e-6, "adamw": 0.01, "sgd": 1e-4}
 _LAMBDA, _CROP_MIN = 0.0051, 0.08
 _SHORT = 100  # epochs below which the views must be made to agree soon
-_CROP_MIN_SHORT = 0.3
+_CROP_MIN_SHORT = 0.5
 _WIDE = (8192, 8192, 8192)
 _NARROW = (2048, 2048, 2048)
 
