@@ -1,3 +1,4 @@
+import hashlib
 import json
 import urllib.error
 
@@ -7,7 +8,7 @@ import torch
 import torchvision
 
 from twinray.backbones.build import build_backbone
-from twinray.backbones.weights import initialise
+from twinray.backbones.weights import described_arch, initialise
 from twinray.errors import InputError
 
 
@@ -52,12 +53,28 @@ def test_foreign_files_load_whatever_wraps_them(tmp_path, prefix, wrap):
 
 def test_a_run_folder_and_its_description(tmp_path):
     donor = build_backbone("resnet18", 9)
-    safetensors.torch.save_file(donor.state_dict(), tmp_path / "backbone.safetensors")
-    (tmp_path / "backbone.json").write_text(json.dumps({"arch": "resnet18"}))
+    weights = tmp_path / "backbone.safetensors"
+    safetensors.torch.save_file(donor.state_dict(), weights)
+    described = {"arch": "resnet18", "kind": "backbone", "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    (tmp_path / "backbone.json").write_text(json.dumps(described))
     backbone = build_backbone("resnet18", 0)
     provenance = initialise(backbone, str(tmp_path))
     assert same(backbone, donor)
-    assert provenance.description == {"arch": "resnet18"}
+    assert provenance.description == described
+    assert described_arch(str(tmp_path)) == "resnet18"
+
+
+def test_a_description_of_other_weights_is_refused_and_a_strangers_json_ignored(tmp_path):
+    weights = tmp_path / "backbone.safetensors"
+    safetensors.torch.save_file(build_backbone("resnet18", 9).state_dict(), weights)
+    beside = tmp_path / "backbone.json"
+    beside.write_text(json.dumps({"arch": "resnet18", "kind": "backbone", "sha256": "0" * 64}))
+    with pytest.raises(InputError, match="describes other weights"):
+        initialise(build_backbone("resnet18", 0), str(tmp_path))
+    beside.write_text(json.dumps({"size": "large"}))
+    assert initialise(build_backbone("resnet18", 0), str(tmp_path)).description is None
+    with pytest.raises(InputError, match="expected --arch"):
+        described_arch(str(tmp_path))
 
 
 def test_weights_of_another_architecture_are_refused_and_named(tmp_path):
