@@ -20,7 +20,7 @@ from rich.text import Text
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.run import run as detect
-from twinray.errors import InputError
+from twinray.errors import check_options
 from twinray.evaluation.boxes import compare_boxes
 from twinray.evaluation.coco_json import coco_image_ids, read_predictions
 from twinray.files import read_json, write_json
@@ -161,9 +161,7 @@ def _check(config: DemoConfig) -> None:
             "2 up to --unlabelled",
         ),
     )
-    for holds, option, value, expected in rules:
-        if not holds:
-            raise InputError(f"expected {option} to be {expected}, got {value}")
+    check_options(rules)
 
 
 def _packs(config: DemoConfig) -> tuple[PackConfig, PackConfig]:
