@@ -6,7 +6,8 @@ exactly: ``x_pack = x * scale_x + offset_x``.
 
 Pixels are resampled by Pillow's bicubic filter, antialiased when it shrinks, after a box average over
 the largest whole factor that still leaves twice the target size (``reducing_gap=2``): as sharp to the
-eye as the filter alone, at half its cost on large images.
+eye as the filter alone, at half its cost on large images. Where both sides shrink by a whole number of at
+least 4, plain averages take the filter's place.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ EDGE_TOLERANCE_PX = 1.0
 """How far a box may reach over its image's edge and still be clipped: annotation tools round outwards."""
 
 _REDUCING_GAP = 2.0
+_AVERAGE_FROM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def fit_pixels(pixels: npt.NDArray[np.uint8], size: int, fit: Fit) -> npt.NDArra
     place = geometry(width, height, size, fit)
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if image.size != place.inner:
-        image = image.resize(place.inner, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
+        image = _resample(image, place.inner)
     fitted = np.asarray(image)
     if place.inner == (size, size):
         return fitted
@@ -78,6 +80,18 @@ def fit_pixels(pixels: npt.NDArray[np.uint8], size: int, fit: Fit) -> npt.NDArra
     left, top = int(place.offset_x), int(place.offset_y)
     square[top : top + place.inner[1], left : left + place.inner[0]] = fitted
     return square
+
+
+def _resample(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Antialiased bicubic; a whole multiple of at least 4 in both directions by plain averages.
+
+    Averages are exact there (every pixel counts once), differ from bicubic by as much as a reducing gap
+    of 2 does, and cost a quarter: NIH's 1,024 pixels to 256 is such a case.
+    """
+    factors = [old // new if new * (old // new) == old else 0 for old, new in zip(image.size, size, strict=True)]
+    if min(factors) >= _AVERAGE_FROM:
+        return image.reduce((factors[0], factors[1]))
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
 
 
 def is_grey(pixels: npt.NDArray[np.uint8]) -> bool:

@@ -30,7 +30,6 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from twinray.data.bounded_file import first_bytes, one_line, regular_file_size
-from twinray.data.dicom import MAX_DICOM_PIXELS, dicom_attributes, load_dicom
 from twinray.errors import InputError
 from twinray.records import Pixels
 
@@ -117,6 +116,8 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     kind = file_kind(path)
     if kind == "dicom":
+        from twinray.data.dicom import dicom_attributes  # late, as in load_image
+
         seen = dicom_attributes(path)
         if seen.width < 1 or seen.height < 1:
             raise InputError(f"{path}: expected a DICOM image, its header states no size; leave the file out")
@@ -149,6 +150,9 @@ def load_image(
     """
     kind = file_kind(path)
     if kind == "dicom":
+        # pydicom loads for half a second, which every worker that decodes PNG files would wait for
+        from twinray.data.dicom import MAX_DICOM_PIXELS, load_dicom
+
         limit = min(max_pixels, MAX_DICOM_PIXELS)
         return load_dicom(path, frontal_only=frontal_only, any_class=any_class, max_pixels=limit)
     with _opened(path, kind) as image:

@@ -229,7 +229,7 @@ class Finish:
         labels = rows.labels
         return {
             "job": self._job,
-            "filter": "bicubic, reducing gap 2",
+            "filter": "bicubic, reducing gap 2; averages for whole factors from 4",
             "split": {"val": options.val, "test": options.test, "seed": options.seed},
             "label_counts": {}
             if labels is None

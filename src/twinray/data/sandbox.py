@@ -111,6 +111,8 @@ class _Handle:
         command = [sys.executable, "-c", _BOOT, str(task_read), str(result_write), str(os.getpid()), *sys.path]
         # One decode a worker: thread pools of numeric libraries would only fight over the cores and count as memory.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        # glibc would give an image's memory back after each image and fault it in, page by page, for the next.
+        heap = {"MALLOC_MMAP_THRESHOLD_": str(256 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
         try:
             self.process = subprocess.Popen(
                 command,
@@ -118,7 +120,7 @@ class _Handle:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, **threads},
+                env={**os.environ, **threads, **heap},
             )
         except BaseException:
             os.close(self.task_write)
