@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,27 @@ def write_coco(folder: Path, n: int = 24, empty_every: int = 4, seed: int = 0) -
         json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "blob"}]})
     )
     return path
+
+
+def ranks(
+    n: int, arguments: list[object], *, start_only: bool = False, **environment: str
+) -> list[subprocess.Popen[str]]:
+    """Start ``python ARGUMENTS`` as n ranks, with the variables that torchrun sets; waits for all unless told not to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(n):
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in own.items()}, **environment}
+        command = [sys.executable, *map(str, arguments)]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True))
+    if not start_only:
+        for process in started:
+            _, error = process.communicate(timeout=240)
+            if process.returncode:
+                for other in started:
+                    other.kill()
+                raise AssertionError(f"a rank ended with {process.returncode}:\n{error}")
+    return started

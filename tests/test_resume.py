@@ -1,6 +1,7 @@
 """`kill -9`, then `--resume`: the weights of an uninterrupted run, byte for byte, on the CPU."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support import DETECT, PRETRAIN, twinray
+from support import DETECT, PRETRAIN, ranks, twinray
 
 
 def kill_after(arguments: list[str], run: Path, lines: int) -> None:
@@ -48,3 +49,39 @@ def test_killed_runs_continue_to_the_same_bytes(verb, weights, class_pack, blob_
     if verb == "detect":
         for name in ("predictions.json", "truth.json"):
             assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def killed_at_random(arguments: list[object], run: Path, n_ranks: int, kills: int, seed: int) -> None:
+    """Start, `kill -9` every rank at a random moment, start again, ...; then let it end."""
+    rng = random.Random(seed)
+    command = ["-m", "twinray.cli", *arguments, "--out", run, "--resume"]
+    done = 0
+    while done < kills:
+        processes = ranks(n_ranks, command, start_only=True)
+        checkpoints, before = run / "checkpoints", {p.name for p in run.glob("checkpoints/*.pt")}
+        deadline = time.monotonic() + 120
+        # some moment after training began again: before, there is nothing new to lose
+        while time.monotonic() < deadline and processes[0].poll() is None:
+            if {p.name for p in checkpoints.glob("*.pt")} - before or rng.random() < 0.01:
+                break
+            time.sleep(0.02)
+        time.sleep(rng.random() * 0.5)
+        over = processes[0].poll() is not None
+        for process in processes:
+            process.kill()
+            process.communicate()
+        assert not over, "the run ended before it could be killed often enough: make it longer"
+        done += 1
+    ranks(n_ranks, command)
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2])
+@pytest.mark.parametrize("kills", [pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(3600)]), 1])
+def test_pretraining_killed_at_random_moments_ends_with_the_same_bytes(n_ranks, kills, class_pack, tmp_path):
+    epochs = 40 if kills > 1 else 4
+    more = ["--epochs", epochs, "--checkpoint-every", 2, "--log-every", 1, "--knn-every", 0]
+    arguments = ["pretrain", "--data", class_pack, *PRETRAIN, *more]
+    ranks(n_ranks, ["-m", "twinray.cli", *arguments, "--out", tmp_path / "whole"])
+    killed_at_random(arguments, tmp_path / "cut", n_ranks, kills, seed=n_ranks)
+    whole, cut = ((tmp_path / name / "backbone.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert cut == whole

@@ -190,7 +190,8 @@ def _overview() -> str:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    print(f"twinray: {' '.join(message.split())}", file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0" or "WORLD_SIZE" not in os.environ:  # once a machine, not once a rank
+        print(f"twinray: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
 

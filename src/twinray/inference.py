@@ -7,10 +7,10 @@ them see the same pixels as training did: decoded, fitted to the pack's square, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import network_input
@@ -26,16 +27,22 @@ from twinray.classification.model import Classifier
 from twinray.data.fit import Geometry, fit_pixels, geometry, to_grey, to_rgb
 from twinray.data.pack import Pack
 from twinray.detection.model import Detector, DetectorOptions, build_detector
-from twinray.detection.postprocess import Detection
+from twinray.detection.postprocess import Detection, Limits, select_detections
+from twinray.detection.pyramid import POOLED_LEVELS, Features
 from twinray.detection.transforms import evaluation_batch
 from twinray.errors import InputError
 from twinray.explanation.ablation_cam import ablation_cam_fpn, ablation_cam_last_stage
+from twinray.explanation.gradient_cams import gradient_cam
+from twinray.explanation.library_ablation import FinalBox, ablation_cam_library
 from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap
 from twinray.files import read_json, sha256
 from twinray.records import Boxes, FloatArray, Pixels
 from twinray.training.device import Machine, choose_machine
 
-Method = Literal["ablation", "ablation-last-stage"]
+Method = Literal["ablation", "ablation-last-stage", "ablation-rerun", "grad-cam", "grad-cam++", "eigen-cam", "odam"]
+METHODS: tuple[Method, ...] = get_args(Method)
+_ANY_DETECTOR: tuple[Method, ...] = ("ablation-rerun",)
+"""Needs no box head to look into; all others explain Faster R-CNN's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +143,7 @@ class Model:
     @torch.no_grad()
     def boxes(self, images: Sequence[Prepared]) -> list[Boxes]:
         """Predicted boxes with scores of each image, in original pixels, best first."""
-        batch = self._batch(images)
+        batch = self.batch(images)
         return [
             self._in_original(found, image) for found, image in zip(self.detector.detect(batch), images, strict=True)
         ]
@@ -162,15 +169,12 @@ class Model:
     ) -> Explained:
         """Heat maps of the image's best boxes: at most ``most``, of at least ``least_score``."""
         detector = self.detector
-        batch = self._batch([image])
+        batch = self.batch([image])
         detections, features = detector.detect_with_features(batch)
         found = detections[0]
         scores = found.scores.cpu().numpy()
         top = tuple(int(i) for i in np.flatnonzero(scores >= least_score)[:most])
-        boxes = [FixedBox(found.proposals[i], int(found.labels[i]), int(found.levels[i])) for i in top]
-        maps = heat_maps(
-            detector, features.stages, list(features.pyramid.values()), boxes, (self.size, self.size), method
-        )
+        maps = heat_maps(detector, features, found, top, (self.size, self.size), method)
         height, width = image.display.shape[:2]
         return Explained(
             id=image.id,
@@ -185,7 +189,8 @@ class Model:
             definition=maps[0].definition if maps else "",
         )
 
-    def _batch(self, images: Sequence[Prepared]) -> Tensor:
+    def batch(self, images: Sequence[Prepared]) -> Tensor:
+        """(n, 3, side, side) normalised: what the network sees of the images."""
         pixels = torch.from_numpy(np.stack([image.packed for image in images])).to(self.machine.device)
         return evaluation_batch(pixels, self.size).contiguous(memory_format=torch.channels_last)
 
@@ -196,27 +201,76 @@ class Model:
 
 def heat_maps(
     detector: Detector,
-    stages: dict[str, Tensor],
-    pyramid: Sequence[Tensor],
-    boxes: Sequence[FixedBox],
+    features: Features,
+    found: Detection,
+    chosen: Sequence[int],
     image_size: tuple[int, int],
     method: Method,
 ) -> list[HeatMap]:
-    """Exact heat maps of fixed boxes on one image, by the chosen method.
+    """Heat maps of some boxes of one image, by the chosen method.
+
+    Args:
+        detector: in evaluation mode.
+        features: of a batch of that image alone, as ``detect_with_features`` gave them.
+        found: the boxes found on it.
+        chosen: indices of the boxes to explain.
+        image_size: (height, width) of the network's input.
+        method: which map.
 
     Raises:
-        InputError: a method that does not exist.
+        InputError: a method that does not exist, or one that this kind of detector has no use for.
     """
+    check_method(detector, method)
+    pyramid = list(features.pyramid.values())
+    if method == "ablation-rerun":
+        final = [
+            FinalBox(found.boxes[i], int(found.labels[i]), float(found.scores[i]), int(found.levels[i])) for i in chosen
+        ]
+        return ablation_cam_library(pyramid, final, lambda maps: _redetect(detector, maps, image_size), image_size)
+    boxes = fixed_boxes(found, chosen)
     scorer = box_scorer(detector)
-    methods: dict[str, Callable[[], list[HeatMap]]] = {
-        "ablation": lambda: ablation_cam_fpn(pyramid, boxes, scorer, image_size),
-        "ablation-last-stage": lambda: ablation_cam_last_stage(
-            stages, detector.backbone.fpn, boxes, scorer, image_size
-        ),
-    }
-    if method not in methods:
-        raise InputError(f"expected --method to be one of {', '.join(methods)}, got {method!r}")
-    return methods[method]()
+    if method == "ablation":
+        return ablation_cam_fpn(pyramid, boxes, scorer, image_size)
+    if method == "ablation-last-stage":
+        return ablation_cam_last_stage(features.stages, detector.backbone.fpn, boxes, scorer, image_size)
+    return gradient_cam(method, pyramid, boxes, scorer, image_size)
+
+
+def check_method(detector: Detector, method: str) -> None:
+    """Refuse a method that does not exist, or that this kind of detector has no use for.
+
+    Raises:
+        InputError: naming the methods that can be used.
+    """
+    if method not in METHODS:
+        raise InputError(f"expected --method to be one of {', '.join(METHODS)}, got {method!r}")
+    kind = detector.options.detector
+    if kind != "faster-rcnn" and method not in _ANY_DETECTOR:
+        raise InputError(
+            f"the method {method} looks into the box head of faster-rcnn, this run is a {kind}; "
+            f"use --method {' or '.join(_ANY_DETECTOR)}"
+        )
+
+
+def fixed_boxes(found: Detection, chosen: Sequence[int]) -> list[FixedBox]:
+    """The source proposals of some detected boxes, which hold their scores."""
+    return [FixedBox(found.proposals[i], int(found.labels[i]), int(found.levels[i])) for i in chosen]
+
+
+def _redetect(detector: Detector, pyramid: Sequence[Tensor], image_size: tuple[int, int]) -> list[Detection]:
+    """The detector's boxes on maps of every level (b, c, h, w), as ``detect`` finds them on images."""
+    options = detector.options
+    images = ImageList(pyramid[0], [image_size] * len(pyramid[0]))
+    limits = Limits(options.score_threshold, options.nms, options.detections_per_image)
+    if detector.one_stage is not None:
+        return detector.one_stage.detections(images, list(pyramid), limits, options.proposals_before_nms[1])
+    named = dict(zip(detector.backbone.levels, pyramid, strict=True))
+    proposals, _ = detector.rpn(images, named, None)
+    head = detector.roi_heads
+    logits, deltas = head.box_predictor(head.box_head(head.box_roi_pool(named, proposals, images.image_sizes)))
+    boxes = head.box_coder.decode(deltas, proposals)[:, 1:]
+    probabilities = logits.softmax(dim=1)[:, 1:]
+    return select_detections(probabilities, boxes, proposals, image_size, limits, len(POOLED_LEVELS))
 
 
 def box_scorer(detector: Detector) -> BoxScorer:
@@ -247,7 +301,7 @@ def load_model(run: Path, device: str = "auto") -> Model:
             f"{weights} is not the file that {weights.with_suffix('.json').name} describes; train again, or restore it"
         )
     machine = choose_machine(device, "float32")
-    backbone = build_backbone(description["arch"])
+    backbone = build_backbone(description["arch"], size=description["size"])
     network: Detector | Classifier
     if description["kind"] == "detector":
         options = _detector_options(description["options"])

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 import torchvision
 
-from twinray.backbones.build import build_backbone
+from twinray.backbones.build import ARCHITECTURES, build_backbone
 from twinray.backbones.weights import described_arch, initialise
 from twinray.errors import InputError
 
@@ -35,6 +35,16 @@ def test_stages_and_features_are_torchvisions():
     torch.testing.assert_close(backbone(x), theirs(x), rtol=1e-5, atol=1e-5)
     shapes = {name: tuple(t.shape[1:]) for name, t in backbone.stages(x).items()}
     assert shapes == {"c2": (64, 16, 16), "c3": (128, 8, 8), "c4": (256, 4, 4), "c5": (512, 2, 2)}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_stage_channels_are_what_the_stages_have(arch):
+    with torch.device("meta"):  # shapes alone
+        backbone = build_backbone(arch, 0)
+        stages = backbone.stages(torch.zeros(1, 3, 64, 64))
+        assert backbone(torch.zeros(2, 3, 64, 64)).shape == (2, backbone.features)
+    assert tuple(feature.shape[1] for feature in stages.values()) == backbone.stage_channels
+    assert [feature.shape[-1] for feature in stages.values()] == [16, 8, 4, 2]
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "backbone.body.", "encoder."])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from twinray.backbones.pixels import MEAN, STD
+from twinray.data.fit import Fit, fit_pixels, geometry
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import (
     TransformOptions,
@@ -128,3 +132,44 @@ def test_resize_scales_boxes_and_evaluation_draws_nothing() -> None:
     assert first.shape == (1, 3, 64, 64)
     rgb = pixels[..., None].expand(-1, -1, -1, 3)
     torch.testing.assert_close(evaluation_batch(rgb, 64), first)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    width=st.integers(90, 300),
+    height=st.integers(90, 300),
+    fit=st.sampled_from(["squash", "letterbox"]),
+    corner=st.tuples(st.floats(0.05, 0.5), st.floats(0.05, 0.5)),
+    sides=st.tuples(st.floats(0.25, 0.45), st.floats(0.25, 0.45)),
+    size=st.sampled_from([64, 96, 160]),
+    mirrored=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_resizing_padding_and_flipping_keep_boxes_on_the_same_pixels(
+    width: int,
+    height: int,
+    fit: Fit,
+    corner: tuple[float, float],
+    sides: tuple[float, float],
+    size: int,
+    mirrored: bool,
+    seed: int,
+) -> None:
+    """From the original image through the pack to the network's input, with a random zoom, and the boxes back."""
+    x1, y1 = int(corner[0] * width), int(corner[1] * height)
+    x2, y2 = x1 + int(sides[0] * width), y1 + int(sides[1] * height)
+    original = np.zeros((height, width), dtype=np.uint8)
+    original[y1:y2, x1:x2] = 255
+    place = geometry(width, height, 128, fit)
+    scale = np.array([place.scale_x, place.scale_y] * 2)
+    offset = np.array([place.offset_x, place.offset_y] * 2)
+    box = np.array([[x1, y1, x2, y2]]) * scale + offset
+    pixels = torch.tensor(fit_pixels(original, 128, fit))[None]
+    targets = BoxTargets.from_lists([torch.from_numpy(box)], [torch.tensor([0])])
+    options = TransformOptions(flip=float(mirrored), scale=(0.7, 1.0))
+    images, moved = training_batch(pixels, targets, size, options, torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(extent(unnormalised(images)[0]), moved.boxes[0], rtol=0, atol=1.6)
+    still = TransformOptions(flip=0.0)
+    _, resized = training_batch(pixels, targets, size, still, torch.Generator().manual_seed(seed))
+    back = (resized.boxes.double().numpy() * (128 / size) - offset) / scale
+    np.testing.assert_allclose(back, [[x1, y1, x2, y2]], atol=1e-3)

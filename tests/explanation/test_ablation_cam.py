@@ -22,6 +22,7 @@ from twinray.explanation.ablation_cam import (
 from twinray.explanation.scoring import BoxScorer, FixedBox, render
 
 SIZE = 64
+CHANNELS = 64
 STAGE_CHANNELS = (8, 16, 32, 64)
 CLASSES = 3
 
@@ -32,13 +33,13 @@ def torchvision_pool(maps: Tensor, rois: Tensor, level: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def parts() -> tuple[dict[str, Tensor], FeaturePyramidNetwork, BoxScorer]:
-    """A small random detector's stages, a pyramid of 256 channels, and its box head."""
+    """A small random detector's stages, a pyramid of few channels, and its box head."""
     torch.manual_seed(0)
     stages = {
         f"c{i + 2}": torch.randn(1, c, SIZE >> (i + 2), SIZE >> (i + 2)).relu() for i, c in enumerate(STAGE_CHANNELS)
     }
-    fpn = FeaturePyramidNetwork(list(STAGE_CHANNELS), 256)
-    fc6, fc7, last = nn.Linear(256 * 49, 64), nn.Linear(64, 64), nn.Linear(64, CLASSES + 1)
+    fpn = FeaturePyramidNetwork(list(STAGE_CHANNELS), CHANNELS)
+    fc6, fc7, last = nn.Linear(CHANNELS * 49, 64), nn.Linear(64, 64), nn.Linear(64, CLASSES + 1)
     for parameter in [*fpn.parameters(), *last.parameters()]:
         nn.init.normal_(parameter, std=0.2 if parameter.ndim < 3 else 0.05)  # biases too
     return stages, fpn, BoxScorer(torchvision_pool, fc6, fc7, lambda hidden: last(hidden).softmax(1)[:, 1:])
@@ -62,7 +63,7 @@ def test_every_pyramid_channel_of_twenty_boxes_equals_the_rerun(parts, boxes) ->
     for box, score, fast in zip(boxes, scores, ablated, strict=True):
         rescore = rescore_from_level(box, scorer)
         slow = rerun_channel_scores(pyramid[box.level], rescore, 64)
-        assert fast.shape == (256,)
+        assert fast.shape == (CHANNELS,)
         assert (slow / score - 1).abs().max() > 1e-3  # something to be exact about
         torch.testing.assert_close(score, rescore(pyramid[box.level])[0], rtol=1e-5, atol=0)
         torch.testing.assert_close(fast, slow, rtol=1e-4, atol=0)
@@ -152,7 +153,7 @@ def test_nothing_that_speaks_for_the_box_gives_an_empty_map() -> None:
 
 def test_a_pyramid_with_norm_layers_is_refused(parts, boxes) -> None:
     stages, _, scorer = parts
-    normed = FeaturePyramidNetwork(list(STAGE_CHANNELS), 256, norm_layer=nn.BatchNorm2d).eval()
+    normed = FeaturePyramidNetwork(list(STAGE_CHANNELS), CHANNELS, norm_layer=nn.BatchNorm2d).eval()
     with pytest.raises(ValueError, match="without norm"):
         ablation_cam_last_stage(stages, normed, boxes[:1], scorer, (SIZE, SIZE))
 

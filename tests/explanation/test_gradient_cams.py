@@ -59,3 +59,45 @@ def test_an_unknown_method_is_refused() -> None:
     feature, scorer = blob_and_head()
     with pytest.raises(ValueError, match="one of grad-cam"):
         gradient_cam("score-cam", [feature], [BOX], scorer, (64, 64))  # type: ignore[arg-type]
+
+
+def test_odam_of_a_large_box_is_smooth_and_stays_inside() -> None:
+    """RoIAlign reads a few points of a large bin; the raw gradient is a lattice, the map is not."""
+    feature = torch.ones(1, 4, 64, 64)
+    _, scorer = blob_and_head()
+    box = FixedBox(torch.tensor([32.0, 32, 224, 224]), 0, 0)
+    (heat,) = gradient_cam("odam", [feature], [box], scorer, (256, 256))
+    assert heat.map[64:192, 64:192].min() > 0.5
+    assert heat.map[:, :16].max() < 0.01
+    leaf = feature.clone().requires_grad_(True)
+    (raw,) = torch.autograd.grad(scorer.score(leaf, box)[0], leaf)
+    inside = raw[0, 2, 16:48, 16:48]
+    assert float((inside == 0).float().mean()) > 0.2
+
+
+@pytest.mark.parametrize(("method", "name"), [("grad-cam", "GradCAM"), ("grad-cam++", "GradCAMPlusPlus")])
+def test_maps_are_those_of_the_grad_cam_package(method: str, name: str) -> None:
+    library = pytest.importorskip("pytorch_grad_cam", reason="the grad-cam package is not installed")
+    torch.manual_seed(0)
+    fc6, fc7, last = nn.Linear(6 * 49, 32), nn.Linear(32, 32), nn.Linear(32, 1)
+    with torch.no_grad():
+        for layer in (fc6, fc7, last):
+            layer.weight.mul_(20)  # gradients well above the package's epsilon
+    scorer = BoxScorer(pool, fc6, fc7, lambda hidden: last(hidden))
+
+    class OneBox(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.level = nn.Conv2d(3, 6, 4, stride=4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return scorer.score(self.level(images), BOX)
+
+    model, image = OneBox(), torch.randn(1, 3, 64, 64)
+    cam = getattr(library, name)(model=model, target_layers=[model.level])
+    theirs = cam(image, targets=[lambda score: score])[0]
+    with torch.no_grad():
+        feature = model.level(image)
+    (ours,) = gradient_cam(method, [feature], [BOX], scorer, (64, 64))
+    assert ours.map.max() == 1
+    np.testing.assert_allclose(ours.map, theirs, atol=5e-3)

@@ -66,7 +66,7 @@ def test_true_boxes_are_found_by_file_name(detect_run, blobs, tmp_path):
 
     (file,) = copies(blobs, tmp_path / "a" / "im000.png")
     other = Path(*copies(blobs, tmp_path / "a" / "other.png"))
-    found = job._true_boxes(blobs, load_model(detect_run), [Path(file), other])
+    found = job._true_boxes(blobs, [load_model(detect_run)], [Path(file), other])
     assert list(found) == [Path(file)]
     assert len(found[Path(file)] or ()) == 1
 

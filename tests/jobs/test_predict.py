@@ -159,7 +159,18 @@ def test_a_table_never_ends_in_half_a_row(tmp_path):
     assert (tmp_path / "kept.csv").read_bytes() == before == b"a,b\n1,2\n"
 
 
-@pytest.mark.parametrize("bad", [{"batch_size": 0}, {"timeout": 0.0}, {"memory": 0}, {"least_score": 2.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"batch_size": 0},
+        {"timeout": 0.0},
+        {"memory": 0},
+        {"score_threshold": 2.0},
+        {"score_threshold": float("nan")},
+        {"fp_per_image": 0.0},
+        {"fp_per_image": 0.25, "score_threshold": 0.5},
+    ],
+)
 def test_options_out_of_range_are_refused_first(tmp_path, bad):
     with pytest.raises(InputError, match="expected --"):
         job.run(PredictConfig(tmp_path / "no-run", (tmp_path,), tmp_path / "p", **bad))

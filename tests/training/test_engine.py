@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -7,8 +9,8 @@ import torch
 from torch import nn
 
 from twinray.errors import InputError, TwinrayError
-from twinray.training.checkpoint import KEEP, load_checkpoint, save_checkpoint
-from twinray.training.engine import Loop, load_best, train
+from twinray.training.checkpoint import Keep, load_checkpoint, save_checkpoint
+from twinray.training.engine import Loop, load_best, seed_everything, train
 from twinray.training.loader import PixelSource, epoch_order, prefetch
 from twinray.training.rundir import RunFolder
 
@@ -102,6 +104,49 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert saved is not None
     assert saved["progress"]["step"] == 6
     assert all(torch.isfinite(t).all() for t in saved["model"].values())
+    failed = torch.load(tmp_path / "failed-step.pt", weights_only=True)
+    assert failed["step"] == 7 and "nan" in failed["reason"]
+    again = make_loop(poison_at=7)  # the broken step, run once more from what was kept
+    again.model.load_state_dict(failed["model"])
+    seed_everything(failed["seed"], failed["step"])
+    assert np.array_equal(failed["batch"].numpy(), next(iter(again.batches(1, 2))))
+    assert not torch.isfinite(again.step(failed["batch"].numpy(), failed["step"])["loss"])
+
+
+def test_three_faulty_log_lines_in_a_row_end_the_run_and_one_does_not(tmp_path):
+    seen = iter([None, "odd", None, "odd", "odd", "odd", None])
+    loop = dataclasses.replace(make_loop(), fault=lambda figures: next(seen))
+    with pytest.raises(TwinrayError, match="odd at step 10 of"):  # log lines at 2, 4, 5, 6, 8, 10
+        train(loop, folder(tmp_path))
+    assert torch.load(tmp_path / "failed-step.pt", weights_only=True)["reason"] == "odd"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_the_step_and_the_run_goes_on_to_the_same_bytes(tmp_path, number):
+    whole = make_loop()
+    train(whole, folder(tmp_path / "whole"))
+    loop = make_loop(every=0)
+    step = loop.step
+
+    def signalled(batch, count):
+        if count == 6:
+            os.kill(os.getpid(), number)
+        return step(batch, count)
+
+    with pytest.raises(TwinrayError, match=f"stopped by {number.name} after step 7"):
+        train(dataclasses.replace(loop, step=signalled), folder(tmp_path / "cut"))
+    resumed = make_loop(every=0)
+    train(resumed, folder(tmp_path / "cut"))
+    assert weights(resumed) == weights(whole)
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_kept_checkpoints_are_the_newest_and_the_milestones(tmp_path):
+    loop = dataclasses.replace(make_loop(epochs=6), keep=Keep(last=1, every_epochs=2))
+    train(loop, folder(tmp_path))
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
+        f"step-{step:09d}.pt" for step in (10, 20, 30)
+    ]
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path):
@@ -123,7 +168,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path):
 
 
 def test_what_a_kill_left_half_written_is_cleared(tmp_path):
-    save_checkpoint(tmp_path, 1, {"x": torch.tensor(1)})
+    save_checkpoint(tmp_path, 1, {"x": torch.tensor(1)}, Keep(), 5)
     (tmp_path / ".step-000000002.pt.4711.tmp").write_bytes(b"half")
     assert load_checkpoint(tmp_path) is not None
     assert [p.name for p in tmp_path.iterdir()] == ["step-000000001.pt"]
@@ -141,9 +186,9 @@ def test_a_log_line_cut_short_by_a_kill_is_left_out(tmp_path):
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, {"x": torch.tensor(step)})
+        save_checkpoint(tmp_path, step, {"x": torch.tensor(step)}, Keep(), 5)
     kept = sorted(p.name for p in tmp_path.iterdir())
-    assert len(kept) == KEEP
+    assert len(kept) == Keep().last
     newest = tmp_path / kept[-1]
     newest.write_bytes(newest.read_bytes()[:100])
     state = load_checkpoint(tmp_path)
@@ -151,7 +196,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
     assert int(state["x"]) == 2
     assert "damaged" in capsys.readouterr().err
     assert not newest.exists()  # or it would count among the newest, for ever
-    save_checkpoint(tmp_path, 3, {"x": torch.tensor(3)})
+    save_checkpoint(tmp_path, 3, {"x": torch.tensor(3)}, Keep(), 5)
     newest.write_bytes(b"")
     (tmp_path / kept[0]).write_bytes(b"")
     with pytest.raises(InputError, match="none of the 2 checkpoints"):

@@ -1,41 +1,57 @@
-"""Backbones: torchvision ResNets without their classifier.
+"""Backbones by name: torchvision's ResNets, and every network of timm.
 
-State-dict names are torchvision's own (``conv1``, ``bn1``, ``layer1`` ... ``layer4``), so weights move
-to and from every tool that speaks torchvision.
+State-dict names of the ResNets are torchvision's own (``conv1``, ``bn1``, ``layer1`` ... ``layer4``), so
+weights move to and from every tool that speaks torchvision.
 """
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Final, final
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
+from twinray.backbones.contract import Backbone, Channels
+from twinray.backbones.timm_backbone import PREFIX, build_timm, timm_knows
 from twinray.errors import InputError
 
-ARCHITECTURES: Final = ("resnet18", "resnet34", "resnet50")
+__all__ = ["ARCHITECTURES", "Backbone", "ResNet", "build_backbone"]
+
+ARCHITECTURES: Final = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+"""The names that mean torchvision's networks; timm's have ``timm/`` before them."""
+_LAYER = re.compile(r"layer([1-4])(\.|$)")
 
 
 @final
-class Backbone(nn.Module):
-    """A ResNet (He et al. 2016) that gives pooled features or the feature maps of its four stages.
-
-    Attributes:
-        arch: torchvision's name of the architecture.
-        features: d, the width of the pooled features.
-        stage_channels: channels of the stages c2 (stride 4), c3 (8), c4 (16), c5 (32).
-    """
+class ResNet(Backbone):
+    """A ResNet (He et al. 2016) or one of its wide and grouped kin, from torchvision."""
 
     def __init__(self, arch: str) -> None:
         super().__init__()
         net = torchvision.models.get_model(arch, weights=None)
         self.arch = arch
         self.features: int = net.fc.in_features
-        expansion = self.features // 512
-        self.stage_channels = (64 * expansion, 128 * expansion, 256 * expansion, 512 * expansion)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+
+    @property
+    def stage_channels(self) -> Channels:
+        """Channels of c2..c5; each stage doubles them."""
+        return self.features // 8, self.features // 4, self.features // 2, self.features
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """Feature maps of (b, 3, h, w) normalised images, by stage name, each (b, c, h / stride, w / stride)."""
@@ -45,19 +61,43 @@ class Backbone(nn.Module):
         c4 = self.layer3(c3)
         return {"c2": c2, "c3": c3, "c4": c4, "c5": self.layer4(c4)}
 
+    def stage_of(self, name: str) -> int:
+        """0 for the stem, 1..4 for ``layer1`` .. ``layer4``."""
+        match = _LAYER.match(name)
+        return int(match.group(1)) if match else 0
+
     def forward(self, x: Tensor) -> Tensor:
         """Pooled features (b, d) of (b, 3, h, w) normalised images."""
         return self.stages(x)["c5"].mean(dim=(2, 3))
 
 
-def build_backbone(arch: str, seed: int = 0) -> Backbone:
-    """A backbone with torchvision's random initial weights, drawn from ``seed`` alone.
+def build_backbone(arch: str, seed: int = 0, size: int | None = None) -> Backbone:
+    """A backbone with its library's random initial weights, drawn from ``seed`` alone.
+
+    Args:
+        arch: one of ``ARCHITECTURES``, or ``timm/NAME`` with a name (and, after a dot, a weight tag) of timm.
+        seed: of the random weights.
+        size: side of the square images it will see, pixels. Few networks of timm are built for one size and need it;
+            of all of timm's it is checked that they take it. None: the size the network was published with.
 
     Raises:
-        InputError: an architecture that is not known.
+        InputError: an architecture that is not known, that does not take the size, or that needs timm where it is not
+            installed.
     """
+    if arch.startswith(PREFIX):
+        return build_timm(arch, seed, size)
     if arch not in ARCHITECTURES:
-        raise InputError(f"expected --arch to be one of {', '.join(ARCHITECTURES)}, got {arch!r}; choose one of those")
+        raise InputError(
+            f"expected --arch to be one of {', '.join(ARCHITECTURES)}, or {PREFIX}NAME with a name of timm "
+            f"(pip install 'twinray[timm]'), got {arch!r}; {_hint(arch)}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Backbone(arch)
+        return ResNet(arch)
+
+
+def _hint(arch: str) -> str:
+    if timm_knows(arch):
+        return f"did you mean {PREFIX}{arch}?"
+    close = difflib.get_close_matches(arch, ARCHITECTURES, n=2)
+    return f"did you mean {' or '.join(close)}?" if close else "choose one of those"

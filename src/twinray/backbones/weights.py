@@ -19,7 +19,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from twinray.backbones.build import Backbone
+from twinray.backbones.contract import Backbone
+from twinray.backbones.timm_backbone import TimmBackbone, pretrained_state
 from twinray.errors import InputError
 from twinray.files import read_json, sha256
 
@@ -40,6 +41,8 @@ class Provenance:
         loaded: number of tensors filled.
         unexpected: keys of the file that the backbone has no place for (its classifier, a projector).
         description: the JSON beside the weights of a run, if there was one.
+        seen: whether it is known what these weights saw in training: ``recorded``, ``nothing`` (random and ImageNet
+            weights) or ``unknown``; empty where nobody asked.
     """
 
     init: str
@@ -48,6 +51,7 @@ class Provenance:
     loaded: int = 0
     unexpected: tuple[str, ...] = ()
     description: Mapping[str, Any] | None = None
+    seen: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For ``metrics.json`` and the description beside the weights."""
@@ -64,8 +68,9 @@ def initialise(backbone: Backbone, init: str) -> Provenance:
 
     Args:
         backbone: its own random weights stay for ``random``.
-        init: ``random``, ``imagenet-v1``, ``imagenet-v2``, a run's folder, or a weight file
-            (``.safetensors``, or a PyTorch file, which is read with ``weights_only=True``).
+        init: ``random``, ``imagenet-v1`` (of a timm network: the weights that timm publishes by default, or those of the
+            tag in its name), ``imagenet-v2``, a run's folder, or a weight file (``.safetensors``, or a PyTorch file, which
+            is read with ``weights_only=True``).
 
     Raises:
         InputError: no such weights, no network to fetch them, an unreadable file, or weights that
@@ -74,7 +79,7 @@ def initialise(backbone: Backbone, init: str) -> Provenance:
     if init == "random":
         return Provenance("random")
     if init in _IMAGENET:
-        state, source, digest = _imagenet(backbone.arch, init)
+        state, source, digest = _imagenet(backbone, init)
         description: Mapping[str, Any] | None = None
     else:
         path = _weight_file(init)
@@ -83,6 +88,15 @@ def initialise(backbone: Backbone, init: str) -> Provenance:
     state = _strip_prefix(state, backbone)
     unexpected = _load_exactly(backbone, state, source)
     return Provenance(init, source, digest, len(backbone.state_dict()), unexpected, description)
+
+
+def weight_file(init: str) -> Path | None:
+    """The file that ``init`` names; None for random and ImageNet weights.
+
+    Raises:
+        InputError: ``init`` names neither known weights, nor a run, nor a file.
+    """
+    return None if init == "random" or init in _IMAGENET else _weight_file(init)
 
 
 def read_description(init: str) -> Mapping[str, Any]:
@@ -119,7 +133,14 @@ def described_arch(init: str) -> str:
     return str(described["arch"])
 
 
-def _imagenet(arch: str, init: str) -> tuple[dict[str, Tensor], str, str]:
+def _imagenet(backbone: Backbone, init: str) -> tuple[dict[str, Tensor], str, str]:
+    arch = backbone.arch
+    if isinstance(backbone, TimmBackbone):
+        if init != "imagenet-v1":
+            raise InputError(
+                f"timm has no {init} weights for {arch}; choose --init imagenet-v1, timm's published weights"
+            )
+        return pretrained_state(backbone)
     enum = torchvision.models.get_model_weights(arch)
     name = _IMAGENET[init]
     if name not in enum.__members__:

@@ -18,7 +18,7 @@ class ClassifyConfig:
     init: str = "random"
     """Weights under test: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
     arch: str = ""
-    """Architecture: resnet18, resnet34 or resnet50; default that of the run named by --init."""
+    """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME with the extra timm; default that of the run named by --init."""
     policy: Literal["probe"] = "probe"
     """probe: the backbone is frozen and one linear layer is fitted on its features."""
     fraction: float = 1.0
@@ -39,5 +39,7 @@ class ClassifyConfig:
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bf16"] = "float32"
     """Of the frozen forward pass; the probe itself is float64."""
+    allow_seen: bool = False
+    """Go on where images to evaluate on, or their patients, were seen in the training of --init; the figures are marked."""
     resume: bool = False
     """Do an interrupted run in --out again (it takes minutes); a finished one is left as it is."""

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import numpy as np
 
 from twinray.backbones.build import Backbone, build_backbone
 from twinray.backbones.pixels import MEAN, STD
-from twinray.backbones.weights import Provenance, described_arch, initialise, read_description
+from twinray.backbones.weights import Provenance, described_arch, initialise, read_description, weight_file
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.model import Classifier, extract_features
 from twinray.classification.probe import LinearProbe, fit_probe
 from twinray.data.pack import Pack, open_pack
+from twinray.data.seen import Checked, check_unseen, footnote, inherited, write_seen
 from twinray.data.splits import label_fraction
 from twinray.errors import InputError, check_numbers, check_options
 from twinray.evaluation.intervals import mean_over_seeds
@@ -35,13 +37,17 @@ def run(config: ClassifyConfig) -> RunFolder:
     """Fit on the training split's labelled fraction, once a seed; test on the test split, once.
 
     Raises:
-        InputError: bad options, pack or initial weights; a split without usable labels.
+        InputError: bad options, pack or initial weights; a split without usable labels; weights that were trained on
+            images of the test split.
     """
     config = resolve(config)
     pack = open_pack(config.data)
     train, test = _labelled(pack, "train"), _labelled(pack, "test")
-    backbone = build_backbone(config.arch, config.seed)
+    backbone = build_backbone(config.arch, config.seed, config.size)
     provenance = initialise(backbone, config.init)
+    seen = inherited(weight_file(config.init))
+    checked = check_unseen(seen, pack, {"test": test}, weights=config.init, allow=config.allow_seen)
+    provenance = dataclasses.replace(provenance, seen=seen.status)
     chosen = [
         train[label_fraction(pack.patients[train].tolist(), pack.labels[train], config.fraction, s)]
         for s in config.seeds
@@ -53,6 +59,9 @@ def run(config: ClassifyConfig) -> RunFolder:
     folder = open_run(config, out=config.out, resume=config.resume, job="classify", inputs=inputs)
     if folder.finished:
         return folder
+    for note in checked.notes:
+        print(f"note: {note}", file=sys.stderr)
+    write_seen(folder.path, seen.plus(config.out, "classify", [(pack, np.unique(np.concatenate(chosen)))]))
     folder.forget_after(0)  # an interrupted probe is done again
     needed = np.unique(np.concatenate([*chosen, test]))  # at 1 % of the labels few images need features
     features = extract_features(
@@ -73,7 +82,7 @@ def run(config: ClassifyConfig) -> RunFolder:
             }
         )
     used = [len(rows) for rows in chosen]
-    _write(config, folder, pack, backbone, provenance, probes, test, test_features, reports, used)
+    _write(config, folder, pack, backbone, provenance, probes, test, test_features, reports, used, checked)
     return folder
 
 
@@ -160,6 +169,7 @@ def _write(
     features: FloatArray,
     reports: Sequence[LabelReport],
     used: Sequence[int],
+    checked: Checked,
 ) -> None:
     classifier = Classifier(backbone, len(pack.info.label_classes), pack.info.task)
     classifier.set_head(probes[0])
@@ -184,12 +194,12 @@ def _write(
         test_figures = over_seeds(reports)
     folder.write_metrics(
         {
-            "test": test_figures,
+            "test": test_figures | dict(checked.marks.get("test", {})),
             "seeds": list(config.seeds),
             "training_images": list(used),
             "penalties": [probe.penalty for probe in probes],
             "init": provenance.as_json(),
-            "notes": list(pack.info.notes),
+            "notes": [*pack.info.notes, *checked.notes],
         }
     )
 
@@ -230,4 +240,5 @@ def summary(metrics: Mapping[str, Any]) -> str:
     """One line for the end of the command."""
     auc = metrics["test"]["auc"]
     interval = f" (95 % interval {auc['ci95'][0]:.4f} to {auc['ci95'][1]:.4f})" if auc["ci95"] else ""
-    return f"test AUC {auc['value']:.4f}{interval}" if auc["value"] is not None else "test AUC not defined"
+    mark = f"; {note}" if (note := footnote(metrics["test"])) else ""
+    return f"test AUC {auc['value']:.4f}{interval}{mark}" if auc["value"] is not None else "test AUC not defined"

@@ -9,7 +9,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class DetectConfig:
-    """Train a Faster R-CNN with a feature pyramid, pick its epoch on val, test it once."""
+    """Train a detector with a feature pyramid, pick its epoch on val, test it once.
+
+    Options without a default take the value that --protocol gives them; the resolved configuration in the run's
+    folder shows them all.
+    """
 
     data: Path
     """A pack with boxes."""
@@ -18,45 +22,62 @@ class DetectConfig:
     init: str = "random"
     """Weights under test: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
     arch: str = ""
-    """Architecture: resnet18, resnet34 or resnet50; default that of the run named by --init."""
+    """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME (four stages; extra timm); default that of the run named by --init."""
+    detector: Literal["faster-rcnn", "retinanet", "fcos"] = "faster-rcnn"
+    """Two stages (faster-rcnn) or one, with anchors (retinanet) or without (fcos). Heat maps need faster-rcnn."""
+    protocol: Literal["sound", "as-published"] = "sound"
+    """Preset of the options marked sound | published. sound: every layer learns, whatever the initial weights; as-published: the
+    chest X-ray paper's values, which keep a frozen random stem under random weights. Options that are given win."""
+    fraction: float = 1.0
+    """Share of the training images that may be used, 0..1: whole patients, stratified by class, nested for one --fraction-seed."""
+    fraction_seed: int = 0
+    """Seed of the order in which patients enter the fraction."""
     size: int = 224
     """Side of the network's input, pixels; a multiple of 32."""
-    batch_size: int = 8
-    """Images in a batch."""
-    epochs: int = 50
-    """Passes over the training images."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Rule of the updates."""
+    batch_size: int | None = None
+    """Images in a batch (8 | 32)."""
+    epochs: int | None = None
+    """Passes over the training images (50 | 50)."""
+    optimizer: Literal["adamw", "sgd"] | None = None
+    """Rule of the updates (adamw | sgd)."""
     lr: float | None = None
-    """Peak learning rate; default by optimiser and batch: AdamW 0.0002 * sqrt(batch / 8), SGD 0.005 * batch / 32."""
+    """Peak learning rate; by optimiser and batch: AdamW 0.0002 * sqrt(batch / 8), SGD 0.005 * batch / 32."""
     weight_decay: float | None = None
-    """Weight decay of weights; default: AdamW 0.05, SGD 1e-4."""
+    """Weight decay of weights; by optimiser: AdamW 0.05, SGD 1e-4."""
+    weight_decay_biases: float | None = None
+    """Weight decay of biases and norm parameters; by optimiser: AdamW 0, SGD 1e-4."""
     warmup_steps: int | None = None
-    """Steps of linear warm-up; default 500, or a tenth of a run shorter than 5,000 steps."""
-    clip_norm: float = 10.0
-    """Largest norm of the gradient."""
-    norm: Literal["trainable", "eval", "frozen", "group"] = "trainable"
-    """Backbone normalisation. trainable: batch statistics; eval: stored statistics; frozen: all stored; group: group norm instead."""
-    trainable_stages: int = 5
-    """Backbone stages that learn, from the last: 5 all, 3 without stem and layer1, 0 none."""
+    """Steps of linear warm-up (500, or a tenth of a run shorter than 5,000 steps | 500)."""
+    schedule: Literal["step", "epoch"] | None = None
+    """How the cosine falls: at every step after the warm-up, or once an epoch from the first on (step | epoch)."""
+    final_lr: float | None = None
+    """Learning rate at the end, share of the peak (0.001 | 0.02)."""
+    clip_norm: float | None = None
+    """Largest norm of the gradient; 0 is off (10 | 0)."""
+    norm: Literal["trainable", "eval", "frozen", "group"] | None = None
+    """Backbone normalisation. trainable: batch statistics; eval: stored statistics; frozen: all stored; group: group norm instead
+    (trainable | eval)."""
+    trainable_stages: int | None = None
+    """Backbone stages that learn, from the last: 5 all, 3 without stem and layer1, 0 none (5 | 3)."""
     fpn_channels: int = 256
-    """Channels of the feature pyramid."""
+    """Channels of the feature pyramid; for fcos a multiple of 32, 64 or more."""
     box_head_width: int = 1024
-    """Width of the two fully connected layers of the box head."""
+    """Width of the two fully connected layers of the box head (faster-rcnn)."""
     rois_per_image: int = 512
-    """Proposals sampled per image for the box loss."""
-    anchor_scale: float = 8.0
-    """Side of the square anchor in strides: 8 gives 32, 64, 128, 256 and 512 pixels."""
-    flip: float = 0.5
-    """Probability of a left-right flip; 0 keeps laterality."""
-    scale: tuple[float, float] = (0.8, 1.25)
-    """Smallest and largest random magnification; 1 1 is off."""
-    brightness: float = 0.1
-    """Largest random shift of brightness, share of the full range."""
-    contrast: float = 0.2
-    """Largest random change of contrast, relative."""
-    images: Literal["all", "with_boxes"] = "all"
-    """Which training images: all annotated ones, those without a box as negatives, or only those with a box."""
+    """Proposals sampled per image for the box loss (faster-rcnn)."""
+    anchor_scale: float | None = None
+    """Side of the smallest square anchor in strides; default 8 (faster-rcnn: 32, 64, 128, 256, 512 pixels), 4 (retinanet: the same, and
+    two sizes between each), 1 (fcos, which has points: the side of a point's cell)."""
+    flip: float | None = None
+    """Probability of a left-right flip; 0 keeps laterality (0.5 | 0.5)."""
+    scale: tuple[float, ...] = ()
+    """Smallest and largest random magnification; 1 1 is off (0.8 1.25 | 1 1)."""
+    brightness: float | None = None
+    """Largest random shift of brightness, share of the full range (0.1 | 0)."""
+    contrast: float | None = None
+    """Largest random change of contrast, relative (0.2 | 0)."""
+    images: Literal["all", "with_boxes"] | None = None
+    """Which training images: all annotated ones, those without a box as negatives, or only those with a box (all | with_boxes)."""
     bootstrap: int = 1000
     """Resamples of patients for the intervals."""
     seed: int = 0
@@ -69,5 +90,7 @@ class DetectConfig:
     """Steps between checkpoints; 0: one at the end of each epoch."""
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""
+    allow_seen: bool = False
+    """Go on where images to evaluate on, or their patients, were seen in the training of --init; the figures are marked."""
     resume: bool = False
     """Continue an interrupted run in --out; with nothing there, start."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from twinray.data.pack import Pack
+from twinray.data.splits import label_fraction
 from twinray.detection.targets import BoxTargets
 from twinray.errors import InputError
-from twinray.records import Boxes, IntArray
+from twinray.records import PRESENT, Boxes, IntArray
 from twinray.training.loader import PixelSource, epoch_order, prefetch
 
 
@@ -82,3 +83,21 @@ def annotated(pack: Pack, split: str, images: Literal["all", "with_boxes"] = "al
         packed = torch.from_numpy(pack.to_pack(int(row), boxes.xyxy).astype(np.float32))
         targets.append((packed, torch.from_numpy(boxes.labels.astype(np.int64))))
     return DetectionData(pack, np.array(rows, dtype=np.int64), truth, targets)
+
+
+def labelled_fraction(data: DetectionData, fraction: float, seed: int) -> DetectionData:
+    """About this share of the images, whole patients at a time, stratified by the classes of their boxes.
+
+    For one seed smaller fractions are parts of larger ones.
+
+    Raises:
+        InputError: a fraction outside (0, 1], or no images.
+    """
+    if fraction == 1:
+        return data
+    shown = np.zeros((len(data), len(data.pack.info.box_classes)), dtype=np.float64)
+    for row, boxes in zip(shown, data.truth, strict=True):
+        row[boxes.labels] = PRESENT
+    chosen = label_fraction(data.patients(), shown, fraction, seed)
+    truth, targets = [data.truth[i] for i in chosen], [data.targets[i] for i in chosen]
+    return DetectionData(data.pack, data.rows[chosen], truth, targets)

@@ -1,8 +1,9 @@
-"""Faster R-CNN with a feature pyramid on any backbone, built the same way for every initial weight.
+"""A detector with a feature pyramid on any backbone, built the same way for every initial weight.
 
-Ren et al. 2015 and Lin et al. 2017, from torchvision's components. Only the backbone's initial tensors
-differ between the arms of a comparison: everything else is drawn from the seed alone. Images arrive as
-one normalised square batch, so torchvision's per-image resizing is left out.
+Faster R-CNN (Ren et al. 2015), RetinaNet and FCOS on feature pyramids (Lin et al. 2017), from torchvision's
+components. Only the backbone's initial tensors differ between the arms of a comparison: everything else is
+drawn from the seed alone. Images arrive as one normalised square batch, so torchvision's per-image resizing
+is left out.
 
 Shapes: b batch, s side of the square images in pixels, n boxes, k classes.
 """
@@ -11,32 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from twinray.backbones.build import Backbone
 from twinray.detection.norm import NormPolicy, apply_norm_policy, set_norm_modes
+from twinray.detection.one_stage import OneStage
 from twinray.detection.postprocess import Detection, Limits, select_detections
-from twinray.detection.pyramid import (
-    POOLED_LEVELS,
-    STRIDES,
-    Anchors,
-    Features,
-    Float32Predictor,
-    Float32RPNHead,
-    Pyramid,
-)
+from twinray.detection.pyramid import POOLED_LEVELS, Features, Pyramid
 from twinray.detection.roi_align import MultiScaleRoIAlign
 from twinray.detection.targets import BoxTargets
+from twinray.detection.two_stage import box_heads, proposal_network
 from twinray.errors import InputError
 
-POOLED_SIDE = 7
+DetectorKind = Literal["faster-rcnn", "retinanet", "fcos"]
 
 
 @dataclass(frozen=True)
@@ -44,14 +36,17 @@ class DetectorOptions:
     """How a detector is built; the same for every arm of a comparison.
 
     Attributes:
+        detector: faster-rcnn, retinanet or fcos; options of proposals and box head are faster-rcnn's.
         size: side of the square input in pixels, a multiple of 32.
         norm: backbone normalisation: frozen, eval, trainable or group.
         trainable_stages: backbone stages that learn, from the last: 5 all, 3 without stem and layer1, 0 none.
         fpn_channels: channels of the feature pyramid.
         box_head_width: width of the two fully connected layers of the box head.
-        anchor_scale: side of the square anchor in strides: 8 gives 32, 64, 128, 256, 512 pixels.
+        anchor_scale: side of the smallest square anchor in strides: 8 on strides from 4 gives 32, 64, 128, 256,
+            512 pixels, as 4 does on RetinaNet's from 8 (with two sizes between each); of a point's cell for fcos, 1.
         anchor_ratios: heights / widths of the anchors.
-        proposals_before_nms: (training, evaluation) proposals kept per level before suppression.
+        proposals_before_nms: (training, evaluation) proposals kept per level before suppression; for one-stage
+            detectors the second counts pairs of place and class.
         proposals: (training, evaluation) proposals kept per image.
         anchors_per_image: anchors sampled per image for the proposal loss.
         rois_per_image: proposals sampled per image for the box loss.
@@ -62,6 +57,7 @@ class DetectorOptions:
         detections_per_image: at most this many boxes an image.
     """
 
+    detector: DetectorKind = "faster-rcnn"
     size: int = 224
     norm: NormPolicy = "trainable"
     trainable_stages: int = 5
@@ -80,7 +76,10 @@ class DetectorOptions:
 
 @final
 class Detector(nn.Module):
-    """The detector. Its state-dict names are those of torchvision's ``FasterRCNN``.
+    """The detector. Its state-dict names are those of torchvision's ``FasterRCNN``, ``RetinaNet`` or ``FCOS``.
+
+    Only ``options.detector`` faster-rcnn has ``rpn`` and ``roi_heads``, and with them ``pool_level`` and
+    ``class_scores``; the others have ``head``.
 
     Attributes:
         options: how it was built.
@@ -92,9 +91,35 @@ class Detector(nn.Module):
         self.options = options
         self.box_classes = tuple(box_classes)
         apply_norm_policy(backbone, options.norm, options.trainable_stages)
-        self.backbone = Pyramid(backbone, options.fpn_channels)
-        self.rpn = _proposal_network(options)
-        self.roi_heads = _box_heads(options, len(self.box_classes) + 1)
+        self.backbone = Pyramid(backbone, options.fpn_channels, one_stage=options.detector != "faster-rcnn")
+        self.one_stage: OneStage | None = None
+        if options.detector != "faster-rcnn":
+            self.one_stage = OneStage(
+                options.detector,
+                options.fpn_channels,
+                len(self.box_classes),
+                options.anchor_scale,
+                options.anchor_ratios,
+            )
+            self.head = self.one_stage.head
+            return
+        self.rpn = proposal_network(
+            options.fpn_channels,
+            options.anchor_scale,
+            options.anchor_ratios,
+            sampled=options.anchors_per_image,
+            before_nms=options.proposals_before_nms,
+            after_nms=options.proposals,
+        )
+        self.roi_heads = box_heads(
+            options.fpn_channels,
+            options.box_head_width,
+            len(self.box_classes) + 1,
+            sampled=options.rois_per_image,
+            score_threshold=options.score_threshold,
+            nms=options.nms,
+            per_image=options.detections_per_image,
+        )
 
     def train(self, mode: bool = True) -> Detector:
         """Training or evaluation mode; statistics that the norm policy freezes stay frozen in both."""
@@ -103,7 +128,7 @@ class Detector(nn.Module):
         return self
 
     def forward(self, images: Tensor, targets: BoxTargets) -> dict[str, Tensor]:
-        """The four losses of Faster R-CNN, to be summed.
+        """The losses of the detector (four of Faster R-CNN, two of RetinaNet, three of FCOS), to be summed.
 
         Args:
             images: (b, 3, s, s) normalised.
@@ -117,9 +142,12 @@ class Detector(nn.Module):
         if targets.n_images != len(images):
             raise ValueError(f"expected targets of {len(images)} images, got {targets.n_images}")
         image_list = _as_image_list(images)
+        pyramid = self.backbone(images).pyramid
+        if self.one_stage is not None:
+            truth = [{"boxes": boxes, "labels": labels} for boxes, labels in targets.per_image()]
+            return self.one_stage.losses(image_list, list(pyramid.values()), truth)
         # Here the background enters: torchvision's label 0.
         truth = [{"boxes": boxes, "labels": labels + 1} for boxes, labels in targets.per_image()]
-        pyramid = self.backbone(images).pyramid
         proposals, losses = self.rpn(image_list, pyramid, truth)
         _, box_losses = self.roi_heads(pyramid, proposals, image_list.image_sizes, truth)
         return {**losses, **box_losses}
@@ -139,12 +167,15 @@ class Detector(nn.Module):
             raise ValueError("boxes need evaluation mode: call eval() first")
         image_list = _as_image_list(images)
         features = self.backbone(images)
+        limits = Limits(self.options.score_threshold, self.options.nms, self.options.detections_per_image)
+        if self.one_stage is not None:
+            maps = list(features.pyramid.values())
+            return self.one_stage.detections(image_list, maps, limits, self.options.proposals_before_nms[1]), features
         proposals, _ = self.rpn(image_list, features.pyramid, None)
         pooled = self.roi_heads.box_roi_pool(features.pyramid, proposals, image_list.image_sizes)
         logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         boxes = self.roi_heads.box_coder.decode(deltas, proposals)[:, 1:]
         size = (images.shape[2], images.shape[3])
-        limits = Limits(self.options.score_threshold, self.options.nms, self.options.detections_per_image)
         probabilities = logits.softmax(dim=1)[:, 1:]
         return select_detections(probabilities, boxes, proposals, size, limits, len(POOLED_LEVELS)), features
 
@@ -202,45 +233,14 @@ def frozen_random_layers(detector: Detector, init_is_random: bool) -> list[str]:
     found = []
     was_training = detector.training
     detector.train()
-    for name, module in detector.backbone.body.named_modules():
+    body = detector.backbone.body
+    for name, module in body.named_modules():
         frozen = any(not p.requires_grad for p in module.parameters(recurse=False))
         stale = isinstance(module, nn.BatchNorm2d) and not module.training
-        if frozen or stale:
+        if (frozen or stale) and body.stage_of(name) is not None:
             found.append(name)
     detector.train(was_training)
     return found
-
-
-def _proposal_network(options: DetectorOptions) -> RegionProposalNetwork:
-    anchors = Anchors(options.anchor_scale, options.anchor_ratios)
-    before, after = options.proposals_before_nms, options.proposals
-    return RegionProposalNetwork(
-        anchors,
-        Float32RPNHead(options.fpn_channels, len(options.anchor_ratios)),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=options.anchors_per_image,
-        positive_fraction=0.5,
-        pre_nms_top_n={"training": before[0], "testing": before[1]},
-        post_nms_top_n={"training": after[0], "testing": after[1]},
-        nms_thresh=0.7,
-    )
-
-
-def _box_heads(options: DetectorOptions, n_outputs: int) -> RoIHeads:
-    return RoIHeads(
-        MultiScaleRoIAlign(POOLED_LEVELS, STRIDES[: len(POOLED_LEVELS)], POOLED_SIDE),
-        TwoMLPHead(options.fpn_channels * POOLED_SIDE**2, options.box_head_width),
-        Float32Predictor(options.box_head_width, n_outputs),
-        fg_iou_thresh=0.5,
-        bg_iou_thresh=0.5,
-        batch_size_per_image=options.rois_per_image,
-        positive_fraction=0.25,
-        bbox_reg_weights=None,
-        score_thresh=options.score_threshold,
-        nms_thresh=options.nms,
-        detections_per_img=options.detections_per_image,
-    )
 
 
 def _as_image_list(images: Tensor) -> ImageList:
@@ -255,6 +255,10 @@ def _check(options: DetectorOptions, box_classes: Sequence[str]) -> None:
     if options.size < 64 or options.size % 32:
         raise InputError(
             f"expected a size that is a multiple of 32 and at least 64 pixels, got {options.size}; try 224 or 640"
+        )
+    if options.detector == "fcos" and (options.fpn_channels % 32 or options.fpn_channels < 64):
+        raise InputError(  # its group norms have 32 groups: of more than one channel, or a level of one pixel is lost
+            f"fcos needs fpn_channels that 32 divides, 64 or more, got {options.fpn_channels}; try 256"
         )
     positive = {
         "fpn_channels": options.fpn_channels,

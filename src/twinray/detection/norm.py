@@ -7,11 +7,11 @@ He et al. 2019, Rethinking ImageNet Pre-training).
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from torch import nn
 
+from twinray.backbones.contract import Backbone
 from twinray.errors import InputError
 
 NormPolicy = Literal["frozen", "eval", "trainable", "group"]
@@ -20,20 +20,14 @@ learns. ``trainable``: plain batch norm. ``group``: group norm of 32 groups in i
 
 GROUPS = 32
 N_STAGES = 5
-_LAYER = re.compile(r"layer([1-4])(\.|$)")
+STAGE_NAMES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
-def stage_of(name: str) -> int:
-    """The stage of a backbone's parameter or module: 0 for the stem, 1..4 for ``layer1`` .. ``layer4``."""
-    match = _LAYER.match(name)
-    return int(match.group(1)) if match else 0
-
-
-def apply_norm_policy(backbone: nn.Module, policy: NormPolicy, trainable_stages: int) -> None:
+def apply_norm_policy(backbone: Backbone, policy: NormPolicy, trainable_stages: int) -> None:
     """Set, in place, which parameters of ``backbone`` learn, and replace its norms where asked.
 
     Args:
-        backbone: a network with ``layer1`` .. ``layer4``; everything else is its stem.
+        backbone: what only its pooled features need is frozen: a detector does not use it.
         policy: see ``NormPolicy``.
         trainable_stages: how many stages learn, counted from the last: 5 all, 4 without the stem,
             3 without stem and layer1 (the chest X-ray paper), 0 none.
@@ -48,28 +42,37 @@ def apply_norm_policy(backbone: nn.Module, policy: NormPolicy, trainable_stages:
     if policy == "group":
         _replace_by_group_norm(backbone)
     for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(stage_of(name) >= N_STAGES - trainable_stages)
+        stage = backbone.stage_of(name)
+        parameter.requires_grad_(stage is not None and stage >= N_STAGES - trainable_stages)
     if policy == "frozen":
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.requires_grad_(False)
 
 
-def set_norm_modes(backbone: nn.Module, policy: NormPolicy, trainable_stages: int) -> None:
+def set_norm_modes(backbone: Backbone, policy: NormPolicy, trainable_stages: int) -> None:
     """After ``train()``: put the batch norms whose statistics must not move back into eval mode."""
     for name, module in backbone.named_modules():
-        frozen_stage = stage_of(name) < N_STAGES - trainable_stages
-        if isinstance(module, nn.BatchNorm2d) and (policy in ("frozen", "eval") or frozen_stage):
-            module.eval()
+        if isinstance(module, nn.BatchNorm2d):
+            stage = backbone.stage_of(name)
+            if policy in ("frozen", "eval") or stage is None or stage < N_STAGES - trainable_stages:
+                module.eval()
 
 
 def _replace_by_group_norm(backbone: nn.Module) -> None:
-    for name, module in list(backbone.named_modules()):
+    modules = list(backbone.named_modules())
+    if not any(isinstance(module, nn.BatchNorm2d) for _, module in modules):
+        raise InputError("group norm stands in for batch norm, and this backbone has none; choose --norm trainable")
+    for name, module in modules:
         if not isinstance(module, nn.BatchNorm2d):
             continue
         if module.num_features % GROUPS:
             raise InputError(
                 f"group norm needs channels that {GROUPS} divides, {name} has {module.num_features}; choose another norm"
+            )
+        if type(module) is not nn.BatchNorm2d:
+            raise InputError(
+                f"group norm can stand in for plain batch norm only, {name} is a {type(module).__name__}; choose another norm"
             )
         group = nn.GroupNorm(GROUPS, module.num_features, eps=module.eps, affine=module.affine)
         if module.affine:

@@ -21,9 +21,10 @@ class Detection:
     Attributes:
         boxes: (n, 4) xyxy in pixels of the network's input.
         labels: (n,) int64 class ids from 0.
-        scores: (n,) class probability in 0..1 of the source proposal.
-        proposals: (n, 4) the proposal that each box was regressed from and scored on.
-        levels: (n,) int64 pyramid level that the proposal pools from, 0 the finest.
+        scores: (n,) class probability in 0..1 of the source proposal (FCOS: its geometric mean with the centredness).
+        proposals: (n, 4) the proposal that each box was regressed from and scored on; of a one-stage detector the
+            anchor, or a point's cell.
+        levels: (n,) int64 pyramid level that the proposal pools from (the anchor lies on), 0 the finest.
     """
 
     boxes: Tensor

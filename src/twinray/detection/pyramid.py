@@ -16,7 +16,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from twinray.backbones.build import Backbone
 
@@ -24,6 +24,9 @@ STRIDES = (4, 8, 16, 32, 64)
 LEVELS = ("p2", "p3", "p4", "p5", "p6")
 POOLED_LEVELS = LEVELS[:4]
 """Boxes pool from p2..p5; p6 only proposes."""
+ONE_STAGE_STRIDES = (8, 16, 32, 64, 128)
+ONE_STAGE_LEVELS = ("p3", "p4", "p5", "p6", "p7")
+"""RetinaNet and FCOS leave p2 out and add two coarse levels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +35,7 @@ class Features:
 
     Attributes:
         stages: c2..c5 of the backbone, (b, c, h, w) each.
-        pyramid: p2..p6, (b, 256, h, w) each.
+        pyramid: p2..p6 (one-stage detectors: p3..p7), (b, 256, h, w) each.
     """
 
     stages: dict[str, Tensor]
@@ -40,12 +43,19 @@ class Features:
 
 
 class Pyramid(nn.Module):
-    """Backbone and feature pyramid: images to p2..p6 (strides 4..64; p6 is p5 at every second pixel)."""
+    """Backbone and feature pyramid.
 
-    def __init__(self, body: Backbone, channels: int) -> None:
+    Two-stage: images to p2..p6 (strides 4..64; p6 is p5 at every second pixel). One-stage: p3..p7 (strides 8..128;
+    p6 and p7 are convolutions of stride 2, Lin et al. 2017, Focal Loss).
+    """
+
+    def __init__(self, body: Backbone, channels: int, one_stage: bool = False) -> None:
         super().__init__()
         self.body = body
-        self.fpn = FeaturePyramidNetwork(list(body.stage_channels), channels, extra_blocks=LastLevelMaxPool())
+        self.levels = ONE_STAGE_LEVELS if one_stage else LEVELS
+        taken = list(body.stage_channels)[1 if one_stage else 0 :]
+        extra = CoarseLevels(channels, channels) if one_stage else LastLevelMaxPool()
+        self.fpn = FeaturePyramidNetwork(taken, channels, extra_blocks=extra)
 
     def forward(self, images: Tensor) -> Features:
         """All feature maps of (b, 3, s, s) normalised images."""
@@ -53,45 +63,71 @@ class Pyramid(nn.Module):
         return Features(stages, self.pyramid(stages))
 
     def pyramid(self, stages: dict[str, Tensor]) -> dict[str, Tensor]:
-        """p2..p6 of the stages c2..c5: linear, without norm or activation."""
-        return dict(zip(LEVELS, self.fpn(dict(stages)).values(), strict=True))
+        """The levels from the stages c2..c5; up to p5 linear, without norm or activation."""
+        taken = list(stages.items())[1 if self.levels is ONE_STAGE_LEVELS else 0 :]
+        return dict(zip(self.levels, self.fpn(dict(taken)).values(), strict=True))
+
+
+class CoarseLevels(LastLevelP6P7):  # type: ignore[misc]
+    """torchvision's p6 and p7, in float32 under any autocast.
+
+    They cost next to nothing, and where p6 is a single pixel the processor's bf16 kernel for the gradient of p7's
+    weight leaves memory unset (seen with torch 2.15: not-a-number in the taps that lie outside).
+    """
+
+    def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """The levels with two more, and their names."""
+        with torch.autocast(p[-1].device.type, enabled=False):
+            (_, *coarse), all_names = super().forward([p[-1].float()], c, names)
+        return [*p, *coarse], all_names
 
 
 class Anchors(nn.Module):
-    """Anchors of one scale per level, centred on the pixels that the level's stride says.
+    """Anchors of every level, centred on the pixels that the level's stride says.
 
     torchvision's generator divides the image's side by the grid's to find the stride. That is wrong
     where the last level's grid was rounded up (224 pixels: 4 cells of stride 64, not 56), and under
-    bfloat16 it gives the anchors the features' 8 bits; here strides are fixed, anchors float32.
+    bfloat16 it gives the anchors the features' 8 bits; here strides are fixed, anchors float32. They are
+    made once for a size and device.
 
     Args:
-        scale: side of the square anchor in strides.
+        scale: side of the smallest square anchor in strides.
         ratios: height / width of the anchors at each place; their area is the same.
+        strides: of the levels, in input pixels.
+        steps: anchors of one shape at a place, evenly over one octave of sizes from ``scale`` up.
     """
 
-    def __init__(self, scale: float, ratios: Sequence[float]) -> None:
+    def __init__(self, scale: float, ratios: Sequence[float], strides: Sequence[int] = STRIDES, steps: int = 1) -> None:
         super().__init__()
-        self.scale, self.ratios = scale, tuple(ratios)
+        self.ratios, self.strides = tuple(ratios), tuple(strides)
+        self.scales = tuple(scale * 2 ** (i / steps) for i in range(steps))
+        self._made: dict[tuple[object, ...], Tensor] = {}
 
     def num_anchors_per_location(self) -> list[int]:
         """Anchors at a place, per level."""
-        return [len(self.ratios)] * len(STRIDES)
+        return [len(self.ratios) * len(self.scales)] * len(self.strides)
 
     def forward(self, images: ImageList, features: list[Tensor]) -> list[Tensor]:
-        """(anchors, 4) xyxy float32 for each image: level, row, column, ratio."""
+        """(anchors, 4) xyxy float32 for each image: level, row, column, ratio, size."""
+        key = (features[0].device, *(tuple(feature.shape[-2:]) for feature in features))
+        if key not in self._made:
+            self._made = {key: self._make(features)}
+        return [self._made[key] for _ in images.image_sizes]
+
+    def _make(self, features: list[Tensor]) -> Tensor:
         device = features[0].device
         root = torch.tensor(self.ratios, device=device).sqrt()
         levels = []
-        for stride, feature in zip(STRIDES, features, strict=True):
-            half = self.scale * stride / 2
-            cell = torch.stack([-half / root, -half * root, half / root, half * root], dim=1)
+        for stride, feature in zip(self.strides, features, strict=True):
+            half = torch.tensor(self.scales, device=device) * stride / 2
+            wide, high = (half / root[:, None]).flatten(), (half * root[:, None]).flatten()
+            cell = torch.stack([-wide, -high, wide, high], dim=1)
             y = torch.arange(feature.shape[-2], device=device) * float(stride)
             x = torch.arange(feature.shape[-1], device=device) * float(stride)
             y, x = torch.meshgrid(y, x, indexing="ij")
             centre = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
             levels.append((centre + cell).view(-1, 4))
-        anchors = torch.cat(levels)
-        return [anchors for _ in images.image_sizes]
+        return torch.cat(levels)
 
 
 class Float32RPNHead(RPNHead):  # type: ignore[misc]

@@ -131,7 +131,7 @@ def _pool_on_cpu(maps: Sequence[Tensor], rois: Tensor, levels: Tensor, scales: S
     table = torch.cat([m.permute(0, 2, 3, 1).reshape(-1, channels) for m in maps])  # every pixel of every level
     index, weight, offsets = _combination(maps, rois.detach(), levels, scales, side)
     pooled: Tensor = _WeightedRowSum.apply(table, index, weight, offsets)
-    return pooled.view(len(rois), side * side, channels).transpose(1, 2).reshape(len(rois), channels, side, side)
+    return pooled.view(len(rois), side, side, channels).permute(0, 3, 1, 2)  # as it lies: BoxHead reads it so
 
 
 def _combination(
@@ -152,10 +152,10 @@ def _combination(
     index_type = torch.int32 if sum(rows) < 2**31 and len(rois) * side * side < 2**31 else torch.int64
     index = y.to(index_type)[:, :, None, :, None] + x.to(index_type)[:, None, :, None, :]
     weight = wy[:, :, None, :, None] * wx[:, None, :, None, :]
-    used = (wy != 0)[:, :, None, :, None] & (wx != 0)[:, None, :, None, :]
+    used = ((wy != 0)[:, :, None, :, None] & (wx != 0)[:, None, :, None, :]).flatten().nonzero().squeeze(1)
     counts = ((wy != 0).sum(2)[:, :, None] * (wx != 0).sum(2)[:, None, :]).flatten()
     offsets = (counts.cumsum(0) - counts).to(index_type)
-    return index[used], weight[used], offsets
+    return index.flatten()[used], weight.flatten()[used], offsets
 
 
 def _axis_taps(low: Tensor, high: Tensor, length: Tensor, side: int) -> tuple[Tensor, Tensor]:

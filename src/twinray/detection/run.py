@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,129 +13,184 @@ from torch import Tensor
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import MEAN, STD
-from twinray.backbones.weights import Provenance, described_arch, initialise
+from twinray.backbones.weights import Provenance, described_arch, initialise, weight_file
 from twinray.data.pack import Pack, open_pack
+from twinray.data.seen import Checked, check_unseen, inherited, write_seen
 from twinray.detection.config import DetectConfig
-from twinray.detection.data import DetectionData, annotated
+from twinray.detection.data import DetectionData, annotated, labelled_fraction
 from twinray.detection.model import Detector, DetectorOptions, build_detector, frozen_random_layers, layer_report
+from twinray.detection.norm import STAGE_NAMES
 from twinray.detection.predict import detect_rows
+from twinray.detection.protocols import Recipe, filled, learning_rate, recipe
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import TransformOptions, training_batch
 from twinray.errors import InputError, check_numbers, check_options
 from twinray.evaluation.boxes import evaluate_boxes, mean_average_precision
 from twinray.evaluation.coco_json import coco_image_ids, truth_as_coco, write_predictions
-from twinray.files import write_json
+from twinray.evaluation.thresholds import choose_thresholds
+from twinray.files import read_json, write_json
 from twinray.training.device import Machine, choose_machine
 from twinray.training.engine import Loop, load_best, train
 from twinray.training.engine import Progress as State
-from twinray.training.optim import build_optimizer, warmup_cosine
+from twinray.training.optim import build_optimizer
 from twinray.training.rundir import RunFolder, open_run, plain
+
+ANCHOR_SCALE = {"faster-rcnn": 8.0, "retinanet": 4.0, "fcos": 1.0}
+"""Default of ``anchor_scale``: sizes from 32 pixels for both kinds of anchors; FCOS's cells are as large as its strides."""
 
 
 def run(config: DetectConfig) -> RunFolder:
     """Train, keep the epoch with the best mAP50 on val, test it once.
 
     Raises:
-        InputError: bad options, pack or initial weights.
+        InputError: bad options, pack or initial weights; weights that were trained on images of val or test.
         TwinrayError: the loss left the finite numbers, or the disk refuses.
     """
     config = resolve(config)
     pack = open_pack(config.data)
     data = {
-        split: annotated(pack, split, config.images if split == "train" else "all")
+        split: annotated(pack, split, recipe(config).images if split == "train" else "all")
         for split in ("train", "val", "test")
     }
+    data["train"] = labelled_fraction(data["train"], config.fraction, config.fraction_seed)
     if data["train"].n_boxes == 0:
         raise InputError(
-            f"no box on any training image of {pack.path}: a detector has nothing to learn; look at the pack"
+            f"no box on any training image of {pack.path} (--fraction {config.fraction}): a detector has nothing to learn; "
+            "look at the pack, or raise the fraction"
         )
     detector, provenance = make_detector(config, pack)
+    seen = inherited(weight_file(config.init))
+    tested = {split: data[split].rows for split in ("val", "test")}
+    checked = check_unseen(seen, pack, tested, weights=config.init, allow=config.allow_seen)
+    provenance = dataclasses.replace(provenance, seen=seen.status)
     machine = choose_machine(config.device, config.precision)
     inputs = {"pack": pack.info.checksums, "init": provenance.sha256, "precision": machine.precision}
     folder = open_run(config, out=config.out, resume=config.resume, job="detect", inputs=inputs)
     if folder.finished:
         return folder
+    for note in checked.notes:
+        print(f"note: {note}", file=sys.stderr)
+    seen = seen.plus(config.out, "detect", [(pack, data["train"].rows)])
+    write_seen(folder.path, seen.plus(config.out, "detect", [(pack, data["val"].rows)], use="selection"))
     detector = detector.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loop = make_loop(config, detector, data, machine)
     state = train(loop, folder)
     if loop.select is not None:
         load_best(loop, folder)
     _save_model(config, folder, pack, detector, provenance)
-    _evaluate(config, folder, detector, data, dataclasses.replace(machine, bf16=False), state, provenance)
+    _evaluate(config, folder, detector, data, dataclasses.replace(machine, bf16=False), state, provenance, checked)
     return folder
 
 
 def resolve(config: DetectConfig) -> DetectConfig:
-    """Check the options and fill in defaults that depend on others.
+    """Fill in the protocol's values and defaults that depend on others, and check all.
 
     Raises:
         InputError: an option outside its range.
     """
     check_numbers(config)
+    given = config
+    if config.batch_size is not None:  # the learning rate's default is drawn from it
+        check_options([(config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more")])
+    if len(config.scale) not in (0, 2):
+        raise InputError(f"expected --scale to be two numbers, got {len(config.scale)}")
+    config = filled(config)
+    chosen = recipe(config)
+    low, high = chosen.scale
     rules: Sequence[tuple[bool, str, object, str]] = (
-        (config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more"),
-        (config.epochs >= 1, "--epochs", config.epochs, "1 or more"),
-        (config.lr is None or config.lr > 0, "--lr", config.lr, "more than 0"),
-        (config.clip_norm > 0, "--clip-norm", config.clip_norm, "more than 0"),
-        (0 <= config.trainable_stages <= 5, "--trainable-stages", config.trainable_stages, "0 to 5"),
-        (0 <= config.flip <= 1, "--flip", config.flip, "a probability, 0..1"),
-        (0 < config.scale[0] <= config.scale[1], "--scale", config.scale, "two numbers above 0, ascending"),
-        (config.weight_decay is None or config.weight_decay >= 0, "--weight-decay", config.weight_decay, "0 or more"),
-        (config.warmup_steps is None or config.warmup_steps >= 0, "--warmup-steps", config.warmup_steps, "0 or more"),
-        (config.brightness >= 0, "--brightness", config.brightness, "0 or more"),
-        (0 <= config.contrast <= 1, "--contrast", config.contrast, "0 to 1"),
+        (chosen.epochs >= 1, "--epochs", chosen.epochs, "1 or more"),
+        (chosen.lr > 0, "--lr", chosen.lr, "more than 0"),
+        (0 <= chosen.final_lr <= 1, "--final-lr", chosen.final_lr, "a share of the peak rate, 0..1"),
+        (chosen.clip_norm >= 0, "--clip-norm", chosen.clip_norm, "0 (off) or more"),
+        (0 <= chosen.trainable_stages <= 5, "--trainable-stages", chosen.trainable_stages, "0 to 5"),
+        (0 <= chosen.flip <= 1, "--flip", chosen.flip, "a probability, 0..1"),
+        (0 < low <= high, "--scale", given.scale, "two numbers above 0, ascending"),
+        (chosen.weight_decay >= 0, "--weight-decay", chosen.weight_decay, "0 or more"),
+        (chosen.weight_decay_biases >= 0, "--weight-decay-biases", chosen.weight_decay_biases, "0 or more"),
+        ((chosen.warmup_steps or 0) >= 0, "--warmup-steps", chosen.warmup_steps, "0 or more"),
+        (chosen.brightness >= 0, "--brightness", chosen.brightness, "0 or more"),
+        (0 <= chosen.contrast <= 1, "--contrast", chosen.contrast, "0 to 1"),
+        (0 < config.fraction <= 1, "--fraction", config.fraction, "above 0 and up to 1"),
+        (config.fraction_seed >= 0, "--fraction-seed", config.fraction_seed, "0 or more"),
         (config.bootstrap >= 0, "--bootstrap", config.bootstrap, "0 or more"),
         (config.log_every >= 1, "--log-every", config.log_every, "1 or more steps"),
         (config.checkpoint_every >= 0, "--checkpoint-every", config.checkpoint_every, "0 or more steps"),
     )
     check_options(rules)
-    adamw = config.optimizer == "adamw"
-    default_lr = 2e-4 * math.sqrt(config.batch_size / 8) if adamw else 0.005 * config.batch_size / 32
-    return dataclasses.replace(
-        config,
-        arch=config.arch or described_arch(config.init),
-        lr=config.lr if config.lr is not None else default_lr,
-        weight_decay=config.weight_decay if config.weight_decay is not None else (0.05 if adamw else 1e-4),
-    )
+    scale = config.anchor_scale if config.anchor_scale is not None else ANCHOR_SCALE[config.detector]
+    return dataclasses.replace(config, arch=config.arch or described_arch(config.init), anchor_scale=scale)
 
 
 def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenance]:
     """The detector before training. Arms differ in the backbone's initial tensors and in nothing else.
 
     Raises:
-        InputError: weights that do not fit, or a layer that would stay random for ever.
+        InputError: weights that do not fit, those of a detector of other classes, or, under the protocol ``sound``,
+            a layer that would stay random for ever.
     """
-    backbone = build_backbone(config.arch, config.seed)
+    backbone = build_backbone(config.arch, config.seed, config.size)
     provenance = initialise(backbone, config.init)
+    _check_classes(provenance, pack)
+    assert config.anchor_scale is not None  # set by resolve
+    chosen = recipe(config)
     options = DetectorOptions(
+        detector=config.detector,
         size=config.size,
-        norm=config.norm,
-        trainable_stages=config.trainable_stages,
+        norm=chosen.norm,
+        trainable_stages=chosen.trainable_stages,
         fpn_channels=config.fpn_channels,
         box_head_width=config.box_head_width,
         rois_per_image=config.rois_per_image,
         anchor_scale=config.anchor_scale,
     )
     detector = build_detector(backbone, options, pack.info.box_classes, config.seed)
-    stuck = frozen_random_layers(detector, provenance.is_random)
-    if stuck:
+    stuck = random_for_ever(config, detector, provenance)
+    if stuck and config.protocol == "sound":
         raise InputError(
-            f"--init random with --norm {config.norm} and --trainable-stages {config.trainable_stages} leaves {len(stuck)} layers "
-            f"random for ever ({', '.join(stuck[:3])} ...), no fair floor; use --norm trainable or group and --trainable-stages 5"
+            f"{stuck}; use --norm trainable or group with --trainable-stages 5 (--protocol as-published allows it, with a warning)"
         )
+    if stuck:
+        print(f"warning: {stuck}", file=sys.stderr)
     return detector, provenance
+
+
+def random_for_ever(config: DetectConfig, detector: Detector, provenance: Provenance) -> str | None:
+    """What is unfair about an arm whose random layers never learn, in one line; None where none do."""
+    stuck = frozen_random_layers(detector, provenance.is_random)
+    if not stuck:
+        return None
+    body = detector.backbone.body
+    stages = [STAGE_NAMES[stage] for stage in sorted({body.stage_of(name) or 0 for name in stuck})]
+    return (
+        f"--init random with --norm {config.norm} and --trainable-stages {config.trainable_stages} keeps random weights or "
+        f"statistics frozen in stages {', '.join(stages)}: {len(stuck)} layers stay random for ever "
+        f"({', '.join(stuck[:3])} ...), no fair floor"
+    )
+
+
+def _check_classes(provenance: Provenance, pack: Pack) -> None:
+    """Weights of a detector go on with that detector's classes, or somebody mixed up two data sets."""
+    described = provenance.description or {}
+    before, now = tuple(described.get("classes", ())), pack.info.box_classes
+    if described.get("kind") != "detector" or before == now:
+        return
+    missing, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+    what = (
+        f"only in the run: {missing}; only in the pack: {new}" if missing or new else "the same names in another order"
+    )
+    raise InputError(
+        f"box classes of the run {provenance.init} given with --init and of the pack {pack.path} differ ({what}); pack with "
+        "the run's class names, or start from a backbone"
+    )
 
 
 def make_loop(config: DetectConfig, detector: Detector, data: Mapping[str, DetectionData], machine: Machine) -> Loop:
     """The training loop of a resolved configuration."""
-    assert config.lr is not None and config.weight_decay is not None  # set by resolve
+    chosen = recipe(config)
     train_data, val = data["train"], data["val"]
-    batch_size = min(config.batch_size, len(train_data))
+    batch_size = min(chosen.batch_size, len(train_data))
     steps_per_epoch = len(train_data) // batch_size
-    total = steps_per_epoch * config.epochs
-    warmup = config.warmup_steps if config.warmup_steps is not None else min(500, total // 10)
-    lr = config.lr
-    optimizer = build_optimizer(config.optimizer, detector, lr=lr, lr_biases=lr, weight_decay=config.weight_decay)
+    optimizer = make_optimizer(chosen, detector)
 
     def validate(epoch: int) -> dict[str, float]:
         found = detect_rows(
@@ -151,30 +206,39 @@ def make_loop(config: DetectConfig, detector: Detector, data: Mapping[str, Detec
         step=Step(detector, machine, transform_options(config), config.seed),
         batches=lambda epoch, first: train_data.batches(batch_size, seed=config.seed, epoch=epoch, first=first),
         steps_per_epoch=steps_per_epoch,
-        epochs=config.epochs,
-        rates=lambda step: (
-            [lr * warmup_cosine(step, total=total, warmup=warmup, start=0.001)] * len(optimizer.param_groups)
-        ),
+        epochs=chosen.epochs,
+        rates=lambda step: [learning_rate(chosen, step, steps_per_epoch)] * len(optimizer.param_groups),
         images_per_step=batch_size,
         seed=config.seed,
         at_epoch_end=validate if has_val else None,
         select="map50" if has_val else None,
-        clip_norm=config.clip_norm,
+        clip_norm=chosen.clip_norm or None,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
     )
 
 
+def make_optimizer(chosen: Recipe, detector: Detector) -> torch.optim.Optimizer:
+    """The optimiser of everything that learns: weights in one group, biases and norm parameters in another."""
+    lr = chosen.lr
+    optimizer = build_optimizer(chosen.optimizer, detector, lr=lr, lr_biases=lr, weight_decay=chosen.weight_decay)
+    for group in optimizer.param_groups:
+        if group["name"] != "weights":
+            group["weight_decay"] = chosen.weight_decay_biases
+    return optimizer
+
+
 def transform_options(config: DetectConfig) -> TransformOptions:
     """The training transforms of a configuration."""
+    chosen = recipe(config)
     return TransformOptions(
-        flip=config.flip, scale=config.scale, brightness=config.brightness, contrast=config.contrast
+        flip=chosen.flip, scale=chosen.scale, brightness=chosen.brightness, contrast=chosen.contrast
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """The training step: transform, forward, the sum of the four losses, its gradient."""
+    """The training step: transform, forward, the sum of the losses, its gradient."""
 
     detector: Detector
     machine: Machine
@@ -211,7 +275,9 @@ def _save_model(
         "normalisation": {"mean": MEAN, "std": STD, "scale": "0..1"},
         "size": config.size,
         "pack": {"size": pack.info.size, "fit": pack.info.fit, "channels": pack.info.channels},
-        "trained_by": "detect (Faster R-CNN, FPN)",
+        "trained_by": f"detect ({config.detector}, FPN)",
+        "detector": config.detector,
+        "protocol": config.protocol,
         "seed": config.seed,
         "data": [{"pack": str(config.data), "names": list(pack.info.names), "checksums": pack.info.checksums}],
         "init": provenance.as_json(),
@@ -228,14 +294,16 @@ def _evaluate(
     machine: Machine,
     state: State,
     provenance: Provenance,
+    checked: Checked,
 ) -> None:
     """Figures on val and test; on the training images only where there is neither."""
+    chosen = recipe(config)
     splits = [split for split in ("val", "test") if len(data[split])] or ["train"]
     metrics: dict[str, Any] = {}
     for split in splits:
         part = data[split]
         found = detect_rows(
-            detector, part.pack, part.rows, machine=machine, batch_size=config.batch_size, label=f"{split} split"
+            detector, part.pack, part.rows, machine=machine, batch_size=chosen.batch_size, label=f"{split} split"
         )
         metrics[split] = evaluate_boxes(
             part.truth_by_id(),
@@ -244,22 +312,35 @@ def _evaluate(
             part.patients(),
             bootstrap=config.bootstrap,
             seed=config.seed,
-        ).as_json()
+        ).as_json() | dict(checked.marks.get(split, {}))
         write_coco(folder, split, part, found)
+        if split == "val":
+            write_thresholds(folder, part, found)
     metrics |= {
-        "best_epoch": state.best_epoch if state.best_epoch >= 0 else config.epochs - 1,
+        "best_epoch": state.best_epoch if state.best_epoch >= 0 else chosen.epochs - 1,
         "selected_on": "val map50" if state.best_epoch >= 0 else "last epoch (no boxes in val)",
         "seconds": state.seconds,
         "training_images": len(data["train"]),
         "training_boxes": data["train"].n_boxes,
         "init": provenance.as_json(),
-        "notes": list(data["train"].pack.info.notes),
+        "protocol": config.protocol,
+        "notes": [*data["train"].pack.info.notes, *checked.notes],
     }
+    if stuck := random_for_ever(config, detector, provenance):
+        metrics["notes"].append(stuck)
     if splits == ["train"]:
         metrics["notes"].append(
             "no val and no test images: figures are on the training images and say nothing of new ones"
         )
     folder.write_metrics(metrics)
+
+
+def write_thresholds(folder: RunFolder, part: DetectionData, found: Mapping[str | int, Any]) -> None:
+    """Score thresholds by class, chosen on these predictions, into the model's description."""
+    chosen = choose_thresholds(part.truth_by_id(), found, part.pack.info.box_classes)
+    path = folder.path / "model.json"
+    description = read_json(path, "weight description") | {"thresholds": chosen.as_json()}
+    write_json(path, description, "weight description")
 
 
 def write_coco(folder: RunFolder, split: str, part: DetectionData, found: Mapping[str | int, Any]) -> None:

@@ -7,8 +7,8 @@ cost about one pass of that layer; what follows is one small batch. The pyramid 
 carries the same to the channels of the backbone's last stage.
 
 This is not what common libraries compute: they set a channel to a very negative value, run proposals
-and heads again, and score whichever box then overlaps best. ``ablation_cam_rerun`` really zeroes each
-channel and really runs what follows; it is slow, and there to check the fast way against.
+and heads again, and score whichever box then overlaps best (``library_ablation`` does that). ``ablation_cam_rerun``
+really zeroes each channel and really runs what follows; it is slow, and there to check the fast way against.
 
 Shapes: n boxes, c channels of the pyramid, j channels of the last stage, h w a grid, s pooled side.
 """
@@ -79,9 +79,11 @@ def ablation_cam_last_stage(
     """
     last = list(stages.values())[-1].float()
     pyramid = list(fpn(dict(stages)).values())
+    spread = {level: spread_of_channels(fpn, level) for level in sorted({box.level for box in boxes})}
     maps = []
     for box in boxes:
-        score, ablated = last_stage_channel_scores(stages, fpn, pyramid[box.level].float(), box, scorer)
+        feature = pyramid[box.level].float()
+        score, ablated = last_stage_channel_scores(stages, fpn, feature, box, scorer, spread[box.level])
         weights = drop_weights(score, ablated)
         drawn = render(last[0], weights, image_size)
         maps.append(HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, LAST_STAGE_DEFINITION))
@@ -152,7 +154,12 @@ def pyramid_channel_scores(
 
 
 def last_stage_channel_scores(
-    stages: Mapping[str, Tensor], fpn: FeaturePyramidNetwork, feature: Tensor, box: FixedBox, scorer: BoxScorer
+    stages: Mapping[str, Tensor],
+    fpn: FeaturePyramidNetwork,
+    feature: Tensor,
+    box: FixedBox,
+    scorer: BoxScorer,
+    spread: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The box's score, (), and its scores without each channel, (j,), of the last stage.
 
@@ -166,18 +173,30 @@ def last_stage_channel_scores(
         feature: (1, c, h, w), the pyramid's map of the box's level.
         box: the box.
         scorer: the detector's box head.
+        spread: ``spread_of_channels`` of the box's level, where it is at hand: boxes of one level share it.
     """
-    lateral, output = _linear_path(fpn, box.level)
+    _, output = _linear_path(fpn, box.level)
+    spread = spread_of_channels(fpn, box.level) if spread is None else spread
     shapes = [(stage.shape[2], stage.shape[3]) for stage in stages.values()]
     last = list(stages.values())[-1][0].float()  # (j, h, w)
     taps = _pooled_shifts(shapes, output.kernel_size[0], box, scorer, feature)  # (9, s * s, h * w)
     seen = torch.einsum("tsp,jp->jts", taps, last.flatten(1))
-    spread = torch.einsum("omt,mj->jot", output.weight.flatten(2), lateral.weight[:, :, 0, 0])  # (j, c, 9)
     share = torch.bmm(spread, seen).flatten(1)  # (j, c * s * s): what each channel adds to the pooled box
     hidden = scorer.fc6(scorer.pool(feature, box.roi().to(feature), box.level).flatten(1))
     without = hidden - F.linear(share, scorer.fc6.weight)
     scores = scorer.from_fc6(torch.cat([hidden, without]), box.label)
     return scores[0], scores[1:]
+
+
+def spread_of_channels(fpn: FeaturePyramidNetwork, level: int) -> Tensor:
+    """(j, c, 9): what the last stage's channel j adds to channel c of a level, by tap of its 3 x 3 convolution.
+
+    Raises:
+        ValueError: the pyramid has a norm or activation.
+    """
+    lateral, output = _linear_path(fpn, level)
+    spread: Tensor = torch.einsum("omt,mj->jot", output.weight.flatten(2), lateral.weight[:, :, 0, 0])
+    return spread
 
 
 def rerun_channel_scores(activation: Tensor, rescore: Callable[[Tensor], Tensor], batch_size: int = 16) -> Tensor:

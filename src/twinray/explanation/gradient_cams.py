@@ -3,10 +3,15 @@
 All explain the same score as Ablation-CAM: the class probability of the box's source proposal, through
 RoIAlign and the box head, held fixed; the channels are those of the pyramid level that the box pools from.
 
-- Grad-CAM: Selvaraju et al. 2017. - Grad-CAM++: Chattopadhay et al. 2018, equation 19.
-- Eigen-CAM: Muhammad & Yeasin 2020. - ODAM: Zhao & Chan 2023, gradients kept place by place, an instance's own map.
+- Grad-CAM: Selvaraju et al. 2017.
+- Grad-CAM++: Chattopadhay et al. 2018, equation 19.
+- Eigen-CAM: Muhammad & Yeasin 2020. It looks at activations alone: every box of a level gets the same map.
+- ODAM: Zhao & Chan 2023, Gradient-based instance-specific visual explanations for object detection. Gradients
+  are kept place by place, so that a box gets a map of its own, and smoothed: RoIAlign reads a few points of a bin,
+  so a large box's raw gradient is a lattice of dots. Smoothed here by a Gaussian whose sigma is a quarter of a bin,
+  half the distance of these points: enough to close the lattice.
 
-Shapes: c channels, h w the level's grid.
+Shapes: c channels, h w the level's grid, s side of the pooled grid.
 """
 
 from __future__ import annotations
@@ -15,13 +20,16 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, peak_to_one
 
 GradientMethod = Literal["grad-cam", "grad-cam++", "eigen-cam", "odam"]
 
-_Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+_Rule = Callable[[Tensor, Tensor, tuple[float, float]], tuple[Tensor, Tensor]]
+"""Activation and gradient (c, h, w), height and width of a bin in cells -> raw map (h, w), channel weights (c,)."""
+_LEAST_SIGMA = 0.5
 
 
 def gradient_cam(
@@ -41,7 +49,7 @@ def gradient_cam(
         image_size: (height, width) of the network's input.
 
     Returns:
-        One heat map a box; its ``weights`` are the channels' (for ODAM the mean over places).
+        One heat map a box; its ``weights`` are the channels' (for ODAM the mean gradient over places).
 
     Raises:
         ValueError: an unknown method.
@@ -50,9 +58,10 @@ def gradient_cam(
         raise ValueError(f"expected method to be one of {', '.join(_RULES)}, got {method!r}")
     maps = []
     for box in boxes:
-        activation, gradient, score = _score_gradient(pyramid[box.level], box, scorer)
-        raw, weights = _RULES[method](activation, gradient)
-        definition = f"{method}, fixed box, channels of the pyramid level it pools from"
+        feature = pyramid[box.level]
+        activation, gradient, score = _score_gradient(feature, box, scorer)
+        raw, weights = _RULES[method](activation, gradient, _bin_size(feature, box, scorer, image_size))
+        definition = f"{NAMES[method]}, fixed box, channels of the pyramid level it pools from"
         drawn = peak_to_one(raw, image_size)
         maps.append(HeatMap(drawn, weights.float().cpu().numpy(), score, box.level, definition))
     return maps
@@ -67,14 +76,24 @@ def _score_gradient(feature: Tensor, box: FixedBox, scorer: BoxScorer) -> tuple[
     return leaf.detach()[0], gradient[0], float(score.detach())
 
 
-def _grad_cam(activation: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def _bin_size(feature: Tensor, box: FixedBox, scorer: BoxScorer, image_size: tuple[int, int]) -> tuple[float, float]:
+    """Height and width of one bin of the pooled box, in cells of its level's grid."""
+    bins = (scorer.fc6.in_features / feature.shape[1]) ** 0.5
+    x1, y1, x2, y2 = (float(v) for v in box.proposal)
+    rows, columns = feature.shape[2] / image_size[0], feature.shape[3] / image_size[1]
+    return (y2 - y1) * rows / bins, (x2 - x1) * columns / bins
+
+
+def _grad_cam(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    del bin_size
     weights = gradient.mean(dim=(1, 2))
     return torch.einsum("c,chw->hw", weights, activation), weights
 
 
-def _grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def _grad_cam_plus_plus(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
     # Of exp(score), whose higher derivatives are powers of the score's gradient; its common factor exp(score) is
     # left out, as the map is scaled to its peak. RoIAlign leaves most places without gradient: they count zero.
+    del bin_size
     squared = gradient**2
     denominator = 2 * squared + activation.sum(dim=(1, 2), keepdim=True) * gradient**3
     share = torch.where(denominator != 0, squared / torch.where(denominator != 0, denominator, 1), 0)
@@ -82,9 +101,9 @@ def _grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> tuple[Tensor, T
     return torch.einsum("c,chw->hw", weights, activation), weights
 
 
-def _eigen_cam(activation: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def _eigen_cam(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
     # First principal direction of the places in channel space; its sign, which is free, such that the mean is positive.
-    del gradient
+    del gradient, bin_size
     places = activation.flatten(1).T
     direction = torch.linalg.eigh(places.T @ places).eigenvectors[:, -1]
     raw = (places @ direction).view(activation.shape[1:])
@@ -92,8 +111,20 @@ def _eigen_cam(activation: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     return raw * sign, direction * sign
 
 
-def _odam(activation: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    return (activation * gradient).sum(dim=0), gradient.mean(dim=(1, 2))
+def _odam(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    smooth = _blur(_blur(gradient, bin_size[0] / 4, dim=1), bin_size[1] / 4, dim=2)
+    return (activation * smooth).sum(dim=0), gradient.mean(dim=(1, 2))
+
+
+def _blur(values: Tensor, sigma: float, dim: int) -> Tensor:
+    """Gaussian along one axis of (c, h, w), zero beyond the edge, cut at three sigmas."""
+    sigma = max(sigma, _LEAST_SIGMA)
+    reach = max(1, round(3 * sigma))
+    offsets = torch.arange(-reach, reach + 1, dtype=values.dtype, device=values.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    shape = (1, 1, -1, 1) if dim == 1 else (1, 1, 1, -1)
+    padding = (reach, 0) if dim == 1 else (0, reach)
+    return F.conv2d(values[:, None], (kernel / kernel.sum()).view(shape), padding=padding)[:, 0]
 
 
 _RULES: dict[str, _Rule] = {
@@ -101,4 +132,10 @@ _RULES: dict[str, _Rule] = {
     "grad-cam++": _grad_cam_plus_plus,
     "eigen-cam": _eigen_cam,
     "odam": _odam,
+}
+NAMES: dict[str, str] = {
+    "grad-cam": "Grad-CAM",
+    "grad-cam++": "Grad-CAM++",
+    "eigen-cam": "Eigen-CAM (of the level, not of the box alone)",
+    "odam": "ODAM (smoothed gradient times activation, place by place)",
 }

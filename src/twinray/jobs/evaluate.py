@@ -13,6 +13,7 @@ from rich.console import Console
 
 from twinray.backbones.pixels import network_input
 from twinray.data.pack import Pack, open_pack
+from twinray.data.seen import MARK, Checked, check_unseen, footnote, read_seen
 from twinray.detection.data import DetectionData, annotated
 from twinray.detection.predict import detect_rows
 from twinray.errors import InputError
@@ -53,6 +54,8 @@ class EvaluateConfig:
     """Images at once."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    allow_seen: bool = False
+    """Go on where images, or their patients, were seen in a run's training or pre-training; the figures are marked."""
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:
@@ -60,10 +63,11 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 
     Returns:
         ``{run: {split: figures}}``, with ``difference_to_first`` and ``differences_in_options`` beside the figures of
-        every later run, and ``probe_of_seed`` beside those of a classifier that was fitted with several seeds.
+        every later run, ``probe_of_seed`` beside those of a classifier that was fitted with several seeds, and ``seen``:
+        whether it is known what the run's initial weights saw (``recorded``, ``nothing``, ``unknown``).
 
     Raises:
-        InputError: runs, pack or split that cannot be compared.
+        InputError: runs, pack or split that cannot be compared; images that a run's training saw.
     """
     if config.split not in SPLITS:
         raise InputError(f"expected --split to be one of {', '.join(SPLITS)}, got {config.split!r}")
@@ -80,19 +84,26 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             f"expected runs of one kind, got {', '.join(f'{m.path} ({m.kind})' for m in models)}; evaluate them apart"
         )
     differences = [_differences_in_options(models[0], model) for model in models[1:]]
+    kind = kinds.pop()
+    part = _annotated_part(config, pack) if kind == "detector" else None
+    rows = _labelled_rows(config, pack) if part is None else part.rows
+    checked = [_check_seen(config, model, pack, rows) for model in models]
     if config.out is not None:
         claim_folder(config.out, False, "evaluation")
-    kind = kinds.pop()
     results = (
-        _evaluate_detectors(config, models, pack) if kind == "detector" else _evaluate_classifiers(config, models, pack)
+        _evaluate_classifiers(config, models, pack, rows) if part is None else _evaluate_detectors(config, models, part)
     )
     for name, differing in zip(list(results)[1:], differences, strict=True):
         results[name]["differences_in_options"] = differing
+    for run_results, (status, found) in zip(results.values(), checked, strict=True):
+        run_results[config.split] |= found.marks.get(config.split, {})
+        run_results |= {"seen": status, **({"notes": list(found.notes)} if found.notes else {})}
     _print(results, config.split, kind)
     if config.out is not None:
         write_json(config.out / "metrics.json", results, "metrics")
-        rows = [(name, figures[config.split]) for name, figures in results.items()]
-        write_text(config.out / "metrics.csv", arms_csv(rows, _OVERALL[kind]), "table")
+        arms = [(name, figures[config.split]) for name, figures in results.items()]
+        marked = (MARK,) if any(MARK in figures for _, figures in arms) else ()
+        write_text(config.out / "metrics.csv", arms_csv(arms, _OVERALL[kind] + marked), "table")
     return results
 
 
@@ -112,7 +123,7 @@ def _differences_in_options(first: Model, other: Model) -> dict[str, Any]:
         InputError: a run without its options.
     """
     before, after = read_config(first.path), read_config(other.path)
-    same = MAY_CHANGE | {"init"}
+    same = MAY_CHANGE | {"init", "allow_seen"}  # the latter is a permission
     if _checksums(first) and _checksums(first) == _checksums(other):
         same |= {"data"}
     return {
@@ -129,9 +140,15 @@ def _checksums(model: Model) -> list[Any]:
 def _print(results: Mapping[str, Any], split: str, kind: str) -> None:
     """The table, and below it what a reader must know to read it rightly."""
     console = Console()
-    console.print(arms_table([(name, run[split]) for name, run in results.items()], _OVERALL[kind]))
+    arms = [(f"{name} *" if footnote(run[split]) else name, run[split]) for name, run in results.items()]
+    console.print(arms_table(arms, _OVERALL[kind]))
     first = next(iter(results))
     for name, run in results.items():
+        said = [f"{name} * {note}"] if (note := footnote(run[split])) else []
+        if run["seen"] == "unknown":
+            said.append(f"{name}: what its initial weights saw in training is not recorded")
+        for line in said + [f"{name}: {note}" for note in run.get("notes", ())]:
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
         for option, values in run.get("differences_in_options", {}).items():
             console.print(
                 f"warning: runs differ in more than their initial weights: {option} {values['first']} vs "
@@ -148,11 +165,41 @@ def _print(results: Mapping[str, Any], split: str, kind: str) -> None:
             )
 
 
-def _evaluate_detectors(config: EvaluateConfig, models: Sequence[Model], pack: Pack) -> dict[str, Any]:
+def _check_seen(config: EvaluateConfig, model: Model, pack: Pack, rows: IntArray) -> tuple[str, Checked]:
+    """Whether it is known what the run's initial weights saw, and what of it is among the rows.
+
+    On the pack that the run was made from, its own training images are what that pack's split says they are, and only
+    the weights that it started from are asked for theirs.
+
+    Raises:
+        InputError: training saw some of the images.
+    """
+    seen = read_seen(model.path)
+    own_pack = pack.info.checksums in _checksums(model)
+    if own_pack and config.split == "train":
+        return seen.before.status, Checked()
+    asked = seen.before if own_pack else seen
+    found = check_unseen(asked, pack, {config.split: rows}, weights=model.path, allow=config.allow_seen)
+    return seen.before.status, found
+
+
+def _annotated_part(config: EvaluateConfig, pack: Pack) -> DetectionData:
     part = annotated(pack, config.split)
     if len(part) == 0:
         raise InputError(f"no image of split {config.split} in {pack.path} is annotated with boxes; see --split")
-    truth, results = part.truth_by_id(), {}
+    return part
+
+
+def _labelled_rows(config: EvaluateConfig, pack: Pack) -> IntArray:
+    rows = pack.where(config.split)
+    rows = rows[((pack.labels[rows] == 0) | (pack.labels[rows] == 1)).any(axis=1)] if pack.labels.shape[1] else rows[:0]
+    if len(rows) == 0:
+        raise InputError(f"no labelled image of split {config.split} in {pack.path}; see --split")
+    return rows
+
+
+def _evaluate_detectors(config: EvaluateConfig, models: Sequence[Model], part: DetectionData) -> dict[str, Any]:
+    pack, truth, results = part.pack, part.truth_by_id(), {}
     first: Mapping[str | int, Boxes] = {}
     for name, model in zip(_names(config.runs), models, strict=True):
         check_pack(model, pack)
@@ -183,11 +230,9 @@ def _write_boxes(
     write_predictions(out / f"predictions {name.replace('/', '_')}.json", found, len(classes), ids)
 
 
-def _evaluate_classifiers(config: EvaluateConfig, models: Sequence[Model], pack: Pack) -> dict[str, Any]:
-    rows = pack.where(config.split)
-    rows = rows[((pack.labels[rows] == 0) | (pack.labels[rows] == 1)).any(axis=1)] if pack.labels.shape[1] else rows[:0]
-    if len(rows) == 0:
-        raise InputError(f"no labelled image of split {config.split} in {pack.path}; see --split")
+def _evaluate_classifiers(
+    config: EvaluateConfig, models: Sequence[Model], pack: Pack, rows: IntArray
+) -> dict[str, Any]:
     truth, patients = pack.labels[rows], pack.patients[rows].tolist()
     results: dict[str, Any] = {}
     first: FloatArray | None = None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from twinray.data.folder import scan_folder
-from twinray.data.images import load_image
+from twinray.data.images import file_kind, load_image
 from twinray.data.sandbox import map_in_workers
 from twinray.errors import InputError
 from twinray.records import Pixels, Skipped
+
+if TYPE_CHECKING:
+    from twinray.report.dicom_source import DicomSource
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,19 @@ def find_images(paths: Sequence[Path]) -> Found:
     return Found(tuple(files.values()), tuple(dict.fromkeys(skipped)))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A decoded image file.
+
+    Attributes:
+        pixels: as :func:`twinray.data.images.load_image` gives them.
+        source: of a DICOM file, what objects derived from it refer to, or why none can; None of any other file.
+    """
+
+    pixels: Pixels
+    source: DicomSource | Skipped | None
+
+
 def decode(
     files: Sequence[Path], *, workers: int, timeout: float, memory: int
 ) -> Iterator[tuple[Path, Pixels | Skipped]]:
@@ -56,7 +74,37 @@ def decode(
         timeout: longest that one file may take, seconds.
         memory: most memory that one file may take, MiB.
     """
-    outcomes = map_in_workers(load_image, files, workers=workers, timeout_s=timeout, memory_bytes=memory << 20)
+    return _in_workers(load_image, files, workers, timeout, memory)
+
+
+def decode_with_source(
+    files: Sequence[Path], *, workers: int, timeout: float, memory: int
+) -> Iterator[tuple[Path, Opened | Skipped]]:
+    """As :func:`decode`; with each DICOM file's patient, study and image, read in the same process."""
+    return _in_workers(open_image, files, workers, timeout, memory)
+
+
+def open_image(file: Path) -> Opened:
+    """Decode one file, and read what a DICOM file says of patient and study.
+
+    Raises:
+        InputError: as :func:`twinray.data.images.load_image`; a header without identity is no reason.
+    """
+    pixels = load_image(file)
+    if file_kind(file) != "dicom":
+        return Opened(pixels, None)
+    from twinray.report.dicom_source import read_source  # pydicom loads for half a second: not for PNG files
+
+    try:
+        return Opened(pixels, read_source(file))
+    except InputError as error:
+        return Opened(pixels, Skipped(str(file), str(error)))
+
+
+def _in_workers(
+    function: Callable[[Path], T], files: Sequence[Path], workers: int, timeout: float, memory: int
+) -> Iterator[tuple[Path, T | Skipped]]:
+    outcomes = map_in_workers(function, files, workers=workers, timeout_s=timeout, memory_bytes=memory << 20)
     with closing(cast(Any, outcomes)):
         for file, outcome in zip(files, outcomes, strict=True):
             if outcome.error is None and outcome.value is not None:

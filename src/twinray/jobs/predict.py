@@ -9,20 +9,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
 from twinray.errors import InputError, TwinrayError, check_options
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
+from twinray.evaluation.thresholds import FALLBACK_SCORE, thresholds_from_json
 from twinray.files import claim_folder, clear_disk_errors, write_bytes, write_json
 from twinray.inference import Model, Prepared, load_model
-from twinray.jobs.image_files import Found, decode, find_images
+from twinray.jobs.image_files import Found, decode_with_source, find_images
 from twinray.progress import progress
 from twinray.records import Boxes, FloatArray, Skipped
+from twinray.report.dicom_objects import Algorithm, Finding, dicom_objects, objects_available
 from twinray.report.pictures import DISCLAIMER, as_png, overlay, picture_name
+from twinray.training.rundir import environment
+
+if TYPE_CHECKING:
+    from twinray.report.dicom_source import DicomSource
 
 
 @dataclass(frozen=True)
@@ -34,11 +41,15 @@ class PredictConfig:
     paths: tuple[Path, ...]
     """Image files (PNG, JPEG, TIFF, DICOM) and folders, which are searched whole."""
     out: Path = Path("predictions")
-    """New folder for predictions.csv, predictions.json, overlays and skipped.csv."""
-    least_score: float = 0.3
-    """Boxes that score less are left out of the overlays, not of the files, 0..1."""
+    """New folder for predictions.csv, predictions.json, summary.json, overlays, DICOM objects and skipped.csv."""
+    fp_per_image: float | None = None
+    """Show the boxes that reach the model's thresholds for so many false positives per image on validation: 0.125, 0.25 (default), 0.5, 1, 2, 4 or 8."""
+    score_threshold: float | None = None
+    """Show the boxes that score at least this, 0..1, in place of the model's thresholds; the tables hold every box all the same."""
     overlays: bool = True
     """Draw an overlay PNG for every image with a detection run."""
+    dicom_objects: bool = True
+    """Write a Secondary Capture and a Structured Report for every DICOM image with a detection run; needs the extra twinray[dicom]."""
     strict: bool = False
     """Stop at the first file that cannot be read."""
     batch_size: int = 16
@@ -78,22 +89,63 @@ class _Table:
 
 
 @dataclass
-class _Results:
-    """What has been found so far; small things only, so that a long job stays small."""
+class _SetAside:
+    """Files set aside, listed in a table that exists only if there is one."""
 
+    path: Path
+    items: list[Skipped] = field(default_factory=list)
+    _table: _Table | None = None
+
+    def add(self, item: Skipped) -> None:
+        if self._table is None:
+            self._table = _Table(self.path, ("file", "reason"))
+        self._table.append([(item.where, item.reason)])
+        self.items.append(item)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """Which boxes pictures and DICOM objects show: those that reach their class's threshold.
+
+    Attributes:
+        thresholds: (k,) by class id. words: the rule, for people. record: for ``summary.json``.
+    """
+
+    thresholds: FloatArray
+    words: str
+    record: dict[str, Any]
+
+    def mask(self, boxes: Boxes) -> Any:
+        """(n,) whether each box is shown."""
+        assert boxes.scores is not None
+        return boxes.scores >= self.thresholds[boxes.labels]
+
+
+@dataclass(eq=False)
+class _Job:
+    """What is asked for, and what has been found so far; small things only, so that a long job stays small."""
+
+    config: PredictConfig
+    model: Model
+    shown: _Shown | None
+    algorithm: Algorithm
+    made: datetime
     table: _Table
+    skipped: _SetAside
+    without_objects: _SetAside
     names: list[str] = field(default_factory=list)
     sizes: dict[str | int, tuple[int, int]] = field(default_factory=dict)
     boxes: dict[str | int, Boxes] = field(default_factory=dict)
-    skipped: list[Skipped] = field(default_factory=list)
-    skipped_table: _Table | None = None
+    n_shown: int = 0
+    n_objects: int = 0
+    lacks_highdicom: bool = False
     unwritten: list[str] = field(default_factory=list)
 
 
 def run(config: PredictConfig) -> Path:
     """Predict and write the files; return the folder.
 
-    ``predictions.csv`` and ``skipped.csv`` grow with every batch; the JSON files come at the end.
+    ``predictions.csv``, ``skipped.csv`` and ``dicom_skipped.csv`` grow with every batch; the JSON files come at the end.
 
     Raises:
         InputError: bad options, no image, or with ``strict`` a file that cannot be read.
@@ -102,134 +154,228 @@ def run(config: PredictConfig) -> Path:
     _check(config)
     found = find_images(config.paths)
     model = load_model(config.run, config.device)
+    shown = _choose_shown(config, model)
     claim_folder(config.out, False, "predictions")
-    columns = model.classes if model.kind == "classifier" else ("class", "score", "x1", "y1", "x2", "y2")
-    results = _Results(_Table(config.out / "predictions.csv", ("file", *columns)))
+    columns = model.classes if shown is None else ("class", "score", "x1", "y1", "x2", "y2", "shown")
+    words = "" if shown is None else shown.words
+    job = _Job(
+        config,
+        model,
+        shown,
+        Algorithm(environment()["twinray"], model.description["sha256"], words),
+        datetime.now().astimezone(),
+        _Table(config.out / "predictions.csv", ("file", *columns)),
+        _SetAside(config.out / "skipped.csv"),
+        _SetAside(config.out / "dicom_skipped.csv"),
+    )
     for item in found.skipped:
-        _set_aside(config, item, results)
-    _predict_all(config, model, found, results)
-    _finish(config, model, results)
-    if not results.names:
+        _set_aside(job, item)
+    _predict_all(job, found)
+    _finish(job)
+    if not job.names:
         raise InputError(
-            f"none of the {len(results.skipped)} files could be read; {config.out / 'skipped.csv'} says why for each"
+            f"none of the {len(job.skipped.items)} files could be read; {job.skipped.path} says why for each"
         )
     return config.out
 
 
 def _check(config: PredictConfig) -> None:
+    score, rate = config.score_threshold, config.fp_per_image
     check_options(
         (
             (config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more"),
             (config.workers >= 0, "--workers", config.workers, "0 or more"),
-            (0 <= config.least_score <= 1, "--least-score", config.least_score, "0..1"),
+            (score is None or 0 <= score <= 1, "--score-threshold", score, "0..1"),
+            (rate is None or rate > 0, "--fp-per-image", rate, "more than 0"),
+            (rate is None or score is None, "--fp-per-image", rate, "left out beside --score-threshold"),
             (config.timeout > 0, "--timeout", config.timeout, "more than 0 seconds"),
             (config.memory >= 1, "--memory", config.memory, "1 MiB or more"),
         )
     )
 
 
-def _predict_all(config: PredictConfig, model: Model, found: Found, results: _Results) -> None:
-    batch: list[Prepared] = []
+def _choose_shown(config: PredictConfig, model: Model) -> _Shown | None:
+    """The option's threshold, else the model's own, else a fixed one; None for a classifier, which has no boxes."""
+    score, rate, k = config.score_threshold, config.fp_per_image, len(model.classes)
+    if model.kind == "classifier":
+        if score is not None or rate is not None:
+            raise InputError(
+                f"expected no --score-threshold and no --fp-per-image: {config.run} is a classification run, without boxes"
+            )
+        return None
+    raw = model.description.get("thresholds")
+    if score is None and raw is None:
+        if rate is not None:
+            raise InputError(
+                f"{config.run} holds no thresholds (trained without validation images, or by an older version); "
+                "give --score-threshold in place of --fp-per-image"
+            )
+        score, source = FALLBACK_SCORE, "fixed: the model holds no thresholds"
+    else:
+        source = "--score-threshold"
+    if score is not None:
+        record = {"from": source, "per_class": dict.fromkeys(model.classes, score)}
+        return _Shown(np.full(k, score), f"score >= {score:g} ({source})", record)
+    table = thresholds_from_json(raw, model.classes, str(config.run / "model.json"))
+    point = table.at(rate)
+    fallback = sum(bool(one.fallback) for one in point.per_class.values())
+    words = f"by class, for {point.fp_per_image:g} false positives per image on {table.n_images} validation images"
+    words += f" ({fallback} of {k} classes by a fallback)" if fallback else ""
+    return _Shown(point.thresholds(), words, {"from": "model", "n_images": table.n_images, **point.as_json()})
+
+
+def _predict_all(job: _Job, found: Found) -> None:
+    config = job.config
+    batch: list[tuple[Prepared, DicomSource | Skipped | None]] = []
+    opened = decode_with_source(found.files, workers=config.workers, timeout=config.timeout, memory=config.memory)
     with progress("predicting", len(found.files)) as meter:
-        for file, pixels in decode(found.files, workers=config.workers, timeout=config.timeout, memory=config.memory):
-            if isinstance(pixels, Skipped):
-                _set_aside(config, pixels, results)
+        for file, image in opened:
+            if isinstance(image, Skipped):
+                _set_aside(job, image)
             else:
-                batch.append(model.prepare(pixels, str(file)))
+                batch.append((job.model.prepare(image.pixels, str(file)), image.source))
             if len(batch) == config.batch_size:
-                _predict(config, model, batch, results)
+                _predict(job, batch)
                 batch = []
             meter.advance()
         if batch:
-            _predict(config, model, batch, results)
+            _predict(job, batch)
 
 
-def _set_aside(config: PredictConfig, item: Skipped, results: _Results) -> None:
-    if config.strict:
+def _set_aside(job: _Job, item: Skipped) -> None:
+    if job.config.strict:
         named = item.reason if item.where in item.reason else f"{item.where}: {item.reason}"
         raise InputError(f"{named}; without --strict such a file is set aside")
-    if results.skipped_table is None:
-        results.skipped_table = _Table(config.out / "skipped.csv", ("file", "reason"))
-    results.skipped_table.append([(item.where, item.reason)])
-    results.skipped.append(item)
+    job.skipped.add(item)
 
 
-def _predict(config: PredictConfig, model: Model, batch: Sequence[Prepared], results: _Results) -> None:
+def _predict(job: _Job, batch: Sequence[tuple[Prepared, DicomSource | Skipped | None]]) -> None:
     """Predict a batch; its rows are on the disk before any picture is drawn."""
-    if model.kind == "classifier":
-        scores: FloatArray = model.labels(batch)
-        results.table.append([(i.id, *map(repr, row)) for i, row in zip(batch, scores.tolist(), strict=True)])
-        results.names += [image.id for image in batch]
+    images = [image for image, _ in batch]
+    if job.shown is None:
+        scores: FloatArray = job.model.labels(images)
+        job.table.append([(i.id, *map(repr, row)) for i, row in zip(images, scores.tolist(), strict=True)])
+        job.names += [image.id for image in images]
         return
-    found = model.boxes(batch)
-    results.table.append([row for i, b in zip(batch, found, strict=True) for row in _rows(i.id, b, model.classes)])
-    for image, boxes in zip(batch, found, strict=True):
-        results.names.append(image.id)
-        results.boxes[image.id], results.sizes[image.id] = boxes, image.size
-        number = len(results.names)
-        if config.overlays and not results.unwritten:
-            with_overlay = f"the overlays from number {number} on"
-            _try(with_overlay, lambda: _write_overlay(config, model, image, boxes, number), results)  # noqa: B023
+    found = job.model.boxes(images)
+    rows = [row for i, b in zip(images, found, strict=True) for row in _rows(i.id, b, job.model.classes, job.shown)]
+    job.table.append(rows)
+    for (image, source), boxes in zip(batch, found, strict=True):
+        job.names.append(image.id)
+        job.boxes[image.id], job.sizes[image.id] = boxes, image.size
+        keep = job.shown.mask(boxes)
+        best = Boxes(boxes.xyxy[keep], boxes.labels[keep], boxes.scores[keep] if boxes.scores is not None else None)
+        job.n_shown += len(best)
+        _draw(job, image, source, best)
 
 
-def _rows(name: str, boxes: Boxes, classes: Sequence[str]) -> list[Sequence[Any]]:
+def _rows(name: str, boxes: Boxes, classes: Sequence[str], shown: _Shown) -> list[Sequence[Any]]:
     """The lines of ``predictions.csv`` of one image, in original pixels."""
     assert boxes.scores is not None
-    columns = zip(boxes.labels, boxes.scores, np.round(boxes.xyxy, 2), strict=True)
-    return [(name, classes[int(label)], f"{score:.4f}", *map(float, box)) for label, score, box in columns]
+    columns = zip(boxes.labels, boxes.scores, np.round(boxes.xyxy, 2), shown.mask(boxes), strict=True)
+    return [(name, classes[int(i)], f"{score:.4f}", *map(float, box), int(best)) for i, score, box, best in columns]
 
 
-def _write_overlay(config: PredictConfig, model: Model, image: Prepared, boxes: Boxes, number: int) -> None:
-    assert boxes.scores is not None
-    shown = boxes.scores >= config.least_score
-    best = Boxes(boxes.xyxy[shown], boxes.labels[shown], boxes.scores[shown])
-    folder = config.out / "overlays"
+def _draw(job: _Job, image: Prepared, source: DicomSource | Skipped | None, boxes: Boxes) -> None:
+    """Overlay and DICOM objects of one image, until the disk refuses one."""
+    number = len(job.names)
+    stem = picture_name(number, Path(image.id).stem).removesuffix(".png")
+    if job.config.overlays and not job.unwritten:
+        _try(f"the overlays from number {number} on", lambda: _write_overlay(job, image, boxes, stem), job)
+    if job.config.dicom_objects and source is not None and not job.unwritten:
+        _try(f"the DICOM objects from number {number} on", lambda: _write_objects(job, image, source, boxes, stem), job)
+
+
+def _write_overlay(job: _Job, image: Prepared, boxes: Boxes, stem: str) -> None:
+    picture = overlay(image.display, job.model.classes, boxes)
+    write_bytes(_folder(job, "overlays") / f"{stem}.png", as_png(picture), "overlay")
+
+
+def _write_objects(job: _Job, image: Prepared, source: DicomSource | Skipped, boxes: Boxes, stem: str) -> None:
+    if not objects_available():
+        job.lacks_highdicom = True
+        return
+    if isinstance(source, Skipped):
+        job.without_objects.add(source)
+        return
+    try:
+        built = dicom_objects(Finding(source, image.display, boxes, job.model.classes, job.algorithm, job.made))
+    except InputError as error:
+        job.without_objects.add(Skipped(image.id, str(error)))
+        return
+    for kind, data in built.items():
+        write_bytes(_folder(job, "dicom") / f"{stem}-{kind}.dcm", data, "DICOM object")
+        job.n_objects += 1
+
+
+def _folder(job: _Job, name: str) -> Path:
+    folder = job.config.out / name
     with clear_disk_errors(folder, "folder"):
         folder.mkdir(exist_ok=True)
-    picture = overlay(image.display, model.classes, best)
-    write_bytes(folder / picture_name(number, Path(image.id).stem), as_png(picture), "overlay")
+    return folder
 
 
-def _try(what: str, write: Callable[[], None], results: _Results) -> None:
+def _try(what: str, write: Callable[[], None], job: _Job) -> None:
     """Write; where the disk refuses, remember what is missing and go on: the table matters more than one file."""
     try:
         write()
     except TwinrayError as error:
         cause = error.__cause__
-        results.unwritten.append(f"{what} ({cause.strerror if isinstance(cause, OSError) else error})")
+        job.unwritten.append(f"{what} ({cause.strerror if isinstance(cause, OSError) else error})")
 
 
-def _finish(config: PredictConfig, model: Model, results: _Results) -> None:
-    if model.kind != "classifier":
-        _write_boxes(config.out, model, results)
+def _finish(job: _Job) -> None:
+    out = job.config.out
+    if job.shown is not None:
+        _write_boxes(job)
+    _try("summary.json", lambda: write_json(out / "summary.json", _summary(job), "summary"), job)
+    skipped, without = job.skipped.items, job.without_objects.items
+    lines = [f"{len(job.names)} images, {len(skipped)} set aside; results in {out}"]
+    first = {item.reason: item.where for item in reversed(skipped)}
+    for reason, count in Counter(s.reason for s in skipped).most_common(5):
+        lines.append(f"  set aside ({count}): {first[reason]}: {reason}")
+    if job.shown is not None:
+        lines.append(f"{job.n_shown} boxes shown: {job.shown.words}")
+    if job.n_objects or without:
+        aside = f"; {len(without)} images without, {job.without_objects.path} says why" if without else ""
+        lines.append(f"{job.n_objects} DICOM objects (Secondary Capture, Structured Report) in {out / 'dicom'}{aside}")
+    if job.lacks_highdicom:
+        lines.append("no DICOM objects: highdicom is not installed; pip install 'twinray[dicom]'")
     console = Console()
-    console.print(
-        f"{len(results.names)} images, {len(results.skipped)} set aside; results in {config.out}",
-        soft_wrap=True,
-        markup=False,
-    )
-    first = {item.reason: item.where for item in reversed(results.skipped)}
-    for reason, count in Counter(s.reason for s in results.skipped).most_common(5):
-        console.print(f"  set aside ({count}): {first[reason]}: {reason}", soft_wrap=True, markup=False)
-    console.print(DISCLAIMER)
-    if results.unwritten:
+    for line in (*lines, DISCLAIMER):
+        console.print(line, soft_wrap=True, markup=False)
+    if job.unwritten:
         raise TwinrayError(
-            f"could not write {' nor '.join(results.unwritten)}; {config.out / 'predictions.csv'} holds all "
-            f"{len(results.names)} images: make room, then run again with another --out for the rest"
+            f"could not write {' nor '.join(job.unwritten)}; {out / 'predictions.csv'} holds all "
+            f"{len(job.names)} images: make room, then run again with another --out for the rest"
         )
 
 
-def _write_boxes(out: Path, model: Model, results: _Results) -> None:
+def _summary(job: _Job) -> dict[str, Any]:
+    """What was run on what, and which boxes were shown."""
+    summary: dict[str, Any] = {
+        "note": DISCLAIMER,
+        "run": str(job.config.run),
+        "model_sha256": job.algorithm.model,
+        "twinray": job.algorithm.version,
+        "made": job.made.isoformat(timespec="seconds"),
+        "images": len(job.names),
+        "set_aside": len(job.skipped.items),
+    }
+    if job.shown is not None:
+        summary["boxes"] = sum(map(len, job.boxes.values()))
+        summary["boxes_shown"] = job.n_shown
+        summary["thresholds"] = job.shown.record
+        summary["dicom_objects"] = job.n_objects
+        summary["dicom_images_without_objects"] = len(job.without_objects.items)
+    return summary
+
+
+def _write_boxes(job: _Job) -> None:
     """COCO results, and the image list that their ids point into."""
-    ids: dict[str | int, int] = {name: number for number, name in enumerate(results.names, start=1)}
-    nothing: dict[str | int, Boxes] = {name: Boxes.empty() for name in results.names}
-    images = truth_as_coco(
-        nothing, model.classes, sizes=results.sizes, file_names={n: str(n) for n in nothing}, image_ids=ids
-    )
-    _try("images.json", lambda: write_json(out / "images.json", images, "image list"), results)
-    boxes = results.boxes
-    _try(
-        "predictions.json",
-        lambda: write_predictions(out / "predictions.json", boxes, len(model.classes), ids),
-        results,
-    )
+    out, classes, boxes = job.config.out, job.model.classes, job.boxes
+    ids: dict[str | int, int] = {name: number for number, name in enumerate(job.names, start=1)}
+    nothing: dict[str | int, Boxes] = {name: Boxes.empty() for name in job.names}
+    images = truth_as_coco(nothing, classes, sizes=job.sizes, file_names={n: str(n) for n in nothing}, image_ids=ids)
+    _try("images.json", lambda: write_json(out / "images.json", images, "image list"), job)
+    _try("predictions.json", lambda: write_predictions(out / "predictions.json", boxes, len(classes), ids), job)

@@ -10,6 +10,10 @@ blurring is the same with other matrices. The values are those of torchvision's 
 operations on float images, to rounding.
 
 A grey image stays one channel: saturation, hue and greyscale change nothing on it and are skipped.
+
+Parameters are drawn on the CPU, so every device sees the same ones, and whatever decides what runs is
+read there. The device gets them in one small copy and builds its matrices itself: it is never asked
+for a value, so launching a view never waits for the device.
 """
 
 from __future__ import annotations
@@ -19,13 +23,18 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _LUMA = (0.299, 0.587, 0.114)
+_NEUTRAL = torch.tensor([1.0, 1.0, 1.0, 0.0])  # brightness, contrast, saturation, hue that change nothing
 
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Strength of the augmentations of one view; probabilities and factors in 0..1."""
+    """Strength of the augmentations of one view; probabilities and factors in 0..1.
+
+    Each can be switched off: a probability of 0, or a ``crop_area`` of (1, 1), which takes the whole image.
+    """
 
     crop_area: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -48,7 +57,7 @@ class ViewOptions:
 
 @dataclass(frozen=True, eq=False)
 class ViewParameters:
-    """What was drawn for a batch of b views; every tensor on the CPU.
+    """What was drawn for a batch of b views; drawn on the CPU.
 
     Attributes:
         crop: (b, 4) int64: top, left, height, width in pixels of the input.
@@ -66,6 +75,24 @@ class ViewParameters:
     grey: Tensor
     sigma: Tensor
     solarise: Tensor
+
+    def to(self, device: torch.device) -> ViewParameters:
+        """The same parameters on ``device``, in one copy that does not wait for it."""
+        if device.type == "cpu":
+            return self
+        switches = torch.stack([self.flip, self.grey, self.solarise], dim=1)
+        parts = (self.crop, self.order, self.jitter, self.sigma.unsqueeze(1), switches)
+        packed = torch.cat([part.double() for part in parts], dim=1)  # float64 holds each of them exactly
+        crop, order, jitter, sigma, switches = torch.split(
+            _put(packed, device), [part.shape[1] for part in parts], dim=1
+        )
+        flip, grey, solarise = switches.bool().unbind(dim=1)
+        return ViewParameters(crop.long(), flip, jitter.float(), order.long(), grey, sigma.squeeze(1).float(), solarise)
+
+
+def _put(small: Tensor, device: torch.device) -> Tensor:
+    """Copy from the CPU without waiting for the device; only from pinned memory is that so on CUDA."""
+    return (small.pin_memory() if device.type == "cuda" else small).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -100,8 +127,7 @@ class ViewMaker:
         crop = draw_crops(b, height, width, o.crop_area, o.crop_ratio, generator)
         flip, jittered = chance(o.flip), chance(o.jitter)
         factors = [uniform(max(0.0, 1 - s), 1 + s) for s in (o.brightness, o.contrast, o.saturation)]
-        neutral = torch.tensor([1.0, 1.0, 1.0, 0.0])
-        jitter = torch.where(jittered[:, None], torch.stack([*factors, uniform(-o.hue, o.hue)], dim=1), neutral)
+        jitter = torch.where(jittered[:, None], torch.stack([*factors, uniform(-o.hue, o.hue)], dim=1), _NEUTRAL)
         order = torch.rand(b, 4, generator=generator).argsort(dim=1)
         grey = chance(o.grey)
         scale = self.size / self.blur_reference
@@ -109,13 +135,24 @@ class ViewMaker:
         return ViewParameters(crop, flip, jitter, order, grey, sigma, chance(o.solarise))
 
     def apply(self, images: Tensor, p: ViewParameters) -> Tensor:
-        """Make the views that ``p`` describes."""
-        device = images.device
-        x = crop_resize(images, p.crop, p.flip, self.size).clamp_(0, 1)
-        x = _jitter_grey(x, p) if x.shape[1] == 1 else _jitter_rgb(x, p)
-        x = blur(x, p.sigma, 3 * self.options.blur_sigma[1] * self.size / self.blur_reference)
-        solarised = p.solarise.to(device).view(-1, 1, 1, 1) & (x >= 0.5)
+        """Make the views that ``p``, on the CPU, describes; outside autocast, which would round the pixels."""
+        there = p.to(images.device)
+        x = crop_resize(images, there.crop, there.flip, self.size).clamp_(0, 1)
+        x = _jitter_grey(x, there) if x.shape[1] == 1 else _jitter_rgb(x, p, there)
+        x = self._blur(x, p, there)
+        solarised = there.solarise.view(-1, 1, 1, 1) & (x >= 0.5)
         return torch.where(solarised, 1 - x, x)
+
+    def _blur(self, x: Tensor, p: ViewParameters, there: ViewParameters) -> Tensor:
+        """Blur the images that drew a sigma, and only those."""
+        which = p.sigma.nonzero().squeeze(1)
+        radius = math.ceil(3 * self.options.blur_sigma[1] * self.size / self.blur_reference)
+        if len(which) == len(x):
+            return blur(x, there.sigma, radius)
+        if len(which) == 0:
+            return x
+        index = _put(which, x.device)
+        return x.index_copy_(0, index, blur(x.index_select(0, index), there.sigma.index_select(0, index), radius))
 
 
 def draw_crops(
@@ -124,7 +161,8 @@ def draw_crops(
     """Parameters of b random resized crops, (b, 4) int64: top, left, height, width.
 
     As torchvision's ``RandomResizedCrop``: ten attempts at an area (uniform) and an aspect ratio
-    (log-uniform) that fit; failing all, the largest central crop within the ratios.
+    (log-uniform) that fit; failing all, the largest central crop within the ratios. Unlike there, an
+    area of (1, 1) is the whole image whatever its shape.
     """
     attempts = 10
     areas = torch.empty(b, attempts).uniform_(*area, generator=generator) * (height * width)
@@ -144,6 +182,8 @@ def draw_crops(
     left = (position[:, 1] * (width - w + 1)).long()
     top = torch.where(found, top, (height - h) // 2)
     left = torch.where(found, left, (width - w) // 2)
+    if min(area) >= 1:
+        return torch.tensor([0, 0, height, width]).repeat(b, 1)
     return torch.stack([top, left, h, w], dim=1)
 
 
@@ -152,37 +192,50 @@ def crop_resize(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tensor
 
     Args:
         images: (b, c, h, w) float32.
-        crop: (b, 4) int64: top, left, height, width.
-        flip: (b,) bool, left to right.
+        crop: (b, 4) int64 on the images' device: top, left, height, width.
+        flip: (b,) bool on the images' device, left to right.
         size: side of the result, pixels.
     """
-    rows = resize_matrix(crop[:, 0], crop[:, 2], images.shape[2], size)
-    columns = resize_matrix(crop[:, 1], crop[:, 3], images.shape[3], size)
-    columns = torch.where(flip.view(-1, 1, 1), columns.flip(1), columns)
-    rows, columns = rows.to(images.device).unsqueeze(1), columns.to(images.device).unsqueeze(1)
-    return rows @ images @ columns.transpose(2, 3)
+    b, c, h, w = images.shape
+    rows = resize_matrix(crop[:, 0], crop[:, 2], h, size)
+    columns = resize_matrix(crop[:, 1], crop[:, 3], w, size, flip)
+    narrowed = (images.reshape(b, c * h, w) @ columns.mT).view(b, c, h, size)
+    return rows.unsqueeze(1) @ narrowed
 
 
-def resize_matrix(start: Tensor, length: Tensor, n_in: int, n_out: int) -> Tensor:
+def resize_matrix(start: Tensor, length: Tensor, n_in: int, n_out: int, reverse: Tensor | None = None) -> Tensor:
     """(b, n_out, n_in) weights that resample pixels ``start .. start + length`` of a line to n_out.
 
     Bicubic (a = -0.5) stretched by the scale when shrinking, as PIL and torchvision with antialias;
     pixels outside the crop have no weight and the rest are normalised.
+
+    Args:
+        start, length: (b,) int64, ``start + length <= n_in``.
+        n_in, n_out: pixels of the line before and after.
+        reverse: (b,) bool: mirror the result; None mirrors none.
     """
-    scale = (length.to(torch.float64) / n_out).view(-1, 1, 1)
+
+    def column(values: Tensor) -> Tensor:
+        return values.to(torch.float64).view(-1, 1, 1)
+
+    first, size = column(start), column(length)
+    scale = size / n_out
     stretch = scale.clamp_min(1.0)
-    centre = (torch.arange(n_out, dtype=torch.float64).view(1, -1, 1) + 0.5) * scale  # in the crop
-    support = 2 * stretch
-    low = (centre - support + 0.5).floor().clamp_min(0)
-    high = torch.minimum((centre + support + 0.5).floor(), length.to(torch.float64).view(-1, 1, 1))
-    taps = math.ceil(4 * max(float(stretch.max()), 1.0)) + 2
-    position = low + torch.arange(taps, dtype=torch.float64).view(1, 1, -1)  # (b, n_out, taps), in the crop
+    place = torch.arange(n_out, dtype=torch.float64, device=start.device).view(1, -1, 1)
+    if reverse is not None:
+        place = torch.where(reverse.view(-1, 1, 1), n_out - 1 - place, place)
+    centre = (place + 0.5) * scale  # in the crop, as all that follows
+    low = (centre - 2 * stretch + 0.5).floor().clamp_min(0)
+    high = torch.minimum((centre + 2 * stretch + 0.5).floor(), size)
+    # as many taps as the longest crop can need: a number that no device has to be asked for
+    taps = min(math.ceil(4 * max(n_in / n_out, 1.0)) + 2, n_in)
+    line = (low + first).clamp_max(n_in - taps) + torch.arange(taps, dtype=torch.float64, device=start.device)
+    position = line - first  # (b, n_out, taps)
     weight = _cubic((position - centre + 0.5) / stretch)
-    weight = torch.where(position < high, weight, torch.zeros((), dtype=torch.float64))
+    weight = torch.where((position >= low) & (position < high), weight, 0.0)
     weight = weight / weight.sum(dim=2, keepdim=True)
-    column = (position.long() + start.view(-1, 1, 1)).clamp_max(n_in - 1)
-    matrix = torch.zeros(len(start), n_out, n_in, dtype=torch.float32)
-    return matrix.scatter_add_(2, column, weight.float())
+    matrix = torch.zeros(len(start), n_out, n_in, device=start.device)
+    return matrix.scatter_(2, line.long(), weight.float())
 
 
 def _cubic(x: Tensor, a: float = -0.5) -> Tensor:
@@ -193,28 +246,23 @@ def _cubic(x: Tensor, a: float = -0.5) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def blur(x: Tensor, sigma: Tensor, largest_radius: float) -> Tensor:
+def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
     """Gaussian blur of each (c, s, s) image by its own sigma in pixels; 0 leaves it as it is.
 
     Args:
         x: (b, c, s, s).
-        sigma: (b,) pixels.
-        largest_radius: where the kernel is cut off, pixels.
+        sigma: (b,) pixels, on the device of x.
+        radius: where the kernel is cut off, pixels; at most s - 1 is used.
     """
-    if not bool((sigma > 0).any()):
-        return x
     side = x.shape[-1]
-    radius = min(max(math.ceil(largest_radius), 1), side - 1)
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    radius = min(max(radius, 1), side - 1)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=x.device)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3).unsqueeze(1)).square())
-    kernel = kernel / kernel.sum(dim=1, keepdim=True)  # (b, taps)
-    index = torch.arange(side).view(-1, 1) + torch.arange(-radius, radius + 1)  # (side, taps)
-    index = index.abs()
-    index = torch.where(index > side - 1, 2 * (side - 1) - index, index)  # reflect, edge not repeated
-    matrix = torch.zeros(len(x), side, side)
-    matrix.scatter_add_(2, index.expand(len(x), -1, -1), kernel.unsqueeze(1).expand(-1, side, -1).contiguous())
-    matrix = matrix.to(x.device).unsqueeze(1)
-    return matrix @ x @ matrix.transpose(2, 3)
+    kernel = functional.pad(kernel / kernel.sum(dim=1, keepdim=True), (0, 1))  # (b, taps + 1), the last one 0
+    span = torch.arange(side + 2 * radius, device=x.device) - torch.arange(side, device=x.device).unsqueeze(1)
+    tap = torch.where((span >= 0) & (span <= 2 * radius), span, 2 * radius + 1)
+    matrix = kernel.index_select(1, tap.flatten()).view(len(x), 1, side, -1)
+    return matrix @ functional.pad(x, (radius,) * 4, mode="reflect") @ matrix.mT
 
 
 def _jitter_grey(x: Tensor, p: ViewParameters) -> Tensor:
@@ -229,26 +277,25 @@ def _jitter_grey(x: Tensor, p: ViewParameters) -> Tensor:
 
 
 def _brightness(x: Tensor, factor: Tensor) -> Tensor:
-    return (x * factor.to(x.device).view(-1, 1, 1, 1)).clamp_(0, 1)
+    return (x * factor.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
     """Blend with the mean of the greyscale image."""
-    factor = factor.to(x.device).view(-1, 1, 1, 1)
     mean = _luma(x).mean(dim=(1, 2, 3), keepdim=True)
-    return torch.lerp(mean, x, factor).clamp_(0, 1)
+    return torch.lerp(mean, x, factor.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def _saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_luma(x), x, factor.to(x.device).view(-1, 1, 1, 1)).clamp_(0, 1)
+    return torch.lerp(_luma(x), x, factor.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def _luma(x: Tensor) -> Tensor:
     """(b, 3, h, w) -> (b, 1, h, w) greyscale (ITU-R 601-2); one channel stays."""
     if x.shape[1] == 1:
         return x
-    weights = torch.tensor(_LUMA, device=x.device).view(1, 3, 1, 1)
-    return (x * weights).sum(dim=1, keepdim=True)
+    r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
+    return r * _LUMA[0] + g * _LUMA[1] + b * _LUMA[2]
 
 
 def _hue(x: Tensor, turns: Tensor) -> Tensor:
@@ -258,20 +305,32 @@ def _hue(x: Tensor, turns: Tensor) -> Tensor:
     safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
     r, g, b = x.unbind(dim=1)
     hue = torch.where(top == r, ((g - b) / safe) % 6, torch.where(top == g, (b - r) / safe + 2, (r - g) / safe + 4))
-    hue = (hue / 6 + turns.to(x.device).view(-1, 1, 1)) % 1.0
+    hue = (hue / 6 + turns.view(-1, 1, 1)) % 1.0
     # HSV -> RGB without branches: channel n is v - v*s*max(0, min(k, 4 - k, 1)), k = (n + 6h) mod 6
-    k = (torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1) + hue.unsqueeze(1) * 6) % 6
+    n = torch.arange(5.0, 0.0, -2.0, device=x.device).view(1, 3, 1, 1)  # 5, 3, 1
+    k = (n + hue.unsqueeze(1) * 6) % 6
     return top.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
-def _jitter_rgb(x: Tensor, p: ViewParameters) -> Tensor:
-    """Brightness, contrast, saturation and hue in each image's own order, then greyscale."""
+def _jitter_rgb(x: Tensor, p: ViewParameters, there: ViewParameters) -> Tensor:
+    """Brightness, contrast, saturation and hue in each image's own order, then greyscale.
+
+    At each of the four places of the order, images are sorted by what comes there, so every operation
+    runs once on its share of the batch. ``p`` is on the CPU, ``there`` holds the same on the device of
+    ``x``, which is changed.
+    """
     operations = (_brightness, _contrast, _saturation, _hue)
+    skipped = p.jitter.gather(1, p.order) == _NEUTRAL[p.order]
+    comes = torch.where(skipped, len(operations), p.order)  # (b, place)
+    index = _put(comes.argsort(dim=0, stable=True), x.device)
+    values = there.jitter.gather(1, there.order)
     for place in range(4):
-        for which, operation in enumerate(operations):
-            here = (p.order[:, place] == which).nonzero().squeeze(1)
-            if len(here):
-                there = here.to(x.device)
-                x = x.index_copy(0, there, operation(x.index_select(0, there), p.jitter[here, which]))
-    grey = p.grey.to(x.device).view(-1, 1, 1, 1)
-    return torch.where(grey, _luma(x).expand_as(x), x)
+        counts = torch.bincount(comes[:, place], minlength=len(operations) + 1).tolist()
+        shares = torch.split(index[:, place], counts)[: len(operations)]
+        for share, count, operation in zip(shares, counts, operations, strict=False):
+            if count:
+                factor = values[:, place].index_select(0, share)
+                x.index_copy_(0, share, operation(x.index_select(0, share), factor))
+    if not bool(p.grey.any()):
+        return x
+    return torch.where(there.grey.view(-1, 1, 1, 1), _luma(x).expand_as(x), x)

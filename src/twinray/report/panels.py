@@ -36,6 +36,7 @@ class Panel:
         truth: true boxes in pixels of ``image``; None draws none.
         predictions: predicted boxes with scores, in pixels of ``image``; None draws none.
         heat_map: (h, w) in 0..1 laid over the image; None for the image alone.
+        name_truth: write the class beside each true box.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Panel:
     truth: Boxes | None = None
     predictions: Boxes | None = None
     heat_map: FloatArray | None = None
+    name_truth: bool = False
 
 
 def panel_row(panels: Sequence[Panel], classes: Sequence[str], *, inches: float = 3.1, note: str = "") -> Sheet:
@@ -69,9 +71,15 @@ def panel_row(panels: Sequence[Panel], classes: Sequence[str], *, inches: float 
         facecolor=PICTURE_GROUND,
     )
     for axes, panel in zip(np.atleast_1d(sheet.subplots(1, len(panels))), panels, strict=True):
-        _draw(axes, panel, classes, inches)
+        draw_panel(axes, panel, classes, inches)
     if lines:
         sheet.supxlabel(literal("\n".join(lines)), color=PICTURE_INK, fontsize=8.5)
+    add_legend(sheet, panels)
+    return sheet
+
+
+def add_legend(sheet: Sheet, panels: Sequence[Panel]) -> None:
+    """Above all panels, what the kinds of boxes that they show look like."""
     handles = []
     if any(panel.truth is not None for panel in panels):
         handles.append(Line2D([], [], color=TRUE_BOX, linewidth=2.2, label="true box"))
@@ -84,7 +92,6 @@ def panel_row(panels: Sequence[Panel], classes: Sequence[str], *, inches: float 
         sheet.legend(
             handles=handles, loc="outside upper center", ncols=2, frameon=False, labelcolor=PICTURE_INK, fontsize=9.5
         )
-    return sheet
 
 
 def scaled(boxes: Boxes, scale: tuple[float, float]) -> Boxes:
@@ -101,7 +108,18 @@ def best(boxes: Boxes, most: int, least_score: float) -> Boxes:
     return Boxes(boxes.xyxy[order], boxes.labels[order], boxes.scores[order])
 
 
-def _draw(axes: Axes, panel: Panel, classes: Sequence[str], inches: float) -> None:
+def draw_panel(axes: Axes, panel: Panel, classes: Sequence[str], inches: float) -> None:
+    """One image with its boxes, their names, and its heat map.
+
+    Args:
+        axes: where; its scale is set to pixels of the image.
+        panel: what.
+        classes: names that labels of boxes index.
+        inches: width of the axes, by which the space that names take is reckoned.
+
+    Raises:
+        ValueError: a heat map of another shape than its image.
+    """
     height, width = panel.image.shape[:2]
     area = (0, width, height, 0)  # pixel edges, as boxes count them
     axes.imshow(panel.image, cmap="gray", vmin=0, vmax=255, extent=area, interpolation="bicubic")
@@ -111,12 +129,15 @@ def _draw(axes: Axes, panel: Panel, classes: Sequence[str], inches: float) -> No
         heat = np.clip(panel.heat_map, 0, 1)
         axes.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.15 + 0.6 * heat, extent=area, interpolation="bilinear")
     labels = _Labels(axes, height, width, max(height, width) / 72 / inches)
-    for box in panel.truth.xyxy if panel.truth is not None else ():
-        _rectangle(axes, box, TRUE_BOX, "solid")
+    if panel.truth is not None:
+        for i, box in enumerate(panel.truth.xyxy):
+            _rectangle(axes, box, TRUE_BOX, "solid")
+            if panel.name_truth:
+                labels.put(box, _name(Boxes(panel.truth.xyxy, panel.truth.labels), i, classes), TRUE_BOX)
     if panel.predictions is not None:
         for i, box in enumerate(panel.predictions.xyxy):
             _rectangle(axes, box, PREDICTED_BOX, (0, (4, 2)))
-            labels.put(box, _name(panel.predictions, i, classes))
+            labels.put(box, _name(panel.predictions, i, classes), PREDICTED_BOX)
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_axis_off()
@@ -140,14 +161,14 @@ class _Labels:
         self._line, self._letter = 13.0 * point, 5.3 * point  # of 8.5-point text, in pixels of the image
         self._taken: list[tuple[float, float, float]] = []  # left, right, top
 
-    def put(self, box: FloatArray, text: str) -> None:
+    def put(self, box: FloatArray, text: str, colour: str) -> None:
         wide = self._letter * len(text)
         left = min(max(float(box[0]), 0.0), max(self._width - wide, 0.0))
         top = self._free(left, left + wide, float(box[1]) - self._line)
         self._taken.append((left, left + wide, top))
         self._axes.text(
             left + 0.2 * self._line, top + 0.5 * self._line, literal(text), ha="left", va="center", fontsize=8.5, color="#14181d",
-            bbox={"facecolor": PREDICTED_BOX, "edgecolor": "none", "pad": 1.3, "alpha": 0.92}, clip_on=True,
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.3, "alpha": 0.92}, clip_on=True,
         )  # fmt: skip
 
     def _free(self, left: float, right: float, wanted: float) -> float:

@@ -1,11 +1,16 @@
 """The training loop, the only one.
 
 A job gives it a step (forward and backward), batches, and what to do at an epoch's end; the loop
-updates the weights, follows the schedule, shows progress, logs, keeps checkpoints and resumes.
+updates the weights, follows the schedule, shows progress, logs, keeps checkpoints and resumes, on one
+rank or on many (:mod:`twinray.training.ranks`).
 
 Resuming is exact because nothing random survives between steps: the order of an epoch comes from
 (seed, epoch), and before each step the global generators are seeded from (seed, step). A checkpoint
 therefore needs the weights, the optimiser's state and the number of the step, no generator's state.
+
+Figures stay on the device between log lines: reading one makes the host wait for the GPU. On a processor
+nothing waits, so there a loss that is not finite is found before it can reach the weights; on a GPU at
+the next log line or checkpoint, whichever comes first, and never after a checkpoint.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,11 +30,16 @@ from torch import Tensor, nn
 from twinray.errors import TwinrayError
 from twinray.files import write_bytes
 from twinray.progress import Meter, progress
-from twinray.training.checkpoint import load_checkpoint, save_checkpoint
+from twinray.training.checkpoint import Keep, load_checkpoint, save_checkpoint
+from twinray.training.ranks import Ranks
 from twinray.training.rundir import RunFolder
+from twinray.training.stopping import StopRequest, save_failed_step, stop_on_signal
 
 T = TypeVar("T")
 BEST = "best.safetensors"
+LOWER = "lower the learning rate and start anew"
+FAULTS = 3
+"""Log lines in a row with a fault that end a run: one may be an accident."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +63,12 @@ class Loop:
         clip_norm: largest gradient norm, or None.
         checkpoint_every: steps between checkpoints; 0 for one an epoch.
         log_every: steps between log lines.
+        ranks: all processes of the job; each takes its share of every batch.
+        mean_gradients: parameter gradients are averaged over ranks, not summed: for losses that are a mean over
+            each rank's own images.
+        keep: which checkpoints stay.
+        after_step: called after every update with the number of steps done.
+        fault: a log line -> why the training should stop there, or None; acted on when three lines in a row have one.
     """
 
     label: str
@@ -69,6 +86,11 @@ class Loop:
     clip_norm: float | None = None
     checkpoint_every: int = 0
     log_every: int = 10
+    ranks: Ranks = field(default_factory=Ranks)
+    mean_gradients: bool = False
+    keep: Keep = field(default_factory=Keep)
+    after_step: Callable[[int], None] | None = None
+    fault: Callable[[Mapping[str, float]], str | None] | None = None
 
 
 @dataclass
@@ -80,23 +102,57 @@ class Progress:
     best_epoch: int = -1
     seconds: float = 0.0
     waited: float = 0.0
+    faults: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+
+
+class _Tally:
+    """Figures since the last log line, and the first bad step; on the device, in float64."""
+
+    def __init__(self, state: Progress) -> None:
+        self.sums: dict[str, Tensor | float] = dict(state.sums)
+        self.counts = dict(state.counts)
+        self.bad_step: Tensor | None = None
+
+    def add(self, values: Mapping[str, Tensor], finite: Tensor, step: int) -> None:
+        for name, value in values.items():
+            self.sums[name] = value.detach().double() + self.sums.get(name, 0.0)
+            self.counts[name] = self.counts.get(name, 0) + 1
+        now = torch.where(finite, -1, step)
+        self.bad_step = now if self.bad_step is None else torch.where(self.bad_step >= 0, self.bad_step, now)
+
+    def bad(self) -> int | None:
+        """The first step that was not finite; waits for the device."""
+        step = -1 if self.bad_step is None else int(self.bad_step)
+        return step if step >= 0 else None
+
+    def keep_in(self, state: Progress) -> None:
+        state.sums = {name: float(value) for name, value in self.sums.items()}
+        state.counts = dict(self.counts)
+
+    def means(self) -> dict[str, float]:
+        return {name: float(value) / self.counts[name] for name, value in self.sums.items()}
 
 
 def train(loop: Loop, run: RunFolder) -> Progress:
     """Run the loop to its end, from the run's newest checkpoint if it has one.
 
     Raises:
-        TwinrayError: the loss is no longer finite, or the disk refuses a checkpoint.
+        TwinrayError: the loss is no longer finite, the embedding collapsed, a signal asked to stop, or the disk refuses
+            a checkpoint. What was trained up to the last good checkpoint is kept.
     """
+    ranks = loop.ranks
     state = _restore(loop, run)
+    ranks.broadcast([*loop.model.parameters(), *loop.model.buffers()])
     total = loop.steps_per_epoch * loop.epochs
-    with progress(loop.label, total * loop.images_per_step, "images", state.step * loop.images_per_step) as meter:
+    shown = progress(loop.label, total * loop.images_per_step, "images", state.step * loop.images_per_step)
+    with stop_on_signal() as stop, shown if ranks.main else nullcontext(None) as meter:
         while state.step < total:
             epoch, first = divmod(state.step, loop.steps_per_epoch)
-            _train_epoch(loop, run, state, epoch, first, meter)
+            _train_epoch(loop, run, state, epoch, first, meter, stop)
             _end_epoch(loop, run, state, epoch)
+            _stop_if_asked(loop, run, state, stop, saved=True)
     return state
 
 
@@ -107,46 +163,110 @@ def seed_everything(seed: int, *more: int) -> None:
     np.random.seed(mixed & 0xFFFFFFFF)
 
 
-def _train_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int, first: int, meter: Meter) -> None:
+def _train_epoch(
+    loop: Loop, run: RunFolder, state: Progress, epoch: int, first: int, meter: Meter | None, stop: StopRequest
+) -> None:
     loop.model.train()
+    tally = _Tally(state)
     last = time.perf_counter()
     for batch, waited in _timed(loop.batches(epoch, first)):
-        values = _one_step(loop, run, batch, state.step)
+        _one_step(loop, run, batch, state.step, tally)
         state.step += 1
-        state.waited += waited
-        for name, value in values.items():
-            state.sums[name] = state.sums.get(name, 0.0) + float(value)
-            state.counts[name] = state.counts.get(name, 0) + 1
+        end_of_epoch = state.step % loop.steps_per_epoch == 0
+        logs = state.step % loop.log_every == 0 or end_of_epoch
+        saves = bool(loop.checkpoint_every) and state.step % loop.checkpoint_every == 0 and not end_of_epoch
+        if (logs or saves) and (bad := tally.bad()) is not None:
+            _not_finite(loop, run, bad)
         now = time.perf_counter()
         state.seconds += now - last
+        state.waited += waited
         last = now
-        share = state.waited / max(state.seconds, 1e-9)
-        meter.advance(loop.images_per_step, f"loss {float(values['loss']):.4g}, data wait {share:.1%}")
-        end_of_epoch = state.step % loop.steps_per_epoch == 0
-        if state.step % loop.log_every == 0 or end_of_epoch:
-            _log(loop, run, state, epoch, share)
-        if loop.checkpoint_every and state.step % loop.checkpoint_every == 0 and not end_of_epoch:
+        if meter is not None:
+            share = state.waited / max(state.seconds, 1e-9)
+            loss = f"loss {tally.means()['loss']:.4g}, " if logs else ""
+            meter.advance(loop.images_per_step, f"{loss}data wait {share:.1%}")
+        if logs:
+            _log(loop, run, state, epoch, tally)
+            tally = _Tally(Progress())
+        if saves:
+            tally.keep_in(state)
             _save(loop, run, state)
+        if not end_of_epoch and (loop.ranks.world == 1 or logs):  # asking the other ranks has a price
+            _stop_if_asked(loop, run, state, stop, saved=saves, tally=tally)
+    state.sums, state.counts = {}, {}
 
 
-def _one_step(loop: Loop, run: RunFolder, batch: Any, step: int) -> Mapping[str, Tensor]:
-    """Gradient, check, update. What is not finite is found before it can reach the weights."""
+def _stop_if_asked(
+    loop: Loop, run: RunFolder, state: Progress, stop: StopRequest, *, saved: bool, tally: _Tally | None = None
+) -> None:
+    """On a signal to any rank: checkpoint, then end. At the very end of the run there is nothing left to stop."""
+    if not loop.ranks.any(stop.name is not None) or state.step == loop.steps_per_epoch * loop.epochs:
+        return
+    if not saved:
+        if tally is not None:
+            if (bad := tally.bad()) is not None:
+                _not_finite(loop, run, bad)
+            tally.keep_in(state)
+        _save(loop, run, state)
+    raise TwinrayError(
+        f"stopped by {stop.name or 'a signal to another rank'} after step {state.step}, which is saved in {run.path}; "
+        "the same command with --resume goes on from there"
+    )
+
+
+def _one_step(loop: Loop, run: RunFolder, batch: Any, step: int, tally: _Tally) -> None:
+    """Gradient, check, update."""
     seed_everything(loop.seed, step)
     for group, rate in zip(loop.optimizer.param_groups, loop.rates(step), strict=True):
         group["lr"] = rate
     loop.optimizer.zero_grad(set_to_none=True)
     values = loop.step(batch, step)
+    loop.ranks.sum_gradients(loop.model.parameters(), mean=loop.mean_gradients)
     parameters = [p for p in loop.model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
-    if not bool(torch.isfinite(values["loss"]) & torch.isfinite(norm)):
-        raise TwinrayError(
-            f"the loss is {float(values['loss'])} and the gradient's norm {float(norm)} at step {step + 1} of {run.path}; the "
-            "last good checkpoint is kept: lower the learning rate and start anew, or look at the data"
-        )
+    finite = torch.isfinite(values["loss"].detach()) & torch.isfinite(norm)
+    tally.add(values, finite, step)
+    if finite.device.type == "cpu" and tally.bad() is not None:
+        what = f"the loss is {float(values['loss'])} and the gradient's norm {float(norm)}"
+        _give_up(loop, run, step, what, LOWER)
     if loop.clip_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, loop.clip_norm, norm, foreach=True)
     loop.optimizer.step()
-    return values
+    if loop.after_step is not None:
+        loop.after_step(step + 1)
+
+
+def _not_finite(loop: Loop, run: RunFolder, step: int) -> None:
+    _give_up(loop, run, step, "the loss or its gradient was no longer a finite number", LOWER)
+
+
+def _give_up(loop: Loop, run: RunFolder, step: int, what: str, advice: str) -> None:
+    """Keep the step's batch for a second look, and end the run."""
+    epoch, first = divmod(step, loop.steps_per_epoch)
+    batch = next(iter(loop.batches(epoch, first)))
+    if loop.ranks.main:
+        state = {name: t.detach().cpu() for name, t in loop.model.state_dict().items()}
+        path = save_failed_step(run.path, step=step, seed=loop.seed, batch=_on_cpu(batch), model=state, reason=what)
+        raise TwinrayError(
+            f"{what} at step {step + 1} of {run.path}; the last good checkpoint is kept, and the step's batch is in {path.name}: "
+            f"{advice}, or look at the data"
+        )
+    raise TwinrayError(f"{what} at step {step + 1} of {run.path}")
+
+
+def _on_cpu(batch: Any) -> Any:
+    """Tensors to the processor; other things as plain Python, so that the file opens without running code."""
+    if isinstance(batch, Tensor):
+        return batch.detach().cpu()
+    if isinstance(batch, (list, tuple)):
+        return [_on_cpu(item) for item in batch]
+    if isinstance(batch, Mapping):
+        return {str(name): _on_cpu(item) for name, item in batch.items()}
+    if isinstance(batch, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(batch)) if batch.dtype.kind in "biuf" else batch.tolist()
+    if hasattr(batch, "__dataclass_fields__"):
+        return {name: _on_cpu(getattr(batch, name)) for name in batch.__dataclass_fields__}
+    return batch if isinstance(batch, (int, float, str, bool, type(None))) else repr(batch)
 
 
 def _timed(batches: Iterable[T]) -> Iterator[tuple[T, float]]:
@@ -161,41 +281,47 @@ def _timed(batches: Iterable[T]) -> Iterator[tuple[T, float]]:
         yield batch, time.perf_counter() - start
 
 
-def _log(loop: Loop, run: RunFolder, state: Progress, epoch: int, share: float) -> None:
-    line: dict[str, Any] = {"step": state.step, "epoch": epoch}
-    line |= {name: total / state.counts[name] for name, total in state.sums.items()}
+def _log(loop: Loop, run: RunFolder, state: Progress, epoch: int, tally: _Tally) -> None:
+    means = tally.means()
+    line: dict[str, Any] = {"step": state.step, "epoch": epoch, **means}
     line["lr"] = loop.optimizer.param_groups[0]["lr"]
-    line["data_wait"] = round(share, 4)
+    line["data_wait"] = round(state.waited / max(state.seconds, 1e-9), 4)
     line["images_per_s"] = round(state.step * loop.images_per_step / max(state.seconds, 1e-9), 2)
     line["seconds"] = round(state.seconds, 2)
-    run.log(line)
-    state.sums, state.counts = {}, {}
+    if loop.ranks.main:
+        run.log(line)
+    reason = loop.fault(means) if loop.fault is not None else None
+    state.faults = state.faults + 1 if reason else 0
+    if reason and state.faults >= FAULTS:
+        _give_up(loop, run, state.step - 1, reason, "start anew with another learning rate or objective")
 
 
 def _end_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int) -> None:
     if loop.at_epoch_end is not None:
         start = time.perf_counter()
         seed_everything(loop.seed, state.step, 1)
-        figures = {name: float(value) for name, value in loop.at_epoch_end(epoch).items()}
+        figures = loop.ranks.first(lambda: _figures(loop, epoch))
         state.seconds += time.perf_counter() - start
-        run.log(
-            {
-                "step": state.step,
-                "epoch": epoch,
-                **{f"val_{k}": v if math.isfinite(v) else None for k, v in figures.items()},
-            }
-        )
+        if figures and loop.ranks.main:
+            shown = {f"val_{name}": value if math.isfinite(value) else None for name, value in figures.items()}
+            run.log({"step": state.step, "epoch": epoch, **shown})
         if loop.select is not None:
             _keep_best(loop, run, state, epoch, figures[loop.select])
     _save(loop, run, state)
+
+
+def _figures(loop: Loop, epoch: int) -> dict[str, float]:
+    assert loop.at_epoch_end is not None
+    return {name: float(value) for name, value in loop.at_epoch_end(epoch).items()}
 
 
 def _keep_best(loop: Loop, run: RunFolder, state: Progress, epoch: int, value: float) -> None:
     value = value if math.isfinite(value) else -math.inf
     if value >= state.best:  # of equal epochs the last: a plateau at 0 must not keep the first
         state.best, state.best_epoch = value, epoch
-        tensors = {name: t.detach().cpu().contiguous() for name, t in loop.model.state_dict().items()}
-        write_bytes(run.checkpoints / BEST, safetensors.torch.save(tensors), "best weights")
+        if loop.ranks.main:
+            tensors = {name: t.detach().cpu().contiguous() for name, t in loop.model.state_dict().items()}
+            write_bytes(run.checkpoints / BEST, safetensors.torch.save(tensors), "best weights")
 
 
 def load_best(loop: Loop, run: RunFolder) -> None:
@@ -204,17 +330,27 @@ def load_best(loop: Loop, run: RunFolder) -> None:
 
 
 def _save(loop: Loop, run: RunFolder, state: Progress) -> None:
-    saved = {"model": loop.model.state_dict(), "optimizer": loop.optimizer.state_dict(), "progress": vars(state).copy()}
-    save_checkpoint(run.checkpoints, state.step, saved)
+    def write() -> None:
+        saved = {
+            "model": loop.model.state_dict(),
+            "optimizer": loop.optimizer.state_dict(),
+            "progress": vars(state).copy(),
+        }
+        save_checkpoint(run.checkpoints, state.step, saved, loop.keep, loop.steps_per_epoch)
+
+    loop.ranks.first(write)  # a full disk ends every rank, with one line
 
 
 def _restore(loop: Loop, run: RunFolder) -> Progress:
-    saved = load_checkpoint(run.checkpoints)
+    """The newest checkpoint's state on every rank; the first rank chooses it and clears what is damaged."""
+    step = loop.ranks.first(lambda: (load_checkpoint(run.checkpoints) or {"progress": {"step": 0}})["progress"]["step"])
+    saved = load_checkpoint(run.checkpoints, step) if step else None
     if saved is None:
-        run.forget_after(0)
-        return Progress()
-    loop.model.load_state_dict(saved["model"])
-    loop.optimizer.load_state_dict(saved["optimizer"])
-    state = Progress(**saved["progress"])
-    run.forget_after(state.step)
+        state = Progress()
+    else:
+        loop.model.load_state_dict(saved["model"])
+        loop.optimizer.load_state_dict(saved["optimizer"])
+        state = Progress(**saved["progress"])
+    if loop.ranks.main:
+        run.forget_after(state.step)
     return state

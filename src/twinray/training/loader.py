@@ -94,3 +94,31 @@ def prefetch(make: Callable[[IntArray], T], batches: Sequence[IntArray], depth: 
     finally:
         stop.set()
         thread.join()
+
+
+class CopyAhead:
+    """Copies batches to a GPU from the loader's thread, on a stream of its own, while the step computes.
+
+    Pinned host memory lets the copy run beside the kernels; the consumer's stream waits for it, the host does not.
+    """
+
+    def __init__(self, gather: Callable[[IntArray], Tensor], device: torch.device) -> None:
+        self._gather, self._device = gather, device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def __call__(self, indices: IntArray) -> tuple[Tensor, torch.cuda.Event]:
+        """The batch on the device, and the event after which it is there."""
+        pixels = self._gather(indices).pin_memory()
+        with torch.cuda.stream(self._stream):
+            there = pixels.to(self._device, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(self._stream)
+        return there, event
+
+    def batches(self, order: Sequence[IntArray]) -> Iterator[Tensor]:
+        """The batches of ``order`` on the device, ready for the current stream."""
+        for pixels, event in prefetch(self, order):
+            current = torch.cuda.current_stream(self._device)
+            current.wait_event(event)
+            pixels.record_stream(current)  # or its memory could be reused while the step still reads it
+            yield pixels

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+LEAST_STD, LEAST_RANK = 0.01, 1.5
 
 
 @torch.no_grad()
@@ -33,3 +37,16 @@ def embedding_health(z: Tensor) -> dict[str, Tensor]:
     p = singular / singular.sum().clamp_min(1e-12)
     entropy = -(p * p.clamp_min(1e-12).log()).sum()
     return {"embedding_std": std, "effective_rank": entropy.exp()}
+
+
+def collapse(figures: Mapping[str, float]) -> str | None:
+    """Why a log line's figures mean that the embedding collapsed, or None.
+
+    All views on one point (relative standard deviation under 0.01), or all on one line (effective rank under 1.5).
+    """
+    std, rank = figures.get("embedding_std"), figures.get("effective_rank")
+    if std is not None and std < LEAST_STD:
+        return f"the embedding collapsed to a point (relative standard deviation {std:.2g}, expected over {LEAST_STD})"
+    if rank is not None and rank < LEAST_RANK:
+        return f"the embedding collapsed to a line (effective rank {rank:.2f}, expected over {LEAST_RANK})"
+    return None

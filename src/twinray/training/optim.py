@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-OptimizerName = Literal["lars", "adamw", "sgd"]
+OptimizerName = Literal["lars", "adamw", "adam", "sgd"]
 
 
 @final
@@ -85,6 +85,8 @@ def build_optimizer(
         for group in groups:
             group["adapt"] = group["name"] == "weights"
         return LARS(groups, momentum=momentum)
+    if name == "adam":
+        return torch.optim.Adam(groups, betas=(momentum, 0.999), foreach=True)
     if name == "adamw":
         return torch.optim.AdamW(groups, betas=(momentum, 0.999), foreach=True)
     return torch.optim.SGD(groups, momentum=momentum, foreach=True)

@@ -1,0 +1,58 @@
+"""Whole runs of the one-stage detectors: train, select, test once, load, predict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from twinray.data.pack import open_pack
+from twinray.detection.config import DetectConfig
+from twinray.detection.run import run as detect
+from twinray.evaluation.coco_json import coco_image_ids, read_predictions
+from twinray.inference import load_model, prepare_row
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+def test_train_resume_and_predict(blob_pack, tmp_path, kind: Literal["retinanet", "fcos"]) -> None:
+    config = DetectConfig(
+        data=blob_pack,
+        out=tmp_path / "run",
+        arch="resnet18",
+        detector=kind,
+        size=64,
+        batch_size=4,
+        epochs=2,
+        fraction=0.6,
+        fpn_channels=64,
+        bootstrap=0,
+        device="cpu",
+        precision="float32",
+    )
+    out = detect(config).path
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["selected_on"] == "val map50"
+    assert metrics["protocol"] == "sound"
+    pack = open_pack(blob_pack)
+    assert 0 < metrics["training_images"] < len(pack.where("train"))
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert sum("val_map50" in line for line in logged) == 2
+    before = (out / "model.safetensors").stat()
+    detect(dataclasses.replace(config, resume=True))  # finished: nothing is done again
+    assert (out / "model.safetensors").stat() == before
+    model = load_model(out, "cpu")
+    assert model.detector.options.detector == kind
+    rows = pack.where("test")
+    ids = coco_image_ids([str(i) for i in pack.ids[rows]])
+    kept = read_predictions(out / "predictions.json", ids, 1)
+    for row in rows:
+        (boxes,) = model.boxes([prepare_row(model, pack, int(row))])
+        stored = kept[str(pack.ids[row])]
+        assert boxes.scores is not None and stored.scores is not None
+        np.testing.assert_allclose(np.sort(boxes.scores), np.sort(stored.scores), atol=1e-4)
+        width, height = pack.sizes[row]
+        assert (boxes.xyxy >= 0).all()
+        assert (boxes.xyxy <= [width, height, width, height]).all()

@@ -1,0 +1,102 @@
+"""The fast scores against the detector's own parts, really run on really zeroed channels, box by box."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from twinray.backbones.build import build_backbone
+from twinray.detection.model import Detector, DetectorOptions, build_detector
+from twinray.detection.pyramid import POOLED_LEVELS, Features
+from twinray.detection.roi_align import pyramid_levels
+from twinray.explanation.ablation_cam import last_stage_channel_scores, pyramid_channel_scores
+from twinray.explanation.scoring import FixedBox
+from twinray.inference import box_scorer
+
+SIZE, BOXES = 256, 20
+SETTINGS = [
+    pytest.param(("resnet18", 16, 32), id="small"),
+    pytest.param(("resnet50", 256, 1024), marks=[pytest.mark.long, pytest.mark.timeout(3600)], id="as published"),
+]
+Parts = tuple[Detector, Features, list[FixedBox]]
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
+def parts(request) -> Parts:
+    """A random detector whose scores lean on their features, one image's features, and boxes of three levels."""
+    arch, channels, width = request.param
+    options = DetectorOptions(size=SIZE, fpn_channels=channels, box_head_width=width)
+    detector = build_detector(build_backbone(arch), options, ("a", "b", "c"), seed=0).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        _, features = detector.detect_with_features(torch.randn(1, 3, SIZE, SIZE, generator=generator))
+    centre = torch.rand(BOXES, 2, generator=generator) * SIZE
+    sides = torch.exp(torch.rand(BOXES, 2, generator=generator) * 2.5 + 3)
+    proposals = torch.cat([centre - sides / 2, centre + sides / 2], dim=1).clamp(0, SIZE)
+    proposals[-2:] = torch.tensor([[0.0, 0, SIZE, SIZE], [9, 3, SIZE - 5, SIZE]])
+    levels = pyramid_levels(proposals, len(POOLED_LEVELS)).tolist()
+    assert set(levels) == {0, 1, 2}
+    boxes = [FixedBox(p, i % 3, level) for i, (p, level) in enumerate(zip(proposals, levels, strict=True))]
+    with torch.no_grad():
+        logits = torch.stack([really_seen(detector, features.pyramid, box)[0] for box in boxes])
+        detector.roi_heads.box_predictor.cls_score.weight.mul_(6 / logits.std())  # neither flat nor saturated
+    return detector, features, boxes
+
+
+def really_seen(detector: Detector, pyramid: dict[str, Tensor], box: FixedBox) -> Tensor:
+    """(b, k + 1) logits of the box on b versions of the pyramid, by the detector's own pooling, head and classifier."""
+    n = len(pyramid["p2"])
+    pooled = detector.roi_heads.box_roi_pool(pyramid, [box.proposal[None]] * n, [(SIZE, SIZE)] * n)
+    return detector.roi_heads.box_predictor(detector.roi_heads.box_head(pooled))[0]
+
+
+def really_scored(detector: Detector, pyramid: dict[str, Tensor], box: FixedBox) -> Tensor:
+    """(b,) the box's score on b versions of the pyramid."""
+    return really_seen(detector, pyramid, box).softmax(dim=1)[:, 1 + box.label]
+
+
+def without_each(feature: Tensor, channels: Tensor) -> Tensor:
+    versions = feature.repeat(len(channels), 1, 1, 1)
+    versions[torch.arange(len(channels)), channels] = 0
+    return versions
+
+
+@torch.no_grad()
+def test_pyramid_channels(parts: Parts) -> None:
+    detector, features, boxes = parts
+    levels = [features.pyramid[name] for name in POOLED_LEVELS]
+    drops = []
+    scores, fast = pyramid_channel_scores(levels, boxes, box_scorer(detector))
+    for box, score, row in zip(boxes, scores, fast, strict=True):
+        name = POOLED_LEVELS[box.level]
+        torch.testing.assert_close(score, really_scored(detector, features.pyramid, box)[0], rtol=1e-5, atol=0)
+        slow = []
+        for channels in torch.arange(len(row)).split(32):
+            versions = {n: f.expand(len(channels), -1, -1, -1) for n, f in features.pyramid.items()}
+            versions[name] = without_each(features.pyramid[name], channels)
+            slow.append(really_scored(detector, versions, box))
+        torch.testing.assert_close(row, torch.cat(slow), rtol=1e-4, atol=0)
+        drops.append((row / score - 1).abs().max())
+    assert torch.stack(drops).median() > 1e-2  # something to be exact about
+
+
+@torch.no_grad()
+def test_last_stage_channels(parts: Parts) -> None:
+    detector, features, boxes = parts
+    fpn, scorer = detector.backbone.fpn, box_scorer(detector)
+    n_channels = features.stages["c5"].shape[1]
+    slow = torch.empty(len(boxes), n_channels)
+    for channels in torch.arange(n_channels).split(32):
+        stages = {n: f.expand(len(channels), -1, -1, -1) for n, f in features.stages.items()}
+        stages["c5"] = without_each(features.stages["c5"], channels)
+        versions = detector.backbone.pyramid(stages)
+        for i, box in enumerate(boxes):
+            slow[i, channels] = really_scored(detector, versions, box)
+    drops = []
+    for box, row in zip(boxes, slow, strict=True):
+        feature = features.pyramid[POOLED_LEVELS[box.level]]
+        score, fast = last_stage_channel_scores(features.stages, fpn, feature, box, scorer)
+        torch.testing.assert_close(fast, row, rtol=1e-4, atol=0)
+        drops.append((row / score - 1).abs().max())
+    assert torch.stack(drops).median() > 1e-3
