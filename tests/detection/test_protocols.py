@@ -15,7 +15,7 @@ from twinray.backbones.build import build_backbone
 from twinray.data.pack import open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import annotated, labelled_fraction
-from twinray.detection.protocols import PROTOCOLS, Recipe, learning_rate, recipe
+from twinray.detection.protocols import PROTOCOLS, Recipe, learning_rate, recipe, with_warmup
 from twinray.detection.run import make_detector, make_loop, make_optimizer, resolve
 from twinray.errors import InputError
 from twinray.training.device import Machine
@@ -107,6 +107,19 @@ def test_the_schedules() -> None:
     assert steps.index(max(steps)) in (49, 50)  # a tenth of 500 steps
     assert all(a > b for a, b in itertools.pairwise(steps[50:]))
     assert learning_rate(sound, 500, 10) == pytest.approx(sound.lr * sound.final_lr)
+
+
+def test_the_warmup_of_a_short_run_is_written_down() -> None:
+    config = options(batch_size=8, epochs=10)
+    assert config.warmup_steps is None
+    assert with_warmup(config, 85).warmup_steps == 10
+    assert with_warmup(options(batch_size=8, epochs=50), 8000).warmup_steps == 500
+    assert with_warmup(options(warmup_steps=3), 85).warmup_steps == 3
+    assert with_warmup(config, 5).warmup_steps == 1
+    chosen = recipe(with_warmup(config, 85))
+    assert [learning_rate(chosen, s, 10) for s in range(100)] == [
+        learning_rate(recipe(config), s, 10) for s in range(100)
+    ]
 
 
 def test_a_frozen_random_layer_is_refused_in_sound_and_warned_of_in_as_published(blob_pack, capsys) -> None:

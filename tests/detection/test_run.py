@@ -1,4 +1,4 @@
-"""Whole runs of the one-stage detectors: train, select, test once, load, predict."""
+"""Whole runs: the one-stage detectors train, select, test once, load, predict; several ranks train one detector."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from support import DETECT, twinray
+from support import ranks as start_ranks
 from twinray.data.pack import open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.run import run as detect
@@ -56,3 +58,22 @@ def test_train_resume_and_predict(blob_pack, tmp_path, kind: Literal["retinanet"
         width, height = pack.sizes[row]
         assert (boxes.xyxy >= 0).all()
         assert (boxes.xyxy <= [width, height, width, height]).all()
+
+
+def test_two_ranks_train_one_detector(blob_pack, tmp_path) -> None:
+    """Rank 0 writes everything once; both ranks' gradients are averaged; the run is one that predict and evaluate take."""
+    run = tmp_path / "run"
+    start_ranks(
+        2, ["-m", "twinray.cli", "detect", "--data", blob_pack, "--out", run, *DETECT, "--epochs", 2, "--log-every", 1]
+    )
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == sorted(set(steps))
+    assert json.loads((run / "metrics.json").read_text())["test"]["map50"]["n"] > 0
+    done = twinray("evaluate", run, "--data", blob_pack, check=True)
+    assert "mAP50" in done.stdout
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused(blob_pack, tmp_path) -> None:
+    with pytest.raises(AssertionError, match="does not fall into 3 equal shares"):
+        start_ranks(3, ["-m", "twinray.cli", "detect", "--data", blob_pack, "--out", tmp_path / "run", *DETECT])

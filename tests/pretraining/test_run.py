@@ -68,7 +68,7 @@ def test_a_batch_must_fall_into_equal_pieces():
             check_ranks(dataclasses.replace(config, accumulate=accumulate), world)
 
 
-@pytest.mark.parametrize("objective", ["barlow-twins", "vicreg", "simclr"])
+@pytest.mark.parametrize("objective", ["barlow-twins", "vicreg", "simclr", "byol"])
 def test_every_objective_trains_in_pieces(objective, class_pack, tmp_path):
     config = PretrainConfig(
         data=(class_pack,), out=tmp_path / "run", epochs=1, objective=objective, accumulate=2, **TINY

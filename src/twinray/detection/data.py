@@ -16,6 +16,7 @@ from twinray.detection.targets import BoxTargets
 from twinray.errors import InputError
 from twinray.records import PRESENT, Boxes, IntArray
 from twinray.training.loader import PixelSource, epoch_order, prefetch
+from twinray.training.ranks import Ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +55,21 @@ class DetectionData:
         """The images, in the order of ``rows``."""
         return PixelSource([self.pack.images], np.stack([np.zeros_like(self.rows), self.rows], axis=1))
 
-    def batches(self, batch_size: int, *, seed: int, epoch: int, first: int) -> Iterator[tuple[Tensor, BoxTargets]]:
-        """Shuffled training batches of one epoch, from number ``first`` on; the last incomplete one is dropped."""
+    def batches(
+        self, batch_size: int, *, seed: int, epoch: int, first: int, ranks: Ranks | None = None
+    ) -> Iterator[tuple[Tensor, BoxTargets]]:
+        """Shuffled training batches of one epoch, from number ``first`` on; the last incomplete one is dropped.
+
+        With several ranks, this rank's share of each.
+        """
+        share = (ranks or Ranks()).share
         source = self.pixels()
         order = epoch_order(len(self), min(batch_size, len(self)), seed=seed, epoch=epoch)
 
         def make(indices: IntArray) -> tuple[Tensor, BoxTargets]:
             return source.gather(indices), BoxTargets.from_lists(*zip(*(self.targets[i] for i in indices), strict=True))
 
-        return prefetch(make, order[first:])
+        return prefetch(make, [batch[share(len(batch))] for batch in order[first:]])
 
 
 def annotated(pack: Pack, split: str, images: Literal["all", "with_boxes"] = "all") -> DetectionData:

@@ -115,6 +115,17 @@ def recipe(config: DetectConfig) -> Recipe:
     return Recipe(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Recipe)})
 
 
+def with_warmup(config: DetectConfig, training_images: int) -> DetectConfig:
+    """A filled configuration with its number of warm-up steps, now that the run's length is known."""
+    chosen = recipe(config)
+    steps = max(training_images // min(chosen.batch_size, max(training_images, 1)), 1)
+    return dataclasses.replace(config, warmup_steps=_warmup(chosen, steps * chosen.epochs))
+
+
+def _warmup(chosen: Recipe, total: int) -> int:
+    return chosen.warmup_steps if chosen.warmup_steps is not None else min(500, total // 10)
+
+
 def learning_rate(chosen: Recipe, step: int, steps_per_epoch: int) -> float:
     """The rate of ``step``: linear warm-up, then half a cosine down to the share ``final_lr`` of the peak.
 
@@ -122,7 +133,7 @@ def learning_rate(chosen: Recipe, step: int, steps_per_epoch: int) -> float:
     once an epoch from the first on, and the warm-up multiplies it, as MMEngine's schedulers do.
     """
     total = steps_per_epoch * chosen.epochs
-    warmup = chosen.warmup_steps if chosen.warmup_steps is not None else min(500, total // 10)
+    warmup = _warmup(chosen, total)
     warm = WARMUP_START + (1 - WARMUP_START) * min((step + 1) / warmup, 1.0) if warmup else 1.0
     if chosen.schedule == "epoch":
         done = (step // steps_per_epoch) / chosen.epochs

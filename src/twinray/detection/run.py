@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from twinray.detection.data import DetectionData, annotated, labelled_fraction
 from twinray.detection.model import Detector, DetectorOptions, build_detector, frozen_random_layers, layer_report
 from twinray.detection.norm import STAGE_NAMES
 from twinray.detection.predict import detect_rows
-from twinray.detection.protocols import Recipe, filled, learning_rate, recipe
+from twinray.detection.protocols import Recipe, filled, learning_rate, recipe, with_warmup
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import TransformOptions, training_batch
 from twinray.errors import InputError, check_numbers, check_options
@@ -33,7 +33,9 @@ from twinray.training.device import Machine, choose_machine
 from twinray.training.engine import Loop, load_best, train
 from twinray.training.engine import Progress as State
 from twinray.training.optim import build_optimizer
+from twinray.training.ranks import Ranks, joined_ranks
 from twinray.training.rundir import RunFolder, open_run, plain
+from twinray.training.sync_norm import synchronise_norms
 
 ANCHOR_SCALE = {"faster-rcnn": 8.0, "retinanet": 4.0, "fcos": 1.0}
 """Default of ``anchor_scale``: sizes from 32 pixels for both kinds of anchors; FCOS's cells are as large as its strides."""
@@ -58,6 +60,7 @@ def run(config: DetectConfig) -> RunFolder:
             f"no box on any training image of {pack.path} (--fraction {config.fraction}): a detector has nothing to learn; "
             "look at the pack, or raise the fraction"
         )
+    config = with_warmup(config, len(data["train"]))
     detector, provenance = make_detector(config, pack)
     seen = inherited(weight_file(config.init))
     tested = {split: data[split].rows for split in ("val", "test")}
@@ -65,21 +68,39 @@ def run(config: DetectConfig) -> RunFolder:
     provenance = dataclasses.replace(provenance, seen=seen.status)
     machine = choose_machine(config.device, config.precision)
     inputs = {"pack": pack.info.checksums, "init": provenance.sha256, "precision": machine.precision}
-    folder = open_run(config, out=config.out, resume=config.resume, job="detect", inputs=inputs)
-    if folder.finished:
-        return folder
-    for note in checked.notes:
-        print(f"note: {note}", file=sys.stderr)
-    seen = seen.plus(config.out, "detect", [(pack, data["train"].rows)])
-    write_seen(folder.path, seen.plus(config.out, "detect", [(pack, data["val"].rows)], use="selection"))
-    detector = detector.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loop = make_loop(config, detector, data, machine)
-    state = train(loop, folder)
-    if loop.select is not None:
-        load_best(loop, folder)
-    _save_model(config, folder, pack, detector, provenance)
-    _evaluate(config, folder, detector, data, dataclasses.replace(machine, bf16=False), state, provenance, checked)
+    folder, resume = RunFolder(config.out), config.resume
+    with joined_ranks(machine.device) as ranks:
+        _check_ranks(config, len(data["train"]), ranks.world)
+        if ranks.first(lambda: open_run(config, out=folder.path, resume=resume, job="detect", inputs=inputs).finished):
+            return folder
+        for note in checked.notes if ranks.main else ():
+            print(f"note: {note}", file=sys.stderr)
+        seen = seen.plus(folder.path, "detect", [(pack, data["train"].rows)])
+        seen = seen.plus(folder.path, "detect", [(pack, data["val"].rows)], use="selection")
+        ranks.first(lambda: write_seen(folder.path, seen))
+        if ranks.world > 1:
+            synchronise_norms(detector, machine.device)
+        detector = detector.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        loop = make_loop(config, detector, data, machine, ranks)
+        state = train(loop, folder)
+
+        def finish() -> None:
+            if loop.select is not None:
+                load_best(loop, folder)
+            _save_model(config, folder, pack, detector, provenance)
+            exact = dataclasses.replace(machine, bf16=False)
+            _evaluate(config, folder, detector, data, exact, state, provenance, checked)
+
+        ranks.first(finish)  # the others wait: figures come from one process, whatever the number of ranks
     return folder
+
+
+def _check_ranks(config: DetectConfig, n_images: int, world: int) -> None:
+    batch_size = min(recipe(config).batch_size, n_images)
+    if batch_size % world:
+        raise InputError(
+            f"a batch of {batch_size} images does not fall into {world} equal shares, one a rank; take --batch-size a multiple of {world}"
+        )
 
 
 def resolve(config: DetectConfig) -> DetectConfig:
@@ -184,9 +205,15 @@ def _check_classes(provenance: Provenance, pack: Pack) -> None:
     )
 
 
-def make_loop(config: DetectConfig, detector: Detector, data: Mapping[str, DetectionData], machine: Machine) -> Loop:
+def make_loop(
+    config: DetectConfig,
+    detector: Detector,
+    data: Mapping[str, DetectionData],
+    machine: Machine,
+    ranks: Ranks | None = None,
+) -> Loop:
     """The training loop of a resolved configuration."""
-    chosen = recipe(config)
+    chosen, ranks = recipe(config), ranks or Ranks()
     train_data, val = data["train"], data["val"]
     batch_size = min(chosen.batch_size, len(train_data))
     steps_per_epoch = len(train_data) // batch_size
@@ -203,8 +230,10 @@ def make_loop(config: DetectConfig, detector: Detector, data: Mapping[str, Detec
         label="detector",
         model=detector,
         optimizer=optimizer,
-        step=Step(detector, machine, transform_options(config), config.seed),
-        batches=lambda epoch, first: train_data.batches(batch_size, seed=config.seed, epoch=epoch, first=first),
+        step=Step(detector, machine, transform_options(config), config.seed, ranks),
+        batches=lambda epoch, first: train_data.batches(
+            batch_size, seed=config.seed, epoch=epoch, first=first, ranks=ranks
+        ),
         steps_per_epoch=steps_per_epoch,
         epochs=chosen.epochs,
         rates=lambda step: [learning_rate(chosen, step, steps_per_epoch)] * len(optimizer.param_groups),
@@ -215,6 +244,8 @@ def make_loop(config: DetectConfig, detector: Detector, data: Mapping[str, Detec
         clip_norm=chosen.clip_norm or None,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
+        ranks=ranks,
+        mean_gradients=True,  # each rank's loss is a mean over its own images
     )
 
 
@@ -244,10 +275,12 @@ class Step:
     machine: Machine
     transforms: TransformOptions
     seed: int
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __call__(self, batch: tuple[Tensor, BoxTargets], step: int) -> Mapping[str, Tensor]:
         """Packed pixels and targets -> losses; gradients are left in ``.grad``."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        each = (self.seed * 1_000_003 + step) * self.ranks.world + self.ranks.rank  # other draws on every rank
+        generator = torch.Generator().manual_seed(each)
         pixels, targets = batch
         device = self.machine.device
         images, targets = training_batch(

@@ -139,10 +139,7 @@ def pyramid_channel_scores(
     )
     for start in range(0, len(boxes), _BOXES_AT_ONCE):  # together, as reading fc6's weights is most of the work
         chunk = boxes[start : start + _BOXES_AT_ONCE]
-        maps = [pyramid[box.level].float() for box in chunk]
-        pooled = torch.cat(
-            [scorer.pool(m, box.roi().to(m), box.level).flatten(2) for m, box in zip(maps, chunk, strict=True)]
-        )
+        pooled = _pool_together(pyramid, chunk, scorer)
         weight = scorer.fc6.weight.view(-1, *pooled.shape[1:])  # (width, c, s * s)
         share = torch.einsum("ocs,ncs->nco", weight, pooled)
         hidden = scorer.fc6(pooled.flatten(1))[:, None]
@@ -151,6 +148,18 @@ def pyramid_channel_scores(
             scores.append(values[:1])
             ablated.append(values[None, 1:])
     return torch.cat(scores), torch.cat(ablated)
+
+
+def _pool_together(pyramid: Sequence[Tensor], boxes: Sequence[FixedBox], scorer: BoxScorer) -> Tensor:
+    """(n, c, s * s); each level once for all its boxes, as pooling may first lay out the whole level anew."""
+    parts, order = [], []
+    for level in sorted({box.level for box in boxes}):
+        own = [i for i, box in enumerate(boxes) if box.level == level]
+        feature = pyramid[level].float()
+        rois = torch.cat([boxes[i].roi() for i in own]).to(feature)
+        parts.append(scorer.pool(feature, rois, level).flatten(2))
+        order += own
+    return torch.cat(parts)[torch.argsort(torch.tensor(order, device=parts[0].device))]
 
 
 def last_stage_channel_scores(

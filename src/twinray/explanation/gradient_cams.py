@@ -54,13 +54,20 @@ def gradient_cam(
     Raises:
         ValueError: an unknown method.
     """
-    if method not in _RULES:
-        raise ValueError(f"expected method to be one of {', '.join(_RULES)}, got {method!r}")
+    if method not in NAMES:
+        raise ValueError(f"expected method to be one of {', '.join(NAMES)}, got {method!r}")
+    principal: dict[int, tuple[Tensor, Tensor]] = {}
     maps = []
     for box in boxes:
         feature = pyramid[box.level]
-        activation, gradient, score = _score_gradient(feature, box, scorer)
-        raw, weights = _RULES[method](activation, gradient, _bin_size(feature, box, scorer, image_size))
+        if method == "eigen-cam":
+            if box.level not in principal:
+                principal[box.level] = _eigen_cam(feature[0].detach().float())
+            raw, weights = principal[box.level]
+            score = float(scorer.score(feature.detach().float(), box)[0].detach())
+        else:
+            activation, gradient, score = _score_gradient(feature, box, scorer)
+            raw, weights = _RULES[method](activation, gradient, _bin_size(feature, box, scorer, image_size))
         definition = f"{NAMES[method]}, fixed box, channels of the pyramid level it pools from"
         drawn = peak_to_one(raw, image_size)
         maps.append(HeatMap(drawn, weights.float().cpu().numpy(), score, box.level, definition))
@@ -94,16 +101,17 @@ def _grad_cam_plus_plus(activation: Tensor, gradient: Tensor, bin_size: tuple[fl
     # Of exp(score), whose higher derivatives are powers of the score's gradient; its common factor exp(score) is
     # left out, as the map is scaled to its peak. RoIAlign leaves most places without gradient: they count zero.
     del bin_size
-    squared = gradient**2
-    denominator = 2 * squared + activation.sum(dim=(1, 2), keepdim=True) * gradient**3
+    rows, columns = _support(gradient)
+    inside = gradient[:, rows, columns]
+    squared = inside**2
+    denominator = 2 * squared + activation.sum(dim=(1, 2), keepdim=True) * inside**3
     share = torch.where(denominator != 0, squared / torch.where(denominator != 0, denominator, 1), 0)
-    weights = (share * gradient.clamp(min=0)).sum(dim=(1, 2))
+    weights = (share * inside.clamp(min=0)).sum(dim=(1, 2))
     return torch.einsum("c,chw->hw", weights, activation), weights
 
 
-def _eigen_cam(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def _eigen_cam(activation: Tensor) -> tuple[Tensor, Tensor]:
     # First principal direction of the places in channel space; its sign, which is free, such that the mean is positive.
-    del gradient, bin_size
     places = activation.flatten(1).T
     direction = torch.linalg.eigh(places.T @ places).eigenvectors[:, -1]
     raw = (places @ direction).view(activation.shape[1:])
@@ -112,14 +120,32 @@ def _eigen_cam(activation: Tensor, gradient: Tensor, bin_size: tuple[float, floa
 
 
 def _odam(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    smooth = _blur(_blur(gradient, bin_size[0] / 4, dim=1), bin_size[1] / 4, dim=2)
-    return (activation * smooth).sum(dim=0), gradient.mean(dim=(1, 2))
+    sigmas = [max(side / 4, _LEAST_SIGMA) for side in bin_size]
+    rows, columns = _support(gradient, [_reach(sigma) for sigma in sigmas])
+    smooth = _blur(_blur(gradient[:, rows, columns], sigmas[0], dim=1), sigmas[1], dim=2)
+    raw = torch.zeros_like(activation[0])
+    raw[rows, columns] = (activation[:, rows, columns] * smooth).sum(dim=0)
+    return raw, gradient.mean(dim=(1, 2))
+
+
+def _support(gradient: Tensor, margin: Sequence[int] = (0, 0)) -> tuple[slice, slice]:
+    """Rows and columns of (c, h, w) that hold all that is not zero, and a margin: a box is a small part of its level."""
+    used = (gradient != 0).any(dim=0)
+    found = []
+    for places, around, length in zip((used.any(dim=1), used.any(dim=0)), margin, used.shape, strict=True):
+        at = torch.nonzero(places)[:, 0]
+        low, high = (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)
+        found.append(slice(max(low - around, 0), min(high + around, length)))
+    return found[0], found[1]
+
+
+def _reach(sigma: float) -> int:
+    return max(1, round(3 * sigma))
 
 
 def _blur(values: Tensor, sigma: float, dim: int) -> Tensor:
     """Gaussian along one axis of (c, h, w), zero beyond the edge, cut at three sigmas."""
-    sigma = max(sigma, _LEAST_SIGMA)
-    reach = max(1, round(3 * sigma))
+    reach = _reach(sigma)
     offsets = torch.arange(-reach, reach + 1, dtype=values.dtype, device=values.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     shape = (1, 1, -1, 1) if dim == 1 else (1, 1, 1, -1)
@@ -130,7 +156,6 @@ def _blur(values: Tensor, sigma: float, dim: int) -> Tensor:
 _RULES: dict[str, _Rule] = {
     "grad-cam": _grad_cam,
     "grad-cam++": _grad_cam_plus_plus,
-    "eigen-cam": _eigen_cam,
     "odam": _odam,
 }
 NAMES: dict[str, str] = {

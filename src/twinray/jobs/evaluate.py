@@ -85,6 +85,9 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         )
     differences = [_differences_in_options(models[0], model) for model in models[1:]]
     kind = kinds.pop()
+    for model in models:
+        check_pack(model, pack)
+        check_classes(model, pack.info.box_classes if kind == "detector" else pack.info.label_classes, pack.path)
     part = _annotated_part(config, pack) if kind == "detector" else None
     rows = _labelled_rows(config, pack) if part is None else part.rows
     checked = [_check_seen(config, model, pack, rows) for model in models]
@@ -202,8 +205,6 @@ def _evaluate_detectors(config: EvaluateConfig, models: Sequence[Model], part: D
     pack, truth, results = part.pack, part.truth_by_id(), {}
     first: Mapping[str | int, Boxes] = {}
     for name, model in zip(_names(config.runs), models, strict=True):
-        check_pack(model, pack)
-        check_classes(model, pack.info.box_classes, pack.path)
         found = detect_rows(
             model.detector, pack, part.rows, machine=model.machine, batch_size=config.batch_size, label=name
         )
@@ -238,8 +239,6 @@ def _evaluate_classifiers(
     first: FloatArray | None = None
     options: dict[str, Any] = {"bootstrap": config.bootstrap, "seed": config.seed}
     for name, model in zip(_names(config.runs), models, strict=True):
-        check_pack(model, pack)
-        check_classes(model, pack.info.label_classes, pack.path)
         scores = _scores(model, pack, rows, config.batch_size, name)
         report = evaluate_labels(truth, scores, model.classes, pack.info.task, patients, **options)
         results[name] = {config.split: report.as_json()}

@@ -31,7 +31,7 @@ class PretrainConfig:
     """Passes over the images."""
     projector: tuple[int, ...] = ()
     """Widths of the projector's layers; default 8192 8192 8192 from resnet50 up, 2048 2048 2048 for resnet18, resnet34 and timm's."""
-    objective: Literal["barlow-twins", "vicreg", "simclr"] = "barlow-twins"
+    objective: Literal["barlow-twins", "vicreg", "simclr", "byol"] = "barlow-twins"
     """What makes the two views agree: Barlow Twins, or one of those that papers compare it with."""
     lam: float | None = None
     """Weight of the redundancy term; default 0.0051 as published; for fewer than 100 epochs 1 / width of the embedding, so that views agree soon."""

@@ -1,4 +1,4 @@
-"""The network of Barlow Twins: a backbone and a projector that only pre-training uses."""
+"""The networks of pre-training: a backbone, and the parts that only pre-training uses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import final
 from torch import Tensor, nn
 
 from twinray.backbones.build import Backbone
+from twinray.pretraining.momentum import MomentumTwin, Predictor
 
 
 @final
@@ -23,6 +24,7 @@ class BarlowTwins(nn.Module):
     def __init__(self, backbone: Backbone, projector: Sequence[int]) -> None:
         super().__init__()
         self.backbone = backbone
+        self.width = projector[-1]
         widths = [backbone.features, *projector]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths[:-1]):
@@ -34,3 +36,29 @@ class BarlowTwins(nn.Module):
         """(b, 3, h, w) normalised view -> features (b, f) and embedding (b, d)."""
         features = self.backbone(view)
         return features, self.projector(features)
+
+
+@final
+class Byol(nn.Module):
+    """The network of BYOL (Grill et al. 2020): backbone and projector, a predictor, and a twin that follows both.
+
+    Args:
+        online: backbone and projector.
+        hidden: width of the predictor's hidden layer.
+    """
+
+    def __init__(self, online: BarlowTwins, hidden: int = 4096) -> None:
+        super().__init__()
+        self.backbone, self.projector = online.backbone, online.projector
+        self.predictor = Predictor(online.width, hidden)
+        self.twin = MomentumTwin(online)
+
+    def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, 3, h, w) normalised view -> features (b, f) and the prediction (b, d) of the twin's embedding."""
+        features = self.backbone(view)
+        return features, self.predictor(self.projector(features))
+
+    def target(self, view: Tensor) -> Tensor:
+        """(b, 3, h, w) normalised view -> the twin's embedding (b, d), without gradient."""
+        embedding: Tensor = self.twin(view)[1]
+        return embedding

@@ -72,7 +72,7 @@ class MomentumTwin(nn.Module):
 class Predictor(nn.Module):
     """The online network's last part: linear, BatchNorm, ReLU, linear; (b, d) -> (b, d).
 
-    Without biases: BatchNorm's replaces the first, and the paper's code has no second.
+    Without biases, as the projector here: BatchNorm's replaces the first.
 
     Args:
         d: width of embeddings (256 in the paper).

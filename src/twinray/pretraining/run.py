@@ -18,7 +18,8 @@ from twinray.data.seen import inherited, write_seen
 from twinray.errors import InputError
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.knn import KnnProbe
-from twinray.pretraining.model import BarlowTwins
+from twinray.pretraining.model import BarlowTwins, Byol
+from twinray.pretraining.momentum import momentum_at
 from twinray.pretraining.objective import Objective, barlow_twins
 from twinray.pretraining.options import check_ranks, resolve
 from twinray.pretraining.other_objectives import simclr, vicreg
@@ -70,7 +71,8 @@ def run(config: PretrainConfig) -> RunFolder:
         ranks.first(lambda: write_seen(out, seen.plus(out, "pretrain", learnt)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = BarlowTwins(backbone, config.projector)
+            twins = BarlowTwins(backbone, config.projector)
+            model = Byol(twins) if config.objective == "byol" else twins
         if ranks.world > 1:
             synchronise_norms(model, machine.device)
         model = model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -149,7 +151,7 @@ def objective(config: PretrainConfig) -> Objective:
 
 def make_loop(
     config: PretrainConfig,
-    model: BarlowTwins,
+    model: BarlowTwins | Byol,
     source: PixelSource,
     machine: Machine,
     ranks: Ranks | None = None,
@@ -191,6 +193,7 @@ def make_loop(
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
         ranks=ranks,
+        after_step=(lambda step: model.twin.update(momentum_at(step, total))) if isinstance(model, Byol) else None,
         keep=Keep(config.keep_checkpoints, config.keep_every),
         fault=collapse,
     )
@@ -212,7 +215,7 @@ def _batches(
 
 
 def _monitor(
-    config: PretrainConfig, probe: KnnProbe, model: BarlowTwins, machine: Machine
+    config: PretrainConfig, probe: KnnProbe, model: BarlowTwins | Byol, machine: Machine
 ) -> Callable[[int], Mapping[str, float]]:
     def look(epoch: int) -> Mapping[str, float]:
         due = (epoch + 1) % config.knn_every == 0 or epoch + 1 == config.epochs
@@ -243,7 +246,7 @@ def _view_makers(config: PretrainConfig) -> tuple[ViewMaker, ViewMaker]:
 def _write_results(
     config: PretrainConfig,
     folder: RunFolder,
-    model: BarlowTwins,
+    model: BarlowTwins | Byol,
     packs: list[Pack],
     provenance: Provenance,
     loop: Loop,

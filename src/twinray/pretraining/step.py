@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from twinray.backbones.pixels import normalise, pixels_to_unit
-from twinray.pretraining.model import BarlowTwins
-from twinray.pretraining.objective import Objective
+from twinray.pretraining.model import BarlowTwins, Byol
+from twinray.pretraining.objective import Objective, ObjectiveValue
+from twinray.pretraining.other_objectives import byol
 from twinray.pretraining.views import ViewMaker, ViewParameters
 from twinray.training.device import Machine
 from twinray.training.monitor import embedding_health
@@ -40,7 +41,7 @@ class Step:
         model: gives (features, embedding) of a view.
         machine: device and precision.
         views: makers of the two views.
-        objective: the loss of two (b, d) embeddings of the whole batch.
+        objective: the loss of two (b, d) embeddings of the whole batch; not asked for BYOL's network, which has its own.
         seed: of the views; together with the step's number.
         health_every: steps between looks at the embedding's health (an eigenvalue problem).
         ranks: this process's place; ``pixels`` are its share of the batch.
@@ -48,7 +49,7 @@ class Step:
         forward: the model's forward pass, compiled perhaps; None for the model itself.
     """
 
-    model: BarlowTwins
+    model: BarlowTwins | Byol
     machine: Machine
     views: tuple[ViewMaker, ViewMaker]
     objective: Objective
@@ -66,7 +67,7 @@ class Step:
             z1, z2 = (self._embed(view, images, p) for view, p in zip(self.views, drawn, strict=True))
         else:
             z1, z2 = self._first_pass(images, drawn)
-        value = self.objective(self.ranks.gather(z1), self.ranks.gather(z2))
+        value = self._loss(z1, z2, images, drawn)
         value.loss.backward()  # type: ignore[no-untyped-call]
         if self.accumulate > 1:
             assert z1.grad is not None and z2.grad is not None
@@ -76,6 +77,25 @@ class Step:
             figures |= embedding_health(self.ranks.gather(z1.detach()))
         return figures
 
+    def _loss(self, z1: Tensor, z2: Tensor, images: Tensor, drawn: list[ViewParameters]) -> ObjectiveValue:
+        """The loss of all ranks' embeddings; gradients reach this rank's rows."""
+        gather = self.ranks.gather
+        if not isinstance(self.model, Byol):
+            return self.objective(gather(z1), gather(z2))
+        t1, t2 = (gather(t) for t in self._targets(self.model, images, drawn))
+        return byol(gather(z1), gather(z2), t1, t2)
+
+    @torch.no_grad()
+    def _targets(self, model: Byol, images: Tensor, drawn: list[ViewParameters]) -> list[Tensor]:
+        """The twin's embeddings (b, d) of both views."""
+        found: list[list[Tensor]] = [[], []]
+        for rows in self._pieces(len(images)):
+            for embeddings, view, parameters in zip(found, self.views, drawn, strict=True):
+                made = self._view(view, images[rows], _rows(parameters, rows))
+                with self.machine.autocast(), _same_draws():
+                    embeddings.append(model.target(made))
+        return [torch.cat(embeddings) for embeddings in found]
+
     def _draw(self, images: Tensor, step: int) -> list[ViewParameters]:
         """This rank's parameters of both views, from those of the whole batch: the same however it is shared out."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
@@ -83,9 +103,12 @@ class Step:
         return [_rows(view.draw(n, height, width, generator), self.ranks.share(n)) for view in self.views]
 
     def _embed(self, view: ViewMaker, images: Tensor, parameters: ViewParameters) -> Tensor:
-        made = normalise(view.apply(images, parameters)).contiguous(memory_format=torch.channels_last)
+        made = self._view(view, images, parameters)
         with self.machine.autocast():
             return (self.forward or self.model)(made)[1]
+
+    def _view(self, view: ViewMaker, images: Tensor, parameters: ViewParameters) -> Tensor:
+        return normalise(view.apply(images, parameters)).contiguous(memory_format=torch.channels_last)
 
     def _pieces(self, n: int) -> list[slice]:
         each = n // self.accumulate
