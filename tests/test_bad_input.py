@@ -236,11 +236,11 @@ def test_a_full_disk_during_a_checkpoint_loses_nothing(small_disk, class_pack, t
 
 def test_an_older_checkpoint_survives_a_disk_that_fills_later(small_disk, tmp_path):
     from twinray.errors import TwinrayError
-    from twinray.training.checkpoint import load_checkpoint, save_checkpoint
+    from twinray.training.checkpoint import Keep, load_checkpoint, save_checkpoint
 
-    save_checkpoint(small_disk, 1, {"x": torch.zeros(2_000_000)})
+    save_checkpoint(small_disk, 1, {"x": torch.zeros(2_000_000)}, Keep(), 5)
     with pytest.raises(TwinrayError, match="disk is full"):
-        save_checkpoint(small_disk, 2, {"x": torch.zeros(10_000_000)})
+        save_checkpoint(small_disk, 2, {"x": torch.zeros(10_000_000)}, Keep(), 5)
     state = load_checkpoint(small_disk)
     assert state is not None
     assert state["x"].shape == (2_000_000,)

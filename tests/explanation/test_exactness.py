@@ -40,7 +40,7 @@ def parts(request) -> Parts:
     boxes = [FixedBox(p, i % 3, level) for i, (p, level) in enumerate(zip(proposals, levels, strict=True))]
     with torch.no_grad():
         logits = torch.stack([really_seen(detector, features.pyramid, box)[0] for box in boxes])
-        detector.roi_heads.box_predictor.cls_score.weight.mul_(6 / logits.std())  # neither flat nor saturated
+        detector.roi_heads.box_predictor.cls_score.weight.mul_(2 / logits.std())  # neither flat nor saturated
     return detector, features, boxes
 
 
@@ -70,7 +70,7 @@ def test_pyramid_channels(parts: Parts) -> None:
     scores, fast = pyramid_channel_scores(levels, boxes, box_scorer(detector))
     for box, score, row in zip(boxes, scores, fast, strict=True):
         name = POOLED_LEVELS[box.level]
-        torch.testing.assert_close(score, really_scored(detector, features.pyramid, box)[0], rtol=1e-5, atol=0)
+        torch.testing.assert_close(score, really_scored(detector, features.pyramid, box)[0], rtol=1e-4, atol=0)
         slow = []
         for channels in torch.arange(len(row)).split(32):
             versions = {n: f.expand(len(channels), -1, -1, -1) for n, f in features.pyramid.items()}

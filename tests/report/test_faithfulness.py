@@ -26,7 +26,7 @@ FIGURES = {"odam": of_map(0.4), "box": of_map(0.8), "gaussian": {**of_map(0.9), 
 def test_table_and_csv_say_what_the_figures_say() -> None:
     table = faithfulness_table(FIGURES, MEASURES)
     assert [row[0] for row in table.rows] == ["odam", "floor: box, filled", "floor: Gaussian in box"]
-    assert table.rows[0][1] == "0.40 (0.20 to 0.80)"
+    assert table.rows[0][1] == "0.40\n0.20 to 0.80"
     assert table.rows[2][2] == "not defined"
     assert "9 correctly found boxes" in table.caption
     rows = list(csv.DictReader(io.StringIO(faithfulness_csv(FIGURES, MEASURES))))

@@ -48,7 +48,7 @@ def contact_sheet(
         facecolor=PICTURE_GROUND,
     )
     grid = sheet.subplots(len(rows), len(headings), squeeze=False, gridspec_kw={"height_ratios": tall})
-    letters = round(inches * 11)
+    letters = round(inches * 10)
     for number, (row, places) in enumerate(zip(rows, grid, strict=True)):
         for panel, axes, heading, names in zip(row, places, headings, classes, strict=True):
             short = Panel(

@@ -100,7 +100,7 @@ def _head(measure: str) -> str:
 
 def _cell(figure: Mapping[str, Any]) -> str:
     value = number(value_of(figure), 2)
-    return f"{value} ({interval(figure, 2)})" if interval_of(figure) else value
+    return f"{value}\n{interval(figure, 2)}" if interval_of(figure) else value
 
 
 def _bars(axes: Axes, figures: Sequence[Mapping[str, Any]], floors: Sequence[bool], measure: str) -> None:
@@ -113,7 +113,7 @@ def _bars(axes: Axes, figures: Sequence[Mapping[str, Any]], floors: Sequence[boo
                 NOT_DEFINED, (0, row), xytext=(4, 0), textcoords="offset points", va="center", color=MUTED, fontsize=9
             )
             continue
-        axes.barh(row, value, 0.66, color=_FLOOR_COLOUR if is_floor else ARMS[1])
+        axes.barh(row, value, 0.66, color=_FLOOR_COLOUR if is_floor else ARMS[1], alpha=0.75)
         end = value if ends is None else max(value, ends[1])
         if ends is not None:
             axes.plot(ends, [row, row], color=INK, linewidth=1.4)
