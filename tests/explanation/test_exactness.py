@@ -39,21 +39,23 @@ def parts(request) -> Parts:
     assert set(levels) == {0, 1, 2}
     boxes = [FixedBox(p, i % 3, level) for i, (p, level) in enumerate(zip(proposals, levels, strict=True))]
     with torch.no_grad():
-        logits = torch.stack([really_seen(detector, features.pyramid, box)[0] for box in boxes])
+        logits = really_seen(detector, features.pyramid, boxes)
         detector.roi_heads.box_predictor.cls_score.weight.mul_(2 / logits.std())  # neither flat nor saturated
     return detector, features, boxes
 
 
-def really_seen(detector: Detector, pyramid: dict[str, Tensor], box: FixedBox) -> Tensor:
-    """(b, k + 1) logits of the box on b versions of the pyramid, by the detector's own pooling, head and classifier."""
+def really_seen(detector: Detector, pyramid: dict[str, Tensor], boxes: list[FixedBox]) -> Tensor:
+    """(b, boxes, k + 1) logits on b versions of the pyramid, by the detector's own pooling, head and classifier."""
     n = len(pyramid["p2"])
-    pooled = detector.roi_heads.box_roi_pool(pyramid, [box.proposal[None]] * n, [(SIZE, SIZE)] * n)
-    return detector.roi_heads.box_predictor(detector.roi_heads.box_head(pooled))[0]
+    proposals = torch.stack([box.proposal for box in boxes])
+    pooled = detector.roi_heads.box_roi_pool(pyramid, [proposals] * n, [(SIZE, SIZE)] * n)
+    return detector.roi_heads.box_predictor(detector.roi_heads.box_head(pooled))[0].view(n, len(boxes), -1)
 
 
-def really_scored(detector: Detector, pyramid: dict[str, Tensor], box: FixedBox) -> Tensor:
-    """(b,) the box's score on b versions of the pyramid."""
-    return really_seen(detector, pyramid, box).softmax(dim=1)[:, 1 + box.label]
+def really_scored(detector: Detector, pyramid: dict[str, Tensor], boxes: list[FixedBox]) -> Tensor:
+    """(b, boxes) scores on b versions of the pyramid."""
+    labels = torch.tensor([1 + box.label for box in boxes])
+    return really_seen(detector, pyramid, boxes).softmax(dim=2)[:, torch.arange(len(boxes)), labels]
 
 
 def without_each(feature: Tensor, channels: Tensor) -> Tensor:
@@ -70,12 +72,12 @@ def test_pyramid_channels(parts: Parts) -> None:
     scores, fast = pyramid_channel_scores(levels, boxes, box_scorer(detector))
     for box, score, row in zip(boxes, scores, fast, strict=True):
         name = POOLED_LEVELS[box.level]
-        torch.testing.assert_close(score, really_scored(detector, features.pyramid, box)[0], rtol=1e-4, atol=0)
+        torch.testing.assert_close(score, really_scored(detector, features.pyramid, [box])[0, 0], rtol=1e-4, atol=0)
         slow = []
         for channels in torch.arange(len(row)).split(32):
             versions = {n: f.expand(len(channels), -1, -1, -1) for n, f in features.pyramid.items()}
             versions[name] = without_each(features.pyramid[name], channels)
-            slow.append(really_scored(detector, versions, box))
+            slow.append(really_scored(detector, versions, [box])[:, 0])
         torch.testing.assert_close(row, torch.cat(slow), rtol=1e-4, atol=0)
         drops.append((row / score - 1).abs().max())
     assert torch.stack(drops).median() > 1e-2  # something to be exact about
@@ -91,8 +93,7 @@ def test_last_stage_channels(parts: Parts) -> None:
         stages = {n: f.expand(len(channels), -1, -1, -1) for n, f in features.stages.items()}
         stages["c5"] = without_each(features.stages["c5"], channels)
         versions = detector.backbone.pyramid(stages)
-        for i, box in enumerate(boxes):
-            slow[i, channels] = really_scored(detector, versions, box)
+        slow[:, channels] = really_scored(detector, versions, boxes).T
     drops = []
     for box, row in zip(boxes, slow, strict=True):
         feature = features.pyramid[POOLED_LEVELS[box.level]]
