@@ -10,6 +10,8 @@ ORACLES := lightly torchxrayvision
 
 .PHONY: demo test check long format clean
 .DELETE_ON_ERROR:
+# Commands start many processes, and compiling torch's sources anew takes each of them many seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 demo: $(VENV)/.installed ## the whole pipeline on synthetic images, in minutes
 	$(BIN)/twinray demo $(DEMO)

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from twinray.backbones.build import Backbone
 from twinray.backbones.pixels import network_input
+from twinray.evaluation.ranking import auc_and_average_precision, rank
 from twinray.records import FloatArray, IntArray
 from twinray.training.device import Machine
 from twinray.training.loader import PixelSource
@@ -74,7 +74,8 @@ class KnnProbe:
             stated = ~np.isnan(self.labels[:, c]) & ~np.isnan(votes[:, c])
             truth = self.labels[stated, c]
             if 0 < truth.sum() < len(truth):
-                areas.append(float(roc_auc_score(truth, votes[stated, c])))
+                ranking = rank(votes[stated, c], truth == 1, np.arange(len(truth)))
+                areas.append(float(auc_and_average_precision(ranking, np.ones((len(truth), 1)))[0][0]))
         return {"knn_auc": float(np.mean(areas)) if areas else float("nan")}
 
     @torch.no_grad()
