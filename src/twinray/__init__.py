@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from twinray.classification.run import run as classify
     from twinray.data.pack import open_pack
     from twinray.detection.config import DetectConfig
-    from twinray.detection.run import run as detect
     from twinray.jobs.boxes import BoxesConfig
     from twinray.jobs.boxes import run as boxes
     from twinray.jobs.demo import DemoConfig
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
     from twinray.jobs.evaluate import run as evaluate
     from twinray.jobs.explain import ExplainConfig
     from twinray.jobs.explain import run as explain
+    from twinray.jobs.learning import detect, pretrain
     from twinray.jobs.pack import PackConfig
     from twinray.jobs.pack import run as pack
     from twinray.jobs.predict import PredictConfig
     from twinray.jobs.predict import run as predict
     from twinray.pretraining.config import PretrainConfig
-    from twinray.pretraining.run import run as pretrain
 
 _WHERE = {
     "BoxesConfig": "twinray.jobs.boxes",
@@ -46,12 +45,12 @@ _WHERE = {
     "boxes": "twinray.jobs.boxes:run",
     "classify": "twinray.classification.run:run",
     "demo": "twinray.jobs.demo:run",
-    "detect": "twinray.detection.run:run",
+    "detect": "twinray.jobs.learning:detect",
     "evaluate": "twinray.jobs.evaluate:run",
     "explain": "twinray.jobs.explain:run",
     "pack": "twinray.jobs.pack:run",
     "predict": "twinray.jobs.predict:run",
-    "pretrain": "twinray.pretraining.run:run",
+    "pretrain": "twinray.jobs.learning:pretrain",
 }
 
 __all__ = [

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twinray.data.pack_splits import Rows, settle
+from twinray.data.pack_splits import Fold, Rows, settle
 from twinray.data.splits import check_disjoint
 from twinray.errors import InputError
 
@@ -189,3 +189,32 @@ def test_the_order_of_sources_that_lack_different_splits_leaks_nothing() -> None
     assert {side[f"p{i}"] for i in range(20, 40)} == {"train", "val"}
     assert [side[f"p{i}"] for i in range(40, 50)] == ["test"] * 10
     assert {side[f"p{i}"] for i in range(50, 100)} == {"train", "val", "test"}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 6), st.integers(20, 90), st.integers(0, 3))
+def test_folds_test_every_image_once_and_no_patient_twice(of: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed * 1000 + n)
+    patients = [None if rng.random() < 0.1 else f"p{rng.integers(n // 2 + 6)}" for _ in range(n)]
+    rows = rows_of(patients, [None] * n)
+    tested: dict[int, int] = {}
+    for number in range(of):
+        settled = settle(rows, ["all"], 0.2, 1 / of, seed, Fold(number, of))
+        check_disjoint(patients, settled.splits)
+        assert f"fold {number} of {of}" in settled.method
+        assert {"train", "val", "test"} == set(settled.splits)
+        for i in (i for i, split in enumerate(settled.splits) if split == "test"):
+            assert i not in tested
+            tested[i] = number
+    assert len(tested) == n
+    of_patient: dict[str, set[int]] = defaultdict(set)
+    for i, number in tested.items():
+        if patients[i]:
+            of_patient[patients[i]].add(number)
+    assert all(len(numbers) == 1 for numbers in of_patient.values())
+
+
+def test_folds_of_a_source_with_a_test_split_are_refused() -> None:
+    rows = rows_of(["p", "q", "r", "s"], ["train", "train", "test", "train"])
+    with pytest.raises(InputError, match="without a test split of their own to cut 2 folds, a has one"):
+        settle(rows, "a", 0.0, 0.5, 0, Fold(0, 2))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinray.data.pack import Pack, PackInfo
-from twinray.data.seen import MARK, Seen, check_unseen, footnote, inherited, read_seen, write_seen
+from twinray.data.seen import MARK, Seen, apart_from, check_unseen, footnote, inherited, read_seen, write_seen
 from twinray.errors import InputError
 
 SIDE = 4
@@ -265,3 +265,18 @@ def test_an_image_is_seen_if_and_only_if_its_id_or_patient_was(rows, data):
     assert [{k: v.tobytes() for k, v in p.hashes.items()} for p in seen.parts] == [
         {k: v.tobytes() for k, v in p.hashes.items()} for p in again.parts
     ]
+
+
+def test_what_shares_pixels_id_or_patient_is_left_out() -> None:
+    archive = make_pack(["a", "b", "c", "d", "e"], ["p1", "p2", "p3", None, "p5"])
+    tested = make_pack(
+        ["x", "b", "y"],
+        ["p1", None, None],
+        pixels=np.stack([archive.images[4] + 1, archive.images[0] + 1, archive.images[2]]),
+        seed=1,
+    )
+    rows = np.array([0, 1, 2, 3, 4])
+    assert apart_from(archive, rows, [tested]).tolist() == [3, 4]
+    assert apart_from(archive, rows[3:], [tested]).tolist() == [3, 4]
+    elsewhere = make_pack(["x"], ["p5"], names=("another archive",), seed=2)
+    assert apart_from(archive, rows, [tested, elsewhere]).tolist() == [3]

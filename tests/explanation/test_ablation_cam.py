@@ -19,7 +19,7 @@ from twinray.explanation.ablation_cam import (
     rescore_from_last_stage,
     rescore_from_level,
 )
-from twinray.explanation.scoring import BoxScorer, FixedBox, render
+from twinray.explanation.scoring import BoxScorer, FixedBox, footprint, render
 
 SIZE = 64
 CHANNELS = 64
@@ -105,7 +105,9 @@ def test_heat_maps_of_both_ways_agree_and_say_what_they_are(parts, boxes) -> Non
     chosen = boxes[:4]
     fast = ablation_cam_fpn(pyramid, chosen, scorer, (SIZE, SIZE))
     for box, heat in zip(chosen, fast, strict=True):
-        slow = ablation_cam_rerun(pyramid[box.level], rescore_from_level(box, scorer), box, (SIZE, SIZE), "slow")
+        seen = footprint(scorer, pyramid[box.level], box)
+        rescore = rescore_from_level(box, scorer)
+        slow = ablation_cam_rerun(pyramid[box.level], rescore, box, (SIZE, SIZE), "slow", seen=seen)
         assert heat.map.shape == (SIZE, SIZE)
         assert heat.map.dtype == np.float32
         assert heat.map.min() >= 0
@@ -166,3 +168,28 @@ def test_scores_see_the_whole_head(parts, boxes) -> None:
         pooled = torchvision_pool(feature, box.roi(), 0).flatten(1)
         expected = scorer.probabilities(F.relu(scorer.fc7(F.relu(scorer.fc6(pooled)))))[0, 1]
         assert pyramid_channel_scores([feature], [box], scorer)[0].item() == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_the_footprint_is_what_the_box_pools(parts, boxes) -> None:
+    """Against the plain meaning: a map of ones at one cell changes the pooled mean by that cell's share."""
+    _, _, scorer = parts
+    for box in boxes[:8]:
+        side = SIZE >> (box.level + 2)
+        feature = torch.zeros(1, CHANNELS, side, side)
+        seen = footprint(scorer, feature, box)
+        cells = torch.eye(side * side).view(1, -1, side, side)
+        share = scorer.pool(cells, box.roi(), box.level)[0].flatten(1).sum(dim=1).view(side, side)
+        torch.testing.assert_close(seen, share / share.max())
+
+
+def test_nothing_is_drawn_where_the_box_has_not_looked(parts) -> None:
+    stages, fpn, scorer = parts
+    with torch.no_grad():
+        pyramid = list(fpn(stages).values())
+    box = FixedBox(torch.tensor([4.0, 4, 20, 20]), 0, 0)
+    (heat,) = ablation_cam_fpn(pyramid, [box], scorer, (SIZE, SIZE))
+    assert heat.map.max() == 1
+    assert heat.map[32:].max() == heat.map[:, 32:].max() == 0
+    far = FixedBox(torch.tensor([0.0, 0, 28, 28]), 0, 1)
+    (heat,) = ablation_cam_last_stage(stages, fpn, [far], scorer, (SIZE, SIZE))
+    assert heat.map[-4:].max() < 1

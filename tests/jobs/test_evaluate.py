@@ -91,3 +91,63 @@ def test_batches_of_a_pack_score_as_single_images_do(probe, class_pack):
 def test_kinds_do_not_mix(probe, detect_run, class_pack):
     with pytest.raises(InputError, match="runs of one kind"):
         job.run(EvaluateConfig((probe, detect_run), class_pack))
+
+
+def test_detectors_leave_curves_confusion_and_charts(detect_run, blob_pack, tmp_path):
+    other = changed(detect_run, tmp_path / "other", seed=1)
+    out = tmp_path / "e"
+    results = job.run(EvaluateConfig((detect_run, other), blob_pack, out=out, bootstrap=20))
+    truth = open_pack(blob_pack)
+    n_boxes = sum(len(truth.boxes(int(row))) for row in truth.where("test"))
+    for run in ("detector", "other"):
+        confusion = results[run]["diagnostics"]["confusion"]
+        counts = np.array(confusion["counts"])
+        assert confusion["classes"] == [*truth.info.box_classes, "background"]
+        assert counts[:-1].sum() == n_boxes
+        assert "the model's" in confusion["score_thresholds_from"]
+        assert sum(results[run]["diagnostics"]["calibration"]["count"]) > 0
+    charts = {path.name for path in (out / "figures").iterdir()}
+    assert charts == {
+        "precision-recall.svg", "froc.svg", "calibration.svg", "classes.svg", "map50.svg", "confusion detector.svg", "confusion other.svg",
+    }  # fmt: skip
+    lines = (out / "curves.csv").read_text().splitlines()
+    assert lines[0] == "run,class,score,precision,recall,false_positives_per_image"
+    recall = [float(line.split(",")[4]) for line in lines if line.startswith("detector,,")]
+    assert recall == sorted(recall)
+
+
+def test_runs_of_several_seeds_are_one_arm_without_data(detect_run, tmp_path, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    runs = [detect_run, changed(detect_run, tmp_path / "second", seed=1)]
+    arms = [changed(run, tmp_path / f"other-{i}", init="elsewhere/pretrained") for i, run in enumerate(runs)]
+    out = tmp_path / "crossed"
+    status, shown, told = cli("evaluate", *runs, *arms, "--out", out, "--bootstrap", "50")
+    assert (status, told) == (0, "")
+    results = json.loads((out / "metrics.json").read_text())
+    assert (results["folds"], results["seeds"]) == (1, [0, 1])
+    assert list(results["arms"]) == ["random", "pretrained"]
+    figure = results["arms"]["random"]["test"]["map50"]
+    own = json.loads((detect_run / "metrics.json").read_text())["test"]["map50"]["value"]
+    assert figure["value"] == pytest.approx(own)
+    assert figure["runs"] == [[pytest.approx(own)] * 2]
+    assert figure["over_seeds"]["n"] == 2
+    assert results["arms"]["pretrained"]["difference_to_first"]["map50"]["value"] == 0
+    assert {path.name for path in out.iterdir()} == {
+        "metrics.json", "metrics.csv", "froc.svg", "runs.svg", "map50.svg",
+    }  # fmt: skip
+    assert "Intervals over seeds" in shown
+    status, _, told = cli("evaluate", *runs, *arms[:1], "--bootstrap", "0")
+    assert status == 2
+    assert "fold 0, seed 1 is not in all" in told
+
+
+def test_without_data_a_classifier_or_an_edited_truth_is_one_line(probe, detect_run, tmp_path, cli):
+    status, _, told = cli("evaluate", probe)
+    assert status == 2
+    assert "give --data to evaluate classifiers" in told
+    for damage in ("[]", '{"images": []}', "{"):
+        run = changed(detect_run, tmp_path / f"damaged{len(damage)}")
+        (run / "truth.json").write_text(damage)
+        status, _, told = cli("evaluate", run)
+        assert (status, len(told.splitlines())) == (2, 1)
+        assert "truth.json" in told

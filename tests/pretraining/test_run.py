@@ -15,7 +15,7 @@ from twinray.errors import InputError, TwinrayError
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.knn import FEWEST, KnnProbe
 from twinray.pretraining.options import check_ranks, resolve
-from twinray.pretraining.run import make_loop, open_packs, open_source, run
+from twinray.pretraining.run import chosen_rows, make_loop, open_packs, open_source, run
 from twinray.training.loader import PixelSource
 from twinray.training.monitor import collapse
 
@@ -89,7 +89,9 @@ def test_a_collapsed_embedding_stops_the_run(class_pack, tmp_path):
 
     model = BarlowTwins(build_backbone("resnet18", 0), (32, 32))
     torch.nn.init.zeros_(model.projector[-1].weight)
-    loop = make_loop(config, model, open_source(packs, config), choose_machine("cpu", "float32"))
+    loop = make_loop(
+        config, model, open_source(packs, chosen_rows(packs, config), config), choose_machine("cpu", "float32")
+    )
     frozen = dataclasses.replace(loop, rates=lambda step: [0.0, 0.0])
     with pytest.raises(TwinrayError, match="collapsed to a point"):
         train(frozen, open_run(config, out=config.out, resume=False, job="pretrain"))

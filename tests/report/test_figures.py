@@ -8,9 +8,12 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from twinray.evaluation.diagnostics import Calibration, PrecisionRecall
 from twinray.report.figures import ArmCurve, class_bars, detector_curves, froc_curves, interval_plot, pretraining_curves
+from twinray.report.run_figures import calibration_plot, confusion_plot, precision_recall_curves, run_dots
 
 Make = Callable[..., dict[str, Any]]
 Lines = list[dict[str, Any]]
@@ -68,3 +71,24 @@ def test_dark_pages_get_their_colours(split_figures: Make) -> None:
 def test_no_global_state_of_matplotlib_and_no_torch(module: str) -> None:
     code = f"import sys, twinray.report.{module}; assert not {{'matplotlib.pyplot', 'torch'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_charts_of_finished_runs_are_svg_with_and_without_figures() -> None:
+    nothing = np.zeros(0)
+    curve = PrecisionRecall(np.array([0.9, 0.5]), np.array([1.0, 0.5]), np.array([0.2, 0.4]), 5)
+    none = PrecisionRecall(nothing, nothing, nothing, 0)
+    edges, nan = np.linspace(0, 1, 3), np.full(2, np.nan)
+    known = Calibration(edges, np.array([3, 0]), np.array([0.2, np.nan]), np.array([0.4, np.nan]), 0.2)
+    unknown = Calibration(edges, np.zeros(2, dtype=np.int64), nan, nan, float("nan"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = [
+            precision_recall_curves({"a": curve, "b $x$": none}),
+            precision_recall_curves({"b": none}),
+            calibration_plot({"a": known, "b": unknown}),
+            confusion_plot(np.array([[3, 1], [2, 0]]), ["a <b>"], "run"),
+            confusion_plot(np.zeros((41, 41), dtype=np.int64), [f"class {i}" for i in range(40)], "run"),
+            run_dots({"a": np.array([[0.1, 0.2], [0.3, np.nan]]), "b": np.full((2, 2), 0.5)}, ["0", "1"], "mAP50"),
+            run_dots({"a": np.full((1, 1), np.nan)}, ["0"], "mAP50"),
+        ]
+    assert all(is_svg(data) for data in drawn)

@@ -29,7 +29,7 @@ from twinray.data.pack import IMAGES, PACK, SAMPLES, SCHEMA, PackInfo
 from twinray.data.pack_journal import Journal, Packed
 from twinray.data.pack_mix import Mix
 from twinray.data.pack_options import PackOptions
-from twinray.data.pack_splits import Rows, Settled, describe, settle
+from twinray.data.pack_splits import Fold, Rows, Settled, describe, settle
 from twinray.files import atomic_writer, clear_disk_errors, sha256, write_json
 from twinray.records import SPLITS, Boxes, Skipped
 
@@ -63,8 +63,9 @@ class Finish:
         n_skipped, reasons = self._write_skipped(out)
         images_sha256, digests = journal.finish()
         rows, sums, squares = self._rows(digests)
-        settled = settle(rows, mix.names, options.val, options.test, options.seed)
-        record = describe(rows, settled, mix.label_classes, options.val, options.test, options.seed)
+        fold = Fold(options.fold, options.folds) if options.folds else None
+        settled = settle(rows, mix.names, options.val, options.test_share, options.seed, fold)
+        record = describe(rows, settled, mix.label_classes, options.val, options.test_share, options.seed)
         with clear_disk_errors(out / SPLIT_RECORD, "the splits"):
             record.write(out / SPLIT_RECORD)
         with atomic_writer(out / SAMPLES, "the table") as file, pq.ParquetWriter(file, SCHEMA) as writer:
@@ -230,7 +231,8 @@ class Finish:
         return {
             "job": self._job,
             "filter": "bicubic, reducing gap 2; averages for whole factors from 4",
-            "split": {"val": options.val, "test": options.test, "seed": options.seed},
+            "split": {"val": options.val, "test": options.test_share, "seed": options.seed}
+            | ({"fold": options.fold, "folds": options.folds} if options.folds else {}),
             "label_counts": {}
             if labels is None
             else {c: int((labels[:, k] == 1).sum()) for k, c in enumerate(mix.label_classes)},

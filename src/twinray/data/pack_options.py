@@ -23,6 +23,9 @@ class PackOptions:
         channels: ``grey`` (colour turns to luma), ``rgb``, or ``auto``: grey if no image carries colour.
         val, test: shares of images to cut for validation and test where the source has no such split.
         seed: of the cut.
+        folds: 0, or the number of patient-disjoint folds for cross-validation (2 or more): the test split is then one of
+            them, whatever ``test`` says. One seed gives the same folds for every ``fold``.
+        fold: which of them, from 0.
     """
 
     size: int = 256
@@ -31,6 +34,13 @@ class PackOptions:
     val: float = 0.1
     test: float = 0.2
     seed: int = 0
+    folds: int = 0
+    fold: int = 0
+
+    @property
+    def test_share(self) -> float:
+        """Share of images to cut for testing."""
+        return 1 / self.folds if self.folds else self.test
 
     def check(self) -> None:
         """Refuse what cannot be.
@@ -47,9 +57,13 @@ class PackOptions:
         for name, share in (("val", self.val), ("test", self.test)):
             if not 0 <= share < 1:
                 raise InputError(f"expected --{name} as a share in 0..1, got {share}; 0.1 means one image in ten")
-        if self.val + self.test >= 1:
-            raise InputError(
-                f"expected --val and --test to leave images for training, got {self.val} + {self.test} >= 1"
-            )
+        if self.folds < 0 or self.folds == 1:
+            raise InputError(f"expected --folds of 2 or more, or 0 for none, got {self.folds}")
+        if not 0 <= self.fold < max(self.folds, 1):
+            given = f"one of 0..{self.folds - 1}" if self.folds else "with --folds only"
+            raise InputError(f"expected --fold {given}, got {self.fold}")
+        if self.val + self.test_share >= 1:
+            cut = f"1/{self.folds} (--folds)" if self.folds else str(self.test)
+            raise InputError(f"expected --val and --test to leave images for training, got {self.val} + {cut} >= 1")
         if self.seed < 0:
             raise InputError(f"expected --seed of 0 or more, got {self.seed}")

@@ -61,7 +61,15 @@ class Settled:
     findings: dict[str, Any] = field(default_factory=dict)
 
 
-def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int) -> Settled:
+@dataclass(frozen=True)
+class Fold:
+    """The test split is fold ``number`` (from 0) of ``of``."""
+
+    number: int
+    of: int
+
+
+def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int, fold: Fold | None = None) -> Settled:
     """Keep or cut splits.
 
     Args:
@@ -69,9 +77,10 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int)
         names: of the collections.
         val, test: wanted shares of validation and test images where the source has none of them; 0 for none.
         seed: of the cut.
+        fold: of a cross-validation; ``test`` is then one fold's share.
 
     Raises:
-        InputError: fewer patients than splits to cut, or images without a split of their own that patients or
+        InputError: folds of a source that has a test split; fewer patients than splits to cut, or images without a split of their own that patients or
             identical pixels tie to several of the sources' own splits.
     """
     wanted = {split: share for split, share in (("val", val), ("test", test)) if share > 0}
@@ -79,6 +88,11 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int)
         {rows.official[i] or "" for i in np.flatnonzero(rows.collection == k).tolist()} - {""}
         for k in range(len(names))
     ]
+    if fold and (official := [name for name, own in zip(names, present, strict=True) if "test" in own]):
+        raise InputError(
+            f"splits: expected sources without a test split of their own to cut {fold.of} folds, {', '.join(official)} has one; "
+            "leave --folds out, or read it without its splits"
+        )
     missing = [tuple(split for split in wanted if split not in own) for own in present]
     splits: list[str] = [split or "" for split in rows.official]
     held, pools = _pools(rows, missing, wanted, splits)
@@ -87,7 +101,7 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int)
     small: list[tuple[int, InputError]] = []
     for kinds, (pool, groups) in sorted(pools.items()):
         try:
-            sides = _cut(rows, pool, groups, {split: wanted[split] for split in kinds}, seed)
+            sides = _cut(rows, pool, groups, {split: wanted[split] for split in kinds}, seed, fold)
             cut += pool if kinds else []
         except InputError as error:
             sides = ["train"] * len(pool)
@@ -97,6 +111,7 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int)
     _check_given(rows, splits, wanted, small)
     _check_cut(rows, splits)
     method, notes = _told(rows, names, present, [{s: wanted[s] for s in own} for own in missing], set(held), cut, seed)
+    method += f" (fold {fold.number} of {fold.of} for testing)" if fold else ""
     notes += [f"{n} images are of too few patients to cut other splits out of: they are for training" for n, _ in small]
     findings, leaks = _findings(rows, splits)
     return Settled(splits, method, leaks + notes, findings)
@@ -207,7 +222,12 @@ def _ties(rows: Rows, i: int) -> list[tuple[str, object]]:
 
 
 def _cut(
-    rows: Rows, pool: list[int], groups: Sequence[str | None], kinds: Mapping[str, float], seed: int
+    rows: Rows,
+    pool: list[int],
+    groups: Sequence[str | None],
+    kinds: Mapping[str, float],
+    seed: int,
+    fold: Fold | None = None,
 ) -> Sequence[str]:
     """Cut ``kinds`` out of the rows ``pool``, of which the rest is for training."""
     if not kinds:
@@ -219,7 +239,26 @@ def _cut(
         bare = np.ones((len(pool), 0)) if labels is None else ~(labels == PRESENT).any(axis=1, keepdims=True)
         columns = [np.zeros((len(pool), 0)) if labels is None else labels, bare, own[:, None] == sources]
         labels = np.concatenate(columns, axis=1).astype(np.float32)
-    return cut_splits(groups, labels, {"train": 1 - sum(kinds.values())} | dict(kinds), seed)
+    if fold is None:
+        return cut_splits(groups, labels, {"train": 1 - sum(kinds.values())} | dict(kinds), seed)
+    return _cut_fold(groups, labels, kinds.get("val", 0.0), seed, fold)
+
+
+def _cut_fold(
+    groups: Sequence[str | None], labels: FloatArray | None, val: float, seed: int, fold: Fold
+) -> Sequence[str]:
+    """All folds first, alike for every fold; then validation images out of those that are not of this fold."""
+    dealt = cut_splits(groups, labels, {str(k): 1 / fold.of for k in range(fold.of)}, seed)
+    splits = ["test" if name == str(fold.number) else "train" for name in dealt]
+    rest = [i for i, split in enumerate(splits) if split == "train"]
+    if val:
+        inner = val / (1 - 1 / fold.of)
+        own = None if labels is None else labels[rest]
+        for i, split in zip(
+            rest, cut_splits([groups[i] for i in rest], own, {"train": 1 - inner, "val": inner}, seed), strict=True
+        ):
+            splits[i] = split
+    return splits
 
 
 def _check_given(

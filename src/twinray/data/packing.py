@@ -81,7 +81,8 @@ def write_pack(
     options.check()
     mix = Mix.of(collections)
     pixels_job = _checksum("pixels", mix.checksum(), options.size, options.fit, options.channels)
-    job = _checksum("pack", pixels_job, options.val, options.test, options.seed)
+    folds = (options.folds, options.fold) if options.folds else ()
+    job = _checksum("pack", pixels_job, options.val, options.test, options.seed, *folds)
     aside = [skipped for collection in mix.collections for skipped in collection.skipped]
     if strict and aside:
         raise _stop(aside[0])

@@ -214,6 +214,16 @@ def check_unseen(
     return Checked(marks, notes)
 
 
+def apart_from(pack: Pack, rows: IntArray, others: Sequence[Pack]) -> IntArray:
+    """The rows that share no pixels, no id and no patient with any image of ``others``.
+
+    A patient id that stands under another source's name counts as the same patient here: to leave out too much is harmless.
+    """
+    everything = [(other, np.arange(len(other.ids), dtype=np.int64)) for other in others]
+    found = _find(Seen().plus(pack.path, "pack", everything), pack, rows, "")
+    return rows[~(found.seen | found.coincident)]
+
+
 def footnote(figures: Mapping[str, Any]) -> str:
     """What to write below figures of a split that includes seen images; empty where it has none."""
     mark = figures.get(MARK)

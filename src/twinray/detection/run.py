@@ -22,15 +22,13 @@ from twinray.detection.model import Detector, DetectorOptions, build_detector, f
 from twinray.detection.norm import STAGE_NAMES
 from twinray.detection.predict import detect_rows
 from twinray.detection.protocols import Recipe, filled, learning_rate, recipe, with_warmup
+from twinray.detection.results import write_coco, write_thresholds
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import TransformOptions, training_batch
 from twinray.errors import InputError, check_numbers, check_options
 from twinray.evaluation.boxes import evaluate_boxes, mean_average_precision
-from twinray.evaluation.coco_json import coco_image_ids, truth_as_coco, write_predictions
-from twinray.evaluation.thresholds import choose_thresholds
-from twinray.files import read_json, write_json
 from twinray.training.device import Machine, choose_machine
-from twinray.training.engine import Loop, load_best, train
+from twinray.training.engine import Loop, Watch, load_best, train
 from twinray.training.engine import Progress as State
 from twinray.training.optim import build_optimizer
 from twinray.training.ranks import Ranks, joined_ranks
@@ -41,8 +39,13 @@ ANCHOR_SCALE = {"faster-rcnn": 8.0, "retinanet": 4.0, "fcos": 1.0}
 """Default of ``anchor_scale``: sizes from 32 pixels for both kinds of anchors; FCOS's cells are as large as its strides."""
 
 
-def run(config: DetectConfig) -> RunFolder:
+def run(config: DetectConfig, watch: Watch | None = None, finished: Watch | None = None) -> RunFolder:
     """Train, keep the epoch with the best mAP50 on val, test it once.
+
+    Args:
+        config: the options.
+        watch: called at the end of every epoch with the run's folder and the best epoch so far (-1: none).
+        finished: the same, once at the end.
 
     Raises:
         InputError: bad options, pack or initial weights; weights that were trained on images of val or test.
@@ -81,7 +84,7 @@ def run(config: DetectConfig) -> RunFolder:
         if ranks.world > 1:
             synchronise_norms(detector, machine.device)
         detector = detector.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loop = make_loop(config, detector, data, machine, ranks)
+        loop = dataclasses.replace(make_loop(config, detector, data, machine, ranks), watch=watch)
         state = train(loop, folder)
 
         def finish() -> None:
@@ -90,6 +93,8 @@ def run(config: DetectConfig) -> RunFolder:
             _save_model(config, folder, pack, detector, provenance)
             exact = dataclasses.replace(machine, bf16=False)
             _evaluate(config, folder, detector, data, exact, state, provenance, checked)
+            if finished is not None:
+                finished(folder, state.best_epoch)
 
         ranks.first(finish)  # the others wait: figures come from one process, whatever the number of ranks
     return folder
@@ -366,23 +371,3 @@ def _evaluate(
             "no val and no test images: figures are on the training images and say nothing of new ones"
         )
     folder.write_metrics(metrics)
-
-
-def write_thresholds(folder: RunFolder, part: DetectionData, found: Mapping[str | int, Any]) -> None:
-    """Score thresholds by class, chosen on these predictions, into the model's description."""
-    chosen = choose_thresholds(part.truth_by_id(), found, part.pack.info.box_classes)
-    path = folder.path / "model.json"
-    description = read_json(path, "weight description") | {"thresholds": chosen.as_json()}
-    write_json(path, description, "weight description")
-
-
-def write_coco(folder: RunFolder, split: str, part: DetectionData, found: Mapping[str | int, Any]) -> None:
-    """Truth and predictions of a split as COCO files; those of test under the plain name ``predictions.json``."""
-    suffix = "" if split == "test" else f"_{split}"
-    ids = coco_image_ids(list(part.pack.ids[part.rows]))
-    sizes = {part.pack.ids[row]: (int(part.pack.sizes[row][0]), int(part.pack.sizes[row][1])) for row in part.rows}
-    classes = part.pack.info.box_classes
-    names = {part.pack.ids[row]: part.pack.table.column("source")[int(row)].as_py() for row in part.rows}
-    truth = truth_as_coco(part.truth_by_id(), classes, sizes=sizes, file_names=names, image_ids=ids)
-    write_json(folder.path / f"truth{suffix}.json", truth, "true boxes")
-    write_predictions(folder.path / f"predictions{suffix}.json", found, len(classes), ids)

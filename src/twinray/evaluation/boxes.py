@@ -55,7 +55,7 @@ GroupsByImage: TypeAlias = Mapping[Hashable, object] | Sequence[object] | npt.ND
 """Patient of each image (None where unknown): by image id, or in the order of the truth."""
 
 _Key: TypeAlias = tuple[int | None, str]  # class id (None: over all classes), name of the measure
-_Figures: TypeAlias = dict[_Key, FloatArray]
+Figures: TypeAlias = dict[_Key, FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,8 +233,8 @@ def compare_boxes(
     first, second = first.select(images), second.select(images)
     if not first.ids:
         raise InputError(f"comparison of boxes: expected at least one image ({images}), found none; check the split")
-    caches = _Cache(first, index, froc_hit), _Cache(second, index, froc_hit)
-    values = _plain(first, caches[0]), _plain(second, caches[1])
+    caches = BoxCache(first, index, froc_hit), BoxCache(second, index, froc_hit)
+    values = plain_figures(first, caches[0]), plain_figures(second, caches[1])
     samples = _resampled(caches, index, bootstrap, seed)
     differences = {
         key: paired_difference(
@@ -264,40 +264,47 @@ def _renumbered(groups: IntArray) -> IntArray:
     return np.asarray(np.unique(groups, return_inverse=True)[1], dtype=np.int64)
 
 
-class _Cache:
-    """The matches of one run, boiled down for resampling."""
+class BoxCache:
+    """The matches of one run, boiled down for resampling.
 
-    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_hit: FrocHit) -> None:
+    Args:
+        flat: checked boxes.
+        groups: (images,) group numbers from 0 without gaps, in the order of ``flat.ids``.
+        froc_hit: what FROC takes for a hit.
+        classes: whether FROC by class is wanted, beside that of all classes.
+    """
+
+    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_hit: FrocHit, *, classes: bool = True) -> None:
         self.n_groups = int(groups.max()) + 1
         matches = match(flat, IOUS)
-        classes = range(matches.n_classes)
-        self.hits: list[HitRows] = [hit_rows(matches, label, groups) for label in classes]
+        self.hits: list[HitRows] = [hit_rows(matches, label, groups) for label in range(matches.n_classes)]
         if froc_hit not in IOUS:
             matches = match(flat, froc_hit if isinstance(froc_hit, str) else (froc_hit,))
-        self.froc: list[FrocRows] = [froc_rows(matches, froc_hit, groups, label) for label in classes]
+        labels = range(matches.n_classes if classes else 0)
+        self.froc: list[FrocRows] = [froc_rows(matches, froc_hit, groups, label) for label in labels]
         self.pooled: FrocRows = froc_rows(matches, froc_hit, groups)
 
-    def figures(self, weights: FloatArray) -> _Figures:
+    def figures(self, weights: FloatArray) -> Figures:
         """Every measure for (groups, r) multiplicities: each (r,)."""
         table = np.stack([average_precision(rows, weights) for rows in self.hits], axis=1)  # t, k, r
         return {**_map_figures(table), **_froc_figures(self, weights)}
 
 
-def _map_figures(table: FloatArray) -> _Figures:
+def _map_figures(table: FloatArray) -> Figures:
     """(t, k, r) average precisions at ``IOUS`` -> AP by class and mAP."""
     by_iou = {
         "40": table[IOUS.index(0.4)],
         "50": table[IOUS.index(0.5)],
         "": table[[IOUS.index(t) for t in COCO_IOUS]].mean(axis=0),
     }
-    figures: _Figures = {(None, f"map{name}"): mean_over_classes(by_iou[name]) for name in ("50", "40", "")}
+    figures: Figures = {(None, f"map{name}"): mean_over_classes(by_iou[name]) for name in ("50", "40", "")}
     for label in range(table.shape[1]):
         figures.update({(label, f"ap{name}"): by_iou[name][label] for name in ("50", "40", "")})
     return figures
 
 
-def _froc_figures(cache: _Cache, weights: FloatArray) -> _Figures:
-    figures: _Figures = {}
+def _froc_figures(cache: BoxCache, weights: FloatArray) -> Figures:
+    figures: Figures = {}
     everything: Iterable[tuple[int | None, FrocRows]] = [(None, cache.pooled), *enumerate(cache.froc)]
     for label, rows in everything:
         sensitivity = froc(rows, weights)
@@ -306,18 +313,18 @@ def _froc_figures(cache: _Cache, weights: FloatArray) -> _Figures:
     return figures
 
 
-def _plain(flat: FlatBoxes, cache: _Cache) -> _Figures:
-    """Every measure of the plain data, average precision by the engine: each (1,)."""
+def plain_figures(flat: FlatBoxes, cache: BoxCache) -> Figures:
+    """Every measure of the plain data, average precision by the engine: (class id or None, measure) -> (1,)."""
     return {
         **_map_figures(coco_average_precision(flat)[:, :, None]),
         **_froc_figures(cache, np.ones((cache.n_groups, 1))),
     }
 
 
-def _resampled(caches: Sequence[_Cache], groups: IntArray, bootstrap: int, seed: int) -> list[_Figures]:
+def _resampled(caches: Sequence[BoxCache], groups: IntArray, bootstrap: int, seed: int) -> list[Figures]:
     """Every measure of every run on the same resamples: each (bootstrap,)."""
     keys = caches[0].figures(np.ones((caches[0].n_groups, 1)))
-    pieces: list[list[_Figures]] = [[] for _ in caches]
+    pieces: list[list[Figures]] = [[] for _ in caches]
     for weights in bootstrap_groups(groups, bootstrap, seed):
         for piece, cache in zip(pieces, caches, strict=True):
             piece.append(cache.figures(weights))
@@ -325,8 +332,8 @@ def _resampled(caches: Sequence[_Cache], groups: IntArray, bootstrap: int, seed:
 
 
 def _figures(flat: FlatBoxes, groups: IntArray, bootstrap: int, seed: int, froc_hit: FrocHit) -> BoxFigures:
-    cache = _Cache(flat, groups, froc_hit)
-    values = _plain(flat, cache)
+    cache = BoxCache(flat, groups, froc_hit)
+    values = plain_figures(flat, cache)
     (samples,) = _resampled([cache], groups, bootstrap, seed)
     intervals = {key: percentile_interval(float(values[key][0]), samples[key], cache.n_groups) for key in values}
     counts = flat.truth_counts().sum(axis=0).tolist()

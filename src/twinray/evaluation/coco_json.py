@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def truth_as_coco(
     sizes: Mapping[ImageId, tuple[int, int]] | None = None,
     file_names: Mapping[ImageId, str] | None = None,
     image_ids: Mapping[ImageId, int] | None = None,
+    patients: Mapping[ImageId, str | None] | None = None,
 ) -> dict[str, object]:
     """True boxes as a COCO ground-truth dictionary.
 
@@ -57,8 +59,9 @@ def truth_as_coco(
         truth: image id -> boxes, images without boxes included.
         box_classes: names that labels index.
         sizes: (width, height) in pixels by image; left out of the file where unknown.
-        file_names: by image; the id stands in where there is none.
+        file_names: by image; the id stands in where there is none, and is kept as ``pack_id`` where there is one.
         image_ids: COCO id of each image; ``coco_image_ids`` if None.
+        patients: by image, written as ``patient_id``; left out of the file where unknown.
 
     Returns:
         ``{"info", "images", "annotations", "categories"}`` of plain Python values; annotation ids from 1.
@@ -73,8 +76,12 @@ def truth_as_coco(
     for image, boxes in sorted(boxes_of.items(), key=lambda item: numbers[item[0]]):
         check_boxes(boxes, len(box_classes), f"true boxes of image {image!r}", scored=False)
         entry: dict[str, object] = {"id": numbers[image], "file_name": (file_names or {}).get(image, str(image))}
+        if entry["file_name"] != str(image):
+            entry["pack_id"] = image
         if sizes is not None and image in sizes:
             entry["width"], entry["height"] = (int(side) for side in sizes[image])
+        if patient := (patients or {}).get(image):
+            entry["patient_id"] = patient
         images.append(entry)
         for label, box in zip(boxes.labels.tolist(), to_xywh(boxes.xyxy).tolist(), strict=True):
             annotations.append(
@@ -89,6 +96,57 @@ def truth_as_coco(
             )
     categories = [{"id": i, "name": name} for i, name in enumerate(box_classes, start=1)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+
+
+@dataclass(frozen=True, eq=False)
+class CocoTruth:
+    """True boxes as a run keeps them.
+
+    Attributes:
+        boxes: image -> true boxes. An image is named by its ``pack_id``, else by its ``file_name`` and ``id``.
+        image_ids: image -> COCO id.
+        patients: image -> ``patient_id``, None where unknown.
+        classes: category names in the order of their ids, which are 1 to k.
+    """
+
+    boxes: dict[ImageId, Boxes]
+    image_ids: dict[ImageId, int]
+    patients: dict[ImageId, str | None]
+    classes: tuple[str, ...]
+
+
+def read_truth(path: Path) -> CocoTruth:
+    """Read true boxes that ``truth_as_coco`` made.
+
+    Raises:
+        InputError: the file is missing, not JSON, or not of that form.
+    """
+    data = read_json(path, "true boxes")
+    try:
+        names = {int(i["id"]): str(i.get("pack_id") or i.get("file_name") or i["id"]) for i in data["images"]}
+        categories = sorted((int(c["id"]), str(c["name"])) for c in data["categories"])
+        rows: dict[int, list[tuple[list[float], int]]] = {number: [] for number in names}
+        for a in data["annotations"]:
+            x, y, width, height = (float(v) for v in a["bbox"])
+            rows[int(a["image_id"])].append(([x, y, x + width, y + height], int(a["category_id"]) - 1))
+        patients: dict[ImageId, str | None] = {names[int(i["id"])]: i.get("patient_id") for i in data["images"]}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: expected true boxes in COCO's form (images, annotations, categories), got something else ({error!r}); "
+            "was it edited?"
+        ) from error
+    if [number for number, _ in categories] != list(range(1, len(categories) + 1)) or len(set(names.values())) < len(
+        names
+    ):
+        raise InputError(f"{path}: expected category ids from 1 without gaps and every image once; was it edited?")
+    boxes: dict[ImageId, Boxes] = {
+        names[number]: Boxes(
+            np.array([b for b, _ in found], dtype=np.float64).reshape(-1, 4),
+            np.array([c for _, c in found], dtype=np.int64),
+        )
+        for number, found in rows.items()
+    }
+    return CocoTruth(boxes, {name: number for number, name in names.items()}, patients, tuple(n for _, n in categories))
 
 
 def predictions_as_coco(

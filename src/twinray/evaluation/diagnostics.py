@@ -113,7 +113,7 @@ def calibration(
     return Calibration(edges, count, mean_score, precision, error)
 
 
-def confusion_with_background(flat: FlatBoxes, score_threshold: float = 0.5, iou: float = 0.5) -> IntArray:
+def confusion_with_background(flat: FlatBoxes, score_threshold: float | FloatArray = 0.5, iou: float = 0.5) -> IntArray:
     """Which class was taken for which, and what was missed or invented.
 
     Per image, predictions at or above the score threshold first take true boxes of their own class (as in
@@ -123,7 +123,7 @@ def confusion_with_background(flat: FlatBoxes, score_threshold: float = 0.5, iou
 
     Args:
         flat: checked boxes.
-        score_threshold: 0..1.
+        score_threshold: 0..1; one for all classes, or (k,) by class id.
         iou: that a match must reach, above 0.
 
     Returns:
@@ -133,14 +133,15 @@ def confusion_with_background(flat: FlatBoxes, score_threshold: float = 0.5, iou
     Raises:
         InputError: a threshold out of range.
     """
-    if not 0 <= score_threshold <= 1:
+    n_classes = len(flat.box_classes)
+    least = np.broadcast_to(np.asarray(score_threshold, dtype=np.float64), (n_classes,))
+    if not ((least >= 0) & (least <= 1)).all():
         raise InputError(f"confusion matrix: expected a score threshold in 0..1, got {score_threshold}")
     if not 0 < iou <= 1:
         raise InputError(f"confusion matrix: expected an IoU threshold above 0 and up to 1, got {iou}")
-    n_classes = len(flat.box_classes)
     table = np.zeros((n_classes + 1, n_classes + 1), dtype=np.int64)
     kept = ranked_by_image(flat)
-    kept = kept[flat.score[kept] >= score_threshold]
+    kept = kept[flat.score[kept] >= least[flat.label[kept]]]
     kept = kept[np.lexsort((-flat.score[kept], flat.image[kept]))]
     true_order = np.argsort(flat.truth_image, kind="stable")
     bounds = np.arange(len(flat.ids) + 1)

@@ -10,6 +10,10 @@ This is not what common libraries compute: they set a channel to a very negative
 and heads again, and score whichever box then overlaps best (``library_ablation`` does that). ``ablation_cam_rerun``
 really zeroes each channel and really runs what follows; it is slow, and there to check the fast way against.
 
+A channel's map covers the whole image while the box pools a part of it, and what a channel holds elsewhere cannot have moved
+the score. Each cell is therefore drawn with its share in the pooled box (its footprint); the usual drawing, over the whole
+image, lights up places that the box never looked at.
+
 Shapes: n boxes, c channels of the pyramid, j channels of the last stage, h w a grid, s pooled side.
 """
 
@@ -22,10 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, render
+from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, footprint, render
 
-PYRAMID_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the pyramid level it pools from"
-LAST_STAGE_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the backbone's last stage"
+PYRAMID_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the pyramid level it pools from, drawn where it pools"
+LAST_STAGE_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the backbone's last stage, drawn where it pools"
 _TINY = 1e-30
 _BOXES_AT_ONCE = 16
 
@@ -49,7 +53,8 @@ def ablation_cam_fpn(
     maps = []
     for box, score, without in zip(boxes, scores, ablated, strict=True):
         weights = drop_weights(score, without)
-        drawn = render(pyramid[box.level][0].float(), weights, image_size)
+        feature = pyramid[box.level]
+        drawn = render(feature[0].float(), weights, image_size, footprint(scorer, feature, box))
         maps.append(HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, PYRAMID_DEFINITION))
     return maps
 
@@ -83,9 +88,11 @@ def ablation_cam_last_stage(
     maps = []
     for box in boxes:
         feature = pyramid[box.level].float()
-        score, ablated = last_stage_channel_scores(stages, fpn, feature, box, scorer, spread[box.level])
+        taps = pooled_shifts(stages, fpn, feature, box, scorer)
+        score, ablated = last_stage_channel_scores(stages, fpn, feature, box, scorer, spread[box.level], taps)
         weights = drop_weights(score, ablated)
-        drawn = render(last[0], weights, image_size)
+        seen = taps.sum(dim=(0, 1)).view(last.shape[2:])
+        drawn = render(last[0], weights, image_size, seen / seen.max().clamp(min=_TINY))
         maps.append(HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, LAST_STAGE_DEFINITION))
     return maps
 
@@ -98,6 +105,7 @@ def ablation_cam_rerun(
     image_size: tuple[int, int],
     definition: str,
     batch_size: int = 16,
+    seen: Tensor | None = None,
 ) -> HeatMap:
     """The slow way: really zero each channel and really run everything after it.
 
@@ -109,11 +117,12 @@ def ablation_cam_rerun(
         image_size: (height, width) of the network's input.
         definition: what is being computed, in words.
         batch_size: versions run at a time.
+        seen: (h, w) what each cell counts in the drawing; None: the same everywhere.
     """
     score = rescore(activation)[0]
     ablated = rerun_channel_scores(activation, rescore, batch_size)
     weights = drop_weights(score, ablated)
-    drawn = render(activation[0].float(), weights, image_size)
+    drawn = render(activation[0].float(), weights, image_size, seen)
     return HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, definition)
 
 
@@ -169,6 +178,7 @@ def last_stage_channel_scores(
     box: FixedBox,
     scorer: BoxScorer,
     spread: Tensor | None = None,
+    taps: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The box's score, (), and its scores without each channel, (j,), of the last stage.
 
@@ -183,12 +193,11 @@ def last_stage_channel_scores(
         box: the box.
         scorer: the detector's box head.
         spread: ``spread_of_channels`` of the box's level, where it is at hand: boxes of one level share it.
+        taps: ``pooled_shifts`` of the box, where it is at hand.
     """
-    _, output = _linear_path(fpn, box.level)
     spread = spread_of_channels(fpn, box.level) if spread is None else spread
-    shapes = [(stage.shape[2], stage.shape[3]) for stage in stages.values()]
+    taps = pooled_shifts(stages, fpn, feature, box, scorer) if taps is None else taps
     last = list(stages.values())[-1][0].float()  # (j, h, w)
-    taps = _pooled_shifts(shapes, output.kernel_size[0], box, scorer, feature)  # (9, s * s, h * w)
     seen = torch.einsum("tsp,jp->jts", taps, last.flatten(1))
     share = torch.bmm(spread, seen).flatten(1)  # (j, c * s * s): what each channel adds to the pooled box
     hidden = scorer.fc6(scorer.pool(feature, box.roi().to(feature), box.level).flatten(1))
@@ -246,24 +255,28 @@ def _linear_path(fpn: FeaturePyramidNetwork, level: int) -> tuple[nn.Conv2d, nn.
     return blocks[0][0], blocks[1][0]
 
 
-def _pooled_shifts(
-    shapes: Sequence[tuple[int, int]], kernel: int, box: FixedBox, scorer: BoxScorer, like: Tensor
+def pooled_shifts(
+    stages: Mapping[str, Tensor], fpn: FeaturePyramidNetwork, feature: Tensor, box: FixedBox, scorer: BoxScorer
 ) -> Tensor:
     """How every pixel of the last stage's grid enters every bin, for each tap of the output convolution.
 
     Pools the unit maps: 1 at one pixel of the last stage, repeated level by level to the box's own grid
     exactly as the pyramid repeats it, zero-padded and shifted as the convolution does.
 
+    Args: as ``last_stage_channel_scores``.
+
     Returns:
         (kernel * kernel, s * s, pixels of the last grid).
     """
+    kernel = _linear_path(fpn, box.level)[1].kernel_size[0]
+    shapes = [(stage.shape[2], stage.shape[3]) for stage in stages.values()]
     height, width = shapes[-1]
-    unit = torch.eye(height * width, device=like.device).view(1, -1, height, width)
+    unit = torch.eye(height * width, device=feature.device).view(1, -1, height, width)
     for shape in reversed(shapes[box.level : -1]):
         unit = F.interpolate(unit, size=shape, mode="nearest")
     rows, columns = unit.shape[2:]
     padded = F.pad(unit, [kernel // 2] * 4)
-    roi = box.roi().to(like)
+    roi = box.roi().to(feature)
     taps = [
         scorer.pool(padded[:, :, dy : dy + rows, dx : dx + columns], roi, box.level)[0].flatten(1).T
         for dy in range(kernel)

@@ -85,16 +85,30 @@ class HeatMap:
     definition: str
 
 
-def render(activation: Tensor, weights: Tensor, image_size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def footprint(scorer: BoxScorer, feature: Tensor, box: FixedBox) -> Tensor:
+    """(h, w): how much each cell of a level's map (1, c, h, w) enters the box's pooled grid, its largest value 1.
+
+    Pooling is linear and the same for every channel, so this is its gradient. Where it is 0 the box has seen nothing.
+    """
+    with torch.enable_grad():
+        plain = torch.ones_like(feature[:, :1], dtype=torch.float32).requires_grad_()
+        (share,) = torch.autograd.grad(scorer.pool(plain, box.roi().to(plain), box.level).sum(), plain)
+    return share[0, 0] / share.max().clamp(min=1e-12)
+
+
+def render(
+    activation: Tensor, weights: Tensor, image_size: tuple[int, int], seen: Tensor | None = None
+) -> npt.NDArray[np.float32]:
     """ReLU of the weighted sum of channels, enlarged to the image and scaled so that its peak is 1.
 
     Args:
         activation: (c, h, w).
         weights: (c,).
         image_size: (height, width) of the network's input.
+        seen: (h, w) what each cell counts, see ``footprint``; None: the same everywhere.
     """
     weighted = torch.einsum("c,chw->hw", weights, activation)
-    return peak_to_one(weighted, image_size)
+    return peak_to_one(weighted if seen is None else weighted * seen, image_size)
 
 
 def peak_to_one(raw: Tensor, image_size: tuple[int, int]) -> npt.NDArray[np.float32]:

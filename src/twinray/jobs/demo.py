@@ -19,17 +19,16 @@ from rich.text import Text
 
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
-from twinray.detection.run import run as detect
 from twinray.errors import check_options
 from twinray.evaluation.boxes import compare_boxes
 from twinray.evaluation.coco_json import coco_image_ids, read_predictions
 from twinray.files import read_json, write_json
 from twinray.inference import Explained
 from twinray.jobs.explain import explain_pack_images
+from twinray.jobs.learning import detect, pretrain
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack_images
 from twinray.pretraining.config import PretrainConfig
-from twinray.pretraining.run import run as pretrain
 from twinray.records import Boxes
 from twinray.report.comparison import Arm, Comparison, Example, content, summary_table
 from twinray.report.demo_page import BARLOW_TWINS, RANDOM, DemoFigures, describe

@@ -22,6 +22,8 @@ from twinray.evaluation.coco_json import coco_image_ids, truth_as_coco, write_pr
 from twinray.evaluation.labels import compare_labels, evaluate_labels
 from twinray.files import claim_folder, write_json, write_text
 from twinray.inference import Model, check_classes, check_pack, load_model
+from twinray.jobs import crossed
+from twinray.jobs.diagnose import Detected, diagnose, write_figures
 from twinray.progress import progress
 from twinray.records import SPLITS, Boxes, FloatArray, IntArray
 from twinray.report.tables import arms_csv, arms_table
@@ -40,12 +42,13 @@ class EvaluateConfig:
 
     runs: tuple[Path, ...]
     """Folders of finished detect runs, or of finished classify runs."""
-    data: Path
-    """A pack made as the runs' own were."""
+    data: Path | None = None
+    """A pack made as the runs' own were. Without it each detector's own test predictions are read, and runs that differ only in
+    their seed and in the fold of their pack (pack --folds) are taken together as one arm."""
     split: str = "test"
     """train, val or test."""
     out: Path | None = None
-    """New folder for metrics.json, metrics.csv and predictions; without it the table is only printed."""
+    """New folder for metrics.json, metrics.csv, predictions and figures; without it the table is only printed."""
     bootstrap: int = 1000
     """Resamples of patients for the intervals; 0 for none."""
     seed: int = 0
@@ -62,7 +65,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate, print a table, and write it if ``out`` is given.
 
     Returns:
-        ``{run: {split: figures}}``, with ``difference_to_first`` and ``differences_in_options`` beside the figures of
+        Without ``data`` what ``crossed.run`` returns; with it ``{run: {split: figures}}``, with ``difference_to_first`` and ``differences_in_options`` beside the figures of
         every later run, ``probe_of_seed`` beside those of a classifier that was fitted with several seeds, and ``seen``:
         whether it is known what the run's initial weights saw (``recorded``, ``nothing``, ``unknown``).
 
@@ -76,6 +79,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             f"expected --bootstrap 0 or more and --batch-size 1 or more, got {config.bootstrap} and {config.batch_size}"
         )
     _check_apart(config.runs)
+    if config.data is None:
+        return crossed.run(config.runs, config.split, config.out, bootstrap=config.bootstrap, seed=config.seed)
     pack = open_pack(config.data)
     models = [load_model(path, config.device) for path in config.runs]
     kinds = {model.kind for model in models}
@@ -93,9 +98,11 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     checked = [_check_seen(config, model, pack, rows) for model in models]
     if config.out is not None:
         claim_folder(config.out, False, "evaluation")
-    results = (
-        _evaluate_classifiers(config, models, pack, rows) if part is None else _evaluate_detectors(config, models, part)
-    )
+    detected: dict[str, Detected] = {}
+    if part is None:
+        results = _evaluate_classifiers(config, models, pack, rows)
+    else:
+        results, detected = _evaluate_detectors(config, models, part)
     for name, differing in zip(list(results)[1:], differences, strict=True):
         results[name]["differences_in_options"] = differing
     for run_results, (status, found) in zip(results.values(), checked, strict=True):
@@ -107,6 +114,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         arms = [(name, figures[config.split]) for name, figures in results.items()]
         marked = (MARK,) if any(MARK in figures for _, figures in arms) else ()
         write_text(config.out / "metrics.csv", arms_csv(arms, _OVERALL[kind] + marked), "table")
+        if detected:
+            write_figures(config.out, detected, dict(arms), results)
     return results
 
 
@@ -201,8 +210,11 @@ def _labelled_rows(config: EvaluateConfig, pack: Pack) -> IntArray:
     return rows
 
 
-def _evaluate_detectors(config: EvaluateConfig, models: Sequence[Model], part: DetectionData) -> dict[str, Any]:
+def _evaluate_detectors(
+    config: EvaluateConfig, models: Sequence[Model], part: DetectionData
+) -> tuple[dict[str, Any], dict[str, Detected]]:
     pack, truth, results = part.pack, part.truth_by_id(), {}
+    detected: dict[str, Detected] = {}
     first: Mapping[str | int, Boxes] = {}
     for name, model in zip(_names(config.runs), models, strict=True):
         found = detect_rows(
@@ -211,7 +223,8 @@ def _evaluate_detectors(config: EvaluateConfig, models: Sequence[Model], part: D
         report = evaluate_boxes(
             truth, found, model.classes, part.patients(), bootstrap=config.bootstrap, seed=config.seed
         )
-        results[name] = {config.split: report.as_json()}
+        detected[name] = diagnose(truth, found, model.classes, model.description.get("thresholds"), name)
+        results[name] = {config.split: report.as_json(), "diagnostics": detected[name].as_json()}
         if first:
             difference = compare_boxes(
                 truth, first, found, model.classes, part.patients(), bootstrap=config.bootstrap, seed=config.seed
@@ -220,7 +233,7 @@ def _evaluate_detectors(config: EvaluateConfig, models: Sequence[Model], part: D
         first = first or found
         if config.out is not None:
             _write_boxes(config.out, name, part, found, model.classes)
-    return results
+    return results, detected
 
 
 def _write_boxes(

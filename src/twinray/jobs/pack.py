@@ -86,6 +86,12 @@ class PackConfig:
     test: float = 0.2
     """Share of images to cut for testing, by patient, where the source has no test split (0: none)."""
 
+    folds: int = 0
+    """Cross-validation: cut this many folds by patient and test on one of them, instead of on a share (0: no folds)."""
+
+    fold: int = 0
+    """With --folds, which fold is the test split, from 0; the folds are the same for one --seed."""
+
     seed: int = 0
     """Seed of the splits that are cut, and of the phantom."""
 
@@ -206,6 +212,8 @@ def _options(config: PackConfig) -> PackOptions:
     if config.phantom_images < 1:
         raise InputError(f"expected --phantom-images of 1 or more, got {config.phantom_images}")
     check_options(config)
-    options = PackOptions(config.size, config.fit, config.channels, config.val, config.test, config.seed)
+    options = PackOptions(
+        config.size, config.fit, config.channels, config.val, config.test, config.seed, config.folds, config.fold
+    )
     options.check()
     return options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import MEAN, STD
 from twinray.backbones.weights import Provenance, initialise, weight_file
 from twinray.data.pack import Pack, open_pack
-from twinray.data.seen import inherited, write_seen
+from twinray.data.seen import apart_from, inherited, write_seen
 from twinray.errors import InputError
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.knn import KnnProbe
@@ -28,17 +29,22 @@ from twinray.pretraining.views import ViewMaker, ViewOptions
 from twinray.records import IntArray
 from twinray.training.checkpoint import Keep
 from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
-from twinray.training.engine import Loop, train
+from twinray.training.engine import Loop, Watch, train
 from twinray.training.loader import CopyAhead, PixelSource, epoch_order, prefetch
 from twinray.training.monitor import collapse
 from twinray.training.optim import build_optimizer, warmup_cosine
-from twinray.training.ranks import Ranks, joined_ranks
+from twinray.training.ranks import Ranks, joined_ranks, launched_rank
 from twinray.training.rundir import RunFolder, open_run, plain
 from twinray.training.sync_norm import synchronise_norms
 
 
-def run(config: PretrainConfig) -> RunFolder:
+def run(config: PretrainConfig, watch: Watch | None = None, finished: Watch | None = None) -> RunFolder:
     """Pre-train and write ``backbone.safetensors`` into the run's folder.
+
+    Args:
+        config: the options.
+        watch: called at the end of every epoch with the run's folder and -1 (no epoch is better than another here).
+        finished: the same, once at the end.
 
     Raises:
         InputError: bad options, packs or initial weights.
@@ -47,7 +53,8 @@ def run(config: PretrainConfig) -> RunFolder:
     """
     config = resolve(config)
     packs = open_packs(config)
-    source = open_source(packs, config)
+    rows = chosen_rows(packs, config)
+    source = open_source(packs, rows, config)
     machine = choose_machine(config.device, config.precision)
     set_arithmetic(machine, deterministic=config.deterministic)
     with joined_ranks(machine.device) as ranks:
@@ -62,12 +69,12 @@ def run(config: PretrainConfig) -> RunFolder:
             "precision": machine.precision,
         }
         out, resume = config.out, config.resume
-        finished = ranks.first(lambda: open_run(config, out=out, resume=resume, job="pretrain", inputs=inputs).finished)
+        done = ranks.first(lambda: open_run(config, out=out, resume=resume, job="pretrain", inputs=inputs).finished)
         folder = RunFolder(out)
-        if finished:
+        if done:
             return folder
         # at the start, so that the checkpoints of an interrupted run carry it too
-        learnt = list(zip(packs, _chosen(packs, config), strict=True))
+        learnt = list(zip(packs, rows, strict=True))
         ranks.first(lambda: write_seen(out, seen.plus(out, "pretrain", learnt)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -76,11 +83,15 @@ def run(config: PretrainConfig) -> RunFolder:
         if ranks.world > 1:
             synchronise_norms(model, machine.device)
         model = model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loop = make_loop(config, model, source, machine, ranks, _probe(config, packs, source))
-        state = train(loop, folder)
-        ranks.first(
-            lambda: _write_results(config, folder, model, packs, provenance, loop, (state.seconds, state.waited))
-        )
+        loop = make_loop(config, model, source, machine, ranks, _probe(config, packs, rows, source))
+        state = train(dataclasses.replace(loop, watch=watch), folder)
+
+        def finish() -> None:
+            _write_results(config, folder, model, packs, provenance, loop, (state.seconds, state.waited))
+            if finished is not None:
+                finished(folder, -1)
+
+        ranks.first(finish)
     return folder
 
 
@@ -101,14 +112,32 @@ def open_packs(config: PretrainConfig) -> list[Pack]:
     return packs
 
 
-def open_source(packs: list[Pack], config: PretrainConfig) -> PixelSource:
+def chosen_rows(packs: list[Pack], config: PretrainConfig) -> list[IntArray]:
+    """The rows of each pack to learn from: those of the splits, without what is to be left out; says how many that are.
+
+    Raises:
+        InputError: a pack to be left out cannot be opened.
+    """
+    others = [open_pack(path) for path in config.leave_out]
+    rows = []
+    for pack in packs:
+        own = np.flatnonzero(np.isin(pack.splits.astype(str), config.splits))
+        rows.append(apart_from(pack, own, others) if others else own)
+        if others and launched_rank()[0] == 0:
+            print(
+                f"{pack.path}: {len(own) - len(rows[-1])} of {len(own)} images left out (--leave-out)", file=sys.stderr
+            )
+    return rows
+
+
+def open_source(packs: list[Pack], rows: list[IntArray], config: PretrainConfig) -> PixelSource:
     """The chosen images of all packs.
 
     Raises:
         InputError: there are none, or fewer than a batch.
     """
-    rows = [np.stack([np.full(len(rows), which), rows], axis=1) for which, rows in enumerate(_chosen(packs, config))]
-    source = PixelSource([pack.images for pack in packs], np.concatenate(rows))
+    places = [np.stack([np.full(len(own), which), own], axis=1) for which, own in enumerate(rows)]
+    source = PixelSource([pack.images for pack in packs], np.concatenate(places))
     where = f"{', '.join(config.splits)} in {', '.join(map(str, config.data))}"
     if len(source) == 0:
         raise InputError(f"no image of split {where}; see --splits")
@@ -119,16 +148,11 @@ def open_source(packs: list[Pack], config: PretrainConfig) -> PixelSource:
     return source
 
 
-def _chosen(packs: list[Pack], config: PretrainConfig) -> list[IntArray]:
-    return [np.flatnonzero(np.isin(pack.splits.astype(str), config.splits)) for pack in packs]
-
-
-def _probe(config: PretrainConfig, packs: list[Pack], source: PixelSource) -> KnnProbe | None:
+def _probe(config: PretrainConfig, packs: list[Pack], rows: list[IntArray], source: PixelSource) -> KnnProbe | None:
     """The k-NN monitor, where the packs share their label classes and it can say something."""
     classes = packs[0].info.label_classes
     if not config.knn_every or not classes or any(pack.info.label_classes != classes for pack in packs):
         return None
-    rows = _chosen(packs, config)
     labels = np.concatenate([pack.labels[r] for pack, r in zip(packs, rows, strict=True)])
     groups = [
         f"patient {pack.patients[i]}" if pack.patients[i] is not None else f"image {which} {i}"

@@ -58,9 +58,9 @@ def pretraining_curves(lines: Lines) -> bytes:
                 f"aim: {aim:.0f}", (1, aim), xycoords=("axes fraction", "data"), xytext=(-4, 4 if aim == 0 else -12),
                 textcoords="offset points", ha="right", color=MUTED, fontsize=9,
             )  # fmt: skip
-        _style(axes, title, "training step")
-        _note_if_empty(axes, values)
-    return _svg(sheet)
+        style(axes, title, "training step")
+        note_if_empty(axes, values)
+    return as_svg(sheet)
 
 
 def detector_curves(arms: Sequence[ArmCurve]) -> bytes:
@@ -68,10 +68,10 @@ def detector_curves(arms: Sequence[ArmCurve]) -> bytes:
     sheet = Sheet(figsize=(WIDTH, 3.6), layout="constrained")
     left, right = sheet.subplots(1, 2)
     for i, arm in enumerate(arms):
-        look = _look(i)
+        drawn = look(i)
         epochs, scores = _series(arm.lines, "epoch", "val_map50")
         epochs = [epoch + 1 for epoch in epochs]
-        left.plot(epochs, scores, marker=MARKERS[i % 4], markersize=5, label=arm.name, **look)
+        left.plot(epochs, scores, marker=MARKERS[i % 4], markersize=5, label=arm.name, **drawn)
         if arm.best_epoch is not None and arm.best_epoch + 1 in epochs:
             at = epochs.index(arm.best_epoch + 1)
             left.plot(
@@ -79,21 +79,21 @@ def detector_curves(arms: Sequence[ArmCurve]) -> bytes:
                 scores[at],
                 marker="o",
                 markersize=13,
-                color=look["color"],
+                color=drawn["color"],
                 fillstyle="none",
                 markeredgewidth=1.8,
             )
         steps, losses = _series(arm.lines, "step", "loss")
-        right.plot(steps, losses, label=arm.name, marker=_dot(steps), **look)
-    _style(left, "mAP50 on the validation images", "epoch")
-    _style(right, "Training loss", "training step")
+        right.plot(steps, losses, label=arm.name, marker=_dot(steps), **drawn)
+    style(left, "mAP50 on the validation images", "epoch")
+    style(right, "Training loss", "training step")
     last = max((line.get_xdata()[-1] for line in left.get_lines() if len(line.get_xdata())), default=1)
     left.set_xlim(0.5, last + 0.5)
     for axes in (left, right):
         axes.set_ylim(bottom=0)
-        _note_if_empty(axes, [1.0 for line in axes.get_lines() if len(line.get_xdata())])
-    _legend(left)
-    return _svg(sheet)
+        note_if_empty(axes, [1.0 for line in axes.get_lines() if len(line.get_xdata())])
+    legend(left)
+    return as_svg(sheet)
 
 
 def interval_plot(arms: Mapping[str, Figure | None], difference: Figure | None, measure: str = "mAP50") -> bytes:
@@ -105,7 +105,7 @@ def interval_plot(arms: Mapping[str, Figure | None], difference: Figure | None, 
     left.set_yticks(range(len(arms)), list(arms)[::-1])
     left.set_ylim(-0.6, len(arms) - 0.4)
     left.set_xlim(0, _upper(list(arms.values())))
-    _style(left, f"{measure} on the test images", "", across=True)
+    style(left, f"{measure} on the test images", "", across=True)
     _interval_row(right, 0, difference, INK, "D")
     ends = [abs(e) for e in (interval_of(difference) or (value_of(difference) or 0.0,))]
     reach = 1.25 * max([*ends, 0.02])
@@ -113,8 +113,8 @@ def interval_plot(arms: Mapping[str, Figure | None], difference: Figure | None, 
     right.set_xlim(-reach, reach)
     right.set_ylim(-0.9, 0.9)
     right.set_yticks([])
-    _style(right, "Paired difference; 0: no difference", "", across=True)
-    return _svg(sheet)
+    style(right, "Paired difference; 0: no difference", "", across=True)
+    return as_svg(sheet)
 
 
 def class_bars(arms: Mapping[str, Mapping[str, Any]], measure: str = "ap50") -> bytes:
@@ -138,16 +138,16 @@ def class_bars(arms: Mapping[str, Mapping[str, Any]], measure: str = "ap50") -> 
     axes.set_yticks(range(len(classes)), [_class_label(name, arms) for name in classes])
     axes.set_ylim(len(classes) - 0.4, -0.6)
     axes.set_xlim(0, min(1.15, max([*found, 0.05]) * 1.12))
-    _style(
+    style(
         axes,
         f"Average precision at IoU 0.5 ({measure.upper()})" if measure == "ap50" else measure.upper(),
         "",
         across=True,
     )
     if classes:
-        _legend(axes, outside=True)
-    _note_if_empty(axes, [1.0] * len(classes))
-    return _svg(sheet)
+        legend(axes, outside=True)
+    note_if_empty(axes, [1.0] * len(classes))
+    return as_svg(sheet)
 
 
 def froc_curves(arms: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -164,7 +164,7 @@ def froc_curves(arms: Mapping[str, Mapping[str, Any]]) -> bytes:
         figures = [split.get(f"froc@{rate}") for rate in FROC_RATES]
         points = [(rate, value) for rate, f in zip(rates, figures, strict=True) if (value := value_of(f)) is not None]
         bands = [(rate, *ends) for rate, f in zip(rates, figures, strict=True) if (ends := interval_of(f)) is not None]
-        axes.plot(*_columns(points, 2), marker=MARKERS[i % 4], markersize=6, label=arm, **_look(i))
+        axes.plot(*_columns(points, 2), marker=MARKERS[i % 4], markersize=6, label=arm, **look(i))
         rate_column, low, high = _columns(bands, 3)
         axes.fill_between(rate_column, low, high, color=ARMS[i % 4], alpha=0.14, linewidth=0)
         drawn += [value for _, value in points]
@@ -172,10 +172,10 @@ def froc_curves(arms: Mapping[str, Mapping[str, Any]]) -> bytes:
     axes.set_xticks(rates, [f"1/{round(1 / r)}" if r < 1 else f"{r:.0f}" for r in rates])
     axes.minorticks_off()
     axes.set_ylim(0, 1)
-    _style(axes, "Sensitivity: share of the true boxes that are found", "false positives per image")
-    _note_if_empty(axes, drawn)
-    _legend(axes)
-    return _svg(sheet)
+    style(axes, "Sensitivity: share of the true boxes that are found", "false positives per image")
+    note_if_empty(axes, drawn)
+    legend(axes)
+    return as_svg(sheet)
 
 
 def _interval_row(axes: Axes, y: int, figure: Figure | None, colour: str, marker: str) -> None:
@@ -235,11 +235,13 @@ def _dot(values: Sequence[float]) -> str:
     return "o" if len(values) == 1 else ""
 
 
-def _look(arm: int) -> dict[str, Any]:
+def look(arm: int) -> dict[str, Any]:
+    """Colour and line of an arm, by its place in the table."""
     return {"color": ARMS[arm % 4], "linestyle": DASHES[arm % 4], "linewidth": 2}
 
 
-def _style(axes: Axes, title: str, x_label: str, *, across: bool = False) -> None:
+def style(axes: Axes, title: str, x_label: str, *, across: bool = False) -> None:
+    """A chart's title, its lower label, its grid and its spines; ``across`` for charts that run from left to right."""
     axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=8)
     axes.set_xlabel(x_label, fontsize=10, color=MUTED)
     if x_label.endswith(("step", "epoch")):
@@ -253,14 +255,15 @@ def _style(axes: Axes, title: str, x_label: str, *, across: bool = False) -> Non
         spine.set_color(MUTED)
 
 
-def _legend(axes: Axes, *, outside: bool = False) -> None:
+def legend(axes: Axes, *, outside: bool = False) -> None:
+    """The names of the arms, inside where there is room, or above the chart."""
     handles, names = axes.get_legend_handles_labels()
     if not handles:
         return
     place: dict[str, Any] = {"loc": "best"}
     if outside:
         place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": len(handles), "borderaxespad": 0.2}
-    legend = axes.legend(
+    drawn = axes.legend(
         handles,
         [literal(name) for name in names],
         frameon=False,
@@ -269,15 +272,16 @@ def _legend(axes: Axes, *, outside: bool = False) -> None:
         handlelength=2.6,
         **place,
     )
-    legend.set_zorder(5)
+    drawn.set_zorder(5)
 
 
-def _note_if_empty(axes: Axes, values: Sequence[float]) -> None:
+def note_if_empty(axes: Axes, values: Sequence[float]) -> None:
+    """Say so where there is nothing to draw."""
     if not values:
         axes.text(0.5, 0.5, "no figures", transform=axes.transAxes, ha="center", va="center", color=MUTED, fontsize=11)
 
 
-def _svg(sheet: Sheet) -> bytes:
+def as_svg(sheet: Sheet) -> bytes:
     """The same chart gives the same bytes; colours follow the reader's light or dark page."""
     sheet.patch.set_alpha(0)
     out = io.BytesIO()

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -36,6 +36,8 @@ from twinray.training.rundir import RunFolder
 from twinray.training.stopping import StopRequest, save_failed_step, stop_on_signal
 
 T = TypeVar("T")
+Watch: TypeAlias = Callable[[RunFolder, int], None]
+"""Told of a run's folder and of its best epoch so far, -1 for none."""
 BEST = "best.safetensors"
 LOWER = "lower the learning rate and start anew"
 FAULTS = 3
@@ -68,6 +70,8 @@ class Loop:
             each rank's own images.
         keep: which checkpoints stay.
         after_step: called after every update with the number of steps done.
+        watch: called by the first process at the end of every epoch, when its lines are logged, with the best epoch so far
+            (-1: none).
         fault: a log line -> why the training should stop there, or None; acted on when three lines in a row have one.
     """
 
@@ -91,6 +95,7 @@ class Loop:
     keep: Keep = field(default_factory=Keep)
     after_step: Callable[[int], None] | None = None
     fault: Callable[[Mapping[str, float]], str | None] | None = None
+    watch: Watch | None = None
 
 
 @dataclass
@@ -308,6 +313,8 @@ def _end_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int) -> None:
         if loop.select is not None:
             _keep_best(loop, run, state, epoch, figures[loop.select])
     _save(loop, run, state)
+    if loop.watch is not None and loop.ranks.main:
+        loop.watch(run, state.best_epoch)
 
 
 def _figures(loop: Loop, epoch: int) -> dict[str, float]:
