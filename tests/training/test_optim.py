@@ -77,3 +77,13 @@ def test_lars_accepts_an_empty_gradient():
     optimizer = LARS([{"params": list(model.parameters())}], lr=0.1)
     optimizer.step()
     assert optimizer.state == {}
+
+
+def test_tokens_and_positions_that_a_network_excepts_take_no_decay():
+    timm = pytest.importorskip("timm", reason="the extra timm is not installed")
+    model = nn.Sequential(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0), nn.Linear(192, 4))
+    weights, rest = parameter_groups(model)
+    named = {id(p): name for name, p in model.named_parameters()}
+    excepted = {named[id(p)] for p in rest["params"] if p.ndim > 1}
+    assert excepted == {"0.cls_token", "0.pos_embed"}
+    assert len(weights["params"]) + len(rest["params"]) == len(named)

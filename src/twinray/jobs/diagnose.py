@@ -131,7 +131,7 @@ def write_figures(
     }
     for name, one in detected.items():
         charts[f"confusion {name.replace('/', '_')}"] = confusion_plot(
-            one.confusion, one.classes, f"{name}: which boxes were taken for which"
+            one.confusion, one.classes, name if len(name) <= 40 else f"{name[:39]}…"
         )
     if len(detected) == 2:
         difference = results[list(detected)[1]]["difference_to_first"]["map50"]

@@ -75,7 +75,7 @@ def confusion_plot(table: IntArray, classes: Sequence[str], title: str) -> bytes
     """
     n = len(table)
     side = min(0.55 * n + 2.6, 16.0)
-    sheet = Sheet(figsize=(side + 0.8, side), layout="constrained")
+    sheet = Sheet(figsize=(max(side + 0.8, 5.5), side), layout="constrained")
     axes = sheet.subplots()
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     for row in range(n):

@@ -65,12 +65,26 @@ def _trust_ratios(params: list[Tensor], updates: list[Tensor], eta: float) -> li
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Two groups: weights; biases and norm parameters (everything of one dimension)."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    """Two groups: weights; biases and norm parameters (everything of one dimension).
+
+    Tokens and position embeddings, which networks of timm name in ``no_weight_decay()``, are of the second.
+    """
+    plain = _never_decayed(model)
+    trainable = [(p, p.ndim > 1 and name not in plain) for name, p in model.named_parameters() if p.requires_grad]
     return [
-        {"params": [p for p in trainable if p.ndim > 1], "name": "weights"},
-        {"params": [p for p in trainable if p.ndim <= 1], "name": "biases and norms"},
+        {"params": [p for p, is_weight in trainable if is_weight], "name": "weights"},
+        {"params": [p for p, is_weight in trainable if not is_weight], "name": "biases and norms"},
     ]
+
+
+def _never_decayed(model: nn.Module) -> set[str]:
+    """Full names of the parameters that the model's parts themselves except from weight decay."""
+    names: set[str] = set()
+    for prefix, module in model.named_modules():
+        told = getattr(module, "no_weight_decay", None)
+        if callable(told):
+            names |= {f"{prefix}.{name}" if prefix else str(name) for name in told()}
+    return names
 
 
 def build_optimizer(

@@ -92,7 +92,7 @@ def open_run(config: Any, *, out: Path, resume: bool, job: str, inputs: Mapping[
     run = RunFolder(out)
     resolved = {"job": job, **plain(config)}
     if (out / CONFIG).is_file():
-        _check_same(out / CONFIG, resolved)
+        _check_same(out / CONFIG, resolved, _defaults(config))
     elif any(out.iterdir()) and resume and not _only_leftovers(out):
         raise InputError(f"{out} is not a run (it has no {CONFIG}); choose another --out")
     if run.finished:
@@ -170,8 +170,16 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _check_same(path: Path, resolved: Mapping[str, Any]) -> None:
-    before = read_config(path.parent)
+def _defaults(config: Any) -> dict[str, Any]:
+    """The options' own defaults, as they stand in a configuration file."""
+    missing = dataclasses.MISSING
+    return {f.name: plain(f.default) for f in dataclasses.fields(config) if f.default is not missing}
+
+
+def _check_same(path: Path, resolved: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuse other options. One that the file lacks came with a later version: it had what is now its default."""
+    kept = read_config(path.parent)
+    before = {**{name: defaults[name] for name in resolved if name in defaults and name not in kept}, **kept}
     differing = [
         k for k in _ordered_union(before, resolved) if k not in MAY_CHANGE and before.get(k) != resolved.get(k)
     ]
