@@ -185,3 +185,9 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_words_are_joined() -> None:
     assert [join_words(w) for w in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+def test_the_summary_says_whose_figures_include_seen_images() -> None:
+    marked = {"test": {"map50": {"value": 0.5, "ci95": None, "n": 3}, "seen_in_pretraining": {"value": 2, "n": 3}}}
+    table = summary_table([Arm("clean", {"test": {}}, []), Arm("marked", marked, [])], "A note.")
+    assert table.note == "A note. marked: includes 2 of 3 images that training had seen (--allow-seen)."

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twinray.data.seen import footnote
 from twinray.records import Boxes, FloatArray
 from twinray.report.document import (
     Block,
@@ -133,7 +134,12 @@ class Comparison:
 
 
 def summary_table(arms: Sequence[Arm], note: str = "") -> Table:
-    """Arm, mAP50, 95 % interval, seconds: the table that the terminal and the page both show."""
+    """Arm, mAP50, 95 % interval, seconds: the table that the terminal and the page both show.
+
+    Below it, besides ``note``: which arm's figures include images that its training had seen.
+    """
+    marked = [f"{arm.name}: {told}." for arm in arms if (told := footnote(arm.test))]
+    note = " ".join([part for part in (note, *marked) if part])
     return map50_table([ArmRow(arm.name, arm.test.get("map50"), arm.seconds) for arm in arms], note)
 
 
