@@ -19,7 +19,6 @@ import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.models.detection.image_list import ImageList
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import network_input
@@ -27,8 +26,8 @@ from twinray.classification.model import Classifier
 from twinray.data.fit import Geometry, fit_pixels, geometry, to_grey, to_rgb
 from twinray.data.pack import Pack
 from twinray.detection.model import Detector, DetectorOptions, build_detector
-from twinray.detection.postprocess import Detection, Limits, select_detections
-from twinray.detection.pyramid import POOLED_LEVELS, Features
+from twinray.detection.postprocess import Detection
+from twinray.detection.pyramid import Features
 from twinray.detection.transforms import evaluation_batch
 from twinray.errors import InputError
 from twinray.explanation.ablation_cam import ablation_cam_fpn, ablation_cam_last_stage
@@ -226,7 +225,13 @@ def heat_maps(
         final = [
             FinalBox(found.boxes[i], int(found.labels[i]), float(found.scores[i]), int(found.levels[i])) for i in chosen
         ]
-        return ablation_cam_library(pyramid, final, lambda maps: _redetect(detector, maps, image_size), image_size)
+        names = list(features.pyramid)
+        return ablation_cam_library(
+            pyramid,
+            final,
+            lambda maps: detector.detect_on_pyramid(dict(zip(names, maps, strict=True)), image_size),
+            image_size,
+        )
     boxes = fixed_boxes(found, chosen)
     scorer = box_scorer(detector)
     if method == "ablation":
@@ -255,22 +260,6 @@ def check_method(detector: Detector, method: str) -> None:
 def fixed_boxes(found: Detection, chosen: Sequence[int]) -> list[FixedBox]:
     """The source proposals of some detected boxes, which hold their scores."""
     return [FixedBox(found.proposals[i], int(found.labels[i]), int(found.levels[i])) for i in chosen]
-
-
-def _redetect(detector: Detector, pyramid: Sequence[Tensor], image_size: tuple[int, int]) -> list[Detection]:
-    """The detector's boxes on maps of every level (b, c, h, w), as ``detect`` finds them on images."""
-    options = detector.options
-    images = ImageList(pyramid[0], [image_size] * len(pyramid[0]))
-    limits = Limits(options.score_threshold, options.nms, options.detections_per_image)
-    if detector.one_stage is not None:
-        return detector.one_stage.detections(images, list(pyramid), limits, options.proposals_before_nms[1])
-    named = dict(zip(detector.backbone.levels, pyramid, strict=True))
-    proposals, _ = detector.rpn(images, named, None)
-    head = detector.roi_heads
-    logits, deltas = head.box_predictor(head.box_head(head.box_roi_pool(named, proposals, images.image_sizes)))
-    boxes = head.box_coder.decode(deltas, proposals)[:, 1:]
-    probabilities = logits.softmax(dim=1)[:, 1:]
-    return select_detections(probabilities, boxes, proposals, image_size, limits, len(POOLED_LEVELS))
 
 
 def box_scorer(detector: Detector) -> BoxScorer:

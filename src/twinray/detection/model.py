@@ -10,7 +10,7 @@ Shapes: b batch, s side of the square images in pixels, n boxes, k classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -165,19 +165,23 @@ class Detector(nn.Module):
         """
         if self.training:
             raise ValueError("boxes need evaluation mode: call eval() first")
-        image_list = _as_image_list(images)
         features = self.backbone(images)
+        return self.detect_on_pyramid(features.pyramid, (images.shape[2], images.shape[3])), features
+
+    @torch.no_grad()
+    def detect_on_pyramid(self, pyramid: Mapping[str, Tensor], image_size: tuple[int, int]) -> list[Detection]:
+        """Final boxes from the maps of every level, (b, c, h, w) each, of images of ``image_size`` (height, width)."""
+        maps = list(pyramid.values())
+        images = ImageList(maps[0], [image_size] * len(maps[0]))  # proposals ask for the images' sizes alone
         limits = Limits(self.options.score_threshold, self.options.nms, self.options.detections_per_image)
         if self.one_stage is not None:
-            maps = list(features.pyramid.values())
-            return self.one_stage.detections(image_list, maps, limits, self.options.proposals_before_nms[1]), features
-        proposals, _ = self.rpn(image_list, features.pyramid, None)
-        pooled = self.roi_heads.box_roi_pool(features.pyramid, proposals, image_list.image_sizes)
+            return self.one_stage.detections(images, maps, limits, self.options.proposals_before_nms[1])
+        proposals, _ = self.rpn(images, dict(pyramid), None)
+        pooled = self.roi_heads.box_roi_pool(dict(pyramid), proposals, images.image_sizes)
         logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         boxes = self.roi_heads.box_coder.decode(deltas, proposals)[:, 1:]
-        size = (images.shape[2], images.shape[3])
         probabilities = logits.softmax(dim=1)[:, 1:]
-        return select_detections(probabilities, boxes, proposals, size, limits, len(POOLED_LEVELS)), features
+        return select_detections(probabilities, boxes, proposals, image_size, limits, len(POOLED_LEVELS))
 
     def pool_level(self, feature: Tensor, rois: Tensor, level: int) -> Tensor:
         """Pool ``rois`` (n, 5: image, xyxy) from pyramid level 0..3's map (b, c, h, w): (n, c, 7, 7)."""
