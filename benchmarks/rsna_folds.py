@@ -18,6 +18,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -45,18 +46,18 @@ def twinray(*arguments: object, threads: int | None = None, log: Path | None = N
 
 def packs(options: argparse.Namespace) -> list[Path]:
     out: Path = options.out
-    one_side = ("--val", 0, "--test", 0, "--channels", "grey")
-    if not (out / "kermany").exists():
+    one_side = ("--val", 0, "--test", 0, "--channels", "grey", "--resume")
+    if not (out / "kermany" / "pack.json").exists():
         regex = r"(person\d+)_|(IM-\d+)-"
         twinray(
             "pack", options.kermany, "--format", "folder", "--patient-regex", regex, *one_side, "--out", out / "kermany"
         )
-    if not (out / "nih").exists():
+    if not (out / "nih" / "pack.json").exists():
         twinray("pack", options.nih, "--format", "nih", *one_side, "--out", out / "nih")
     folds = [out / f"fold{k}" for k in range(options.folds)]
     for k, fold in enumerate(folds):
-        if not fold.exists():
-            cut = ("--folds", options.folds, "--fold", k, "--val", 0.15)
+        if not (fold / "pack.json").exists():
+            cut = ("--folds", options.folds, "--fold", k, "--val", 0.15, "--resume")
             twinray("pack", options.rsna, "--format", "coco", *cut, "--out", fold)
     return folds
 
@@ -122,12 +123,17 @@ def faithfulness(options: argparse.Namespace, folds: list[Path]) -> None:
         rows: list[dict[str, str]] = []
         for k, fold in enumerate(folds):
             run, out = options.out / f"{arm}-fold{k}-seed{seed}", options.out / f"faithfulness-{arm}-fold{k}"
-            if not out.exists():
+            measured = out / "true_positives.csv"
+            if not measured.exists():
+                shutil.rmtree(out, ignore_errors=True)
                 try:
                     twinray("explain", run, "--data", fold, "--faithfulness", "--out", out)
-                except subprocess.CalledProcessError:
-                    continue  # no true box of the fold was found: the line above says so
-            with (out / "true_positives.csv").open(newline="") as file:
+                except subprocess.CalledProcessError as error:
+                    if error.returncode != 2:
+                        raise
+                    print(f"{run.name}: left out of the heat maps, see the line above")
+                    continue
+            with measured.open(newline="") as file:
                 rows += list(csv.DictReader(file))
         print(f"\nheat maps of {arm}, {len(rows)} measured, mean (95 % interval over patients)")
         if rows:
@@ -168,7 +174,8 @@ def main() -> None:
     folds = packs(options)
     pretrained = pretrain(options, folds[0])
     runs = detectors(options, folds, pretrained)
-    if not (options.out / "comparison").exists():
+    if not (options.out / "comparison" / "metrics.json").exists():
+        shutil.rmtree(options.out / "comparison", ignore_errors=True)
         twinray("evaluate", *(run for arm in ARMS for run in runs[arm]), "--out", options.out / "comparison")
     print((options.out / "comparison" / "metrics.csv").read_text())
     print(json.dumps(json.loads((options.out / "comparison" / "metrics.json").read_text())["seeds"]))

@@ -216,5 +216,17 @@ def test_folds_test_every_image_once_and_no_patient_twice(of: int, n: int, seed:
 
 def test_folds_of_a_source_with_a_test_split_are_refused() -> None:
     rows = rows_of(["p", "q", "r", "s"], ["train", "train", "test", "train"])
-    with pytest.raises(InputError, match="without a test split of their own to cut 2 folds, a has one"):
+    with pytest.raises(InputError, match="without a val or test split of their own to cut 2 folds, a has one"):
         settle(rows, "a", 0.0, 0.5, 0, Fold(0, 2))
+    rows = rows_of(["p", "q", "r", "s"], ["train", "val", None, None])
+    with pytest.raises(InputError, match="without a val or test split"):
+        settle(rows, "a", 0.0, 0.5, 0, Fold(0, 2))
+
+
+def test_more_folds_than_patients_are_refused_in_one_line() -> None:
+    rows = rows_of(["p", "q", "r"], [None] * 3)
+    with pytest.raises(InputError, match=r"too few patients for 4 folds, got 3; lower --folds$"):
+        settle(rows, "a", 0.0, 0.25, 0, Fold(0, 4))
+    told = "too few patients for 3 folds and val images, got 2; lower --folds, or set --val 0"
+    with pytest.raises(InputError, match=told):
+        settle(rows_of(["p", "q"], [None] * 2), "a", 0.3, 1 / 3, 0, Fold(0, 3))

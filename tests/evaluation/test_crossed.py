@@ -36,13 +36,25 @@ def test_one_fold_and_one_seed_is_the_plain_evaluation(simulate) -> None:
     first, second = fold_run(simulate, 0, 0, 0), fold_run(simulate, 0, 0, 1)
     report = crossed_boxes({"first": [first], "second": [second]}, CLASSES, bootstrap=200)
     for name, run in (("first", first), ("second", second)):
-        plain = evaluate_boxes(run.truth, run.predictions, CLASSES, run.patients, bootstrap=200).all_images.metrics
-        assert report.arms[name].over_patients == plain
-        assert report.arms[name].over_seeds["map50"].low is None
+        plain_report = evaluate_boxes(run.truth, run.predictions, CLASSES, run.patients, bootstrap=200)
+        everything = plain_report.all_images
+        plain = everything.metrics
+        found = report.arm_as_json(name)
+        for measure, interval in plain.items():
+            assert report.arms[name].over_patients[None, measure] == interval
+        for i, class_name in enumerate(CLASSES):
+            for measure, interval in everything.per_class[class_name].items():
+                assert report.arms[name].over_patients[i, measure] == interval
+                assert found["per_class"][class_name][measure]["value"] == pytest.approx(interval.value, nan_ok=True)
+            assert found["per_class"][class_name]["n_boxes"] == everything.n_boxes[class_name]
+        assert report.arms[name].over_seeds[None, "map50"].low is None
+        subset = crossed_boxes({name: [run]}, CLASSES, images="with_boxes", bootstrap=200).arms[name].over_patients
+        assert {m: i for (label, m), i in subset.items() if label is None} == plain_report.with_boxes.metrics
     compared = compare_boxes(
         first.truth, first.predictions, second.predictions, CLASSES, first.patients, bootstrap=200
     ).metrics
-    assert report.differences["second"][0] == compared
+    found = report.differences["second"].over_patients
+    assert {measure: one for (label, measure), one in found.items() if label is None} == compared
 
 
 def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
@@ -65,23 +77,23 @@ def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
             ]
         )
         found = report.arms[name]
-        np.testing.assert_allclose(found.runs["map50"], values)
-        assert found.over_patients["map50"].value == pytest.approx(values.mean())
-        assert found.over_patients["map50"].low < values.mean() < found.over_patients["map50"].high
-        assert found.over_patients["map50"].n == 26
-        assert found.over_seeds["map50"] == mean_over_seeds(values.mean(axis=0))
-    patients, seeds = report.differences["second"]
-    expected = report.arms["second"].over_patients["map50"].value - report.arms["first"].over_patients["map50"].value
-    assert patients["map50"].interval.value == pytest.approx(expected)
-    assert seeds["map50"].interval.value == pytest.approx(expected)
+        np.testing.assert_allclose(found.runs[None, "map50"], values)
+        assert found.over_patients[None, "map50"].value == pytest.approx(values.mean())
+        assert found.over_patients[None, "map50"].low < values.mean() < found.over_patients[None, "map50"].high
+        assert found.over_patients[None, "map50"].n == 26
+        assert found.over_seeds[None, "map50"] == mean_over_seeds(values.mean(axis=0))
+    difference, key = report.differences["second"], (None, "map50")
+    expected = report.arms["second"].over_patients[key].value - report.arms["first"].over_patients[key].value
+    assert difference.over_patients[key].interval.value == pytest.approx(expected)
+    assert difference.over_seeds[key].interval.value == pytest.approx(expected)
     again = crossed_boxes(arms, CLASSES, bootstrap=300)
-    assert again.differences["second"][0] == patients
+    assert again.difference_as_json("second") == report.difference_as_json("second")
 
 
 def test_an_arm_compared_with_itself_does_not_differ(simulate) -> None:
     runs = [fold_run(simulate, fold, seed, 0) for seed in (0, 1) for fold in (0, 1, 2)]
-    patients, seeds = crossed_boxes({"one": runs, "same": runs}, CLASSES, bootstrap=100).differences["same"]
-    for difference in (*patients.values(), *seeds.values()):
+    same = crossed_boxes({"one": runs, "same": runs}, CLASSES, bootstrap=100).differences["same"]
+    for difference in (*same.over_patients.values(), *same.over_seeds.values()):
         assert difference.interval.value == 0
         assert (difference.interval.low, difference.interval.high) == (0, 0)
         assert difference.share_above_zero == 0

@@ -72,7 +72,7 @@ def test_confusion_by_hand():
     nothing = confusion_with_background(flatten(truth, {}, ("a", "b")))
     assert nothing.tolist() == [[0, 0, 1], [0, 0, 2], [0, 0, 0]]
     with pytest.raises(InputError, match="score threshold"):
-        confusion_with_background(flatten(truth, {}, ("a", "b")), score_threshold=2)
+        confusion_with_background(flatten(truth, {}, ("a", "b")), score_threshold=-0.1)
 
 
 def test_confusion_counts_every_box_once(simulate):

@@ -14,6 +14,7 @@ from twinray.explanation.ablation_cam import (
     ablation_cam_last_stage,
     ablation_cam_rerun,
     last_stage_channel_scores,
+    pooled_shifts,
     pyramid_channel_scores,
     rerun_channel_scores,
     rescore_from_last_stage,
@@ -190,6 +191,11 @@ def test_nothing_is_drawn_where_the_box_has_not_looked(parts) -> None:
     (heat,) = ablation_cam_fpn(pyramid, [box], scorer, (SIZE, SIZE))
     assert heat.map.max() == 1
     assert heat.map[32:].max() == heat.map[:, 32:].max() == 0
-    far = FixedBox(torch.tensor([0.0, 0, 28, 28]), 0, 1)
-    (heat,) = ablation_cam_last_stage(stages, fpn, [far], scorer, (SIZE, SIZE))
-    assert heat.map[-4:].max() < 1
+    corner = FixedBox(
+        torch.tensor([0.0, 0, 12, 12]), 0, 0
+    )  # with the 3 x 3 convolution's reach, 16 of a cell's 32 pixels
+    seen = pooled_shifts(stages, fpn, pyramid[0], corner, scorer).sum(dim=(0, 1)).view(2, 2)
+    assert seen[0, 0] > 0
+    assert seen.flatten()[1:].abs().max() == 0
+    (heat,) = ablation_cam_last_stage(stages, fpn, [corner], scorer, (SIZE, SIZE))
+    assert heat.map[48:].max() == heat.map[:, 48:].max() == 0

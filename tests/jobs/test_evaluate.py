@@ -14,9 +14,12 @@ from twinray.classification.config import ClassifyConfig
 from twinray.classification.run import run as classify
 from twinray.data.pack import open_pack
 from twinray.errors import InputError
+from twinray.evaluation.thresholds import choose_thresholds
 from twinray.inference import load_model, prepare_row
 from twinray.jobs import evaluate as job
+from twinray.jobs.diagnose import diagnose
 from twinray.jobs.evaluate import EvaluateConfig
+from twinray.records import Boxes
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +136,12 @@ def test_runs_of_several_seeds_are_one_arm_without_data(detect_run, tmp_path, cl
     assert figure["over_seeds"]["n"] == 2
     assert results["arms"]["pretrained"]["difference_to_first"]["map50"]["value"] == 0
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "metrics.csv", "froc.svg", "runs.svg", "map50.svg",
+        "metrics.json", "metrics.csv", "figures",
     }  # fmt: skip
+    assert {path.name for path in (out / "figures").iterdir()} == {"froc.svg", "classes.svg", "runs.svg", "map50.svg"}
+    assert figure["value"] == pytest.approx(results["arms"]["random"]["test"]["per_class"]["blob"]["ap50"]["value"])
+    assert results["arms"]["random"]["test"]["with_boxes"]["map50"]["value"] >= figure["value"]
+    assert results["notes"] == []
     assert "Intervals over seeds" in shown
     status, _, told = cli("evaluate", *runs, *arms[:1], "--bootstrap", "0")
     assert status == 2
@@ -145,9 +152,73 @@ def test_without_data_a_classifier_or_an_edited_truth_is_one_line(probe, detect_
     status, _, told = cli("evaluate", probe)
     assert status == 2
     assert "give --data to evaluate classifiers" in told
-    for damage in ("[]", '{"images": []}', "{"):
-        run = changed(detect_run, tmp_path / f"damaged{len(damage)}")
+    whole = json.loads((detect_run / "truth.json").read_text())
+    image = whole["images"][0]
+    damages = [
+        "[]",
+        "{",
+        json.dumps({**whole, "images": []}),
+        json.dumps({**whole, "images": [image, {**image, "pack_id": "another"}]}),
+        json.dumps({**whole, "images": [{**image, "id": float("inf")}]}),
+        json.dumps({**whole, "categories": [{"id": 3, "name": "blob"}]}),
+        json.dumps(whole).replace('"bbox": [', '"bbox": [1' + "0" * 400 + ", "),
+    ]
+    for i, damage in enumerate(damages):
+        run = changed(detect_run, tmp_path / f"damaged{i}")
         (run / "truth.json").write_text(damage)
         status, _, told = cli("evaluate", run)
-        assert (status, len(told.splitlines())) == (2, 1)
+        assert (status, len(told.splitlines())) == (2, 1), damage[:80]
         assert "truth.json" in told
+    for name, text in (
+        ("model.json", "[]"),
+        ("config.yaml", "job: detect\nseed: abc\n"),
+        ("config.yaml", "job: pretrain\n"),
+    ):
+        run = changed(detect_run, tmp_path / f"damaged-{name}-{len(text)}")
+        (run / name).write_text(text)
+        status, _, told = cli("evaluate", run)
+        assert (status, len(told.splitlines())) == (2, 1), text
+    status, _, told = cli("evaluate", detect_run, "--seed", "-1")
+    assert (status, "--seed of 0 or more" in told) == (2, True)
+
+
+def test_marks_other_packs_and_lengths_of_folds_are_seen_through(detect_run, tmp_path, cli, monkeypatch):
+    """An arm is not split by what follows from its fold; what spoils a comparison is told."""
+    monkeypatch.setenv("COLUMNS", "200")
+    config = yaml.safe_load((detect_run / "config.yaml").read_text())
+    metrics = json.loads((detect_run / "metrics.json").read_text())
+    batch, epochs = config["batch_size"], config["epochs"]
+    more = metrics["training_images"] + 10 * batch  # another fold: longer, so with another warm-up
+    other = changed(
+        detect_run, tmp_path / "other", seed=1, warmup_steps=min(500, more // batch * epochs // 10), bootstrap=3
+    )
+    (other / "metrics.json").write_text(json.dumps({**metrics, "training_images": more}))
+    old = changed(detect_run, tmp_path / "old", seed=2)
+    kept = yaml.safe_load((old / "config.yaml").read_text())
+    del kept["fraction"]
+    (old / "config.yaml").write_text(yaml.safe_dump(kept))
+    seen = changed(detect_run, tmp_path / "seen", seed=3)
+    mark = {"value": 2, "ci95": None, "n": 6}
+    (seen / "metrics.json").write_text(
+        json.dumps({**metrics, "test": {**metrics["test"], "seen_in_pretraining": mark}})
+    )
+    described = json.loads((seen / "model.json").read_text())
+    described["data"][0]["checksums"] = {"images.npy": "0"}
+    (seen / "model.json").write_text(json.dumps(described))
+    out = tmp_path / "crossed"
+    status, shown, _ = cli("evaluate", detect_run, other, old, seen, "--out", out, "--bootstrap", "20")
+    assert status == 0
+    results = json.loads((out / "metrics.json").read_text())
+    assert (list(results["arms"]), results["seeds"]) == (["random"], [0, 1, 2, 3])
+    assert results["arms"]["random"]["test"]["seen_in_pretraining"]["value"] == 2
+    assert "seen_in_pretraining" in (out / "metrics.csv").read_text()
+    assert "random *" in shown
+    assert any("includes 2 of 6 images that training had seen" in note for note in results["notes"])
+    assert any("not trained on the same pack" in note for note in results["notes"])
+
+
+def test_scores_of_exactly_one_do_not_end_an_evaluation():
+    truth = {i: Boxes(np.array([[0.0, 0, 9, 9]]), np.array([0])) for i in range(40)}
+    found = {i: Boxes(np.array([[50.0, 50, 60, 60]]), np.array([0]), np.array([1.0])) for i in truth}
+    chosen = choose_thresholds(truth, found, ("blob",)).as_json()
+    assert diagnose(truth, found, ("blob",), chosen, "run").confusion.tolist() == [[0, 40], [0, 0]]

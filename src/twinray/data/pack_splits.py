@@ -88,10 +88,10 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int,
         {rows.official[i] or "" for i in np.flatnonzero(rows.collection == k).tolist()} - {""}
         for k in range(len(names))
     ]
-    if fold and (official := [name for name, own in zip(names, present, strict=True) if "test" in own]):
+    if fold and (official := [name for name, own in zip(names, present, strict=True) if own - {"train"}]):
         raise InputError(
-            f"splits: expected sources without a test split of their own to cut {fold.of} folds, {', '.join(official)} has one; "
-            "leave --folds out, or read it without its splits"
+            f"splits: expected sources without a val or test split of their own to cut {fold.of} folds, {', '.join(official)} has "
+            "one; leave --folds out, or read it without its splits"
         )
     missing = [tuple(split for split in wanted if split not in own) for own in present]
     splits: list[str] = [split or "" for split in rows.official]
@@ -104,6 +104,11 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int,
             sides = _cut(rows, pool, groups, {split: wanted[split] for split in kinds}, seed, fold)
             cut += pool if kinds else []
         except InputError as error:
+            if fold:
+                raise InputError(
+                    f"splits: too few patients for {fold.of} folds{' and val images' if val else ''}, got "
+                    f"{len({group or i for i, group in enumerate(groups)})}; lower --folds{', or set --val 0' if val else ''}"
+                ) from error
             sides = ["train"] * len(pool)
             small.append((len(pool), error))
         for i, side in zip(pool, sides, strict=True):

@@ -118,12 +118,23 @@ def recipe(config: DetectConfig) -> Recipe:
 def with_warmup(config: DetectConfig, training_images: int) -> DetectConfig:
     """A filled configuration with its number of warm-up steps, now that the run's length is known."""
     chosen = recipe(config)
-    steps = max(training_images // min(chosen.batch_size, max(training_images, 1)), 1)
-    return dataclasses.replace(config, warmup_steps=_warmup(chosen, steps * chosen.epochs))
+    if chosen.warmup_steps is not None:
+        return config
+    return dataclasses.replace(config, warmup_steps=default_warmup(chosen.batch_size, chosen.epochs, training_images))
+
+
+def default_warmup(batch_size: int, epochs: int, training_images: int) -> int:
+    """Steps of warm-up where none are given: 500, or a tenth of a shorter run."""
+    steps = max(training_images // min(batch_size, max(training_images, 1)), 1)
+    return _tenth(steps * epochs)
+
+
+def _tenth(total: int) -> int:
+    return min(500, total // 10)
 
 
 def _warmup(chosen: Recipe, total: int) -> int:
-    return chosen.warmup_steps if chosen.warmup_steps is not None else min(500, total // 10)
+    return chosen.warmup_steps if chosen.warmup_steps is not None else _tenth(total)
 
 
 def learning_rate(chosen: Recipe, step: int, steps_per_epoch: int) -> float:

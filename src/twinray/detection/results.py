@@ -28,7 +28,8 @@ def write_coco(folder: RunFolder, split: str, part: DetectionData, found: Mappin
     sizes = {part.pack.ids[row]: (int(part.pack.sizes[row][0]), int(part.pack.sizes[row][1])) for row in part.rows}
     classes = part.pack.info.box_classes
     names = {part.pack.ids[row]: part.pack.table.column("source")[int(row)].as_py() for row in part.rows}
-    # Hashed: who is whose image is needed for intervals, the number itself is not, and run folders travel.
+    # Who is whose image is needed for intervals, the patient's number is not. (A hash hides it from a reader, not from
+    # one who counts numbers through; and file names, which COCO needs, may hold it.)
     patients = {
         image: hashlib.sha256(patient.encode()).hexdigest()[:16] if patient else None
         for image, patient in zip(part.truth_by_id(), part.patients(), strict=True)

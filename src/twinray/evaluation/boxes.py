@@ -54,8 +54,8 @@ FROC_HIT: FrocHit = 0.5
 GroupsByImage: TypeAlias = Mapping[Hashable, object] | Sequence[object] | npt.NDArray[np.generic]
 """Patient of each image (None where unknown): by image id, or in the order of the truth."""
 
-_Key: TypeAlias = tuple[int | None, str]  # class id (None: over all classes), name of the measure
-Figures: TypeAlias = dict[_Key, FloatArray]
+Key: TypeAlias = tuple[int | None, str]  # class id (None: over all classes), name of the measure
+Figures: TypeAlias = dict[Key, FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,17 +271,16 @@ class BoxCache:
         flat: checked boxes.
         groups: (images,) group numbers from 0 without gaps, in the order of ``flat.ids``.
         froc_hit: what FROC takes for a hit.
-        classes: whether FROC by class is wanted, beside that of all classes.
     """
 
-    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_hit: FrocHit, *, classes: bool = True) -> None:
+    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_hit: FrocHit) -> None:
         self.n_groups = int(groups.max()) + 1
         matches = match(flat, IOUS)
-        self.hits: list[HitRows] = [hit_rows(matches, label, groups) for label in range(matches.n_classes)]
+        classes = range(matches.n_classes)
+        self.hits: list[HitRows] = [hit_rows(matches, label, groups) for label in classes]
         if froc_hit not in IOUS:
             matches = match(flat, froc_hit if isinstance(froc_hit, str) else (froc_hit,))
-        labels = range(matches.n_classes if classes else 0)
-        self.froc: list[FrocRows] = [froc_rows(matches, froc_hit, groups, label) for label in labels]
+        self.froc: list[FrocRows] = [froc_rows(matches, froc_hit, groups, label) for label in classes]
         self.pooled: FrocRows = froc_rows(matches, froc_hit, groups)
 
     def figures(self, weights: FloatArray) -> Figures:

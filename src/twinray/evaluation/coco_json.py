@@ -129,16 +129,19 @@ def read_truth(path: Path) -> CocoTruth:
         for a in data["annotations"]:
             x, y, width, height = (float(v) for v in a["bbox"])
             rows[int(a["image_id"])].append(([x, y, x + width, y + height], int(a["category_id"]) - 1))
-        patients: dict[ImageId, str | None] = {names[int(i["id"])]: i.get("patient_id") for i in data["images"]}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        patients: dict[ImageId, str | None] = {
+            names[int(i["id"])]: None if i.get("patient_id") is None else str(i["patient_id"]) for i in data["images"]
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{path}: expected true boxes in COCO's form (images, annotations, categories), got something else ({error!r}); "
             "was it edited?"
         ) from error
-    if [number for number, _ in categories] != list(range(1, len(categories) + 1)) or len(set(names.values())) < len(
-        names
-    ):
-        raise InputError(f"{path}: expected category ids from 1 without gaps and every image once; was it edited?")
+    different = len(names) == len(set(names.values())) == len(data["images"])
+    if [number for number, _ in categories] != list(range(1, len(categories) + 1)) or not names or not different:
+        raise InputError(
+            f"{path}: expected at least one image, every image once, and category ids from 1 without gaps; was it edited?"
+        )
     boxes: dict[ImageId, Boxes] = {
         names[number]: Boxes(
             np.array([b for b, _ in found], dtype=np.float64).reshape(-1, 4),

@@ -17,11 +17,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from twinray.errors import InputError
-from twinray.evaluation.boxes import FROC_HIT, BoxCache, Figures, FrocHit, plain_figures
+from twinray.evaluation.boxes import FROC_HIT, BoxCache, Figures, FrocHit, Key, plain_figures
 from twinray.evaluation.intervals import (
     Difference,
     bootstrap_groups,
@@ -31,8 +32,10 @@ from twinray.evaluation.intervals import (
     paired_over_seeds,
     percentile_interval,
 )
-from twinray.evaluation.matching import FlatBoxes, flatten
+from twinray.evaluation.matching import FlatBoxes, Images, flatten
 from twinray.records import Boxes, FloatArray, IntArray, Interval
+
+_Place: TypeAlias = tuple[str, Hashable, int]  # arm, fold, seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,36 +58,83 @@ class FoldRun:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CrossedArm:
-    """Figures of one arm: measure -> value and interval over patients; the same over seeds; the runs' own values.
+    """Figures of one arm, by (class id or None for all classes, measure).
 
-    ``runs`` holds measure -> (folds, seeds) values, NaN where a run has none.
+    Attributes:
+        over_patients: value and interval over patients.
+        over_seeds: the same value with its interval over seeds.
+        runs: (folds, seeds) values, NaN where a run has none.
     """
 
-    over_patients: Mapping[str, Interval]
-    over_seeds: Mapping[str, Interval]
-    runs: Mapping[str, FloatArray]
+    over_patients: Mapping[Key, Interval]
+    over_seeds: Mapping[Key, Interval]
+    runs: Mapping[Key, FloatArray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CrossedDifference:
+    """One arm minus the first, by (class id or None, measure): over patients and over seeds."""
+
+    over_patients: Mapping[Key, Difference]
+    over_seeds: Mapping[Key, Difference]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CrossedReport:
-    """All arms, and each later arm's paired differences to the first, over patients and over seeds.
+    """All arms, and each later arm's paired differences to the first.
 
     Attributes:
         folds, seeds: in the order of ``CrossedArm.runs``.
+        box_classes: (k,) names.
+        n_images: tested over all folds. n_boxes: (k,) true boxes in them.
         arms: by name, in the order given.
-        differences: arm -> (measure -> over patients, measure -> over seeds).
+        differences: by name, of all arms but the first.
     """
 
     folds: tuple[Hashable, ...]
     seeds: tuple[int, ...]
+    box_classes: tuple[str, ...]
+    n_images: int
+    n_boxes: tuple[int, ...]
     arms: Mapping[str, CrossedArm]
-    differences: Mapping[str, tuple[Mapping[str, Difference], Mapping[str, Difference]]]
+    differences: Mapping[str, CrossedDifference]
+
+    def arm_as_json(self, name: str) -> dict[str, Any]:
+        """As ``metrics.json`` holds figures of a split; each also has ``over_seeds`` and ``runs``, by fold and seed."""
+        arm = self.arms[name]
+        figures = {
+            key: {
+                **interval.as_json(),
+                "over_seeds": arm.over_seeds[key].as_json(),
+                "runs": [[None if np.isnan(v) else v for v in row] for row in arm.runs[key].tolist()],
+            }
+            for key, interval in arm.over_patients.items()
+        }
+        return {**self._by_class(figures, counts=True), "n_images": self.n_images, "n_boxes": sum(self.n_boxes)}
+
+    def difference_as_json(self, name: str) -> dict[str, Any]:
+        """The same of an arm's differences to the first."""
+        found = self.differences[name]
+        figures = {
+            key: {**one.as_json(), "over_seeds": found.over_seeds[key].as_json()}
+            for key, one in found.over_patients.items()
+        }
+        return self._by_class(figures, counts=False)
+
+    def _by_class(self, figures: Mapping[Key, dict[str, Any]], *, counts: bool) -> dict[str, Any]:
+        per_class: dict[str, dict[str, Any]] = {
+            name: {measure: figure for (label, measure), figure in figures.items() if label == i}
+            | ({"n_boxes": self.n_boxes[i]} if counts else {})
+            for i, name in enumerate(self.box_classes)
+        }
+        return {measure: f for (label, measure), f in figures.items() if label is None} | {"per_class": per_class}
 
 
 def crossed_boxes(
     arms: Mapping[str, Sequence[FoldRun]],
     box_classes: Sequence[str],
     *,
+    images: Images = "all",
     bootstrap: int = 1000,
     seed: int = 0,
     froc_hit: FrocHit = FROC_HIT,
@@ -94,40 +144,42 @@ def crossed_boxes(
     Args:
         arms: name -> its runs; every arm has the same folds and seeds, each pair once.
         box_classes: names that labels index.
+        images: ``all``, or ``with_boxes``: those with at least one true box of any class.
         bootstrap: resamples of patients; 0 for no interval over them.
         seed: of the resamples.
         froc_hit: what FROC takes for a hit, an IoU or ``"centre"``.
 
     Raises:
         InputError: an arm that lacks a run or has it twice, folds whose true boxes differ between runs, a patient or an
-            image that is tested in two folds, or boxes that ``matching.flatten`` refuses.
+            image that is tested in two folds, a fold without images, or boxes that ``matching.flatten`` refuses.
     """
     folds, seeds = _grid(arms)
     by_place = {(name, run.fold, run.seed): run for name, runs in arms.items() for run in runs}
-    flats = {place: flatten(run.truth, run.predictions, box_classes) for place, run in by_place.items()}
+    flats = {place: flatten(run.truth, run.predictions, box_classes).select(images) for place, run in by_place.items()}
     first = next(iter(arms))
-    groups: list[IntArray] = []
-    for fold in folds:
-        like = by_place[first, fold, seeds[0]]
-        for name in arms:
-            for s in seeds:
-                _check_truth(flats[first, fold, seeds[0]], flats[name, fold, s], f"arm {name}, fold {fold}, seed {s}")
-        ids = flats[first, fold, seeds[0]].ids
-        groups.append(group_index([like.patients.get(i) for i in ids], list(ids)))
+    likes = {fold: flats[first, fold, seeds[0]] for fold in folds}
+    for (name, fold, s), flat in flats.items():
+        _check_truth(likes[fold], flat, f"arm {name}, fold {fold}, seed {s}")
     _check_apart({fold: by_place[first, fold, seeds[0]] for fold in folds})
-    caches = {
-        place: BoxCache(flat, groups[folds.index(place[1])], froc_hit, classes=False) for place, flat in flats.items()
-    }
-    plain = {place: _overall(plain_figures(flat, caches[place])) for place, flat in flats.items()}
+    groups: dict[Hashable, IntArray] = {}
+    for fold, like in likes.items():
+        if not like.ids:
+            raise InputError(f"crossed runs: expected at least one image ({images}) in fold {fold}, found none")
+        patients = by_place[first, fold, seeds[0]].patients
+        groups[fold] = group_index([patients.get(i) for i in like.ids], list(like.ids))
+    caches = {place: BoxCache(flat, groups[place[1]], froc_hit) for place, flat in flats.items()}
+    plain = {place: plain_figures(flat, caches[place]) for place, flat in flats.items()}
     samples = _samples(caches, list(arms), folds, seeds, groups, bootstrap, seed)
-    n_patients = sum(int(g.max()) + 1 for g in groups)
-    measures = list(next(iter(plain.values())))
-    reports = {name: _arm(name, plain, samples[name], measures, folds, seeds, n_patients) for name in arms}
+    n_patients = sum(int(g.max()) + 1 for g in groups.values())
+    reports = {name: _arm(name, plain, samples[name], folds, seeds, n_patients) for name in arms}
     differences = {
-        name: _differences(reports[first], reports[name], samples[first], samples[name], n_patients)
+        name: _difference(reports[first], reports[name], samples[first], samples[name], n_patients)
         for name in list(arms)[1:]
     }
-    return CrossedReport(folds, seeds, reports, differences)
+    counts = sum(like.truth_counts().sum(axis=0) for like in likes.values())
+    n_boxes = tuple(np.asarray(counts).tolist())
+    n_images = sum(len(like.ids) for like in likes.values())
+    return CrossedReport(folds, seeds, tuple(box_classes), n_images, n_boxes, reports, differences)
 
 
 def _grid(arms: Mapping[str, Sequence[FoldRun]]) -> tuple[tuple[Hashable, ...], tuple[int, ...]]:
@@ -178,32 +230,29 @@ def _check_apart(folds: Mapping[Hashable, FoldRun]) -> None:
 
 
 def _samples(
-    caches: Mapping[tuple[str, Hashable, int], BoxCache],
+    caches: Mapping[_Place, BoxCache],
     names: Sequence[str],
     folds: Sequence[Hashable],
     seeds: Sequence[int],
-    groups: Sequence[IntArray],
+    groups: Mapping[Hashable, IntArray],
     bootstrap: int,
     seed: int,
-) -> dict[str, dict[str, FloatArray]]:
+) -> dict[str, dict[Key, FloatArray]]:
     """Arm -> measure -> (bootstrap,) means over folds and seeds on the same resamples for all arms."""
-    parts: dict[str, list[dict[str, FloatArray]]] = {name: [] for name in names}
+    parts: dict[str, list[Figures]] = {name: [] for name in names}
     for number, fold in enumerate(folds):
         # every fold draws from a stream of its own
-        draws = list(bootstrap_groups(groups[number], bootstrap, seed * 1009 + number))
+        draws = list(bootstrap_groups(groups[fold], bootstrap, seed * 1009 + number))
         for name in names:
-            runs = [[_overall(caches[name, fold, s].figures(weights)) for weights in draws] for s in seeds]
-            measures = list(runs[0][0]) if runs[0] else []
+            runs = [[caches[name, fold, s].figures(weights) for weights in draws] for s in seeds]
+            keys = list(runs[0][0]) if runs[0] else []
             parts[name].append(
-                {m: _mean(np.stack([np.concatenate([piece[m] for piece in run]) for run in runs])) for m in measures}
+                {key: _mean(np.stack([np.concatenate([piece[key] for piece in run]) for run in runs])) for key in keys}
             )
     return {
-        name: {m: _mean(np.stack([fold[m] for fold in of_fold])) for m in of_fold[0]} for name, of_fold in parts.items()
+        name: {key: _mean(np.stack([fold[key] for fold in of_fold])) for key in of_fold[0]}
+        for name, of_fold in parts.items()
     }
-
-
-def _overall(figures: Figures) -> dict[str, FloatArray]:
-    return {name: value for (label, name), value in figures.items() if label is None}
 
 
 def _mean(values: FloatArray) -> FloatArray:
@@ -215,40 +264,40 @@ def _mean(values: FloatArray) -> FloatArray:
 
 def _arm(
     name: str,
-    plain: Mapping[tuple[str, Hashable, int], Mapping[str, FloatArray]],
-    samples: Mapping[str, FloatArray],
-    measures: Sequence[str],
+    plain: Mapping[_Place, Figures],
+    samples: Mapping[Key, FloatArray],
     folds: Sequence[Hashable],
     seeds: Sequence[int],
     n_patients: int,
 ) -> CrossedArm:
-    runs = {m: np.array([[plain[name, fold, s][m][0] for s in seeds] for fold in folds]) for m in measures}
-    of_seed = {m: _mean(values) for m, values in runs.items()}
+    keys = list(plain[name, folds[0], seeds[0]])
+    runs = {key: np.array([[plain[name, fold, s][key][0] for s in seeds] for fold in folds]) for key in keys}
+    of_seed = {key: _mean(values) for key, values in runs.items()}
     nothing = np.zeros(0)
     return CrossedArm(
-        {m: percentile_interval(float(of_seed[m].mean()), samples.get(m, nothing), n_patients) for m in measures},
-        {m: mean_over_seeds(of_seed[m]) for m in measures},
+        {k: percentile_interval(float(of_seed[k].mean()), samples.get(k, nothing), n_patients) for k in keys},
+        {k: mean_over_seeds(of_seed[k]) for k in keys},
         runs,
     )
 
 
-def _differences(
+def _difference(
     first: CrossedArm,
     other: CrossedArm,
-    first_samples: Mapping[str, FloatArray],
-    other_samples: Mapping[str, FloatArray],
+    first_samples: Mapping[Key, FloatArray],
+    other_samples: Mapping[Key, FloatArray],
     n_patients: int,
-) -> tuple[dict[str, Difference], dict[str, Difference]]:
+) -> CrossedDifference:
     nothing = np.zeros(0)
     patients = {
-        m: paired_difference(
-            first.over_patients[m].value,
-            other.over_patients[m].value,
-            first_samples.get(m, nothing),
-            other_samples.get(m, nothing),
+        key: paired_difference(
+            first.over_patients[key].value,
+            other.over_patients[key].value,
+            first_samples.get(key, nothing),
+            other_samples.get(key, nothing),
             n_patients,
         )
-        for m in first.runs
+        for key in first.runs
     }
-    seeds = {m: paired_over_seeds(_mean(first.runs[m]), _mean(other.runs[m])) for m in first.runs}
-    return patients, seeds
+    seeds = {key: paired_over_seeds(_mean(first.runs[key]), _mean(other.runs[key])) for key in first.runs}
+    return CrossedDifference(patients, seeds)

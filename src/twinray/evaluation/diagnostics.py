@@ -123,7 +123,7 @@ def confusion_with_background(flat: FlatBoxes, score_threshold: float | FloatArr
 
     Args:
         flat: checked boxes.
-        score_threshold: 0..1; one for all classes, or (k,) by class id.
+        score_threshold: 0 or more, one for all classes or (k,) by class id; above 1 no box of the class counts.
         iou: that a match must reach, above 0.
 
     Returns:
@@ -135,8 +135,8 @@ def confusion_with_background(flat: FlatBoxes, score_threshold: float | FloatArr
     """
     n_classes = len(flat.box_classes)
     least = np.broadcast_to(np.asarray(score_threshold, dtype=np.float64), (n_classes,))
-    if not ((least >= 0) & (least <= 1)).all():
-        raise InputError(f"confusion matrix: expected a score threshold in 0..1, got {score_threshold}")
+    if not (least >= 0).all():
+        raise InputError(f"confusion matrix: expected a score threshold of 0 or more, got {score_threshold}")
     if not 0 < iou <= 1:
         raise InputError(f"confusion matrix: expected an IoU threshold above 0 and up to 1, got {iou}")
     table = np.zeros((n_classes + 1, n_classes + 1), dtype=np.int64)

@@ -44,7 +44,7 @@ class EvaluateConfig:
     """Folders of finished detect runs, or of finished classify runs."""
     data: Path | None = None
     """A pack made as the runs' own were. Without it each detector's own test predictions are read, and runs that differ only in
-    their seed and in the fold of their pack (pack --folds) are taken together as one arm."""
+    their seed and in the fold of their pack (pack --folds) are taken together as one arm; --batch-size and --device do nothing then."""
     split: str = "test"
     """train, val or test."""
     out: Path | None = None
@@ -74,6 +74,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """
     if config.split not in SPLITS:
         raise InputError(f"expected --split to be one of {', '.join(SPLITS)}, got {config.split!r}")
+    if not config.runs or config.seed < 0:
+        raise InputError(f"expected at least one run and --seed of 0 or more, got {len(config.runs)} and {config.seed}")
     if config.bootstrap < 0 or config.batch_size < 1:
         raise InputError(
             f"expected --bootstrap 0 or more and --batch-size 1 or more, got {config.bootstrap} and {config.batch_size}"

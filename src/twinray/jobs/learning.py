@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -31,12 +32,18 @@ class _Sketch:
             self.drawn = time.monotonic()
 
     def draw(self, run: RunFolder, best_epoch: int) -> None:
-        lines = run.history()
-        if self.detector:
-            svg = detector_curves([ArmCurve(run.path.resolve().name, lines, best_epoch if best_epoch >= 0 else None)])
-        else:
-            svg = pretraining_curves(lines)
-        write_bytes(run.path / CURVES, svg, "training curves")
+        """Never ends a training: what cannot be drawn is said in one line."""
+        try:
+            lines = run.history()
+            if self.detector:
+                svg = detector_curves(
+                    [ArmCurve(run.path.resolve().name, lines, best_epoch if best_epoch >= 0 else None)]
+                )
+            else:
+                svg = pretraining_curves(lines)
+            write_bytes(run.path / CURVES, svg, "training curves")
+        except Exception as error:
+            print(f"note: {CURVES} could not be drawn ({error})", file=sys.stderr)
 
 
 def detect(config: DetectConfig) -> RunFolder:

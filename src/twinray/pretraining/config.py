@@ -18,7 +18,7 @@ class PretrainConfig:
     splits: tuple[str, ...] = ("train",)
     """Which splits of the packs to learn from; training never reads labels, only the k-NN monitor does."""
     leave_out: tuple[Path, ...] = ()
-    """Packs to be tested on later, all splits: images that share a patient, an id or their pixels with these are not learnt from."""
+    """Packs to be tested on later, all splits: images that share a patient, an id or (where packed alike) their pixels with these are not learnt from."""
     arch: str = "resnet50"
     """Architecture: a torchvision ResNet (resnet18, resnet50, ...), or timm/NAME with the extra timm."""
     init: str = "random"

@@ -68,6 +68,8 @@ def run(config: PretrainConfig, watch: Watch | None = None, finished: Watch | No
             "init": provenance.sha256,
             "precision": machine.precision,
         }
+        if config.leave_out:
+            inputs["left_out"] = [open_pack(path).info.checksums for path in config.leave_out]
         out, resume = config.out, config.resume
         done = ranks.first(lambda: open_run(config, out=out, resume=resume, job="pretrain", inputs=inputs).finished)
         folder = RunFolder(out)
@@ -120,6 +122,17 @@ def chosen_rows(packs: list[Pack], config: PretrainConfig) -> list[IntArray]:
     """
     others = [open_pack(path) for path in config.leave_out]
     rows = []
+    for other in others:
+        made = (other.info.size, other.info.fit, other.info.channels)
+        if (
+            any((pack.info.size, pack.info.fit, pack.info.channels) != made for pack in packs)
+            and launched_rank()[0] == 0
+        ):
+            print(
+                f"note: {other.path} was packed to another size, fit or number of channels: images are told by patient and id "
+                "alone, not by their pixels",
+                file=sys.stderr,
+            )
     for pack in packs:
         own = np.flatnonzero(np.isin(pack.splits.astype(str), config.splits))
         rows.append(apart_from(pack, own, others) if others else own)

@@ -102,7 +102,7 @@ def interval_plot(arms: Mapping[str, Figure | None], difference: Figure | None, 
     left, right = sheet.subplots(1, 2, width_ratios=(3, 2))
     for i, (_, figure) in enumerate(arms.items()):
         _interval_row(left, len(arms) - 1 - i, figure, ARMS[i % 4], MARKERS[i % 4])
-    left.set_yticks(range(len(arms)), list(arms)[::-1])
+    left.set_yticks(range(len(arms)), [literal(name) for name in arms][::-1])
     left.set_ylim(-0.6, len(arms) - 0.4)
     left.set_xlim(0, _upper(list(arms.values())))
     style(left, f"{measure} on the test images", "", across=True)

@@ -88,7 +88,7 @@ def confusion_plot(table: IntArray, classes: Sequence[str], title: str) -> bytes
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_aspect("equal")
     _name_cells(axes, [literal(c if len(c) <= 22 else c[:21] + "…") for c in classes])
-    style(axes, title, "predicted")
+    style(axes, literal(title), "predicted")
     axes.grid(visible=False)
     axes.set_ylabel("true", fontsize=10, color=MUTED)
     return as_svg(sheet)

@@ -98,11 +98,11 @@ def arms_csv(rows: Sequence[tuple[str, Mapping[str, Any]]], measures: Sequence[s
     return out.getvalue()
 
 
-def difference_table(differences: Mapping[str, Figure | None], note: str = "") -> Table:
-    """Measure, paired difference (candidate minus baseline), 95 % interval, share of resamples above zero."""
+def difference_table(differences: Mapping[str, Figure | None], note: str = "", share_of: str = "resamples") -> Table:
+    """Measure, paired difference (candidate minus baseline), 95 % interval, share of resamples (or seeds) above zero."""
     return Table(
         "Paired differences on the same test images",
-        ("measure", "difference", "95 % interval", "resamples above 0"),
+        ("measure", "difference", "95 % interval", f"{share_of} above 0"),
         tuple(
             (name, signed(value_of(d)), interval(d, sign=True), _percent((d or {}).get("share_above_zero")))
             for name, d in differences.items()
