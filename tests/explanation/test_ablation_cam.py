@@ -14,7 +14,6 @@ from twinray.explanation.ablation_cam import (
     ablation_cam_last_stage,
     ablation_cam_rerun,
     last_stage_channel_scores,
-    pooled_shifts,
     pyramid_channel_scores,
     rerun_channel_scores,
     rescore_from_last_stage,
@@ -106,7 +105,7 @@ def test_heat_maps_of_both_ways_agree_and_say_what_they_are(parts, boxes) -> Non
     chosen = boxes[:4]
     fast = ablation_cam_fpn(pyramid, chosen, scorer, (SIZE, SIZE))
     for box, heat in zip(chosen, fast, strict=True):
-        seen = footprint(scorer, pyramid[box.level], box)
+        seen = footprint(box, tuple(pyramid[box.level].shape[2:]), (SIZE, SIZE))
         rescore = rescore_from_level(box, scorer)
         slow = ablation_cam_rerun(pyramid[box.level], rescore, box, (SIZE, SIZE), "slow", seen=seen)
         assert heat.map.shape == (SIZE, SIZE)
@@ -171,16 +170,32 @@ def test_scores_see_the_whole_head(parts, boxes) -> None:
         assert pyramid_channel_scores([feature], [box], scorer)[0].item() == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_the_footprint_is_what_the_box_pools(parts, boxes) -> None:
-    """Against the plain meaning: a map of ones at one cell changes the pooled mean by that cell's share."""
-    _, _, scorer = parts
-    for box in boxes[:8]:
+def test_the_footprint_is_the_share_of_each_cell_in_the_box() -> None:
+    box = FixedBox(torch.tensor([10.0, 16, 28, 40]), 0, 0)
+    seen = footprint(box, (4, 8), (64, 64))  # cells of 16 x 8 pixels
+    rows, columns = torch.tensor([0.0, 1, 0.5, 0]), torch.tensor([0, 0.75, 1, 0.5, 0, 0, 0, 0])
+    torch.testing.assert_close(seen, rows[:, None] * columns)
+    wider = footprint(box, (4, 8), (64, 64), margin=4)
+    torch.testing.assert_close(wider[:, 0] > 0, torch.tensor([True, True, True, False]))
+    small = footprint(FixedBox(torch.tensor([1.0, 1, 3, 3]), 0, 0), (4, 4), (64, 64))
+    assert small[0, 0] == small.sum() == 1
+    outside = footprint(FixedBox(torch.tensor([-9.0, -9, -1, -1]), 0, 0), (4, 4), (64, 64))
+    assert outside.sum() == 0
+
+
+def test_the_footprint_is_what_dense_sampling_pools(boxes) -> None:
+    """RoIAlign with many points a bin, of maps of one cell: the same shares, but for its blur over half a cell."""
+    for box in boxes:
         side = SIZE >> (box.level + 2)
-        feature = torch.zeros(1, CHANNELS, side, side)
-        seen = footprint(scorer, feature, box)
+        if (box.proposal[2:] - box.proposal[:2]).min() < 3 * 4 << box.level:
+            continue  # of few cells: the blur is most of it
+        inner = FixedBox(box.proposal.clamp(0, SIZE), 0, box.level)
         cells = torch.eye(side * side).view(1, -1, side, side)
-        share = scorer.pool(cells, box.roi(), box.level)[0].flatten(1).sum(dim=1).view(side, side)
-        torch.testing.assert_close(seen, share / share.max())
+        dense = roi_align(cells, inner.roi(), (7, 7), 1 / (4 << box.level), sampling_ratio=16, aligned=True)
+        share = dense[0].flatten(1).sum(dim=1).view(side, side)
+        seen = footprint(inner, (side, side), (SIZE, SIZE))
+        assert float((share / share.sum() - seen / seen.sum()).abs().sum()) < 0.5
+        assert float(share[seen == 0].sum() / share.sum()) < 0.2
 
 
 def test_nothing_is_drawn_where_the_box_has_not_looked(parts) -> None:
@@ -191,11 +206,5 @@ def test_nothing_is_drawn_where_the_box_has_not_looked(parts) -> None:
     (heat,) = ablation_cam_fpn(pyramid, [box], scorer, (SIZE, SIZE))
     assert heat.map.max() == 1
     assert heat.map[32:].max() == heat.map[:, 32:].max() == 0
-    corner = FixedBox(
-        torch.tensor([0.0, 0, 12, 12]), 0, 0
-    )  # with the 3 x 3 convolution's reach, 16 of a cell's 32 pixels
-    seen = pooled_shifts(stages, fpn, pyramid[0], corner, scorer).sum(dim=(0, 1)).view(2, 2)
-    assert seen[0, 0] > 0
-    assert seen.flatten()[1:].abs().max() == 0
-    (heat,) = ablation_cam_last_stage(stages, fpn, [corner], scorer, (SIZE, SIZE))
+    (heat,) = ablation_cam_last_stage(stages, fpn, [box], scorer, (SIZE, SIZE))
     assert heat.map[48:].max() == heat.map[:, 48:].max() == 0

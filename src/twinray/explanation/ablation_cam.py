@@ -11,7 +11,7 @@ and heads again, and score whichever box then overlaps best (``library_ablation`
 really zeroes each channel and really runs what follows; it is slow, and there to check the fast way against.
 
 A channel's map covers the whole image while the box pools a part of it, and what a channel holds elsewhere cannot have moved
-the score. Each cell is therefore drawn with its share in the pooled box (its footprint); the usual drawing, over the whole
+the score. Each cell is therefore drawn with its share in the pooled box (``footprint``); the usual drawing, over the whole
 image, lights up places that the box never looked at.
 
 Shapes: n boxes, c channels of the pyramid, j channels of the last stage, h w a grid, s pooled side.
@@ -54,7 +54,8 @@ def ablation_cam_fpn(
     for box, score, without in zip(boxes, scores, ablated, strict=True):
         weights = drop_weights(score, without)
         feature = pyramid[box.level]
-        drawn = render(feature[0].float(), weights, image_size, footprint(scorer, feature, box))
+        seen = footprint(box, (feature.shape[2], feature.shape[3]), image_size)
+        drawn = render(feature[0].float(), weights, image_size, seen)
         maps.append(HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, PYRAMID_DEFINITION))
     return maps
 
@@ -88,11 +89,11 @@ def ablation_cam_last_stage(
     maps = []
     for box in boxes:
         feature = pyramid[box.level].float()
-        taps = pooled_shifts(stages, fpn, feature, box, scorer)
-        score, ablated = last_stage_channel_scores(stages, fpn, feature, box, scorer, spread[box.level], taps)
+        score, ablated = last_stage_channel_scores(stages, fpn, feature, box, scorer, spread[box.level])
         weights = drop_weights(score, ablated)
-        seen = taps.sum(dim=(0, 1)).view(last.shape[2:])
-        drawn = render(last[0], weights, image_size, seen / seen.max().clamp(min=_TINY))
+        reach = image_size[0] // feature.shape[2]  # one cell of the box's level: that of the 3 x 3 convolution
+        seen = footprint(box, (last.shape[2], last.shape[3]), image_size, reach)
+        drawn = render(last[0], weights, image_size, seen)
         maps.append(HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, LAST_STAGE_DEFINITION))
     return maps
 
@@ -178,7 +179,6 @@ def last_stage_channel_scores(
     box: FixedBox,
     scorer: BoxScorer,
     spread: Tensor | None = None,
-    taps: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The box's score, (), and its scores without each channel, (j,), of the last stage.
 
@@ -193,10 +193,9 @@ def last_stage_channel_scores(
         box: the box.
         scorer: the detector's box head.
         spread: ``spread_of_channels`` of the box's level, where it is at hand: boxes of one level share it.
-        taps: ``pooled_shifts`` of the box, where it is at hand.
     """
     spread = spread_of_channels(fpn, box.level) if spread is None else spread
-    taps = pooled_shifts(stages, fpn, feature, box, scorer) if taps is None else taps
+    taps = _pooled_shifts(stages, fpn, feature, box, scorer)  # (9, s * s, h * w)
     last = list(stages.values())[-1][0].float()  # (j, h, w)
     seen = torch.einsum("tsp,jp->jts", taps, last.flatten(1))
     share = torch.bmm(spread, seen).flatten(1)  # (j, c * s * s): what each channel adds to the pooled box
@@ -255,7 +254,7 @@ def _linear_path(fpn: FeaturePyramidNetwork, level: int) -> tuple[nn.Conv2d, nn.
     return blocks[0][0], blocks[1][0]
 
 
-def pooled_shifts(
+def _pooled_shifts(
     stages: Mapping[str, Tensor], fpn: FeaturePyramidNetwork, feature: Tensor, box: FixedBox, scorer: BoxScorer
 ) -> Tensor:
     """How every pixel of the last stage's grid enters every bin, for each tap of the output convolution.

@@ -85,15 +85,26 @@ class HeatMap:
     definition: str
 
 
-def footprint(scorer: BoxScorer, feature: Tensor, box: FixedBox) -> Tensor:
-    """(h, w): how much each cell of a level's map (1, c, h, w) enters the box's pooled grid, its largest value 1.
+def footprint(box: FixedBox, grid: tuple[int, int], image_size: tuple[int, int], margin: int = 0) -> Tensor:
+    """(h, w): the share of each cell of a grid over the image that the box pools, its largest value 1.
 
-    Pooling is linear and the same for every channel, so this is its gradient. Where it is 0 the box has seen nothing.
+    RoIAlign reads single points, a few in each bin; drawn as it reads, a large box's map is a lattice of stripes.
+    This is what it would read with ever more points: the part of each cell's area that lies in the box.
+
+    Args:
+        box: its proposal is in pixels of the image.
+        grid: h, w.
+        image_size: (height, width).
+        margin: pixels that layers between the grid and the pooling reach beyond the box.
     """
-    with torch.enable_grad():
-        plain = torch.ones_like(feature[:, :1], dtype=torch.float32).requires_grad_()
-        (share,) = torch.autograd.grad(scorer.pool(plain, box.roi().to(plain), box.level).sum(), plain)
-    return share[0, 0] / share.max().clamp(min=1e-12)
+    x0, y0, x1, y1 = box.proposal.tolist()
+    sides = []
+    for low, high, cells, length in ((y0, y1, grid[0], image_size[0]), (x0, x1, grid[1], image_size[1])):
+        edges = torch.arange(cells + 1, dtype=torch.float32, device=box.proposal.device) * (length / cells)
+        inside = edges[1:].clamp(max=high + margin) - edges[:-1].clamp(min=low - margin)
+        sides.append(inside.clamp(min=0))
+    share = sides[0][:, None] * sides[1][None, :]
+    return share / share.max().clamp(min=1e-12)
 
 
 def render(
