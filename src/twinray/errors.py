@@ -13,9 +13,19 @@ from typing import Any
 
 
 class TwinrayError(Exception):
-    """A failure with a known cause that is not the user's input (a full disk, say): exit status 1."""
+    """A failure with a known cause that is not the user's input (a full disk, say): exit status 1.
+
+    What a file says of itself may hold line breaks and control characters: a message is one line of what can be printed.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(
+            "".join(
+                c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.splitlines())
+            )
+        )
 
 
 class InputError(TwinrayError):
