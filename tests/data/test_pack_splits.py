@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twinray.data.pack_splits import Fold, Rows, settle
+from twinray.data.pack_groups import Rows
+from twinray.data.pack_splits import Fold, settle
 from twinray.data.splits import check_disjoint
 from twinray.errors import InputError
 

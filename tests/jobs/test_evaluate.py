@@ -217,6 +217,22 @@ def test_marks_other_packs_and_lengths_of_folds_are_seen_through(detect_run, tmp
     assert any("not trained on the same pack" in note for note in results["notes"])
 
 
+def test_the_draw_of_labelled_images_is_no_other_arm(detect_run, tmp_path, cli):
+    runs = [
+        changed(detect_run, tmp_path / f"{init}{seed}", init=init, seed=seed, fraction=0.5, fraction_seed=seed)
+        for init in ("random", "pretrained")
+        for seed in (0, 1)
+    ]
+    status, _, _ = cli("evaluate", *runs, "--out", tmp_path / "same", "--bootstrap", "0")
+    results = json.loads((tmp_path / "same" / "metrics.json").read_text())
+    assert (status, list(results["arms"]), results["notes"]) == (0, ["random", "pretrained"], [])
+    runs[-1] = changed(runs[-1], tmp_path / "others", fraction_seed=7)
+    status, _, _ = cli("evaluate", *runs, "--out", tmp_path / "other", "--bootstrap", "0")
+    results = json.loads((tmp_path / "other" / "metrics.json").read_text())
+    assert (status, len(results["notes"])) == (0, 1)
+    assert "other labelled images" in results["notes"][0]
+
+
 def test_scores_of_exactly_one_do_not_end_an_evaluation():
     truth = {i: Boxes(np.array([[0.0, 0, 9, 9]]), np.array([0])) for i in range(40)}
     found = {i: Boxes(np.array([[50.0, 50, 60, 60]]), np.array([0]), np.array([1.0])) for i in truth}

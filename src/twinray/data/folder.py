@@ -88,18 +88,9 @@ def read_folder(
     Raises:
         InputError: no such folder, no image in it, an ambiguous layout, a bad expression or table.
     """
-    if not root.exists():
-        raise InputError(f"expected a folder of images, {root} is not there; check the path")
-    if not root.is_dir():
-        raise InputError(f"expected a folder of images, {root} is a file; give its folder, or another --format")
     skipped: list[Skipped] = []
-    names, others = scan_folder(root, table, skipped)
-    if not names:
-        seen = f"{sum(others.values())} other files ({_common(others)})" if others else "nothing"
-        raise InputError(f"expected images in {root} (PNG, JPEG, TIFF, DICOM), found {seen}; check the path")
-    notes = []
-    if others:
-        notes.append(f"{sum(others.values())} files that are no images were passed over ({_common(others)})")
+    notes: list[str] = []
+    names = _image_names(root, table, skipped, notes)
     rows = None if table is None else read_table(table, names, skipped)
     if rows is not None:
         names = _named_by(rows, names, table, skipped)
@@ -124,6 +115,21 @@ def read_folder(
         skipped=tuple(skipped),
         notes=tuple(notes),
     )
+
+
+def _image_names(root: Path, table: Path | None, skipped: list[Skipped], notes: list[str]) -> list[str]:
+    """What ``scan_folder`` finds, or an error where that is nothing."""
+    if not root.exists():
+        raise InputError(f"expected a folder of images, {root} is not there; check the path")
+    if not root.is_dir():
+        raise InputError(f"expected a folder of images, {root} is a file; give its folder, or another --format")
+    names, others = scan_folder(root, table, skipped)
+    if not names:
+        seen = f"{sum(others.values())} other files ({_common(others)})" if others else "nothing"
+        raise InputError(f"expected images in {root} (PNG, JPEG, TIFF, DICOM), found {seen}; check the path")
+    if others:
+        notes.append(f"{sum(others.values())} files that are no images were passed over ({_common(others)})")
+    return names
 
 
 def scan_folder(root: Path, table: Path | None, skipped: list[Skipped]) -> tuple[list[str], Counter[str]]:
@@ -295,6 +301,7 @@ class _Labels:
 
     @staticmethod
     def of(names: Sequence[str], places: dict[str, _Place], rows: dict[str, TableRow] | None) -> _Labels:
+        """From the table where it states a label, else from the folder."""
         by_name: dict[str, tuple[str, ...]] = {}
         for name in names:
             label = places[name].label

@@ -121,16 +121,10 @@ def read_nih(root: Path, *, images_root: Path | None = None, need_images: bool =
     samples = []
     for name in kept:
         patient, labels, attributes = listed[name]
-        own = drawn.get(name)
-        boxes = None
-        if own is not None and own.boxes:
-            boxes = Boxes(np.array(own.boxes, dtype=np.float64), np.array(own.classes, dtype=np.int64))
+        boxes = _as_boxes(drawn.get(name))
         frame = None if boxes is None else FRAME
-        samples.append(
-            Sample(
-                name, found.get(name, name), patient, split_of.get(name), labels, boxes, frame, attributes=attributes
-            )
-        )
+        where, split = found.get(name, name), split_of.get(name)
+        samples.append(Sample(name, where, patient, split, labels, boxes, frame, attributes=attributes))
     return Collection(
         name=NAME,
         label_classes=LABEL_CLASSES,
@@ -231,6 +225,13 @@ def _boxes(
         drawn[name].boxes.append(box)
         drawn[name].classes.append(BOX_CLASSES.index(label))
     return drawn
+
+
+def _as_boxes(drawn: _Drawn | None) -> Boxes | None:
+    """None where the list names no usable box of the image: it does not say that there is nothing to find."""
+    if drawn is None or not drawn.boxes:
+        return None
+    return Boxes(np.array(drawn.boxes, dtype=np.float64), np.array(drawn.classes, dtype=np.int64))
 
 
 def _box(row: Row) -> FloatArray | str:

@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 
 from twinray.data.fit import geometry
 from twinray.data.pack import IMAGES, PACK, SAMPLES, SCHEMA, PackInfo
+from twinray.data.pack_groups import Rows
 from twinray.data.pack_journal import Journal, Packed
 from twinray.data.pack_mix import Mix
 from twinray.data.pack_options import PackOptions
-from twinray.data.pack_splits import Fold, Rows, Settled, describe, settle
+from twinray.data.pack_splits import Fold, Settled, describe, settle
 from twinray.files import atomic_writer, clear_disk_errors, sha256, write_json
 from twinray.records import SPLITS, Boxes, Skipped
 

@@ -5,10 +5,10 @@ them where it has none, otherwise out of its training images. Images with identi
 cut even if their patients differ or are unknown (but for images of one single grey value, which say nothing of a
 patient).
 
-What a cut may not separate is a group: patients and images of identical pixels, followed through all sources of the
-pack. A group is cut as a whole, once, and only to splits that every source in it lacks. A group that a source's own
-validation or test images are in is not cut but follows them: as a whole if every source of its training images lacks
-that split; otherwise training images stay, and images without a split go to the side of those they are tied to.
+What a cut may not separate is a group (see ``pack_groups``). A group is cut as a whole, once, and only to splits that
+every source in it lacks. A group that a source's own validation or test images are in is not cut but follows them: as
+a whole if every source of its training images lacks that split; otherwise training images stay, and images without a
+split go to the side of those they are tied to.
 
 What the sources' own splits do wrong is not mended but reported: patients and images that are on several sides.
 """
@@ -21,34 +21,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from twinray.data.pack_groups import Rows, groups_of, ties_of
+from twinray.data.pack_split_notes import how_made, on_several_sides, problems
 from twinray.data.splits import SplitRecord, cut_splits, record_splits
 from twinray.errors import InputError
 from twinray.records import PRESENT, SPLITS, FloatArray, Split
-
-_EXAMPLES = 20
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The packed images, in order: n rows.
-
-    Attributes:
-        ids, patients, official: (n,) id, patient or None, the source's own split or None.
-        collection: (n,) which collection the image is of.
-        labels: (n, k) float32, NaN where not stated; or None where no image has labels.
-        twins: (n,) equal numbers for images of identical pixels.
-        blank: (n,) whether all pixels of the image are the same.
-    """
-
-    ids: Sequence[str]
-    patients: Sequence[str | None]
-    official: Sequence[str | None]
-    collection: npt.NDArray[np.int64]
-    labels: FloatArray | None
-    twins: npt.NDArray[np.int64]
-    blank: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -80,8 +58,8 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int,
         fold: of a cross-validation; ``test`` is then one fold's share.
 
     Raises:
-        InputError: folds of a source that has a test split; fewer patients than splits to cut, or images without a split of their own that patients or
-            identical pixels tie to several of the sources' own splits.
+        InputError: folds of a source that has a val or test split; fewer patients than splits to cut; images without a
+            split of their own that patients or identical pixels tie to several of the sources' own splits.
     """
     wanted = {split: share for split, share in (("val", val), ("test", test)) if share > 0}
     present = [
@@ -115,18 +93,20 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int,
             splits[i] = side
     _check_given(rows, splits, wanted, small)
     _check_cut(rows, splits)
-    method, notes = _told(rows, names, present, [{s: wanted[s] for s in own} for own in missing], set(held), cut, seed)
+    method, notes = how_made(
+        rows, names, present, [{s: wanted[s] for s in own} for own in missing], set(held), cut, seed
+    )
     method += f" (fold {fold.number} of {fold.of} for testing)" if fold else ""
     notes += [f"{n} images are of too few patients to cut other splits out of: they are for training" for n, _ in small]
-    findings, leaks = _findings(rows, splits)
-    return Settled(splits, method, leaks + notes, findings)
+    found, leaks = problems(rows, splits)
+    return Settled(splits, method, leaks + notes, found)
 
 
 def describe(
     rows: Rows, settled: Settled, label_classes: Sequence[str], val: float, test: float, seed: int
 ) -> SplitRecord:
     """The record of the splits that ``splits.json`` holds; a patient on several sides is noted in it, not refused."""
-    both = set(_on_several_sides(rows.patients, settled.splits))
+    both = set(on_several_sides(rows.patients, settled.splits))
     told: list[str | None] = [None if patient in both else patient for patient in rows.patients]
     fractions = {name: share for name, share in (("train", 1 - val - test), ("val", val), ("test", test)) if share > 0}
     record = record_splits(
@@ -153,30 +133,6 @@ def describe(
     )
 
 
-def _groups(rows: Rows, among: Sequence[int]) -> list[str | None]:
-    """What a cut may not separate ``among`` rows: the patient, with the patients of images of the same pixels."""
-    keys = [f"p{rows.patients[i]}" if rows.patients[i] else f"i{i}" for i in among]
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while (above := parent.get(key, key)) != key:
-            parent[key] = parent.get(above, above)
-            key = above
-        return key
-
-    first: dict[int, str] = {}
-    tied: set[str] = set()
-    for i, key in zip(among, keys, strict=True):
-        if rows.blank[i]:
-            continue
-        other = first.setdefault(int(rows.twins[i]), key)
-        a, b = sorted((root(other), root(key)))
-        if a != b:
-            parent[b] = a
-            tied |= {key, other}
-    return [None if key[0] == "i" and key not in tied else root(key) for key in keys]
-
-
 def _pools(
     rows: Rows, missing: Sequence[tuple[str, ...]], wanted: Mapping[str, float], splits: list[str]
 ) -> tuple[list[int], dict[tuple[str, ...], tuple[list[int], list[str | None]]]]:
@@ -184,7 +140,7 @@ def _pools(
 
     Where all of a group can follow, its rows get their place in ``splits``.
     """
-    groups = _groups(rows, range(len(rows.ids)))
+    groups = groups_of(rows, range(len(rows.ids)))
     members: dict[str | int, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
         members[i if group is None else group].append(i)
@@ -209,21 +165,15 @@ def _follow(rows: Rows, held: Sequence[int], splits: list[str]) -> None:
     """Give rows without a split the one of the images with a split that they are tied to."""
     ties: dict[tuple[str, object], set[str]] = defaultdict(set)
     for i, split in enumerate(rows.official):
-        for tie in _ties(rows, i) if split else ():
+        for tie in ties_of(rows, i) if split else ():
             ties[tie].add(split or "")
     parts: dict[str | int, list[int]] = defaultdict(list)
-    for i, part in zip(held, _groups(rows, held), strict=True):
+    for i, part in zip(held, groups_of(rows, held), strict=True):
         parts[i if part is None else part].append(i)
     for part_rows in parts.values():
-        sides = {side for i in part_rows for tie in _ties(rows, i) for side in ties.get(tie, ())}
+        sides = {side for i in part_rows for tie in ties_of(rows, i) for side in ties.get(tie, ())}
         for i in part_rows:
             splits[i] = max(sides, key=lambda side: SPLITS.index(cast(Split, side)))  # training stays clean of test
-
-
-def _ties(rows: Rows, i: int) -> list[tuple[str, object]]:
-    """What must not be on two sides: the row's patient, and its pixels."""
-    patient: list[tuple[str, object]] = [("patients", rows.patients[i])] if rows.patients[i] else []
-    return patient if rows.blank[i] else [*patient, ("groups of identical images", int(rows.twins[i]))]
 
 
 def _cut(
@@ -292,7 +242,7 @@ def _check_cut(rows: Rows, splits: Sequence[str]) -> None:
     own: dict[tuple[str, object], set[str]] = defaultdict(set)
     given: set[tuple[str, object]] = set()
     for i, (official, split) in enumerate(zip(rows.official, splits, strict=True)):
-        for tie in _ties(rows, i):
+        for tie in ties_of(rows, i):
             sides[tie].add(split)
             if official:
                 own[tie].add(official)
@@ -305,118 +255,3 @@ def _check_cut(rows: Rows, splits: Sequence[str]) -> None:
             "splits: expected images without a split of their own to be tied to one split by patient and pixels, "
             f"got {counts} on several sides; give those images a split, or leave them out"
         )
-
-
-def _told(
-    rows: Rows,
-    names: Sequence[str],
-    present: Sequence[set[str]],
-    missing: Sequence[Mapping[str, float]],
-    held: set[int],
-    cut: Sequence[int],
-    seed: int,
-) -> tuple[str, list[str]]:
-    """How each collection's splits came about, and notes."""
-    methods: dict[str, list[str]] = {}
-    notes = []
-    cut_rows = np.zeros(len(rows.ids), dtype=np.bool_)
-    cut_rows[list(cut)] = True
-    for k, name in enumerate(names):
-        own = np.flatnonzero(rows.collection == k)
-        if not len(own):
-            continue
-        pool = own[cut_rows[own]].tolist()
-        methods.setdefault(_method(rows, pool, present[k], missing[k], own, held, seed), []).append(name)
-        before = f"{name}: " if len(names) > 1 else ""
-        bare = [i for i in own.tolist() if not rows.official[i]]
-        followed = sum(i in held and bool(rows.official[i] or not present[k]) for i in own.tolist())
-        if present[k] and bare:
-            notes.append(
-                f"{before}{len(bare)} images without a split of their own went to their patient's split, or to train"
-            )
-        if followed:
-            notes.append(
-                f"{before}{followed} images went to the split that another source has for their patient or pixels"
-            )
-    if len(methods) == 1:
-        return next(iter(methods)), notes
-    return "; ".join(f"{', '.join(of)}: {method}" for method, of in methods.items()), notes
-
-
-def _method(
-    rows: Rows,
-    pool: Sequence[int],
-    present: set[str],
-    missing: Mapping[str, float],
-    own: npt.NDArray[np.int64],
-    held: set[int],
-    seed: int,
-) -> str:
-    """How the splits of one collection, rows ``own``, came about; the rows ``pool`` were cut."""
-    if not pool:
-        if present:
-            return "official"
-        return "official in other sources" if any(i in held for i in own.tolist()) else "all images are for training"
-    grouped = "by patient" if any(rows.patients[i] for i in pool) else "by image (no patient ids)"
-    shares = ", ".join(f"{split} {share:g}" for split, share in missing.items())
-    kept = [split for split in SPLITS if split in present]
-    how = f"{grouped}, iterative stratification, seed {seed}: {shares}"
-    return f"cut {how}" if kept in ([], ["train"]) else f"{', '.join(kept)} official; cut out of train {how}"
-
-
-def _on_several_sides(patients: Sequence[str | None], splits: Sequence[str]) -> list[str]:
-    sides: dict[str, str] = {}
-    both: dict[str, None] = {}
-    for patient, split in zip(patients, splits, strict=True):
-        if patient and sides.setdefault(patient, split) != split:
-            both[patient] = None
-    return sorted(both)
-
-
-def _findings(rows: Rows, splits: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Patients and identical images that are on several sides; duplicates at all."""
-    notes = []
-    both = _on_several_sides(rows.patients, splits)
-    if both:
-        members = set(both)
-        n = sum(patient in members for patient in rows.patients)
-        whose = "the sources'" if rows.collection.any() else "the source's"
-        notes.append(
-            f"WARNING: {len(both)} patients ({n} images) are in several splits of {whose} own (named in "
-            "pack.json): figures on its val and test images will be too good"
-        )
-    groups = _repeated(rows.twins)
-    across = [group for group in groups if len({splits[i] for i in group}) > 1]
-    if groups:
-        n = sum(len(group) - 1 for group in groups)
-        notes.append(
-            f"images that repeat the pixels of another: {n}, in {len(groups)} groups, such as {rows.ids[groups[0][0]]} "
-            f"and {rows.ids[groups[0][1]]}"
-        )
-    if across:
-        a = across[0]
-        b = next(i for i in a if splits[i] != splits[a[0]])
-        notes.append(
-            f"WARNING: {len(across)} groups of identical images are in several splits, such as {rows.ids[a[0]]} "
-            f"({splits[a[0]]}) and {rows.ids[b]} ({splits[b]}): figures on val and test images will be too good"
-        )
-    findings = {
-        "patients_in_several_splits": {"patients": len(both), "first": both[:_EXAMPLES]},
-        "duplicates": {
-            "groups": len(groups),
-            "images": sum(len(group) for group in groups),
-            "groups_across_splits": len(across),
-            "first": [[rows.ids[i] for i in group[:_EXAMPLES]] for group in (across or groups)[:_EXAMPLES]],
-        },
-    }
-    return findings, notes
-
-
-def _repeated(twins: npt.NDArray[np.int64]) -> list[list[int]]:
-    """Rows that share a number with another, group by group, in order of their first row."""
-    order = np.argsort(twins, kind="stable")
-    starts = np.flatnonzero(np.diff(twins[order], prepend=-1))
-    lengths = np.diff(starts, append=len(order))
-    several = lengths > 1
-    groups = [order[at : at + n].tolist() for at, n in zip(starts[several], lengths[several], strict=True)]
-    return sorted(groups)

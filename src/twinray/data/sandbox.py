@@ -139,6 +139,7 @@ class _Handle:
         return not self.owed or (len(self.owed) < _QUEUED and sum(self.sizes) + size <= _QUEUED_BYTES)
 
     def give(self, number: int, payload: bytes) -> None:
+        """Send task ``number``; the job itself goes before the first."""
         self.owed.append(number)
         self.sizes.append(len(payload) + 32)
         try:
@@ -177,6 +178,7 @@ class _Pool:
         self._failed_starts = 0
 
     def run(self, tasks: Iterable[T]) -> Iterator[Outcome[R]]:
+        """Outcomes in the order of the tasks, of which no more than a window is taken ahead."""
         source, taken, given, more = iter(tasks), 0, 0, True
         try:
             while True:

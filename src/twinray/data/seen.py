@@ -250,6 +250,7 @@ class _Overlap:
         )
 
     def note(self, split: str, pack: Pack) -> str:
+        """What to tell of patient ids that two sources share by chance or not; empty where there are none."""
         alone = self.coincident & ~self.seen
         if not alone.any():
             return ""

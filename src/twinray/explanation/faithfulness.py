@@ -173,6 +173,7 @@ def versions_scorer(
     """
 
     def score(versions: Tensor, boxes: Sequence[FixedBox]) -> Tensor:
+        """(n,) score of box i on version i of the image, ``versions`` (n, 3, s, s)."""
         maps = pyramid(versions)
         levels = np.array([box.level for box in boxes])
         pooled = maps[0].new_zeros(len(boxes), scorer.fc6.in_features, dtype=torch.float32)

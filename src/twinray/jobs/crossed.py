@@ -31,6 +31,7 @@ MEASURES = ("map50", "map40", "map", "froc")
 _NOT_OF_THE_ARM = MAY_CHANGE | {
     "init",
     "seed",
+    "fraction_seed",
     "data",
     "allow_seen",
     "log_every",
@@ -49,6 +50,7 @@ class _Run:
     init: str
     options: Mapping[str, Any]
     seed: int
+    fraction_seed: object
     truth: CocoTruth
     predictions: Path
     packs: str
@@ -128,6 +130,7 @@ def _read(path: Path, split: str) -> _Run:
         str(config.get("init", "")),
         _options(config, metrics),
         seed,
+        config.get("fraction_seed", 0) if config.get("fraction", 1.0) != 1 else None,
         read_truth(truth),
         predictions,
         _checksums(description),
@@ -190,6 +193,13 @@ def _notes(runs: Sequence[_Run], arms: Mapping[str, Sequence[_Run]]) -> list[str
         first = of_images.setdefault(one.images, one)
         if one.packs != first.packs:
             notes.append(f"{first.path} and {one.path} are of one fold but were not trained on the same pack")
+    labelled: dict[tuple[int, tuple[str, ...], object], _Run] = {}
+    for one in runs:
+        first = labelled.setdefault((one.seed, one.images, one.options.get("fraction")), one)
+        if one.fraction_seed != first.fraction_seed:
+            notes.append(
+                f"{first.path} and {one.path} are of one fold and seed but were trained on other labelled images"
+            )
     options = {repr(sorted(members[0].options.items())) for members in arms.values()}
     if len(options) > 1:
         notes.append("the arms differ in more than their initial weights: see their names")

@@ -72,6 +72,7 @@ class _Table:
         self.append([columns])
 
     def append(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Write at once: what is in the table survives a stop."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         data = text.getvalue().encode("utf-8")

@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Sheet
 from matplotlib.ticker import MaxNLocator
 
+from twinray.report.fonts import all_letters
 from twinray.report.palette import ARMS, GRID, INK, MUTED
 
 ImageKind = Literal["png", "svg", "pdf"]
@@ -60,7 +61,7 @@ def box_counts_chart(panels: tuple[Panel, ...], kind: ImageKind) -> bytes:
     for axes, panel in zip(grid[:, 0], panels, strict=True):
         _draw(axes, panel)
     out = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "twinray", "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"svg.hashsalt": "twinray", "svg.fonttype": "path"}), all_letters(sheet):
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
         sheet.savefig(out, format=kind, dpi=160, metadata=metadata)
     return _numbered(out.getvalue()) if kind == "svg" else out.getvalue()

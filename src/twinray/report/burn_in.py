@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from twinray.records import Boxes
+from twinray.report.fonts import columns, font_file
 from twinray.report.palette import PREDICTED_BOX
 
 LEAST_WIDTH = 512
@@ -57,7 +55,7 @@ def burn_in(
         name = classes[int(boxes.labels[i])]
         text = name if boxes.scores is None else f"{name} {boxes.scores[i]:.2f}"
         others = frames[:i] + frames[i + 1 :]
-        names.append(_label(draw, frames[i], text, _font(size), (width, height), line, (names, others)))
+        names.append(_label(draw, frames[i], text, _font(size, text), (width, height), line, (names, others)))
     return np.asarray(canvas), factor
 
 
@@ -102,8 +100,10 @@ def _clear(place: _Place, others: Sequence[_Place]) -> bool:
 
 
 def _band(width: int, size: int, stamp: Sequence[str]) -> _RGB:
-    font = _font(size)
-    letters = max(8, int((width - 2 * size) / font.getlength("n")))
+    text = "".join(stamp)
+    font = _font(size, text)
+    typical = font.getlength("n") * columns(text) / max(len(text), 1)
+    letters = max(8, int((width - 2 * size) / typical)) if typical else 8
     lines = [line for paragraph in stamp for line in textwrap.wrap(paragraph, letters)]
     step = round(1.4 * size)
     band = Image.new("RGB", (width, step * len(lines) + size), _DARK)
@@ -113,7 +113,5 @@ def _band(width: int, size: int, stamp: Sequence[str]) -> _RGB:
     return np.asarray(band)
 
 
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib: the same letters on every machine."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+def _font(size: int, text: str) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font_file(text), size)

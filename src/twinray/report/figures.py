@@ -18,6 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Sheet
 from matplotlib.ticker import MaxNLocator
 
+from twinray.report.fonts import all_letters
 from twinray.report.numbers import NOT_DEFINED, Figure, count, finite, interval_of, number, value_of
 from twinray.report.palette import ARMS, DASHES, FOR_DARK, GRID, INK, MARKERS, MUTED
 from twinray.report.panels import literal
@@ -286,7 +287,8 @@ def as_svg(sheet: Sheet) -> bytes:
     sheet.patch.set_alpha(0)
     out = io.BytesIO()
     canvas = FigureCanvasSVG(sheet)
-    canvas.print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # type: ignore[no-untyped-call]
+    with all_letters(sheet):
+        canvas.print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # type: ignore[no-untyped-call]
     return adapt_svg(out.getvalue().decode("utf-8"))
 
 

@@ -21,6 +21,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from twinray.records import Boxes, FloatArray
+from twinray.report.fonts import all_letters, columns
 from twinray.report.palette import HEAT, PICTURE_GROUND, PICTURE_INK, PREDICTED_BOX, TRUE_BOX
 
 _DPI = 128
@@ -162,7 +163,8 @@ class _Labels:
         self._taken: list[tuple[float, float, float]] = []  # left, right, top
 
     def put(self, box: FloatArray, text: str, colour: str) -> None:
-        wide = self._letter * len(text)
+        """Write ``text`` above the box (xyxy), or as near as earlier labels leave room."""
+        wide = self._letter * columns(text)
         left = min(max(float(box[0]), 0.0), max(self._width - wide, 0.0))
         top = self._free(left, left + wide, float(box[1]) - self._line)
         self._taken.append((left, left + wide, top))
@@ -196,7 +198,8 @@ def as_png(sheet: Sheet) -> bytes:
     """Draw a sheet: PNG bytes, the same for the same sheet."""
     canvas = FigureCanvasAgg(sheet)
     sheet.set_dpi(_DPI)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    with all_letters(sheet):
+        canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]  # type: ignore[no-untyped-call]
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "png", optimize=True)

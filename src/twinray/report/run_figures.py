@@ -31,12 +31,9 @@ def precision_recall_curves(arms: Mapping[str, PrecisionRecall]) -> bytes:
         if curve.n_boxes and len(curve.score):
             axes.plot(curve.recall, curve.precision, label=name, **look(i))
             drawn += [float(curve.recall[-1])]
-    axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    style(axes, "Precision: share of the shown boxes that are right", "recall: share of the true boxes that are found")
-    note_if_empty(axes, drawn)
-    legend(axes)
-    return as_svg(sheet)
+    title = "Precision: share of the shown boxes that are right"
+    return _finished(sheet, axes, title, "recall: share of the true boxes that are found", drawn)
 
 
 def calibration_plot(arms: Mapping[str, Calibration]) -> bytes:
@@ -57,9 +54,15 @@ def calibration_plot(arms: Mapping[str, Calibration]) -> bytes:
             **look(i),
         )
         drawn += found.precision[filled].tolist()
-    axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    style(axes, "Share of the boxes of a score that are right (dotted: as the score says)", "score")
+    title = "Share of the boxes of a score that are right (dotted: as the score says)"
+    return _finished(sheet, axes, title, "score", drawn)
+
+
+def _finished(sheet: Sheet, axes: Axes, title: str, x_label: str, drawn: Sequence[float]) -> bytes:
+    """A chart over shares from 0 to 1, of which ``drawn`` are values."""
+    axes.set_xlim(0, 1)
+    style(axes, title, x_label)
     note_if_empty(axes, drawn)
     legend(axes)
     return as_svg(sheet)

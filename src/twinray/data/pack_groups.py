@@ -1,0 +1,69 @@
+"""The rows of a pack as splits see them, and what no cut may separate.
+
+That is a group: patients and images of identical pixels, followed through all sources of the pack. Images of one single
+grey value are tied by their patient alone: their pixels say nothing of who they are of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from twinray.records import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The packed images, in order: n rows.
+
+    Attributes:
+        ids, patients, official: (n,) id, patient or None, the source's own split or None.
+        collection: (n,) which collection the image is of.
+        labels: (n, k) float32, NaN where not stated; or None where no image has labels.
+        twins: (n,) equal numbers for images of identical pixels.
+        blank: (n,) whether all pixels of the image are the same.
+    """
+
+    ids: Sequence[str]
+    patients: Sequence[str | None]
+    official: Sequence[str | None]
+    collection: npt.NDArray[np.int64]
+    labels: FloatArray | None
+    twins: npt.NDArray[np.int64]
+    blank: npt.NDArray[np.bool_]
+
+
+def groups_of(rows: Rows, among: Sequence[int]) -> list[str | None]:
+    """The group of each of the rows ``among``, named alike where no cut may separate them; None: a group of its own.
+
+    It is the patient, with the patients of images of the same pixels.
+    """
+    keys = [f"p{rows.patients[i]}" if rows.patients[i] else f"i{i}" for i in among]
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while (above := parent.get(key, key)) != key:
+            parent[key] = parent.get(above, above)
+            key = above
+        return key
+
+    first: dict[int, str] = {}
+    tied: set[str] = set()
+    for i, key in zip(among, keys, strict=True):
+        if rows.blank[i]:
+            continue
+        other = first.setdefault(int(rows.twins[i]), key)
+        a, b = sorted((root(other), root(key)))
+        if a != b:
+            parent[b] = a
+            tied |= {key, other}
+    return [None if key[0] == "i" and key not in tied else root(key) for key in keys]
+
+
+def ties_of(rows: Rows, i: int) -> list[tuple[str, object]]:
+    """What must not be on two sides: the row's patient, and its pixels."""
+    patient: list[tuple[str, object]] = [("patients", rows.patients[i])] if rows.patients[i] else []
+    return patient if rows.blank[i] else [*patient, ("groups of identical images", int(rows.twins[i]))]
