@@ -23,10 +23,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from twinray.evaluation.intervals import bootstrap_groups, group_index, percentile_interval
+from twinray.evaluation.intervals import group_index
+from twinray.explanation.faithfulness_figures import MEASURES, MeasuredMaps, faithfulness_figures
+from twinray.report.faithfulness import faithfulness_chart
+from twinray.report.panels import as_png
 
 ARMS = ("random", "barlow-twins")
 SMALL = ("--fpn-channels", 128, "--rois-per-image", 128)
@@ -117,43 +121,53 @@ def detectors(options: argparse.Namespace, folds: list[Path], pretrained: Path) 
 
 
 def faithfulness(options: argparse.Namespace, folds: list[Path]) -> None:
-    """Pooled over folds: the mean over correctly found boxes, resampled by patient."""
+    """Pooled over folds: means over the correctly found boxes of the first seed's detectors, resampled by patient."""
     seed = options.seeds[0]
+    threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
+
+    def measure(arm: str, k: int) -> None:
+        run, out = options.out / f"{arm}-fold{k}-seed{seed}", options.out / f"faithfulness-{arm}-fold{k}"
+        if (out / "faithfulness.json").exists():
+            return
+        shutil.rmtree(out, ignore_errors=True)
+        arguments = ("explain", run, "--data", folds[k], "--faithfulness", "--out", out)
+        try:
+            twinray(*arguments, threads=threads, log=options.out / "logs" / f"{out.name}.txt")
+        except subprocess.CalledProcessError as error:
+            if error.returncode != 2:
+                raise
+            print(f"{run.name}: left out of the heat maps, see logs/{out.name}.txt")
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda place: measure(*place), [(arm, k) for k in range(len(folds)) for arm in ARMS]))
     for arm in ARMS:
-        rows: list[dict[str, str]] = []
-        for k, fold in enumerate(folds):
-            run, out = options.out / f"{arm}-fold{k}-seed{seed}", options.out / f"faithfulness-{arm}-fold{k}"
-            measured = out / "true_positives.csv"
-            if not measured.exists():
-                shutil.rmtree(out, ignore_errors=True)
-                try:
-                    twinray("explain", run, "--data", fold, "--faithfulness", "--out", out)
-                except subprocess.CalledProcessError as error:
-                    if error.returncode != 2:
-                        raise
-                    print(f"{run.name}: left out of the heat maps, see the line above")
-                    continue
-            with measured.open(newline="") as file:
-                rows += list(csv.DictReader(file))
-        print(f"\nheat maps of {arm}, {len(rows)} measured, mean (95 % interval over patients)")
+        tables = [options.out / f"faithfulness-{arm}-fold{k}" / "true_positives.csv" for k in range(len(folds))]
+        rows = [row for table in tables if table.exists() for row in csv.DictReader(table.open(newline=""))]
         if rows:
-            print_faithfulness(rows)
+            told = f"heat maps of {arm}, seed {seed}, test images of {len(folds)} folds"
+            show_faithfulness(rows, told, options.out / f"faithfulness-{arm}.png")
 
 
-def print_faithfulness(rows: list[dict[str, str]]) -> None:
-    measures = [name for name in ("pointing", "energy", "deletion", "insertion") if rows[0].get(name)]
-    for method in dict.fromkeys(row["map"] for row in rows):
-        own = [row for row in rows if row["map"] == method]
-        groups = group_index([row["patient"] or None for row in own], list(range(len(own))))
-        cells = []
-        for measure in measures:
-            values = np.array([float(row[measure] or "nan") for row in own])
-            sums = np.bincount(groups, np.nan_to_num(values))
-            counts = np.bincount(groups, ~np.isnan(values))
-            samples = [(sums @ w) / np.maximum(counts @ w, 1) for w in bootstrap_groups(groups, 1000, 0)]
-            found = percentile_interval(float(np.nanmean(values)), np.concatenate(samples), len(sums))
-            cells.append(f"{measure} {found.value:.3f} ({found.low:.3f} to {found.high:.3f})")
-        print(f"  {method:20} {len(own)} boxes  {'  '.join(cells)}")
+def show_faithfulness(rows: list[dict[str, str]], title: str, chart: Path) -> None:
+    maps = list(dict.fromkeys(row["map"] for row in rows))
+    measures = [name for name in MEASURES if name in rows[0]]
+    boxes = [rows[at] for at in range(0, len(rows), len(maps))]
+    values = np.array([[float(row[m]) for m in measures] for row in rows]).reshape(len(boxes), len(maps), -1)
+    groups = group_index([box["patient"] for box in boxes], [box["image"] for box in boxes])
+    measured = MeasuredMaps(tuple(maps), tuple(measures), values, np.zeros(len(boxes), dtype=np.int64), groups)
+    figures = faithfulness_figures(measured, [boxes[0]["class"]])
+    print(f"\n{title}: {len(boxes)} correctly found boxes of {int(groups.max()) + 1} patients")
+    print(f"{'map':20} {'':16} " + " ".join(f"{measure:>24}" for measure in measures))
+    for name, own in figures.items():
+        print(f"{name:20} {'':16} " + " ".join(f"{cell(own[measure]):>24}" for measure in measures))
+        for floor, over in own.get("over_floor", {}).items():
+            print(f"{'':20} {'minus ' + floor:16} " + " ".join(f"{cell(over[measure]):>24}" for measure in measures))
+    chart.write_bytes(as_png(faithfulness_chart(figures, measures, title)))
+
+
+def cell(figure: dict[str, Any]) -> str:
+    low, high = figure["ci95"] or (float("nan"), float("nan"))
+    return f"{figure['value']:.3f} ({low:.3f} to {high:.3f})"
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from twinray.explanation.faithfulness import (
     box_floor,
     energy_inside,
     gaussian_floor,
+    is_empty,
     pointing_hit,
     removal_curves,
     removal_ranks,
@@ -101,7 +102,15 @@ def test_curves_start_and_end_where_they_must_and_good_maps_win() -> None:
     deletion, insertion = curves.areas().T
     assert deletion[0] < deletion[2] < deletion[1]
     assert insertion[0] > insertion[2] > insertion[1]
-    again = removal_curves(image, heats, [BOX] * 3, mean_inside, points=9, batch_size=64)
+    versions = 0
+
+    def counted(images: Tensor, boxes: list[np.ndarray]) -> Tensor:
+        nonlocal versions
+        versions += len(images)
+        return mean_inside(images, boxes)
+
+    again = removal_curves(image, heats, [BOX] * 3, counted, points=9, batch_size=64)
+    assert versions == 3 * 2 * 7 + 3  # the ends are alike for all maps of a box
     np.testing.assert_array_equal(curves.deletion, again.deletion)
     np.testing.assert_array_equal(curves.insertion, again.insertion)
     with pytest.raises(ValueError, match="2 points"):
@@ -127,3 +136,21 @@ def test_scores_of_versions_are_those_of_each_alone() -> None:
         for i, box in enumerate(boxes):
             alone = scorer.score(convolutions[box.level](versions[i : i + 1]), box)[0]
             torch.testing.assert_close(together[i], alone)
+
+
+def test_an_empty_map_is_told_from_a_faint_one() -> None:
+    heat = np.zeros((8, 8), np.float32)
+    assert (is_empty(heat), pointing_hit(heat, BOX), energy_inside(heat, BOX)) == (1.0, 0.0, 0.0)
+    heat[3, 3] = 1e-6
+    assert is_empty(heat) == 0.0
+
+
+@pytest.mark.parametrize("points", [2, 3])
+def test_few_points_have_ends_too(points: int) -> None:
+    image = torch.zeros(3, 48, 32)
+    image[:, 10:40, 8:24] = 1
+    boxes = [BOX, BOX + 2.0]
+    curves = removal_curves(image, [box_floor(box, (48, 32)) for box in boxes], boxes, mean_inside, points=points)
+    for i, box in enumerate(boxes):
+        assert curves.deletion[i, 0] == curves.insertion[i, -1] == float(mean_inside(image[None], [box]))
+        assert curves.deletion[i, -1] == 0

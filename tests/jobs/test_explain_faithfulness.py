@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from twinray.data.pack import open_pack
 from twinray.errors import InputError
 from twinray.evaluation.matching import flatten, match
 from twinray.inference import load_model
-from twinray.jobs import explain
+from twinray.jobs import explain, faithfulness
 from twinray.jobs.explain import ExplainConfig
 from twinray.jobs.faithfulness import true_positives
 from twinray.records import Boxes
@@ -53,26 +54,29 @@ def measured(tmp_path_factory, detect_run, blob_pack) -> Path:
     return out
 
 
-def test_figures_of_every_map_and_floor(measured):
+def test_figures_of_every_map_and_floor(measured, blob_pack):
     assert sorted(p.name for p in measured.iterdir()) == [
         "faithfulness.csv", "faithfulness.json", "faithfulness.png", "true_positives.csv",
     ]  # fmt: skip
     record = json.loads((measured / "faithfulness.json").read_text())
     maps = record["maps"]
-    assert list(maps) == ["ablation", "odam", "eigen-cam", "box", "gaussian"]
+    assert list(maps) == ["ablation", "odam", "eigen-cam", "box", "gaussian", "proposal"]
     assert set(record["definitions"]) == set(maps)
     assert record["n_images"] == 3 and 0 < record["n_true_positives"] <= record["n_true_boxes"]
     for name, own in maps.items():
-        for measure in ("pointing", "energy", "deletion", "insertion"):
+        for measure in ("pointing", "energy", "empty", "deletion", "insertion"):
             assert 0 <= own[measure]["value"] <= 1
         assert list(own["per_class"]) == ["blob"]
-        assert ("over_floor" in own) == (name not in ("box", "gaussian"))
+        assert ("over_floor" in own) == (name not in ("box", "gaussian", "proposal"))
     assert maps["gaussian"]["energy"]["value"] > 0
     rows = list(csv.DictReader((measured / "true_positives.csv").open()))
-    assert len(rows) == record["n_true_positives"] * 5
+    assert len(rows) == record["n_true_positives"] * 6
     own = [float(r["energy"]) for r in rows if r["map"] == "box"]
     assert np.mean(own) == pytest.approx(maps["box"]["energy"]["value"])
     assert {r["class"] for r in rows} == {"blob"}
+    known = {str(p) for p in open_pack(blob_pack).patients}
+    assert not {r["patient"] for r in rows} & known  # whose image is whose, without the patient's number
+    assert maps["box"]["empty"]["value"] == 0
 
 
 def test_the_box_floor_measures_the_predicted_box_against_the_true_one(measured, detect_run, blob_pack):
@@ -96,7 +100,7 @@ def test_from_the_command_line_without_curves(detect_run, blob_pack, tmp_path, c
     assert status == 0, err
     assert "floor: box, filled" in out.replace("\n", " ") or "floor" in out
     record = json.loads((tmp_path / "x" / "faithfulness.json").read_text())
-    assert list(record["maps"]) == ["grad-cam", "grad-cam++", "box", "gaussian"]
+    assert list(record["maps"]) == ["grad-cam", "grad-cam++", "box", "gaussian", "proposal"]
     assert "deletion" not in record["maps"]["box"]
     annotated = open_pack(blob_pack)
     with_boxes = [i for i in annotated.where("train") if len(annotated.boxes(int(i)) or ())]
@@ -112,8 +116,32 @@ def test_from_the_command_line_without_curves(detect_run, blob_pack, tmp_path, c
 
 def test_nothing_found_is_said(detect_run, blob_pack, tmp_path):
     config = ExplainConfig(detect_run, out=tmp_path / "x", data=blob_pack, faithfulness=True, least_score=1.0)
-    with pytest.raises(InputError, match="lower --least-score"):
-        explain.run(config)
+    for _ in range(2):  # and nothing is left behind that would refuse a second try
+        with pytest.raises(InputError, match="lower --least-score"):
+            explain.run(config)
+
+
+def test_a_stop_leaves_what_was_measured(detect_run, blob_pack, tmp_path, monkeypatch):
+    whole = ExplainConfig(
+        detect_run, out=tmp_path / "whole", data=blob_pack, split="train", least_score=0.0, iou=0.1, bootstrap=0, count=3,
+        curve_points=0, faithfulness=True, methods=("eigen-cam",),
+    )  # fmt: skip
+    explain.run(whole)
+    prepare, calls = faithfulness.prepare_row, []
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return prepare(*arguments)
+
+    monkeypatch.setattr(faithfulness, "prepare_row", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        explain.run(dataclasses.replace(whole, out=tmp_path / "cut"))
+    lines = (tmp_path / "whole" / "true_positives.csv").read_text().splitlines()
+    kept = (tmp_path / "cut" / "true_positives.csv").read_text().splitlines()
+    assert 1 < len(kept) < len(lines)
+    assert kept == lines[: len(kept)]
 
 
 def test_curves_start_at_the_score_of_the_box(detect_run, blob_pack):

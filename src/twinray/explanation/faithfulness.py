@@ -9,8 +9,11 @@ Measures of one map of one box; ``faithfulness_figures`` sums them up over a dat
   of the image, and while they are put into a blurred one; the area under each curve. Low deletion and high insertion
   are better. Deleted pixels take the grey that normalisation maps to 0; the blur is wide enough to hide a lesion.
 
-Floors tell what these measures are worth without any look into the detector: the predicted box itself, filled, and a
-Gaussian in the middle of it. A map that does not beat them shows nothing that the box did not say.
+- Empty maps: a map with nothing above zero points nowhere and has no energy, so its share stands beside the others.
+
+Floors tell what these measures are worth without any look into the detector: the predicted box itself, filled, a
+Gaussian in the middle of it, and the proposal, filled, which is where the box's score was pooled and where maps that are
+drawn by footprint end. A map that does not beat them shows nothing that the box did not say.
 
 Maps are (h, w), 0 or more, over the network's input; boxes are xyxy in its pixels.
 """
@@ -51,6 +54,11 @@ def pointing_hit(heat: FloatArray, box: FloatArray) -> float:
     x, y = columns + 0.5, rows + 0.5
     inside = (x >= box[0]) & (x < box[2]) & (y >= box[1]) & (y < box[3])
     return float(inside.mean())
+
+
+def is_empty(heat: FloatArray) -> float:
+    """1 for a map with nothing above zero: by its definition nothing that it weighs speaks for the box; else 0."""
+    return float(heat.max() <= 0)
 
 
 def energy_inside(heat: FloatArray, box: FloatArray) -> float:
@@ -147,9 +155,10 @@ def removal_curves(
     shares = removal_shares(points)
     counts = np.round(shares * image.shape[1] * image.shape[2]).astype(np.int64)
     blurred = _blurred(image)
-    jobs = [(m, p, kind) for m in range(len(heats)) for kind in (0, 1) for p in range(points)]
+    jobs = [(m, p, kind) for m in range(len(heats)) for kind in (0, 1) for p in range(1, points - 1)]
     ranks: dict[int, Tensor] = {}  # of the maps in hand only: a large image's ranks take as much room as its pixels
     curves = np.zeros((2, len(heats), points))
+    curves[:, :, [0, -1]] = _ends(image, blurred, boxes, score, batch_size)
     for start in range(0, len(jobs), batch_size):
         part = jobs[start : start + batch_size]
         ranks = {m: ranks[m] if m in ranks else _ranks(heats[m], seed, image) for m in {m for m, *_ in part}}
@@ -160,6 +169,25 @@ def removal_curves(
         for (m, p, kind), value in zip(part, values, strict=True):
             curves[kind, m, p] = value
     return RemovalCurves(shares, curves[0], curves[1])
+
+
+def _ends(
+    image: Tensor,
+    blurred: Tensor,
+    boxes: Sequence[_Box],
+    score: Callable[[Tensor, Sequence[_Box]], Tensor],
+    batch_size: int,
+) -> FloatArray:
+    """(2, m, 2) scores at the first and the last point of both curves: alike for all maps of a box, so worked out once."""
+    own = {id(box): box for box in boxes}
+    jobs = [(box, version) for box in own.values() for version in (image, torch.zeros_like(image), blurred)]
+    values: list[float] = []
+    for start in range(0, len(jobs), batch_size):
+        part = jobs[start : start + batch_size]
+        values += score(torch.stack([version for _, version in part]), [box for box, _ in part]).double().cpu().tolist()
+    of_box = {key: values[3 * i : 3 * i + 3] for i, key in enumerate(own)}
+    whole, grey, blur = np.array([of_box[id(box)] for box in boxes]).reshape(-1, 3).T
+    return np.array([[whole, grey], [blur, whole]]).transpose(0, 2, 1)
 
 
 def versions_scorer(

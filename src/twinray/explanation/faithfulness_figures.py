@@ -15,8 +15,8 @@ import numpy as np
 from twinray.evaluation.intervals import bootstrap_groups, paired_difference, percentile_interval
 from twinray.records import FloatArray, IntArray
 
-MEASURES = ("pointing", "energy", "deletion", "insertion")
-FLOORS = ("box", "gaussian")
+MEASURES = ("pointing", "energy", "empty", "deletion", "insertion")
+FLOORS = ("box", "gaussian", "proposal")
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from twinray.inference import Explained, Method, Model, Prepared
 from twinray.records import Boxes, FloatArray
 from twinray.report.contact_sheet import ROWS, contact_sheet
 from twinray.report.document import DISCLAIMER
+from twinray.report.numbers import count
 from twinray.report.panels import Panel, as_png, scaled
 
 MERGED = "the strongest of the shown boxes' maps at each place, each weighed by its score over the best one's"
@@ -101,7 +102,9 @@ def _write(
         cells = [Panel(PurePath(first.id).name, first.image, truth, name_truth=True)]
         for name, model, explained in zip(names, models, row, strict=True):
             shown = _shown(explained)
-            title = "" if len(shown) else f"no box scored {least} or more"
+            empty = sum(not heat.any() for heat in explained.heat_maps)
+            title = f"{empty} of {count(len(shown), 'heat map')} empty" if empty else ""
+            title = title if len(shown) else f"no box scored {least} or more"
             cells.append(Panel(title, explained.image, None, scaled(shown, explained.scale), merged_map(explained)))
             records += _records(explained, shown, name, model.classes, path)
         without += not any(explained.top for explained in row)
@@ -123,7 +126,8 @@ def _records(
     explained: Explained, shown: Boxes, name: str, classes: Sequence[str], path: Path
 ) -> Iterator[dict[str, Any]]:
     assert shown.scores is not None
-    for box, label, score in zip(shown.xyxy, shown.labels, shown.scores, strict=True):
+    found = zip(shown.xyxy, shown.labels, shown.scores, explained.heat_maps, strict=True)
+    for box, label, score, heat in found:
         yield {
             "image": explained.id,
             "picture": path.name,
@@ -132,4 +136,5 @@ def _records(
             "score": float(score),
             "box_xyxy": [float(v) for v in box],
             "heat_map": explained.definition,
+            "empty": not heat.any(),
         }

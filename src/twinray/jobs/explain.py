@@ -71,7 +71,7 @@ class ExplainConfig:
     iou: float = 0.5
     """With --faithfulness, a box is found correctly if it hits a true box of its class at this IoU, 0..1."""
     curve_points: int = 12
-    """With --faithfulness, points of the deletion and insertion curves, each a pass of the network; 0 leaves both out."""
+    """With --faithfulness, points of the deletion and insertion curves; each costs two passes of the network a map of a box. 0: no curves."""
     bootstrap: int = 1000
     """With --faithfulness, resamples of patients for the intervals; 0 for none."""
     seed: int = 0
@@ -135,6 +135,11 @@ class _Drawn:
     pictures: list[Path] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def empty(self) -> int:
+        """Heat maps with nothing in them."""
+        return sum(bool(record.get("empty")) for record in self.records)
+
 
 def _counted(images: _Images, drawn: _Drawn, advance: Callable[[], None]) -> _Images:
     for image in images:
@@ -175,6 +180,13 @@ def _report(config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped]) ->
     aside = f", {len(skipped)} set aside" if skipped else ""
     empty = f"; no box scored {config.least_score} or more on {drawn.without} of them" if drawn.without else ""
     console.print(f"{pictures} of {images}{aside} in {config.out}{empty}", soft_wrap=True, markup=False)
+    if drawn.empty:
+        console.print(
+            f"note: {drawn.empty} of {count(len(drawn.records), 'heat map')} are empty: by this method nothing speaks for the "
+            "box; compare another --method",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _measure(config: ExplainConfig, model: Model, pack: Pack) -> list[Path]:
@@ -294,6 +306,7 @@ def write_pictures(
                 "score": float(boxes.scores[index]),
                 "box_xyxy": [float(v) for v in boxes.xyxy[index]],
                 "heat_map": explained.definition,
+                "empty": not heat.any(),
             },
         )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from twinray.explanation.faithfulness import (
     box_floor,
     energy_inside,
     gaussian_floor,
+    is_empty,
     pointing_hit,
     removal_curves,
     versions_scorer,
@@ -30,14 +29,17 @@ from twinray.explanation.faithfulness import (
 from twinray.explanation.faithfulness_figures import FLOORS, MEASURES, MeasuredMaps, faithfulness_figures
 from twinray.files import claim_folder, write_bytes, write_json, write_text
 from twinray.inference import Method, Model, box_scorer, check_method, fixed_boxes, heat_maps, prepare_row
+from twinray.jobs.growing_table import GrowingTable
 from twinray.progress import progress
-from twinray.records import Boxes, FloatArray
+from twinray.records import Boxes, FloatArray, patient_code
 from twinray.report.faithfulness import faithfulness_chart, faithfulness_csv, faithfulness_table
 from twinray.report.panels import as_png
 
+TRUE_POSITIVES = "true_positives.csv"
 FLOOR_DEFINITIONS = {
     "box": "floor: the predicted box, filled",
     "gaussian": "floor: a Gaussian in the middle of the predicted box, its edges at two standard deviations",
+    "proposal": "floor: the proposal, filled, that the box's score was pooled from",
 }
 
 
@@ -73,7 +75,7 @@ class FaithfulnessOptions:
     @property
     def measures(self) -> tuple[str, ...]:
         """Those that are taken."""
-        return MEASURES if self.points else MEASURES[:2]
+        return MEASURES if self.points else MEASURES[:3]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,8 @@ def measure_faithfulness(
 ) -> list[Path]:
     """Explain every true positive of the rows; write JSON, two CSV files and a chart; return their paths.
 
+    The table of true positives grows image by image, so that a stop loses no measurement.
+
     Raises:
         InputError: a method that this detector has no use for, no box to measure, a folder that holds files.
     """
@@ -119,6 +123,8 @@ def measure_faithfulness(
             f"faithfulness needs the fixed boxes of faster-rcnn, {model.path} is a {model.detector.options.detector}"
         )
     claim_folder(out, False, "faithfulness figures")
+    columns = ("image", "patient", "class", "score", "x1", "y1", "x2", "y2", "map", *options.measures)
+    table: GrowingTable | None = None  # none without a row: a folder that holds nothing can be used again
     measured: list[_Measured] = []
     n_true = 0
     definitions: dict[str, str] = {}
@@ -126,7 +132,11 @@ def measure_faithfulness(
         for row in rows:
             truth = pack.boxes(row) or Boxes.empty()
             n_true += len(truth)
-            measured += _of_image(model, pack, row, truth, options, definitions)
+            own = list(_of_image(model, pack, row, truth, options, definitions))
+            if own:
+                table = table or GrowingTable(out / TRUE_POSITIVES, columns)
+                table.append(_table_rows(model, pack, own, options))
+            measured += own
             meter.advance()
     if not measured:
         raise InputError(
@@ -149,7 +159,7 @@ def measure_faithfulness(
         "definitions": {**definitions, **FLOOR_DEFINITIONS},
         "maps": figures,
     }
-    return _write(model, pack, measured, options, record, out)
+    return _write(model, len(measured), options, record, out)
 
 
 def _of_image(
@@ -173,7 +183,7 @@ def _of_image(
     true_in_input = pack.to_pack(row, truth.xyxy) * (model.size / pack.info.size)
     for number, (predicted, true) in enumerate(hits):
         box = true_in_input[true]
-        inside = np.array([[pointing_hit(heat, box), energy_inside(heat, box)] for heat in maps[number]])
+        inside = np.array([[pointing_hit(h, box), energy_inside(h, box), is_empty(h)] for h in maps[number]])
         values = np.concatenate([inside, areas[number]], axis=1)
         yield _Measured(row, original[predicted], int(labels[predicted]), float(scores[predicted]), values)
 
@@ -195,8 +205,9 @@ def _all_maps(
         by_method.append([heat.map for heat in heats])
     maps: list[list[FloatArray]] = []
     for number, i in enumerate(chosen):
-        box = found.boxes[i].double().cpu().numpy()
-        maps.append([*(heats[number] for heats in by_method), box_floor(box, size), gaussian_floor(box, size)])
+        box, proposal = found.boxes[i].double().cpu().numpy(), found.proposals[i].double().cpu().numpy()
+        floors = (box_floor(box, size), gaussian_floor(box, size), box_floor(proposal, size))
+        maps.append([*(heats[number] for heats in by_method), *floors])
     return maps
 
 
@@ -239,20 +250,14 @@ def _figures(model: Model, pack: Pack, measured: Sequence[_Measured], options: F
 
 
 def _write(
-    model: Model,
-    pack: Pack,
-    measured: Sequence[_Measured],
-    options: FaithfulnessOptions,
-    record: dict[str, Any],
-    out: Path,
+    model: Model, n_measured: int, options: FaithfulnessOptions, record: dict[str, Any], out: Path
 ) -> list[Path]:
-    names = ("faithfulness.json", "faithfulness.csv", "true_positives.csv", "faithfulness.png")
+    names = ("faithfulness.json", "faithfulness.csv", TRUE_POSITIVES, "faithfulness.png")
     paths = [out / name for name in names]
     write_json(paths[0], record, "faithfulness figures")
     write_text(paths[1], faithfulness_csv(record["maps"], options.measures), "table")
-    write_text(paths[2], _boxes_csv(model, pack, measured, options), "table")
     title = (
-        f"Heat maps of {model.path.resolve().name}: {len(measured)} of {record['n_true_boxes']} true boxes found, "
+        f"Heat maps of {model.path.resolve().name}: {n_measured} of {record['n_true_boxes']} true boxes found, "
         f"on {record['n_images']} images with boxes of split {options.split}"
     )
     write_bytes(paths[3], as_png(faithfulness_chart(record["maps"], options.measures, title)), "chart")
@@ -262,14 +267,14 @@ def _write(
     return paths
 
 
-def _boxes_csv(model: Model, pack: Pack, measured: Sequence[_Measured], options: FaithfulnessOptions) -> str:
+def _table_rows(
+    model: Model, pack: Pack, measured: Sequence[_Measured], options: FaithfulnessOptions
+) -> list[tuple[object, ...]]:
     """One row a true positive and map, so that any other question can be asked of the same measurements."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("image", "patient", "class", "score", "x1", "y1", "x2", "y2", "map", *options.measures))
+    rows: list[tuple[object, ...]] = []
     for one in measured:
         place = (*(round(float(v), 2) for v in one.box),)
-        patient = pack.patients[one.row] or ""
+        patient = patient_code(pack.patients[one.row]) or ""
         for name, values in zip(options.maps, one.values.tolist(), strict=True):
-            writer.writerow((pack.ids[one.row], patient, model.classes[one.label], one.score, *place, name, *values))
-    return out.getvalue()
+            rows.append((pack.ids[one.row], patient, model.classes[one.label], one.score, *place, name, *values))
+    return rows

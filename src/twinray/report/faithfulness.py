@@ -23,11 +23,12 @@ from twinray.report.tables import Table
 HEADINGS = {
     "pointing": ("Pointing game", "peak inside the true box", True),
     "energy": ("Energy", "share inside the true box", True),
+    "empty": ("Empty", "share of maps with nothing in them", False),
     "deletion": ("Deletion", "score left, area under the curve", False),
     "insertion": ("Insertion", "score regained, area under the curve", True),
 }
 """Of each measure: title, what it is, whether more is better."""
-FLOOR_NAMES = {"box": "floor: box, filled", "gaussian": "floor: Gaussian in box"}
+FLOOR_NAMES = {"box": "floor: box, filled", "gaussian": "floor: Gaussian in box", "proposal": "floor: proposal, filled"}
 _FLOOR_COLOUR = "#9aa4b0"
 Figures = Mapping[str, Mapping[str, Any]]
 
@@ -40,7 +41,8 @@ def faithfulness_table(figures: Figures, measures: Sequence[str]) -> Table:
         f"Faithfulness of heat maps on {count(boxes, 'correctly found box', 'correctly found boxes')} (95 % interval)"
     )
     note = (
-        "Deletion: lower is better; all others: higher. A map that does not beat both floors says no more than its box."
+        "Empty and deletion: lower is better; all others: higher. An empty map points nowhere. A map that does not beat the "
+        "floors says no more than its box."
     )
     return Table(caption, ("map", *(_head(m) for m in measures)), rows, note)
 
@@ -88,7 +90,7 @@ def faithfulness_chart(figures: Figures, measures: Sequence[str], title: str) ->
         color=INK,
         fontweight="bold",
     )
-    note = f"Lines: 95 % interval over patients. A map that does not beat both floors says no more than its box. {DISCLAIMER}."
+    note = f"Lines: 95 % interval over patients. A map that does not beat the floors says no more than its box. {DISCLAIMER}."
     sheet.supxlabel("\n".join(textwrap.wrap(note, width)), x=0.01, ha="left", fontsize=9, color=MUTED)
     return sheet
 
