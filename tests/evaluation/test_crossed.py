@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from twinray.errors import InputError
+from twinray.evaluation import crossed
 from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
 from twinray.evaluation.crossed import FoldRun, crossed_boxes
-from twinray.evaluation.intervals import mean_over_seeds
+from twinray.evaluation.intervals import mean_over_seeds, percentile_interval
 from twinray.records import Boxes
 
 CLASSES = ("a", "b", "c", "d")
@@ -88,6 +89,23 @@ def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
     assert difference.over_seeds[key].interval.value == pytest.approx(expected)
     again = crossed_boxes(arms, CLASSES, bootstrap=300)
     assert again.difference_as_json("second") == report.difference_as_json("second")
+
+
+def test_figures_over_several_folds_are_corrected_for_bias_and_differences_are_not(simulate, monkeypatch) -> None:
+    """See benchmarks/coverage.py."""
+    asked = []
+
+    def spy(*arguments, bias_corrected=False):
+        asked.append(bias_corrected)
+        return percentile_interval(*arguments, bias_corrected=bias_corrected)
+
+    monkeypatch.setattr(crossed, "percentile_interval", spy)
+    for folds, corrected in (((0,), False), ((0, 1), True)):
+        asked.clear()
+        runs = [fold_run(simulate, fold, 0, 0) for fold in folds]
+        report = crossed_boxes({"one": runs, "two": runs}, CLASSES, bootstrap=50)
+        assert set(asked) == {corrected}
+        assert len(asked) == 2 * len(report.arms["one"].over_patients)
 
 
 def test_an_arm_compared_with_itself_does_not_differ(simulate) -> None:

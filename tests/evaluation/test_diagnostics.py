@@ -45,6 +45,20 @@ def test_curves_without_predictions_or_truth():
     assert np.isnan(curve.recall).all()
 
 
+def test_calibration_of_the_boxes_that_are_shown():
+    """Each class by its own threshold; a crowd of low scores does not hide what the others are worth."""
+    truth = {"a": Boxes(np.array([[0.0, 0, 10, 10]]), np.array([0]))}
+    xyxy = np.array([[0.0, 0, 10, 10], [50, 50, 60, 60], [70, 70, 80, 80], [90, 90, 99, 99]])
+    found = {"a": Boxes(xyxy, np.array([0, 0, 1, 1]), np.array([0.9, 0.35, 0.95, 0.05]))}
+    matches = match(flatten(truth, found, ("a", "b")), (0.5,))
+    shown = calibration(matches, least=np.array([0.3, 0.5]))
+    assert shown.count.sum() == 3
+    assert shown.expected_error == pytest.approx((abs(1 - 0.9 - 0.95 + 0.0) + 0.35) / 3)
+    assert calibration(matches).expected_error < shown.expected_error
+    assert calibration(matches, label=1, least=np.array([0.3, 0.5])).count.sum() == 1
+    assert calibration(matches, least=np.array([2.0, 2.0])).count.sum() == 0
+
+
 def test_calibration_by_hand():
     truth = [Boxes(np.array([[0.0, 0, 10, 10], [20, 20, 30, 30]]), np.array([0, 0]))]
     boxes = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60], [70, 70, 80, 80]])

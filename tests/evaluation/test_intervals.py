@@ -123,3 +123,25 @@ def test_paired_over_seeds_is_narrower_where_seeds_go_together():
     assert paired.share_above_zero == 1.0
     with pytest.raises(InputError, match="as many baseline as candidate"):
         paired_over_seeds([0.1], [0.2, 0.3])
+
+
+def test_bias_corrected_percentiles_move_against_the_bias():
+    """Normal resamples that lie b above the value v: the interval is v - b and 1.96 standard deviations around it."""
+    normal = np.sort(np.random.default_rng(0).normal(size=200_001))
+    value, bias, deviation = 0.3, 0.04, 0.05
+    found = percentile_interval(value, value + bias + deviation * normal, 50, bias_corrected=True)
+    assert found.low == pytest.approx(value - bias - 1.96 * deviation, abs=2e-3)
+    assert found.high == pytest.approx(value - bias + 1.96 * deviation, abs=2e-3)
+
+
+@given(st.integers(0, 1000))
+def test_without_bias_the_correction_does_nothing_much_and_it_never_leaves_the_resamples(seed):
+    samples = np.random.default_rng(seed).normal(size=501)
+    plain = percentile_interval(float(np.median(samples)), samples, 50)
+    corrected = percentile_interval(float(np.median(samples)), samples, 50, bias_corrected=True)
+    assert (corrected.low, corrected.high) == pytest.approx((plain.low, plain.high))
+    for value in (-100.0, 100.0):
+        far = percentile_interval(value, samples, 50, bias_corrected=True)
+        assert samples.min() <= far.low <= far.high <= samples.max()
+    flat = percentile_interval(1.0, np.ones(20), 50, bias_corrected=True)
+    assert (flat.low, flat.high) == (1.0, 1.0)

@@ -6,9 +6,12 @@ Conventions
   of one run at a time, since scores of different runs are on different scales and cannot be pooled.
 - The interval over patients holds the trained runs fixed: patients are resampled inside their fold, every measure of
   every run is made again on the same resample, and averaged the same way. A fold without any true box in a resample is left
-  out of that resample's mean.
+  out of that resample's mean. The percentiles of an arm's figure over several folds are bias-corrected: average
+  precision on few images is too high, in a resample once more so, and a mean over folds hides less of that behind chance
+  (``benchmarks/coverage.py`` tells how often the intervals hold the truth). Those of differences are plain.
 - The interval over seeds holds the images fixed: Student's t over the seeds' means over folds. It tells how much of a
-  difference is luck of initial weights and order.
+  difference is luck of initial weights and order. Runs that all start from one pre-training share its luck, which
+  no seed of theirs varies.
 - Neither interval holds the other's variation; a difference to be trusted has both clear of zero.
 """
 
@@ -275,7 +278,12 @@ def _arm(
     of_seed = {key: _mean(values) for key, values in runs.items()}
     nothing = np.zeros(0)
     return CrossedArm(
-        {k: percentile_interval(float(of_seed[k].mean()), samples.get(k, nothing), n_patients) for k in keys},
+        {
+            k: percentile_interval(
+                float(of_seed[k].mean()), samples.get(k, nothing), n_patients, bias_corrected=len(folds) > 1
+            )
+            for k in keys
+        },
         {k: mean_over_seeds(of_seed[k]) for k in keys},
         runs,
     )

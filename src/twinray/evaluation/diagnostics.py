@@ -92,9 +92,21 @@ def froc_curve(matches: BoxMatches, threshold: float | str = 0.5, label: int | N
 
 
 def calibration(
-    matches: BoxMatches, threshold: float | str = 0.5, label: int | None = None, bins: int = 10
+    matches: BoxMatches,
+    threshold: float | str = 0.5,
+    label: int | None = None,
+    bins: int = 10,
+    least: FloatArray | None = None,
 ) -> Calibration:
-    """Reliability of scores in bins of equal width; arguments as ``precision_recall``.
+    """Reliability of scores in bins of equal width.
+
+    A detector proposes many boxes of a low score, rightly, and an expected error over all of them is small whatever the
+    scores of the few that are shown are worth; ``least`` asks of those alone.
+
+    Args:
+        matches, threshold, label: as ``precision_recall``.
+        bins: of equal width.
+        least: (k,) score by class id that a box must reach to count; None counts all.
 
     Raises:
         InputError: fewer than one bin.
@@ -103,6 +115,9 @@ def calibration(
         raise InputError(f"calibration: expected at least 1 bin, got {bins}")
     own = slice(None) if label is None else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
     score, hit = matches.score[own], matches.hit[matches.row(threshold), own]
+    if least is not None:
+        counted = score >= np.repeat(least, np.diff(matches.starts))[own]
+        score, hit = score[counted], hit[counted]
     edges = np.linspace(0.0, 1.0, bins + 1)
     which = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, bins - 1)  # [a, b), the last [a, 1]
     count = np.bincount(which, minlength=bins)
