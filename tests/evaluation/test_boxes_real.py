@@ -1,4 +1,4 @@
-"""Equality with pycocotools over VinDr-CXR's real annotations, that torchxrayvision ships."""
+"""Equality with pycocotools over real annotations: VinDr-CXR's, that torchxrayvision ships, and RSNA's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from twinray.data.coco import read_coco
 from twinray.evaluation.boxes import class_average_precision
 from twinray.evaluation.coco_engine import IOUS
 from twinray.records import Boxes
@@ -41,23 +42,39 @@ def annotations():
     }
 
 
-def test_average_precision_equals_pycocotools_over_vindr(annotations, pycocotools_ap):
+def near_and_anywhere(truth, n_classes, side):
+    """Seeded predictions: noisy copies of the true boxes, boxes anywhere, images with none and one with very many."""
     rng = np.random.default_rng(0)
     predictions = {}
-    for i, (image, boxes) in enumerate(annotations.items()):
+    for i, (image, boxes) in enumerate(truth.items()):
         if i % 10 == 9:
             continue  # nothing predicted here
         n = 30 if i else 400  # one image exceeds 100 predictions of a class
-        start, size = rng.uniform(0, 2000, (n, 2)), rng.uniform(20, 900, (n, 2))
-        near = boxes.xyxy + rng.normal(0, 30, boxes.xyxy.shape)
+        start, size = rng.uniform(0, side, (n, 2)), rng.uniform(side / 100, 0.45 * side, (n, 2))
+        near = boxes.xyxy + rng.normal(0, side / 66, boxes.xyxy.shape)
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2])
-        labels = np.concatenate([boxes.labels, rng.integers(0, 14 if i else 2, n)])
+        labels = np.concatenate([boxes.labels, rng.integers(0, n_classes if i else min(n_classes, 2), n)])
         scores = np.concatenate([rng.uniform(0.2, 1, len(boxes)), rng.uniform(0, 0.9, n)])
         predictions[image] = Boxes(
             np.concatenate([near, np.concatenate([start, start + size], 1)]), labels, np.round(scores, 3)
         )
+    return predictions
+
+
+def test_average_precision_equals_pycocotools_over_vindr(annotations, pycocotools_ap):
+    predictions = near_and_anywhere(annotations, 14, 2000)
     truth = {**annotations, "normal": Boxes.empty()}
     names = [str(i) for i in range(14)]
     expected = pycocotools_ap(truth, predictions, 14, IOUS)
     assert 0.1 < np.nanmean(expected) < 0.9
     np.testing.assert_allclose(class_average_precision(truth, predictions, names), expected, atol=1e-9)
+
+
+def test_average_precision_equals_pycocotools_over_rsna(real_data, pycocotools_ap):
+    collection = read_coco(real_data / "rsna-pneumonia" / "annotations.json")
+    truth = {sample.id: sample.boxes for sample in collection.samples}
+    assert sum(len(boxes) == 0 for boxes in truth.values()) > 100  # more images without boxes than with
+    predictions = near_and_anywhere(truth, 1, 1024)
+    expected = pycocotools_ap(truth, predictions, 1, IOUS)
+    assert 0.1 < np.nanmean(expected) < 0.9
+    np.testing.assert_allclose(class_average_precision(truth, predictions, ["opacity"]), expected, atol=1e-9)
