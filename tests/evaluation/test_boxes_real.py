@@ -76,5 +76,5 @@ def test_average_precision_equals_pycocotools_over_rsna(real_data, pycocotools_a
     assert sum(len(boxes) == 0 for boxes in truth.values()) > 100  # more images without boxes than with
     predictions = near_and_anywhere(truth, 1, 1024)
     expected = pycocotools_ap(truth, predictions, 1, IOUS)
-    assert 0.1 < np.nanmean(expected) < 0.9
+    assert 0.02 < np.nanmean(expected) < 0.9
     np.testing.assert_allclose(class_average_precision(truth, predictions, ["opacity"]), expected, atol=1e-9)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from twinray import inference
 from twinray.data.pack import Pack, open_pack
 from twinray.errors import InputError
 from twinray.jobs import explain as job
 from twinray.jobs.explain import ExplainConfig, chosen_rows
+from twinray.report import panels
 from twinray.report.pictures import picture_name
 
 
@@ -86,3 +91,50 @@ def test_files_and_a_pack_do_not_mix(detect_run, blob_pack, blobs, tmp_path):
         job.run(ExplainConfig(detect_run, out=tmp_path / "x", data=blob_pack, truth=blobs))
     with pytest.raises(InputError, match="got neither"):
         job.run(ExplainConfig(detect_run, out=tmp_path / "x"))
+
+
+def test_a_stop_leaves_what_the_pictures_show(detect_run, blob_pack, tmp_path, monkeypatch):
+    write, calls = job.write_pictures, []
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    monkeypatch.setattr(job, "write_pictures", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        job.run(ExplainConfig(detect_run, data=blob_pack, out=tmp_path / "x", least_score=0.0, boxes=1))
+    records = json.loads((tmp_path / "x" / "explanations.json").read_text())
+    assert [r["picture"] for r in records] == [p.name for p in (tmp_path / "x").glob("*.png")]
+    assert len(records) == 1
+
+
+def test_empty_heat_maps_are_told(detect_run, blob_pack, tmp_path, monkeypatch, cli):
+    """A map with nothing in it is no blank picture: it says that by its method nothing speaks for the box."""
+    drawn = []
+    real = inference.heat_maps
+
+    def emptied(*arguments, **options):
+        maps = real(*arguments, **options)
+        return [dataclasses.replace(maps[0], map=np.zeros_like(maps[0].map)), *maps[1:]]
+
+    monkeypatch.setattr(inference, "heat_maps", emptied)
+    titles = panels.draw_panel
+    monkeypatch.setattr(
+        panels, "draw_panel", lambda axes, panel, *rest: (drawn.append(panel.title), titles(axes, panel, *rest))
+    )
+    options = ("--data", blob_pack, "--least-score", 0, "--boxes", 2, "--count", 1)
+    status, told, err = cli("explain", detect_run, *options, "--out", tmp_path / "x")
+    assert status == 0, err
+    records = json.loads((tmp_path / "x" / "explanations.json").read_text())
+    assert [r["empty"] for r in records] == [True, False]
+    assert "note: 1 of 2 heat maps are empty" in told
+    assert sum("nothing speaks for this box" in title for title in drawn) == 1
+    copy = tmp_path / "other"
+    shutil.copytree(detect_run, copy)
+    status, told, err = cli("explain", detect_run, "--versus", copy, *options, "--out", tmp_path / "sheets")
+    assert status == 0, err
+    records = json.loads((tmp_path / "sheets" / "explanations.json").read_text())
+    assert [r["empty"] for r in records] == [True, False] * 2
+    assert "2 of 4 heat maps are empty" in told

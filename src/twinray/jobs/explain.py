@@ -116,12 +116,16 @@ def run(config: ExplainConfig) -> list[Path]:
         images = _from_files(config, models, found.files, truth, skipped)
     claim_folder(config.out, False, "explanations")
     drawn = _Drawn()
-    with progress("explaining", len(rows) + len(found.files)) as meter:
-        shown = _counted(images, drawn, meter.advance)
-        if config.versus:
-            _draw_sheets(config, models, shown, drawn)
-        else:
-            _draw_boxes(config, models[0], shown, drawn)
+    try:
+        with progress("explaining", len(rows) + len(found.files)) as meter:
+            shown = _counted(images, drawn, meter.advance)
+            if config.versus:
+                _draw_sheets(config, models, shown, drawn)
+            else:
+                _draw_boxes(config, models[0], shown, drawn)
+    finally:  # a stop leaves the pictures drawn so far, and what they show
+        if drawn.images:
+            write_json(config.out / "explanations.json", drawn.records, "explanations")
     _report(config, drawn, skipped)
     return drawn.pictures
 
@@ -169,13 +173,12 @@ def _draw_sheets(config: ExplainConfig, models: Sequence[Model], images: _Images
 
 
 def _report(config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped]) -> None:
-    """Say what was set aside and what was drawn; write ``explanations.json``."""
+    """Say what was set aside and what was drawn."""
     console = Console()
     for item in skipped:
         console.print(f"set aside: {item.where}: {item.reason}", soft_wrap=True, markup=False)
     if drawn.images == 0:
         raise InputError(f"none of the {len(skipped)} image files could be read; the first: {skipped[0].reason}")
-    write_json(config.out / "explanations.json", drawn.records, "explanations")
     pictures, images = count(len(drawn.pictures), "picture"), count(drawn.images, "image")
     aside = f", {len(skipped)} set aside" if skipped else ""
     empty = f"; no box scored {config.least_score} or more on {drawn.without} of them" if drawn.without else ""
