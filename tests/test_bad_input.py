@@ -29,6 +29,23 @@ def test_missing_folder(cli, tmp_path):
     assert not (tmp_path / "p").exists()
 
 
+def test_a_folder_in_use_is_continued_only_by_verbs_that_can(cli, blob_pack, detect_run, blobs, tmp_path):
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "kept.txt").write_text("mine")
+    image = blobs.parent / "images" / "im000.png"
+    for command, can in (
+        (("detect", "--data", blob_pack, *DETECT), True),
+        (("pack", blobs, "--format", "coco"), True),
+        (("evaluate", detect_run, "--data", blob_pack), False),
+        (("predict", detect_run, image), False),
+        (("explain", detect_run, image), False),
+    ):
+        status, _, err = cli(*command, "--out", used)
+        assert status == 2 and "is not empty; choose another --out" in one_line(err)
+        assert ("--resume" in err) is can
+
+
 def test_empty_folder(cli, tmp_path):
     (tmp_path / "empty").mkdir()
     status, _, err = cli("pack", tmp_path / "empty", "--format", "folder", "--out", tmp_path / "p")
@@ -270,3 +287,30 @@ def test_no_space_and_odd_names(cli, tmp_path):
     assert status == 0, err
     assert len(open_pack(tmp_path / "p ä")) == 4
     assert "Traceback" not in out
+
+
+def test_a_damaged_description_is_one_line_that_names_file_and_key(cli, detect_run, blobs, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("model.safetensors", "model.json"):
+        shutil.copy(detect_run / name, run / name)
+    good = json.loads((run / "model.json").read_text())
+    without = {key: value for key, value in good.items() if key != "arch"}
+    nms = good | {"options": good["options"] | {"nms": "0.5"}}
+    lacking = good | {"options": {key: value for key, value in good["options"].items() if key != "nms"}}
+    unknown = good | {"arch": "resnet19"}
+    for described, key in (
+        ([], "found a list"),
+        (without, "arch"),
+        (good | {"pack": [1]}, "pack"),
+        (good | {"pack": {"size": 64}}, "pack.fit"),
+        (nms, "options.nms"),
+        (lacking, "options.nms"),
+        (good | {"size": 96}, "options.size"),
+        (unknown, "resnet19"),
+    ):
+        (run / "model.json").write_text(json.dumps(described))
+        status, _, err = cli("predict", run, blobs.parent / "images" / "im000.png", "--out", tmp_path / "p")
+        assert status == 2
+        assert "model.json" in one_line(err) and key in err and "unforeseen" not in err
+    assert not (tmp_path / "p").exists()

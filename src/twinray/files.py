@@ -121,8 +121,14 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def claim_folder(folder: Path, resume: bool, what: str) -> None:
+def claim_folder(folder: Path, resume: bool, what: str, *, can_resume: bool = False) -> None:
     """Make ``folder`` for new results, and refuse to write among existing files.
+
+    Args:
+        folder: for the results.
+        resume: go on with what it holds.
+        what: the results, in a word or two.
+        can_resume: the verb has the option --resume, so that a refusal may advise it.
 
     Raises:
         InputError: it holds files and ``resume`` is off, or it is a file.
@@ -131,6 +137,7 @@ def claim_folder(folder: Path, resume: bool, what: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"expected a folder for the {what}, {folder} is a file; choose another --out")
     if folder.is_dir() and any(folder.iterdir()) and not resume:
-        raise InputError(f"{folder} is not empty; choose another --out for the {what}, or continue it with --resume")
+        advice = ", or continue it with --resume" if can_resume else ""
+        raise InputError(f"{folder} is not empty; choose another --out for the {what}{advice}")
     with clear_disk_errors(folder, what):
         folder.mkdir(parents=True, exist_ok=True)

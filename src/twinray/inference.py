@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
@@ -23,6 +24,8 @@ from torch import Tensor
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import network_input
 from twinray.classification.model import Classifier
+from twinray.data.classes import difference
+from twinray.data.description import check_keys, read_description
 from twinray.data.fit import Geometry, fit_pixels, geometry, to_grey, to_rgb
 from twinray.data.pack import Pack
 from twinray.detection.model import Detector, DetectorOptions, build_detector
@@ -34,7 +37,7 @@ from twinray.explanation.ablation_cam import ablation_cam_fpn, ablation_cam_last
 from twinray.explanation.gradient_cams import gradient_cam
 from twinray.explanation.library_ablation import FinalBox, ablation_cam_library
 from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap
-from twinray.files import read_json, sha256
+from twinray.files import sha256
 from twinray.records import Boxes, FloatArray, Pixels
 from twinray.training.device import Machine, choose_machine
 
@@ -284,21 +287,13 @@ def load_model(run: Path, device: str = "auto") -> Model:
         raise InputError(
             f"expected the folder of a finished detect or classify run, {run} has no model.safetensors ({hint})"
         )
-    description = read_json(weights.with_suffix(".json"), "weight description")
-    if description.get("sha256") != sha256(weights):
+    description = read_description(weights.with_suffix(".json"))
+    if description["sha256"] != sha256(weights):
         raise InputError(
             f"{weights} is not the file that {weights.with_suffix('.json').name} describes; train again, or restore it"
         )
     machine = choose_machine(device, "float32")
-    backbone = build_backbone(description["arch"], size=description["size"])
-    network: Detector | Classifier
-    if description["kind"] == "detector":
-        options = _detector_options(description["options"])
-        network = build_detector(backbone, options, description["classes"], seed=0)
-    elif description["kind"] == "classifier":
-        network = Classifier(backbone, len(description["classes"]), description["task"])
-    else:
-        raise InputError(f"expected a detector or classifier in {run}, found a {description['kind']}")
+    network = _build(description, weights.with_suffix(".json"))
     try:
         network.load_state_dict(safetensors.torch.load_file(weights), strict=True)
     except (RuntimeError, safetensors.SafetensorError) as error:
@@ -309,11 +304,45 @@ def load_model(run: Path, device: str = "auto") -> Model:
     return Model(run, description, network, machine)
 
 
-def _detector_options(raw: dict[str, Any]) -> DetectorOptions:
-    """Options as JSON holds them, lists for tuples."""
-    known = {field.name for field in dataclasses.fields(DetectorOptions)}
-    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in known}
-    return DetectorOptions(**options)
+def _build(description: dict[str, Any], path: Path) -> Detector | Classifier:
+    """The network of a checked description, with weights of its own."""
+    options = _detector_options(description, path) if description["kind"] == "detector" else None
+    try:
+        backbone = build_backbone(description["arch"], size=description["size"])
+        if options is None:
+            return Classifier(backbone, len(description["classes"]), description["task"])
+        return build_detector(backbone, options, description["classes"], seed=0)
+    except (InputError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        raise InputError(f"no network can be built as {path} describes it: {error}") from error
+
+
+def _detector_options(description: dict[str, Any], path: Path) -> DetectorOptions:
+    """Options as JSON holds them, lists for tuples; each of the kind that the field's default has.
+
+    None may be missing, or a damaged file would be another network; an option that a later version adds must be
+    filled in for older files here.
+    """
+    raw, known = description["options"], dataclasses.fields(DetectorOptions)
+    check_keys(
+        raw, [(f.name, partial(_is_like, f.default), f"a value such as {f.default}") for f in known], path, "options."
+    )
+    values: dict[str, Any] = {f.name: tuple(v) if isinstance(v := raw[f.name], list) else v for f in known}
+    options = DetectorOptions(**values)
+    if options.size != description["size"]:
+        raise InputError(f"{path}: size {description['size']} and options.size {options.size} differ; was it edited?")
+    return options
+
+
+def _is_like(default: Any, value: Any) -> bool:
+    """Whether a JSON value is of the default's kind: text, a list as long, a number of 0 or more."""
+    if isinstance(default, str):
+        return isinstance(value, str)
+    if isinstance(default, tuple):
+        return (
+            isinstance(value, list) and len(value) == len(default) and all(_is_like(default[0], one) for one in value)
+        )
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return (whole or (isinstance(default, float) and isinstance(value, float))) and 0 <= value < float("inf")
 
 
 def prepare_row(model: Model, pack: Pack, row: int) -> Prepared:
@@ -357,15 +386,8 @@ def check_classes(model: Model, names: Sequence[str], where: Path) -> None:
     Raises:
         InputError: naming what is missing, what is new, or that the order differs.
     """
-    if tuple(names) == model.classes:
-        return
-    missing = sorted(set(model.classes) - set(names))
-    new = sorted(set(names) - set(model.classes))
-    what = (
-        f"only in the model: {missing}; only in the pack: {new}"
-        if missing or new
-        else "the same names in another order"
-    )
-    raise InputError(
-        f"classes of {where} and of the run {model.path} differ ({what}); use data with the model's classes"
-    )
+    what = difference(model.classes, names, "model", "data")
+    if what:
+        raise InputError(
+            f"classes of {where} and of the run {model.path} differ ({what}); use data with the model's classes"
+        )

@@ -13,9 +13,10 @@ import torch
 
 from twinray.backbones.build import build_backbone
 from twinray.data.pack import open_pack
+from twinray.detection import run as run_module
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import annotated, labelled_fraction
-from twinray.detection.protocols import PROTOCOLS, Recipe, learning_rate, recipe, with_warmup
+from twinray.detection.protocols import PROTOCOLS, Recipe, learning_rate, pack_notes, recipe, with_warmup
 from twinray.detection.run import make_detector, make_loop, make_optimizer, resolve
 from twinray.errors import InputError
 from twinray.training.device import Machine
@@ -197,6 +198,36 @@ def test_fractions_are_nested_and_by_patient(blob_pack) -> None:
     assert labelled_fraction(data, 1.0, seed=3) is data
     drawn = {frozenset(labelled_fraction(data, 0.5, seed=seed).rows.tolist()) for seed in range(5)}
     assert len(drawn) > 1
+
+
+def test_as_published_chooses_its_epoch_on_images_with_a_box(blob_pack, monkeypatch) -> None:
+    pack = open_pack(blob_pack)
+    data = {split: annotated(pack, split) for split in ("train", "val", "test")}
+    asked: list[int] = []
+    monkeypatch.setattr(run_module, "detect_rows", lambda _net, _pack, rows, **_: asked.append(len(rows)) or {})
+    for protocol, images, wanted in (
+        ("sound", None, len(data["val"])),
+        ("as-published", None, len(data["val"].with_boxes())),
+        ("as-published", "all", len(data["val"])),
+    ):
+        config = options(blob_pack, protocol=protocol, images=images, norm="trainable", trainable_stages=5)
+        loop = make_loop(config, make_detector(config, pack)[0], data, cpu())
+        assert loop.at_epoch_end is not None
+        loop.at_epoch_end(0)
+        assert asked.pop() == wanted
+    assert 0 < len(data["val"].with_boxes()) < len(data["val"])
+    assert all(len(boxes) for boxes in data["val"].with_boxes().truth)
+
+
+def test_a_pack_that_is_not_as_the_paper_had_it_is_named(blob_pack) -> None:
+    pack = open_pack(blob_pack)
+    letterboxed = dataclasses.replace(pack, info=dataclasses.replace(pack.info, fit="letterbox"))
+    assert pack_notes(options(blob_pack), pack) == []
+    (note,) = pack_notes(options(blob_pack, protocol="as-published"), pack)
+    assert "--fit letterbox" in note and f"0 of its {len(pack)} images are out of proportion" in note
+    assert pack_notes(options(blob_pack, protocol="as-published"), letterboxed) == []
+    (note,) = pack_notes(options(blob_pack, size=96), pack)
+    assert "enlarged" in note and "--size 96" in note and "64 pixels" in note
 
 
 def test_weights_of_a_detector_of_other_classes_are_refused(detect_run, blob_pack) -> None:

@@ -60,6 +60,25 @@ def test_train_resume_and_predict(blob_pack, tmp_path, kind: Literal["retinanet"
         assert (boxes.xyxy <= [width, height, width, height]).all()
 
 
+def test_as_published_says_what_its_figures_are_on(blob_pack, tmp_path, capsys) -> None:
+    out = tmp_path / "run"
+    small = {"arch": "resnet18", "size": 96, "batch_size": 4, "epochs": 1, "fpn_channels": 32, "box_head_width": 32}
+    config = DetectConfig(
+        data=blob_pack, out=out, protocol="as-published", bootstrap=0, device="cpu", precision="float32", **small
+    )
+    detect(config)
+    metrics, told = json.loads((out / "metrics.json").read_text()), capsys.readouterr().err
+    for words in ("pack with --fit letterbox", "its pixels are enlarged"):
+        assert any(words in note for note in metrics["notes"])
+        assert sum(line.startswith("note: ") and words in line for line in told.splitlines()) == 1
+    n, n_with = metrics["val"]["n_images"], metrics["val"]["with_boxes"]["n_images"]
+    assert n_with < n
+    assert metrics["selected_on"].startswith(f"val map50 on the {n_with} of {n} images with a box")
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    (chosen,) = [line["val_map50"] for line in logged if "val_map50" in line]
+    assert chosen == pytest.approx(metrics["val"]["with_boxes"]["map50"]["value"], abs=1e-6)
+
+
 def test_two_ranks_train_one_detector(blob_pack, tmp_path) -> None:
     """Rank 0 writes everything once; both ranks' gradients are averaged; the run is one that predict and evaluate take."""
     run = tmp_path / "run"

@@ -92,6 +92,31 @@ def test_boxes_are_in_pixels_of_the_files_that_are_there(cli, rsna, tmp_path):
     assert [a["bbox"] for a in coco["annotations"]] == [[128, 64, 32, 16], [0, 0, 64, 64]]
 
 
+def test_classes_of_another_model_are_refused(cli, vindr, blobs, blob_pack, detect_run, tmp_path):
+    """By name and by order: labels are numbers."""
+    for like, whose in ((detect_run, "run"), (blob_pack, "pack")):
+        out = tmp_path / f"{whose}.json"
+        status, _, err = cli("boxes", vindr, "--format", "vindr", "--out", out, "--like", like)
+        assert status == 2 and len(err.strip().splitlines()) == 1
+        assert f"only in the {whose}: ['blob']" in err and "'Cardiomegaly'" in err
+        assert not out.exists()
+        status, _, err = cli("boxes", blobs, "--format", "coco", "--out", out, "--like", like)
+        assert status == 0, err
+    two = {"images": [], "annotations": []} | json.loads(blobs.read_text())
+    names = [("blob", 7), ("other", 8)]
+    for name, numbers in (("first", names), ("second", [("other", 7), ("blob", 8)])):
+        two["categories"] = [{"id": number, "name": label} for label, number in numbers]
+        (tmp_path / f"{name}.json").write_text(json.dumps(two))
+    pack = tmp_path / "pack"
+    images = ("--images", blobs.parent / "images")
+    common = ("--format", "coco", *images)
+    assert cli("pack", tmp_path / "first.json", *common, "--size", 32, "--out", pack, "--workers", 1)[0] == 0
+    status, _, err = cli("boxes", tmp_path / "second.json", *common, "--out", tmp_path / "c.json", "--like", pack)
+    assert status == 2 and "the same names in another order" in err and "['blob', 'other']" in err
+    status, _, err = cli("boxes", tmp_path / "first.json", *common, "--out", tmp_path / "c.json", "--like", vindr)
+    assert status == 2 and "has neither" in err
+
+
 def test_bad_rows_and_unreadable_headers_are_counted(cli, rsna, tmp_path):
     (rsna / "images" / "p.png").write_bytes(b"no image")
     with (rsna / "stage_2_train_labels.csv").open("a") as file:

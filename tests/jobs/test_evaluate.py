@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from run_copies import changed, copied, noted, table
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.run import run as classify
 from twinray.data.pack import open_pack
@@ -30,14 +30,6 @@ def probe(tmp_path_factory, class_pack) -> Path:
     return out
 
 
-def changed(run: Path, folder: Path, **options: object) -> Path:
-    """A copy of a run that says it was made with other options."""
-    shutil.copytree(run, folder)
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    (folder / "config.yaml").write_text(yaml.safe_dump(config | options))
-    return folder
-
-
 def test_the_same_run_twice_is_refused(detect_run, blob_pack, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(detect_run)
@@ -50,8 +42,9 @@ def test_the_same_run_twice_is_refused(detect_run, blob_pack, tmp_path):
 def test_runs_that_differ_in_more_than_their_weights_say_so(detect_run, blob_pack, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     other = changed(
-        detect_run, tmp_path / "other", epochs=15, init="imagenet-v2", out="elsewhere", resume=True, data="moved"
-    )
+        detect_run, tmp_path / "other", epochs=15, init="imagenet-v2", out="elsewhere", resume=True, data="moved",
+        bootstrap=7, log_every=3, checkpoint_every=9, fraction_seed=5,
+    )  # fmt: skip
     config = EvaluateConfig((detect_run, other), blob_pack, out=tmp_path / "e", bootstrap=0)
     results = job.run(config)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning:")]
@@ -136,7 +129,7 @@ def test_runs_of_several_seeds_are_one_arm_without_data(detect_run, tmp_path, cl
     assert figure["over_seeds"]["n"] == 2
     assert results["arms"]["pretrained"]["difference_to_first"]["map50"]["value"] == 0
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "metrics.csv", "figures",
+        "metrics.json", "metrics.csv", "differences.csv", "curves.csv", "figures",
     }  # fmt: skip
     assert {path.name for path in (out / "figures").iterdir()} == {"froc.svg", "classes.svg", "runs.svg", "map50.svg"}
     assert figure["value"] == pytest.approx(results["arms"]["random"]["test"]["per_class"]["blob"]["ap50"]["value"])
@@ -238,3 +231,76 @@ def test_scores_of_exactly_one_do_not_end_an_evaluation():
     found = {i: Boxes(np.array([[50.0, 50, 60, 60]]), np.array([0]), np.array([1.0])) for i in truth}
     chosen = choose_thresholds(truth, found, ("blob",)).as_json()
     assert diagnose(truth, found, ("blob",), chosen, "run").confusion.tolist() == [[0, 40], [0, 0]]
+
+
+def test_runs_whose_names_meet_keep_files_of_their_own(detect_run, blob_pack, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["x/r", "y/r", "x_r"]
+    for name in names:
+        copied(detect_run, Path(name))
+    out = tmp_path / "e"
+    results = job.run(EvaluateConfig(tuple(map(Path, names)), blob_pack, out=out, bootstrap=0))
+    assert list(results) == names
+    files = [results[name]["predictions"] for name in names]
+    assert files == ["predictions x_r-2.json", "predictions y_r.json", "predictions x_r.json"]
+    assert {path.name for path in out.glob("predictions *")} == set(files)
+    assert len(list((out / "figures").glob("confusion *"))) == 3
+
+
+def test_differences_classes_and_images_with_boxes_are_shown_and_written(
+    detect_run, blob_pack, tmp_path, cli, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"a-detector-with-a-name-that-is-long-seed{i}" for i in range(2)]
+    runs = [changed(detect_run, tmp_path / name, seed=i) for i, name in enumerate(names)]
+    out = tmp_path / "e"
+    status, shown, _ = cli("evaluate", *runs, "--data", blob_pack, "--out", out, "--bootstrap", "20")
+    assert status == 0
+    assert "Paired differences" in shown and f"{names[1]} minus" in shown
+    assert "AP50 of each class" in shown and "true boxes" in shown
+    assert "images with boxes: value" in shown
+    assert "…" not in shown
+    assert (
+        "warning: runs are of different seeds, so their difference holds the luck of the draw too: seed 0 vs 1" in shown
+    )
+    assert "more than their initial weights" not in shown
+    figures = json.loads((out / "metrics.json").read_text())[names[0]]["test"]
+    rows = {(r["run"], r["images"], r["class"], r["measure"]): r for r in table(out / "metrics.csv")}
+    for key, at in (
+        (("all", "", "froc@8"), figures["froc@8"]),
+        (("all", "blob", "ap50"), figures["per_class"]["blob"]["ap50"]),
+        (("with_boxes", "", "map50"), figures["with_boxes"]["map50"]),
+    ):
+        assert float(rows[names[0], *key]["value"]) == at["value"]
+        assert float(rows[names[0], *key]["high"]) == at["ci95"][1]
+    assert rows[names[1], "all", "blob", "n_boxes"]["value"] == str(figures["per_class"]["blob"]["n_boxes"])
+    differences = table(out / "differences.csv")
+    assert {(r["run"], r["minus"]) for r in differences} == {(names[1], names[0])}
+    assert {(r["images"], r["class"]) for r in differences} >= {("all", ""), ("all", "blob"), ("with_boxes", "")}
+    assert all(float(r["difference"]) == 0 for r in differences if r["difference"])
+
+
+def test_one_run_alone_has_no_differences(probe, class_pack, tmp_path, capsys):
+    job.run(EvaluateConfig((probe,), class_pack, out=tmp_path / "e", bootstrap=0))
+    assert "AUC of each class" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"metrics.json", "metrics.csv"}
+    rows = table(tmp_path / "e" / "metrics.csv")
+    assert {("", "auc"), ("bright", "auc"), ("bright", "n_positive")} <= {(r["class"], r["measure"]) for r in rows}
+
+
+def test_runs_notes_are_carried(detect_run, blob_pack, tmp_path, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    stuck = "10 layers stay random for ever, no fair floor"
+    runs = [noted(changed(detect_run, tmp_path / f"r{i}", seed=i), "pack note", *([stuck] * i)) for i in range(2)]
+    status, shown, _ = cli("evaluate", *runs, "--data", blob_pack, "--out", tmp_path / "e", "--bootstrap", "0")
+    results = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert status == 0
+    assert results["r0"]["notes"] == ["from its training: pack note"]
+    assert results["r1"]["notes"] == ["from its training: pack note", f"from its training: {stuck}"]
+    assert f"r1: from its training: {stuck}" in shown
+    assert shown.count("pack note") == shown.count("all runs: from its training: pack note") == 1
+    other = noted(changed(runs[0], tmp_path / "o0", init="pre"), stuck), changed(runs[1], tmp_path / "o1", init="pre")
+    status, shown, _ = cli("evaluate", *runs, *other, "--out", tmp_path / "c", "--bootstrap", "0")
+    notes = json.loads((tmp_path / "c" / "metrics.json").read_text())["notes"]
+    assert notes == ["all runs: pack note", f"random, 1 of 2 runs: {stuck}", f"pre: {stuck}"]
+    assert all(f"note: {note}" in shown for note in notes)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from support import DETECT, PRETRAIN
+from twinray.jobs import learning
 from twinray.jobs.learning import CURVES, _Sketch, pretrain
 from twinray.pretraining.config import PretrainConfig
 from twinray.training.rundir import RunFolder
@@ -31,6 +34,42 @@ def test_pretraining_draws_at_the_first_epoch_and_at_the_end(class_pack, tmp_pat
     assert drawn == [3, 9]  # three steps an epoch; epochs in between come too soon after the first
     pretrain(config)
     assert drawn == [3, 9]
+
+
+def lines_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def test_detect_says_what_came_out_and_a_finished_run_that_it_was(blob_pack, tmp_path, cli):
+    run = tmp_path / "run"
+    command = ("detect", "--data", blob_pack, "--out", run, *DETECT, "--epochs", 2, "--resume")
+    status, first, err = cli(*command)
+    assert status == 0, err
+    figure = json.loads((run / "metrics.json").read_text())["test"]["map50"]
+    assert f"mAP50 {figure['value']:.3f} (95 % interval" in first and "of the test split" in first
+    assert "best epoch" in first and " of 2, chosen by: val map50" in first
+    assert str(run) in first.splitlines()[0] and "finished already" not in first
+    assert lines_of(first)[-1] == "Research software, not a medical device."
+    assert len(lines_of(first)) == 4
+    status, again, _ = cli(*command)
+    assert status == 0 and "finished already, nothing was trained anew" in again.splitlines()[0]
+    assert again.splitlines()[1:] == first.splitlines()[1:]
+
+
+def test_pretrain_says_what_to_do_next(class_pack, tmp_path, cli, monkeypatch, capsys):
+    run = tmp_path / "a run"
+    status, said, err = cli("pretrain", "--data", class_pack, "--out", run, *PRETRAIN, "--epochs", 2, "--knn-every", 0)
+    assert status == 0, err
+    assert "after 2 epochs" in said and f"--init '{run}'" in said and str(run) in said.splitlines()[0]
+    assert "not a medical device" in said
+    # as a function it is silent (demo calls it), and of several ranks one talks
+    config = PretrainConfig(data=(class_pack,), out=tmp_path / "quiet", epochs=1, knn_every=0, **TINY)
+    pretrain(config)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(learning, "launched_rank", lambda: (1, 2, 1))
+    monkeypatch.setattr(learning, "pretrain", lambda config: RunFolder(config.out))
+    learning.pretrain_and_tell(config)
+    assert capsys.readouterr().out == ""
 
 
 def test_images_of_packs_to_be_tested_on_are_not_learnt_from(class_pack, tmp_path, cli):

@@ -13,6 +13,7 @@ import pytest
 from twinray.errors import InputError, TwinrayError
 from twinray.jobs import image_files
 from twinray.jobs import predict as job
+from twinray.jobs.growing_table import GrowingTable
 from twinray.jobs.image_files import find_images
 from twinray.jobs.predict import PredictConfig
 
@@ -148,7 +149,7 @@ def test_a_disk_that_fills_with_overlays_keeps_the_tables(inbox, detect_run, tmp
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
 def test_a_table_never_ends_in_half_a_row(tmp_path):
-    table = job._Table(tmp_path / "t.csv", ("a", "b"))
+    table = GrowingTable(tmp_path / "t.csv", ("a", "b"))
     table.append([(1, 2)])
     before = (tmp_path / "t.csv").read_bytes()
     (tmp_path / "t.csv").rename(tmp_path / "kept.csv")
@@ -168,6 +169,9 @@ def test_a_table_never_ends_in_half_a_row(tmp_path):
         {"score_threshold": 2.0},
         {"score_threshold": float("nan")},
         {"fp_per_image": 0.0},
+        {"fp_per_image": -1.0},
+        {"fp_per_image": float("nan")},
+        {"fp_per_image": float("inf")},
         {"fp_per_image": 0.25, "score_threshold": 0.5},
     ],
 )

@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 from dicom_support import dciodvfy_errors, write_radiograph
+from twinray.detection.results import thresholds_on_val
 from twinray.errors import InputError
+from twinray.evaluation.coco_json import truth_as_coco, write_predictions
+from twinray.evaluation.matching import BoxesByImage
 from twinray.evaluation.thresholds import FALLBACK_SCORE, choose_thresholds
 from twinray.inference import Model
 from twinray.jobs import predict as job
@@ -126,6 +129,43 @@ def test_without_stored_thresholds_a_fixed_one_is_named(films, own_run, tmp_path
     with pytest.raises(InputError, match="thresholds cannot be read"):
         job.run(PredictConfig(own_run, (films,), tmp_path / "q"))
     job.run(PredictConfig(own_run, (films / "blob.png",), tmp_path / "q", overlays=False, score_threshold=0.5))
+
+
+def test_any_number_of_false_positives_is_worked_out_from_val(films, own_run, tmp_path, capsys):
+    """From what the run kept of val, exactly what training would have stored; also where it stored nothing."""
+    scores = [0.9 - 0.01 * i for i in range(32)]
+    truth: BoxesByImage = {f"v{i}": Boxes(np.array([[0.0, 0, 5, 5]]), np.array([0])) for i in range(32)}
+    found = {
+        f"v{i}": Boxes(np.array([[20.0, 20, 30, 30]]), np.array([0]), np.array([score]))
+        for i, score in enumerate(scores)
+    }
+    (own_run / "truth_val.json").write_text(json.dumps(truth_as_coco(truth, ["blob"])))
+    write_predictions(own_run / "predictions_val.json", found, 1)
+    options = {"overlays": False, "dicom_objects": False}
+    for number, stored in enumerate((choose_thresholds(truth, found, ["blob"]).as_json(), None)):
+        describe(own_run, stored)
+        out = job.run(
+            PredictConfig(own_run, (films / "blob.png",), tmp_path / f"p{number}", fp_per_image=0.3, **options)
+        )
+        thresholds = json.loads((out / "summary.json").read_text())["thresholds"]
+        assert thresholds["per_class"]["blob"]["threshold"] == scores[8]  # 9 of 32 images: 0.28
+        assert (thresholds["fp_per_image"], thresholds["n_images"]) == (0.3, 32)
+        assert thresholds["from"] == "the run's predictions on val"
+        assert "for 0.3 false positives per image on 32 validation images" in capsys.readouterr().out
+    describe(own_run, chosen([0.5]))
+    out = job.run(PredictConfig(own_run, (films / "blob.png",), tmp_path / "s", fp_per_image=0.5, **options))
+    assert json.loads((out / "summary.json").read_text())["thresholds"]["from"] == "model"
+    (own_run / "truth_val.json").write_text(json.dumps(truth_as_coco(truth, ["Blob"])))
+    with pytest.raises(InputError, match=r"truth_val\.json .*only in the model: \['blob'\]"):
+        job.run(PredictConfig(own_run, (films,), tmp_path / "q", fp_per_image=0.3))
+
+
+def test_what_a_run_kept_of_val_gives_the_thresholds_that_it_stored(detect_run):
+    described = json.loads((detect_run / "model.json").read_text())
+    for point in described["thresholds"]["operating_points"]:
+        anew = thresholds_on_val(detect_run, described["classes"], point["fp_per_image"])
+        assert anew is not None
+        assert anew.at(None).as_json() == point
 
 
 def test_images_go_through_the_network_in_batches(films, own_run, tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def test_charts_of_finished_runs_are_svg_with_and_without_figures() -> None:
         drawn = [
             precision_recall_curves({"a": curve, "b $x$": none}),
             precision_recall_curves({"b": none}),
-            calibration_plot({"a": known, "b": unknown}),
+            calibration_plot({"a": (known, 0.3), "b": (unknown, float("nan"))}),
             confusion_plot(np.array([[3, 1], [2, 0]]), ["a <b>"], "run"),
             confusion_plot(np.zeros((41, 41), dtype=np.int64), [f"class {i}" for i in range(40)], "run"),
             run_dots({"a": np.array([[0.1, 0.2], [0.3, np.nan]]), "b": np.full((2, 2), 0.5)}, ["0", "1"], "mAP50"),

@@ -86,7 +86,7 @@ def write_pack(
     aside = [skipped for collection in mix.collections for skipped in collection.skipped]
     if strict and aside:
         raise _stop(aside[0])
-    claim_folder(out, resume, "pack")
+    claim_folder(out, resume, "pack", can_resume=True)
     if (out / PACK).is_file():
         return _finished(out, job)
     work = out / UNFINISHED

@@ -77,7 +77,8 @@ class DetectConfig:
     contrast: float | None = None
     """Largest random change of contrast, relative (0.2 | 0)."""
     images: Literal["all", "with_boxes"] | None = None
-    """Which training images: all annotated ones, those without a box as negatives, or only those with a box (all | with_boxes)."""
+    """Which images to learn from, and which of val choose the epoch: all annotated ones, those without a box as negatives, or only
+    those with a box (all | with_boxes). Figures and thresholds are on all annotated images either way."""
     bootstrap: int = 1000
     """Resamples of patients for the intervals."""
     seed: int = 0

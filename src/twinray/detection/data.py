@@ -51,6 +51,15 @@ class DetectionData:
         """Patient of each image, None where unknown."""
         return list(self.pack.patients[self.rows])
 
+    def part(self, indices: Sequence[int] | IntArray) -> DetectionData:
+        """Some of the images, by their places in ``rows``."""
+        truth, targets = [self.truth[i] for i in indices], [self.targets[i] for i in indices]
+        return DetectionData(self.pack, self.rows[np.asarray(indices, dtype=np.int64)], truth, targets)
+
+    def with_boxes(self) -> DetectionData:
+        """The images that have a box."""
+        return self.part([i for i, boxes in enumerate(self.truth) if len(boxes)])
+
     def pixels(self) -> PixelSource:
         """The images, in the order of ``rows``."""
         return PixelSource([self.pack.images], np.stack([np.zeros_like(self.rows), self.rows], axis=1))
@@ -105,6 +114,4 @@ def labelled_fraction(data: DetectionData, fraction: float, seed: int) -> Detect
     shown = np.zeros((len(data), len(data.pack.info.box_classes)), dtype=np.float64)
     for row, boxes in zip(shown, data.truth, strict=True):
         row[boxes.labels] = PRESENT
-    chosen = label_fraction(data.patients(), shown, fraction, seed)
-    truth, targets = [data.truth[i] for i in chosen], [data.targets[i] for i in chosen]
-    return DetectionData(data.pack, data.rows[chosen], truth, targets)
+    return data.part(label_fraction(data.patients(), shown, fraction, seed))

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from twinray.data.pack import Pack
 from twinray.detection.config import DetectConfig
 
 
@@ -113,6 +114,23 @@ def filled(config: DetectConfig) -> DetectConfig:
 def recipe(config: DetectConfig) -> Recipe:
     """The protocol's options of a filled configuration."""
     return Recipe(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Recipe)})
+
+
+def pack_notes(config: DetectConfig, pack: Pack) -> list[str]:
+    """What every result must say of a pack that does not give the pixels that the configuration stands for."""
+    info, notes = pack.info, []
+    if config.protocol == "as-published" and info.fit != "letterbox":
+        off_square = int((pack.sizes[:, 0] != pack.sizes[:, 1]).sum())
+        notes.append(
+            f"--protocol as-published keeps an image's proportions and pads, the pack {pack.path} has --fit {info.fit}: "
+            f"{off_square:,} of its {len(pack):,} images are out of proportion; to follow the paper, pack with --fit letterbox"
+        )
+    if config.size > info.size:
+        notes.append(
+            f"--size {config.size} is larger than the images of the pack {pack.path} ({info.size} pixels): its pixels are "
+            f"enlarged, which adds no detail; pack with --size {config.size}"
+        )
+    return notes
 
 
 def with_warmup(config: DetectConfig, training_images: int) -> DetectConfig:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from twinray.data.classes import difference
 from twinray.detection.data import DetectionData
-from twinray.evaluation.coco_json import coco_image_ids, truth_as_coco, write_predictions
-from twinray.evaluation.thresholds import choose_thresholds
+from twinray.errors import InputError
+from twinray.evaluation.coco_json import coco_image_ids, read_predictions, read_truth, truth_as_coco, write_predictions
+from twinray.evaluation.thresholds import Thresholds, choose_thresholds
 from twinray.files import read_json, write_json
+from twinray.records import patient_code
 from twinray.training.rundir import RunFolder
 
 
@@ -21,6 +24,22 @@ def write_thresholds(folder: RunFolder, part: DetectionData, found: Mapping[str 
     write_json(path, description, "weight description")
 
 
+def thresholds_on_val(run: Path, box_classes: Sequence[str], fp_per_image: float) -> Thresholds | None:
+    """Thresholds for one number of false positives per image, from what a run kept of val; None where it kept nothing.
+
+    Raises:
+        InputError: a number that is not finite and above 0, or files that are damaged or of other classes.
+    """
+    truth_file, predictions_file = run / "truth_val.json", run / "predictions_val.json"
+    if not (truth_file.is_file() and predictions_file.is_file()):
+        return None
+    truth = read_truth(truth_file)
+    if what := difference(box_classes, truth.classes, "model", "file"):
+        raise InputError(f"classes of {truth_file} and of the run's model differ ({what}); restore the file")
+    found = read_predictions(predictions_file, truth.image_ids, len(box_classes))
+    return choose_thresholds(truth.boxes, found, box_classes, default=fp_per_image, rates=())
+
+
 def write_coco(folder: RunFolder, split: str, part: DetectionData, found: Mapping[str | int, Any]) -> None:
     """Truth and predictions of a split as COCO files; those of test under the plain name ``predictions.json``."""
     suffix = "" if split == "test" else f"_{split}"
@@ -28,12 +47,9 @@ def write_coco(folder: RunFolder, split: str, part: DetectionData, found: Mappin
     sizes = {part.pack.ids[row]: (int(part.pack.sizes[row][0]), int(part.pack.sizes[row][1])) for row in part.rows}
     classes = part.pack.info.box_classes
     names = {part.pack.ids[row]: part.pack.table.column("source")[int(row)].as_py() for row in part.rows}
-    # Who is whose image is needed for intervals, the patient's number is not. (A hash hides it from a reader, not from
-    # one who counts numbers through; and file names, which COCO needs, may hold it.)
-    patients = {
-        image: hashlib.sha256(patient.encode()).hexdigest()[:16] if patient else None
-        for image, patient in zip(part.truth_by_id(), part.patients(), strict=True)
-    }
+    # who is whose image is needed for intervals, the patient's number is not (file names, which COCO needs, may hold it)
+    codes = map(patient_code, part.patients())
+    patients = dict(zip(part.truth_by_id(), codes, strict=True))
     truth = truth_as_coco(part.truth_by_id(), classes, sizes=sizes, file_names=names, image_ids=ids, patients=patients)
     write_json(folder.path / f"truth{suffix}.json", truth, "true boxes")
     write_predictions(folder.path / f"predictions{suffix}.json", found, len(classes), ids)

@@ -14,6 +14,7 @@ from torch import Tensor
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import MEAN, STD
 from twinray.backbones.weights import Provenance, described_arch, initialise, weight_file
+from twinray.data.classes import difference
 from twinray.data.pack import Pack, open_pack
 from twinray.data.seen import Checked, check_unseen, inherited, write_seen
 from twinray.detection.config import DetectConfig
@@ -21,7 +22,7 @@ from twinray.detection.data import DetectionData, annotated, labelled_fraction
 from twinray.detection.model import Detector, DetectorOptions, build_detector, frozen_random_layers, layer_report
 from twinray.detection.norm import STAGE_NAMES
 from twinray.detection.predict import detect_rows
-from twinray.detection.protocols import Recipe, filled, learning_rate, recipe, with_warmup
+from twinray.detection.protocols import Recipe, filled, learning_rate, pack_notes, recipe, with_warmup
 from twinray.detection.results import write_coco, write_thresholds
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import TransformOptions, training_batch
@@ -76,7 +77,7 @@ def run(config: DetectConfig, watch: Watch | None = None, finished: Watch | None
         _check_ranks(config, len(data["train"]), ranks.world)
         if ranks.first(lambda: open_run(config, out=folder.path, resume=resume, job="detect", inputs=inputs).finished):
             return folder
-        for note in checked.notes if ranks.main else ():
+        for note in (*checked.notes, *pack_notes(config, pack)) if ranks.main else ():
             print(f"note: {note}", file=sys.stderr)
         seen = seen.plus(folder.path, "detect", [(pack, data["train"].rows)])
         seen = seen.plus(folder.path, "detect", [(pack, data["val"].rows)], use="selection")
@@ -198,16 +199,12 @@ def _check_classes(provenance: Provenance, pack: Pack) -> None:
     """Weights of a detector go on with that detector's classes, or somebody mixed up two data sets."""
     described = provenance.description or {}
     before, now = tuple(described.get("classes", ())), pack.info.box_classes
-    if described.get("kind") != "detector" or before == now:
-        return
-    missing, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
-    what = (
-        f"only in the run: {missing}; only in the pack: {new}" if missing or new else "the same names in another order"
-    )
-    raise InputError(
-        f"box classes of the run {provenance.init} given with --init and of the pack {pack.path} differ ({what}); pack with "
-        "the run's class names, or start from a backbone"
-    )
+    what = difference(before, now, "run", "pack")
+    if what and described.get("kind") == "detector":
+        raise InputError(
+            f"box classes of the run {provenance.init} given with --init and of the pack {pack.path} differ ({what}); pack "
+            "with the run's class names, or start from a backbone"
+        )
 
 
 def make_loop(
@@ -219,7 +216,7 @@ def make_loop(
 ) -> Loop:
     """The training loop of a resolved configuration."""
     chosen, ranks = recipe(config), ranks or Ranks()
-    train_data, val = data["train"], data["val"]
+    train_data, val = data["train"], _choosing(chosen, data["val"])
     batch_size = min(chosen.batch_size, len(train_data))
     steps_per_epoch = len(train_data) // batch_size
     optimizer = make_optimizer(chosen, detector)
@@ -252,6 +249,11 @@ def make_loop(
         ranks=ranks,
         mean_gradients=True,  # each rank's loss is a mean over its own images
     )
+
+
+def _choosing(chosen: Recipe, val: DetectionData) -> DetectionData:
+    """The validation images that the epoch is chosen on."""
+    return val.with_boxes() if chosen.images == "with_boxes" else val
 
 
 def make_optimizer(chosen: Recipe, detector: Detector) -> torch.optim.Optimizer:
@@ -335,7 +337,7 @@ def _evaluate(
     checked: Checked,
 ) -> None:
     """Figures on val and test; on the training images only where there is neither."""
-    chosen = recipe(config)
+    chosen, pack = recipe(config), data["train"].pack
     splits = [split for split in ("val", "test") if len(data[split])] or ["train"]
     metrics: dict[str, Any] = {}
     for split in splits:
@@ -356,13 +358,13 @@ def _evaluate(
             write_thresholds(folder, part, found)
     metrics |= {
         "best_epoch": state.best_epoch if state.best_epoch >= 0 else chosen.epochs - 1,
-        "selected_on": "val map50" if state.best_epoch >= 0 else "last epoch (no boxes in val)",
+        "selected_on": _selected_on(chosen, data["val"], state),
         "seconds": state.seconds,
         "training_images": len(data["train"]),
         "training_boxes": data["train"].n_boxes,
         "init": provenance.as_json(),
         "protocol": config.protocol,
-        "notes": [*data["train"].pack.info.notes, *checked.notes],
+        "notes": [*pack.info.notes, *checked.notes, *pack_notes(config, pack)],
     }
     if stuck := random_for_ever(config, detector, provenance):
         metrics["notes"].append(stuck)
@@ -371,3 +373,15 @@ def _evaluate(
             "no val and no test images: figures are on the training images and say nothing of new ones"
         )
     folder.write_metrics(metrics)
+
+
+def _selected_on(chosen: Recipe, val: DetectionData, state: State) -> str:
+    if state.best_epoch < 0:
+        return "last epoch (no boxes in val)"
+    if chosen.images == "all":
+        return "val map50"
+    n = len(val.with_boxes())
+    return (
+        f"val map50 on the {n:,} of {len(val):,} images with a box (figures of val: on all {len(val):,}; "
+        f"under with_boxes: on the {n:,})"
+    )

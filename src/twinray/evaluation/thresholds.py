@@ -109,6 +109,10 @@ class Thresholds:
     points: tuple[OperatingPoint, ...]
     n_images: int
 
+    def has(self, fp_per_image: float) -> bool:
+        """Whether the thresholds for so many false positives per image were worked out."""
+        return any(math.isclose(point.fp_per_image, fp_per_image, rel_tol=1e-9) for point in self.points)
+
     def at(self, fp_per_image: float | None) -> OperatingPoint:
         """The operating point for a wanted number of false positives per image; the default for None.
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from twinray.data.classes import box_classes_of, difference
 from twinray.data.coco import read_coco
 from twinray.data.folder import FileLoader
 from twinray.data.fused import fuse_collection
@@ -61,6 +62,9 @@ class BoxesConfig:
     with_boxes_only: bool = False
     """Leave out images without a box, as published VinDr-CXR experiments do."""
 
+    like: Path | None = None
+    """A finished detect run or a pack: refuse annotations whose classes are not the same names in the same order."""
+
     figure: Path | None = None
     """New bar chart of the counts: .png, .svg or .pdf."""
 
@@ -83,11 +87,15 @@ def run(config: BoxesConfig, console: Console | None = None) -> BoxesResult:
         console: where the table goes; by default standard output.
 
     Raises:
-        InputError: bad options, an output that is there already, or a source that cannot be used.
+        InputError: bad options, an output that is there already, a source that cannot be used, or classes other than those
+            of ``like``.
         TwinrayError: the disk is full or may not be written.
     """
     iou = _checked(config)
+    wanted = None if config.like is None else box_classes_of(config.like)
     raw = _read(config)
+    if wanted is not None:
+        _check_classes(raw, config, *wanted)
     fused = _fuse(raw, config, iou) if iou else None
     written = fused or raw
     content, faults = as_coco(written, config.with_boxes_only)
@@ -132,6 +140,16 @@ def _checked(config: BoxesConfig) -> float:
     if config.figure is not None and config.figure.resolve() == config.out.resolve():
         raise InputError(f"--out and --figure are the same file, {config.out}; choose another for one of them")
     return iou
+
+
+def _check_classes(raw: Collection, config: BoxesConfig, wanted: tuple[str, ...], whose: str) -> None:
+    """Refuse other classes: boxes of a class that the model does not know, or knows by another number, would be lost or swapped."""
+    what = difference(wanted, raw.box_classes, whose, "annotations")
+    if what:
+        raise InputError(
+            f"box classes of {config.source} and of the {whose} {config.like} differ ({what}); rename or reorder the "
+            "annotations' classes, or leave --like out"
+        )
 
 
 def _read(config: BoxesConfig) -> Collection:

@@ -23,7 +23,9 @@ from twinray.evaluation.diagnostics import (
 from twinray.evaluation.matching import flatten, match
 from twinray.evaluation.thresholds import FALLBACK_SCORE, thresholds_from_json
 from twinray.files import write_bytes, write_text
+from twinray.jobs.run_names import file_names
 from twinray.records import Boxes, FloatArray, IntArray
+from twinray.report.contact_sheet import cut_in_middle
 from twinray.report.figures import class_bars, froc_curves, interval_plot
 from twinray.report.run_figures import calibration_plot, confusion_plot, precision_recall_curves
 
@@ -39,6 +41,7 @@ class Detected:
         classes: (k,) names.
         curves: class name, or "" for all pooled -> its two curves.
         calibration: of all scores.
+        shown_error: expected calibration error of the boxes at or above ``thresholds`` alone; NaN where there are none.
         confusion: (k + 1, k + 1) counts at ``thresholds``; rows true, columns predicted, the last of each background.
         thresholds: (k,) least scores of the boxes that the confusion counts.
         rule: where these are from.
@@ -47,6 +50,7 @@ class Detected:
     classes: tuple[str, ...]
     curves: Mapping[str, tuple[PrecisionRecall, FrocCurve]]
     calibration: Calibration
+    shown_error: float
     confusion: IntArray
     thresholds: FloatArray
     rule: str
@@ -61,6 +65,7 @@ class Detected:
                 "mean_score": _known(found.mean_score),
                 "precision": _known(found.precision),
                 "expected_error": _known(np.array([found.expected_error]))[0],
+                "expected_error_of_shown": _known(np.array([self.shown_error]))[0],
             },
             "confusion": {
                 "classes": [*self.classes, "background"],
@@ -102,6 +107,7 @@ def diagnose(
         classes,
         {c: (precision_recall(matches, 0.5, label), froc_curve(matches, 0.5, label)) for c, label in labels},
         calibration(matches),
+        calibration(matches, least=least).expected_error,
         confusion_with_background(flat, least),
         least,
         rule,
@@ -126,13 +132,12 @@ def write_figures(
     charts = {
         "precision-recall": precision_recall_curves({name: one.curves[""][0] for name, one in detected.items()}),
         "froc": froc_curves(figures),
-        "calibration": calibration_plot({name: one.calibration for name, one in detected.items()}),
+        "calibration": calibration_plot({name: (one.calibration, one.shown_error) for name, one in detected.items()}),
         "classes": class_bars(figures),
     }
+    files = file_names(list(detected))
     for name, one in detected.items():
-        charts[f"confusion {name.replace('/', '_')}"] = confusion_plot(
-            one.confusion, one.classes, name if len(name) <= 40 else f"{name[:39]}…"
-        )
+        charts[f"confusion {files[name]}"] = confusion_plot(one.confusion, one.classes, cut_in_middle(name, 40))
     if len(detected) == 2:
         difference = results[list(detected)[1]]["difference_to_first"]["map50"]
         charts["map50"] = interval_plot({name: f["map50"] for name, f in figures.items()}, difference)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from twinray.backbones.pixels import network_input
 from twinray.data.pack import Pack, open_pack
-from twinray.data.seen import MARK, Checked, check_unseen, footnote, read_seen
+from twinray.data.seen import Checked, check_unseen, footnote, read_seen
 from twinray.detection.data import DetectionData, annotated
 from twinray.detection.predict import detect_rows
 from twinray.errors import InputError
@@ -24,16 +24,15 @@ from twinray.files import claim_folder, write_json, write_text
 from twinray.inference import Model, check_classes, check_pack, load_model
 from twinray.jobs import crossed
 from twinray.jobs.diagnose import Detected, diagnose, write_figures
+from twinray.jobs.figures_shown import say, show_difference, show_figures
+from twinray.jobs.run_names import file_names, run_names
+from twinray.jobs.run_notes import UNKNOWN_SEEN, metrics_of, own_notes, told_once
+from twinray.jobs.run_options import options_of
 from twinray.progress import progress
 from twinray.records import SPLITS, Boxes, FloatArray, IntArray
-from twinray.report.tables import arms_csv, arms_table
+from twinray.report.figures_csv import differences_csv, figures_csv
 from twinray.training.loader import PixelSource, prefetch
-from twinray.training.rundir import MAY_CHANGE, read_config
-
-_OVERALL = {
-    "detector": ("map50", "map40", "map", "froc"),
-    "classifier": ("auc", "average_precision", "accuracy", "balanced_accuracy"),
-}
+from twinray.training.rundir import read_config
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class EvaluateConfig:
     split: str = "test"
     """train, val or test."""
     out: Path | None = None
-    """New folder for metrics.json, metrics.csv, predictions and figures; without it the table is only printed."""
+    """New folder for metrics.json, metrics.csv, differences.csv, curves, predictions and figures; without it tables are only printed."""
     bootstrap: int = 1000
     """Resamples of patients for the intervals; 0 for none."""
     seed: int = 0
@@ -66,8 +65,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 
     Returns:
         Without ``data`` what ``crossed.run`` returns; with it ``{run: {split: figures}}``, with ``difference_to_first`` and ``differences_in_options`` beside the figures of
-        every later run, ``probe_of_seed`` beside those of a classifier that was fitted with several seeds, and ``seen``:
-        whether it is known what the run's initial weights saw (``recorded``, ``nothing``, ``unknown``).
+        every later run, ``probe_of_seed`` beside those of a classifier that was fitted with several seeds, ``seen``:
+        whether it is known what the run's initial weights saw (``recorded``, ``nothing``, ``unknown``), and ``notes``.
 
     Raises:
         InputError: runs, pack or split that cannot be compared; images that a run's training saw.
@@ -107,18 +106,30 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         results, detected = _evaluate_detectors(config, models, part)
     for name, differing in zip(list(results)[1:], differences, strict=True):
         results[name]["differences_in_options"] = differing
-    for run_results, (status, found) in zip(results.values(), checked, strict=True):
+    for run_results, model, (status, found) in zip(results.values(), models, checked, strict=True):
         run_results[config.split] |= found.marks.get(config.split, {})
-        run_results |= {"seen": status, **({"notes": list(found.notes)} if found.notes else {})}
+        run_results |= {"seen": status, "notes": _notes(model, found)}
     _print(results, config.split, kind)
     if config.out is not None:
-        write_json(config.out / "metrics.json", results, "metrics")
-        arms = [(name, figures[config.split]) for name, figures in results.items()]
-        marked = (MARK,) if any(MARK in figures for _, figures in arms) else ()
-        write_text(config.out / "metrics.csv", arms_csv(arms, _OVERALL[kind] + marked), "table")
+        _write(config.out, results, config.split)
         if detected:
-            write_figures(config.out, detected, dict(arms), results)
+            write_figures(config.out, detected, {name: run[config.split] for name, run in results.items()}, results)
     return results
+
+
+def _notes(model: Model, found: Checked) -> list[str]:
+    """What evaluating it told of a run, then what the run itself has noted."""
+    own = [note for note in own_notes(metrics_of(model.path)) if note not in found.notes]
+    return [*found.notes, *(f"from its training: {note}" for note in own)]
+
+
+def _write(out: Path, results: Mapping[str, Any], split: str) -> None:
+    write_json(out / "metrics.json", results, "metrics")
+    write_text(out / "metrics.csv", figures_csv([(name, run[split]) for name, run in results.items()]), "table")
+    first, *others = results
+    if others:
+        differences = [(name, results[name]["difference_to_first"]) for name in others]
+        write_text(out / "differences.csv", differences_csv(first, differences), "table")
 
 
 def _check_apart(runs: Sequence[Path]) -> None:
@@ -137,14 +148,15 @@ def _differences_in_options(first: Model, other: Model) -> dict[str, Any]:
         InputError: a run without its options.
     """
     before, after = read_config(first.path), read_config(other.path)
-    same = MAY_CHANGE | {"init", "allow_seen"}  # the latter is a permission
+    made, also = (options_of(c, metrics_of(m.path)) for c, m in ((before, first), (after, other)))
+    same = {"init"}
     if _checksums(first) and _checksums(first) == _checksums(other):
         same |= {"data"}
-    return {
-        name: {"first": before.get(name), "this": after.get(name)}
-        for name in dict.fromkeys([*before, *after])
-        if name not in same and before.get(name) != after.get(name)
-    }
+    if made.get("fraction") == also.get("fraction") == 1:
+        same |= {"fraction_seed"}  # all images: nothing is drawn
+    differing = [n for n in dict.fromkeys([*made, *also]) if n not in same and made.get(n) != also.get(n)]
+    told = {n: {"first": before.get(n, made.get(n)), "this": after.get(n, also.get(n))} for n in differing}
+    return {name: values for name, values in told.items() if values["first"] != values["this"]}
 
 
 def _checksums(model: Model) -> list[Any]:
@@ -154,29 +166,32 @@ def _checksums(model: Model) -> list[Any]:
 def _print(results: Mapping[str, Any], split: str, kind: str) -> None:
     """The table, and below it what a reader must know to read it rightly."""
     console = Console()
-    arms = [(f"{name} *" if footnote(run[split]) else name, run[split]) for name, run in results.items()]
-    console.print(arms_table(arms, _OVERALL[kind]))
+    rows = [(f"{name} *" if footnote(run[split]) else name, run[split]) for name, run in results.items()]
+    show_figures(console, rows, kind)
     first = next(iter(results))
     for name, run in results.items():
-        said = [f"{name} * {note}"] if (note := footnote(run[split])) else []
+        if "difference_to_first" in run:
+            show_difference(console, run["difference_to_first"], kind, f"{name} minus {first}")
+    for name, run in results.items():
+        if note := footnote(run[split]):
+            say(console, f"{name} * {note}")
         if run["seen"] == "unknown":
-            said.append(f"{name}: what its initial weights saw in training is not recorded")
-        for line in said + [f"{name}: {note}" for note in run.get("notes", ())]:
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+            say(console, f"{name}: {UNKNOWN_SEEN}")
         for option, values in run.get("differences_in_options", {}).items():
-            console.print(
-                f"warning: runs differ in more than their initial weights: {option} {values['first']} vs "
-                f"{values['this']} ({first}, {name})",
-                soft_wrap=True,
-                markup=False,
+            what = (
+                "runs are of different seeds, so their difference holds the luck of the draw too"
+                if option == "seed"
+                else "runs differ in more than their initial weights"
             )
+            say(console, f"warning: {what}: {option} {values['first']} vs {values['this']} ({first}, {name})")
         if "probe_of_seed" in run:
-            console.print(
+            say(
+                console,
                 f"{name}: probe of seed {run['probe_of_seed']}, the one that a run of several seeds keeps; "
                 "the run's own metrics.json has all seeds",
-                soft_wrap=True,
-                markup=False,
             )
+    for note in told_once({name: [run["notes"]] for name, run in results.items()}):
+        say(console, note)
 
 
 def _check_seen(config: EvaluateConfig, model: Model, pack: Pack, rows: IntArray) -> tuple[str, Checked]:
@@ -215,10 +230,13 @@ def _labelled_rows(config: EvaluateConfig, pack: Pack) -> IntArray:
 def _evaluate_detectors(
     config: EvaluateConfig, models: Sequence[Model], part: DetectionData
 ) -> tuple[dict[str, Any], dict[str, Detected]]:
-    pack, truth, results = part.pack, part.truth_by_id(), {}
+    pack, truth = part.pack, part.truth_by_id()
+    results: dict[str, Any] = {}
     detected: dict[str, Detected] = {}
     first: Mapping[str | int, Boxes] = {}
-    for name, model in zip(_names(config.runs), models, strict=True):
+    names = run_names(config.runs)
+    ids, files = coco_image_ids(list(pack.ids[part.rows])), file_names(names)
+    for name, model in zip(names, models, strict=True):
         found = detect_rows(
             model.detector, pack, part.rows, machine=model.machine, batch_size=config.batch_size, label=name
         )
@@ -228,22 +246,34 @@ def _evaluate_detectors(
         detected[name] = diagnose(truth, found, model.classes, model.description.get("thresholds"), name)
         results[name] = {config.split: report.as_json(), "diagnostics": detected[name].as_json()}
         if first:
-            difference = compare_boxes(
-                truth, first, found, model.classes, part.patients(), bootstrap=config.bootstrap, seed=config.seed
-            )
-            results[name]["difference_to_first"] = difference.as_json()
+            results[name]["difference_to_first"] = _difference(config, part, model.classes, first, found)
         first = first or found
         if config.out is not None:
-            _write_boxes(config.out, name, part, found, model.classes)
+            file = f"predictions {files[name]}.json"
+            write_predictions(config.out / file, found, len(model.classes), ids)
+            results[name]["predictions"] = file
+    if config.out is not None:
+        write_json(config.out / "truth.json", truth_as_coco(truth, models[0].classes, image_ids=ids), "true boxes")
     return results, detected
 
 
-def _write_boxes(
-    out: Path, name: str, part: DetectionData, found: Mapping[str | int, Boxes], classes: Sequence[str]
-) -> None:
-    ids = coco_image_ids(list(part.pack.ids[part.rows]))
-    write_json(out / "truth.json", truth_as_coco(part.truth_by_id(), classes, image_ids=ids), "true boxes")
-    write_predictions(out / f"predictions {name.replace('/', '_')}.json", found, len(classes), ids)
+def _difference(
+    config: EvaluateConfig,
+    part: DetectionData,
+    classes: Sequence[str],
+    first: Mapping[str | int, Boxes],
+    found: Mapping[str | int, Boxes],
+) -> dict[str, Any]:
+    """Over all images, and under ``with_boxes`` over those with a box."""
+    truth, patients = part.truth_by_id(), part.patients()
+    options: dict[str, Any] = {"bootstrap": config.bootstrap, "seed": config.seed}
+    with_boxes = any(len(boxes) for boxes in truth.values())
+    return {
+        **compare_boxes(truth, first, found, classes, patients, **options).as_json(),
+        "with_boxes": compare_boxes(truth, first, found, classes, patients, images="with_boxes", **options).as_json()
+        if with_boxes
+        else None,
+    }
 
 
 def _evaluate_classifiers(
@@ -253,7 +283,7 @@ def _evaluate_classifiers(
     results: dict[str, Any] = {}
     first: FloatArray | None = None
     options: dict[str, Any] = {"bootstrap": config.bootstrap, "seed": config.seed}
-    for name, model in zip(_names(config.runs), models, strict=True):
+    for name, model in zip(run_names(config.runs), models, strict=True):
         scores = _scores(model, pack, rows, config.batch_size, name)
         report = evaluate_labels(truth, scores, model.classes, pack.info.task, patients, **options)
         results[name] = {config.split: report.as_json()}
@@ -278,9 +308,3 @@ def _scores(model: Model, pack: Pack, rows: IntArray, batch_size: int, label: st
             scores[batch] = found.double().cpu().numpy()
             meter.advance(len(batch))
     return scores
-
-
-def _names(runs: Sequence[Path]) -> list[str]:
-    """The folders' own names where these differ, else their paths."""
-    names = [path.resolve().name for path in runs]
-    return names if len(set(names)) == len(names) else [str(path) for path in runs]

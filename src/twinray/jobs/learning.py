@@ -1,10 +1,17 @@
-"""The training verbs with a picture of how they go: ``curves.svg`` in the run's folder, drawn anew while they train."""
+"""The training verbs with a picture of how they go: ``curves.svg`` in the run's folder, drawn anew while they train.
+
+On the command line they end with a few lines that say what came out and where; as functions they stay silent.
+"""
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from rich.console import Console
 
 from twinray.detection import run as detection
 from twinray.detection.config import DetectConfig
@@ -12,7 +19,10 @@ from twinray.files import write_bytes
 from twinray.pretraining import run as pretraining
 from twinray.pretraining.config import PretrainConfig
 from twinray.report.figures import ArmCurve, detector_curves, pretraining_curves
-from twinray.training.rundir import RunFolder
+from twinray.report.numbers import count, duration, interval, interval_of, number, value_of
+from twinray.report.pictures import DISCLAIMER
+from twinray.training.ranks import launched_rank
+from twinray.training.rundir import RunFolder, read_config, read_metrics
 
 CURVES = "curves.svg"
 _SECONDS = 20.0
@@ -64,3 +74,49 @@ def pretrain(config: PretrainConfig) -> RunFolder:
     """
     sketch = _Sketch(detector=False)
     return pretraining.run(config, watch=sketch, finished=sketch.draw)
+
+
+def detect_and_tell(config: DetectConfig) -> None:
+    """The verb ``detect``: :func:`detect`, then its result in a few lines.
+
+    Raises:
+        InputError, TwinrayError: as there.
+    """
+    before = RunFolder(config.out).finished
+    run = detect(config)
+    metrics, epochs = read_metrics(run.path), read_config(run.path).get("epochs")
+    split = next((name for name in ("test", "val", "train") if name in metrics), None)
+    lines = []
+    if split is not None:
+        figures = metrics[split]
+        ends = f" (95 % interval {interval(figures['map50'])})" if interval_of(figures["map50"]) else ""
+        where = "of the test split" if split == "test" else f"of the split {split}: there is no test image"
+        images = count(figures.get("n_images"), "image")
+        lines.append(f"mAP50 {number(value_of(figures['map50']))}{ends} on {images} {where}")
+    lines.append(f"best epoch {metrics['best_epoch'] + 1} of {epochs}, chosen by: {metrics['selected_on']}")
+    _tell(run, lines, metrics.get("seconds"), before)
+
+
+def pretrain_and_tell(config: PretrainConfig) -> None:
+    """The verb ``pretrain``: :func:`pretrain`, then what it made and what it is for, in a few lines.
+
+    Raises:
+        InputError, TwinrayError: as there.
+    """
+    before = RunFolder(config.out).finished
+    run = pretrain(config)
+    lines = [
+        f"a backbone after {count(read_config(run.path).get('epochs'), 'epoch')}",
+        f"next: twinray detect --data PACK --init {shlex.quote(str(run.path))} --out RUN",
+    ]
+    _tell(run, lines, value_of(read_metrics(run.path).get("train", {}).get("seconds")), before)
+
+
+def _tell(run: RunFolder, lines: Sequence[str], seconds: object, before: bool) -> None:
+    """Folder, result and disclaimer; said once, whatever the number of ranks."""
+    if launched_rank()[0] != 0:
+        return
+    how = "finished already, nothing was trained anew" if before else f"finished, {duration(seconds)} of training"
+    console = Console()
+    for line in (f"{run.path}: {how}", *lines, f"{DISCLAIMER}."):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)

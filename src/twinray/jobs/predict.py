@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
+from twinray.detection.results import thresholds_on_val
 from twinray.errors import InputError, TwinrayError, check_options
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
-from twinray.evaluation.thresholds import FALLBACK_SCORE, thresholds_from_json
+from twinray.evaluation.thresholds import FALLBACK_SCORE, Thresholds, thresholds_from_json
 from twinray.files import claim_folder, clear_disk_errors, write_bytes, write_json
 from twinray.inference import Model, Prepared, load_model
+from twinray.jobs.growing_table import GrowingTable
 from twinray.jobs.image_files import Found, decode_with_source, find_images
 from twinray.progress import progress
 from twinray.records import Boxes, FloatArray, Skipped
@@ -43,7 +42,8 @@ class PredictConfig:
     out: Path = Path("predictions")
     """New folder for predictions.csv, predictions.json, summary.json, overlays, DICOM objects and skipped.csv."""
     fp_per_image: float | None = None
-    """Show the boxes that reach the model's thresholds for so many false positives per image on validation: 0.125, 0.25 (default), 0.5, 1, 2, 4 or 8."""
+    """Show the boxes that reach the thresholds, class by class, for so many false positives per image on validation (0.25 unless given): the
+    model's own for 0.125, 0.25, 0.5, 1, 2, 4 and 8, for other numbers worked out from the predictions on val that the run kept."""
     score_threshold: float | None = None
     """Show the boxes that score at least this, 0..1, in place of the model's thresholds; the tables hold every box all the same."""
     overlays: bool = True
@@ -64,42 +64,17 @@ class PredictConfig:
     """auto, cpu, cuda or cuda:N."""
 
 
-class _Table:
-    """A CSV file that grows by whole rows: a kill or a full disk leaves all that was done before."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._path, self._size = path, 0
-        self.append([columns])
-
-    def append(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Write at once: what is in the table survives a stop."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        data = text.getvalue().encode("utf-8")
-        try:
-            with self._path.open("ab") as file:
-                file.write(data)
-        except OSError as error:
-            with suppress(OSError):
-                os.truncate(self._path, self._size)  # no half row
-            raise TwinrayError(
-                f"could not write {self._path}: {error.strerror}; what was done before is kept in it: "
-                "make room, then run again for the rest with another --out"
-            ) from error
-        self._size += len(data)
-
-
 @dataclass
 class _SetAside:
     """Files set aside, listed in a table that exists only if there is one."""
 
     path: Path
     items: list[Skipped] = field(default_factory=list)
-    _table: _Table | None = None
+    _table: GrowingTable | None = None
 
     def add(self, item: Skipped) -> None:
         if self._table is None:
-            self._table = _Table(self.path, ("file", "reason"))
+            self._table = GrowingTable(self.path, ("file", "reason"))
         self._table.append([(item.where, item.reason)])
         self.items.append(item)
 
@@ -131,7 +106,7 @@ class _Job:
     shown: _Shown | None
     algorithm: Algorithm
     made: datetime
-    table: _Table
+    table: GrowingTable
     skipped: _SetAside
     without_objects: _SetAside
     names: list[str] = field(default_factory=list)
@@ -165,7 +140,7 @@ def run(config: PredictConfig) -> Path:
         shown,
         Algorithm(environment()["twinray"], model.description["sha256"], words),
         datetime.now().astimezone(),
-        _Table(config.out / "predictions.csv", ("file", *columns)),
+        GrowingTable(config.out / "predictions.csv", ("file", *columns)),
         _SetAside(config.out / "skipped.csv"),
         _SetAside(config.out / "dicom_skipped.csv"),
     )
@@ -187,7 +162,7 @@ def _check(config: PredictConfig) -> None:
             (config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more"),
             (config.workers >= 0, "--workers", config.workers, "0 or more"),
             (score is None or 0 <= score <= 1, "--score-threshold", score, "0..1"),
-            (rate is None or rate > 0, "--fp-per-image", rate, "more than 0"),
+            (rate is None or 0 < rate < math.inf, "--fp-per-image", rate, "a finite number above 0"),
             (rate is None or score is None, "--fp-per-image", rate, "left out beside --score-threshold"),
             (config.timeout > 0, "--timeout", config.timeout, "more than 0 seconds"),
             (config.memory >= 1, "--memory", config.memory, "1 MiB or more"),
@@ -204,25 +179,33 @@ def _choose_shown(config: PredictConfig, model: Model) -> _Shown | None:
                 f"expected no --score-threshold and no --fp-per-image: {config.run} is a classification run, without boxes"
             )
         return None
-    raw = model.description.get("thresholds")
-    if score is None and raw is None:
-        if rate is not None:
-            raise InputError(
-                f"{config.run} holds no thresholds (trained without validation images, or by an older version); "
-                "give --score-threshold in place of --fp-per-image"
-            )
+    raw, source = model.description.get("thresholds"), "--score-threshold"
+    if score is None and rate is None and raw is None:
         score, source = FALLBACK_SCORE, "fixed: the model holds no thresholds"
-    else:
-        source = "--score-threshold"
     if score is not None:
         record = {"from": source, "per_class": dict.fromkeys(model.classes, score)}
         return _Shown(np.full(k, score), f"score >= {score:g} ({source})", record)
-    table = thresholds_from_json(raw, model.classes, str(config.run / "model.json"))
+    table, source = _thresholds(config.run, model.classes, raw, rate)
     point = table.at(rate)
     fallback = sum(bool(one.fallback) for one in point.per_class.values())
     words = f"by class, for {point.fp_per_image:g} false positives per image on {table.n_images} validation images"
     words += f" ({fallback} of {k} classes by a fallback)" if fallback else ""
-    return _Shown(point.thresholds(), words, {"from": "model", "n_images": table.n_images, **point.as_json()})
+    return _Shown(point.thresholds(), words, {"from": source, "n_images": table.n_images, **point.as_json()})
+
+
+def _thresholds(run: Path, classes: Sequence[str], raw: Any, rate: float | None) -> tuple[Thresholds, str]:
+    """Those stored with the model; where they lack the wanted rate, worked out from what the run kept of val."""
+    stored = None if raw is None else thresholds_from_json(raw, classes, str(run / "model.json"))
+    if rate is not None and not (stored and stored.has(rate)):
+        anew = thresholds_on_val(run, classes, rate)
+        if anew is not None:
+            return anew, "the run's predictions on val"
+    if stored is None:
+        raise InputError(
+            f"{run} holds no thresholds (trained without validation images, or by an older version); "
+            "give --score-threshold in place of --fp-per-image"
+        )
+    return stored, "model"
 
 
 def _predict_all(job: _Job, found: Found) -> None:

@@ -36,15 +36,20 @@ def precision_recall_curves(arms: Mapping[str, PrecisionRecall]) -> bytes:
     return _finished(sheet, axes, title, "recall: share of the true boxes that are found", drawn)
 
 
-def calibration_plot(arms: Mapping[str, Calibration]) -> bytes:
-    """Share of predictions that are right by score, against the diagonal of scores that mean what they say."""
+def calibration_plot(arms: Mapping[str, tuple[Calibration, float]]) -> bytes:
+    """Share of predictions that are right by score, against the diagonal of scores that mean what they say.
+
+    Args:
+        arms: name -> calibration of all boxes, and the expected error of the boxes that the model shows: most boxes have
+            a very low score, and an error over all of them would tell of those alone.
+    """
     sheet = Sheet(figsize=(WIDTH, 4.2), layout="constrained")
     axes = sheet.subplots()
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=(0, (2, 2)), linewidth=1.2)
     drawn: list[float] = []
-    for i, (name, found) in enumerate(arms.items()):
+    for i, (name, (found, shown_error)) in enumerate(arms.items()):
         filled = found.count > 0
-        label = f"{name}, expected error {number(found.expected_error, 3)}"
+        label = f"{name}, expected error of shown boxes {number(shown_error, 2)}"
         axes.plot(
             found.mean_score[filled],
             found.precision[filled],

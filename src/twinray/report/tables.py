@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import rich.table
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from twinray.report.numbers import Figure, count, interval, interval_of, number, seconds, signed, value_of
@@ -22,11 +22,15 @@ TITLES = {
     "map40": "mAP40",
     "map": "mAP",
     "froc": "FROC",
+    "ap50": "AP50",
     "auc": "AUC",
     "average_precision": "average precision",
     "balanced_accuracy": "balanced accuracy",
 }
 """Measures as papers write them."""
+
+_LONGEST_WORD = 12
+"""Letters of a column's head that are kept together on a narrow terminal."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
-    def __rich__(self) -> rich.table.Table:
-        return as_rich(self)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[rich.table.Table]:
+        yield as_rich(self, options.max_width)
 
     def __post_init__(self) -> None:
         wrong = [row for row in self.rows if len(row) != len(self.columns)]
@@ -73,29 +77,19 @@ def map50_table(rows: Sequence[ArmRow], note: str = "") -> Table:
     )
 
 
-def arms_table(rows: Sequence[tuple[str, Mapping[str, Any]]], measures: Sequence[str]) -> Table:
+def arms_table(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], measures: Sequence[str], caption: str = "Value (95 % interval)"
+) -> Table:
     """Runs side by side: one row a run, in each cell a measure with its 95 % interval.
 
     Args:
         rows: (name of the run, figures of one split as ``metrics.json`` holds them).
         measures: names of the measures, as in ``metrics.json``.
+        caption: what is shown.
     """
     cells = tuple((name, *(_with_interval(figures.get(measure)) for measure in measures)) for name, figures in rows)
     heads = tuple(TITLES.get(measure, measure) for measure in measures)
-    return Table("Value (95 % interval)", ("run", *heads), cells)
-
-
-def arms_csv(rows: Sequence[tuple[str, Mapping[str, Any]]], measures: Sequence[str]) -> str:
-    """The same as CSV for a spreadsheet, all digits kept: run, measure, value, low, high, n; empty where not defined."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("run", "measure", "value", "low", "high", "n"))
-    for name, figures in rows:
-        for measure in measures:
-            figure = figures.get(measure) or {}
-            value, ends = value_of(figure), interval_of(figure) or ("", "")
-            writer.writerow((name, measure, "" if value is None else value, *ends, figure.get("n", "")))
-    return out.getvalue()
+    return Table(caption, ("run", *heads), cells)
 
 
 def difference_table(differences: Mapping[str, Figure | None], note: str = "", share_of: str = "resamples") -> Table:
@@ -131,6 +125,41 @@ def per_class_table(arms: Mapping[str, Mapping[str, Any]], measure: str = "ap50"
     return Table(caption, ("class", "true boxes", *heads), tuple(rows), note)
 
 
+def class_tables(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], measure: str, counted: str, width: int, counted_title: str
+) -> list[Table]:
+    """Each class with how often it occurs and every run's measure; several tables where one would be too wide to read.
+
+    Args:
+        rows: (name of the run, figures of one split as ``metrics.json`` holds them).
+        measure: ``ap50``, ``auc`` or another that classes have.
+        counted: the count beside it, ``n_boxes`` or ``n_positive``.
+        width: letters that a table may take.
+        counted_title: head of the column of counts.
+    """
+    classes = list(dict.fromkeys(c for _, split in rows for c in split.get("per_class") or {}))
+    if not classes:
+        return []
+    by_run = [(name, [(split.get("per_class") or {}).get(c) or {} for c in classes]) for name, split in rows]
+    known = [next((own[i][counted] for _, own in by_run if counted in own[i]), None) for i in range(len(classes))]
+    left = [(c, count(n)) for c, n in zip(classes, known, strict=True)]
+    caption = f"{TITLES.get(measure, measure)} of each class (95 % interval)"
+    tables: list[Table] = []
+    for name, own in by_run:
+        cells = [_with_interval(figures.get(measure)) for figures in own]
+        last = tables[-1] if tables else None
+        if last is not None and _narrowest(wider := _with_column(last, name, cells)) <= width:
+            tables[-1] = wider
+        else:
+            tables.append(_with_column(Table(caption, ("class", counted_title), tuple(left)), name, cells))
+    return tables
+
+
+def _with_column(table: Table, head: str, cells: Sequence[str]) -> Table:
+    rows = tuple((*row, cell) for row, cell in zip(table.rows, cells, strict=True))
+    return Table(table.caption, (*table.columns, head), rows, table.note)
+
+
 def froc_table(arms: Mapping[str, Mapping[str, Any]], note: str = "") -> Table:
     """Sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per image, and their mean (``froc``).
 
@@ -149,17 +178,50 @@ def froc_table(arms: Mapping[str, Mapping[str, Any]], note: str = "") -> Table:
     return Table("Sensitivity at so many false positives per image (FROC)", ("arm", *FROC_RATES, "mean"), rows, note)
 
 
-def as_rich(table: Table) -> rich.table.Table:
-    """For the terminal; cells are plain text, never markup."""
+def as_rich(table: Table, width: int | None = None) -> rich.table.Table:
+    """For the terminal; cells are plain text, never markup.
+
+    What does not fit goes on below and is never cut: the ends of names tell runs apart. Heads are broken before cells are.
+
+    Args:
+        table: to draw.
+        width: of the terminal; where not even the cells fit, lines keep the rows apart.
+    """
+    fits = width is None or _narrowest(table) <= width
     drawn = rich.table.Table(
-        title=Text(table.caption), title_justify="left", caption=Text(table.note) if table.note else None
+        title=Text(table.caption),
+        title_justify="left",
+        caption=Text(table.note) if table.note else None,
+        show_lines=not fits,
     )
     drawn.caption_justify = "left"
+    wide = _column_widths(table, width) if width is not None and fits else [None] * len(table.columns)
     for i, head in enumerate(table.columns):
-        drawn.add_column(Text(head), justify="left" if i == 0 else "right")
+        drawn.add_column(Text(head), justify="left" if i == 0 else "right", overflow="fold", width=wide[i])
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
     return drawn
+
+
+def _least(table: Table) -> list[int]:
+    """Letters that each column needs for its cells, and for the words of its head unless these are long."""
+    columns: Iterable[Sequence[str]] = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+    words = [max((cell_len(word) for word in head.split()), default=0) for head in table.columns]
+    return [max([min(word, _LONGEST_WORD), *map(cell_len, cells)]) for word, cells in zip(words, columns, strict=True)]
+
+
+def _narrowest(table: Table) -> int:
+    """Letters that the table takes on a terminal without broken cells; each column has a rule and two blanks."""
+    return sum(_least(table)) + 3 * len(table.columns) + 1
+
+
+def _column_widths(table: Table, width: int) -> list[int]:
+    """What the cells need; what is left of the width goes to heads that are longer, from left to right."""
+    left, widths = width - _narrowest(table), _least(table)
+    for i, head in enumerate(table.columns):
+        more = min(left, max(0, cell_len(head) - widths[i]))
+        widths[i], left = widths[i] + more, left - more
+    return widths
 
 
 def as_html(table: Table) -> str:

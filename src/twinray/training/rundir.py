@@ -88,7 +88,7 @@ def open_run(config: Any, *, out: Path, resume: bool, job: str, inputs: Mapping[
         InputError: the folder holds files and ``resume`` is off; or it holds a run of another job or
             with other options or inputs (each is named).
     """
-    claim_folder(out, resume, f"{job} run")
+    claim_folder(out, resume, f"{job} run", can_resume=True)
     run = RunFolder(out)
     resolved = {"job": job, **plain(config)}
     if (out / CONFIG).is_file():

@@ -1,0 +1,96 @@
+"""Runs taken together by arm: what an arm is called, what is told of it, what stays with its runs."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from run_copies import changed, table
+
+
+def test_without_data_it_is_told_when_nobody_knows_what_weights_saw(detect_run, tmp_path, cli):
+    runs = [
+        changed(detect_run, tmp_path / f"{init}{i}", seed=i, init=init) for init in ("random", "found") for i in (0, 1)
+    ]
+    for run in runs[2:]:
+        record = json.loads((run / "seen.json").read_text())
+        (run / "seen.json").write_text(json.dumps({**record, "unknown": ["found.safetensors"]}))
+    status, shown, _ = cli("evaluate", *runs, "--out", tmp_path / "c", "--bootstrap", "0")
+    results = json.loads((tmp_path / "c" / "metrics.json").read_text())
+    assert status == 0
+    assert [arm["seen"] for arm in results["arms"].values()] == ["nothing", "unknown"]
+    assert results["notes"] == ["found: what its initial weights saw in training is not recorded"]
+    assert "note: found: what its initial weights saw in training is not recorded" in shown
+
+
+def test_arms_of_many_differing_options_have_short_names(detect_run, tmp_path, cli):
+    many = {"epochs": 9, "lr": 0.5, "flip": 0.0, "clip_norm": 3.0, "contrast": 0.9}
+    runs = [
+        changed(detect_run, tmp_path / "a"),
+        changed(detect_run, tmp_path / "b", **many),
+        changed(detect_run, tmp_path / "c", init="runs/pretrained", **many),
+    ]
+    status, _, _ = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
+    results = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert status == 0
+    assert list(results["arms"]) == ["random, options A", "random, options B", "pretrained, options B"]
+    assert many.items() <= results["arms"]["random, options B"]["options"].items()
+    listed = [note for note in results["notes"] if note.startswith("options ")]
+    assert len(listed) == 2 and "clip_norm 3.0" in listed[1] and "epochs 3" in listed[0]
+    few = [changed(detect_run, tmp_path / "d", epochs=9), runs[0]]
+    status, _, _ = cli("evaluate", *few, "--out", tmp_path / "f", "--bootstrap", "0")
+    results = json.loads((tmp_path / "f" / "metrics.json").read_text())
+    assert all(name.startswith("random, epochs ") for name in results["arms"])
+
+
+def test_pretrainings_that_differ_in_their_seed_are_one_arm(detect_run, tmp_path, cli):
+    """What a seed of the pre-training is worth belongs to the interval over seeds; another recipe is another arm."""
+    recipes = {"bt-seed0": {"seed": 0}, "bt-seed1": {"seed": 1, "workers": 3}, "long": {"seed": 0, "epochs": 300}}
+    for name, options in recipes.items():
+        (tmp_path / name).mkdir()
+        config = {"job": "pretrain", "data": ["packs/x"], "epochs": 8, "out": name, **options}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config))
+    runs = [
+        changed(detect_run, tmp_path / f"run-{name}-{seed}", init=str(tmp_path / name), seed=seed)
+        for seed in (0, 1)
+        for name in ("long", f"bt-seed{seed}")
+    ]
+    status, _, told = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
+    assert (status, told) == (0, "")
+    results = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert (list(results["arms"]), results["seeds"]) == (["long", "bt"], [0, 1])
+
+
+def test_an_arm_of_one_pretraining_says_so(detect_run, tmp_path, cli):
+    runs = []
+    for init, digest in (("random", ""), ("imagenet-v2", "5a"), ("one", "1b"), ("several", "2c")):
+        for seed in (0, 1):
+            run = changed(detect_run, tmp_path / f"{init}{seed}", init=init, seed=seed)
+            described = json.loads((run / "model.json").read_text())
+            described["init"]["sha256"] = digest + (str(seed) if init == "several" else "")
+            (run / "model.json").write_text(json.dumps(described))
+            runs.append(run)
+    status, _, _ = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
+    told = "all runs of one start from one pre-training, so its interval over seeds holds no luck of the pre-training"
+    assert (status, json.loads((tmp_path / "e" / "metrics.json").read_text())["notes"]) == (0, [told])
+    status, shown, _ = cli("evaluate", *runs[::2], "--bootstrap", "0")
+    assert (status, "one pre-training" in shown) == (0, False)
+
+
+def test_without_data_curves_are_kept_by_run(detect_run, blob_pack, tmp_path, cli):
+    runs = [changed(detect_run, tmp_path / f"r{i}", seed=i) for i in range(2)]
+    out, same = tmp_path / "c", tmp_path / "e"
+    assert cli("evaluate", *runs, "--out", out, "--bootstrap", "0")[0] == 0
+    assert cli("evaluate", *runs, "--data", blob_pack, "--out", same, "--bootstrap", "0")[0] == 0
+    results = json.loads((out / "metrics.json").read_text())
+    assert {row["run"] for row in table(out / "curves.csv")} == {"r0", "r1"}
+    assert (out / "curves.csv").read_text().count("\n") == (same / "curves.csv").read_text().count("\n")
+    assert (results["runs"]["r1"]["arm"], results["runs"]["r1"]["fold"], results["runs"]["r1"]["seed"]) == (
+        "random",
+        0,
+        1,
+    )
+    theirs = json.loads((same / "metrics.json").read_text())["r1"]["diagnostics"]["confusion"]
+    assert results["runs"]["r1"]["diagnostics"]["confusion"] == theirs
+    assert "the model's" in theirs["score_thresholds_from"]
