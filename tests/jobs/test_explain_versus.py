@@ -14,8 +14,8 @@ from PIL import Image
 from twinray.errors import InputError, TwinrayError
 from twinray.inference import METHODS
 from twinray.jobs import contact_sheets, explain
-from twinray.jobs.contact_sheets import run_names
 from twinray.jobs.explain import ExplainConfig
+from twinray.jobs.run_names import run_names
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import numpy as np
 
 from twinray.files import write_bytes
 from twinray.inference import Explained, Method, Model, Prepared
+from twinray.jobs.run_names import run_names
 from twinray.records import Boxes, FloatArray
 from twinray.report.contact_sheet import ROWS, contact_sheet
 from twinray.report.document import DISCLAIMER
@@ -71,12 +72,6 @@ def write_sheets(
             rows = []
     if rows:
         yield _write(models, names, rows, out / f"contact-sheet-{number + 1:02d}.png", least_score)
-
-
-def run_names(runs: Sequence[Path]) -> list[str]:
-    """The folders' own names where these differ, else their paths."""
-    names = [path.resolve().name for path in runs]
-    return names if len(set(names)) == len(names) else [str(path) for path in runs]
 
 
 def merged_map(explained: Explained) -> FloatArray | None:
