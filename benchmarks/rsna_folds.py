@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import shutil
 import subprocess
@@ -188,11 +187,8 @@ def main() -> None:
     folds = packs(options)
     pretrained = pretrain(options, folds[0])
     runs = detectors(options, folds, pretrained)
-    if not (options.out / "comparison" / "metrics.json").exists():
-        shutil.rmtree(options.out / "comparison", ignore_errors=True)
-        twinray("evaluate", *(run for arm in ARMS for run in runs[arm]), "--out", options.out / "comparison")
-    print((options.out / "comparison" / "metrics.csv").read_text())
-    print(json.dumps(json.loads((options.out / "comparison" / "metrics.json").read_text())["seeds"]))
+    shutil.rmtree(options.out / "comparison", ignore_errors=True)
+    twinray("evaluate", *(run for arm in ARMS for run in runs[arm]), "--out", options.out / "comparison")
     faithfulness(options, folds)
 
 
