@@ -36,12 +36,15 @@ from twinray.errors import InputError
 from twinray.explanation.ablation_cam import ablation_cam_fpn, ablation_cam_last_stage
 from twinray.explanation.gradient_cams import gradient_cam
 from twinray.explanation.library_ablation import FinalBox, ablation_cam_library
+from twinray.explanation.occlusion import bin_occlusion
 from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap
 from twinray.files import sha256
 from twinray.records import Boxes, FloatArray, Pixels
 from twinray.training.device import Machine, choose_machine
 
-Method = Literal["ablation", "ablation-last-stage", "ablation-rerun", "grad-cam", "grad-cam++", "eigen-cam", "odam"]
+Method = Literal[
+    "ablation", "ablation-last-stage", "occlusion", "ablation-rerun", "grad-cam", "grad-cam++", "eigen-cam", "odam"
+]
 METHODS: tuple[Method, ...] = get_args(Method)
 _ANY_DETECTOR: tuple[Method, ...] = ("ablation-rerun",)
 """Needs no box head to look into; all others explain Faster R-CNN's."""
@@ -241,6 +244,8 @@ def heat_maps(
         return ablation_cam_fpn(pyramid, boxes, scorer, image_size)
     if method == "ablation-last-stage":
         return ablation_cam_last_stage(features.stages, detector.backbone.fpn, boxes, scorer, image_size)
+    if method == "occlusion":
+        return bin_occlusion(pyramid, boxes, scorer, image_size)
     return gradient_cam(method, pyramid, boxes, scorer, image_size)
 
 

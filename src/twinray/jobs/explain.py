@@ -61,12 +61,20 @@ class ExplainConfig:
     least_score: float = 0.05
     """Boxes that score less are not explained, 0..1."""
     method: Method = "ablation"
-    """ablation: exact, channels of the pyramid level the box pools from; ablation-last-stage: exact, channels of the backbone's last stage; grad-cam, grad-cam++, odam: by gradients; eigen-cam: activations alone; ablation-rerun: as the grad-cam package does it, minutes an image."""
+    """ablation: exact, channels of the pyramid level the box pools from; ablation-last-stage: exact, channels of the backbone's last stage; occlusion: exact, parts of the box itself; grad-cam, grad-cam++, odam: by gradients; eigen-cam: activations alone; ablation-rerun: as the grad-cam package does it, minutes an image."""
     versus: tuple[Path, ...] = ()
     """Further detect runs: one sheet with a row an image and a column a run, in place of one picture a box."""
     faithfulness: bool = False
     """Measure, in place of drawing: do the maps of all correctly found boxes of --split of --data point at the finding?"""
-    methods: tuple[Method, ...] = ("ablation", "ablation-last-stage", "grad-cam", "grad-cam++", "eigen-cam", "odam")
+    methods: tuple[Method, ...] = (
+        "ablation",
+        "ablation-last-stage",
+        "occlusion",
+        "grad-cam",
+        "grad-cam++",
+        "eigen-cam",
+        "odam",
+    )
     """Heat maps that --faithfulness compares."""
     iou: float = 0.5
     """With --faithfulness, a box is found correctly if it hits a true box of its class at this IoU, 0..1."""
