@@ -31,7 +31,7 @@ from twinray.report.document import (
 )
 from twinray.report.figures import ArmCurve, class_bars, detector_curves, froc_curves, interval_plot, pretraining_curves
 from twinray.report.numbers import Figure, count, duration, finite, interval, interval_of, number, value_of
-from twinray.report.panels import Panel, as_png, best, panel_row, scaled
+from twinray.report.panels import EMPTY_MAP, Panel, as_png, best, panel_row, scaled
 from twinray.report.tables import ArmRow, Table, difference_table, froc_table, map50_table, per_class_table
 from twinray.report.verdict import Verdict, paired_verdict
 
@@ -288,7 +288,13 @@ def _picture(comparison: Comparison, example: Example) -> Picture:
         assert example.candidate.scores is not None
         box = Boxes(example.candidate.xyxy[one], example.candidate.labels[one], example.candidate.scores[one])
         panels.append(
-            Panel("heat map of its best box", example.image, None, scaled(box, example.scale), example.heat_map)
+            Panel(
+                "heat map of its best box" if example.heat_map.any() else EMPTY_MAP,
+                example.image,
+                None,
+                scaled(box, example.scale),
+                example.heat_map,
+            )
         )
     else:
         panels.append(Panel("no box, so no heat map", example.image))

@@ -27,6 +27,10 @@ from twinray.report.palette import HEAT, PICTURE_GROUND, PICTURE_INK, PREDICTED_
 _DPI = 128
 
 
+EMPTY_MAP = "empty heat map: nothing speaks for this box"
+"""In place of a title, where by its definition the map has nothing in it: a blank picture looks like a fault."""
+
+
 @dataclass(frozen=True, eq=False)
 class Panel:
     """One image of a row.

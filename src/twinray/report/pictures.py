@@ -11,10 +11,9 @@ from matplotlib.figure import Figure as Sheet
 
 from twinray.records import Boxes, FloatArray
 from twinray.report.document import DISCLAIMER
-from twinray.report.panels import Panel, as_png, panel_row, scaled
+from twinray.report.panels import EMPTY_MAP, Panel, as_png, panel_row, scaled
 
-EMPTY = "empty heat map: nothing speaks for this box"
-__all__ = ["DISCLAIMER", "EMPTY", "as_png", "box_picture", "overlay", "picture_name"]
+__all__ = ["DISCLAIMER", "as_png", "box_picture", "overlay", "picture_name"]
 
 _LONGEST = 60  # bytes of one part of a name; file systems end at 255 for the whole
 
@@ -67,7 +66,7 @@ def box_picture(
     shown = None if truth is None else scaled(truth, scale)
     panels = [
         Panel("image and boxes", image, shown, found),
-        Panel("heat map of the predicted box" if heat_map.any() else EMPTY, image, None, found, heat_map),
+        Panel("heat map of the predicted box" if heat_map.any() else EMPTY_MAP, image, None, found, heat_map),
     ]
     note = f"Heat map: {definition}. {DISCLAIMER}." if definition else f"{DISCLAIMER}."
     return panel_row(panels, classes, inches=4.4, note=note)
