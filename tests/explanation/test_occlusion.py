@@ -33,11 +33,13 @@ def make_scorer(seed: int) -> BoxScorer:
 @torch.no_grad()
 def test_scores_are_those_of_really_zeroed_bins(window: int, seed: int) -> None:
     scorer = make_scorer(seed)
-    pooled = torch.randn(1, CHANNELS, 7, 7)
-    box = FixedBox(torch.tensor([1.0, 2, 30, 40]), seed % 3, 0)
-    score, covered = occluded_scores(pooled, box, scorer, window)
+    several = torch.randn(2, CHANNELS, 7, 7)
+    boxes = [FixedBox(torch.tensor([1.0, 2, 30, 40]), label, 0) for label in (seed % 2, 2)]
+    scores, fast_scores = occluded_scores(several, boxes, scorer, window)
+    which = seed // 2 % 2
+    pooled, box, score = several[which : which + 1], boxes[which], scores[which]
     reach = window // 2
-    for place, fast in enumerate(covered):
+    for place, fast in enumerate(fast_scores[which]):
         row, column = divmod(place, 7)
         without = pooled.clone()
         without[:, :, max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1] = 0
@@ -71,6 +73,19 @@ def test_the_map_shows_the_part_that_the_score_leans_on() -> None:
     reach = WINDOW // 2
     assert (drops[5 - reach : 7, 0 : 2 + reach] > 0).all()
     assert drops[0, 6] == 0
+
+
+@torch.no_grad()
+def test_boxes_of_several_levels_and_none() -> None:
+    pyramid = [torch.randn(1, CHANNELS, SIZE // (4 << level), SIZE // (4 << level)) for level in range(2)]
+    scorer = make_scorer(1)
+    boxes = [FixedBox(torch.tensor([8.0, 4, 50, 60]), 0, 0), FixedBox(torch.tensor([1.0, 2, 60, 40]), 2, 1)]
+    together = bin_occlusion(pyramid, boxes, scorer, (SIZE, SIZE))
+    for box, heat in zip(boxes, together, strict=True):
+        (alone,) = bin_occlusion(pyramid, [box], scorer, (SIZE, SIZE))
+        np.testing.assert_allclose(heat.map, alone.map, atol=1e-5)
+        assert heat.score == pytest.approx(float(scorer.score(pyramid[box.level], box)))
+    assert bin_occlusion(pyramid, [], scorer, (SIZE, SIZE)) == []
 
 
 @torch.no_grad()

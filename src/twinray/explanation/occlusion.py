@@ -45,39 +45,45 @@ def bin_occlusion(
     Returns:
         One heat map a box, zero outside its proposal; its ``weights`` are the (s * s,) relative drops, row by row.
     """
+    if not boxes:
+        return []
+    pooled = torch.cat(
+        [scorer.pool(f.float(), box.roi().to(f).float(), box.level) for box in boxes for f in [pyramid[box.level]]]
+    )
     maps = []
-    for box in boxes:
-        pooled = scorer.pool(pyramid[box.level].float(), box.roi().to(pyramid[box.level]).float(), box.level)
-        score, covered = occluded_scores(pooled, box, scorer)
+    for box, score, covered in zip(boxes, *occluded_scores(pooled, boxes, scorer), strict=True):
         drops = drop_weights(score, covered)
         drawn = _drawn(drops.view(pooled.shape[2:]).clamp(min=0), box, image_size)
         maps.append(HeatMap(peak_to_one(drawn, image_size), drops.cpu().numpy(), float(score), box.level, DEFINITION))
     return maps
 
 
-def occluded_scores(pooled: Tensor, box: FixedBox, scorer: BoxScorer, window: int = WINDOW) -> tuple[Tensor, Tensor]:
-    """The box's score, and its score without each window of bins.
+def occluded_scores(
+    pooled: Tensor, boxes: Sequence[FixedBox], scorer: BoxScorer, window: int = WINDOW
+) -> tuple[Tensor, Tensor]:
+    """Each box's score, and its score without each window of its bins.
 
     Args:
-        pooled: (1, c, s, s) what the box pools.
-        box: whose class is scored.
+        pooled: (n, c, s, s) what the boxes pool.
+        boxes: whose classes are scored.
         scorer: the detector's box head.
         window: odd number of bins along a side; at the border what lies inside counts.
 
     Returns:
-        () and (s * s,), by the window's middle, row by row.
+        (n,) and (n, s * s), by the window's middle, row by row.
     """
-    _, c, s, _ = pooled.shape
+    n, c, s, _ = pooled.shape
     hidden = scorer.fc6(pooled.flatten(1))
-    weight = scorer.fc6.weight.view(-1, c, s * s)
-    share = torch.einsum("wcp,cp->pw", weight, pooled[0].flatten(1))  # what each bin adds to the first layer
-    share = (
-        F.avg_pool2d(share.T.reshape(1, -1, s, s), window, stride=1, padding=window // 2, divisor_override=1)[0]
-        .flatten(1)
-        .T
-    )  # ... and each window
-    scores = scorer.from_fc6(torch.cat([hidden, hidden - share]), box.label)
-    return scores[0], scores[1:]
+    weight = scorer.fc6.weight.view(-1, c, s * s).permute(2, 0, 1)
+    bins = torch.bmm(weight, pooled.flatten(2).permute(2, 1, 0))  # (s * s, w, n): what each bin adds to the first layer
+    grid = bins.permute(2, 1, 0).reshape(n, -1, s, s)
+    windows = F.avg_pool2d(grid, window, stride=1, padding=window // 2, divisor_override=1).flatten(2).transpose(1, 2)
+    scores = [
+        scorer.from_fc6(torch.cat([whole[None], whole - without]), box.label)
+        for box, whole, without in zip(boxes, hidden, windows, strict=True)
+    ]
+    together = torch.stack(scores)
+    return together[:, 0], together[:, 1:]
 
 
 def _drawn(drops: Tensor, box: FixedBox, image_size: tuple[int, int]) -> Tensor:
