@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,20 @@ def detect_run(tmp_path_factory, blob_pack) -> Path:
     out = tmp_path_factory.mktemp("runs") / "detector"
     twinray("detect", "--data", blob_pack, "--out", out, "--epochs", 3, "--lr", 0.001, *DETECT, check=True)
     return out
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """``interrupt(module, name, call)``: that call of the module's function is met by Ctrl-C, those before it work."""
+
+    def install(module, name, call):
+        real, calls = getattr(module, name), itertools.count(1)
+
+        def stopped(*arguments, **options):
+            if next(calls) == call:
+                raise KeyboardInterrupt
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(module, name, stopped)
+
+    return install

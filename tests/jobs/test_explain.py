@@ -93,16 +93,8 @@ def test_files_and_a_pack_do_not_mix(detect_run, blob_pack, blobs, tmp_path):
         job.run(ExplainConfig(detect_run, out=tmp_path / "x"))
 
 
-def test_a_stop_leaves_what_the_pictures_show(detect_run, blob_pack, tmp_path, monkeypatch):
-    write, calls = job.write_pictures, []
-
-    def stopped(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return write(*arguments)
-
-    monkeypatch.setattr(job, "write_pictures", stopped)
+def test_a_stop_leaves_what_the_pictures_show(detect_run, blob_pack, tmp_path, interrupt):
+    interrupt(job, "write_pictures", 2)
     with pytest.raises(KeyboardInterrupt):
         job.run(ExplainConfig(detect_run, data=blob_pack, out=tmp_path / "x", least_score=0.0, boxes=1))
     records = json.loads((tmp_path / "x" / "explanations.json").read_text())

@@ -121,21 +121,13 @@ def test_nothing_found_is_said(detect_run, blob_pack, tmp_path):
             explain.run(config)
 
 
-def test_a_stop_leaves_what_was_measured(detect_run, blob_pack, tmp_path, monkeypatch):
+def test_a_stop_leaves_what_was_measured(detect_run, blob_pack, tmp_path, interrupt):
     whole = ExplainConfig(
         detect_run, out=tmp_path / "whole", data=blob_pack, split="train", least_score=0.0, iou=0.1, bootstrap=0, count=3,
         curve_points=0, faithfulness=True, methods=("eigen-cam",),
     )  # fmt: skip
     explain.run(whole)
-    prepare, calls = faithfulness.prepare_row, []
-
-    def stopped(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return prepare(*arguments)
-
-    monkeypatch.setattr(faithfulness, "prepare_row", stopped)
+    interrupt(faithfulness, "prepare_row", 3)
     with pytest.raises(KeyboardInterrupt):
         explain.run(dataclasses.replace(whole, out=tmp_path / "cut"))
     lines = (tmp_path / "whole" / "true_positives.csv").read_text().splitlines()

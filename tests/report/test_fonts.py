@@ -85,3 +85,14 @@ def test_chinese_names_are_burnt_in_as_letters(capfd: pytest.CaptureFixture[str]
     assert (one != other).any()
     Image.fromarray(one).save(io.BytesIO(), "png")
     assert "no installed font" not in capfd.readouterr().err
+
+
+def test_a_font_is_made_known_once(only, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever draws thousands of pictures does not read a large font for each."""
+    rare = next(
+        chr(c) for c in FT2Font(str(STIX)).get_charmap() if c > 0x1D00 and c not in FT2Font(str(DEJAVU)).get_charmap()
+    )
+    only(STIX)
+    picture(rare)
+    monkeypatch.setattr(fonts.font_manager.fontManager, "addfont", lambda path: pytest.fail("read again"))
+    picture(rare)

@@ -90,10 +90,7 @@ def write_pack(
     if (out / PACK).is_file():
         return _finished(out, job)
     work = out / UNFINISHED
-    for stale in out.glob(".*.tmp"):  # of a call that was killed while it wrote one
-        stale.unlink(missing_ok=True)
-    if (out / IMAGES).is_file() and (work / "journal.jsonl").is_file():
-        (out / IMAGES).replace(work / "images.part")  # cut off between the last two steps
+    _clear_up(out, work)
     with Journal(work, pixels_job, options.size, 3 if options.channels == "rgb" else 1) as journal:
         _check_space(out, journal.row_bytes * (len(mix) - journal.done))
         limits = {
@@ -109,6 +106,14 @@ def write_pack(
         info = Finish(mix, journal, options, job).write(out)
     shutil.rmtree(work, ignore_errors=True)
     return PackResult(out, info)
+
+
+def _clear_up(out: Path, work: Path) -> None:
+    """After a call that was killed while it wrote a file, or between the last two steps."""
+    for stale in out.glob(".*.tmp"):
+        stale.unlink(missing_ok=True)
+    if (out / IMAGES).is_file() and (work / "journal.jsonl").is_file():
+        (out / IMAGES).replace(work / "images.part")
 
 
 def _checksum(*parts: object) -> str:

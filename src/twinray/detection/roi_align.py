@@ -199,6 +199,7 @@ class _WeightedRowSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """The gradient of the table: the same weighted sums the other way round, from places to rows."""
         index, weight, offsets = ctx.saved_tensors
         ends = torch.cat([offsets[1:], offsets.new_tensor([len(index)])])
         bag = torch.repeat_interleave(torch.arange(len(offsets), dtype=index.dtype), ends - offsets)

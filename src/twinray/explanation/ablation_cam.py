@@ -26,11 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, footprint, render
+from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, drop_weights, footprint, pool_boxes, render
 
 PYRAMID_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the pyramid level it pools from, drawn where it pools"
 LAST_STAGE_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the backbone's last stage, drawn where it pools"
-_TINY = 1e-30
 _BOXES_AT_ONCE = 16
 
 
@@ -127,11 +126,6 @@ def ablation_cam_rerun(
     return HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, definition)
 
 
-def drop_weights(score: Tensor, ablated: Tensor) -> Tensor:
-    """(score - ablated score) / score of every channel: score (), ablated (c,)."""
-    return (score - ablated) / score.clamp(min=_TINY)
-
-
 def pyramid_channel_scores(
     pyramid: Sequence[Tensor], boxes: Sequence[FixedBox], scorer: BoxScorer
 ) -> tuple[Tensor, Tensor]:
@@ -149,7 +143,7 @@ def pyramid_channel_scores(
     )
     for start in range(0, len(boxes), _BOXES_AT_ONCE):  # together, as reading fc6's weights is most of the work
         chunk = boxes[start : start + _BOXES_AT_ONCE]
-        pooled = _pool_together(pyramid, chunk, scorer)
+        pooled = pool_boxes(pyramid, chunk, scorer).flatten(2)
         weight = scorer.fc6.weight.view(-1, *pooled.shape[1:])  # (width, c, s * s)
         share = torch.einsum("ocs,ncs->nco", weight, pooled)
         hidden = scorer.fc6(pooled.flatten(1))[:, None]
@@ -158,18 +152,6 @@ def pyramid_channel_scores(
             scores.append(values[:1])
             ablated.append(values[None, 1:])
     return torch.cat(scores), torch.cat(ablated)
-
-
-def _pool_together(pyramid: Sequence[Tensor], boxes: Sequence[FixedBox], scorer: BoxScorer) -> Tensor:
-    """(n, c, s * s); each level once for all its boxes, as pooling may first lay out the whole level anew."""
-    parts, order = [], []
-    for level in sorted({box.level for box in boxes}):
-        own = [i for i, box in enumerate(boxes) if box.level == level]
-        feature = pyramid[level].float()
-        rois = torch.cat([boxes[i].roi() for i in own]).to(feature)
-        parts.append(scorer.pool(feature, rois, level).flatten(2))
-        order += own
-    return torch.cat(parts)[torch.argsort(torch.tensor(order, device=parts[0].device))]
 
 
 def last_stage_channel_scores(

@@ -20,8 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twinray.explanation.ablation_cam import drop_weights
-from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, footprint, peak_to_one
+from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, drop_weights, footprint, peak_to_one, pool_boxes
 
 WINDOW = 3
 """Bins along a side of what is covered at a time: one bin alone is made up for by its neighbours."""
@@ -47,9 +46,7 @@ def bin_occlusion(
     """
     if not boxes:
         return []
-    pooled = torch.cat(
-        [scorer.pool(f.float(), box.roi().to(f).float(), box.level) for box in boxes for f in [pyramid[box.level]]]
-    )
+    pooled = pool_boxes(pyramid, boxes, scorer)
     maps = []
     for box, score, covered in zip(boxes, *occluded_scores(pooled, boxes, scorer), strict=True):
         drops = drop_weights(score, covered)

@@ -8,7 +8,7 @@ Shapes: n boxes, c channels of the pyramid, h w a level's grid, k classes, s sid
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_TINY = 1e-30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +85,29 @@ class HeatMap:
     score: float
     level: int
     definition: str
+
+
+def pool_boxes(pyramid: Sequence[Tensor], boxes: Sequence[FixedBox], scorer: BoxScorer) -> Tensor:
+    """What each box pools, (n, c, s, s): each level once for all its boxes, as pooling may first lay out the whole level anew.
+
+    Args:
+        pyramid: the pooled levels' maps of one image, (1, c, h, w) each, finest first.
+        boxes: at least one.
+        scorer: the detector's box head.
+    """
+    parts, order = [], []
+    for level in sorted({box.level for box in boxes}):
+        own = [i for i, box in enumerate(boxes) if box.level == level]
+        feature = pyramid[level].float()
+        rois = torch.cat([boxes[i].roi() for i in own]).to(feature)
+        parts.append(scorer.pool(feature, rois, level))
+        order += own
+    return torch.cat(parts)[torch.argsort(torch.tensor(order, device=parts[0].device))]
+
+
+def drop_weights(score: Tensor, ablated: Tensor) -> Tensor:
+    """(score - ablated score) / score, of everything that was taken away: score (), ablated (c,)."""
+    return (score - ablated) / score.clamp(min=_TINY)
 
 
 def footprint(box: FixedBox, grid: tuple[int, int], image_size: tuple[int, int], margin: int = 0) -> Tensor:

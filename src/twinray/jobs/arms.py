@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twinray.data.description import MODEL, read_description
 from twinray.data.seen import MARK, read_seen
 from twinray.errors import InputError
 from twinray.evaluation.coco_json import CocoTruth, read_truth
-from twinray.files import read_json
 from twinray.jobs.run_notes import own_notes
 from twinray.jobs.run_options import options_of
 from twinray.training.rundir import MAY_CHANGE, read_config, read_metrics
@@ -92,8 +92,8 @@ def read_run(path: Path, split: str) -> ArmRun:
     if (verb := config.get("job", "detect")) != "detect":
         advice = "give --data to evaluate classifiers" if verb == "classify" else "train a detector from it first"
         raise InputError(f"expected runs of detectors, {path} is a {verb} run; {advice}")
-    description = read_json(path / "model.json", "weight description")
-    if not isinstance(description, dict) or description.get("kind") != "detector":
+    description = read_description(path / MODEL)
+    if description["kind"] != "detector":
         raise InputError(f"expected runs of detectors, {path} is none; give --data to evaluate classifiers")
     suffix = "" if split == "test" else f"_{split}"
     truth, predictions = path / f"truth{suffix}.json", path / f"predictions{suffix}.json"

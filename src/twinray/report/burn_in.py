@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -114,4 +116,9 @@ def _band(width: int, size: int, stamp: Sequence[str]) -> _RGB:
 
 
 def _font(size: int, text: str) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(font_file(text), size)
+    return _opened(font_file(text), size)
+
+
+@cache
+def _opened(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)

@@ -30,10 +30,7 @@ def all_letters(sheet: Figure) -> Iterator[None]:
     texts = [text for text in sheet.findobj(Text) if isinstance(text, Text)]
     lacking = _lacking("".join(text.get_text() for text in texts))
     if lacking:
-        families = ["DejaVu Sans"]
-        for path in _fonts_with(lacking):
-            font_manager.fontManager.addfont(path)
-            families.append(font_manager.get_font(path).family_name)
+        families = ["DejaVu Sans", *map(_family, _fonts_with(lacking))]
         for text in texts:
             text.set_fontfamily(families)
     log = logging.getLogger("matplotlib.font_manager")
@@ -94,12 +91,18 @@ def _installed() -> tuple[Path, ...]:
 
 
 @cache
+def _family(path: Path) -> str:
+    """What matplotlib calls a font that it now knows; once a font, since it forgets what it had looked up."""
+    font_manager.fontManager.addfont(path)
+    return str(font_manager.get_font(path).family_name)
+
+
+@cache
 def _letters(path: Path) -> frozenset[int]:
     """Code points of a font's first face; none of a file that cannot be read."""
     try:
         font = FT2Font(str(path))
-        return (
-            frozenset(font.get_charmap()) if font.scalable else frozenset()
-        )  # letters that are pictures cannot be scaled
+        # letters that are pictures, as in fonts of emoji, cannot be scaled
+        return frozenset(font.get_charmap()) if font.scalable else frozenset()
     except (OSError, RuntimeError, ValueError):
         return frozenset()

@@ -90,6 +90,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """x (b, c, ...) -> normalised, and the mean and variance (c,) of all ranks, which carry no gradient."""
         dims = [0, *range(2, x.ndim)]
         shape = (1, -1, *[1] * (x.ndim - 2))
         n = x.numel() // x.shape[1] * dist.get_world_size()
@@ -108,6 +109,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Batch normalisation's gradient with both of its means over all ranks."""
         y, scale = ctx.saved_tensors
         g = gradients[0]
         dims = [0, *range(2, g.ndim)]
