@@ -8,8 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from twinray.records import Boxes
-from twinray.report.contact_sheet import contact_sheet, cut_in_middle
-from twinray.report.panels import Panel, as_png
+from twinray.report.contact_sheet import contact_sheet
+from twinray.report.panels import Panel, as_png, cut_in_middle
 
 RNG = np.random.default_rng(0)
 TRUE = Boxes(np.array([[5.0, 5, 41, 29], [8.0, 8, 41, 29]]), np.array([0, 1]))

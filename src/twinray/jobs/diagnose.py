@@ -25,8 +25,8 @@ from twinray.evaluation.thresholds import FALLBACK_SCORE, thresholds_from_json
 from twinray.files import write_bytes, write_text
 from twinray.jobs.run_names import file_names
 from twinray.records import Boxes, FloatArray, IntArray
-from twinray.report.contact_sheet import cut_in_middle
 from twinray.report.figures import class_bars, froc_curves, interval_plot
+from twinray.report.panels import cut_in_middle
 from twinray.report.run_figures import calibration_plot, confusion_plot, precision_recall_curves
 
 _MOST_POINTS = 500

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from twinray.report.palette import PICTURE_GROUND, PICTURE_INK
-from twinray.report.panels import Panel, add_legend, draw_panel, literal
+from twinray.report.panels import Panel, add_legend, cut_in_middle, draw_panel, literal
 
 ROWS = 8
 """Most rows that one sheet stays readable with."""
@@ -66,11 +66,3 @@ def contact_sheet(
         sheet.supxlabel(literal("\n".join(lines)), color=PICTURE_INK, fontsize=8.5)
     add_legend(sheet, [panel for row in rows for panel in row])
     return sheet
-
-
-def cut_in_middle(text: str, letters: int) -> str:
-    """At most so many letters; what is left out of the middle becomes an ellipsis, so that both ends tell names apart."""
-    if len(text) <= letters:
-        return text
-    head = (letters - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (letters - 1 - head) :]}"

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from twinray.report.fonts import all_letters
 from twinray.report.numbers import NOT_DEFINED, Figure, count, finite, interval_of, number, value_of
 from twinray.report.palette import ARMS, DASHES, FOR_DARK, GRID, INK, MARKERS, MUTED
-from twinray.report.panels import literal
+from twinray.report.panels import cut_in_middle, literal
 from twinray.report.tables import FROC_RATES
 
 WIDTH = 9.2  # inches; 72 points each, so that 10-point text is easy to read on a page 880 pixels wide
@@ -103,7 +103,7 @@ def interval_plot(arms: Mapping[str, Figure | None], difference: Figure | None, 
     left, right = sheet.subplots(1, 2, width_ratios=(3, 2))
     for i, (_, figure) in enumerate(arms.items()):
         _interval_row(left, len(arms) - 1 - i, figure, ARMS[i % 4], MARKERS[i % 4])
-    left.set_yticks(range(len(arms)), [literal(name) for name in arms][::-1])
+    left.set_yticks(range(len(arms)), [literal(cut_in_middle(name, 26)) for name in arms][::-1])
     left.set_ylim(-0.6, len(arms) - 0.4)
     left.set_xlim(0, _upper(list(arms.values())))
     style(left, f"{measure} on the test images", "", across=True)
@@ -114,7 +114,7 @@ def interval_plot(arms: Mapping[str, Figure | None], difference: Figure | None, 
     right.set_xlim(-reach, reach)
     right.set_ylim(-0.9, 0.9)
     right.set_yticks([])
-    style(right, "Paired difference; 0: no difference", "", across=True)
+    style(right, "Paired difference (0: none)", "", across=True)
     return as_svg(sheet)
 
 
@@ -210,7 +210,7 @@ def _bar(axes: Axes, y: float, height: float, figure: Figure | None, arm: int) -
 
 
 def _class_label(name: str, arms: Mapping[str, Mapping[str, Any]]) -> str:
-    shown = name if len(name) <= 24 else name[:23] + "…"
+    shown = cut_in_middle(name, 24)
     boxes = [(split.get("per_class") or {}).get(name, {}).get("n_boxes") for split in arms.values()]
     known = next((n for n in boxes if n is not None), None)
     return literal(shown if known is None else f"{shown}\n{count(known, 'box', 'boxes')}")

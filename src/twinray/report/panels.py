@@ -187,6 +187,14 @@ class _Labels:
         return max(wanted, 0.0)
 
 
+def cut_in_middle(text: str, letters: int) -> str:
+    """At most so many letters; what is left out of the middle becomes an ellipsis, so that both ends tell names apart."""
+    if len(text) <= letters:
+        return text
+    head = (letters - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (letters - 1 - head) :]}"
+
+
 def literal(text: str) -> str:
     """Matplotlib reads text between dollar signs as mathematics; a name is not."""
     return text.replace("$", r"\$")
@@ -194,7 +202,7 @@ def literal(text: str) -> str:
 
 def _name(boxes: Boxes, i: int, classes: Sequence[str]) -> str:
     name = classes[int(boxes.labels[i])]
-    short = name if len(name) <= 22 else name[:21] + "…"
+    short = cut_in_middle(name, 22)
     return short if boxes.scores is None else f"{short} {boxes.scores[i]:.2f}"
 
 

@@ -17,7 +17,7 @@ from twinray.records import FloatArray, IntArray
 from twinray.report.figures import WIDTH, as_svg, legend, look, note_if_empty, style
 from twinray.report.numbers import number
 from twinray.report.palette import ARMS, GRID, INK, MARKERS, MUTED
-from twinray.report.panels import literal
+from twinray.report.panels import cut_in_middle, literal
 
 _MOST_NAMED = 30  # classes whose names and counts still fit beside a confusion matrix
 
@@ -95,7 +95,7 @@ def confusion_plot(table: IntArray, classes: Sequence[str], title: str) -> bytes
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_aspect("equal")
-    _name_cells(axes, [literal(c if len(c) <= 22 else c[:21] + "…") for c in classes])
+    _name_cells(axes, [literal(cut_in_middle(c, 22)) for c in classes])
     style(axes, literal(title), "predicted")
     axes.grid(visible=False)
     axes.set_ylabel("true", fontsize=10, color=MUTED)
