@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import pydicom.data
 
-from twinray.data.dicom import load_dicom
-from twinray.data.sandbox import map_in_workers
+from twinray.data.decoding.dicom.pixels import load_dicom
+from twinray.data.decoding.sandbox import map_in_workers
 from twinray.errors import InputError
 
 TIME_LIMIT_S = 10.0

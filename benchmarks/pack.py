@@ -29,10 +29,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from twinray.data.folder import read_folder
-from twinray.data.pack_options import PackOptions
-from twinray.data.packing import write_pack
-from twinray.data.phantom import PhantomConfig, phantom_collection
+from twinray.data.packing.options import PackOptions
+from twinray.data.packing.write import write_pack
+from twinray.data.phantom.images import PhantomConfig, phantom_collection
+from twinray.data.readers.folder import read_folder
 
 _DISTINCT = 200
 _PEAK = """

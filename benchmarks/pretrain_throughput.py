@@ -51,13 +51,13 @@ from torch import nn
 import twinray.pretraining.run as job
 from lightly_recipe import LightlyProcess, Recipe
 from turns import Rate, TurnOver, Window, let_go
-from twinray.data.folder import read_folder
-from twinray.data.pack_options import PackOptions
-from twinray.data.packing import write_pack
+from twinray.data.packing.options import PackOptions
+from twinray.data.packing.write import write_pack
+from twinray.data.readers.folder import read_folder
 from twinray.errors import InputError, TwinrayError
 from twinray.pretraining.config import PretrainConfig
 from twinray.training.engine import Loop, train
-from twinray.training.rundir import RunFolder, environment
+from twinray.training.record import RunFolder, environment
 
 OURS, READY, NETWORK = "twinray, end to end", "the same, pixels on the device", "network alone, views ready"
 LIGHTLY = {"float32": "lightly's recipe, float32", "bf16": "lightly's recipe under bf16 autocast"}

@@ -28,8 +28,8 @@ import numpy as np
 
 from twinray.evaluation.intervals import group_index
 from twinray.explanation.faithfulness_figures import MEASURES, MeasuredMaps, faithfulness_figures
-from twinray.report.faithfulness import faithfulness_chart
-from twinray.report.panels import as_png
+from twinray.report.charts.faithfulness import faithfulness_chart
+from twinray.report.pictures.panels import as_png
 
 ARMS = ("random", "barlow-twins")
 SMALL = ("--fpn-channels", 128, "--rois-per-image", 128)

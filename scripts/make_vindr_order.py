@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from twinray.data.fusion import FusedTable, fuse_table
-from twinray.data.tabular import read_rows
-from twinray.data.vindr_order import PUBLISHED_IOU, groups
+from twinray.data.readers.tabular import read_rows
+from twinray.data.readers.vindr.order import PUBLISHED_IOU, groups
 
-OUT = Path(__file__).resolve().parents[1] / "src" / "twinray" / "data" / "vindr_order.json"
+OUT = Path(__file__).resolve().parents[1] / "src" / "twinray" / "data" / "readers" / "vindr" / "vindr_order.json"
 SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 

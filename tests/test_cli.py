@@ -301,8 +301,8 @@ def test_evaluate_explain_and_predict(detect_run, blob_pack, blobs, tmp_path, cl
 
 def test_predict_sees_the_same_pixels_as_training(detect_run, blob_pack, blobs):
     """A file decoded, fitted and predicted alone gives the boxes that the pack's row gives."""
-    from twinray.data.images import load_image
-    from twinray.inference import load_model, prepare_row
+    from twinray.data.decoding.images import load_image
+    from twinray.inference.model import load_model, prepare_row
 
     model, pack = load_model(detect_run), open_pack(blob_pack)
     row = int(pack.where("test")[0])

@@ -18,39 +18,39 @@ if TYPE_CHECKING:
     from twinray.detection.config import DetectConfig
     from twinray.jobs.boxes import BoxesConfig
     from twinray.jobs.boxes import run as boxes
-    from twinray.jobs.demo import DemoConfig
-    from twinray.jobs.demo import run as demo
-    from twinray.jobs.evaluate import EvaluateConfig
-    from twinray.jobs.evaluate import run as evaluate
-    from twinray.jobs.explain import ExplainConfig
-    from twinray.jobs.explain import run as explain
-    from twinray.jobs.learning import detect, pretrain
+    from twinray.jobs.evaluate.run import EvaluateConfig
+    from twinray.jobs.evaluate.run import run as evaluate
+    from twinray.jobs.explain.run import ExplainConfig
+    from twinray.jobs.explain.run import run as explain
     from twinray.jobs.pack import PackConfig
     from twinray.jobs.pack import run as pack
     from twinray.jobs.predict import PredictConfig
     from twinray.jobs.predict import run as predict
+    from twinray.jobs.train import detect, pretrain
     from twinray.pretraining.config import PretrainConfig
+    from twinray.study.demo import DemoConfig
+    from twinray.study.demo import run as demo
 
 _WHERE = {
     "BoxesConfig": "twinray.jobs.boxes",
     "ClassifyConfig": "twinray.classification.config",
-    "DemoConfig": "twinray.jobs.demo",
+    "DemoConfig": "twinray.study.demo",
     "DetectConfig": "twinray.detection.config",
-    "EvaluateConfig": "twinray.jobs.evaluate",
-    "ExplainConfig": "twinray.jobs.explain",
+    "EvaluateConfig": "twinray.jobs.evaluate.run",
+    "ExplainConfig": "twinray.jobs.explain.run",
     "PackConfig": "twinray.jobs.pack",
     "PredictConfig": "twinray.jobs.predict",
     "PretrainConfig": "twinray.pretraining.config",
     "open_pack": "twinray.data.pack",
     "boxes": "twinray.jobs.boxes:run",
     "classify": "twinray.classification.run:run",
-    "demo": "twinray.jobs.demo:run",
-    "detect": "twinray.jobs.learning:detect",
-    "evaluate": "twinray.jobs.evaluate:run",
-    "explain": "twinray.jobs.explain:run",
+    "demo": "twinray.study.demo:run",
+    "detect": "twinray.jobs.train:detect",
+    "evaluate": "twinray.jobs.evaluate.run:run",
+    "explain": "twinray.jobs.explain.run:run",
     "pack": "twinray.jobs.pack:run",
     "predict": "twinray.jobs.predict:run",
-    "pretrain": "twinray.jobs.learning:pretrain",
+    "pretrain": "twinray.jobs.train:pretrain",
 }
 
 __all__ = [

@@ -33,14 +33,14 @@ class Verb:
 
 
 VERBS = {
-    "demo": Verb("the whole pipeline on synthetic images, in minutes", "twinray.jobs.demo:DemoConfig", "twinray.jobs.demo:run"),
+    "demo": Verb("the whole pipeline on synthetic images, in minutes", "twinray.study.demo:DemoConfig", "twinray.study.demo:run"),
     "pack": Verb("images on disk -> a pack that training reads", "twinray.jobs.pack:PackConfig", "twinray.jobs.pack:run", ("source",)),
     "boxes": Verb("readers' annotations -> one COCO file and its counts", "twinray.jobs.boxes:BoxesConfig", "twinray.jobs.boxes:run", ("source",)),
-    "pretrain": Verb("unlabelled packs -> a backbone (Barlow Twins)", "twinray.pretraining.config:PretrainConfig", "twinray.jobs.learning:pretrain_and_tell"),
-    "detect": Verb("a pack with boxes -> a detector and its figures", "twinray.detection.config:DetectConfig", "twinray.jobs.learning:detect_and_tell"),
+    "pretrain": Verb("unlabelled packs -> a backbone (Barlow Twins)", "twinray.pretraining.config:PretrainConfig", "twinray.jobs.train:pretrain_and_tell"),
+    "detect": Verb("a pack with boxes -> a detector and its figures", "twinray.detection.config:DetectConfig", "twinray.jobs.train:detect_and_tell"),
     "classify": Verb("a pack with labels -> a classifier and its figures", "twinray.classification.config:ClassifyConfig", "twinray.classification.run:run"),
-    "evaluate": Verb("a finished run on a pack, or several runs side by side", "twinray.jobs.evaluate:EvaluateConfig", "twinray.jobs.evaluate:run", ("runs",)),
-    "explain": Verb("a heat map for each predicted box", "twinray.jobs.explain:ExplainConfig", "twinray.jobs.explain:run", ("run", "images")),
+    "evaluate": Verb("a finished run on a pack, or several runs side by side", "twinray.jobs.evaluate.run:EvaluateConfig", "twinray.jobs.evaluate.run:run", ("runs",)),
+    "explain": Verb("a heat map for each predicted box", "twinray.jobs.explain.run:ExplainConfig", "twinray.jobs.explain.run:run", ("run", "images")),
     "predict": Verb("boxes or labels for files and folders", "twinray.jobs.predict:PredictConfig", "twinray.jobs.predict:run", ("run", "paths")),
 }  # fmt: skip
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from twinray.data.fit import fit_pixels, geometry, is_grey, to_grey
 from twinray.data.pack import open_pack, verify_pack
-from twinray.data.pack_journal import npy_header
-from twinray.data.pack_options import PackOptions
-from twinray.data.packing import write_pack
+from twinray.data.packing.journal import npy_header
+from twinray.data.packing.options import PackOptions
+from twinray.data.packing.write import write_pack
 from twinray.errors import InputError
 from twinray.records import Boxes, Collection, Pixels, Sample
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from twinray.data.phantom import (
+from twinray.data.phantom.images import (
     CLASSES,
     READERS,
     PhantomConfig,
@@ -50,7 +50,7 @@ def test_an_image_depends_on_seed_and_number_only():
 def test_same_bytes_in_another_process():
     collection = pickle.loads(pickle.dumps(phantom_collection(SMALL)))
     code = (
-        "import hashlib; from twinray.data.phantom import *;"
+        "import hashlib; from twinray.data.phantom.images import *;"
         "c = PhantomConfig(images=300, size=96, seed=5);"
         "print(hashlib.sha256(b''.join(render(c, i).tobytes() for i in (7, 3))).hexdigest(), 'torch' in __import__('sys').modules)"
     )
@@ -104,7 +104,7 @@ def test_pictures_are_sane_and_scanners_differ():
 
 def test_anatomy_stays_with_the_patient():
     config = PhantomConfig(images=64, size=64, seed=2, images_per_patient=4.0)
-    from twinray.data.phantom import _scene
+    from twinray.data.phantom.images import _scene
 
     scenes = [_scene(config, i) for i in range(64)]
     for a, b in pairwise(scenes):

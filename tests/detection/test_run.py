@@ -15,7 +15,7 @@ from twinray.data.pack import open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.run import run as detect
 from twinray.evaluation.coco_json import coco_image_ids, read_predictions
-from twinray.inference import load_model, prepare_row
+from twinray.inference.model import load_model, prepare_row
 
 
 @pytest.mark.parametrize("kind", ["retinanet", "fcos"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twinray.data.coco import read_coco
+from twinray.data.readers.coco import read_coco
 from twinray.evaluation.boxes import class_average_precision
 from twinray.evaluation.coco_engine import IOUS
 from twinray.records import Boxes

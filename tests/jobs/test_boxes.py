@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinray.data.coco import read_coco
 from twinray.data.pack import open_pack
-from twinray.report.box_counts import Panel, box_counts_chart
+from twinray.data.readers.coco import read_coco
+from twinray.report.charts.box_counts import Panel, box_counts_chart
 
 KAGGLE = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
 ROWS = (

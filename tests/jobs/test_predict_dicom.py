@@ -18,7 +18,7 @@ from twinray.errors import InputError
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.matching import BoxesByImage
 from twinray.evaluation.thresholds import FALLBACK_SCORE, choose_thresholds
-from twinray.inference import Model
+from twinray.inference.model import Model
 from twinray.jobs import predict as job
 from twinray.jobs.predict import PredictConfig
 from twinray.records import Boxes
@@ -287,7 +287,7 @@ def test_without_highdicom_one_line_says_so_and_the_job_goes_on(films, own_run, 
 
 def test_an_object_that_cannot_be_made_costs_that_object_only(films, own_run, tmp_path, monkeypatch):
     pytest.importorskip("highdicom", reason="highdicom builds the objects (extra dicom)")
-    from twinray.report import secondary_capture
+    from twinray.report.dicom import secondary_capture
 
     build = secondary_capture.secondary_capture
 

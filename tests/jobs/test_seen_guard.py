@@ -17,15 +17,15 @@ from twinray.classification.config import ClassifyConfig
 from twinray.classification.run import run as classify
 from twinray.classification.run import summary
 from twinray.data.pack import open_pack
-from twinray.data.seen import MARK, Seen, inherited, read_seen, write_seen
 from twinray.detection.config import DetectConfig
 from twinray.detection.run import run as detect
 from twinray.errors import InputError
-from twinray.jobs.evaluate import EvaluateConfig
-from twinray.jobs.evaluate import run as evaluate
+from twinray.jobs.evaluate.run import EvaluateConfig
+from twinray.jobs.evaluate.run import run as evaluate
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack_images
-from twinray.training.rundir import RunFolder
+from twinray.runs.seen import MARK, Seen, inherited, read_seen, write_seen
+from twinray.training.record import RunFolder
 
 DETECT = {
     "arch": "resnet18", "size": 64, "batch_size": 4, "fpn_channels": 32, "box_head_width": 64, "rois_per_image": 32,

@@ -85,7 +85,7 @@ def test_a_collapsed_embedding_stops_the_run(class_pack, tmp_path):
     from twinray.pretraining.model import BarlowTwins
     from twinray.training.device import choose_machine
     from twinray.training.engine import train
-    from twinray.training.rundir import open_run
+    from twinray.training.record import open_run
 
     model = BarlowTwins(build_backbone("resnet18", 0), (32, 32))
     torch.nn.init.zeros_(model.projector[-1].weight)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pydicom.data
 import pytest
 
-from twinray.data.dicom_folder import read_dicom_folder
-from twinray.data.sandbox import map_in_workers
+from twinray.data.decoding.sandbox import map_in_workers
+from twinray.data.readers.dicom_folder import read_dicom_folder
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
 PYDICOM_FILES = Path(pydicom.data.__file__).parent / "test_files"

@@ -11,10 +11,10 @@ import pydicom.data
 import pytest
 
 from dicom_support import dciodvfy_errors
-from twinray.data.images import load_image
+from twinray.data.decoding.images import load_image
 from twinray.records import Boxes
-from twinray.report.dicom_objects import Algorithm, Finding, dicom_objects
-from twinray.report.dicom_source import read_source
+from twinray.report.dicom.objects import Algorithm, Finding, dicom_objects
+from twinray.report.dicom.source import read_source
 
 pytest.importorskip("highdicom", reason="highdicom builds the objects (extra dicom)")
 

@@ -9,8 +9,8 @@ import pydicom
 import pydicom.data
 import pytest
 
-from twinray.data.dicom import dicom_attributes, load_dicom
-from twinray.data.images import image_size, load_image
+from twinray.data.decoding.dicom.pixels import dicom_attributes, load_dicom
+from twinray.data.decoding.images import image_size, load_image
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
 RSNA = FOLDER / "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twinray.data.medmnist import read_medmnist
 from twinray.data.pack import open_pack
-from twinray.data.pack_options import PackOptions
-from twinray.data.packing import write_pack
+from twinray.data.packing.options import PackOptions
+from twinray.data.packing.write import write_pack
+from twinray.data.readers.medmnist import read_medmnist
 
 FILE = Path(__file__).resolve().parents[3] / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twinray.data.nih import read_nih
 from twinray.data.pack import open_pack
-from twinray.data.pack_options import PackOptions
-from twinray.data.packing import write_pack
+from twinray.data.packing.options import PackOptions
+from twinray.data.packing.write import write_pack
+from twinray.data.readers.nih import read_nih
 
 
 def test_the_whole_tables():

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from twinray.data.pack import open_pack
-from twinray.data.pack_options import PackOptions
-from twinray.data.packing import write_pack
-from twinray.data.rsna import read_rsna
+from twinray.data.packing.options import PackOptions
+from twinray.data.packing.write import write_pack
+from twinray.data.readers.rsna import read_rsna
 
 
 def test_the_whole_labels(tmp_path):

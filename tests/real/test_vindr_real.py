@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from twinray.data.fusion import fuse_table
-from twinray.data.vindr import fuse_vindr, read_raw_vindr
-from twinray.data.vindr_rows import BOX_CLASSES
+from twinray.data.readers.vindr.reader import fuse_vindr, read_raw_vindr
+from twinray.data.readers.vindr.rows import BOX_CLASSES
 
 PUBLISHED = [3386, 230, 745, 2402, 435, 733, 954, 2017, 1867, 1836, 1771, 4058, 131, 3369]
 RAW = [7162, 279, 960, 5427, 556, 1000, 1247, 2483, 2580, 2203, 2476, 4842, 226, 4655]

@@ -10,9 +10,9 @@ from PIL import Image
 
 from twinray.records import Boxes
 from twinray.report import fonts
-from twinray.report.burn_in import burn_in
 from twinray.report.fonts import DEJAVU, all_letters, columns, font_file
-from twinray.report.panels import as_png
+from twinray.report.pictures.burn_in import burn_in
+from twinray.report.pictures.panels import as_png
 
 STIX = DEJAVU.with_name("STIXGeneral.ttf")
 

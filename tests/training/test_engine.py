@@ -12,7 +12,7 @@ from twinray.errors import InputError, TwinrayError
 from twinray.training.checkpoint import Keep, load_checkpoint, save_checkpoint
 from twinray.training.engine import Loop, load_best, seed_everything, train
 from twinray.training.loader import PixelSource, epoch_order, prefetch
-from twinray.training.rundir import RunFolder
+from twinray.training.record import RunFolder
 
 
 def folder(path) -> RunFolder:

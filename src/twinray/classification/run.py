@@ -20,15 +20,15 @@ from twinray.classification.config import ClassifyConfig
 from twinray.classification.model import Classifier, extract_features
 from twinray.classification.probe import LinearProbe, fit_probe
 from twinray.data.pack import Pack, open_pack
-from twinray.data.seen import Checked, check_unseen, footnote, inherited, write_seen
-from twinray.data.splits import label_fraction
+from twinray.data.splitting.cut import label_fraction
 from twinray.errors import InputError, check_numbers, check_options
 from twinray.evaluation.intervals import mean_over_seeds
 from twinray.evaluation.labels import LabelReport, evaluate_labels
 from twinray.files import write_text
 from twinray.records import FloatArray, IntArray
+from twinray.runs.seen import Checked, check_unseen, footnote, inherited, write_seen
 from twinray.training.device import choose_machine
-from twinray.training.rundir import RunFolder, open_run, plain
+from twinray.training.record import RunFolder, open_run, plain
 
 PREDICTIONS = "predictions.csv"
 

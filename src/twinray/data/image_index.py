@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from twinray.data.images import is_image_name
+from twinray.data.decoding.images import is_image_name
 from twinray.errors import InputError
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from twinray.data.pack import Pack
-from twinray.data.splits import label_fraction
+from twinray.data.splitting.cut import label_fraction
 from twinray.detection.targets import BoxTargets
 from twinray.errors import InputError
 from twinray.records import PRESENT, Boxes, IntArray

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twinray.data.classes import difference
 from twinray.detection.data import DetectionData
 from twinray.errors import InputError
 from twinray.evaluation.coco_json import coco_image_ids, read_predictions, read_truth, truth_as_coco, write_predictions
 from twinray.evaluation.thresholds import Thresholds, choose_thresholds
 from twinray.files import read_json, write_json
 from twinray.records import patient_code
-from twinray.training.rundir import RunFolder
+from twinray.runs.classes import difference
+from twinray.training.record import RunFolder
 
 
 def write_thresholds(folder: RunFolder, part: DetectionData, found: Mapping[str | int, Any]) -> None:

@@ -14,26 +14,26 @@ from torch import Tensor
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import MEAN, STD
 from twinray.backbones.weights import Provenance, described_arch, initialise, weight_file
-from twinray.data.classes import difference
 from twinray.data.pack import Pack, open_pack
-from twinray.data.seen import Checked, check_unseen, inherited, write_seen
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import DetectionData, annotated, labelled_fraction
 from twinray.detection.model import Detector, DetectorOptions, build_detector, frozen_random_layers, layer_report
 from twinray.detection.norm import STAGE_NAMES
-from twinray.detection.predict import detect_rows
+from twinray.detection.on_pack import detect_rows
 from twinray.detection.protocols import Recipe, filled, learning_rate, pack_notes, recipe, with_warmup
 from twinray.detection.results import write_coco, write_thresholds
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import TransformOptions, training_batch
 from twinray.errors import InputError, check_numbers, check_options
 from twinray.evaluation.boxes import evaluate_boxes, mean_average_precision
+from twinray.runs.classes import difference
+from twinray.runs.seen import Checked, check_unseen, inherited, write_seen
 from twinray.training.device import Machine, choose_machine
 from twinray.training.engine import Loop, Watch, load_best, train
 from twinray.training.engine import Progress as State
 from twinray.training.optim import build_optimizer
 from twinray.training.ranks import Ranks, joined_ranks
-from twinray.training.rundir import RunFolder, open_run, plain
+from twinray.training.record import RunFolder, open_run, plain
 from twinray.training.sync_norm import synchronise_norms
 
 ANCHOR_SCALE = {"faster-rcnn": 8.0, "retinanet": 4.0, "fcos": 1.0}

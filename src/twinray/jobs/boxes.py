@@ -18,20 +18,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from twinray.data.classes import box_classes_of, difference
-from twinray.data.coco import read_coco
-from twinray.data.folder import FileLoader
+from twinray.data.decoding.images import image_size
 from twinray.data.fused import fuse_collection
-from twinray.data.images import image_size
-from twinray.data.nih import read_nih
-from twinray.data.pack_mix import Mix
-from twinray.data.rsna import read_rsna
-from twinray.data.vindr import fuse_vindr, read_raw_vindr
+from twinray.data.packing.mix import Mix
+from twinray.data.readers.coco import read_coco
+from twinray.data.readers.folder import FileLoader
+from twinray.data.readers.nih import read_nih
+from twinray.data.readers.rsna import read_rsna
+from twinray.data.readers.vindr.reader import fuse_vindr, read_raw_vindr
 from twinray.errors import InputError
 from twinray.files import clear_disk_errors, write_bytes, write_json
 from twinray.jobs.sources import DEFAULT_FUSION_IOU
 from twinray.progress import progress
 from twinray.records import Boxes, Collection, Sample, Skipped
+from twinray.runs.classes import box_classes_of, difference
 
 BoxFormat = Literal["vindr", "rsna", "nih", "coco"]
 
@@ -267,7 +267,11 @@ def _label_counts(collection: Collection) -> dict[str, int]:
 
 
 def _chart(config: BoxesConfig, result: BoxesResult, raw: Collection) -> bytes:
-    from twinray.report.box_counts import ImageKind, Panel, box_counts_chart  # matplotlib takes a second to import
+    from twinray.report.charts.box_counts import (  # matplotlib takes a second to import
+        ImageKind,
+        Panel,
+        box_counts_chart,
+    )
 
     assert config.figure is not None
     panels = []

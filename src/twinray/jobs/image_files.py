@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from twinray.data.folder import scan_folder
-from twinray.data.images import file_kind, load_image
-from twinray.data.sandbox import map_in_workers
+from twinray.data.decoding.images import file_kind, load_image
+from twinray.data.decoding.sandbox import map_in_workers
+from twinray.data.readers.folder import scan_folder
 from twinray.errors import InputError
 from twinray.records import Pixels, Skipped
 
 if TYPE_CHECKING:
-    from twinray.report.dicom_source import DicomSource
+    from twinray.report.dicom.source import DicomSource
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Opened:
     """A decoded image file.
 
     Attributes:
-        pixels: as :func:`twinray.data.images.load_image` gives them.
+        pixels: as :func:`twinray.data.decoding.images.load_image` gives them.
         source: of a DICOM file, what objects derived from it refer to, or why none can; None of any other file.
     """
 
@@ -88,12 +88,12 @@ def open_image(file: Path) -> Opened:
     """Decode one file, and read what a DICOM file says of patient and study.
 
     Raises:
-        InputError: as :func:`twinray.data.images.load_image`; a header without identity is no reason.
+        InputError: as :func:`twinray.data.decoding.images.load_image`; a header without identity is no reason.
     """
     pixels = load_image(file)
     if file_kind(file) != "dicom":
         return Opened(pixels, None)
-    from twinray.report.dicom_source import read_source  # pydicom loads for half a second: not for PNG files
+    from twinray.report.dicom.source import read_source  # pydicom loads for half a second: not for PNG files
 
     try:
         return Opened(pixels, read_source(file))

@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from twinray.data.fit import Fit
-from twinray.data.folder import Layout
 from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
-from twinray.data.pack_options import Channels, PackOptions
-from twinray.data.packing import write_pack
+from twinray.data.packing.options import Channels, PackOptions
+from twinray.data.packing.write import write_pack
+from twinray.data.readers.folder import Layout
 from twinray.errors import InputError
 from twinray.jobs.sources import Format, check_options, read_source
 from twinray.records import SPLITS

@@ -18,17 +18,17 @@ from twinray.errors import InputError, TwinrayError, check_options
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.thresholds import FALLBACK_SCORE, Thresholds, thresholds_from_json
 from twinray.files import claim_folder, clear_disk_errors, write_bytes, write_json
-from twinray.inference import Model, Prepared, load_model
+from twinray.inference.model import Model, Prepared, load_model
 from twinray.jobs.growing_table import GrowingTable
 from twinray.jobs.image_files import Found, decode_with_source, find_images
 from twinray.progress import progress
 from twinray.records import Boxes, FloatArray, Skipped
-from twinray.report.dicom_objects import Algorithm, Finding, dicom_objects, objects_available
-from twinray.report.pictures import DISCLAIMER, as_png, overlay, picture_name
-from twinray.training.rundir import environment
+from twinray.report.dicom.objects import Algorithm, Finding, dicom_objects, objects_available
+from twinray.report.pictures.single import DISCLAIMER, as_png, overlay, picture_name
+from twinray.training.record import environment
 
 if TYPE_CHECKING:
-    from twinray.report.dicom_source import DicomSource
+    from twinray.report.dicom.source import DicomSource
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from twinray.data.chexpert import read_chexpert
-from twinray.data.coco import read_coco
-from twinray.data.dicom_folder import read_dicom_folder
-from twinray.data.folder import read_folder
-from twinray.data.medimeta import read_medimeta
-from twinray.data.medmnist import read_medmnist
-from twinray.data.nih import read_nih
-from twinray.data.pack_mix import share_patients
-from twinray.data.phantom import PhantomConfig, phantom_collection
-from twinray.data.rsna import read_rsna
-from twinray.data.vindr import read_vindr
+from twinray.data.packing.mix import share_patients
+from twinray.data.phantom.images import PhantomConfig, phantom_collection
+from twinray.data.readers.chexpert import read_chexpert
+from twinray.data.readers.coco import read_coco
+from twinray.data.readers.dicom_folder import read_dicom_folder
+from twinray.data.readers.folder import read_folder
+from twinray.data.readers.medimeta import read_medimeta
+from twinray.data.readers.medmnist import read_medmnist
+from twinray.data.readers.nih import read_nih
+from twinray.data.readers.rsna import read_rsna
+from twinray.data.readers.vindr.reader import read_vindr
 from twinray.errors import InputError
 from twinray.records import Collection
 

@@ -15,7 +15,6 @@ from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import MEAN, STD
 from twinray.backbones.weights import Provenance, initialise, weight_file
 from twinray.data.pack import Pack, open_pack
-from twinray.data.seen import apart_from, inherited, write_seen
 from twinray.errors import InputError
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.knn import KnnProbe
@@ -27,6 +26,7 @@ from twinray.pretraining.other_objectives import simclr, vicreg
 from twinray.pretraining.step import Step
 from twinray.pretraining.views import ViewMaker, ViewOptions
 from twinray.records import IntArray
+from twinray.runs.seen import apart_from, inherited, write_seen
 from twinray.training.checkpoint import Keep
 from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
 from twinray.training.engine import Loop, Watch, train
@@ -34,7 +34,7 @@ from twinray.training.loader import CopyAhead, PixelSource, epoch_order, prefetc
 from twinray.training.monitor import collapse
 from twinray.training.optim import build_optimizer, warmup_cosine
 from twinray.training.ranks import Ranks, joined_ranks, launched_rank
-from twinray.training.rundir import RunFolder, open_run, plain
+from twinray.training.record import RunFolder, open_run, plain
 from twinray.training.sync_norm import synchronise_norms
 
 

@@ -32,7 +32,7 @@ from twinray.files import write_bytes
 from twinray.progress import Meter, progress
 from twinray.training.checkpoint import Keep, load_checkpoint, save_checkpoint
 from twinray.training.ranks import Ranks
-from twinray.training.rundir import RunFolder
+from twinray.training.record import RunFolder
 from twinray.training.stopping import StopRequest, save_failed_step, stop_on_signal
 
 T = TypeVar("T")

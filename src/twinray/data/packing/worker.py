@@ -1,0 +1,61 @@
+"""What a worker process does for a pack: load one image, fit it, sum it up.
+
+A module of its own, so that a worker starts without what only the parent needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from twinray.data.fit import Fit, fit_pixels, is_grey, to_grey, to_rgb
+from twinray.data.packing.journal import Packed
+from twinray.data.packing.options import Channels
+from twinray.errors import InputError
+from twinray.records import Pixels, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class PackOne:
+    """Packs images one by one; picklable."""
+
+    loaders: tuple[Callable[[Sample], Pixels], ...]
+    size: int
+    fit: Fit
+    channels: Channels
+
+    def __call__(self, task: tuple[int, Sample]) -> tuple[Packed, npt.NDArray[np.uint8]]:
+        """(collection, sample) -> what is known of the image, and its packed pixels.
+
+        Raises:
+            InputError: the file is refused, or has another size than its annotations say.
+        """
+        collection, sample = task
+        loaded: Pixels = self.loaders[collection](sample)
+        pixels, how = loaded.array, loaded.how
+        height, width = pixels.shape[:2]
+        if sample.size is not None and sample.size != (width, height):
+            raise InputError(
+                f"the annotations say {sample.size[0]} x {sample.size[1]} pixels, the file has {width} x {height}; "
+                "give the images that the annotations were made for"
+            )
+        if pixels.ndim == 3 and (self.channels == "grey" or (self.channels == "auto" and is_grey(pixels))):
+            pixels = to_grey(pixels)
+        fitted = fit_pixels(pixels, self.size, self.fit)
+        if self.channels == "rgb" and fitted.ndim == 2:
+            fitted = to_rgb(fitted)
+        fitted = np.ascontiguousarray(fitted)
+        sums, squares = _moments(fitted)
+        return Packed(width, height, how, hashlib.sha256(fitted.data).hexdigest(), sums, squares), fitted
+
+
+def _moments(pixels: npt.NDArray[np.uint8]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sum of the values and of their squares, for each channel, exactly."""
+    values = np.arange(256, dtype=np.int64)
+    planes = [pixels] if pixels.ndim == 2 else [pixels[..., c] for c in range(pixels.shape[2])]
+    counts = [np.bincount(plane.ravel(), minlength=256) for plane in planes]
+    return tuple(int(n @ values) for n in counts), tuple(int(n @ values**2) for n in counts)

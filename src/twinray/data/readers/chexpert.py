@@ -1,0 +1,250 @@
+"""CheXpert -> Collection.
+
+Data sheet
+    Images: 224,316 chest radiographs, frontal and lateral, of 65,240 patients of one hospital (Stanford), 2002 to 2017.
+        ``train.csv`` has 223,414 rows, ``valid.csv`` 234 (200 studies); a test set of 500 studies was kept apart.
+        The "small" edition holds the same images as JPEGs of about 390 x 320 pixels.
+    Labels: 14 observations, each 1 (present), 0 (absent), -1 (uncertain) or blank (not mentioned).
+    Splits: the official ones: ``train.csv`` -> train, ``valid.csv`` -> val, ``test.csv`` -> test. Patients do not overlap.
+    Label noise: training labels were mined from reports by rules, so they say what was written, not what is seen. In
+        validation they are the majority of three radiologists, in test of five; there nothing is uncertain or blank.
+        Uncertain stays uncertain here: whether -1 counts as 1, as 0 or not at all is for training to decide.
+    Citation: Irvin et al., CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert Comparison,
+        AAAI 2019.
+    Licence: Stanford University Dataset Research Use Agreement; research, not commercial, not to be passed on.
+    Layout: ``train.csv``, ``valid.csv`` (and ``test.csv``) with ``Path,Sex,Age,Frontal/Lateral,AP/PA`` and the 14 labels;
+        ``Path`` is ``CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`` or the same without its first
+        folder; images beside the tables.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from twinray.data.decoding.bounded_file import one_line
+from twinray.data.readers.folder import FileLoader
+from twinray.errors import InputError
+from twinray.records import ABSENT, PRESENT, UNCERTAIN, UNKNOWN, Collection, FloatArray, Sample, Skipped, Split
+
+LABELS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+"""The 14 observations, in the order of CheXpert's tables."""
+
+_TABLES: tuple[tuple[str, Split], ...] = (("train.csv", "train"), ("valid.csv", "val"), ("test.csv", "test"))
+_EDITIONS = ("CheXpert-v1.0-small", "CheXpert-v1.0")
+_KEPT = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
+_VALUES = {
+    "": UNKNOWN,
+    "1": PRESENT,
+    "1.0": PRESENT,
+    "0": ABSENT,
+    "0.0": ABSENT,
+    "-1": UNCERTAIN,
+    "-1.0": UNCERTAIN,
+}
+_PATIENT = re.compile(r"patient\d+")
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the rows of all tables gave; equal labels and attributes are stored once."""
+
+    samples: list[Sample] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    laterals: int = 0
+    missing: list[str] = field(default_factory=list)
+    vectors: dict[tuple[str, ...], FloatArray] = field(default_factory=dict)
+    attributes: dict[tuple[tuple[str, str], ...], dict[str, str]] = field(default_factory=dict)
+
+
+def read_chexpert(root: Path, *, frontal_only: bool = True) -> Collection:
+    """Describe the images that CheXpert's tables list and that are there.
+
+    Args:
+        root: the folder with ``train.csv`` and ``valid.csv`` (one of them is enough), or the folder around it.
+        frontal_only: leave lateral views out; how many is noted.
+
+    Returns:
+        A multi-label collection over :data:`LABELS`; ids are paths from the split's folder on, patients
+        ``patientNNNNN``. Images that are not there are left out and counted in one note; rows that cannot be
+        read are set aside.
+
+    Raises:
+        InputError: no such folder, no table, a table without a needed column, no image left.
+    """
+    root = _root(root)
+    found = _Found()
+    tables = [(root / name, split) for name, split in _TABLES if (root / name).is_file()]
+    for table, split in tables:
+        _read_table(table, split, root, frontal_only, found)
+    if not found.samples:
+        raise InputError(_nothing_left(root, found))
+    return Collection(
+        name="chexpert",
+        label_classes=LABELS,
+        box_classes=(),
+        task="multilabel",
+        samples=tuple(found.samples),
+        load=FileLoader(root),
+        skipped=tuple(found.skipped),
+        notes=_notes(found),
+    )
+
+
+def _root(root: Path) -> Path:
+    if not root.is_dir():
+        came = "is a file; give its folder" if root.exists() else "is not there; check the path"
+        raise InputError(f"expected CheXpert's folder, {root} {came}")
+    for folder in (root, *(root / edition for edition in _EDITIONS)):
+        if any((folder / name).is_file() for name, _ in _TABLES):
+            return folder
+    raise InputError(
+        f"expected CheXpert's train.csv or valid.csv in {root}, found neither; give the folder that has them"
+    )
+
+
+def _read_table(table: Path, split: Split, root: Path, frontal_only: bool, found: _Found) -> None:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file)
+            columns = _columns(next(rows, []), table)
+            depth = 0
+            for cells in rows:
+                if not cells:
+                    continue
+                row = {name: cells[at].strip() if at < len(cells) else "" for name, at in columns.items()}
+                reason, depth = _take(row, split, root, depth, frontal_only, found)
+                if reason:
+                    found.skipped.append(Skipped(f"{table} line {rows.line_num}", reason))
+    except OSError as error:
+        raise InputError(f"could not read {table}: {error.strerror}; check its permissions and the disk") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"expected CSV in UTF-8 in {table}: {one_line(error)}; copy it again from its source"
+        ) from error
+
+
+def _columns(header: Sequence[str], table: Path) -> dict[str, int]:
+    """Where the columns of interest are."""
+    at = {name.strip(): i for i, name in reversed(list(enumerate(header)))}
+    missing = [name for name in ("Path", *LABELS) if name not in at]
+    if missing:
+        raise InputError(
+            f"expected CheXpert's columns Path and 14 labels in {table}, {one_line(', '.join(missing))} "
+            f"{'is' if len(missing) == 1 else 'are'} missing; copy it again from its source"
+        )
+    return {name: i for name, i in at.items() if name == "Path" or name in LABELS or name in _KEPT}
+
+
+def _take(
+    row: dict[str, str], split: Split, root: Path, depth: int, frontal_only: bool, found: _Found
+) -> tuple[str, int]:
+    """Add one row to ``found``; why it is set aside (or nothing), and how many folders to drop from the next Path."""
+    path = row["Path"].replace("\\", "/")
+    parts = PurePosixPath(path).parts
+    at = next((i for i, part in enumerate(parts) if _PATIENT.fullmatch(part)), None)
+    if at is None or ".." in parts or path.startswith("/"):
+        return f"expected a Path such as train/patient00001/study1/view1_frontal.jpg, got {_short(path)}", depth
+    key = "/".join(parts[max(0, at - 1) :])
+    if key in found.ids:
+        return f"{_short(key)} already has a row further up; keep one of them", depth
+    view = (row.get("Frontal/Lateral") or parts[-1]).lower()
+    lateral = "lateral" in view
+    if not lateral and "frontal" not in view:
+        return f"expected Frontal or Lateral, got {_short(row.get('Frontal/Lateral', ''))}; correct the row", depth
+    stated = tuple(row[name] for name in LABELS)
+    wrong = next((name for name, value in zip(LABELS, stated, strict=True) if value not in _VALUES), None)
+    if wrong is not None:
+        return f"expected 1, 0, -1 or blank under {wrong!r}, got {_short(row[wrong])}; correct the row", depth
+    found.ids.add(key)
+    if lateral and frontal_only:
+        found.laterals += 1
+        return "", depth
+    here = (drop for drop in _depths(depth, at) if os.path.isfile(os.path.join(root, *parts[drop:])))
+    depth = next(here, -1)
+    if depth < 0:
+        found.missing.append(key)
+        return "", 0
+    found.samples.append(
+        Sample(
+            id=key,
+            source="/".join(parts[depth:]),
+            patient=parts[at],
+            split=split,
+            labels=_vector(stated, found),
+            attributes=_attributes(row, found),
+        )
+    )
+    return "", depth
+
+
+def _depths(first: int, last: int) -> Iterator[int]:
+    """How many leading folders of a Path to try dropping: as for the row before, then none, one, ..."""
+    if first <= last:
+        yield first
+    yield from (depth for depth in range(last + 1) if depth != first)
+
+
+def _vector(stated: tuple[str, ...], found: _Found) -> FloatArray:
+    if stated not in found.vectors:
+        vector = np.array([_VALUES[value] for value in stated], dtype=np.float32)
+        vector.flags.writeable = False
+        found.vectors[stated] = vector
+    return found.vectors[stated]
+
+
+def _attributes(row: dict[str, str], found: _Found) -> dict[str, str]:
+    pairs = tuple((name, row[name]) for name in _KEPT if row.get(name))
+    return found.attributes.setdefault(pairs, dict(pairs))
+
+
+def _notes(found: _Found) -> tuple[str, ...]:
+    notes = []
+    if found.missing:
+        notes.append(
+            f"{len(found.missing):,} images that the tables list are not there (first: {one_line(found.missing[0], 120)}); left out"
+        )
+    if found.laterals:
+        notes.append(f"{found.laterals:,} lateral views were left out")
+    uncertain = sum(int((sample.labels == UNCERTAIN).sum()) for sample in found.samples if sample.labels is not None)
+    if uncertain:
+        notes.append(f"{uncertain:,} label values are uncertain (-1) and are kept as such")
+    return tuple(notes)
+
+
+def _nothing_left(root: Path, found: _Found) -> str:
+    if found.missing:
+        return (
+            f"none of the {len(found.missing):,} images that the tables in {root} list is there "
+            f"(first: {_short(found.missing[0])}); put the images beside the tables"
+        )
+    if found.laterals:
+        return f"all {found.laterals:,} images in {root} are lateral views; allow laterals to use them"
+    first = f"; first: {found.skipped[0].where}: {found.skipped[0].reason}" if found.skipped else ""
+    return f"expected rows in CheXpert's tables in {root}, found none that can be used{first}"
+
+
+def _short(text: str) -> str:
+    return repr(one_line(text, 80)) if text else "nothing"

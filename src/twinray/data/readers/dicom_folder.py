@@ -1,0 +1,314 @@
+"""A folder of DICOM radiographs -> Collection.
+
+Data sheet
+    Images: every file below the folder that carries DICOM's mark at byte 128, whatever its name (exports often have
+        none). ``DICOMDIR`` files are passed over; a file named ``.dcm`` or ``.dicom`` without the mark is set aside;
+        other files are counted in a note. What is not one grey CR, DX or secondary capture frame for presentation is
+        refused when it is decoded (:mod:`twinray.data.decoding.dicom.pixels`), and is set aside there.
+    Ids: the SOP Instance UID, which stays the same wherever the file lies; the path where there is none or where
+        different files share one. Byte-for-byte copies of a file are left out and counted.
+    Patients: Patient ID (0010,0020), or the table's patient column. Images without one are their own groups.
+    Splits and labels: a header has neither; they come from the table (:mod:`twinray.data.readers.folder_table`).
+    Attributes: study, series and SOP instance UID, modality, body part, view position, laterality, orientation, sex, age.
+    Standard: DICOM PS3.3 (general study, series, image and SOP common modules), PS3.10 (the mark).
+
+Privacy
+    Patient ids and UIDs go into a pack as the files have them, so that such a pack is patient data like the files
+    themselves. With ``pseudonymise`` they are replaced by keyed hashes (HMAC-SHA256, RFC 2104): the same key gives the
+    same pseudonym in every pack, and without the key nobody can test a guess. Paths of files, age and sex stay as they
+    are, and so do names that are burnt into the pixels. Nothing here prints a patient id.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from twinray.data.decoding.bounded_file import one_line
+from twinray.data.decoding.dicom.pixels import (
+    DicomAttributes,
+    dicom_attributes,
+    is_dicom,
+    load_dicom,
+)
+from twinray.data.readers.folder_table import TableRow, read_table
+from twinray.errors import InputError
+from twinray.progress import progress
+from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Pixels, Sample, Skipped, Task
+
+_MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+_SUFFIXES = frozenset({".dcm", ".dicom"})
+_JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+_KEPT = {
+    "study_uid": "study_uid",
+    "series_uid": "series_uid",
+    "sop_uid": "sop_uid",
+    "modality": "modality",
+    "body_part": "body_part",
+    "view_position": "view_position",
+    "laterality": "laterality",
+    "orientation": "orientation",
+    "sex": "patient_sex",
+    "age": "patient_age",
+}
+_UIDS = frozenset({"study_uid", "series_uid", "sop_uid"})
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What lies below the folder: DICOM files by relative path, sorted; all else counted by suffix."""
+
+    names: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def read_dicom_folder(
+    root: Path, *, table: Path | None = None, frontal_only: bool = False, pseudonymise: str | None = None
+) -> Collection:
+    """Describe the DICOM files below ``root`` by their headers.
+
+    Args:
+        root: the folder.
+        table: CSV with a column ``path`` (relative to ``root``, or a file name that occurs once) and any of
+            ``patient``, ``split``, ``label`` (several joined by ``|`` make the task multi-label); further columns
+            become attributes. Files that it does not name are set aside. If it states patients, all come from it.
+        frontal_only: the decoder refuses files that say they are lateral or oblique, so that they are set aside.
+        pseudonymise: secret key; patient ids and UIDs are replaced by 16 hexadecimal digits of their keyed hash.
+
+    Raises:
+        InputError: no such folder, no DICOM file in it, a table that cannot be used, an empty key.
+    """
+    if not root.is_dir():
+        came = "is a file; give its folder" if root.exists() else "is not there; check the path"
+        raise InputError(f"expected a folder of DICOM files, {root} {came}")
+    if pseudonymise is not None and not pseudonymise.strip():
+        raise InputError("expected a secret key to pseudonymise with, got an empty one; give a long random text")
+    scan = _scan(root, table)
+    if not scan.names:
+        first = f"; first: {scan.skipped[0].where}: {scan.skipped[0].reason}" if scan.skipped else ""
+        raise InputError(f"expected DICOM files in {root}, found {_told(scan.others) or 'none'}{first}; check the path")
+    rows = None if table is None else read_table(table, scan.names, scan.skipped)
+    names = scan.names if rows is None else [name for name in scan.names if name in rows]
+    scan.skipped += [
+        Skipped(name, f"no row of {table} names this file; add one to use it")
+        for name in scan.names
+        if rows is not None and name not in rows
+    ]
+    notes = [f"{_told(scan.others)} passed over"] if scan.others else []
+    headers = _headers(root, names, scan.skipped, notes)
+    headers, shared = _without_copies(root, headers, notes)
+    if not headers:
+        first = f"; first: {scan.skipped[0].where}: {scan.skipped[0].reason}" if scan.skipped else ""
+        raise InputError(f"none of the {len(names)} DICOM files in {root} can be used{first}")
+    classes, task, vectors = _labels(headers, rows)
+    samples = _samples(headers, shared, rows, vectors, pseudonymise)
+    notes += _patient_notes(samples, pseudonymise)
+    return Collection(
+        name=root.resolve().name or "dicom",
+        label_classes=classes,
+        box_classes=(),
+        task=task,
+        samples=samples,
+        load=functools.partial(_load, root, frontal_only),
+        skipped=tuple(scan.skipped),
+        notes=tuple(notes),
+    )
+
+
+def _load(root: Path, frontal_only: bool, sample: Sample) -> Pixels:
+    return load_dicom(root / sample.source, frontal_only=frontal_only)
+
+
+def _scan(root: Path, table: Path | None) -> _Scan:
+    scan = _Scan()
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        where = _printable(str(error.filename))
+        scan.skipped.append(Skipped(where, f"could not list this folder: {error.strerror}; check its rights"))
+
+    own_table = None if table is None else table.resolve()
+    for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below[:] = sorted(name for name in below if not _is_junk(name))
+        for name in files:
+            path = Path(folder, name)
+            if not (_is_junk(name) or name.upper() == "DICOMDIR" or (own_table and path.resolve() == own_table)):
+                _sort(path, path.relative_to(root).as_posix(), scan)
+    scan.names.sort()
+    scan.skipped.sort(key=lambda skipped: skipped.where)
+    return scan
+
+
+def _sort(path: Path, name: str, scan: _Scan) -> None:
+    """Put one file where it belongs."""
+    named_dicom = path.suffix.lower() in _SUFFIXES
+    try:
+        marked, reason = is_dicom(path), "expected 'DICM' at byte 128; copy the file again or leave it out"
+    except InputError as error:
+        marked, reason = False, str(error)
+    if marked and _printable(name) != name:
+        scan.skipped.append(Skipped(_printable(name), "expected a file name in UTF-8; rename the file"))
+    elif marked:
+        scan.names.append(name)
+    elif named_dicom:
+        scan.skipped.append(Skipped(_printable(name), reason))
+    else:
+        scan.others[_printable(path.suffix.lower()) or "no suffix"] += 1
+
+
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _told(others: Counter[str]) -> str:
+    """How many files are not DICOM, and of which kinds."""
+    ranked = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+    kinds = ", ".join(f"{suffix} {n}" for suffix, n in ranked[:4])
+    return f"{sum(others.values()):,} files that are not DICOM ({kinds})" if others else ""
+
+
+def _headers(root: Path, names: Sequence[str], skipped: list[Skipped], notes: list[str]) -> dict[str, DicomAttributes]:
+    """Headers by name; files whose header cannot be read are set aside."""
+    headers: dict[str, DicomAttributes] = {}
+    directories = 0
+    with progress("reading DICOM headers", len(names), unit="files") as meter:
+        for name in names:
+            try:
+                header = dicom_attributes(root / name)
+            except InputError as error:
+                skipped.append(Skipped(name, one_line(str(error), 2000)))
+            else:
+                if header.sop_class_uid == _MEDIA_DIRECTORY:
+                    directories += 1
+                else:
+                    headers[name] = header
+            meter.advance()
+    if directories:
+        notes.append(f"{directories:,} DICOM directories (DICOMDIR under another name) passed over")
+    return headers
+
+
+def _without_copies(
+    root: Path, headers: Mapping[str, DicomAttributes], notes: list[str]
+) -> tuple[dict[str, DicomAttributes], set[str]]:
+    """The headers without byte-for-byte copies, and the SOP instance UIDs that different files share."""
+    by_uid: dict[str, list[str]] = defaultdict(list)
+    for name, header in headers.items():
+        by_uid[header.sop_uid].append(name)
+    copies: dict[str, str] = {}
+    shared: dict[str, list[str]] = {}
+    for uid, names in by_uid.items():
+        if not uid or len(names) == 1:
+            continue
+        first: dict[str, str] = {}
+        for name in names:
+            original = first.setdefault(_digest(root / name), name)
+            if original != name:
+                copies[name] = original
+        if len(first) > 1:
+            shared[uid] = list(first.values())
+    if copies:
+        copy, original = next(iter(copies.items()))
+        notes.append(f"{len(copies):,} files are copies of another and were left out (first: {copy} of {original})")
+    if shared:
+        n, (one, other, *_) = sum(map(len, shared.values())), next(iter(shared.values()))
+        notes.append(
+            f"{n:,} different files share a SOP instance UID with another (first: {one} and {other}); "
+            "their ids are their paths"
+        )
+    return {name: header for name, header in headers.items() if name not in copies}, set(shared)
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; the path itself where it cannot be read (the decoder will say why)."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return str(path)
+
+
+def _labels(
+    names: Mapping[str, object], rows: Mapping[str, TableRow] | None
+) -> tuple[tuple[str, ...], Task, dict[tuple[str, ...], FloatArray]]:
+    """Classes sorted by name, the task, and one vector for each distinct set of labels."""
+    stated = {rows[name].labels for name in names if rows[name].labels} if rows is not None else set()
+    classes = tuple(sorted({label for own in stated for label in own}))
+    vectors: dict[tuple[str, ...], FloatArray] = {}
+    for own in sorted(stated):
+        vector = np.array([PRESENT if name in own else ABSENT for name in classes], dtype=np.float32)
+        vector.flags.writeable = False
+        vectors[own] = vector
+    several = any(len(own) > 1 for own in stated)
+    return classes, "none" if not classes else "multilabel" if several else "multiclass", vectors
+
+
+def _samples(
+    headers: Mapping[str, DicomAttributes],
+    shared: set[str],
+    rows: Mapping[str, TableRow] | None,
+    vectors: Mapping[tuple[str, ...], FloatArray],
+    key: str | None,
+) -> tuple[Sample, ...]:
+    from_table = rows is not None and any(rows[name].patient is not None for name in headers)
+    samples = []
+    for name, header in headers.items():
+        row = TableRow() if rows is None else rows[name]
+        patient = row.patient if from_table else header.patient_id or None
+        uid = "" if header.sop_uid in shared else header.sop_uid
+        attributes = {
+            to: _hidden(value, key) if to in _UIDS else value
+            for to, its in _KEPT.items()
+            if (value := getattr(header, its))
+        }
+        samples.append(
+            Sample(
+                id=_hidden(uid, key) if uid else name,
+                source=name,
+                patient=None if patient is None else _hidden(patient, key),
+                split=row.split,
+                labels=vectors.get(row.labels),
+                attributes=attributes | row.attributes,
+            )
+        )
+    return tuple(samples)
+
+
+def _hidden(value: str, key: str | None) -> str:
+    """The value, or with a key its pseudonym."""
+    if key is None:
+        return value
+    return hmac.new(key.encode(), value.encode("utf-8", "backslashreplace"), hashlib.sha256).hexdigest()[:16]
+
+
+def _patient_notes(samples: Sequence[Sample], key: str | None) -> list[str]:
+    """What users must know of the patients; never an id."""
+    told = [sample.patient for sample in samples if sample.patient is not None]
+    if not told:
+        return ["no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"]
+    notes = []
+    if len(told) < len(samples):
+        notes.append(f"{len(samples) - len(told):,} files have no patient id: each of their images is its own group")
+    if len(told) > 1 and len(set(told)) == 1:
+        notes.append("all files carry the same patient id (removed by an anonymiser?); give patients in a table")
+    if key is None:
+        notes.append("patient ids are kept as the files have them: treat what is made of them as patient data")
+    return notes

@@ -1,0 +1,338 @@
+"""A folder of images -> Collection.
+
+Layouts, told apart by looking (``layout="auto"``):
+
+- flat: images in the folder itself; no labels;
+- one folder per class: ``<class>/x.png``, at any depth below the class folder;
+- official splits: ``train|val|test/x.png`` or ``train|val|test/<class>/x.png``; ``training``, ``valid``,
+  ``validation``, ``testing`` count as the same, in any case.
+
+One folder around all of these (``chest_xray/train/...``) is taken as nesting, not as a class, and said so.
+Images beside class folders, or folders beside split folders, could mean two things: that is refused,
+with what to do. ``layout="flat"`` ignores folder names (images in numbered parts, a folder a patient).
+
+Left out without a word: names that begin with a dot, ``__MACOSX``, ``Thumbs.db``, ``desktop.ini``. Other
+files that are no images are counted in a note. A file without an image's name is taken for DICOM if it
+carries DICOM's mark at byte 128.
+
+Patients come from a table or from a regular expression. For the paediatric chest X-rays of Kermany et al.
+(Cell 2018; ``person123_bacteria_456.jpeg``, ``NORMAL2-IM-0123-0001.jpeg``, ``IM-0123-0001.jpeg``) it is
+``(person\\d+)_|(IM-\\d+)-``: of several groups the first that is not empty counts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from twinray.data.decoding.images import is_image_name, load_image
+from twinray.data.readers.folder_table import TableRow, read_table
+from twinray.data.split_names import split_of
+from twinray.errors import InputError
+from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Pixels, Sample, Skipped, Split, Task
+
+Layout = Literal["auto", "flat"]
+
+_JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+_MANY_CLASSES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FileLoader:
+    """Loads a sample whose ``source`` is a file under ``root`` (or an absolute path)."""
+
+    root: Path
+
+    def __call__(self, sample: Sample) -> Pixels:
+        """Decode the file; raises InputError where it is refused."""
+        return load_image(self.root / sample.source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a file's folders say: its split and class, where they say so."""
+
+    split: Split | None = None
+    label: str | None = None
+
+
+def read_folder(
+    root: Path,
+    *,
+    patient_regex: str | None = None,
+    table: Path | None = None,
+    layout: Layout = "auto",
+) -> Collection:
+    """Describe the images under ``root``; ids are paths relative to it, with ``/``.
+
+    Args:
+        root: the folder.
+        patient_regex: searched in each file's name and, if it is not found there, in its path relative to
+            ``root``; the first group that is not empty is the patient. A file without a match is set aside.
+        table: CSV with a column ``path`` (relative to ``root``, or a file name that occurs once) and any of
+            ``patient``, ``split``, ``label`` (several joined by ``|`` make the task multi-label); further
+            columns are kept as attributes. What it states goes before what folders say; files that it does
+            not name are set aside.
+        layout: ``auto`` or ``flat``, see above.
+
+    Returns:
+        A collection whose task is ``multiclass`` with classes sorted by name where there are class folders.
+
+    Raises:
+        InputError: no such folder, no image in it, an ambiguous layout, a bad expression or table.
+    """
+    skipped: list[Skipped] = []
+    notes: list[str] = []
+    names = _image_names(root, table, skipped, notes)
+    rows = None if table is None else read_table(table, names, skipped)
+    if rows is not None:
+        names = _named_by(rows, names, table, skipped)
+    has_labels = rows is not None and any(row.labels for row in rows.values())
+    places = _places(names, root, "flat" if has_labels and layout == "auto" else layout, notes)
+    patients = _patients(names, patient_regex, rows, skipped)
+    labels = _Labels.of(names, places, rows)
+    samples = tuple(_samples(names, places, patients, rows, labels))
+    if not samples:
+        raise InputError(f"none of the images in {root} is left; first: {skipped[0].where}: {skipped[0].reason}")
+    if len(labels.classes) > _MANY_CLASSES:
+        notes.append(f"{len(labels.classes)} folders were taken for classes; if they are not, use --layout flat")
+    if all(sample.patient is None for sample in samples):
+        notes.append("no patient ids: images are their own groups, so splits cannot be kept patient-disjoint")
+    return Collection(
+        name=root.resolve().name or "folder",
+        label_classes=labels.classes,
+        box_classes=(),
+        task=labels.task,
+        samples=samples,
+        load=FileLoader(root),
+        skipped=tuple(skipped),
+        notes=tuple(notes),
+    )
+
+
+def _image_names(root: Path, table: Path | None, skipped: list[Skipped], notes: list[str]) -> list[str]:
+    """What ``scan_folder`` finds, or an error where that is nothing."""
+    if not root.exists():
+        raise InputError(f"expected a folder of images, {root} is not there; check the path")
+    if not root.is_dir():
+        raise InputError(f"expected a folder of images, {root} is a file; give its folder, or another --format")
+    names, others = scan_folder(root, table, skipped)
+    if not names:
+        seen = f"{sum(others.values())} other files ({_common(others)})" if others else "nothing"
+        raise InputError(f"expected images in {root} (PNG, JPEG, TIFF, DICOM), found {seen}; check the path")
+    if others:
+        notes.append(f"{sum(others.values())} files that are no images were passed over ({_common(others)})")
+    return names
+
+
+def scan_folder(root: Path, table: Path | None, skipped: list[Skipped]) -> tuple[list[str], Counter[str]]:
+    """Relative posix paths of the images, sorted, and how many other files there are by suffix."""
+    names: list[str] = []
+    others: Counter[str] = Counter()
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        skipped.append(
+            Skipped(_printable(str(error.filename)), f"could not list this folder: {error.strerror}; check its rights")
+        )
+
+    for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below[:] = sorted(name for name in below if not _is_junk(name))
+        for name in files:
+            path = Path(folder, name)
+            if _is_junk(name) or (table is not None and path.resolve() == table.resolve()):
+                continue
+            relative = path.relative_to(root).as_posix()
+            if not (is_image_name(path) or _has_dicom_mark(path)):
+                others[_printable(path.suffix.lower()) or "no suffix"] += 1
+            elif _printable(relative) != relative:
+                skipped.append(Skipped(_printable(relative), "expected a file name in UTF-8; rename the file"))
+            else:
+                names.append(relative)
+    return sorted(names), others
+
+
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def _has_dicom_mark(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _common(counts: Counter[str]) -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{suffix} {n}" for suffix, n in ranked[:4])
+
+
+def _named_by(rows: dict[str, TableRow], names: list[str], table: Path | None, skipped: list[Skipped]) -> list[str]:
+    skipped += [
+        Skipped(name, f"no row of {table} names this file; add one to use it") for name in names if name not in rows
+    ]
+    return [name for name in names if name in rows]
+
+
+def _places(names: Sequence[str], root: Path, layout: Layout, notes: list[str]) -> dict[str, _Place]:
+    """Split and class by folder, for each image."""
+    parts = {name: PurePosixPath(name).parts[:-1] for name in names}
+    if layout == "flat":
+        return _by_split_only(parts)
+    depth = 0
+    tops = _tops(parts, depth)
+    while len(tops) == 1 and (top := next(iter(tops))) and split_of(top) is None:
+        depth += 1
+        tops = _tops(parts, depth)
+    if depth:
+        around = "/".join(parts[names[0]][:depth])
+        notes.append(f"all images lie in the folder {around}: taken as nesting, not as a class")
+    splits = sorted(top for top in tops if split_of(top))
+    if not splits:
+        _refuse_mixed(tops, root, names)
+        return {name: _Place(label=_at(parts[name], depth) or None) for name in names}
+    rest = sorted(top for top in tops if top not in splits)
+    if rest:
+        what = f"images such as {_first(names, parts, depth, '')}" if rest[0] == "" else f"the folder {rest[0]}"
+        raise InputError(
+            f"expected only {', '.join(splits)} in {root}, found {what} beside them; move it away, or use --layout flat"
+        )
+    for split in splits:
+        inside = {n: p for n, p in parts.items() if p[depth] == split}
+        _refuse_mixed(_tops(inside, depth + 1), root / split, list(inside))
+    return {name: _Place(split_of(own[depth]), _at(own, depth + 1) or None) for name, own in parts.items()}
+
+
+def _by_split_only(parts: dict[str, tuple[str, ...]]) -> dict[str, _Place]:
+    """Folder names mean nothing, but for official splits at the very top."""
+    official = all(own and split_of(own[0]) for own in parts.values())
+    return {name: _Place(split=split_of(own[0]) if official else None) for name, own in parts.items()}
+
+
+def _at(parts: tuple[str, ...], depth: int) -> str:
+    return parts[depth] if len(parts) > depth else ""
+
+
+def _tops(parts: dict[str, tuple[str, ...]], depth: int) -> set[str]:
+    return {_at(own, depth) for own in parts.values()}
+
+
+def _first(names: Sequence[str], parts: dict[str, tuple[str, ...]], depth: int, top: str) -> str:
+    return next(name for name in names if _at(parts[name], depth) == top)
+
+
+def _refuse_mixed(tops: set[str], where: Path, names: Sequence[str]) -> None:
+    if "" in tops and len(tops) > 1:
+        loose = min(names, key=lambda name: (name.count("/"), name))
+        folders = ", ".join(sorted(tops - {""})[:3])
+        raise InputError(
+            f"expected images either in {where} or in class folders below it, found both ({loose} beside {folders}); "
+            "move the loose images, or use --layout flat to ignore folder names"
+        )
+
+
+def _patients(
+    names: Sequence[str], regex: str | None, rows: dict[str, TableRow] | None, skipped: list[Skipped]
+) -> dict[str, str | None]:
+    """Patient by image; images that the expression does not match are missing from the answer."""
+    if rows is not None and any(row.patient is not None for row in rows.values()):
+        if regex is not None:
+            raise InputError(
+                "patients come either from the table's patient column or from --patient-regex; give one of them"
+            )
+        return {name: rows[name].patient for name in names}
+    if regex is None:
+        return dict.fromkeys(names)
+    pattern = _compiled(regex)
+    found = {name: _first_group(pattern, name) for name in names}
+    if names and not any(found.values()):
+        raise InputError(
+            f"--patient-regex {regex!r} matches none of the {len(names)} files (first: {names[0]}); correct it"
+        )
+    skipped += [
+        Skipped(name, f"--patient-regex {regex!r} finds no patient in this name; extend it, or rename the file")
+        for name in names
+        if not found[name]
+    ]
+    return {name: patient for name, patient in found.items() if patient}
+
+
+def _compiled(regex: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise InputError(f"--patient-regex {regex!r} is not a regular expression: {error}; correct it") from error
+    if pattern.groups == 0:
+        raise InputError(f"expected a group in --patient-regex that is the patient, such as '(p\\d+)_'; got {regex!r}")
+    return pattern
+
+
+def _first_group(pattern: re.Pattern[str], name: str) -> str | None:
+    match = pattern.search(name.rsplit("/", 1)[-1]) or pattern.search(name)
+    return None if match is None else next((group for group in match.groups() if group), None)
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The classes and one shared vector for each distinct set of labels."""
+
+    classes: tuple[str, ...]
+    task: Task
+    by_name: dict[str, tuple[str, ...]]
+    vectors: dict[tuple[str, ...], FloatArray]
+
+    @staticmethod
+    def of(names: Sequence[str], places: dict[str, _Place], rows: dict[str, TableRow] | None) -> _Labels:
+        """From the table where it states a label, else from the folder."""
+        by_name: dict[str, tuple[str, ...]] = {}
+        for name in names:
+            label = places[name].label
+            own = (rows[name].labels if rows is not None else ()) or (() if label is None else (label,))
+            if own:
+                by_name[name] = own
+        classes = tuple(sorted({label for own in by_name.values() for label in own}))
+        several = any(len(own) > 1 for own in by_name.values())
+        vectors = {}
+        for own in dict.fromkeys(by_name.values()):
+            vector = np.array([PRESENT if c in own else ABSENT for c in classes], dtype=np.float32)
+            vector.flags.writeable = False
+            vectors[own] = vector
+        return _Labels(classes, "none" if not classes else "multilabel" if several else "multiclass", by_name, vectors)
+
+
+def _samples(
+    names: Sequence[str],
+    places: dict[str, _Place],
+    patients: dict[str, str | None],
+    rows: dict[str, TableRow] | None,
+    labels: _Labels,
+) -> Iterator[Sample]:
+    for name in names:
+        if name not in patients:
+            continue
+        row = None if rows is None else rows[name]
+        own = labels.by_name.get(name)
+        split = row.split if row is not None and row.split is not None else places[name].split
+        vector = None if own is None else labels.vectors[own]
+        if row is not None and row.attributes:
+            yield Sample(name, name, patients[name], split, vector, attributes=row.attributes)
+        else:
+            yield Sample(name, name, patients[name], split, vector)

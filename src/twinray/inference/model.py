@@ -1,0 +1,398 @@
+"""A finished run -> answers about single images: boxes, scores, heat maps.
+
+Everything that shows a model to people goes through here (predict, explain, evaluate), so that all of
+them see the same pixels as training did: decoded, fitted to the pack's square, then resized.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, final, get_args
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor
+
+from twinray.backbones.build import build_backbone
+from twinray.backbones.pixels import network_input
+from twinray.classification.model import Classifier
+from twinray.data.fit import Geometry, fit_pixels, geometry, to_grey, to_rgb
+from twinray.data.pack import Pack
+from twinray.detection.model import Detector, DetectorOptions, build_detector
+from twinray.detection.postprocess import Detection
+from twinray.detection.pyramid import Features
+from twinray.detection.transforms import evaluation_batch
+from twinray.errors import InputError
+from twinray.explanation.ablation_cam import ablation_cam_fpn, ablation_cam_last_stage
+from twinray.explanation.gradient_cams import gradient_cam
+from twinray.explanation.library_ablation import FinalBox, ablation_cam_library
+from twinray.explanation.occlusion import bin_occlusion
+from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap
+from twinray.files import sha256
+from twinray.records import Boxes, FloatArray, Pixels
+from twinray.runs.classes import difference
+from twinray.runs.description import check_keys, read_description
+from twinray.training.device import Machine, choose_machine
+
+Method = Literal[
+    "ablation", "ablation-last-stage", "occlusion", "ablation-rerun", "grad-cam", "grad-cam++", "eigen-cam", "odam"
+]
+METHODS: tuple[Method, ...] = get_args(Method)
+_ANY_DETECTOR: tuple[Method, ...] = ("ablation-rerun",)
+"""Needs no box head to look into; all others explain Faster R-CNN's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One image, fitted to the square that the model's pack had.
+
+    Attributes:
+        id: the image's name, for messages.
+        packed: (s, s) or (s, s, 3) uint8.
+        place: where the original lies in the square.
+        size: (width, height) of the original, pixels.
+        display: (h, w) or (h, w, 3) uint8, for pictures: the original where it is at hand, else the packed image.
+    """
+
+    id: str
+    packed: npt.NDArray[np.uint8]
+    place: Geometry
+    size: tuple[int, int]
+    display: npt.NDArray[np.uint8]
+
+    def to_original(self, boxes: FloatArray, side: int) -> FloatArray:
+        """(n, 4) boxes in pixels of a network input of the given side -> original pixels, clipped."""
+        packed = boxes * (len(self.packed) / side)
+        offset = np.array([self.place.offset_x, self.place.offset_y] * 2)
+        scale = np.array([self.place.scale_x, self.place.scale_y] * 2)
+        original: FloatArray = np.clip((packed - offset) / scale, 0, [*self.size, *self.size])
+        return original
+
+    def map_to_display(self, heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A (side, side) map over the network's input -> (h, w) over ``display``."""
+        factor = heat.shape[0] / len(self.packed)
+        left, top = self.place.offset_x * factor, self.place.offset_y * factor
+        inner = (left, top, left + self.place.inner[0] * factor, top + self.place.inner[1] * factor)
+        height, width = self.display.shape[:2]
+        image = Image.fromarray(heat.astype(np.float32))
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=inner)).clip(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A picture's worth of results for one image.
+
+    Attributes:
+        id: the image. image: (h, w) or (h, w, 3) uint8 for display.
+        scale: (2,) factors from original pixels to pixels of ``image``.
+        truth: true boxes in original pixels, None where unknown.
+        predictions: all predicted boxes in original pixels, best first.
+        top: indices into ``predictions`` that have a heat map.
+        heat_maps: (len(top), h, w) float32 in 0..1.
+        definition: what the heat map is, in words.
+    """
+
+    id: str
+    image: npt.NDArray[np.uint8]
+    scale: tuple[float, float]
+    truth: Boxes | None
+    predictions: Boxes
+    top: tuple[int, ...]
+    heat_maps: npt.NDArray[np.float32]
+    definition: str
+
+
+@final
+class Model:
+    """A trained detector or classifier, ready for single images; made by :func:`load_model`."""
+
+    def __init__(
+        self, path: Path, description: dict[str, Any], network: Detector | Classifier, machine: Machine
+    ) -> None:
+        self.path = path
+        self.description = description
+        self.network = network
+        self.machine = machine
+        self.kind: str = description["kind"]
+        self.classes: tuple[str, ...] = tuple(description["classes"])
+        self.size: int = description["size"]
+
+    @property
+    def detector(self) -> Detector:
+        """The network of a detection run.
+
+        Raises:
+            InputError: the run is a classifier.
+        """
+        if not isinstance(self.network, Detector):
+            raise InputError(f"expected a detection run, {self.path} is a {self.kind}; pass the folder of a detect run")
+        return self.network
+
+    def prepare(self, pixels: Pixels, name: str) -> Prepared:
+        """Fit a decoded image as the model's pack did."""
+        pack = self.description["pack"]
+        height, width = pixels.array.shape[:2]
+        fitted = fit_pixels(pixels.array, pack["size"], pack["fit"])
+        fitted = to_grey(fitted) if pack["channels"] == 1 else (to_rgb(fitted) if fitted.ndim == 2 else fitted)
+        place = geometry(width, height, pack["size"], pack["fit"])
+        return Prepared(name, fitted, place, (width, height), pixels.array)
+
+    @torch.no_grad()
+    def boxes(self, images: Sequence[Prepared]) -> list[Boxes]:
+        """Predicted boxes with scores of each image, in original pixels, best first."""
+        batch = self.batch(images)
+        return [
+            self._in_original(found, image) for found, image in zip(self.detector.detect(batch), images, strict=True)
+        ]
+
+    @torch.no_grad()
+    def labels(self, images: Sequence[Prepared]) -> FloatArray:
+        """(n, k) probabilities of a classifier."""
+        if not isinstance(self.network, Classifier):
+            raise InputError(f"expected a classification run, {self.path} is a {self.kind}")
+        pixels = torch.from_numpy(np.stack([image.packed for image in images]))
+        scores: FloatArray = self.network(network_input(pixels, self.size, self.machine.device)).double().cpu().numpy()
+        return scores
+
+    @torch.no_grad()
+    def explain(
+        self,
+        image: Prepared,
+        truth: Boxes | None,
+        *,
+        method: Method = "ablation",
+        most: int = 5,
+        least_score: float = 0.0,
+    ) -> Explained:
+        """Heat maps of the image's best boxes: at most ``most``, of at least ``least_score``."""
+        detector = self.detector
+        batch = self.batch([image])
+        detections, features = detector.detect_with_features(batch)
+        found = detections[0]
+        scores = found.scores.cpu().numpy()
+        top = tuple(int(i) for i in np.flatnonzero(scores >= least_score)[:most])
+        maps = heat_maps(detector, features, found, top, (self.size, self.size), method)
+        height, width = image.display.shape[:2]
+        return Explained(
+            id=image.id,
+            image=image.display,
+            scale=(width / image.size[0], height / image.size[1]),
+            truth=truth,
+            predictions=self._in_original(found, image),
+            top=top,
+            heat_maps=np.stack([image.map_to_display(m.map) for m in maps])
+            if maps
+            else np.zeros((0, height, width), np.float32),
+            definition=maps[0].definition if maps else "",
+        )
+
+    def batch(self, images: Sequence[Prepared]) -> Tensor:
+        """(n, 3, side, side) normalised: what the network sees of the images."""
+        pixels = torch.from_numpy(np.stack([image.packed for image in images])).to(self.machine.device)
+        return evaluation_batch(pixels, self.size).contiguous(memory_format=torch.channels_last)
+
+    def _in_original(self, found: Detection, image: Prepared) -> Boxes:
+        xyxy = image.to_original(found.boxes.double().cpu().numpy(), self.size)
+        return Boxes(xyxy, found.labels.cpu().numpy(), found.scores.double().cpu().numpy())
+
+
+def heat_maps(
+    detector: Detector,
+    features: Features,
+    found: Detection,
+    chosen: Sequence[int],
+    image_size: tuple[int, int],
+    method: Method,
+) -> list[HeatMap]:
+    """Heat maps of some boxes of one image, by the chosen method.
+
+    Args:
+        detector: in evaluation mode.
+        features: of a batch of that image alone, as ``detect_with_features`` gave them.
+        found: the boxes found on it.
+        chosen: indices of the boxes to explain.
+        image_size: (height, width) of the network's input.
+        method: which map.
+
+    Raises:
+        InputError: a method that does not exist, or one that this kind of detector has no use for.
+    """
+    check_method(detector, method)
+    pyramid = list(features.pyramid.values())
+    if method == "ablation-rerun":
+        final = [
+            FinalBox(found.boxes[i], int(found.labels[i]), float(found.scores[i]), int(found.levels[i])) for i in chosen
+        ]
+        names = list(features.pyramid)
+        return ablation_cam_library(
+            pyramid,
+            final,
+            lambda maps: detector.detect_on_pyramid(dict(zip(names, maps, strict=True)), image_size),
+            image_size,
+        )
+    boxes = fixed_boxes(found, chosen)
+    scorer = box_scorer(detector)
+    if method == "ablation":
+        return ablation_cam_fpn(pyramid, boxes, scorer, image_size)
+    if method == "ablation-last-stage":
+        return ablation_cam_last_stage(features.stages, detector.backbone.fpn, boxes, scorer, image_size)
+    if method == "occlusion":
+        return bin_occlusion(pyramid, boxes, scorer, image_size)
+    return gradient_cam(method, pyramid, boxes, scorer, image_size)
+
+
+def check_method(detector: Detector, method: str) -> None:
+    """Refuse a method that does not exist, or that this kind of detector has no use for.
+
+    Raises:
+        InputError: naming the methods that can be used.
+    """
+    if method not in METHODS:
+        raise InputError(f"expected --method to be one of {', '.join(METHODS)}, got {method!r}")
+    kind = detector.options.detector
+    if kind != "faster-rcnn" and method not in _ANY_DETECTOR:
+        raise InputError(
+            f"the method {method} looks into the box head of faster-rcnn, this run is a {kind}; "
+            f"use --method {' or '.join(_ANY_DETECTOR)}"
+        )
+
+
+def fixed_boxes(found: Detection, chosen: Sequence[int]) -> list[FixedBox]:
+    """The source proposals of some detected boxes, which hold their scores."""
+    return [FixedBox(found.proposals[i], int(found.labels[i]), int(found.levels[i])) for i in chosen]
+
+
+def box_scorer(detector: Detector) -> BoxScorer:
+    """The detector's box head as explanations need it."""
+    head = detector.roi_heads.box_head
+    return BoxScorer(detector.pool_level, head.fc6, head.fc7, detector.class_scores)
+
+
+def load_model(run: Path, device: str = "auto") -> Model:
+    """Load the network of a finished detect or classify run, in float32.
+
+    Raises:
+        InputError: not such a run, or its weights do not fit their description.
+    """
+    weights = run / "model.safetensors"
+    if not weights.is_file():
+        hint = (
+            "it is a pretrain run: train a detector from it first"
+            if (run / "backbone.safetensors").is_file()
+            else "did it finish?"
+        )
+        raise InputError(
+            f"expected the folder of a finished detect or classify run, {run} has no model.safetensors ({hint})"
+        )
+    description = read_description(weights.with_suffix(".json"))
+    if description["sha256"] != sha256(weights):
+        raise InputError(
+            f"{weights} is not the file that {weights.with_suffix('.json').name} describes; train again, or restore it"
+        )
+    machine = choose_machine(device, "float32")
+    network = _build(description, weights.with_suffix(".json"))
+    try:
+        network.load_state_dict(safetensors.torch.load_file(weights), strict=True)
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"weights in {weights} do not fit the network they describe: {' '.join(str(error).split())[:300]}"
+        ) from error
+    network = network.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return Model(run, description, network, machine)
+
+
+def _build(description: dict[str, Any], path: Path) -> Detector | Classifier:
+    """The network of a checked description, with weights of its own."""
+    options = _detector_options(description, path) if description["kind"] == "detector" else None
+    try:
+        backbone = build_backbone(description["arch"], size=description["size"])
+        if options is None:
+            return Classifier(backbone, len(description["classes"]), description["task"])
+        return build_detector(backbone, options, description["classes"], seed=0)
+    except (InputError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        raise InputError(f"no network can be built as {path} describes it: {error}") from error
+
+
+def _detector_options(description: dict[str, Any], path: Path) -> DetectorOptions:
+    """Options as JSON holds them, lists for tuples; each of the kind that the field's default has.
+
+    None may be missing, or a damaged file would be another network; an option that a later version adds must be
+    filled in for older files here.
+    """
+    raw, known = description["options"], dataclasses.fields(DetectorOptions)
+    check_keys(
+        raw, [(f.name, partial(_is_like, f.default), f"a value such as {f.default}") for f in known], path, "options."
+    )
+    values: dict[str, Any] = {f.name: tuple(v) if isinstance(v := raw[f.name], list) else v for f in known}
+    options = DetectorOptions(**values)
+    if options.size != description["size"]:
+        raise InputError(f"{path}: size {description['size']} and options.size {options.size} differ; was it edited?")
+    return options
+
+
+def _is_like(default: Any, value: Any) -> bool:
+    """Whether a JSON value is of the default's kind: text, a list as long, a number of 0 or more."""
+    if isinstance(default, str):
+        return isinstance(value, str)
+    if isinstance(default, tuple):
+        return (
+            isinstance(value, list) and len(value) == len(default) and all(_is_like(default[0], one) for one in value)
+        )
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return (whole or (isinstance(default, float) and isinstance(value, float))) and 0 <= value < float("inf")
+
+
+def prepare_row(model: Model, pack: Pack, row: int) -> Prepared:
+    """An image of a pack, as the model's own pack would hold it.
+
+    Raises:
+        InputError: the pack was fitted otherwise than the model's.
+    """
+    check_pack(model, pack)
+    width, height = (int(v) for v in pack.sizes[row])
+    place = geometry(width, height, pack.info.size, pack.info.fit)
+    packed = np.asarray(pack.images[row])
+    shown = crop_to_picture(packed, place)
+    return Prepared(str(pack.ids[row]), packed, place, (width, height), shown)
+
+
+def crop_to_picture(packed: npt.NDArray[np.uint8], place: Geometry) -> npt.NDArray[np.uint8]:
+    """The square without its letterbox."""
+    left, top = int(place.offset_x), int(place.offset_y)
+    return packed[top : top + place.inner[1], left : left + place.inner[0]]
+
+
+def check_pack(model: Model, pack: Pack) -> None:
+    """Refuse a pack whose images the model would see otherwise than those it learned from, or of other classes.
+
+    Raises:
+        InputError: size, fit, channels or class names differ; each is named.
+    """
+    wanted = model.description["pack"]
+    have = {"size": pack.info.size, "fit": pack.info.fit, "channels": pack.info.channels}
+    differing = [f"{k}: the model's {wanted[k]}, the pack's {have[k]}" for k in have if have[k] != wanted[k]]
+    if differing:
+        raise InputError(
+            f"the pack {pack.path} was not made as that of the run {model.path} ({'; '.join(differing)}); pack it alike"
+        )
+
+
+def check_classes(model: Model, names: Sequence[str], where: Path) -> None:
+    """Refuse class lists that differ in a name or in their order.
+
+    Raises:
+        InputError: naming what is missing, what is new, or that the order differs.
+    """
+    what = difference(model.classes, names, "model", "data")
+    if what:
+        raise InputError(
+            f"classes of {where} and of the run {model.path} differ ({what}); use data with the model's classes"
+        )

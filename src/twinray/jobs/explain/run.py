@@ -1,0 +1,374 @@
+"""``twinray explain``: a heat map for each predicted box, as one picture a box; or several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rich.console import Console
+
+from twinray.data.pack import Pack, open_pack
+from twinray.data.readers.coco import read_coco
+from twinray.errors import InputError, check_options
+from twinray.files import claim_folder, write_bytes, write_json
+from twinray.inference.model import (
+    Explained,
+    Method,
+    Model,
+    Prepared,
+    check_classes,
+    check_method,
+    check_pack,
+    load_model,
+    prepare_row,
+)
+from twinray.jobs.explain.contact_sheets import write_sheets
+from twinray.jobs.explain.faithfulness import FaithfulnessOptions, measure_faithfulness
+from twinray.jobs.image_files import Found, decode, find_images
+from twinray.progress import progress
+from twinray.records import SPLITS, Boxes, Sample, Skipped
+from twinray.report.numbers import count
+from twinray.report.pictures.single import as_png, box_picture, picture_name
+
+_Images = Iterator[tuple[list[Prepared], Boxes | None]]
+"""Each image as the pack of every model would hold it, with its true boxes where known."""
+_PICTURES = 4
+
+
+@dataclass(frozen=True)
+class ExplainConfig:
+    """Draw, for each predicted box, the image, the box, the true boxes where known, and a heat map of its evidence."""
+
+    run: Path
+    """Folder of a finished detect run."""
+    images: tuple[str, ...] = ()
+    """Image files and folders of them; with --data, ids of the pack's images (none: the first --count images with boxes of --split)."""
+    out: Path = Path("explanations")
+    """New folder for the pictures."""
+    data: Path | None = None
+    """A pack to take images and true boxes from."""
+    truth: Path | None = None
+    """A COCO file with the true boxes of the image files, found by file name."""
+    split: str = "test"
+    """Split of --data to choose images from."""
+    count: int | None = None
+    """How many images of --data to choose; 4 if not given, all with --faithfulness."""
+    boxes: int = 3
+    """Most boxes an image, best first."""
+    least_score: float = 0.05
+    """Boxes that score less are not explained, 0..1."""
+    method: Method = "ablation"
+    """ablation: exact, channels of the pyramid level the box pools from; ablation-last-stage: exact, channels of the backbone's last stage; occlusion: exact, parts of the box itself; grad-cam, grad-cam++, odam: by gradients; eigen-cam: activations alone; ablation-rerun: as the grad-cam package does it, minutes an image."""
+    versus: tuple[Path, ...] = ()
+    """Further detect runs: one sheet with a row an image and a column a run, in place of one picture a box."""
+    faithfulness: bool = False
+    """Measure, in place of drawing: do the maps of all correctly found boxes of --split of --data point at the finding?"""
+    methods: tuple[Method, ...] = (
+        "ablation",
+        "ablation-last-stage",
+        "occlusion",
+        "grad-cam",
+        "grad-cam++",
+        "eigen-cam",
+        "odam",
+    )
+    """Heat maps that --faithfulness compares."""
+    iou: float = 0.5
+    """With --faithfulness, a box is found correctly if it hits a true box of its class at this IoU, 0..1."""
+    curve_points: int = 12
+    """With --faithfulness, points of the deletion and insertion curves; each costs two passes of the network a map of a box. 0: no curves."""
+    bootstrap: int = 1000
+    """With --faithfulness, resamples of patients for the intervals; 0 for none."""
+    seed: int = 0
+    """With --faithfulness, seed of the resamples and of the order of equal pixels."""
+    batch_size: int = 16
+    """With --faithfulness, versions of an image at once."""
+    workers: int = 1
+    """Processes that decode image files."""
+    timeout: float = 60.0
+    """Longest that decoding one file may take, seconds."""
+    memory: int = 2048
+    """Most memory that decoding one file may take, MiB."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def run(config: ExplainConfig) -> list[Path]:
+    """Write one PNG a box (with ``versus``: contact sheets) and ``explanations.json``, or the figures of faithfulness.
+
+    Returns:
+        The paths of the pictures; with ``faithfulness`` of all files.
+
+    Raises:
+        InputError: bad options, or not one image that could be read.
+        TwinrayError: the disk refuses a file; pictures written before stay.
+    """
+    _check(config)
+    pack = open_pack(config.data) if config.data is not None else None
+    found = find_images([Path(name) for name in config.images]) if pack is None else Found((), ())
+    models = [load_model(path, config.device) for path in (config.run, *config.versus)]
+    detectors = [model.detector for model in models]  # a classifier is refused before any folder is made
+    if pack is not None and config.faithfulness:
+        return _measure(config, models[0], pack)
+    for detector in detectors:
+        check_method(detector, config.method)
+    rows = chosen_rows(pack, config.images, config.split, config.count or _PICTURES) if pack is not None else []
+    skipped = list(found.skipped)
+    if pack is not None:
+        images = _from_pack(models, pack, rows)
+    else:
+        truth = _true_boxes(config.truth, models, found.files)
+        images = _from_files(config, models, found.files, truth, skipped)
+    claim_folder(config.out, False, "explanations")
+    drawn = _Drawn()
+    try:
+        with progress("explaining", len(rows) + len(found.files)) as meter:
+            shown = _counted(images, drawn, meter.advance)
+            if config.versus:
+                _draw_sheets(config, models, shown, drawn)
+            else:
+                _draw_boxes(config, models[0], shown, drawn)
+    finally:  # a stop leaves the pictures drawn so far, and what they show
+        if drawn.images:
+            write_json(config.out / "explanations.json", drawn.records, "explanations")
+    _report(config, drawn, skipped)
+    return drawn.pictures
+
+
+@dataclass
+class _Drawn:
+    """What has been drawn so far."""
+
+    images: int = 0
+    without: int = 0
+    pictures: list[Path] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def empty(self) -> int:
+        """Heat maps with nothing in them."""
+        return sum(bool(record.get("empty")) for record in self.records)
+
+
+def _counted(images: _Images, drawn: _Drawn, advance: Callable[[], None]) -> _Images:
+    for image in images:
+        drawn.images += 1
+        yield image
+        advance()
+
+
+def _draw_boxes(config: ExplainConfig, model: Model, images: _Images, drawn: _Drawn) -> None:
+    for (prepared,), true in images:
+        explained = model.explain(
+            prepared, true, method=config.method, most=config.boxes, least_score=config.least_score
+        )
+        drawn.without += not explained.top
+        for path, record in write_pictures(explained, model.classes, config.out, drawn.images):
+            drawn.pictures.append(path)
+            drawn.records.append(record)
+
+
+def _draw_sheets(config: ExplainConfig, models: Sequence[Model], images: _Images, drawn: _Drawn) -> None:
+    for sheet in write_sheets(
+        models, images, config.out, method=config.method, most=config.boxes, least_score=config.least_score
+    ):
+        drawn.pictures.append(sheet.path)
+        drawn.records += sheet.records
+        drawn.without += sheet.without
+
+
+def _report(config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped]) -> None:
+    """Say what was set aside and what was drawn."""
+    console = Console()
+    for item in skipped:
+        console.print(f"set aside: {item.where}: {item.reason}", soft_wrap=True, markup=False)
+    if drawn.images == 0:
+        raise InputError(f"none of the {len(skipped)} image files could be read; the first: {skipped[0].reason}")
+    pictures, images = count(len(drawn.pictures), "picture"), count(drawn.images, "image")
+    aside = f", {len(skipped)} set aside" if skipped else ""
+    empty = f"; no box scored {config.least_score} or more on {drawn.without} of them" if drawn.without else ""
+    console.print(f"{pictures} of {images}{aside} in {config.out}{empty}", soft_wrap=True, markup=False)
+    if drawn.empty:
+        console.print(
+            f"note: {drawn.empty} of {count(len(drawn.records), 'heat map')} are empty: by this method nothing speaks for the "
+            "box; compare another --method",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def _measure(config: ExplainConfig, model: Model, pack: Pack) -> list[Path]:
+    check_pack(model, pack)
+    check_classes(model, pack.info.box_classes, pack.path)
+    rows = chosen_rows(pack, config.images, config.split, len(pack) if config.count is None else config.count)
+    options = FaithfulnessOptions(
+        methods=config.methods,
+        split=config.split,
+        least_score=config.least_score,
+        iou=config.iou,
+        points=config.curve_points,
+        bootstrap=config.bootstrap,
+        seed=config.seed,
+        batch_size=config.batch_size,
+    )
+    return measure_faithfulness(model, pack, rows, options, config.out)
+
+
+def _check(config: ExplainConfig) -> None:
+    check_options(
+        (
+            (config.split in SPLITS, "--split", config.split, f"one of {', '.join(SPLITS)}"),
+            (config.count is None or config.count >= 1, "--count", config.count, "1 or more"),
+            (config.boxes >= 1, "--boxes", config.boxes, "1 or more"),
+            (0 <= config.least_score <= 1, "--least-score", config.least_score, "0..1"),
+            (0 < config.iou <= 1, "--iou", config.iou, "above 0 and up to 1"),
+            (
+                config.curve_points == 0 or config.curve_points >= 2,
+                "--curve-points",
+                config.curve_points,
+                "0, or 2 or more",
+            ),
+            (config.bootstrap >= 0, "--bootstrap", config.bootstrap, "0 or more"),
+            (config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more"),
+            (len(config.methods) >= 1, "--methods", config.methods, "one or more"),
+            (config.workers >= 0, "--workers", config.workers, "0 or more"),
+            (config.timeout > 0, "--timeout", config.timeout, "more than 0 seconds"),
+            (config.memory >= 1, "--memory", config.memory, "1 MiB or more"),
+        )
+    )
+    if len(set(config.methods)) < len(config.methods):
+        raise InputError(f"expected each method of --methods once, got {' '.join(config.methods)}")
+    if config.data is None and config.faithfulness:
+        raise InputError("--faithfulness needs true boxes: give a pack with --data")
+    if config.data is None and not config.images:
+        raise InputError("expected image files, or a pack with --data; got neither")
+    if config.data is not None and config.truth is not None:
+        raise InputError("--truth goes with image files; a pack given with --data has its own true boxes")
+    if config.versus and config.faithfulness:
+        raise InputError("--versus draws and --faithfulness measures; measure each run with a command of its own")
+    resolved = [path.resolve() for path in (config.run, *config.versus)]
+    if len(set(resolved)) < len(resolved):
+        raise InputError(f"expected every run once, got {' '.join(map(str, (config.run, *config.versus)))}")
+
+
+def explain_pack_images(
+    run: Path, pack: Path, ids: Sequence[str], *, most: int = 3, least_score: float = 0.05, method: Method = "ablation"
+) -> list[Explained]:
+    """Boxes and heat maps of some images of a pack.
+
+    Raises:
+        InputError: not a detect run, not a pack made alike, an unknown id.
+    """
+    model, opened = load_model(run), open_pack(pack)
+    rows = chosen_rows(opened, ids, "test", len(ids))
+    return [
+        model.explain(prepared, true, method=method, most=most, least_score=least_score)
+        for (prepared,), true in _from_pack([model], opened, rows)
+    ]
+
+
+def chosen_rows(pack: Pack, ids: Sequence[str], split: str, count: int) -> list[int]:
+    """Rows of the named images, or of the split's first images with boxes.
+
+    Raises:
+        InputError: an id that the pack does not have; a split without boxes.
+    """
+    if ids:
+        position = {str(image): row for row, image in enumerate(pack.ids)}
+        unknown = [image for image in ids if image not in position]
+        if unknown:
+            raise InputError(
+                f"{pack.path} has no image {unknown[0]!r}; ids are in the column id of its samples.parquet"
+            )
+        return [position[image] for image in ids]
+    with_boxes = (int(row) for row in pack.where(split) if len(pack.boxes(int(row)) or ()) > 0)
+    rows = list(islice(with_boxes, count))
+    if not rows:
+        raise InputError(f"no image with a box in split {split} of {pack.path}; name images by id, or see --split")
+    return rows
+
+
+def write_pictures(
+    explained: Explained, classes: Sequence[str], out: Path, image_number: int
+) -> Iterator[tuple[Path, dict[str, object]]]:
+    """Write a picture for each heat map; yield its path and what it shows.
+
+    ``image_number`` begins the pictures' names, so that images of one name in two folders keep their own.
+    """
+    boxes = explained.predictions
+    assert boxes.scores is not None
+    for number, (index, heat) in enumerate(zip(explained.top, explained.heat_maps, strict=True), start=1):
+        one = Boxes(boxes.xyxy[index : index + 1], boxes.labels[index : index + 1], boxes.scores[index : index + 1])
+        name = classes[int(boxes.labels[index])]
+        picture = box_picture(
+            explained.image, heat, classes, one, explained.truth, explained.scale, explained.definition
+        )
+        path = out / picture_name(image_number, PurePosixPath(explained.id).name, f"box{number}", name)
+        write_bytes(path, as_png(picture), "picture")
+        yield (
+            path,
+            {
+                "image": explained.id,
+                "picture": path.name,
+                "class": name,
+                "score": float(boxes.scores[index]),
+                "box_xyxy": [float(v) for v in boxes.xyxy[index]],
+                "heat_map": explained.definition,
+                "empty": not heat.any(),
+            },
+        )
+
+
+def _from_pack(models: Sequence[Model], pack: Pack, rows: Sequence[int]) -> _Images:
+    """Images and true boxes of a pack; a pack that does not fit a model is refused at once, not at the first image."""
+    for model in models:
+        check_pack(model, pack)
+        check_classes(model, pack.info.box_classes, pack.path)
+    return (([prepare_row(model, pack, row) for model in models], pack.boxes(row)) for row in rows)
+
+
+def _from_files(
+    config: ExplainConfig,
+    models: Sequence[Model],
+    files: Sequence[Path],
+    truth: dict[Path, Boxes | None],
+    skipped: list[Skipped],
+) -> _Images:
+    for file, pixels in decode(files, workers=config.workers, timeout=config.timeout, memory=config.memory):
+        if isinstance(pixels, Skipped):
+            skipped.append(pixels)
+        else:
+            yield [model.prepare(pixels, str(file)) for model in models], truth.get(file)
+
+
+def _true_boxes(path: Path | None, models: Sequence[Model], files: Sequence[Path]) -> dict[Path, Boxes | None]:
+    """True boxes of those files that the COCO file names.
+
+    Raises:
+        InputError: no COCO file, other classes, or a file name that fits two images: boxes of another image would be shown.
+    """
+    if path is None:
+        return {}
+    collection = read_coco(path)
+    for model in models:
+        check_classes(model, collection.box_classes, path)
+    by_name: dict[str, list[Sample]] = {}
+    for sample in collection.samples:
+        by_name.setdefault(PurePosixPath(sample.source).name, []).append(sample)
+    owner: dict[str, Path] = {}
+    for file in files:
+        named = by_name.get(file.name, [])
+        if len(named) > 1:
+            raise InputError(
+                f"{path} has {len(named)} images named {file.name} ({named[0].source}, {named[1].source}), so the true "
+                f"boxes of {file} are not certain; give a file with one of them"
+            )
+        if named and owner.setdefault(file.name, file) != file:
+            raise InputError(
+                f"{owner[file.name]} and {file} are both named {file.name}, and {path} has one image of that name; "
+                "explain them one by one"
+            )
+    return {file: by_name[file.name][0].boxes for file in files if file.name in by_name}

@@ -1,0 +1,127 @@
+"""A Structured Report with the boxes as findings: Comprehensive SR, template TID 1500, through highdicom.
+
+One measurement group (TID 1410) a box: its region on the source image, its class as a coded finding, its score as a
+measurement, the algorithm with version and model. A report without a box holds one group that says so: their number, 0.
+The observer is a device; the report is complete, preliminary and unverified, as nobody has looked.
+
+Regions are closed POLYLINEs in image-relative coordinates (PS3.3 C.18.6.1.2): column, then row, where 0\\0 is the top
+left corner of the top left pixel and Columns\\Rows the bottom right corner of the last one. That is this project's own frame
+of boxes, so numbers are taken over as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodedConcept,
+    ComprehensiveSR,
+    DeviceObserverIdentifyingAttributes,
+    GraphicTypeValues,
+    ImageRegion,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    SourceImageForMeasurementGroup,
+    SourceImageForRegion,
+    TrackingIdentifier,
+)
+
+from twinray.records import FloatArray
+from twinray.report.dicom.codes import PRIVATE_SCHEME, finding_code
+from twinray.report.dicom.objects import MAKER, Finding, derived_uid, device, identity
+from twinray.report.page.document import DISCLAIMER
+
+SERIES_NUMBER = 9002
+
+_DEVICE = CodedConcept("121007", "DCM", "Device")
+_RADIOGRAPH = CodedConcept("43468-8", "LN", "XR unspecified body region")  # of CID 100
+_NO_UNIT = CodedConcept("1", "UCUM", "no units")
+_SCORE = CodedConcept("SCORE", PRIVATE_SCHEME, "Detector score from 0 to 1, not a probability")
+_COUNT = CodedConcept("COUNT", PRIVATE_SCHEME, "Number of boxes that reach their threshold")
+_BOUNDED_BY = CodedConcept("75958009", "SCT", "Bounded by")  # of CID 219
+
+
+def structured_report(finding: Finding) -> ComprehensiveSR:
+    """The report on one image."""
+    uid = finding.uid("sr")
+    groups = [_group(finding, i, derived_uid("box", uid, i)) for i in range(len(finding.boxes))]
+    report = MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=_observer(finding)),
+        procedure_reported=_RADIOGRAPH,
+        imaging_measurements=groups or [_nothing(finding, derived_uid("no box", uid))],
+    )
+    scheme = CodingSchemeIdentificationItem(
+        PRIVATE_SCHEME, name="Class names and measures of twinray's models", responsible_organization=MAKER
+    )
+    return ComprehensiveSR(
+        evidence=[identity(finding.source)],
+        content=report,
+        series_instance_uid=finding.series_uid("sr series"),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=uid,
+        instance_number=finding.source.instance_number,
+        is_complete=True,
+        series_description=DISCLAIMER,
+        coding_schemes=[scheme],
+        **device(finding),
+    )
+
+
+def _observer(finding: Finding) -> ObserverContext:
+    algorithm = finding.algorithm
+    attributes = DeviceObserverIdentifyingAttributes(
+        uid=derived_uid("device", algorithm.version, algorithm.model),
+        name=f"{MAKER} ({DISCLAIMER.lower()})",
+        manufacturer_name=MAKER,
+        model_name=f"{MAKER} {algorithm.version}",
+        serial_number=algorithm.model,
+    )
+    return ObserverContext(_DEVICE, attributes)
+
+
+def _algorithm(finding: Finding) -> AlgorithmIdentification:
+    algorithm = finding.algorithm
+    parameters = [f"model SHA-256: {algorithm.model}", f"boxes shown: {algorithm.shown}", f"{DISCLAIMER}."]
+    return AlgorithmIdentification(MAKER, algorithm.version, parameters)
+
+
+def _group(finding: Finding, i: int, uid: str) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    """One box."""
+    boxes, source = finding.boxes, finding.source
+    assert boxes.scores is not None
+    code = finding_code(finding.classes[int(boxes.labels[i])])
+    region = ImageRegion(
+        GraphicTypeValues.POLYLINE, corners(boxes.xyxy[i]), SourceImageForRegion(source.sop_class, source.sop)
+    )
+    score = Measurement(name=_SCORE, value=round(float(boxes.scores[i]), 6), unit=_NO_UNIT)
+    return PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(uid, f"box {i + 1}"),
+        referenced_region=region,
+        finding_type=CodedConcept(code.value, code.scheme, code.meaning),
+        algorithm_id=_algorithm(finding),
+        measurements=[score],
+        geometric_purpose=_BOUNDED_BY,
+    )
+
+
+def corners(box: FloatArray) -> Any:
+    """(4,) xyxy -> (5, 2) float32 column and row of the corners, clockwise from the top left and back to it."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]], dtype=np.float32)
+
+
+def _nothing(finding: Finding, uid: str) -> MeasurementsAndQualitativeEvaluations:
+    source = finding.source
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(uid, "no box"),
+        algorithm_id=_algorithm(finding),
+        measurements=[Measurement(name=_COUNT, value=0, unit=_NO_UNIT)],
+        source_images=[SourceImageForMeasurementGroup(source.sop_class, source.sop)],
+    )

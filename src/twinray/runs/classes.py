@@ -1,0 +1,51 @@
+"""Lists of class names: those of a run or of a pack, and how two lists differ. No torch.
+
+Labels are numbers that index such a list, so its order counts as much as its names: with two names swapped, every box of
+the one class would silently become one of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from twinray.data.pack import PACK, read_info
+from twinray.errors import InputError
+from twinray.runs.description import MODEL, read_description
+
+
+def difference(wanted: Sequence[str], names: Sequence[str], whose: str, other: str) -> str:
+    """How two lists of classes differ, in words; empty where they are the same.
+
+    Args:
+        wanted: the list to compare with.
+        names: the list that is compared.
+        whose: what ``wanted`` is of, in a word or two.
+        other: what ``names`` is of.
+    """
+    if tuple(wanted) == tuple(names):
+        return ""
+    missing, new = sorted(set(wanted) - set(names)), sorted(set(names) - set(wanted))
+    if missing or new:
+        return f"only in the {whose}: {missing}; only in the {other}: {new}"
+    return f"the same names in another order, and the order counts: in the {whose} {list(wanted)}"
+
+
+def box_classes_of(path: Path) -> tuple[tuple[str, ...], str]:
+    """The box classes of a finished detect run or of a pack, and which of the two it is: run or pack.
+
+    Raises:
+        InputError: neither, or one without boxes.
+    """
+    if (path / PACK).is_file():
+        names, what = read_info(path).box_classes, "pack"
+    elif (path / MODEL).is_file():
+        described = read_description(path / MODEL)
+        names, what = tuple(described["classes"]) if described["kind"] == "detector" else (), "run"
+    else:
+        raise InputError(
+            f"expected a pack or the folder of a finished detect run, {path} has neither {PACK} nor {MODEL}; check the path"
+        )
+    if not names:
+        raise InputError(f"the {what} {path} has no box classes; give a pack with boxes or a finished detect run")
+    return names, what

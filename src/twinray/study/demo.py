@@ -1,0 +1,317 @@
+"""The verb ``demo``: the whole pipeline on the embedded phantom, from unlabelled images to a report.
+
+Nothing here is special to the demo but its sizes: every step is the job behind the verb of the same name, and the
+stages meet through files only. The steps' commands are in the report, for use on other images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from twinray.data.pack import Pack, open_pack
+from twinray.detection.config import DetectConfig
+from twinray.errors import check_options
+from twinray.evaluation.boxes import compare_boxes
+from twinray.evaluation.coco_json import coco_image_ids, read_predictions
+from twinray.files import read_json, write_json
+from twinray.inference.model import Explained
+from twinray.jobs.explain.run import explain_pack_images
+from twinray.jobs.pack import PackConfig
+from twinray.jobs.pack import run as pack_images
+from twinray.jobs.train import detect, pretrain
+from twinray.pretraining.config import PretrainConfig
+from twinray.records import Boxes
+from twinray.report.page.comparison import Arm, Comparison, Example, content, summary_table
+from twinray.report.page.demo import BARLOW_TWINS, RANDOM, DemoFigures, describe
+from twinray.report.page.document import DISCLAIMER, write_report
+from twinray.training.record import RunFolder, open_run, read_metrics
+
+REPORT = "report.html"
+_STEPS = 6
+_SECONDS = "steps.json"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Run the whole pipeline on synthetic chest images: pack, pre-train, two detectors, heat maps, a report."""
+
+    out: Path = Path("demo-output")
+    """New folder for packs, runs and the report."""
+    unlabelled: int = 1500
+    """Images without labels, for pre-training only."""
+    labelled: int = 360
+    """Images with boxes; by patient 45 % train the detectors, 15 % choose their best epoch and 40 % test them."""
+    size: int = 128
+    """Side of the images for the detectors, pixels; a multiple of 32."""
+    pretrain_size: int = 64
+    """Side of the views in pre-training, pixels."""
+    pretrain_batch: int = 64
+    """Images in a pre-training batch."""
+    pretrain_epochs: int = 7
+    """Passes of the pre-training over its images."""
+    detect_batch: int = 8
+    """Images in a detector's batch."""
+    detect_epochs: int = 10
+    """Passes of each detector over its training images."""
+    examples: int = 5
+    """Test images to show in the report."""
+    bootstrap: int = 1000
+    """Resamples of patients for the intervals."""
+    seed: int = 0
+    """Seed of the images, the splits, the weights and the order."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    resume: bool = False
+    """Continue an interrupted demo in --out; with nothing there, start."""
+
+
+def run(config: DemoConfig, console: Console | None = None) -> Path:
+    """Run every step, print the table, write the report and return its absolute path.
+
+    Raises:
+        InputError: bad options, or a folder that holds something else.
+        TwinrayError: the disk is full; what was finished stays, to be resumed.
+    """
+    console = console or Console()
+    _check(config)
+    folder = open_run(config, out=config.out, resume=config.resume, job="demo")
+    clock = _Clock(folder, console)
+    unlabelled_config, labelled_config = _packs(config)
+    with clock.step(1, "Pack", "draw synthetic chest images: one pack without labels, one with boxes"):
+        pack_images(unlabelled_config, console)
+        pack = pack_images(labelled_config, console)
+    pretrain_config = _pretrain(config)
+    with clock.step(2, "Pre-train", "Barlow Twins on the unlabelled images"):
+        pretrained = pretrain(pretrain_config).path
+    detect_configs = {RANDOM: _detect(config, "random"), BARLOW_TWINS: _detect(config, str(pretrained))}
+    runs: dict[str, Path] = {}
+    for number, (name, detect_config) in enumerate(detect_configs.items(), start=3):
+        with clock.step(number, "Detect", f"a detector that starts from {_START[name]}"):
+            runs[name] = detect(detect_config).path
+    with clock.step(5, "Compare", "both detectors on the same test images"):
+        difference = _compare(config, pack, runs)
+    with clock.step(6, "Explain", "exact heat maps of predicted boxes on a few test images"):
+        examples, definition = _examples(config, pack, runs)
+    clock.at_least(2, read_metrics(pretrained)["train"]["seconds"]["value"])
+    for number, path in enumerate(runs.values(), start=3):
+        clock.at_least(number, read_metrics(path)["seconds"])
+    options = {
+        "pack": (unlabelled_config, labelled_config),
+        "pretrain": (pretrain_config,),
+        "detect": tuple(detect_configs.values()),
+    }
+    comparison = _page(config, pack, options, clock.seconds, runs, difference, examples, definition)
+    report = write_report(config.out / REPORT, content(comparison))
+    figures = {"test": {arm.name: arm.test for arm in comparison.arms}, "difference": difference}
+    folder.write_metrics(figures)
+    console.print()
+    console.print(summary_table(comparison.arms, comparison.seconds_note))
+    console.print(f"Synthetic images: the figures say how the tools work, nothing about patients. {DISCLAIMER}.")
+    console.print(Text(f"report: {report}"), soft_wrap=True)
+    return report
+
+
+_START = {RANDOM: "random weights", BARLOW_TWINS: "the pre-trained weights"}
+
+
+class _Clock:
+    """Headings of the steps, and how long each took, in the longest of several attempts."""
+
+    def __init__(self, folder: RunFolder, console: Console) -> None:
+        self._path, self._console = folder.path / _SECONDS, console
+        known = read_json(self._path, "step times") if self._path.is_file() else {}
+        self.seconds: dict[str, float] = dict(known) if isinstance(known, dict) else {}
+
+    @contextmanager
+    def step(self, number: int, verb: str, what: str) -> Iterator[None]:
+        self._console.print()
+        self._console.rule(f"[bold]Step {number} of {_STEPS}: {verb}[/bold]", align="left")
+        self._console.print(what)
+        start = time.monotonic()
+        yield
+        self.at_least(number, time.monotonic() - start)
+
+    def at_least(self, number: int, seconds: float) -> None:
+        """A step that was cut off and resumed took what its run counted, not just what the last attempt took."""
+        self.seconds[str(number)] = max(seconds, self.seconds.get(str(number), 0.0))
+        write_json(self._path, self.seconds, "step times")
+
+
+def _check(config: DemoConfig) -> None:
+    rules = (
+        (config.unlabelled >= 2, "--unlabelled", config.unlabelled, "2 or more"),
+        (config.labelled >= 10, "--labelled", config.labelled, "10 or more"),
+        (config.size >= 64 and config.size % 32 == 0, "--size", config.size, "a multiple of 32, 64 or more"),
+        (config.examples >= 1, "--examples", config.examples, "1 or more"),
+        (config.seed >= 0, "--seed", config.seed, "0 or more"),
+        (
+            2 <= config.pretrain_batch <= config.unlabelled,
+            "--pretrain-batch",
+            config.pretrain_batch,
+            "2 up to --unlabelled",
+        ),
+    )
+    check_options(rules)
+
+
+def _packs(config: DemoConfig) -> tuple[PackConfig, PackConfig]:
+    """Two packs from different seeds: no patient of the one is in the other."""
+    unlabelled = PackConfig(
+        format="phantom",
+        out=config.out / "unlabelled",
+        size=config.size,
+        val=0.0,
+        test=0.0,
+        seed=config.seed + 1,
+        phantom_images=config.unlabelled,
+        phantom_labelled=0.0,
+        resume=config.resume,
+    )
+    labelled = PackConfig(
+        format="phantom",
+        out=config.out / "labelled",
+        size=config.size,
+        val=0.15,
+        test=0.4,
+        seed=config.seed,
+        phantom_images=config.labelled,
+        resume=config.resume,
+    )
+    return unlabelled, labelled
+
+
+def _pretrain(config: DemoConfig) -> PretrainConfig:
+    """The test patients stay out: the unlabelled pack and the training split of the labelled one."""
+    return PretrainConfig(
+        data=(config.out / "unlabelled", config.out / "labelled"),
+        out=config.out / "pretrain",
+        splits=("train",),
+        arch="resnet18",
+        size=config.pretrain_size,
+        batch_size=config.pretrain_batch,
+        epochs=config.pretrain_epochs,
+        lr=5e-4,
+        projector=(512, 512, 512),
+        crop_min=0.5,  # smaller crops leave little that two views of a chest have in common
+        seed=config.seed,
+        device=config.device,
+        log_every=5,
+        resume=config.resume,
+    )
+
+
+def _detect(config: DemoConfig, init: str) -> DetectConfig:
+    """The same options for both arms; only the initial weights differ."""
+    return DetectConfig(
+        data=config.out / "labelled",
+        out=config.out / ("detect-random" if init == "random" else "detect-barlow-twins"),
+        init=init,
+        arch="resnet18",
+        size=config.size,
+        batch_size=config.detect_batch,
+        epochs=config.detect_epochs,
+        fpn_channels=64,
+        box_head_width=256,
+        rois_per_image=64,
+        anchor_scale=4.0,
+        bootstrap=config.bootstrap,
+        seed=config.seed,
+        device=config.device,
+        resume=config.resume,
+    )
+
+
+def _compare(config: DemoConfig, pack: Pack, runs: dict[str, Path]) -> dict[str, Any]:
+    """Paired differences from the prediction files of both runs."""
+    rows = pack.where("test")
+    truth: dict[str | int, Boxes] = {str(pack.ids[row]): pack.boxes(int(row)) or Boxes.empty() for row in rows}
+    classes = pack.info.box_classes
+    ids = coco_image_ids(list(truth))
+    first, second = (
+        read_predictions(runs[name] / "predictions.json", ids, len(classes)) for name in (RANDOM, BARLOW_TWINS)
+    )
+    groups: dict[Hashable, object] = {str(pack.ids[row]): pack.patients[row] for row in rows}
+    compared = compare_boxes(truth, first, second, classes, groups, bootstrap=config.bootstrap, seed=config.seed)
+    return compared.as_json()
+
+
+def _examples(config: DemoConfig, pack: Pack, runs: dict[str, Path]) -> tuple[list[Example], str]:
+    """Both detectors' boxes and the second one's best heat map on a few test images."""
+    ids = choose_examples(pack, config.examples, config.seed)
+    first, second = (
+        explain_pack_images(runs[name], config.out / "labelled", ids, most=1, least_score=0.0)
+        for name in (RANDOM, BARLOW_TWINS)
+    )
+    shown = [_example(a, b) for a, b in zip(first, second, strict=True)]
+    return shown, next((e.definition for e in second if e.definition), "")
+
+
+def _example(baseline: Explained, candidate: Explained) -> Example:
+    return Example(
+        id=candidate.id,
+        image=candidate.image,
+        scale=candidate.scale,
+        truth=candidate.truth,
+        baseline=baseline.predictions,
+        candidate=candidate.predictions,
+        heat_map=candidate.heat_maps[0] if len(candidate.heat_maps) else None,
+        heat_box=candidate.top[0] if candidate.top else 0,
+    )
+
+
+def choose_examples(pack: Pack, n: int, seed: int) -> list[str]:
+    """Ids of ``n`` test images, drawn before any result is known: one of each class, then one without boxes, then any."""
+    rows = np.random.default_rng(seed).permutation(pack.where("test"))
+    labels = {int(row): set((pack.boxes(int(row)) or Boxes.empty()).labels.tolist()) for row in rows}
+    wanted: list[Callable[[set[int]], bool]] = [
+        *((lambda found, label=label: label in found) for label in range(len(pack.info.box_classes))),
+        lambda found: not found,
+        *([lambda found: True] * n),
+    ]
+    chosen: list[int] = []
+    for fits in wanted:
+        row = next((row for row in labels if row not in chosen and fits(labels[row])), None)
+        if row is not None and len(chosen) < n:
+            chosen.append(row)
+    return [str(pack.ids[row]) for row in chosen]
+
+
+def _page(
+    config: DemoConfig,
+    pack: Pack,
+    options: dict[str, tuple[Any, ...]],
+    seconds: dict[str, float],
+    runs: dict[str, Path],
+    difference: dict[str, Any],
+    examples: list[Example],
+    definition: str,
+) -> Comparison:
+    """Everything that the report says, from the files that the steps wrote."""
+    pretrained = config.out / "pretrain"
+    pretrain_seconds = read_metrics(pretrained)["train"]["seconds"]["value"]
+    figures = DemoFigures(
+        options=options,
+        seconds=seconds,
+        unlabelled=len(open_pack(config.out / "unlabelled")),
+        pack=pack.info.counts,
+        environment=read_json(config.out / "environment.json", "environment record"),
+        classes=pack.info.box_classes,
+        pretrain_seconds=pretrain_seconds,
+        seed=config.seed,
+    )
+    arms = _arm(RANDOM, runs[RANDOM], 0.0), _arm(BARLOW_TWINS, runs[BARLOW_TWINS], pretrain_seconds)
+    return describe(figures, *arms, difference, RunFolder(pretrained).history(), examples, definition)
+
+
+def _arm(name: str, path: Path, before: float) -> Arm:
+    metrics = read_metrics(path)
+    return Arm(name, metrics, RunFolder(path).history(), metrics["seconds"] + before)

@@ -1,0 +1,135 @@
+"""Runs over folds and seeds: the plain case is the plain evaluation, means are means, and what is not crossed is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from twinray.errors import InputError
+from twinray.evaluation import folds as crossed
+from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
+from twinray.evaluation.folds import FoldRun, crossed_boxes
+from twinray.evaluation.intervals import mean_over_seeds, percentile_interval
+from twinray.records import Boxes
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def worse(predictions: dict, seed: int) -> dict:
+    """The same boxes with scores that say less."""
+    rng = np.random.default_rng(seed)
+    return {
+        image: Boxes(boxes.xyxy, boxes.labels, 0.4 * boxes.scores + 0.6 * rng.uniform(size=len(boxes)))
+        for image, boxes in predictions.items()
+    }
+
+
+def fold_run(simulate, fold: int, seed: int, arm: int) -> FoldRun:
+    truth, predictions = simulate(fold, ids=[f"f{fold}i{i}" for i in range(25)])
+    predictions = worse(predictions, 10 * seed + fold) if arm == 0 else worse(worse(predictions, seed), fold)
+    patients = {image: f"f{fold}p{i // 2}" for i, image in enumerate(truth)}
+    return FoldRun(fold, seed, truth, predictions, patients)
+
+
+def test_one_fold_and_one_seed_is_the_plain_evaluation(simulate) -> None:
+    first, second = fold_run(simulate, 0, 0, 0), fold_run(simulate, 0, 0, 1)
+    report = crossed_boxes({"first": [first], "second": [second]}, CLASSES, bootstrap=200)
+    for name, run in (("first", first), ("second", second)):
+        plain_report = evaluate_boxes(run.truth, run.predictions, CLASSES, run.patients, bootstrap=200)
+        everything = plain_report.all_images
+        plain = everything.metrics
+        found = report.arm_as_json(name)
+        for measure, interval in plain.items():
+            assert report.arms[name].over_patients[None, measure] == interval
+        for i, class_name in enumerate(CLASSES):
+            for measure, interval in everything.per_class[class_name].items():
+                assert report.arms[name].over_patients[i, measure] == interval
+                assert found["per_class"][class_name][measure]["value"] == pytest.approx(interval.value, nan_ok=True)
+            assert found["per_class"][class_name]["n_boxes"] == everything.n_boxes[class_name]
+        assert report.arms[name].over_seeds[None, "map50"].low is None
+        subset = crossed_boxes({name: [run]}, CLASSES, images="with_boxes", bootstrap=200).arms[name].over_patients
+        assert {m: i for (label, m), i in subset.items() if label is None} == plain_report.with_boxes.metrics
+    compared = compare_boxes(
+        first.truth, first.predictions, second.predictions, CLASSES, first.patients, bootstrap=200
+    ).metrics
+    found = report.differences["second"].over_patients
+    assert {measure: one for (label, measure), one in found.items() if label is None} == compared
+
+
+def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
+    arms = {
+        name: [fold_run(simulate, fold, seed, arm) for seed in (0, 1, 2) for fold in (0, 1)]
+        for arm, name in enumerate(("first", "second"))
+    }
+    report = crossed_boxes(arms, CLASSES, bootstrap=300)
+    assert (report.folds, report.seeds) == ((0, 1), (0, 1, 2))
+    for name, runs in arms.items():
+        values = np.array(
+            [
+                [
+                    evaluate_boxes(r.truth, r.predictions, CLASSES, bootstrap=0).all_images.metrics["map50"].value
+                    for s in (0, 1, 2)
+                    for r in runs
+                    if (r.fold, r.seed) == (fold, s)
+                ]
+                for fold in (0, 1)
+            ]
+        )
+        found = report.arms[name]
+        np.testing.assert_allclose(found.runs[None, "map50"], values)
+        assert found.over_patients[None, "map50"].value == pytest.approx(values.mean())
+        assert found.over_patients[None, "map50"].low < values.mean() < found.over_patients[None, "map50"].high
+        assert found.over_patients[None, "map50"].n == 26
+        assert found.over_seeds[None, "map50"] == mean_over_seeds(values.mean(axis=0))
+    difference, key = report.differences["second"], (None, "map50")
+    expected = report.arms["second"].over_patients[key].value - report.arms["first"].over_patients[key].value
+    assert difference.over_patients[key].interval.value == pytest.approx(expected)
+    assert difference.over_seeds[key].interval.value == pytest.approx(expected)
+    again = crossed_boxes(arms, CLASSES, bootstrap=300)
+    assert again.difference_as_json("second") == report.difference_as_json("second")
+
+
+def test_figures_over_several_folds_are_corrected_for_bias_and_differences_are_not(simulate, monkeypatch) -> None:
+    """See benchmarks/coverage.py."""
+    asked = []
+
+    def spy(*arguments, bias_corrected=False):
+        asked.append(bias_corrected)
+        return percentile_interval(*arguments, bias_corrected=bias_corrected)
+
+    monkeypatch.setattr(crossed, "percentile_interval", spy)
+    for folds, corrected in (((0,), False), ((0, 1), True)):
+        asked.clear()
+        runs = [fold_run(simulate, fold, 0, 0) for fold in folds]
+        report = crossed_boxes({"one": runs, "two": runs}, CLASSES, bootstrap=50)
+        assert set(asked) == {corrected}
+        assert len(asked) == 2 * len(report.arms["one"].over_patients)
+
+
+def test_an_arm_compared_with_itself_does_not_differ(simulate) -> None:
+    runs = [fold_run(simulate, fold, seed, 0) for seed in (0, 1) for fold in (0, 1, 2)]
+    same = crossed_boxes({"one": runs, "same": runs}, CLASSES, bootstrap=100).differences["same"]
+    for difference in (*same.over_patients.values(), *same.over_seeds.values()):
+        assert difference.interval.value == 0
+        assert (difference.interval.low, difference.interval.high) == (0, 0)
+        assert difference.share_above_zero == 0
+
+
+def test_what_is_not_crossed_is_refused(simulate) -> None:
+    runs = [fold_run(simulate, fold, seed, 0) for seed in (0, 1) for fold in (0, 1)]
+    with pytest.raises(InputError, match="at least one run each"):
+        crossed_boxes({"a": runs, "b": []}, CLASSES)
+    with pytest.raises(InputError, match="fold 1, seed 1 is not in all"):
+        crossed_boxes({"a": runs, "b": runs[:-1]}, CLASSES)
+    with pytest.raises(InputError, match="several runs of fold 0, seed 0"):
+        crossed_boxes({"a": [*runs, runs[0]]}, CLASSES)
+    shared = dataclasses.replace(runs[1], patients=dict.fromkeys(runs[1].truth, "f0p3"))
+    others = [dataclasses.replace(shared, seed=seed) for seed in (0, 1)]
+    with pytest.raises(InputError, match="patient f0p3 is tested in folds 0 and 1"):
+        crossed_boxes({"a": [runs[0], runs[2], *others]}, CLASSES)
+    image = next(iter(runs[0].truth))
+    moved = {**runs[0].truth, image: Boxes(np.array([[0.0, 0, 5, 5]]), np.array([0]))}
+    with pytest.raises(InputError, match=r"arm b, fold 0, seed 0 was tested on other images or true boxes"):
+        crossed_boxes({"a": runs, "b": [dataclasses.replace(runs[0], truth=moved), *runs[1:]]}, CLASSES)

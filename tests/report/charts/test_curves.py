@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import warnings
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from twinray.evaluation.diagnostics import Calibration, PrecisionRecall
+from twinray.report.charts.curves import (
+    ArmCurve,
+    class_bars,
+    detector_curves,
+    froc_curves,
+    interval_plot,
+    pretraining_curves,
+)
+from twinray.report.charts.diagnostics import (
+    calibration_plot,
+    confusion_plot,
+    precision_recall_curves,
+    run_dots,
+)
+
+Make = Callable[..., dict[str, Any]]
+Lines = list[dict[str, Any]]
+
+
+def is_svg(data: bytes) -> bool:
+    return ElementTree.fromstring(data).tag.endswith("svg")
+
+
+def all_figures(figure: Make, split_figures: Make, pre: Lines, det: Lines) -> list[bytes]:
+    arms = {"random": split_figures(), "Barlow Twins": split_figures(0.1), "ImageNet $1 & $2 <v1>": {}}
+    return [
+        pretraining_curves(pre),
+        detector_curves([ArmCurve("random", det, 2), ArmCurve("Barlow Twins", det[:3]), ArmCurve("none", [], 3)]),
+        interval_plot({name: split.get("map50") for name, split in arms.items()}, figure(0.1, -0.02, 0.3)),
+        class_bars(arms),
+        froc_curves(arms),
+    ]
+
+
+def test_every_chart_is_svg_and_the_same_twice(
+    figure: Make, split_figures: Make, pretraining_lines: Lines, detector_lines: Lines
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = all_figures(figure, split_figures, pretraining_lines, detector_lines)
+        second = all_figures(figure, split_figures, pretraining_lines, detector_lines)
+    assert all(is_svg(data) for data in first)
+    assert first == second
+
+
+def test_charts_of_nothing_say_so(figure: Make) -> None:
+    empty = [
+        pretraining_curves([]),
+        pretraining_curves([{"step": 1, "loss": None}]),
+        detector_curves([]),
+        detector_curves([ArmCurve("a", [], None)]),
+        interval_plot({"a": None, "b": figure(None)}, None),
+        class_bars({}),
+        class_bars({"a": {"per_class": {}}}),
+        froc_curves({"a": {}}),
+    ]
+    assert all(is_svg(data) for data in empty)
+
+
+def test_dark_pages_get_their_colours(split_figures: Make) -> None:
+    text = froc_curves({"random": split_figures()}).decode()
+    assert "prefers-color-scheme: dark" in text
+    drawn = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text.split("</style>", 1)[1]))
+    adapted = set(re.findall(r'\[style\*="(?:fill|stroke): (#[0-9a-f]{6})"\]', text))
+    assert drawn and drawn <= adapted
+
+
+@pytest.mark.parametrize("module", ["figures", "panels", "tables", "document", "comparison", "demo_page"])
+def test_no_global_state_of_matplotlib_and_no_torch(module: str) -> None:
+    code = f"import sys, twinray.report.{module}; assert not {{'matplotlib.pyplot', 'torch'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_charts_of_finished_runs_are_svg_with_and_without_figures() -> None:
+    nothing = np.zeros(0)
+    curve = PrecisionRecall(np.array([0.9, 0.5]), np.array([1.0, 0.5]), np.array([0.2, 0.4]), 5)
+    none = PrecisionRecall(nothing, nothing, nothing, 0)
+    edges, nan = np.linspace(0, 1, 3), np.full(2, np.nan)
+    known = Calibration(edges, np.array([3, 0]), np.array([0.2, np.nan]), np.array([0.4, np.nan]), 0.2)
+    unknown = Calibration(edges, np.zeros(2, dtype=np.int64), nan, nan, float("nan"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = [
+            precision_recall_curves({"a": curve, "b $x$": none}),
+            precision_recall_curves({"b": none}),
+            calibration_plot({"a": (known, 0.3), "b": (unknown, float("nan"))}),
+            confusion_plot(np.array([[3, 1], [2, 0]]), ["a <b>"], "run"),
+            confusion_plot(np.zeros((41, 41), dtype=np.int64), [f"class {i}" for i in range(40)], "run"),
+            run_dots({"a": np.array([[0.1, 0.2], [0.3, np.nan]]), "b": np.full((2, 2), 0.5)}, ["0", "1"], "mAP50"),
+            run_dots({"a": np.full((1, 1), np.nan)}, ["0"], "mAP50"),
+        ]
+    assert all(is_svg(data) for data in drawn)
