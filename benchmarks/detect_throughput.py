@@ -36,7 +36,8 @@ from twinray.data.pack import open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import annotated
 from twinray.detection.model import Detector
-from twinray.detection.run import make_detector, make_loop, resolve
+from twinray.detection.options import resolve
+from twinray.detection.run import make_detector, make_loop
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack_images
 from twinray.training.device import Machine, choose_machine

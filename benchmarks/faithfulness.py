@@ -20,7 +20,7 @@ from twinray.backbones.build import build_backbone
 from twinray.detection.model import DetectorOptions, build_detector
 from twinray.detection.pyramid import POOLED_LEVELS
 from twinray.explanation.faithfulness import energy_inside, pointing_hit, removal_curves, versions_scorer
-from twinray.inference.model import METHODS, box_scorer, fixed_boxes, heat_maps
+from twinray.inference.heat_maps import METHODS, box_scorer, fixed_boxes, heat_maps
 
 
 def best_time(function: Callable[[], object], repeats: int) -> float:

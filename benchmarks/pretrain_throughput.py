@@ -56,8 +56,9 @@ from twinray.data.packing.write import write_pack
 from twinray.data.readers.folder import read_folder
 from twinray.errors import InputError, TwinrayError
 from twinray.pretraining.config import PretrainConfig
+from twinray.runs.folder import RunFolder
 from twinray.training.engine import Loop, train
-from twinray.training.record import RunFolder, environment
+from twinray.training.record import environment
 
 OURS, READY, NETWORK = "twinray, end to end", "the same, pixels on the device", "network alone, views ready"
 LIGHTLY = {"float32": "lightly's recipe, float32", "bf16": "lightly's recipe under bf16 autocast"}

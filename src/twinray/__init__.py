@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twinray.detection.config import DetectConfig
     from twinray.jobs.boxes import BoxesConfig
     from twinray.jobs.boxes import run as boxes
-    from twinray.jobs.evaluate.run import EvaluateConfig
+    from twinray.jobs.evaluate.config import EvaluateConfig
     from twinray.jobs.evaluate.run import run as evaluate
     from twinray.jobs.explain.run import ExplainConfig
     from twinray.jobs.explain.run import run as explain

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import importlib.metadata
 import os
 import sys
 import typing
@@ -19,6 +18,7 @@ from typing import Any, NoReturn
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, DefaultHelpFormatter
 
+from twinray.about import DISCLAIMER, own_version
 from twinray.errors import InputError, TwinrayError
 
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(_overview())
         sys.exit(0 if arguments else 2)
     if arguments[0] == "--version":
-        print(f"twinray {importlib.metadata.version('twinray')}")
+        print(f"twinray {own_version()}")
         sys.exit(0)
     if arguments[0] not in VERBS:
         _fail(f"expected a verb ({', '.join(VERBS)}), got {arguments[0]!r}; see twinray --help", 2)
@@ -185,7 +185,7 @@ def _load(reference: str) -> Any:
 def _overview() -> str:
     lines = ["usage: twinray VERB [options]    (twinray VERB --help tells them)", "", "verbs:"]
     lines += [f"  {name:<10} {verb.help}" for name, verb in VERBS.items()]
-    lines += ["", "Research software, not a medical device."]
+    lines += ["", f"{DISCLAIMER}."]
     return "\n".join(lines)
 
 

@@ -6,12 +6,14 @@ reads the final name sees the old bytes or the new ones, nothing between.
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -141,3 +143,32 @@ def claim_folder(folder: Path, resume: bool, what: str, *, can_resume: bool = Fa
         raise InputError(f"{folder} is not empty; choose another --out for the {what}{advice}")
     with clear_disk_errors(folder, what):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+class GrowingTable:
+    """A CSV file that grows by whole rows: a kill or a full disk leaves all that was done before.
+
+    Raises:
+        TwinrayError: the disk refuses.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._path, self._size = path, 0
+        self.append([columns])
+
+    def append(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Write at once: what is in the table survives a stop."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        data = text.getvalue().encode("utf-8")
+        try:
+            with self._path.open("ab") as file:
+                file.write(data)
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self._path, self._size)  # no half row
+            raise TwinrayError(
+                f"could not write {self._path}: {error.strerror}; what was done before is kept in it: "
+                "make room, then run again for the rest with another --out"
+            ) from error
+        self._size += len(data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
@@ -166,3 +166,29 @@ def patient_code(patient: str | None) -> str | None:
     It hides the number from a reader, not from one who counts numbers through.
     """
     return hashlib.sha256(patient.encode("utf-8", "surrogatepass")).hexdigest()[:16] if patient else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part(Collection):
+    """One of several collections of the same patients: equal patient ids are the same patient."""
+
+
+def share_patients(collections: Sequence[Collection]) -> list[Collection]:
+    """Say that the collections are parts of one data set: a patient id means the same patient in all of them."""
+    return [Part(**{field.name: getattr(c, field.name) for field in fields(Collection)}) for c in collections]
+
+
+_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_of(word: str) -> Split | None:
+    """The split that a word names (``valid`` and ``validation`` are val), in any case; None if it names none."""
+    return _SPLITS.get(word.strip().lower())

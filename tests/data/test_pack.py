@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinray.data.fit import fit_pixels, geometry, is_grey, to_grey
+from twinray.data.fit import fit_pixels, is_grey, to_grey
 from twinray.data.pack import open_pack, verify_pack
 from twinray.data.packing.journal import npy_header
 from twinray.data.packing.options import PackOptions
 from twinray.data.packing.write import write_pack
 from twinray.errors import InputError
+from twinray.geometry import geometry
 from twinray.records import Boxes, Collection, Pixels, Sample
 
 DOC = Path(__file__).parents[2] / "docs" / "pack-format.md"

@@ -16,8 +16,9 @@ from twinray.data.pack import open_pack
 from twinray.detection import run as run_module
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import annotated, labelled_fraction
+from twinray.detection.options import resolve
 from twinray.detection.protocols import PROTOCOLS, Recipe, learning_rate, pack_notes, recipe, with_warmup
-from twinray.detection.run import make_detector, make_loop, make_optimizer, resolve
+from twinray.detection.run import make_detector, make_loop, make_optimizer
 from twinray.errors import InputError
 from twinray.training.device import Machine
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from twinray.backbones.pixels import MEAN, STD
-from twinray.data.fit import Fit, fit_pixels, geometry
+from twinray.data.fit import fit_pixels
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import (
     TransformOptions,
@@ -22,6 +22,7 @@ from twinray.detection.transforms import (
     without_degenerate,
     zoom,
 )
+from twinray.geometry import Fit, geometry
 
 ALL = TransformOptions(scale=(0.6, 1.7), brightness=0.1, contrast=0.2, gamma=0.2)
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from twinray.errors import InputError
 from twinray.evaluation.accumulate import FROC_RATES, froc, froc_rows
-from twinray.evaluation.matching import box_iou, flatten, image_order, match
+from twinray.evaluation.matching import flatten, image_order, match
+from twinray.geometry import box_iou
 from twinray.records import Boxes
 
 

@@ -12,7 +12,7 @@ from twinray.detection.pyramid import POOLED_LEVELS, Features
 from twinray.detection.roi_align import pyramid_levels
 from twinray.explanation.ablation_cam import last_stage_channel_scores, pyramid_channel_scores
 from twinray.explanation.scoring import FixedBox
-from twinray.inference.model import box_scorer
+from twinray.inference.heat_maps import box_scorer
 
 SIZE, BOXES = 256, 20
 SETTINGS = [

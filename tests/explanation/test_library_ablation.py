@@ -14,7 +14,7 @@ from twinray.backbones.build import build_backbone
 from twinray.detection.model import Detector, DetectorOptions, build_detector
 from twinray.detection.pyramid import LEVELS
 from twinray.explanation.library_ablation import FinalBox, ablation_cam_library
-from twinray.inference.model import heat_maps
+from twinray.inference.heat_maps import heat_maps
 
 library = pytest.importorskip("pytorch_grad_cam", reason="the grad-cam package is not installed")
 from pytorch_grad_cam.ablation_layer import AblationLayerFasterRCNN  # noqa: E402

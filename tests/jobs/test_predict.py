@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from twinray.errors import InputError, TwinrayError
+from twinray.files import GrowingTable
 from twinray.jobs import image_files
 from twinray.jobs import predict as job
-from twinray.jobs.growing_table import GrowingTable
 from twinray.jobs.image_files import find_images
 from twinray.jobs.predict import PredictConfig
 

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from dicom_support import dciodvfy_errors, write_radiograph
-from twinray.detection.results import thresholds_on_val
 from twinray.errors import InputError
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.matching import BoxesByImage
@@ -22,6 +21,7 @@ from twinray.inference.model import Model
 from twinray.jobs import predict as job
 from twinray.jobs.predict import PredictConfig
 from twinray.records import Boxes
+from twinray.runs.results import thresholds_on_val
 
 
 @pytest.fixture

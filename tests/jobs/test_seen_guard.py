@@ -20,12 +20,13 @@ from twinray.data.pack import open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.run import run as detect
 from twinray.errors import InputError
-from twinray.jobs.evaluate.run import EvaluateConfig
+from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.run import run as evaluate
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack_images
+from twinray.runs.folder import RunFolder
 from twinray.runs.seen import MARK, Seen, inherited, read_seen, write_seen
-from twinray.training.record import RunFolder
+from twinray.training.record import save_weights
 
 DETECT = {
     "arch": "resnet18", "size": 64, "batch_size": 4, "fpn_channels": 32, "box_head_width": 64, "rois_per_image": 32,
@@ -37,7 +38,7 @@ def pretrained(folder: Path, pack: Path, *splits: str, init: str = "random") -> 
     """Weights in a run's folder, with the record of having seen the given splits."""
     folder.mkdir(parents=True)
     described = {"kind": "backbone", "arch": "resnet18", "size": 32}
-    RunFolder(folder).save_weights("backbone", build_backbone("resnet18", 1).state_dict(), described)
+    save_weights(RunFolder(folder), "backbone", build_backbone("resnet18", 1).state_dict(), described)
     opened = open_pack(pack)
     rows = np.flatnonzero(np.isin(opened.splits.astype(str), splits))
     write_seen(folder, inherited(weight_file(init)).plus(folder, "pretrain", [(opened, rows)]))

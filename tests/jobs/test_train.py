@@ -10,7 +10,7 @@ from support import DETECT, PRETRAIN
 from twinray.jobs import train as learning
 from twinray.jobs.train import CURVES, _Sketch, pretrain
 from twinray.pretraining.config import PretrainConfig
-from twinray.training.record import RunFolder
+from twinray.runs.folder import RunFolder
 
 TINY = {"arch": "resnet18", "size": 32, "batch_size": 8, "projector": (32, 32), "precision": "float32", "log_every": 1}
 

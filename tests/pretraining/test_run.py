@@ -83,9 +83,9 @@ def test_a_collapsed_embedding_stops_the_run(class_pack, tmp_path):
     config = resolve(PretrainConfig(data=(class_pack,), out=tmp_path / "run", epochs=3, **TINY))
     packs = open_packs(config)
     from twinray.pretraining.model import BarlowTwins
+    from twinray.runs.folder import open_run
     from twinray.training.device import choose_machine
     from twinray.training.engine import train
-    from twinray.training.record import open_run
 
     model = BarlowTwins(build_backbone("resnet18", 0), (32, 32))
     torch.nn.init.zeros_(model.projector[-1].weight)
@@ -94,7 +94,7 @@ def test_a_collapsed_embedding_stops_the_run(class_pack, tmp_path):
     )
     frozen = dataclasses.replace(loop, rates=lambda step: [0.0, 0.0])
     with pytest.raises(TwinrayError, match="collapsed to a point"):
-        train(frozen, open_run(config, out=config.out, resume=False, job="pretrain"))
+        train(frozen, open_run(config, out=config.out, resume=False, job="pretrain", environment={}))
     assert (tmp_path / "run" / "failed-step.pt").is_file()
 
 

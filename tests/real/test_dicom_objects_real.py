@@ -13,7 +13,8 @@ import pytest
 from dicom_support import dciodvfy_errors
 from twinray.data.decoding.images import load_image
 from twinray.records import Boxes
-from twinray.report.dicom.objects import Algorithm, Finding, dicom_objects
+from twinray.report.dicom.finding import Algorithm, Finding
+from twinray.report.dicom.objects import dicom_objects
 from twinray.report.dicom.source import read_source
 
 pytest.importorskip("highdicom", reason="highdicom builds the objects (extra dicom)")

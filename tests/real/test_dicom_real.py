@@ -9,7 +9,8 @@ import pydicom
 import pydicom.data
 import pytest
 
-from twinray.data.decoding.dicom.pixels import dicom_attributes, load_dicom
+from twinray.data.decoding.dicom.header import dicom_attributes
+from twinray.data.decoding.dicom.pixels import load_dicom
 from twinray.data.decoding.images import image_size, load_image
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twinray.data.splitting.cut import check_disjoint, cut_splits, label_fraction
+from twinray.data.splitting.cut import cut_splits, label_fraction
+from twinray.data.splitting.record import check_disjoint
 
 TEST_LIST_IMAGES, TEST_LIST_PATIENTS = 25_596, 2_797
 

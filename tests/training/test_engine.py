@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from twinray.errors import InputError, TwinrayError
+from twinray.runs.folder import RunFolder
 from twinray.training.checkpoint import Keep, load_checkpoint, save_checkpoint
 from twinray.training.engine import Loop, load_best, seed_everything, train
 from twinray.training.loader import PixelSource, epoch_order, prefetch
-from twinray.training.record import RunFolder
 
 
 def folder(path) -> RunFolder:

@@ -12,58 +12,14 @@ least 4, plain averages take the filter's place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from twinray.records import FloatArray
-
-Fit = Literal["squash", "letterbox"]
-
-EDGE_TOLERANCE_PX = 1.0
-"""How far a box may reach over its image's edge and still be clipped: annotation tools round outwards."""
+from twinray.geometry import Fit, geometry
 
 _REDUCING_GAP = 2.0
 _AVERAGE_FROM = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """Where an image lies in the square.
-
-    Attributes:
-        inner: (width, height) in pixels that the picture takes in the square.
-        scale_x, scale_y: pack pixels per original pixel.
-        offset_x, offset_y: pack pixels left of and above the picture.
-    """
-
-    inner: tuple[int, int]
-    scale_x: float
-    scale_y: float
-    offset_x: float
-    offset_y: float
-
-
-def geometry(width: int, height: int, size: int, fit: Fit) -> Geometry:
-    """Where a ``width`` x ``height`` image lies in a ``size`` x ``size`` square.
-
-    The scales are those of the resampling that is done (a letterboxed side is a whole number of
-    pixels), so the map to original pixels and back has no rounding of its own.
-    """
-    inner = (size, size)
-    if fit == "letterbox":
-        longest = max(width, height)
-        inner = (max(1, round(width * size / longest)), max(1, round(height * size / longest)))
-    return Geometry(
-        inner=inner,
-        scale_x=inner[0] / width,
-        scale_y=inner[1] / height,
-        offset_x=float((size - inner[0]) // 2),
-        offset_y=float((size - inner[1]) // 2),
-    )
 
 
 def fit_pixels(pixels: npt.NDArray[np.uint8], size: int, fit: Fit) -> npt.NDArray[np.uint8]:
@@ -118,39 +74,3 @@ def to_grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def to_rgb(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """(..., h, w, 3): grey pixels three times; ``pixels`` is grey, (..., h, w)."""
     return np.repeat(pixels[..., None], 3, axis=-1)
-
-
-def place_boxes(xyxy: FloatArray, width: float, height: float) -> tuple[FloatArray, list[str | None]]:
-    """Judge (n, 4) boxes against their image and clip the good ones to it.
-
-    A box that reaches over the edge by up to :data:`EDGE_TOLERANCE_PX` is clipped. One that reaches further
-    was most likely drawn on another size of the image, and clipping would hide that: it is refused.
-
-    Args:
-        xyxy: (n, 4) boxes in pixels of a frame of ``width`` x ``height`` pixels.
-        width, height: of that frame.
-
-    Returns:
-        The (n, 4) clipped boxes, and for each None, or in a few words why it is refused.
-    """
-    limit = np.array([width, height, width, height], dtype=np.float64)
-    clipped = np.clip(np.asarray(xyxy, dtype=np.float64), 0.0, limit)
-    return clipped, [_fault(box, clip, limit) for box, clip in zip(xyxy, clipped, strict=True)]
-
-
-def _fault(box: FloatArray, clipped: FloatArray, limit: FloatArray) -> str | None:
-    if not np.isfinite(box).all():
-        return "a coordinate is not a finite number"
-    if box[2] <= box[0] or box[3] <= box[1]:
-        return f"expected a box of positive size, got {_xywh(box)}"
-    beyond = np.maximum(-box, box - limit).max()
-    if beyond > EDGE_TOLERANCE_PX:
-        where = "lies outside" if (clipped[2:] <= clipped[:2]).any() else f"reaches {beyond:g} pixels beyond"
-        return f"the box {_xywh(box)} {where} its image of {limit[0]:g} x {limit[1]:g} pixels"
-    if (clipped[2:] <= clipped[:2]).any():
-        return f"the box {_xywh(box)} lies outside its image of {limit[0]:g} x {limit[1]:g} pixels"
-    return None
-
-
-def _xywh(box: FloatArray) -> str:
-    return f"{box[0]:g},{box[1]:g} {box[2] - box[0]:g} x {box[3] - box[1]:g} (left,top width x height)"

@@ -23,9 +23,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twinray.data.fit import Fit
 from twinray.errors import InputError
 from twinray.files import read_json, sha256
+from twinray.geometry import Fit
 from twinray.records import SPLITS, Boxes, FloatArray, IntArray, Task
 
 FORMAT_VERSION = 1

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from twinray.detection.data import DetectionData
-from twinray.errors import InputError
-from twinray.evaluation.coco_json import coco_image_ids, read_predictions, read_truth, truth_as_coco, write_predictions
-from twinray.evaluation.thresholds import Thresholds, choose_thresholds
+from twinray.evaluation.coco_json import coco_image_ids, truth_as_coco, write_predictions
+from twinray.evaluation.thresholds import choose_thresholds
 from twinray.files import read_json, write_json
 from twinray.records import patient_code
-from twinray.runs.classes import difference
-from twinray.training.record import RunFolder
+from twinray.runs.folder import RunFolder
 
 
 def write_thresholds(folder: RunFolder, part: DetectionData, found: Mapping[str | int, Any]) -> None:
@@ -22,22 +19,6 @@ def write_thresholds(folder: RunFolder, part: DetectionData, found: Mapping[str 
     path = folder.path / "model.json"
     description = read_json(path, "weight description") | {"thresholds": chosen.as_json()}
     write_json(path, description, "weight description")
-
-
-def thresholds_on_val(run: Path, box_classes: Sequence[str], fp_per_image: float) -> Thresholds | None:
-    """Thresholds for one number of false positives per image, from what a run kept of val; None where it kept nothing.
-
-    Raises:
-        InputError: a number that is not finite and above 0, or files that are damaged or of other classes.
-    """
-    truth_file, predictions_file = run / "truth_val.json", run / "predictions_val.json"
-    if not (truth_file.is_file() and predictions_file.is_file()):
-        return None
-    truth = read_truth(truth_file)
-    if what := difference(box_classes, truth.classes, "model", "file"):
-        raise InputError(f"classes of {truth_file} and of the run's model differ ({what}); restore the file")
-    found = read_predictions(predictions_file, truth.image_ids, len(box_classes))
-    return choose_thresholds(truth.boxes, found, box_classes, default=fp_per_image, rates=())
 
 
 def write_coco(folder: RunFolder, split: str, part: DetectionData, found: Mapping[str | int, Any]) -> None:

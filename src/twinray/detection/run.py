@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import MEAN, STD
-from twinray.backbones.weights import Provenance, described_arch, initialise, weight_file
+from twinray.backbones.weights import Provenance, initialise, weight_file
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import DetectionData, annotated, labelled_fraction
 from twinray.detection.model import Detector, DetectorOptions, build_detector, frozen_random_layers, layer_report
 from twinray.detection.norm import STAGE_NAMES
 from twinray.detection.on_pack import detect_rows
-from twinray.detection.protocols import Recipe, filled, learning_rate, pack_notes, recipe, with_warmup
+from twinray.detection.options import check_ranks, resolve, transform_options
+from twinray.detection.protocols import Recipe, learning_rate, pack_notes, recipe, with_warmup
 from twinray.detection.results import write_coco, write_thresholds
-from twinray.detection.targets import BoxTargets
-from twinray.detection.transforms import TransformOptions, training_batch
-from twinray.errors import InputError, check_numbers, check_options
+from twinray.detection.step import Step
+from twinray.errors import InputError
 from twinray.evaluation.boxes import evaluate_boxes, mean_average_precision
 from twinray.runs.classes import difference
+from twinray.runs.folder import RunFolder, open_run, plain
 from twinray.runs.seen import Checked, check_unseen, inherited, write_seen
 from twinray.training.device import Machine, choose_machine
 from twinray.training.engine import Loop, Watch, load_best, train
 from twinray.training.engine import Progress as State
 from twinray.training.optim import build_optimizer
 from twinray.training.ranks import Ranks, joined_ranks
-from twinray.training.record import RunFolder, open_run, plain
+from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
-
-ANCHOR_SCALE = {"faster-rcnn": 8.0, "retinanet": 4.0, "fcos": 1.0}
-"""Default of ``anchor_scale``: sizes from 32 pixels for both kinds of anchors; FCOS's cells are as large as its strides."""
 
 
 def run(config: DetectConfig, watch: Watch | None = None, finished: Watch | None = None) -> RunFolder:
@@ -74,8 +70,14 @@ def run(config: DetectConfig, watch: Watch | None = None, finished: Watch | None
     inputs = {"pack": pack.info.checksums, "init": provenance.sha256, "precision": machine.precision}
     folder, resume = RunFolder(config.out), config.resume
     with joined_ranks(machine.device) as ranks:
-        _check_ranks(config, len(data["train"]), ranks.world)
-        if ranks.first(lambda: open_run(config, out=folder.path, resume=resume, job="detect", inputs=inputs).finished):
+        check_ranks(config, len(data["train"]), ranks.world)
+        if ranks.first(
+            lambda: (
+                open_run(
+                    config, out=folder.path, resume=resume, job="detect", environment=environment(), inputs=inputs
+                ).finished
+            )
+        ):
             return folder
         for note in (*checked.notes, *pack_notes(config, pack)) if ranks.main else ():
             print(f"note: {note}", file=sys.stderr)
@@ -99,53 +101,6 @@ def run(config: DetectConfig, watch: Watch | None = None, finished: Watch | None
 
         ranks.first(finish)  # the others wait: figures come from one process, whatever the number of ranks
     return folder
-
-
-def _check_ranks(config: DetectConfig, n_images: int, world: int) -> None:
-    batch_size = min(recipe(config).batch_size, n_images)
-    if batch_size % world:
-        raise InputError(
-            f"a batch of {batch_size} images does not fall into {world} equal shares, one a rank; take --batch-size a multiple of {world}"
-        )
-
-
-def resolve(config: DetectConfig) -> DetectConfig:
-    """Fill in the protocol's values and defaults that depend on others, and check all.
-
-    Raises:
-        InputError: an option outside its range.
-    """
-    check_numbers(config)
-    given = config
-    if config.batch_size is not None:  # the learning rate's default is drawn from it
-        check_options([(config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more")])
-    if len(config.scale) not in (0, 2):
-        raise InputError(f"expected --scale to be two numbers, got {len(config.scale)}")
-    config = filled(config)
-    chosen = recipe(config)
-    low, high = chosen.scale
-    rules: Sequence[tuple[bool, str, object, str]] = (
-        (chosen.epochs >= 1, "--epochs", chosen.epochs, "1 or more"),
-        (chosen.lr > 0, "--lr", chosen.lr, "more than 0"),
-        (0 <= chosen.final_lr <= 1, "--final-lr", chosen.final_lr, "a share of the peak rate, 0..1"),
-        (chosen.clip_norm >= 0, "--clip-norm", chosen.clip_norm, "0 (off) or more"),
-        (0 <= chosen.trainable_stages <= 5, "--trainable-stages", chosen.trainable_stages, "0 to 5"),
-        (0 <= chosen.flip <= 1, "--flip", chosen.flip, "a probability, 0..1"),
-        (0 < low <= high, "--scale", given.scale, "two numbers above 0, ascending"),
-        (chosen.weight_decay >= 0, "--weight-decay", chosen.weight_decay, "0 or more"),
-        (chosen.weight_decay_biases >= 0, "--weight-decay-biases", chosen.weight_decay_biases, "0 or more"),
-        ((chosen.warmup_steps or 0) >= 0, "--warmup-steps", chosen.warmup_steps, "0 or more"),
-        (chosen.brightness >= 0, "--brightness", chosen.brightness, "0 or more"),
-        (0 <= chosen.contrast <= 1, "--contrast", chosen.contrast, "0 to 1"),
-        (0 < config.fraction <= 1, "--fraction", config.fraction, "above 0 and up to 1"),
-        (config.fraction_seed >= 0, "--fraction-seed", config.fraction_seed, "0 or more"),
-        (config.bootstrap >= 0, "--bootstrap", config.bootstrap, "0 or more"),
-        (config.log_every >= 1, "--log-every", config.log_every, "1 or more steps"),
-        (config.checkpoint_every >= 0, "--checkpoint-every", config.checkpoint_every, "0 or more steps"),
-    )
-    check_options(rules)
-    scale = config.anchor_scale if config.anchor_scale is not None else ANCHOR_SCALE[config.detector]
-    return dataclasses.replace(config, arch=config.arch or described_arch(config.init), anchor_scale=scale)
 
 
 def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenance]:
@@ -266,44 +221,6 @@ def make_optimizer(chosen: Recipe, detector: Detector) -> torch.optim.Optimizer:
     return optimizer
 
 
-def transform_options(config: DetectConfig) -> TransformOptions:
-    """The training transforms of a configuration."""
-    chosen = recipe(config)
-    return TransformOptions(
-        flip=chosen.flip, scale=chosen.scale, brightness=chosen.brightness, contrast=chosen.contrast
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """The training step: transform, forward, the sum of the losses, its gradient."""
-
-    detector: Detector
-    machine: Machine
-    transforms: TransformOptions
-    seed: int
-    ranks: Ranks = field(default_factory=Ranks)
-
-    def __call__(self, batch: tuple[Tensor, BoxTargets], step: int) -> Mapping[str, Tensor]:
-        """Packed pixels and targets -> losses; gradients are left in ``.grad``."""
-        each = (self.seed * 1_000_003 + step) * self.ranks.world + self.ranks.rank  # other draws on every rank
-        generator = torch.Generator().manual_seed(each)
-        pixels, targets = batch
-        device = self.machine.device
-        images, targets = training_batch(
-            pixels.to(device, non_blocking=True),
-            targets.to(device),
-            self.detector.options.size,
-            self.transforms,
-            generator,
-        )
-        with self.machine.autocast():
-            losses = self.detector(images.contiguous(memory_format=torch.channels_last), targets)
-        loss: Tensor = torch.stack([value.float() for value in losses.values()]).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}
-
-
 def _save_model(
     config: DetectConfig, folder: RunFolder, pack: Pack, detector: Detector, provenance: Provenance
 ) -> None:
@@ -323,7 +240,7 @@ def _save_model(
         "init": provenance.as_json(),
         "layers": layer_report(detector),
     }
-    folder.save_weights("model", detector.state_dict(), plain(description))
+    save_weights(folder, "model", detector.state_dict(), plain(description))
 
 
 def _evaluate(

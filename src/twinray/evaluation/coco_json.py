@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from twinray.errors import InputError
-from twinray.evaluation.matching import BoxesByImage, ImageId, as_mapping, check_boxes, image_order, to_xywh
+from twinray.evaluation.matching import BoxesByImage, ImageId, as_mapping, check_boxes, image_order
 from twinray.files import read_json, write_json
+from twinray.geometry import to_xywh
 from twinray.records import Boxes
 
 

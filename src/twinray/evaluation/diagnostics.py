@@ -12,7 +12,8 @@ from typing import TypeAlias
 import numpy as np
 
 from twinray.errors import InputError
-from twinray.evaluation.matching import BoxMatches, FlatBoxes, box_iou, greedy, ranked_by_image
+from twinray.evaluation.matching import BoxMatches, FlatBoxes, greedy, ranked_by_image
+from twinray.geometry import box_iou
 from twinray.records import FloatArray, IntArray
 
 _Array: TypeAlias = FloatArray

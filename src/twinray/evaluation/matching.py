@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinray.errors import InputError
+from twinray.geometry import box_iou, to_xywh
 from twinray.records import Boxes, FloatArray, IntArray
 
 ImageId: TypeAlias = str | int
@@ -222,12 +223,6 @@ def check_boxes(boxes: Boxes, n_classes: int, where: str, *, scored: bool) -> No
         )
 
 
-def to_xywh(xyxy: FloatArray) -> npt.NDArray[np.float64]:
-    """(n, 4) left, top, right, bottom -> left, top, width, height."""
-    corners = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
-    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-
-
 def _stack(ids: Sequence[ImageId], boxes: Mapping[ImageId, Boxes]) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     present = [(i, boxes[image]) for i, image in enumerate(ids) if image in boxes and len(boxes[image])]
     if not present:
@@ -238,16 +233,6 @@ def _stack(ids: Sequence[ImageId], boxes: Mapping[ImageId, Boxes]) -> tuple[IntA
     xywh = np.concatenate([to_xywh(b.xyxy) for _, b in present])
     score = np.concatenate([np.zeros(len(b)) if b.scores is None else b.scores for _, b in present])
     return image, label, xywh, score.astype(np.float64)
-
-
-def box_iou(first: FloatArray, second: FloatArray) -> npt.NDArray[np.float64]:
-    """Intersection over union of every pair: (m, 4) and (n, 4) xywh -> (m, n) in 0..1; 0 where both are empty."""
-    a, b = first[:, None, :], second[None, :, :]
-    width = np.minimum(a[..., 0] + a[..., 2], b[..., 0] + b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
-    height = np.minimum(a[..., 1] + a[..., 3], b[..., 1] + b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-    shared = np.where((width > 0) & (height > 0), width * height, 0.0)
-    union = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def _centre_overlap(predicted: FloatArray, true: FloatArray) -> npt.NDArray[np.float64]:

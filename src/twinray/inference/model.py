@@ -8,106 +8,34 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, final, get_args
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
-from PIL import Image
 from torch import Tensor
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import network_input
 from twinray.classification.model import Classifier
-from twinray.data.fit import Geometry, fit_pixels, geometry, to_grey, to_rgb
+from twinray.data.fit import fit_pixels, to_grey, to_rgb
 from twinray.data.pack import Pack
 from twinray.detection.model import Detector, DetectorOptions, build_detector
 from twinray.detection.postprocess import Detection
-from twinray.detection.pyramid import Features
 from twinray.detection.transforms import evaluation_batch
 from twinray.errors import InputError
-from twinray.explanation.ablation_cam import ablation_cam_fpn, ablation_cam_last_stage
-from twinray.explanation.gradient_cams import gradient_cam
-from twinray.explanation.library_ablation import FinalBox, ablation_cam_library
-from twinray.explanation.occlusion import bin_occlusion
-from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap
 from twinray.files import sha256
+from twinray.geometry import Geometry, geometry
+from twinray.inference.heat_maps import Explained, Method, heat_maps
+from twinray.inference.prepared import Prepared
 from twinray.records import Boxes, FloatArray, Pixels
 from twinray.runs.classes import difference
 from twinray.runs.description import check_keys, read_description
 from twinray.training.device import Machine, choose_machine
-
-Method = Literal[
-    "ablation", "ablation-last-stage", "occlusion", "ablation-rerun", "grad-cam", "grad-cam++", "eigen-cam", "odam"
-]
-METHODS: tuple[Method, ...] = get_args(Method)
-_ANY_DETECTOR: tuple[Method, ...] = ("ablation-rerun",)
-"""Needs no box head to look into; all others explain Faster R-CNN's."""
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """One image, fitted to the square that the model's pack had.
-
-    Attributes:
-        id: the image's name, for messages.
-        packed: (s, s) or (s, s, 3) uint8.
-        place: where the original lies in the square.
-        size: (width, height) of the original, pixels.
-        display: (h, w) or (h, w, 3) uint8, for pictures: the original where it is at hand, else the packed image.
-    """
-
-    id: str
-    packed: npt.NDArray[np.uint8]
-    place: Geometry
-    size: tuple[int, int]
-    display: npt.NDArray[np.uint8]
-
-    def to_original(self, boxes: FloatArray, side: int) -> FloatArray:
-        """(n, 4) boxes in pixels of a network input of the given side -> original pixels, clipped."""
-        packed = boxes * (len(self.packed) / side)
-        offset = np.array([self.place.offset_x, self.place.offset_y] * 2)
-        scale = np.array([self.place.scale_x, self.place.scale_y] * 2)
-        original: FloatArray = np.clip((packed - offset) / scale, 0, [*self.size, *self.size])
-        return original
-
-    def map_to_display(self, heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """A (side, side) map over the network's input -> (h, w) over ``display``."""
-        factor = heat.shape[0] / len(self.packed)
-        left, top = self.place.offset_x * factor, self.place.offset_y * factor
-        inner = (left, top, left + self.place.inner[0] * factor, top + self.place.inner[1] * factor)
-        height, width = self.display.shape[:2]
-        image = Image.fromarray(heat.astype(np.float32))
-        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=inner)).clip(0, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Explained:
-    """A picture's worth of results for one image.
-
-    Attributes:
-        id: the image. image: (h, w) or (h, w, 3) uint8 for display.
-        scale: (2,) factors from original pixels to pixels of ``image``.
-        truth: true boxes in original pixels, None where unknown.
-        predictions: all predicted boxes in original pixels, best first.
-        top: indices into ``predictions`` that have a heat map.
-        heat_maps: (len(top), h, w) float32 in 0..1.
-        definition: what the heat map is, in words.
-    """
-
-    id: str
-    image: npt.NDArray[np.uint8]
-    scale: tuple[float, float]
-    truth: Boxes | None
-    predictions: Boxes
-    top: tuple[int, ...]
-    heat_maps: npt.NDArray[np.float32]
-    definition: str
 
 
 @final
@@ -202,78 +130,6 @@ class Model:
     def _in_original(self, found: Detection, image: Prepared) -> Boxes:
         xyxy = image.to_original(found.boxes.double().cpu().numpy(), self.size)
         return Boxes(xyxy, found.labels.cpu().numpy(), found.scores.double().cpu().numpy())
-
-
-def heat_maps(
-    detector: Detector,
-    features: Features,
-    found: Detection,
-    chosen: Sequence[int],
-    image_size: tuple[int, int],
-    method: Method,
-) -> list[HeatMap]:
-    """Heat maps of some boxes of one image, by the chosen method.
-
-    Args:
-        detector: in evaluation mode.
-        features: of a batch of that image alone, as ``detect_with_features`` gave them.
-        found: the boxes found on it.
-        chosen: indices of the boxes to explain.
-        image_size: (height, width) of the network's input.
-        method: which map.
-
-    Raises:
-        InputError: a method that does not exist, or one that this kind of detector has no use for.
-    """
-    check_method(detector, method)
-    pyramid = list(features.pyramid.values())
-    if method == "ablation-rerun":
-        final = [
-            FinalBox(found.boxes[i], int(found.labels[i]), float(found.scores[i]), int(found.levels[i])) for i in chosen
-        ]
-        names = list(features.pyramid)
-        return ablation_cam_library(
-            pyramid,
-            final,
-            lambda maps: detector.detect_on_pyramid(dict(zip(names, maps, strict=True)), image_size),
-            image_size,
-        )
-    boxes = fixed_boxes(found, chosen)
-    scorer = box_scorer(detector)
-    if method == "ablation":
-        return ablation_cam_fpn(pyramid, boxes, scorer, image_size)
-    if method == "ablation-last-stage":
-        return ablation_cam_last_stage(features.stages, detector.backbone.fpn, boxes, scorer, image_size)
-    if method == "occlusion":
-        return bin_occlusion(pyramid, boxes, scorer, image_size)
-    return gradient_cam(method, pyramid, boxes, scorer, image_size)
-
-
-def check_method(detector: Detector, method: str) -> None:
-    """Refuse a method that does not exist, or that this kind of detector has no use for.
-
-    Raises:
-        InputError: naming the methods that can be used.
-    """
-    if method not in METHODS:
-        raise InputError(f"expected --method to be one of {', '.join(METHODS)}, got {method!r}")
-    kind = detector.options.detector
-    if kind != "faster-rcnn" and method not in _ANY_DETECTOR:
-        raise InputError(
-            f"the method {method} looks into the box head of faster-rcnn, this run is a {kind}; "
-            f"use --method {' or '.join(_ANY_DETECTOR)}"
-        )
-
-
-def fixed_boxes(found: Detection, chosen: Sequence[int]) -> list[FixedBox]:
-    """The source proposals of some detected boxes, which hold their scores."""
-    return [FixedBox(found.proposals[i], int(found.labels[i]), int(found.levels[i])) for i in chosen]
-
-
-def box_scorer(detector: Detector) -> BoxScorer:
-    """The detector's box head as explanations need it."""
-    head = detector.roi_heads.box_head
-    return BoxScorer(detector.pool_level, head.fc6, head.fc7, detector.class_scores)
 
 
 def load_model(run: Path, device: str = "auto") -> Model:

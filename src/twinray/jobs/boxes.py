@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from twinray.data.decoding.images import image_size
-from twinray.data.fused import fuse_collection
+from twinray.data.fusion import fuse_collection
 from twinray.data.packing.mix import Mix
 from twinray.data.readers.coco import read_coco
-from twinray.data.readers.folder import FileLoader
+from twinray.data.readers.disk import FileLoader
 from twinray.data.readers.nih import read_nih
 from twinray.data.readers.rsna import read_rsna
 from twinray.data.readers.vindr.reader import fuse_vindr, read_raw_vindr

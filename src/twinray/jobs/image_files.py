@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from twinray.data.decoding.images import file_kind, load_image
 from twinray.data.decoding.sandbox import map_in_workers
-from twinray.data.readers.folder import scan_folder
+from twinray.data.readers.disk import scan_folder
 from twinray.errors import InputError
 from twinray.records import Pixels, Skipped
 

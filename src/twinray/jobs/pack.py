@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from twinray.data.fit import Fit
 from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
 from twinray.data.packing.options import Channels, PackOptions
 from twinray.data.packing.write import write_pack
 from twinray.data.readers.folder import Layout
 from twinray.errors import InputError
+from twinray.geometry import Fit
 from twinray.jobs.sources import Format, check_options, read_source
 from twinray.records import SPLITS
 

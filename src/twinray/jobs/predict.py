@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from twinray.detection.results import thresholds_on_val
-from twinray.errors import InputError, TwinrayError, check_options
+from twinray.checks import check_options
+from twinray.errors import InputError, TwinrayError
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.thresholds import FALLBACK_SCORE, Thresholds, thresholds_from_json
-from twinray.files import claim_folder, clear_disk_errors, write_bytes, write_json
-from twinray.inference.model import Model, Prepared, load_model
-from twinray.jobs.growing_table import GrowingTable
+from twinray.files import GrowingTable, claim_folder, clear_disk_errors, write_bytes, write_json
+from twinray.inference.model import Model, load_model
+from twinray.inference.prepared import Prepared
 from twinray.jobs.image_files import Found, decode_with_source, find_images
 from twinray.progress import progress
 from twinray.records import Boxes, FloatArray, Skipped
-from twinray.report.dicom.objects import Algorithm, Finding, dicom_objects, objects_available
+from twinray.report.dicom.finding import Algorithm, Finding
+from twinray.report.dicom.objects import dicom_objects, objects_available
 from twinray.report.pictures.single import DISCLAIMER, as_png, overlay, picture_name
+from twinray.runs.results import thresholds_on_val
 from twinray.training.record import environment
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from twinray.data.packing.mix import share_patients
 from twinray.data.phantom.images import PhantomConfig, phantom_collection
 from twinray.data.readers.chexpert import read_chexpert
 from twinray.data.readers.coco import read_coco
@@ -18,7 +17,7 @@ from twinray.data.readers.nih import read_nih
 from twinray.data.readers.rsna import read_rsna
 from twinray.data.readers.vindr.reader import read_vindr
 from twinray.errors import InputError
-from twinray.records import Collection
+from twinray.records import Collection, share_patients
 
 if TYPE_CHECKING:
     from twinray.jobs.pack import PackConfig

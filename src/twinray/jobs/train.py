@@ -21,8 +21,8 @@ from twinray.pretraining.config import PretrainConfig
 from twinray.report.charts.curves import ArmCurve, detector_curves, pretraining_curves
 from twinray.report.numbers import count, duration, interval, interval_of, number, value_of
 from twinray.report.pictures.single import DISCLAIMER
+from twinray.runs.folder import RunFolder, read_config, read_metrics
 from twinray.training.ranks import launched_rank
-from twinray.training.record import RunFolder, read_config, read_metrics
 
 CURVES = "curves.svg"
 _SECONDS = 20.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from twinray.errors import InputError, check_numbers, check_options
+from twinray.checks import check_numbers, check_options
+from twinray.errors import InputError
 from twinray.pretraining.config import PretrainConfig
 from twinray.records import SPLITS
 

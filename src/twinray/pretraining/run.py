@@ -26,6 +26,7 @@ from twinray.pretraining.other_objectives import simclr, vicreg
 from twinray.pretraining.step import Step
 from twinray.pretraining.views import ViewMaker, ViewOptions
 from twinray.records import IntArray
+from twinray.runs.folder import RunFolder, open_run, plain
 from twinray.runs.seen import apart_from, inherited, write_seen
 from twinray.training.checkpoint import Keep
 from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
@@ -34,7 +35,7 @@ from twinray.training.loader import CopyAhead, PixelSource, epoch_order, prefetc
 from twinray.training.monitor import collapse
 from twinray.training.optim import build_optimizer, warmup_cosine
 from twinray.training.ranks import Ranks, joined_ranks, launched_rank
-from twinray.training.record import RunFolder, open_run, plain
+from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
 
 
@@ -71,7 +72,13 @@ def run(config: PretrainConfig, watch: Watch | None = None, finished: Watch | No
         if config.leave_out:
             inputs["left_out"] = [open_pack(path).info.checksums for path in config.leave_out]
         out, resume = config.out, config.resume
-        done = ranks.first(lambda: open_run(config, out=out, resume=resume, job="pretrain", inputs=inputs).finished)
+        done = ranks.first(
+            lambda: (
+                open_run(
+                    config, out=out, resume=resume, job="pretrain", environment=environment(), inputs=inputs
+                ).finished
+            )
+        )
         folder = RunFolder(out)
         if done:
             return folder
@@ -303,7 +310,7 @@ def _write_results(
         ],
         "init": provenance.as_json(),
     }
-    folder.save_weights("backbone", model.backbone.state_dict(), plain(description))
+    save_weights(folder, "backbone", model.backbone.state_dict(), plain(description))
     seconds, waited = times
     last: dict[str, Any] = {}
     for line in folder.history():

@@ -106,3 +106,16 @@ def _letters(path: Path) -> frozenset[int]:
         return frozenset(font.get_charmap()) if font.scalable else frozenset()
     except (OSError, RuntimeError, ValueError):
         return frozenset()
+
+
+def cut_in_middle(text: str, letters: int) -> str:
+    """At most so many letters; what is left out of the middle becomes an ellipsis, so that both ends tell names apart."""
+    if len(text) <= letters:
+        return text
+    head = (letters - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (letters - 1 - head) :]}"
+
+
+def literal(text: str) -> str:
+    """Matplotlib reads text between dollar signs as mathematics; a name is not."""
+    return text.replace("$", r"\$")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from twinray.data.fit import Fit
 from twinray.errors import InputError
 from twinray.files import read_json
+from twinray.geometry import Fit
 
 MODEL = "model.json"
 

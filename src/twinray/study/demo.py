@@ -17,13 +17,14 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from twinray.about import DISCLAIMER
+from twinray.checks import check_options
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
-from twinray.errors import check_options
 from twinray.evaluation.boxes import compare_boxes
 from twinray.evaluation.coco_json import coco_image_ids, read_predictions
 from twinray.files import read_json, write_json
-from twinray.inference.model import Explained
+from twinray.inference.heat_maps import Explained
 from twinray.jobs.explain.run import explain_pack_images
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack_images
@@ -32,8 +33,9 @@ from twinray.pretraining.config import PretrainConfig
 from twinray.records import Boxes
 from twinray.report.page.comparison import Arm, Comparison, Example, content, summary_table
 from twinray.report.page.demo import BARLOW_TWINS, RANDOM, DemoFigures, describe
-from twinray.report.page.document import DISCLAIMER, write_report
-from twinray.training.record import RunFolder, open_run, read_metrics
+from twinray.report.page.document import write_report
+from twinray.runs.folder import RunFolder, open_run, read_metrics
+from twinray.training.record import environment
 
 REPORT = "report.html"
 _STEPS = 6
@@ -83,7 +85,7 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
     """
     console = console or Console()
     _check(config)
-    folder = open_run(config, out=config.out, resume=config.resume, job="demo")
+    folder = open_run(config, out=config.out, resume=config.resume, job="demo", environment=environment())
     clock = _Clock(folder, console)
     unlabelled_config, labelled_config = _packs(config)
     with clock.step(1, "Pack", "draw synthetic chest images: one pack without labels, one with boxes"):

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from twinray.errors import TwinrayError
 from twinray.files import write_bytes
 from twinray.progress import Meter, progress
+from twinray.runs.folder import RunFolder
 from twinray.training.checkpoint import Keep, load_checkpoint, save_checkpoint
 from twinray.training.ranks import Ranks
-from twinray.training.record import RunFolder
 from twinray.training.stopping import StopRequest, save_failed_step, stop_on_signal
 
 T = TypeVar("T")

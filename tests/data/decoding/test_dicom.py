@@ -22,7 +22,8 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from twinray.data.decoding.dicom import pixels as dicom
-from twinray.data.decoding.dicom.pixels import dicom_attributes, is_dicom, load_dicom
+from twinray.data.decoding.dicom.header import dicom_attributes, is_dicom
+from twinray.data.decoding.dicom.pixels import load_dicom
 from twinray.data.decoding.images import file_kind, image_size, load_image
 from twinray.data.decoding.sandbox import map_in_workers
 from twinray.errors import InputError

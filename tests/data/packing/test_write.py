@@ -17,16 +17,15 @@ from PIL import Image
 from twinray import files
 from twinray.data.pack import open_pack, verify_pack
 from twinray.data.packing import write as packing
-from twinray.data.packing.mix import share_patients
 from twinray.data.packing.options import PackOptions
 from twinray.data.packing.write import write_pack
 from twinray.data.readers.coco import read_coco
 from twinray.data.readers.folder import read_folder
-from twinray.data.splitting.cut import SplitRecord
+from twinray.data.splitting.record import SplitRecord
 from twinray.errors import InputError, TwinrayError
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.sources import read_source
-from twinray.records import Boxes, Collection, Pixels, Sample
+from twinray.records import Boxes, Collection, Pixels, Sample, share_patients
 
 SMALL = PackOptions(size=16, val=0.2, test=0.2)
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from twinray.data.fit import place_boxes
 from twinray.data.readers.coco import read_coco
 from twinray.errors import InputError
+from twinray.geometry import place_boxes
 
 CATEGORIES = [{"id": 7, "name": "nodule"}, {"id": 3, "name": "mass"}]
 

@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twinray.data.splitting.cut import (
-    SplitRecord,
-    check_disjoint,
-    cut_splits,
-    label_fraction,
-    patient_note,
-    record_splits,
-)
+from twinray.data.splitting.cut import cut_splits, label_fraction
+from twinray.data.splitting.record import SplitRecord, check_disjoint, patient_note, record_splits
 from twinray.errors import InputError
 
 SHARES = np.array([0.4, 0.2, 0.1, 0.05, 0.01, 0.002])

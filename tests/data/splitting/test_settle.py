@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twinray.data.splitting.cut import check_disjoint
 from twinray.data.splitting.groups import Rows
+from twinray.data.splitting.record import check_disjoint
 from twinray.data.splitting.settle import Fold, settle
 from twinray.errors import InputError
 

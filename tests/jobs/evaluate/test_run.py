@@ -17,8 +17,8 @@ from twinray.errors import InputError
 from twinray.evaluation.thresholds import choose_thresholds
 from twinray.inference.model import load_model, prepare_row
 from twinray.jobs.evaluate import run as job
+from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.diagnose import diagnose
-from twinray.jobs.evaluate.run import EvaluateConfig
 from twinray.records import Boxes
 
 

@@ -143,7 +143,8 @@ def test_curves_start_at_the_score_of_the_box(detect_run, blob_pack):
 
     from twinray.detection.pyramid import POOLED_LEVELS
     from twinray.explanation.faithfulness import removal_curves, versions_scorer
-    from twinray.inference.model import box_scorer, fixed_boxes, prepare_row
+    from twinray.inference.heat_maps import box_scorer, fixed_boxes
+    from twinray.inference.model import prepare_row
 
     model, pack = load_model(detect_run), open_pack(blob_pack)
     batch = model.batch([prepare_row(model, pack, 0)])

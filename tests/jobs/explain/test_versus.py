@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from twinray.errors import InputError, TwinrayError
-from twinray.inference.model import METHODS
+from twinray.inference.heat_maps import METHODS
 from twinray.jobs.explain import contact_sheets
 from twinray.jobs.explain import run as explain
 from twinray.jobs.explain.run import ExplainConfig
@@ -163,7 +163,7 @@ def test_one_stage_detectors_are_explained_by_rerun_alone():
 
     from twinray.backbones.build import build_backbone
     from twinray.detection.model import DetectorOptions, build_detector
-    from twinray.inference.model import heat_maps
+    from twinray.inference.heat_maps import heat_maps
 
     options = DetectorOptions(detector="fcos", size=128, fpn_channels=64, anchor_scale=1, proposals_before_nms=(20, 20))
     detector = build_detector(build_backbone("resnet18"), options, ("a",), seed=0).eval()

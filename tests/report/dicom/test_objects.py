@@ -18,7 +18,8 @@ from twinray.data.decoding.images import load_image
 from twinray.errors import InputError
 from twinray.records import Boxes
 from twinray.report.dicom.codes import PRIVATE_SCHEME, finding_code
-from twinray.report.dicom.objects import Algorithm, Finding, dicom_objects
+from twinray.report.dicom.finding import Algorithm, Finding
+from twinray.report.dicom.objects import dicom_objects
 from twinray.report.dicom.source import read_source
 from twinray.report.pictures.burn_in import LEAST_WIDTH, burn_in
 

@@ -8,8 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from twinray.records import Boxes
+from twinray.report.fonts import cut_in_middle
 from twinray.report.pictures.contact_sheet import contact_sheet
-from twinray.report.pictures.panels import Panel, as_png, cut_in_middle
+from twinray.report.pictures.panels import Panel, as_png
 
 RNG = np.random.default_rng(0)
 TRUE = Boxes(np.array([[5.0, 5, 41, 29], [8.0, 8, 41, 29]]), np.array([0, 1]))

@@ -116,7 +116,7 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     kind = file_kind(path)
     if kind == "dicom":
-        from twinray.data.decoding.dicom.pixels import dicom_attributes  # late, as in load_image
+        from twinray.data.decoding.dicom.header import dicom_attributes  # late, as in load_image
 
         seen = dicom_attributes(path)
         if seen.width < 1 or seen.height < 1:
@@ -151,7 +151,8 @@ def load_image(
     kind = file_kind(path)
     if kind == "dicom":
         # pydicom loads for half a second, which every worker that decodes PNG files would wait for
-        from twinray.data.decoding.dicom.pixels import MAX_DICOM_PIXELS, load_dicom
+        from twinray.data.decoding.dicom.header import MAX_DICOM_PIXELS
+        from twinray.data.decoding.dicom.pixels import load_dicom
 
         limit = min(max_pixels, MAX_DICOM_PIXELS)
         return load_dicom(path, frontal_only=frontal_only, any_class=any_class, max_pixels=limit)

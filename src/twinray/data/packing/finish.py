@@ -14,7 +14,6 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twinray.data.fit import geometry
+from twinray.about import own_version, version_of
 from twinray.data.pack import IMAGES, PACK, SAMPLES, SCHEMA, PackInfo
 from twinray.data.packing.journal import Journal, Packed
 from twinray.data.packing.mix import Mix
@@ -32,6 +31,7 @@ from twinray.data.packing.options import PackOptions
 from twinray.data.splitting.groups import Rows
 from twinray.data.splitting.settle import Fold, Settled, describe, settle
 from twinray.files import atomic_writer, clear_disk_errors, sha256, write_json
+from twinray.geometry import geometry
 from twinray.records import SPLITS, Boxes, Skipped
 
 SKIPPED, SPLIT_RECORD = "skipped.csv", "splits.json"
@@ -89,7 +89,7 @@ class Finish:
             notes=tuple(settled.notes + self._own_notes()),
             split_method=settled.method,
             checksums={IMAGES: images_sha256, SAMPLES: sha256(out / SAMPLES)},
-            created_by=f"twinray {_version('twinray')}, Pillow {_version('pillow')}, pyarrow {_version('pyarrow')}",
+            created_by=f"twinray {own_version()}, Pillow {version_of('pillow')}, pyarrow {version_of('pyarrow')}",
             extra=self._extra(rows, settled),
         )
         journal.close()
@@ -265,10 +265,3 @@ def _kind(skipped: Skipped) -> str:
     reason = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason)
     reason = re.sub(r"(?<!\w)(?:/[^\s:,;]+)+", "…", reason)
     return re.sub(r"\d+(?:\.\d+)?", "N", reason)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(not installed)"

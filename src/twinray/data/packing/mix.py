@@ -12,23 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from twinray.data.fit import place_boxes
 from twinray.errors import InputError
-from twinray.records import UNKNOWN, Boxes, Collection, FloatArray, Pixels, Sample, Skipped, Task
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part(Collection):
-    """One of several collections of the same patients: equal patient ids are the same patient."""
-
-
-def share_patients(collections: Sequence[Collection]) -> list[Collection]:
-    """Say that the collections are parts of one data set: a patient id means the same patient in all of them."""
-    return [Part(**{field.name: getattr(c, field.name) for field in fields(Collection)}) for c in collections]
+from twinray.geometry import place_boxes
+from twinray.records import UNKNOWN, Boxes, Collection, FloatArray, Part, Pixels, Sample, Skipped, Task
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from twinray.data.fit import Fit
 from twinray.errors import InputError
+from twinray.geometry import Fit
 
 Channels = Literal["auto", "grey", "rgb"]
 

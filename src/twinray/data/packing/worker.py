@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from twinray.data.fit import Fit, fit_pixels, is_grey, to_grey, to_rgb
+from twinray.data.fit import fit_pixels, is_grey, to_grey, to_rgb
 from twinray.data.packing.journal import Packed
 from twinray.data.packing.options import Channels
 from twinray.errors import InputError
+from twinray.geometry import Fit
 from twinray.records import Pixels, Sample
 
 

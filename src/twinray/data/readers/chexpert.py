@@ -29,7 +29,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from twinray.data.decoding.bounded_file import one_line
-from twinray.data.readers.folder import FileLoader
+from twinray.data.readers.disk import FileLoader
 from twinray.errors import InputError
 from twinray.records import ABSENT, PRESENT, UNCERTAIN, UNKNOWN, Collection, FloatArray, Sample, Skipped, Split
 

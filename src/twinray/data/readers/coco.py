@@ -29,12 +29,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from twinray.data.fit import place_boxes
-from twinray.data.readers.folder import FileLoader
-from twinray.data.split_names import split_of
+from twinray.data.readers.disk import FileLoader
 from twinray.errors import InputError
 from twinray.files import read_json
-from twinray.records import ABSENT, PRESENT, UNKNOWN, Boxes, Collection, FloatArray, Sample, Skipped, Split
+from twinray.geometry import place_boxes
+from twinray.records import ABSENT, PRESENT, UNKNOWN, Boxes, Collection, FloatArray, Sample, Skipped, Split, split_of
 
 _LONGEST_SIDE = 10_000_000
 _READ = frozenset({"id", "file_name", "width", "height", "patient_id", "patient", "split"})

@@ -33,12 +33,8 @@ from pathlib import Path
 import numpy as np
 
 from twinray.data.decoding.bounded_file import one_line
-from twinray.data.decoding.dicom.pixels import (
-    DicomAttributes,
-    dicom_attributes,
-    is_dicom,
-    load_dicom,
-)
+from twinray.data.decoding.dicom.header import DicomAttributes, dicom_attributes, is_dicom
+from twinray.data.decoding.dicom.pixels import load_dicom
 from twinray.data.readers.folder_table import TableRow, read_table
 from twinray.errors import InputError
 from twinray.progress import progress

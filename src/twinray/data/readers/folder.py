@@ -22,7 +22,6 @@ Patients come from a table or from a regular expression. For the paediatric ches
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,27 +31,14 @@ from typing import Literal
 
 import numpy as np
 
-from twinray.data.decoding.images import is_image_name, load_image
+from twinray.data.readers.disk import FileLoader, scan_folder
 from twinray.data.readers.folder_table import TableRow, read_table
-from twinray.data.split_names import split_of
 from twinray.errors import InputError
-from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Pixels, Sample, Skipped, Split, Task
+from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Sample, Skipped, Split, Task, split_of
 
 Layout = Literal["auto", "flat"]
 
-_JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 _MANY_CLASSES = 200
-
-
-@dataclass(frozen=True, slots=True)
-class FileLoader:
-    """Loads a sample whose ``source`` is a file under ``root`` (or an absolute path)."""
-
-    root: Path
-
-    def __call__(self, sample: Sample) -> Pixels:
-        """Decode the file; raises InputError where it is refused."""
-        return load_image(self.root / sample.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,54 +116,6 @@ def _image_names(root: Path, table: Path | None, skipped: list[Skipped], notes: 
     if others:
         notes.append(f"{sum(others.values())} files that are no images were passed over ({_common(others)})")
     return names
-
-
-def scan_folder(root: Path, table: Path | None, skipped: list[Skipped]) -> tuple[list[str], Counter[str]]:
-    """Relative posix paths of the images, sorted, and how many other files there are by suffix."""
-    names: list[str] = []
-    others: Counter[str] = Counter()
-    seen: set[tuple[int, int]] = set()
-
-    def refuse(error: OSError) -> None:
-        skipped.append(
-            Skipped(_printable(str(error.filename)), f"could not list this folder: {error.strerror}; check its rights")
-        )
-
-    for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
-            below.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if not _is_junk(name))
-        for name in files:
-            path = Path(folder, name)
-            if _is_junk(name) or (table is not None and path.resolve() == table.resolve()):
-                continue
-            relative = path.relative_to(root).as_posix()
-            if not (is_image_name(path) or _has_dicom_mark(path)):
-                others[_printable(path.suffix.lower()) or "no suffix"] += 1
-            elif _printable(relative) != relative:
-                skipped.append(Skipped(_printable(relative), "expected a file name in UTF-8; rename the file"))
-            else:
-                names.append(relative)
-    return sorted(names), others
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _JUNK
-
-
-def _has_dicom_mark(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _common(counts: Counter[str]) -> str:

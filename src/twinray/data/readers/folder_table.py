@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from twinray.data.split_names import split_of
 from twinray.errors import InputError
-from twinray.records import Skipped, Split
+from twinray.records import Skipped, Split, split_of
 
 _NAMES = {
     "path": ("path", "file", "filename", "file_name", "image"),

@@ -40,7 +40,7 @@ import yaml
 
 from twinray.data.decoding.bounded_file import one_line, parser_faults_as_input_errors
 from twinray.data.decoding.images import MAX_PIXELS
-from twinray.data.readers.folder import FileLoader
+from twinray.data.readers.disk import FileLoader
 from twinray.errors import InputError
 from twinray.records import (
     ABSENT,

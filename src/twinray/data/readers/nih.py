@@ -34,11 +34,10 @@ from pathlib import Path
 
 import numpy as np
 
-from twinray.data.fit import place_boxes
-from twinray.data.image_index import index_images
-from twinray.data.readers.folder import FileLoader
+from twinray.data.readers.disk import FileLoader, index_images
 from twinray.data.readers.tabular import Row, find_table, number, read_names, read_rows
 from twinray.errors import InputError
+from twinray.geometry import place_boxes
 from twinray.records import ABSENT, PRESENT, Boxes, Collection, FloatArray, Sample, Skipped, Split
 
 FINDINGS = (

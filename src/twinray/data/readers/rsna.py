@@ -34,12 +34,11 @@ from pathlib import Path
 
 import numpy as np
 
-from twinray.data.fit import place_boxes
-from twinray.data.image_index import index_images
-from twinray.data.readers.folder import FileLoader
+from twinray.data.readers.disk import FileLoader, index_images
 from twinray.data.readers.nih import patient_number, read_official_lists
 from twinray.data.readers.tabular import Row, find_table, number, read_rows
 from twinray.errors import InputError
+from twinray.geometry import place_boxes
 from twinray.records import ABSENT, PRESENT, Boxes, Collection, FloatArray, Sample, Skipped
 
 CLASS = "Lung Opacity"

@@ -22,9 +22,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from twinray.data.splitting.cut import SplitRecord, cut_splits, record_splits
+from twinray.data.splitting.cut import cut_splits
 from twinray.data.splitting.groups import Rows, groups_of, ties_of
 from twinray.data.splitting.notes import how_made, on_several_sides, problems
+from twinray.data.splitting.record import SplitRecord, record_splits
 from twinray.errors import InputError
 from twinray.records import PRESENT, SPLITS, FloatArray, Split
 

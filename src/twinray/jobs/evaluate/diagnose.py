@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,19 +19,7 @@ from twinray.evaluation.diagnostics import (
 )
 from twinray.evaluation.matching import flatten, match
 from twinray.evaluation.thresholds import FALLBACK_SCORE, thresholds_from_json
-from twinray.files import write_bytes, write_text
 from twinray.records import Boxes, FloatArray, IntArray
-from twinray.report.charts.curves import class_bars, froc_curves, interval_plot
-from twinray.report.charts.diagnostics import (
-    calibration_plot,
-    confusion_plot,
-    precision_recall_curves,
-)
-from twinray.report.pictures.panels import cut_in_middle
-from twinray.runs.names import file_names
-
-_MOST_POINTS = 500
-"""Points of a curve in the CSV; thinned evenly where there are more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,53 +101,6 @@ def diagnose(
         least,
         rule,
     )
-
-
-def write_figures(
-    out: Path, detected: Mapping[str, Detected], figures: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any]
-) -> None:
-    """``curves.csv`` and, under ``figures/``, one SVG a chart.
-
-    Args:
-        out: of the evaluation.
-        detected: run -> its curves and tables.
-        figures: run -> measures with their intervals.
-        results: run -> what the evaluation returns, for the paired difference of two runs.
-
-    Raises:
-        TwinrayError: a file cannot be written.
-    """
-    write_text(out / "curves.csv", curves_csv(detected), "curves")
-    charts = {
-        "precision-recall": precision_recall_curves({name: one.curves[""][0] for name, one in detected.items()}),
-        "froc": froc_curves(figures),
-        "calibration": calibration_plot({name: (one.calibration, one.shown_error) for name, one in detected.items()}),
-        "classes": class_bars(figures),
-    }
-    files = file_names(list(detected))
-    for name, one in detected.items():
-        charts[f"confusion {files[name]}"] = confusion_plot(one.confusion, one.classes, cut_in_middle(name, 40))
-    if len(detected) == 2:
-        difference = results[list(detected)[1]]["difference_to_first"]["map50"]
-        charts["map50"] = interval_plot({name: f["map50"] for name, f in figures.items()}, difference)
-    (out / "figures").mkdir(exist_ok=True)
-    for title, svg in charts.items():
-        write_bytes(out / "figures" / f"{title}.svg", svg, "figure")
-
-
-def curves_csv(detected: Mapping[str, Detected]) -> str:
-    """run, class (empty: all pooled), score, precision, recall, false positives per image; by falling score."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("run", "class", "score", "precision", "recall", "false_positives_per_image"))
-    for name, one in detected.items():
-        for class_name, (pr, froc) in one.curves.items():
-            n = len(pr.score)
-            for i in np.unique(np.linspace(0, n - 1, min(n, _MOST_POINTS)).round().astype(np.int64)).tolist():
-                recall = "" if np.isnan(pr.recall[i]) else pr.recall[i]
-                row = (pr.score[i], pr.precision[i], recall, froc.false_positives_per_image[i])
-                writer.writerow((name, class_name, *row))
-    return out.getvalue()
 
 
 def _known(values: FloatArray) -> list[float | None]:

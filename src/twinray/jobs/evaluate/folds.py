@@ -17,15 +17,16 @@ from twinray.errors import InputError
 from twinray.evaluation.coco_json import read_predictions
 from twinray.evaluation.folds import CrossedReport, FoldRun, crossed_boxes
 from twinray.files import claim_folder, write_bytes, write_json, write_text
-from twinray.jobs.evaluate.arms import Arm, ArmRun, arms_of, read_run
-from twinray.jobs.evaluate.diagnose import Detected, curves_csv, diagnose
-from twinray.jobs.evaluate.output import say, show_difference, show_figures, show_over_seeds
-from twinray.jobs.run_notes import UNKNOWN_SEEN, told_once
+from twinray.jobs.evaluate.arms import Arm, arms_of
+from twinray.jobs.evaluate.diagnose import Detected, diagnose
+from twinray.jobs.evaluate.output import curves_csv, say, show_difference, show_figures, show_over_seeds
+from twinray.jobs.evaluate.stored import ArmRun, read_run
 from twinray.report.charts.curves import class_bars, froc_curves, interval_plot
 from twinray.report.charts.diagnostics import run_dots
 from twinray.report.figures_csv import differences_csv, figures_csv
 from twinray.report.numbers import count
 from twinray.runs.names import run_names
+from twinray.runs.notes import UNKNOWN_SEEN, told_once
 from twinray.runs.seen import MARK, footnote
 
 

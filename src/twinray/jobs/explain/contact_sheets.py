@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from twinray.about import DISCLAIMER
 from twinray.files import write_bytes
-from twinray.inference.model import Explained, Method, Model, Prepared
+from twinray.inference.heat_maps import Explained, Method
+from twinray.inference.model import Model
+from twinray.inference.prepared import Prepared
 from twinray.records import Boxes, FloatArray
 from twinray.report.numbers import count
-from twinray.report.page.document import DISCLAIMER
 from twinray.report.pictures.contact_sheet import ROWS, contact_sheet
 from twinray.report.pictures.panels import Panel, as_png, scaled
 from twinray.runs.names import run_names

@@ -16,7 +16,7 @@ from twinray.detection.postprocess import Detection
 from twinray.detection.pyramid import POOLED_LEVELS, Features
 from twinray.errors import InputError
 from twinray.evaluation.intervals import group_index
-from twinray.evaluation.matching import box_iou, greedy, to_xywh
+from twinray.evaluation.matching import greedy
 from twinray.explanation.faithfulness import (
     box_floor,
     energy_inside,
@@ -27,17 +27,10 @@ from twinray.explanation.faithfulness import (
     versions_scorer,
 )
 from twinray.explanation.faithfulness_figures import FLOORS, MEASURES, MeasuredMaps, faithfulness_figures
-from twinray.files import claim_folder, write_bytes, write_json, write_text
-from twinray.inference.model import (
-    Method,
-    Model,
-    box_scorer,
-    check_method,
-    fixed_boxes,
-    heat_maps,
-    prepare_row,
-)
-from twinray.jobs.growing_table import GrowingTable
+from twinray.files import GrowingTable, claim_folder, write_bytes, write_json, write_text
+from twinray.geometry import box_iou, to_xywh
+from twinray.inference.heat_maps import Method, box_scorer, check_method, fixed_boxes, heat_maps
+from twinray.inference.model import Model, prepare_row
 from twinray.progress import progress
 from twinray.records import Boxes, FloatArray, patient_code
 from twinray.report.charts.faithfulness import (

@@ -10,21 +10,14 @@ from typing import Any
 
 from rich.console import Console
 
+from twinray.checks import check_options
 from twinray.data.pack import Pack, open_pack
 from twinray.data.readers.coco import read_coco
-from twinray.errors import InputError, check_options
+from twinray.errors import InputError
 from twinray.files import claim_folder, write_bytes, write_json
-from twinray.inference.model import (
-    Explained,
-    Method,
-    Model,
-    Prepared,
-    check_classes,
-    check_method,
-    check_pack,
-    load_model,
-    prepare_row,
-)
+from twinray.inference.heat_maps import Explained, Method, check_method
+from twinray.inference.model import Model, check_classes, check_pack, load_model, prepare_row
+from twinray.inference.prepared import Prepared
 from twinray.jobs.explain.contact_sheets import write_sheets
 from twinray.jobs.explain.faithfulness import FaithfulnessOptions, measure_faithfulness
 from twinray.jobs.image_files import Found, decode, find_images

@@ -18,10 +18,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Sheet
 from matplotlib.ticker import MaxNLocator
 
-from twinray.report.fonts import all_letters
+from twinray.report.fonts import all_letters, cut_in_middle, literal
 from twinray.report.numbers import NOT_DEFINED, Figure, count, finite, interval_of, number, value_of
 from twinray.report.palette import ARMS, DASHES, FOR_DARK, GRID, INK, MARKERS, MUTED
-from twinray.report.pictures.panels import cut_in_middle, literal
 from twinray.report.tables import FROC_RATES
 
 WIDTH = 9.2  # inches; 72 points each, so that 10-point text is easy to read on a page 880 pixels wide

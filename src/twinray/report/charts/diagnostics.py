@@ -15,9 +15,9 @@ from matplotlib.patches import Rectangle
 from twinray.evaluation.diagnostics import Calibration, PrecisionRecall
 from twinray.records import FloatArray, IntArray
 from twinray.report.charts.curves import WIDTH, as_svg, legend, look, note_if_empty, style
+from twinray.report.fonts import cut_in_middle, literal
 from twinray.report.numbers import number
 from twinray.report.palette import ARMS, GRID, INK, MARKERS, MUTED
-from twinray.report.pictures.panels import cut_in_middle, literal
 
 _MOST_NAMED = 30  # classes whose names and counts still fit beside a confusion matrix
 

@@ -14,10 +14,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 
+from twinray.about import DISCLAIMER
+from twinray.report.fonts import literal
 from twinray.report.numbers import NOT_DEFINED, count, interval, interval_of, number, value_of
-from twinray.report.page.document import DISCLAIMER
 from twinray.report.palette import ARMS, GRID, INK, MUTED
-from twinray.report.pictures.panels import literal
 from twinray.report.tables import Table
 
 HEADINGS = {

@@ -13,8 +13,8 @@ from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from twinray.report.dicom.objects import Finding, device, identity
-from twinray.report.page.document import DISCLAIMER
+from twinray.about import DISCLAIMER
+from twinray.report.dicom.finding import Finding, device, identity
 from twinray.report.pictures.burn_in import burn_in
 
 SERIES_NUMBER = 9001

@@ -33,10 +33,10 @@ from highdicom.sr import (
     TrackingIdentifier,
 )
 
+from twinray.about import DISCLAIMER
 from twinray.records import FloatArray
 from twinray.report.dicom.codes import PRIVATE_SCHEME, finding_code
-from twinray.report.dicom.objects import MAKER, Finding, derived_uid, device, identity
-from twinray.report.page.document import DISCLAIMER
+from twinray.report.dicom.finding import MAKER, Finding, derived_uid, device, identity
 
 SERIES_NUMBER = 9002
 

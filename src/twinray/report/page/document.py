@@ -13,12 +13,11 @@ from html import escape
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from twinray.about import DISCLAIMER
 from twinray.files import write_text
 from twinray.report.page.style import STYLE
 from twinray.report.tables import Table, as_html
 from twinray.report.verdict import Verdict
-
-DISCLAIMER = "Research software, not a medical device"
 
 
 @dataclass(frozen=True)

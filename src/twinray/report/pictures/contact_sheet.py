@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure as Sheet
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from twinray.report.fonts import cut_in_middle, literal
 from twinray.report.palette import PICTURE_GROUND, PICTURE_INK
-from twinray.report.pictures.panels import Panel, add_legend, cut_in_middle, draw_panel, literal
+from twinray.report.pictures.panels import Panel, add_legend, draw_panel
 
 ROWS = 8
 """Most rows that one sheet stays readable with."""

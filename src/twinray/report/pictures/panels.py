@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from twinray.records import Boxes, FloatArray
-from twinray.report.fonts import all_letters, columns
+from twinray.report.fonts import all_letters, columns, cut_in_middle, literal
 from twinray.report.palette import HEAT, PICTURE_GROUND, PICTURE_INK, PREDICTED_BOX, TRUE_BOX
 
 _DPI = 128
@@ -185,19 +185,6 @@ class _Labels:
             if all(right <= a or left >= b or abs(top - t) >= self._line - 1e-6 for a, b, t in self._taken):
                 return float(top)
         return max(wanted, 0.0)
-
-
-def cut_in_middle(text: str, letters: int) -> str:
-    """At most so many letters; what is left out of the middle becomes an ellipsis, so that both ends tell names apart."""
-    if len(text) <= letters:
-        return text
-    head = (letters - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (letters - 1 - head) :]}"
-
-
-def literal(text: str) -> str:
-    """Matplotlib reads text between dollar signs as mathematics; a name is not."""
-    return text.replace("$", r"\$")
 
 
 def _name(boxes: Boxes, i: int, classes: Sequence[str]) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure as Sheet
 
+from twinray.about import DISCLAIMER
 from twinray.records import Boxes, FloatArray
-from twinray.report.page.document import DISCLAIMER
 from twinray.report.pictures.panels import EMPTY_MAP, Panel, as_png, panel_row, scaled
 
 __all__ = ["DISCLAIMER", "as_png", "box_picture", "overlay", "picture_name"]

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twinray.data.decoding.dicom.header import numbers, text
+
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
 _CHUNK = 1 << 20
 
@@ -66,26 +68,6 @@ def _look_up(table: npt.NDArray[np.uint8], index: Array) -> npt.NDArray[np.uint8
     for start in range(0, flat.size, _CHUNK):
         out[start : start + _CHUNK] = table[flat[start : start + _CHUNK]]
     return out.reshape(index.shape)
-
-
-def numbers(header: Any, keyword: str) -> list[float]:
-    """The finite numbers of an attribute; empty if it is absent, empty, or holds none."""
-    value = header.get(keyword)
-    if value is None or value == "":
-        return []
-    items = [value] if isinstance(value, (int, float, str)) else list(value)
-    found = [float(item) for item in items if item is not None and item != ""]
-    return found if all(np.isfinite(found)) else []
-
-
-def text(header: Any, keyword: str) -> str:
-    """An attribute as one line of text; several values joined by a backslash; empty if absent."""
-    value = header.get(keyword)
-    if value is None:
-        return ""
-    several = not isinstance(value, (str, bytes)) and hasattr(value, "__iter__")
-    joined = "\\".join(str(item) for item in value) if several else str(value)
-    return " ".join("".join(c if c.isprintable() else " " for c in joined).split())
 
 
 def _modality(header: Any, values: Floats) -> tuple[Floats, list[str]]:

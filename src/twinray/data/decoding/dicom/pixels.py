@@ -12,66 +12,31 @@ still crash on a damaged stream: long jobs run :func:`load_dicom` in :mod:`twinr
 
 from __future__ import annotations
 
-import io
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uids
-from pydicom.datadict import tag_for_keyword
 from pydicom.encaps import get_frame
-from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
 
 from twinray.data.decoding.bounded_file import (
-    BoundedReader,
-    RestOfFileWanted,
-    first_bytes,
     parser_faults_as_input_errors,
-    regular_file_size,
 )
 from twinray.data.decoding.dicom.codestream import codestream_fault
-from twinray.data.decoding.dicom.display import display_pixels, numbers, text
+from twinray.data.decoding.dicom.display import display_pixels
+from twinray.data.decoding.dicom.header import (
+    ADVICE,
+    MAX_DICOM_PIXELS,
+    DicomAttributes,
+    attributes_of,
+    check_kind,
+    check_pixel_module,
+    read_header,
+)
 from twinray.errors import InputError
 from twinray.records import Pixels
-
-MAX_DICOM_PIXELS = 64_000_000
-"""Rows x Columns above which a file is refused (a 43 cm detector with 0.1 mm pixels has 18 million)."""
-
-_SPARE_BYTES = 32 << 20
-_PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
-_ADVICE = "copy the file again from its source or leave it out"
-
-_FOR_PROCESSING_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"
-SOP_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.1": "computed radiography",
-    "1.2.840.10008.5.1.4.1.1.1.1": "digital X-ray",
-    _FOR_PROCESSING_CLASS: "digital X-ray FOR PROCESSING",
-    "1.2.840.10008.5.1.4.1.1.7": "secondary capture",
-    "1.2.840.10008.5.1.4.1.1.7.1": "secondary capture, single bit",
-    "1.2.840.10008.5.1.4.1.1.7.2": "secondary capture, grey byte",
-    "1.2.840.10008.5.1.4.1.1.7.3": "secondary capture, grey word",
-    "1.2.840.10008.5.1.4.1.1.7.4": "secondary capture, true colour",
-}
-"""SOP class UIDs that hold plain radiographs."""
-
-_LATERAL_VIEWS = (
-    "LL",
-    "RL",
-    "LATERAL",
-    "LAT",
-    "LLO",
-    "RLO",
-    "LPO",
-    "RPO",
-    "LAO",
-    "RAO",
-    "LEFT LATERAL",
-    "RIGHT LATERAL",
-)
 
 _PLUGINS: dict[str, tuple[str, ...]] = {
     uids.RLELossless: ("pylibjpeg", "pydicom"),
@@ -84,77 +49,6 @@ _PLUGINS: dict[str, tuple[str, ...]] = {
     uids.JPEG2000: ("pillow", "pylibjpeg", "gdcm"),
 }
 """Decoders by preference; the first that is installed decodes, so that a machine always takes the same one."""
-
-
-@dataclass(frozen=True, slots=True)
-class DicomAttributes:
-    """What a reader of DICOM folders needs from a header; text is empty and numbers are 0 where the file is silent.
-
-    Attributes:
-        patient_id: (0010,0020); ``patient_sex``, ``patient_age`` as written (``047Y``).
-        study_uid: Study, ``series_uid`` Series, ``sop_uid`` SOP instance, ``sop_class_uid`` SOP class UID.
-        modality: CR, DX, OT, ...; ``body_part`` Body Part Examined.
-        view_position: AP, PA, LL, RL, ...; ``laterality`` Image Laterality, else Laterality.
-        orientation: Patient Orientation, row direction then column direction (``L\\F``).
-        presentation_intent: FOR PRESENTATION, FOR PROCESSING or empty.
-        photometric: Photometric Interpretation.
-        width: Columns in pixels; ``height`` Rows; ``frames`` at least 1.
-        transfer_syntax: its UID.
-        lateral: the file says that the view is lateral or oblique, not frontal.
-    """
-
-    patient_id: str
-    patient_sex: str
-    patient_age: str
-    study_uid: str
-    series_uid: str
-    sop_uid: str
-    sop_class_uid: str
-    modality: str
-    body_part: str
-    view_position: str
-    laterality: str
-    orientation: str
-    presentation_intent: str
-    photometric: str
-    width: int
-    height: int
-    frames: int
-    transfer_syntax: str
-    lateral: bool
-
-
-_ATTRIBUTES = (  # noqa: SIM905 - one word a line would be forty lines
-    "PatientID PatientSex PatientAge StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Modality "
-    "BodyPartExamined ViewPosition ViewCodeSequence ImageLaterality Laterality PatientOrientation "
-    "PresentationIntentType PhotometricInterpretation Columns Rows NumberOfFrames"
-).split()
-_PIXEL_ATTRIBUTES = (  # noqa: SIM905
-    "SamplesPerPixel PlanarConfiguration BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue "
-    "PixelPaddingRangeLimit RescaleSlope RescaleIntercept ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth "
-    "VOILUTFunction PresentationLUTShape ExtendedOffsetTable ExtendedOffsetTableLengths FloatPixelData "
-    "DoubleFloatPixelData PixelData"
-).split()
-_TAGS = [tag_for_keyword(k) for k in (*_ATTRIBUTES, *_PIXEL_ATTRIBUTES)]
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether the file carries DICOM's mark, ``DICM`` after a preamble of 128 bytes, whatever its name.
-
-    Raises:
-        InputError: the file is missing, not a regular file, unreadable or empty.
-    """
-    return first_bytes(path, 132)[128:] == b"DICM"
-
-
-def dicom_attributes(path: Path) -> DicomAttributes:
-    """Read a DICOM header (no pixels).
-
-    Raises:
-        InputError: the file cannot be read or is no DICOM file.
-    """
-    with parser_faults_as_input_errors(path, "reading the DICOM header", _ADVICE):
-        return _attributes(_read(path, pixels=False, max_pixels=MAX_DICOM_PIXELS))
 
 
 def load_dicom(
@@ -179,147 +73,16 @@ def load_dicom(
         InputError: the file is damaged, is not a single grey image for presentation, claims sizes that it
             cannot hold, or needs a decoder that is not installed.
     """
-    with parser_faults_as_input_errors(path, "reading the DICOM file", _ADVICE):
-        header = _read(path, pixels=True, max_pixels=max_pixels)
-        attributes = _attributes(header)
-        _check_kind(path, header, attributes, frontal_only=frontal_only, any_class=any_class)
-        _check_pixel_module(path, header, attributes, max_pixels)
-    with parser_faults_as_input_errors(path, f"decoding {_syntax_name(attributes.transfer_syntax)} pixels", _ADVICE):
+    with parser_faults_as_input_errors(path, "reading the DICOM file", ADVICE):
+        header = read_header(path, pixels=True, max_pixels=max_pixels)
+        attributes = attributes_of(header)
+        check_kind(path, header, attributes, frontal_only=frontal_only, any_class=any_class)
+        check_pixel_module(path, header, attributes, max_pixels)
+    with parser_faults_as_input_errors(path, f"decoding {_syntax_name(attributes.transfer_syntax)} pixels", ADVICE):
         stored = _stored_values(path, header, attributes)
-    with parser_faults_as_input_errors(path, "applying the DICOM grey scale transforms", _ADVICE):
+    with parser_faults_as_input_errors(path, "applying the DICOM grey scale transforms", ADVICE):
         array, how = display_pixels(stored, header)
     return Pixels(array, how)
-
-
-def _read(path: Path, *, pixels: bool, max_pixels: int) -> Any:
-    """The attributes of interest as a pydicom dataset; nothing is allocated beyond the file's size and the limits."""
-    size = regular_file_size(path)
-    if pixels and size > 2 * max_pixels + _SPARE_BYTES:
-        raise InputError(f"{path}: {size >> 20} MiB, more than one image of {max_pixels} pixels; leave it out")
-    if not is_dicom(path):
-        raise InputError(f"{path}: expected a DICOM file with 'DICM' at byte 128, which is missing; {_ADVICE}")
-    with open(path, "rb") as file:
-        try:
-            return _parse(path, file, size, pixels)
-        except RestOfFileWanted as wanted:
-            plain = _inflated(path, file, wanted.position, 2 * max_pixels + _SPARE_BYTES)
-    header = _parse(path, io.BytesIO(plain), len(plain), pixels)
-    header.file_meta.TransferSyntaxUID = uids.DeflatedExplicitVRLittleEndian
-    return header
-
-
-def _parse(path: Path, file: BinaryIO, size: int, pixels: bool) -> Any:
-    reader = BoundedReader(file, size, str(path))
-    header = read_partial(
-        cast(BinaryIO, reader),
-        stop_when=lambda tag, _vr, _length: tag > 0x7FE00010 or (not pixels and tag in _PIXEL_TAGS),
-        specific_tags=cast(Any, _TAGS),
-    )
-    if reader.exhausted_reads:
-        raise InputError(f"{path}: far more data elements than a radiograph has; {_ADVICE}")
-    return header
-
-
-def _inflated(path: Path, file: BinaryIO, start: int, limit: int) -> bytes:
-    """The file as if it had been written without deflate: same meta header, explicit VR little endian."""
-    file.seek(0)
-    meta = file.read(start)
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    dataset = inflate.decompress(file.read(), limit + 1)
-    if len(dataset) > limit:
-        raise InputError(f"{path}: inflates to more than {limit >> 20} MiB (a deflate bomb?); leave it out")
-    deflated, explicit = uids.DeflatedExplicitVRLittleEndian.encode(), uids.ExplicitVRLittleEndian.encode()
-    if deflated not in meta:
-        raise InputError(f"{path}: the transfer syntax cannot be made out; {_ADVICE}")
-    return meta.replace(deflated, explicit.ljust(len(deflated), b"\0")) + dataset
-
-
-def _attributes(header: Any) -> DicomAttributes:
-    def whole(keyword: str) -> int:
-        return int((numbers(header, keyword) or [0])[0])
-
-    meta = header.file_meta
-    return DicomAttributes(
-        patient_id=text(header, "PatientID"),
-        patient_sex=text(header, "PatientSex"),
-        patient_age=text(header, "PatientAge"),
-        study_uid=text(header, "StudyInstanceUID"),
-        series_uid=text(header, "SeriesInstanceUID"),
-        sop_uid=text(header, "SOPInstanceUID"),
-        sop_class_uid=text(header, "SOPClassUID") or text(meta, "MediaStorageSOPClassUID"),
-        modality=text(header, "Modality"),
-        body_part=text(header, "BodyPartExamined"),
-        view_position=text(header, "ViewPosition"),
-        laterality=text(header, "ImageLaterality") or text(header, "Laterality"),
-        orientation=text(header, "PatientOrientation"),
-        presentation_intent=text(header, "PresentationIntentType"),
-        photometric=text(header, "PhotometricInterpretation"),
-        width=whole("Columns"),
-        height=whole("Rows"),
-        frames=max(1, whole("NumberOfFrames")),
-        transfer_syntax=text(meta, "TransferSyntaxUID"),
-        lateral=_is_lateral(header),
-    )
-
-
-def _is_lateral(header: Any) -> bool:
-    """The file's own word for a lateral or oblique view: View Position, else View Code, else Patient Orientation."""
-    view = text(header, "ViewPosition").upper()
-    if view:
-        return view in _LATERAL_VIEWS
-    codes = header.get("ViewCodeSequence")
-    if codes:
-        meaning = text(codes[0], "CodeMeaning").lower()
-        return ("lateral" in meaning and "decubitus" not in meaning) or "oblique" in meaning
-    # Rows that run front to back show the patient from the side.
-    return text(header, "PatientOrientation").upper()[:1] in ("A", "P")
-
-
-def _check_kind(path: Path, header: Any, seen: DicomAttributes, *, frontal_only: bool, any_class: bool) -> None:
-    """Refuse what is not one grey frame of a radiograph for presentation."""
-    if seen.presentation_intent.upper() == "FOR PROCESSING" or seen.sop_class_uid == _FOR_PROCESSING_CLASS:
-        raise InputError(f"{path}: a FOR PROCESSING image is not meant for display; use the FOR PRESENTATION one")
-    if not any_class and seen.sop_class_uid not in SOP_CLASSES:
-        name = uids.UID(seen.sop_class_uid).name or "no SOP class"
-        raise InputError(f"{path}: expected a CR, DX or secondary capture image, got {name}; leave the file out")
-    if not any(k in header for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise InputError(f"{path}: has no pixel data; leave the file out")
-    if seen.frames > 1:
-        raise InputError(f"{path}: expected one frame, got {seen.frames}; export the wanted frame as its own file")
-    samples = int((numbers(header, "SamplesPerPixel") or [1])[0])
-    if samples != 1 or seen.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        came = seen.photometric or "no photometric interpretation"
-        raise InputError(
-            f"{path}: expected MONOCHROME1 or MONOCHROME2, got {came} with {samples} samples; leave it out"
-        )
-    if frontal_only and seen.lateral:
-        view = seen.view_position or seen.orientation or "lateral by its view code"
-        raise InputError(f"{path}: expected a frontal view, got {view}; leave it out or allow every view")
-
-
-def _check_pixel_module(path: Path, header: Any, seen: DicomAttributes, max_pixels: int) -> None:
-    """Refuse sizes and depths that are impossible, too large, or that the pixel data cannot hold."""
-    width, height = seen.width, seen.height
-    if width < 1 or height < 1:
-        raise InputError(f"{path}: the header states {width} x {height} pixels; {_ADVICE}")
-    if width * height > max_pixels:
-        raise InputError(f"{path}: claims {width} x {height} pixels, more than the limit of {max_pixels}; leave it out")
-    if "PixelData" not in header:
-        raise InputError(f"{path}: expected integer pixel data, got floating point; leave the file out")
-    allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
-    if allocated not in (8, 16) or not 1 <= stored <= allocated:
-        raise InputError(f"{path}: expected 8 or 16 bits a pixel, got {stored} stored in {allocated}; leave it out")
-    high = numbers(header, "HighBit")
-    if high and int(high[0]) != stored - 1:
-        raise InputError(
-            f"{path}: expected high bit {stored - 1} with {stored} bits stored, got {int(high[0])}; {_ADVICE}"
-        )
-    syntax = uids.UID(seen.transfer_syntax)
-    if not syntax:
-        raise InputError(f"{path}: the transfer syntax is missing; {_ADVICE}")
-    have, need = len(header.PixelData or b""), width * height * allocated // 8
-    if have == 0 or (syntax in uids.UncompressedTransferSyntaxes and have < need):
-        raise InputError(f"{path}: {width} x {height} pixels need {need} bytes, the file has {have}; {_ADVICE}")
 
 
 def _stored_values(path: Path, header: Any, seen: DicomAttributes) -> npt.NDArray[Any]:
@@ -336,10 +99,10 @@ def _stored_values(path: Path, header: Any, seen: DicomAttributes) -> npt.NDArra
         frame = get_frame(header.PixelData, 0, number_of_frames=1)
         fault = codestream_fault(frame, syntax, seen.height, seen.width, int(header.BitsAllocated) // 8)
         if fault:
-            raise InputError(f"{path}: {fault}; {_ADVICE}")
+            raise InputError(f"{path}: {fault}; {ADVICE}")
     array, _ = decoder.as_array(header, index=0, raw=True, decoding_plugin=plugin)
     if array.shape != (seen.height, seen.width) or array.dtype.kind not in "ui" or array.itemsize > 2:
-        raise InputError(f"{path}: expected {seen.width} x {seen.height} grey pixels, decoded {array.shape}; {_ADVICE}")
+        raise InputError(f"{path}: expected {seen.width} x {seen.height} grey pixels, decoded {array.shape}; {ADVICE}")
     return array.astype(np.dtype(f"{array.dtype.kind}{array.itemsize}"), copy=False)
 
 

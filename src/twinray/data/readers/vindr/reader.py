@@ -40,9 +40,8 @@ from pathlib import Path
 
 import numpy as np
 
-from twinray.data.fused import fuse_collection
-from twinray.data.image_index import ImageIndex, index_images
-from twinray.data.readers.folder import FileLoader
+from twinray.data.fusion import fuse_collection
+from twinray.data.readers.disk import FileLoader, ImageIndex, index_images
 from twinray.data.readers.vindr.order import PUBLISHED_IOU, published_order
 from twinray.data.readers.vindr.rows import (
     BOX_CLASSES,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from twinray.data.fit import place_boxes
 from twinray.data.readers.tabular import Row, find_table, number, read_rows
 from twinray.errors import InputError
+from twinray.geometry import place_boxes
 from twinray.records import Skipped, Split
 
 BOX_CLASSES = (

@@ -1,18 +1,77 @@
-"""Where on the disk the images are that a published table names: by file name or by stem, at any depth.
-
-Copies of the large data sets differ in folders (``images_001/images``, ``images/``, flat) and in file type (DICOM,
-converted PNG or JPEG); the name's stem is what they share.
-"""
+"""Image files on disk: one walk, one rule for junk, one loader."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from twinray.data.decoding.images import is_image_name
+from twinray.data.decoding.images import is_image_name, load_image
 from twinray.errors import InputError
+from twinray.records import Pixels, Sample, Skipped
+
+_JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True, slots=True)
+class FileLoader:
+    """Loads a sample whose ``source`` is a file under ``root`` (or an absolute path)."""
+
+    root: Path
+
+    def __call__(self, sample: Sample) -> Pixels:
+        """Decode the file; raises InputError where it is refused."""
+        return load_image(self.root / sample.source)
+
+
+def scan_folder(root: Path, table: Path | None, skipped: list[Skipped]) -> tuple[list[str], Counter[str]]:
+    """Relative posix paths of the images, sorted, and how many other files there are by suffix."""
+    names: list[str] = []
+    others: Counter[str] = Counter()
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        skipped.append(
+            Skipped(_printable(str(error.filename)), f"could not list this folder: {error.strerror}; check its rights")
+        )
+
+    for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below[:] = sorted(name for name in below if not _is_junk(name))
+        for name in files:
+            path = Path(folder, name)
+            if _is_junk(name) or (table is not None and path.resolve() == table.resolve()):
+                continue
+            relative = path.relative_to(root).as_posix()
+            if not (is_image_name(path) or _has_dicom_mark(path)):
+                others[_printable(path.suffix.lower()) or "no suffix"] += 1
+            elif _printable(relative) != relative:
+                skipped.append(Skipped(_printable(relative), "expected a file name in UTF-8; rename the file"))
+            else:
+                names.append(relative)
+    return sorted(names), others
+
+
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def _has_dicom_mark(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True)

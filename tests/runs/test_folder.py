@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from twinray.errors import InputError
-from twinray.training.record import CONFIG, open_run
+from twinray.runs.folder import open_run
+from twinray.training.record import CONFIG
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,12 @@ class Options:
 
 
 def reopened(folder: Path, **options: object) -> None:
-    open_run(Options(folder, **options), out=folder, resume=True, job="train")
+    open_run(Options(folder, **options), out=folder, resume=True, job="train", environment={})
 
 
 def test_a_run_made_before_an_option_existed_goes_on_with_its_default(tmp_path):
     folder = tmp_path / "run"
-    open_run(Options(folder), out=folder, resume=False, job="train")
+    open_run(Options(folder), out=folder, resume=False, job="train", environment={})
     reopened(folder)
     kept = yaml.safe_load((folder / CONFIG).read_text())
     del kept["keep"]
@@ -40,7 +41,7 @@ def test_a_run_made_before_an_option_existed_goes_on_with_its_default(tmp_path):
 
 def test_an_option_that_is_gone_is_a_difference(tmp_path):
     folder = tmp_path / "run"
-    open_run(Options(folder), out=folder, resume=False, job="train")
+    open_run(Options(folder), out=folder, resume=False, job="train", environment={})
     kept = yaml.safe_load((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(yaml.safe_dump({**kept, "gone": 1}))
     with pytest.raises(InputError, match="gone was 1, now None"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twinray.training.record import METRICS, read_metrics
+from twinray.runs.folder import METRICS, read_metrics
 
 UNKNOWN_SEEN = "what its initial weights saw in training is not recorded"
 

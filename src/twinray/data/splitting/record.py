@@ -1,0 +1,176 @@
+"""The record of who went to which side, and its check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from twinray.data.splitting.cut import Patients, checked_groups
+from twinray.errors import InputError
+from twinray.files import write_json
+from twinray.records import FloatArray
+
+
+def check_disjoint(patients: Patients, splits: Sequence[str | None]) -> None:
+    """Refuse splits in which a known patient is on two sides. Images whose split is None are in none.
+
+    Raises:
+        InputError: names the patients.
+    """
+    if len(patients) != len(splits):
+        raise InputError(f"splits: expected one split an image, got {len(splits)} for {len(patients)} images")
+    sides: dict[str, set[str]] = {}
+    for patient, split in zip(patients, splits, strict=True):
+        if patient and split is not None:
+            sides.setdefault(patient, set()).add(split)
+    both = sorted(patient for patient, names in sides.items() if len(names) > 1)
+    if both:
+        raise InputError(
+            f"splits: expected every patient in one split, got {len(both)} in several: {_some(both)};"
+            " cut the splits by patient, or leave those images out"
+        )
+
+
+def patient_note(patients: Patients) -> str | None:
+    """The remark that users must see where patients are unknown, or None."""
+    unknown = sum(not patient for patient in patients)
+    if not unknown:
+        return None
+    which = "no patient ids" if unknown == len(patients) else f"no patient id for {unknown} of {len(patients)} images"
+    return f"{which}: patient-disjoint splits are impossible to ensure, images were split one by one"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRecord:
+    """A split that anyone can reuse, as a JSON file.
+
+    Attributes:
+        method: how it was made, in a few words (``iterative stratification by patient``, ``official lists``).
+        seed: the seed, or None where none was drawn from.
+        fractions: the shares asked for, by split.
+        ids: the image ids of each split, sorted.
+        images: number of images by split.
+        patients: number of known patients by split.
+        label_counts: images that show each label, by split and label.
+        patients_known: whether every image's patient is known, so that "patient-disjoint" means something.
+        notes: one-line remarks that users must see.
+    """
+
+    method: str
+    seed: int | None
+    fractions: dict[str, float]
+    ids: dict[str, list[str]]
+    images: dict[str, int]
+    patients: dict[str, int]
+    label_counts: dict[str, dict[str, int]]
+    patients_known: bool
+    notes: list[str]
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON, all or nothing; TwinrayError where the disk is full or may not be written."""
+        write_json(path, {"format": "twinray split record 1"} | asdict(self), "the split record")
+
+    @staticmethod
+    def read(path: Path) -> SplitRecord:
+        """Read a record that ``write`` wrote.
+
+        Raises:
+            InputError: the file is missing, is no JSON, or is no split record; or an image is in two splits.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: expected a split record in JSON, got {error}; write it again") from error
+        names = [field.name for field in fields(SplitRecord)]
+        missing = [name for name in names if not isinstance(content, dict) or name not in content]
+        if missing:
+            raise InputError(f"{path}: expected a split record, {', '.join(missing)} missing; write it again")
+        ids = content["ids"]
+        if not isinstance(ids, dict) or not all(
+            isinstance(side, list) and all(isinstance(i, str) for i in side) for side in ids.values()
+        ):
+            raise InputError(f'{path}: expected "ids" to list image ids by split; write it again')
+        every = [i for side in ids.values() for i in side]
+        twice = (
+            sorted({i for i, n in zip(*np.unique(every, return_counts=True), strict=True) if n > 1}) if every else []
+        )
+        if twice:
+            raise InputError(f"{path}: expected every image in one split, got {len(twice)} in several: {_some(twice)}")
+        return SplitRecord(**{name: content[name] for name in names})
+
+    def apply(self, ids: Sequence[str], strict: bool = True) -> list[str | None]:
+        """The split of each image id.
+
+        Args:
+            ids: (n,) image ids of some data.
+            strict: refuse data that the record does not fit; else images it does not know get None.
+
+        Raises:
+            InputError: ids of the record that the data lack, and ids of the data that the record lacks, are named.
+        """
+        split_of = {i: split for split, members in self.ids.items() for i in members}
+        if strict:
+            lacking = sorted(set(split_of) - set(ids))
+            extra = sorted(set(ids) - set(split_of))
+            told = [f"the data lack {len(lacking)}: {_some(lacking)}"] if lacking else []
+            told += [f"the record lacks {len(extra)}: {_some(extra)}"] if extra else []
+            if told:
+                raise InputError(
+                    f"split record: expected the same image ids in the record and the data; {'; '.join(told)}"
+                )
+        return [split_of.get(i) for i in ids]
+
+
+def record_splits(
+    ids: Sequence[str],
+    patients: Patients,
+    labels: FloatArray | None,
+    splits: Sequence[str | None],
+    *,
+    label_classes: Sequence[str],
+    method: str,
+    seed: int | None,
+    fractions: Mapping[str, float],
+) -> SplitRecord:
+    """Describe splits (of ``cut_splits``, of official lists, of a label fraction) so that they can be written.
+
+    Args:
+        ids, patients, labels, splits: (n,), (n,), (n, k) or None, (n,); images whose split is None are left out.
+        label_classes: (k,) names.
+        method, seed, fractions: as in ``SplitRecord``.
+
+    Raises:
+        InputError: a patient is on two sides, an id occurs twice, or lengths disagree.
+    """
+    check_disjoint(patients, splits)
+    if len(ids) != len(splits) or len(set(ids)) != len(ids):
+        raise InputError(f"splits: expected {len(splits)} different image ids, got {len(set(ids))} among {len(ids)}")
+    _, present = checked_groups(patients, labels)
+    if labels is not None and len(label_classes) != labels.shape[1]:
+        raise InputError(f"splits: expected {labels.shape[1]} names of labels, got {len(label_classes)}")
+    names = [*fractions, *sorted({s for s in splits if s is not None} - set(fractions))]
+    rows = {name: [row for row, split in enumerate(splits) if split == name] for name in names}
+    classes = label_classes if labels is not None else []
+    note = patient_note(patients)
+    return SplitRecord(
+        method=method,
+        seed=seed,
+        fractions=dict(fractions),
+        ids={name: sorted(ids[row] for row in rows[name]) for name in names},
+        images={name: len(rows[name]) for name in names},
+        patients={name: len({patients[row] for row in rows[name] if patients[row]}) for name in names},
+        label_counts={
+            name: {label: int(present[rows[name], column].sum()) for column, label in enumerate(classes)}
+            for name in names
+        },
+        patients_known=note is None,
+        notes=[] if note is None else [note],
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,45 @@
+"""One training step of a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from twinray.detection.model import Detector
+from twinray.detection.targets import BoxTargets
+from twinray.detection.transforms import TransformOptions, training_batch
+from twinray.training.device import Machine
+from twinray.training.ranks import Ranks
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The training step: transform, forward, the sum of the losses, its gradient."""
+
+    detector: Detector
+    machine: Machine
+    transforms: TransformOptions
+    seed: int
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def __call__(self, batch: tuple[Tensor, BoxTargets], step: int) -> Mapping[str, Tensor]:
+        """Packed pixels and targets -> losses; gradients are left in ``.grad``."""
+        each = (self.seed * 1_000_003 + step) * self.ranks.world + self.ranks.rank  # other draws on every rank
+        generator = torch.Generator().manual_seed(each)
+        pixels, targets = batch
+        device = self.machine.device
+        images, targets = training_batch(
+            pixels.to(device, non_blocking=True),
+            targets.to(device),
+            self.detector.options.size,
+            self.transforms,
+            generator,
+        )
+        with self.machine.autocast():
+            losses = self.detector(images.contiguous(memory_format=torch.channels_last), targets)
+        loss: Tensor = torch.stack([value.float() for value in losses.values()]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}

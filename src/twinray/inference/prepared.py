@@ -1,0 +1,48 @@
+"""One image as a model sees it, and the way back to its own pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from twinray.geometry import Geometry
+from twinray.records import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One image, fitted to the square that the model's pack had.
+
+    Attributes:
+        id: the image's name, for messages.
+        packed: (s, s) or (s, s, 3) uint8.
+        place: where the original lies in the square.
+        size: (width, height) of the original, pixels.
+        display: (h, w) or (h, w, 3) uint8, for pictures: the original where it is at hand, else the packed image.
+    """
+
+    id: str
+    packed: npt.NDArray[np.uint8]
+    place: Geometry
+    size: tuple[int, int]
+    display: npt.NDArray[np.uint8]
+
+    def to_original(self, boxes: FloatArray, side: int) -> FloatArray:
+        """(n, 4) boxes in pixels of a network input of the given side -> original pixels, clipped."""
+        packed = boxes * (len(self.packed) / side)
+        offset = np.array([self.place.offset_x, self.place.offset_y] * 2)
+        scale = np.array([self.place.scale_x, self.place.scale_y] * 2)
+        original: FloatArray = np.clip((packed - offset) / scale, 0, [*self.size, *self.size])
+        return original
+
+    def map_to_display(self, heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A (side, side) map over the network's input -> (h, w) over ``display``."""
+        factor = heat.shape[0] / len(self.packed)
+        left, top = self.place.offset_x * factor, self.place.offset_y * factor
+        inner = (left, top, left + self.place.inner[0] * factor, top + self.place.inner[1] * factor)
+        height, width = self.display.shape[:2]
+        image = Image.fromarray(heat.astype(np.float32))
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=inner)).clip(0, 1)

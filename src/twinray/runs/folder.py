@@ -1,0 +1,198 @@
+"""A run on disk: its files, and what may change when it goes on. No torch.
+
+``config.yaml`` (resolved options), ``environment.json``, ``metrics.jsonl`` (a line a log step),
+``metrics.json`` (final figures), ``checkpoints/``, ``*.safetensors`` with a ``.json`` beside each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+
+from twinray.errors import InputError
+from twinray.files import claim_folder, clear_disk_errors, read_json, write_json, write_text
+
+CONFIG, METRICS, LOG = "config.yaml", "metrics.json", "metrics.jsonl"
+
+MAY_CHANGE = frozenset({"resume", "out", "workers", "threads", "device"})
+"""Options that a resumed run may give anew: they say where and how fast, not what."""
+
+
+@final
+class RunFolder:
+    """One run's folder; made by :func:`open_run`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``."""
+        with clear_disk_errors(self.path / LOG, "log"), (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """All complete lines of ``metrics.jsonl``; a line that a kill cut short is left out."""
+        path = self.path / LOG
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def forget_after(self, step: int) -> None:
+        """Drop log lines of steps that a resumed run will do again."""
+        kept = [json.dumps(line) + "\n" for line in self.history() if line.get("step", 0) <= step]
+        if (self.path / LOG).exists():
+            write_text(self.path / LOG, "".join(kept), "log")
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write the final figures; a run with a ``metrics.json`` is a finished run."""
+        write_json(self.path / METRICS, metrics, "metrics")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run wrote its final figures."""
+        return (self.path / METRICS).is_file()
+
+
+def open_run(
+    config: Any,
+    *,
+    out: Path,
+    resume: bool,
+    job: str,
+    environment: Mapping[str, Any],
+    inputs: Mapping[str, Any] | None = None,
+) -> RunFolder:
+    """Make a run's folder, or return to that of an interrupted run.
+
+    Args:
+        config: the job's options, a dataclass.
+        out: the folder.
+        resume: continue what is there; with nothing there, start.
+        job: the verb, for messages and for the record.
+        environment: versions and hardware that the result depends on, as ``training.record.environment`` tells them.
+        inputs: what the run reads and how it computes (checksums of packs and weights, precision); kept in
+            ``inputs.json``, and the same again when the run is resumed.
+
+    Raises:
+        InputError: the folder holds files and ``resume`` is off; or it holds a run of another job or
+            with other options or inputs (each is named).
+    """
+    claim_folder(out, resume, f"{job} run", can_resume=True)
+    run = RunFolder(out)
+    resolved = {"job": job, **plain(config)}
+    if (out / CONFIG).is_file():
+        _check_same(out / CONFIG, resolved, _defaults(config))
+    elif any(out.iterdir()) and resume and not _only_leftovers(out):
+        raise InputError(f"{out} is not a run (it has no {CONFIG}); choose another --out")
+    if run.finished:
+        return run
+    with clear_disk_errors(run.checkpoints, "folder"):
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+    _keep_inputs(out / "inputs.json", plain(inputs or {}))
+    _keep_environment(out / "environment.json", dict(environment))
+    if not (out / CONFIG).is_file():
+        write_text(out / CONFIG, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), "configuration")
+    return run
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The resolved options of a run.
+
+    Raises:
+        InputError: not a run folder.
+    """
+    try:
+        raw = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"expected a run folder with a {CONFIG}, {run} has none; check the path") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{run / CONFIG} is not YAML; was it edited?") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"expected options in {run / CONFIG}, found {type(raw).__name__}; was it edited?")
+    return raw
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    """The final figures of a run.
+
+    Raises:
+        InputError: the run is not there or did not finish.
+    """
+    if not (run / METRICS).is_file():
+        raise InputError(f"{run} has no {METRICS}: not a run, or one that did not finish; continue it with --resume")
+    metrics: dict[str, Any] = read_json(run / METRICS, "metrics")
+    return metrics
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as dictionaries, lists, text and numbers, ready for YAML and JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """The options' own defaults, as they stand in a configuration file."""
+    missing = dataclasses.MISSING
+    return {f.name: plain(f.default) for f in dataclasses.fields(config) if f.default is not missing}
+
+
+def _check_same(path: Path, resolved: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuse other options. One that the file lacks came with a later version: it had what is now its default."""
+    kept = read_config(path.parent)
+    before = {**{name: defaults[name] for name in resolved if name in defaults and name not in kept}, **kept}
+    differing = [
+        k for k in _ordered_union(before, resolved) if k not in MAY_CHANGE and before.get(k) != resolved.get(k)
+    ]
+    if differing:
+        what = "; ".join(f"{k} was {before.get(k)!r}, now {resolved.get(k)!r}" for k in differing[:4])
+        raise InputError(
+            f"cannot resume {path.parent} with other options: {what}; repeat the first command, or choose another --out"
+        )
+
+
+def _keep_inputs(path: Path, inputs: dict[str, Any]) -> None:
+    """A run that goes on with another pack or other weights would be two runs under one name."""
+    if not path.is_file():
+        write_json(path, inputs, "record of inputs")
+        return
+    before = read_json(path, "record of inputs")
+    differing = [k for k in _ordered_union(before, inputs) if before.get(k) != inputs.get(k)]
+    if differing:
+        raise InputError(
+            f"cannot resume {path.parent}: {', '.join(differing)} changed since it was started (see {path.name}); put back what "
+            "it was started with, or choose another --out"
+        )
+
+
+def _keep_environment(path: Path, now: dict[str, Any]) -> None:
+    """The first start's environment, and under ``resumed`` each one that differs from the last."""
+    if not path.is_file():
+        write_json(path, now, "environment record")
+        return
+    kept = read_json(path, "environment record")
+    last = kept.get("resumed", [kept])[-1]
+    if any(last.get(key) != value for key, value in now.items() if key != "arguments"):
+        kept.setdefault("resumed", []).append(now)
+        write_json(path, kept, "environment record")
+
+
+def _ordered_union(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterable[str]:
+    return dict.fromkeys([*first, *second])
+
+
+def _only_leftovers(folder: Path) -> bool:
+    """A kill right after the folder was made leaves at most these."""
+    return all(
+        p.name in {"checkpoints", "environment.json", "inputs.json"} or p.name.endswith(".tmp")
+        for p in folder.iterdir()
+    )
