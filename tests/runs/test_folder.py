@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from twinray.errors import InputError
-from twinray.runs.folder import open_run
-from twinray.training.record import CONFIG
+from twinray.runs.folder import CONFIG, open_run
 
 
 @dataclass(frozen=True)
