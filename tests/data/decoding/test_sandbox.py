@@ -222,7 +222,7 @@ _PARENT = """
 import sys
 sys.path[:] = {path!r}
 from {module} import misbehave, pid_of
-from twinray.data.sandbox import map_in_workers
+from twinray.data.decoding.sandbox import map_in_workers
 outcomes = map_in_workers(pid_of, iter(lambda: 1, 0), workers=2)
 print(sorted({{next(outcomes).result() for _ in range(64)}}), flush=True)
 {then}
