@@ -8,77 +8,55 @@ Every verb of the command line is a function here, with the same options::
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from twinray.classification.config import ClassifyConfig
-    from twinray.classification.run import run as classify
-    from twinray.data.pack import open_pack
-    from twinray.detection.config import DetectConfig
-    from twinray.jobs.boxes import BoxesConfig
-    from twinray.jobs.boxes import run as boxes
-    from twinray.jobs.evaluate.config import EvaluateConfig
-    from twinray.jobs.evaluate.run import run as evaluate
-    from twinray.jobs.explain.run import ExplainConfig
-    from twinray.jobs.explain.run import run as explain
-    from twinray.jobs.pack import PackConfig
-    from twinray.jobs.pack import run as pack
-    from twinray.jobs.predict import PredictConfig
-    from twinray.jobs.predict import run as predict
-    from twinray.jobs.train import detect, pretrain
-    from twinray.pretraining.config import PretrainConfig
-    from twinray.study.demo import DemoConfig
-    from twinray.study.demo import run as demo
+from twinray.verbs import load, public_names
 
-_WHERE = {
-    "BoxesConfig": "twinray.jobs.boxes",
-    "ClassifyConfig": "twinray.classification.config",
-    "DemoConfig": "twinray.study.demo",
-    "DetectConfig": "twinray.detection.config",
-    "EvaluateConfig": "twinray.jobs.evaluate.run",
-    "ExplainConfig": "twinray.jobs.explain.run",
-    "PackConfig": "twinray.jobs.pack",
-    "PredictConfig": "twinray.jobs.predict",
-    "PretrainConfig": "twinray.pretraining.config",
-    "open_pack": "twinray.data.pack",
-    "boxes": "twinray.jobs.boxes:run",
-    "classify": "twinray.classification.run:run",
-    "demo": "twinray.study.demo:run",
-    "detect": "twinray.jobs.train:detect",
-    "evaluate": "twinray.jobs.evaluate.run:run",
-    "explain": "twinray.jobs.explain.run:run",
-    "pack": "twinray.jobs.pack:run",
-    "predict": "twinray.jobs.predict:run",
-    "pretrain": "twinray.jobs.train:pretrain",
-}
+if TYPE_CHECKING:  # the same names once more for type checkers and editors; a test holds them against the table
+    from twinray.classification.config import ClassifyConfig as ClassifyConfig
+    from twinray.classification.run import run as _classify
+    from twinray.data.pack import open_pack as open_pack
+    from twinray.detection.config import DetectConfig as DetectConfig
+    from twinray.jobs.boxes import BoxesConfig as BoxesConfig
+    from twinray.jobs.boxes import run as _boxes
+    from twinray.jobs.evaluate.config import EvaluateConfig as EvaluateConfig
+    from twinray.jobs.evaluate.run import run as _evaluate
+    from twinray.jobs.explain.run import ExplainConfig as ExplainConfig
+    from twinray.jobs.explain.run import run as _explain
+    from twinray.jobs.pack import PackConfig as PackConfig
+    from twinray.jobs.pack import run as _pack
+    from twinray.jobs.predict import PredictConfig as PredictConfig
+    from twinray.jobs.predict import run as _predict
+    from twinray.jobs.train import detect as detect
+    from twinray.jobs.train import pretrain as pretrain
+    from twinray.pretraining.config import PretrainConfig as PretrainConfig
+    from twinray.study.demo import DemoConfig as DemoConfig
+    from twinray.study.demo import run as _demo
 
-__all__ = [
-    "BoxesConfig",
-    "ClassifyConfig",
-    "DemoConfig",
-    "DetectConfig",
-    "EvaluateConfig",
-    "ExplainConfig",
-    "PackConfig",
-    "PredictConfig",
-    "PretrainConfig",
-    "boxes",
-    "classify",
-    "demo",
-    "detect",
-    "evaluate",
-    "explain",
-    "open_pack",
-    "pack",
-    "predict",
-    "pretrain",
-]
+    __version__: str
+    boxes, classify, demo, evaluate, explain, pack, predict = (
+        _boxes,
+        _classify,
+        _demo,
+        _evaluate,
+        _explain,
+        _pack,
+        _predict,
+    )
+
+_WHERE = {**public_names(), "open_pack": "twinray.data.pack:open_pack", "__version__": "twinray.about:own_version"}
+
+__all__ = sorted(_WHERE)
 
 
-def __getattr__(name: str) -> Any:
-    """Import on first use: reading a pack must not wait for torch."""
-    if name not in _WHERE:
-        raise AttributeError(f"module 'twinray' has no attribute {name!r}")
-    module, _, attribute = _WHERE[name].partition(":")
-    return getattr(importlib.import_module(module), attribute or name)
+if not TYPE_CHECKING:  # type checkers shall miss a name that does not exist
+
+    def __getattr__(name: str) -> Any:
+        """Import on first use: reading a pack must not wait for torch."""
+        if name not in _WHERE:
+            raise AttributeError(f"module 'twinray' has no attribute {name!r}")
+        found = load(_WHERE[name])
+        return found() if name == "__version__" else found
+
+    def __dir__() -> list[str]:
+        return sorted({*_WHERE, *(name for name in globals() if name.startswith("__"))})

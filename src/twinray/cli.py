@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import os
 import sys
 import typing
@@ -20,34 +19,22 @@ from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, DefaultHelp
 
 from twinray.about import DISCLAIMER, own_version
 from twinray.errors import InputError, TwinrayError
-
-
-@dataclasses.dataclass(frozen=True)
-class Verb:
-    """Where a verb's options and function live; imported only when it is asked for."""
-
-    help: str
-    config: str
-    run: str
-    positional: tuple[str, ...] = ()
-
-
-VERBS = {
-    "demo": Verb("the whole pipeline on synthetic images, in minutes", "twinray.study.demo:DemoConfig", "twinray.study.demo:run"),
-    "pack": Verb("images on disk -> a pack that training reads", "twinray.jobs.pack:PackConfig", "twinray.jobs.pack:run", ("source",)),
-    "boxes": Verb("readers' annotations -> one COCO file and its counts", "twinray.jobs.boxes:BoxesConfig", "twinray.jobs.boxes:run", ("source",)),
-    "pretrain": Verb("unlabelled packs -> a backbone (Barlow Twins)", "twinray.pretraining.config:PretrainConfig", "twinray.jobs.train:pretrain_and_tell"),
-    "detect": Verb("a pack with boxes -> a detector and its figures", "twinray.detection.config:DetectConfig", "twinray.jobs.train:detect_and_tell"),
-    "classify": Verb("a pack with labels -> a classifier and its figures", "twinray.classification.config:ClassifyConfig", "twinray.classification.run:run"),
-    "evaluate": Verb("a finished run on a pack, or several runs side by side", "twinray.jobs.evaluate.run:EvaluateConfig", "twinray.jobs.evaluate.run:run", ("runs",)),
-    "explain": Verb("a heat map for each predicted box", "twinray.jobs.explain.run:ExplainConfig", "twinray.jobs.explain.run:run", ("run", "images")),
-    "predict": Verb("boxes or labels for files and folders", "twinray.jobs.predict:PredictConfig", "twinray.jobs.predict:run", ("run", "paths")),
-}  # fmt: skip
+from twinray.verbs import VERBS, load
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``twinray`` command."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone can be answered, and not at the interpreter's end
+    except BrokenPipeError:  # `twinray ... | head` is not an error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         sys.exit(0 if arguments else 2)
@@ -66,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         _fail(f"interrupted; what was written is kept, {again}", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `twinray ... | head` is not an error
-        sys.exit(1)
+        raise
     except PermissionError as error:
         _fail(
             f"{error.filename or 'a file'} may not be read or written by this user; change its permissions, or choose another place",
@@ -80,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _can_resume(verb: str) -> bool:
-    return any(field.name == "resume" for field in dataclasses.fields(_load(VERBS[verb].config)))
+    return any(field.name == "resume" for field in dataclasses.fields(load(VERBS[verb].config)))
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -106,7 +92,7 @@ class _HelpFormatter(DefaultHelpFormatter):
 
 def _run_verb(name: str, arguments: Sequence[str]) -> None:
     verb = VERBS[name]
-    config_class = _load(verb.config)
+    config_class = load(verb.config)
     parser = build_parser(f"twinray {name}", config_class, verb.positional)
     try:
         options = parser.parse_args(list(arguments))
@@ -123,7 +109,7 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
         if value is None and field.name in verb.positional:
             continue  # the field's own default
         values[field.name] = _checked(value, hints[field.name], field.name)
-    _load(verb.run)(config_class(**values))
+    load(verb.command or verb.run)(config_class(**values))
 
 
 def _checked(value: Any, hint: Any, name: str) -> Any:
@@ -175,11 +161,6 @@ def _add_option(parser: ArgumentParser, field: dataclasses.Field[Any], hint: Any
     options["required"] = required
     options["default"] = None if required else list(typing.cast(tuple[Any, ...], default)) if of else default
     parser.add_argument(flag, **options)
-
-
-def _load(reference: str) -> Any:
-    module, name = reference.split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _overview() -> str:

@@ -1,0 +1,5 @@
+"""``python -m twinray VERB ...``: the command line."""
+
+from twinray.cli import main
+
+main()

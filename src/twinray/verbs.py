@@ -1,0 +1,103 @@
+"""One table of verbs: the command line and the names that ``import twinray`` offers are made from it.
+
+A new verb is its own module (options and function), a row here, and two imports for type checkers in
+``twinray/__init__.py``; a test holds those imports against this table.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Where a verb's options and function live, as ``module:name``; imported only when it is asked for.
+
+    Attributes:
+        help: what it does, for ``twinray --help``.
+        config: dataclass of its options.
+        run: function that takes the options; the verb of the same name in Python.
+        command: function behind the command line, where that says more than the one in Python; else empty.
+        positional: options that are given without a flag, in order.
+    """
+
+    help: str
+    config: str
+    run: str
+    command: str = ""
+    positional: tuple[str, ...] = ()
+
+
+VERBS: Mapping[str, Verb] = MappingProxyType(
+    {
+        "demo": Verb(
+            help="the whole pipeline on synthetic images, in minutes",
+            config="twinray.study.demo:DemoConfig",
+            run="twinray.study.demo:run",
+        ),
+        "pack": Verb(
+            help="images on disk -> a pack that training reads",
+            config="twinray.jobs.pack:PackConfig",
+            run="twinray.jobs.pack:run",
+            positional=("source",),
+        ),
+        "boxes": Verb(
+            help="readers' annotations -> one COCO file and its counts",
+            config="twinray.jobs.boxes:BoxesConfig",
+            run="twinray.jobs.boxes:run",
+            positional=("source",),
+        ),
+        "pretrain": Verb(
+            help="unlabelled packs -> a backbone (Barlow Twins)",
+            config="twinray.pretraining.config:PretrainConfig",
+            run="twinray.jobs.train:pretrain",
+            command="twinray.jobs.train:pretrain_and_tell",
+        ),
+        "detect": Verb(
+            help="a pack with boxes -> a detector and its figures",
+            config="twinray.detection.config:DetectConfig",
+            run="twinray.jobs.train:detect",
+            command="twinray.jobs.train:detect_and_tell",
+        ),
+        "classify": Verb(
+            help="a pack with labels -> a classifier and its figures",
+            config="twinray.classification.config:ClassifyConfig",
+            run="twinray.classification.run:run",
+        ),
+        "evaluate": Verb(
+            help="a finished run on a pack, or several runs side by side",
+            config="twinray.jobs.evaluate.config:EvaluateConfig",
+            run="twinray.jobs.evaluate.run:run",
+            positional=("runs",),
+        ),
+        "explain": Verb(
+            help="a heat map for each predicted box",
+            config="twinray.jobs.explain.run:ExplainConfig",
+            run="twinray.jobs.explain.run:run",
+            positional=("run", "images"),
+        ),
+        "predict": Verb(
+            help="boxes or labels for files and folders",
+            config="twinray.jobs.predict:PredictConfig",
+            run="twinray.jobs.predict:run",
+            positional=("run", "paths"),
+        ),
+    }
+)
+
+
+def public_names() -> dict[str, str]:
+    """Every verb's function under the verb's name and its options under the dataclass's: name -> ``module:name``."""
+    functions = {name: verb.run for name, verb in VERBS.items()}
+    options = {verb.config.partition(":")[2]: verb.config for verb in VERBS.values()}
+    return options | functions
+
+
+def load(reference: str) -> Any:
+    """The object that ``module:name`` stands for; imports its module."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
