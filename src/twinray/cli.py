@@ -133,7 +133,10 @@ def build_parser(program: str, config_class: type, positional: Sequence[str] = (
     )
     parser.add_argument("--config", action="config", help="YAML file of options; flags given after it win")
     for field in dataclasses.fields(config_class):
-        _add_option(parser, field, hints[field.name], helps.get(field.name, ""), field.name in positional)
+        text = (
+            f"{field.metadata.get('help_before', '')}{helps.get(field.name, '')}{field.metadata.get('help_after', '')}"
+        )
+        _add_option(parser, field, hints[field.name], text, field.name in positional)
     return parser
 
 

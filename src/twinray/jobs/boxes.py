@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -21,19 +21,20 @@ from rich.text import Text
 from twinray.data.decoding.images import image_size
 from twinray.data.fusion import fuse_collection
 from twinray.data.packing.mix import Mix
-from twinray.data.readers.coco import read_coco
 from twinray.data.readers.disk import FileLoader
-from twinray.data.readers.nih import read_nih
-from twinray.data.readers.rsna import read_rsna
-from twinray.data.readers.vindr.reader import fuse_vindr, read_raw_vindr
+from twinray.data.readers.formats import FORMATS, FUSION_IOU, SourceOptions, formats_in_words
 from twinray.errors import InputError
 from twinray.files import clear_disk_errors, write_bytes, write_json
-from twinray.jobs.sources import DEFAULT_FUSION_IOU
 from twinray.progress import progress
 from twinray.records import Boxes, Collection, Sample, Skipped
 from twinray.runs.classes import box_classes_of, difference
 
-BoxFormat = Literal["vindr", "rsna", "nih", "coco"]
+_FORMATS = {name: row for name, row in FORMATS.items() if row.annotations is not None}
+
+if TYPE_CHECKING:
+    BoxFormat = str
+else:
+    BoxFormat = Literal[tuple(_FORMATS)]  # the command line's choices are the table's rows
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,17 @@ class BoxesConfig:
     """Turn published annotations into one COCO file, fusing several readers' boxes, and count boxes by class."""
 
     source: Path
-    """The data set's folder, or its file of annotations (vindr, rsna, coco). Images are not needed."""
+    """The data set's folder, or its file of annotations. Images are not needed."""
 
-    format: BoxFormat
-    """Whose annotations: vindr, rsna, nih or coco."""
+    format: BoxFormat = field(metadata={"help_after": f" {formats_in_words(_FORMATS)}"})
+    """What the annotations are."""
 
     out: Path
     """New COCO file."""
 
     fusion_iou: float | None = None
     """Fuse boxes of one class that overlap by more than this intersection over union; 0 keeps them as they are
-    (default: 0.5 for vindr, whose images have several readers; 0 for the others)."""
+    (default: 0.5 where several readers drew boxes, as in vindr; 0 elsewhere)."""
 
     min_readers: int = 1
     """Drop fused boxes on which fewer distinct readers agree."""
@@ -121,11 +122,11 @@ def run(config: BoxesConfig, console: Console | None = None) -> BoxesResult:
 
 def _checked(config: BoxesConfig) -> float:
     """The threshold to fuse at (0: not at all), after a look at all options."""
-    if config.format not in get_args(BoxFormat):
-        raise InputError(f"expected --format {', '.join(get_args(BoxFormat))}, got {config.format!r}")
+    if config.format not in _FORMATS:
+        raise InputError(f"expected --format {', '.join(_FORMATS)}, got {config.format!r}")
     iou = config.fusion_iou
     if iou is None:
-        iou = DEFAULT_FUSION_IOU if config.format == "vindr" else 0.0
+        iou = FUSION_IOU if _FORMATS[config.format].fuse else 0.0
     if not 0 <= iou < 1:
         raise InputError(f"expected --fusion-iou in 0..1 (0: do not fuse), got {iou}")
     if config.min_readers < 1:
@@ -153,19 +154,14 @@ def _check_classes(raw: Collection, config: BoxesConfig, wanted: tuple[str, ...]
 
 
 def _read(config: BoxesConfig) -> Collection:
-    if config.format == "coco":
-        return read_coco(config.source, config.images)
-    if config.format == "vindr":
-        return read_raw_vindr(config.source, images_root=config.images, need_images=False)
-    if config.format == "rsna":
-        return read_rsna(config.source, images_root=config.images, need_images=False)
-    return read_nih(config.source, images_root=config.images, need_images=False)
+    read = _FORMATS[config.format].annotations
+    assert read is not None  # only such rows are in the table
+    return read(config.source, SourceOptions(images=config.images))
 
 
 def _fuse(raw: Collection, config: BoxesConfig, iou: float) -> Collection:
-    if config.format == "vindr":
-        return fuse_vindr(raw, iou, config.min_readers)
-    return fuse_collection(raw, iou, config.min_readers)
+    fuse = _FORMATS[config.format].fuse or fuse_collection
+    return fuse(raw, iou, config.min_readers)
 
 
 def as_coco(collection: Collection, with_boxes_only: bool = False) -> tuple[dict[str, Any], list[Skipped]]:
@@ -275,7 +271,7 @@ def _chart(config: BoxesConfig, result: BoxesResult, raw: Collection) -> bytes:
 
     assert config.figure is not None
     panels = []
-    if config.format == "nih":
+    if result.after is None and raw.label_classes != raw.box_classes:  # labels that no box stands for
         panels.append(Panel(f"Images by label, {raw.name}", result.labels))
     what = f"Boxes by class, {raw.name}" + ("" if result.after is None else ", before and after fusion")
     panels.append(Panel(what, result.before, result.after))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -16,12 +16,28 @@ from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
 from twinray.data.packing.options import Channels, PackOptions
 from twinray.data.packing.write import write_pack
 from twinray.data.readers.folder import Layout
+from twinray.data.readers.formats import (
+    FORMATS,
+    SourceOptions,
+    Views,
+    check_format,
+    formats_in_words,
+    read_sources,
+    takers_in_words,
+)
 from twinray.errors import InputError
 from twinray.geometry import Fit
-from twinray.jobs.sources import Format, check_options, read_source
 from twinray.records import SPLITS
 
-Views = Literal["auto", "frontal", "all"]
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = Literal[tuple(FORMATS)]  # the command line's choices are the table's rows
+
+
+def _taken(option: str) -> Mapping[str, str]:
+    """The help of an option that only some formats take begins with their names."""
+    return {"help_before": f"{takers_in_words(option)}: "}
 
 
 @dataclass(frozen=True)
@@ -31,9 +47,8 @@ class PackConfig:
     source: tuple[Path, ...] = ()
     """One or several sources of one format, for one pack: folders, or files (coco, medmnist); none for the phantom; with --verify the pack."""
 
-    format: Format = "folder"
-    """What the sources are: folders of images or of DICOM files, COCO annotation files, the data sets NIH ChestX-ray14,
-    VinDr-CXR, RSNA pneumonia, CheXpert, MedMNIST and MedIMeta in the layouts they are published in, or the phantom."""
+    format: FormatName = field(default="folder", metadata={"help_after": f" {formats_in_words(FORMATS)}"})
+    """What the sources are; data sets in the layouts they are published in."""
 
     out: Path | None = None
     """New folder for the pack."""
@@ -47,35 +62,34 @@ class PackConfig:
     channels: Channels = "auto"
     """grey, rgb, or auto: grey if no image carries colour."""
 
-    images: Path | None = None
-    """Format coco: folder that file names are relative to (default: images/ beside the file, else the file's folder).
-    Formats nih, vindr and rsna: folder to look for images in (default: the source)."""
+    images: Path | None = field(default=None, metadata=_taken("images"))
+    """folder of the images (default: the source; coco: images/ beside the file, else the file's folder)."""
 
-    layout: Layout = "auto"
-    """Format folder: auto tells class and split folders by their names and places; flat ignores folder names."""
+    layout: Layout = field(default="auto", metadata=_taken("layout"))
+    """auto tells class and split folders by their names and places; flat ignores folder names."""
 
-    patient_regex: str | None = None
-    r"""Format folder: regular expression whose first non-empty group, in the file's name or path, is the patient.
+    patient_regex: str | None = field(default=None, metadata=_taken("patient_regex"))
+    r"""regular expression whose first non-empty group, in the file's name or path, is the patient.
     Kermany's chest X-rays: '(person\d+)_|(IM-\d+)-'."""
 
-    table: Path | None = None
-    """Formats folder and dicom: CSV with a column path and any of patient, split, label (several joined by |)."""
+    table: Path | None = field(default=None, metadata=_taken("table"))
+    """CSV with a column path and any of patient, split, label (several joined by |)."""
 
-    fusion_iou: float | None = None
-    """Format vindr: fuse the readers' boxes that overlap by more than this intersection over union (default: 0.5;
+    fusion_iou: float | None = field(default=None, metadata=_taken("fusion_iou"))
+    """fuse the readers' boxes that overlap by more than this intersection over union (default: 0.5;
     0 keeps every reader's boxes)."""
 
-    min_readers: int = 1
-    """Format vindr: drop labels and fused boxes on which fewer readers agree."""
+    min_readers: int = field(default=1, metadata=_taken("min_readers"))
+    """drop labels and fused boxes on which fewer readers agree."""
 
-    task: str | None = None
-    """Format medimeta: the task whose labels to take (default: the only one; with several, none)."""
+    task: str | None = field(default=None, metadata=_taken("task"))
+    """the task whose labels to take (default: the only one; with several, none)."""
 
-    views: Views = "auto"
-    """Formats chexpert and dicom: frontal leaves lateral views out, all keeps them (auto: frontal for chexpert, all for dicom)."""
+    views: Views = field(default="auto", metadata=_taken("views"))
+    """frontal leaves lateral views out, all keeps them (auto: frontal for chexpert, all for dicom)."""
 
-    pseudonymise: Path | None = None
-    """Format dicom: file that holds a secret key; patient ids are replaced by their keyed hash."""
+    pseudonymise: Path | None = field(default=None, metadata=_taken("pseudonymise"))
+    """file that holds a secret key; patient ids are replaced by their keyed hash."""
 
     shared_patients: bool = False
     """The sources are parts of one data set: equal patient ids are the same patient (default: only in sources of one name)."""
@@ -113,14 +127,14 @@ class PackConfig:
     verify: bool = False
     """Check the finished pack SOURCE against its checksums instead of writing one."""
 
-    phantom_images: int = 1000
-    """Format phantom: number of images to draw."""
+    phantom_images: int = field(default=1000, metadata=_taken("phantom_images"))
+    """number of images to draw."""
 
-    phantom_images_per_patient: float = 2.0
-    """Format phantom: mean number of images of a patient (1 to 16)."""
+    phantom_images_per_patient: float = field(default=2.0, metadata=_taken("phantom_images_per_patient"))
+    """mean number of images of a patient (1 to 16)."""
 
-    phantom_labelled: float = 1.0
-    """Format phantom: share of patients whose images carry labels and boxes (0 to 1)."""
+    phantom_labelled: float = field(default=1.0, metadata=_taken("phantom_labelled"))
+    """share of patients whose images carry labels and boxes (0 to 1)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", _paths(self.source))  # from Python, one path may stand alone
@@ -151,7 +165,7 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
         raise InputError("expected --out, the new folder of the pack")
     out = config.out
     result = write_pack(
-        read_source(config),
+        read_sources(config.format, config.source, _source_options(config), shared_patients=config.shared_patients),
         out,
         options,
         workers=config.workers,
@@ -201,6 +215,10 @@ def _paths(value: object) -> tuple[Path, ...]:
     return tuple(Path(path) for path in cast(Sequence[Path], value))
 
 
+def _source_options(config: PackConfig) -> SourceOptions:
+    return SourceOptions(**{option.name: getattr(config, option.name) for option in fields(SourceOptions)})
+
+
 def _options(config: PackConfig) -> PackOptions:
     """Check the options before any file is read."""
     if config.workers < 1:
@@ -211,7 +229,7 @@ def _options(config: PackConfig) -> PackOptions:
         raise InputError(f"expected --memory of 64 MiB or more, got {config.memory}")
     if config.phantom_images < 1:
         raise InputError(f"expected --phantom-images of 1 or more, got {config.phantom_images}")
-    check_options(config)
+    check_format(config.format, _source_options(config))
     options = PackOptions(
         config.size, config.fit, config.channels, config.val, config.test, config.seed, config.folds, config.fold
     )

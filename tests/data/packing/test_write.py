@@ -21,10 +21,9 @@ from twinray.data.packing.options import PackOptions
 from twinray.data.packing.write import write_pack
 from twinray.data.readers.coco import read_coco
 from twinray.data.readers.folder import read_folder
+from twinray.data.readers.formats import SourceOptions, read_sources
 from twinray.data.splitting.record import SplitRecord
 from twinray.errors import InputError, TwinrayError
-from twinray.jobs.pack import PackConfig
-from twinray.jobs.sources import read_source
 from twinray.records import Boxes, Collection, Pixels, Sample, share_patients
 
 SMALL = PackOptions(size=16, val=0.2, test=0.2)
@@ -350,15 +349,15 @@ def test_the_option_for_parts_of_one_data_set(tmp_path: Path) -> None:
         for i in range(8):
             pixels = np.random.default_rng(8 * k + i).integers(0, 256, (20, 20), dtype=np.uint8)
             Image.fromarray(pixels).save(source / f"p{i}_{k}.png")
-    config = PackConfig(source=sources, patient_regex=r"(p\d+)_", shared_patients=True)
-    write_pack(read_source(config), tmp_path / "p", SMALL, workers=0)
+    options = SourceOptions(patient_regex=r"(p\d+)_")
+    write_pack(read_sources("folder", sources, options, shared_patients=True), tmp_path / "p", SMALL, workers=0)
     sides = sides_of(open_pack(tmp_path / "p"))
     assert sorted(sides) == [f"p{i}" for i in range(8)]
     assert all(len(splits) == 1 for splits in sides.values())
     with pytest.raises(InputError, match="--shared-patients goes with several sources, got 1"):
-        read_source(replace(config, source=sources[:1]))
+        read_sources("folder", sources[:1], options, shared_patients=True)
     with pytest.raises(InputError, match="--shared-patients goes with several sources, the phantom"):
-        read_source(PackConfig(format="phantom", shared_patients=True))
+        read_sources("phantom", (), SourceOptions(), shared_patients=True)
 
 
 def test_a_split_record_is_written_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

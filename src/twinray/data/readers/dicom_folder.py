@@ -120,6 +120,25 @@ def read_dicom_folder(
     )
 
 
+def read_key(path: Path) -> str:
+    """The secret that :func:`read_dicom_folder` pseudonymises with, from a file.
+
+    On a command line, every user of the machine could read it.
+
+    Raises:
+        InputError: the file cannot be read, is not text, or is empty.
+    """
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InputError(f"could not read the key file {path}: {error.strerror}; correct --pseudonymise") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"expected a secret as UTF-8 text in {path}, found other bytes; write a new one") from error
+    if not key:
+        raise InputError(f"expected a secret in {path}, the file is empty; write one into it")
+    return key
+
+
 def _load(root: Path, frontal_only: bool, sample: Sample) -> Pixels:
     return load_dicom(root / sample.source, frontal_only=frontal_only)
 

@@ -1,0 +1,256 @@
+"""The one table of data sets that can be packed: each is one file, its reader, and one row here.
+
+``pack --format``'s choices and help, the options that go with a format and the messages about them all come from
+:data:`FORMATS`. To add a data set, write ``readers/NAME.py`` and a row; nothing else knows the formats by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, Literal
+
+from twinray.data.phantom.images import PhantomConfig, phantom_collection
+from twinray.data.readers.chexpert import read_chexpert
+from twinray.data.readers.coco import read_coco
+from twinray.data.readers.dicom_folder import read_dicom_folder, read_key
+from twinray.data.readers.folder import Layout, read_folder
+from twinray.data.readers.medimeta import read_medimeta
+from twinray.data.readers.medmnist import read_medmnist
+from twinray.data.readers.nih import read_nih
+from twinray.data.readers.rsna import read_rsna
+from twinray.data.readers.vindr.reader import fuse_vindr, read_raw_vindr, read_vindr
+from twinray.errors import InputError
+from twinray.records import Collection, share_patients
+
+Views = Literal["auto", "frontal", "all"]
+
+FUSION_IOU: Final = 0.5
+"""What several readers' boxes are fused at unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """The options of ``pack`` that readers take; each has the same name and default there.
+
+    Attributes:
+        strict: refuse a source at the first row that would be set aside.
+        size: side of the packed images, in pixels.
+        seed: seed of what is drawn.
+        images: folder of the images where that is not the source.
+        patient_regex, table, layout: see :func:`twinray.data.readers.folder.read_folder`.
+        fusion_iou, min_readers: see :func:`twinray.data.readers.vindr.reader.read_vindr`; None is the usual threshold.
+        task: see :func:`twinray.data.readers.medimeta.read_medimeta`.
+        views: ``frontal`` leaves lateral views out, ``all`` keeps them, ``auto`` is the reader's choice.
+        pseudonymise: file of the secret key.
+        phantom_images, phantom_images_per_patient, phantom_labelled: see :class:`twinray.data.phantom.images.PhantomConfig`.
+    """
+
+    strict: bool = False
+    size: int = 256
+    seed: int = 0
+    images: Path | None = None
+    patient_regex: str | None = None
+    table: Path | None = None
+    layout: Layout = "auto"
+    fusion_iou: float | None = None
+    min_readers: int = 1
+    task: str | None = None
+    views: Views = "auto"
+    pseudonymise: Path | None = None
+    phantom_images: int = 1000
+    phantom_images_per_patient: float = 2.0
+    phantom_labelled: float = 1.0
+
+
+_FOR_ALL: Final = frozenset({"strict", "size", "seed"})
+_ONE_SOURCE: Final = ("images", "table")
+"""Options that name one folder or file, which can belong to one source only."""
+
+Read = Callable[[Path, SourceOptions], Collection]
+Fuse = Callable[[Collection, float, int], Collection]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One row of the table.
+
+    Attributes:
+        what: the source in words, for messages and help (``the folder of NIH ChestX-ray14``).
+        usage: what stands for the source in an example (``FOLDER``); empty where the format draws its own images.
+        read: source and options -> collection; the source is an empty path where the format draws its own.
+        takes: names of :class:`SourceOptions` that ``read`` uses, besides those that every format has.
+        annotations: reads the boxes that readers drew, as published, without looking for images; None: no boxes.
+        fuse: fuses the boxes of several readers (collection, threshold, least readers); None: one reader an image.
+    """
+
+    what: str
+    usage: str
+    read: Read
+    takes: frozenset[str] = frozenset()
+    annotations: Read | None = None
+    fuse: Fuse | None = None
+
+
+FORMATS: Mapping[str, Format] = {
+    "folder": Format(
+        "the folder of images",
+        "FOLDER",
+        lambda source, o: read_folder(source, patient_regex=o.patient_regex, table=o.table, layout=o.layout),
+        takes=frozenset({"patient_regex", "table", "layout"}),
+    ),
+    "coco": Format(
+        "the COCO annotation file",
+        "FILE.json",
+        lambda source, o: read_coco(source, o.images, strict=o.strict),
+        takes=frozenset({"images"}),
+        annotations=lambda source, o: read_coco(source, o.images),
+    ),
+    "nih": Format(
+        "the folder of NIH ChestX-ray14",
+        "FOLDER",
+        lambda source, o: read_nih(source, images_root=o.images),
+        takes=frozenset({"images"}),
+        annotations=lambda source, o: read_nih(source, images_root=o.images, need_images=False),
+    ),
+    "vindr": Format(
+        "the folder of VinDr-CXR",
+        "FOLDER",
+        lambda source, o: read_vindr(
+            source,
+            images_root=o.images,
+            fusion_iou=FUSION_IOU if o.fusion_iou is None else o.fusion_iou,
+            min_readers=o.min_readers,
+        ),
+        takes=frozenset({"images", "fusion_iou", "min_readers"}),
+        annotations=lambda source, o: read_raw_vindr(source, images_root=o.images, need_images=False),
+        fuse=fuse_vindr,
+    ),
+    "rsna": Format(
+        "the folder of the RSNA challenge",
+        "FOLDER",
+        lambda source, o: read_rsna(source, images_root=o.images),
+        takes=frozenset({"images"}),
+        annotations=lambda source, o: read_rsna(source, images_root=o.images, need_images=False),
+    ),
+    "chexpert": Format(
+        "the folder of CheXpert",
+        "FOLDER",
+        lambda source, o: read_chexpert(source, frontal_only=o.views != "all"),
+        takes=frozenset({"views"}),
+    ),
+    "medmnist": Format("the MedMNIST archive", "FILE.npz", lambda source, _: read_medmnist(source)),
+    "medimeta": Format(
+        "the folder of one MedIMeta data set",
+        "FOLDER",
+        lambda source, o: read_medimeta(source, task=o.task),
+        takes=frozenset({"task"}),
+    ),
+    "dicom": Format(
+        "the folder of DICOM files",
+        "FOLDER",
+        lambda source, o: read_dicom_folder(
+            source,
+            table=o.table,
+            frontal_only=o.views == "frontal",
+            pseudonymise=None if o.pseudonymise is None else read_key(o.pseudonymise),
+        ),
+        takes=frozenset({"table", "views", "pseudonymise"}),
+    ),
+    "phantom": Format(
+        "synthetic chest images, drawn on the spot",
+        "",
+        lambda _, o: phantom_collection(
+            PhantomConfig(
+                images=o.phantom_images,
+                size=max(256, o.size),
+                seed=o.seed,
+                images_per_patient=o.phantom_images_per_patient,
+                labelled=o.phantom_labelled,
+            )
+        ),
+        takes=frozenset({"phantom_images", "phantom_images_per_patient", "phantom_labelled"}),
+    ),
+}
+"""Every format by the name that ``--format`` takes."""
+
+
+def formats_in_words(formats: Mapping[str, Format]) -> str:
+    """What each format's source is, for the help of ``--format``."""
+    return "; ".join(f"{name}: {row.what.removeprefix('the ')}" for name, row in formats.items())
+
+
+def takers_in_words(option: str) -> str:
+    """``Formats nih and rsna``: which formats take an option, for its help."""
+    names = _takers(option)
+    *most, last = names
+    return f"Formats {', '.join(most)} and {last}" if most else f"Format {last}"
+
+
+def check_format(name: str, options: SourceOptions) -> None:
+    """Refuse an unknown format and options that the format has no use for.
+
+    Raises:
+        InputError: naming the option and the formats that it goes with.
+    """
+    if name not in FORMATS:
+        raise InputError(f"expected --format {', '.join(FORMATS)}, got {name!r}")
+    for option in fields(SourceOptions):
+        told = option.name not in _FOR_ALL and getattr(options, option.name) != option.default
+        if told and option.name not in FORMATS[name].takes:
+            goes_with = ", ".join(_takers(option.name))
+            raise InputError(
+                f"{_flag(option.name)} goes with --format {goes_with}, not with {name}; leave one of them out"
+            )
+
+
+def read_sources(
+    name: str, sources: Sequence[Path], options: SourceOptions, *, shared_patients: bool = False
+) -> list[Collection]:
+    """Read sources of one format: one collection a source; a format that draws its own images takes none.
+
+    Args:
+        name: of the format.
+        sources: folders or files.
+        options: what the reader takes.
+        shared_patients: the sources are parts of one data set, so equal patient ids are the same patient.
+
+    Raises:
+        InputError: no source, an option that goes with one source or another format, or what the reader refuses.
+    """
+    check_format(name, options)
+    row = FORMATS[name]
+    if not row.usage:
+        if sources:
+            raise InputError(f"--format {name} draws its own images, got the source {sources[0]}; leave it out")
+        if shared_patients:
+            raise InputError(f"--shared-patients goes with several sources, the {name} has none; leave it out")
+        return [row.read(Path(), options)]
+    if not sources:
+        chosen = "" if name == next(iter(FORMATS)) else f" --format {name}"  # the first is what --format is by default
+        raise InputError(f"expected {row.what}, as in: twinray pack {row.usage}{chosen} --out PACK")
+    _check_number(sources, options, shared_patients)
+    collections = [row.read(path, options) for path in sources]
+    return share_patients(collections) if shared_patients else collections
+
+
+def _check_number(sources: Sequence[Path], options: SourceOptions, shared_patients: bool) -> None:
+    resolved = [path.resolve() for path in sources]
+    for path, real in zip(sources, resolved, strict=True):
+        if resolved.count(real) > 1:
+            raise InputError(f"the source {path} is given twice; leave one out")
+    if len(sources) > 1:
+        for option in _ONE_SOURCE:
+            if getattr(options, option) is not None:
+                raise InputError(f"{_flag(option)} goes with one source, got {len(sources)}; pack them one by one")
+    elif shared_patients:
+        raise InputError("--shared-patients goes with several sources, got 1; leave it out")
+
+
+def _takers(option: str) -> list[str]:
+    return [name for name, row in FORMATS.items() if option in row.takes]
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
