@@ -23,10 +23,8 @@ from twinray.pretraining.views import (
     _luma,
     _saturation,
     blur,
-    crop_resize,
-    draw_crops,
-    resize_matrix,
 )
+from twinray.training.crops import crop_resize, draw_crops, resize_matrix
 
 NEUTRAL = torch.tensor([1.0, 1.0, 1.0, 0.0])
 OFF = ViewOptions(crop_area=(1, 1), flip=0, jitter=0, grey=0, blur=0, solarise=0)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from twinray.backbones.build import Backbone
-from twinray.detection.norm import NormPolicy, apply_norm_policy, set_norm_modes
+from twinray.backbones.norm import NormPolicy, apply_norm_policy, set_norm_modes
 from twinray.detection.one_stage import OneStage
 from twinray.detection.postprocess import Detection, Limits, select_detections
 from twinray.detection.pyramid import POOLED_LEVELS, Features, Pyramid

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from twinray.backbones.build import build_backbone
+from twinray.backbones.norm import STAGE_NAMES
 from twinray.backbones.pixels import MEAN, STD
 from twinray.backbones.weights import Provenance, initialise, weight_file
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import DetectionData, annotated, labelled_fraction
 from twinray.detection.model import Detector, DetectorOptions, build_detector, frozen_random_layers, layer_report
-from twinray.detection.norm import STAGE_NAMES
 from twinray.detection.on_pack import detect_rows
 from twinray.detection.options import check_ranks, resolve, transform_options
 from twinray.detection.protocols import Recipe, learning_rate, pack_notes, recipe, with_warmup
