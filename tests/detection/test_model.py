@@ -17,6 +17,7 @@ from twinray.detection.pyramid import Anchors
 from twinray.detection.roi_align import pyramid_levels
 from twinray.detection.targets import BoxTargets
 from twinray.errors import InputError
+from twinray.training.sync_norm import synchronise_norms
 
 CLASSES = ("opacity", "nodule")
 SMALL = DetectorOptions(size=64, proposals_before_nms=(200, 100), proposals=(100, 50), rois_per_image=32)
@@ -169,6 +170,16 @@ def test_norm_policy_and_frozen_stages_hold_through_a_training_step(norm: str, s
         assert moved("layer4.1.bn2.running_mean") == (stages >= 3 and norm == "trainable")
         assert moved("bn1.running_mean") == (stages == 5 and norm == "trainable")
     assert any(name.startswith("backbone.fpn.") for name in changed)
+
+
+@pytest.mark.parametrize("norm", ["frozen", "eval"])
+def test_stored_statistics_stay_stored_on_several_ranks_too(norm: str) -> None:
+    """Synchronised batch norms are of another class; with batch statistics they would be another model."""
+    model = detector(DetectorOptions(**{**vars(SMALL), "norm": norm}))
+    synchronise_norms(model, torch.device("cpu"))
+    model.train()
+    norms = [m for m in model.backbone.body.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms and not any(m.training for m in norms)
 
 
 def test_group_norm_keeps_the_loaded_affine() -> None:

@@ -46,17 +46,22 @@ def apply_norm_policy(backbone: Backbone, policy: NormPolicy, trainable_stages: 
         parameter.requires_grad_(stage is not None and stage >= N_STAGES - trainable_stages)
     if policy == "frozen":
         for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if is_batch_norm(module):
                 module.requires_grad_(False)
 
 
 def set_norm_modes(backbone: Backbone, policy: NormPolicy, trainable_stages: int) -> None:
     """After ``train()``: put the batch norms whose statistics must not move back into eval mode."""
     for name, module in backbone.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if is_batch_norm(module):
             stage = backbone.stage_of(name)
             if policy in ("frozen", "eval") or stage is None or stage < N_STAGES - trainable_stages:
                 module.eval()
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module normalises by batch statistics, on one rank or over several."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def _replace_by_group_norm(backbone: nn.Module) -> None:

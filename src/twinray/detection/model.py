@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from twinray.backbones.build import Backbone
-from twinray.backbones.norm import NormPolicy, apply_norm_policy, set_norm_modes
+from twinray.backbones.norm import NormPolicy, apply_norm_policy, is_batch_norm, set_norm_modes
 from twinray.detection.one_stage import OneStage
 from twinray.detection.postprocess import Detection, Limits, select_detections
 from twinray.detection.pyramid import POOLED_LEVELS, Features, Pyramid
@@ -240,7 +240,7 @@ def frozen_random_layers(detector: Detector, init_is_random: bool) -> list[str]:
     body = detector.backbone.body
     for name, module in body.named_modules():
         frozen = any(not p.requires_grad for p in module.parameters(recurse=False))
-        stale = isinstance(module, nn.BatchNorm2d) and not module.training
+        stale = is_batch_norm(module) and not module.training
         if (frozen or stale) and body.stage_of(name) is not None:
             found.append(name)
     detector.train(was_training)
