@@ -79,7 +79,9 @@ def test_dark_pages_get_their_colours(split_figures: Make) -> None:
     assert drawn and drawn <= adapted
 
 
-@pytest.mark.parametrize("module", ["charts.curves", "pictures.panels", "tables", "page.document", "page.comparison", "page.demo"])
+@pytest.mark.parametrize(
+    "module", ["charts.curves", "pictures.panels", "tables", "page.document", "page.comparison", "page.demo"]
+)
 def test_no_global_state_of_matplotlib_and_no_torch(module: str) -> None:
     code = f"import sys, twinray.report.{module}; assert not {{'matplotlib.pyplot', 'torch'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
