@@ -174,7 +174,7 @@ def test_report_has_the_form_of_metrics_json(simulate):
         "froc@8",
     ):
         figure = report[name]
-        assert set(figure) == {"value", "ci95", "n"}
+        assert set(figure) == {"value", "ci95", "n", "over"}
         assert figure["ci95"][0] <= figure["ci95"][1]
         assert figure["n"] == 13
         if name.startswith("map"):
@@ -182,7 +182,7 @@ def test_report_has_the_form_of_metrics_json(simulate):
     assert report["n_images"] == 25
     assert report["with_boxes"]["n_images"] == 20
     assert list(report["per_class"]) == list(NAMES)
-    assert report["per_class"]["d"]["ap50"] == {"value": None, "ci95": None, "n": 13}
+    assert report["per_class"]["d"]["ap50"] == {"value": None, "ci95": None, "n": 13, "over": "patients"}
     assert report["per_class"]["d"]["n_boxes"] == 0
     assert report["n_boxes"] == sum(report["per_class"][n]["n_boxes"] for n in NAMES) == sum(map(len, truth.values()))
 
@@ -241,7 +241,7 @@ def test_one_patient_has_no_interval(simulate):
 def test_no_true_box_anywhere():
     report = evaluate_boxes([Boxes.empty()] * 3, {}, ("a",), bootstrap=10)
     assert report.with_boxes is None
-    assert report.as_json()["map50"] == {"value": None, "ci95": None, "n": 3}
+    assert report.as_json()["map50"] == {"value": None, "ci95": None, "n": 3, "over": "patients"}
 
 
 def test_no_prediction_anywhere(simulate):
@@ -253,7 +253,13 @@ def test_no_prediction_anywhere(simulate):
 def test_comparison_with_itself_is_zero_and_with_the_truth_is_sure(simulate):
     truth, predictions = simulate(9)
     same = compare_boxes(truth, predictions, predictions, NAMES, bootstrap=50)
-    assert same.metrics["map50"].as_json() == {"value": 0.0, "ci95": [0.0, 0.0], "n": 25, "share_above_zero": 0.0}
+    assert same.metrics["map50"].as_json() == {
+        "value": 0.0,
+        "ci95": [0.0, 0.0],
+        "n": 25,
+        "over": "patients",
+        "share_above_zero": 0.0,
+    }
     perfect = {i: Boxes(b.xyxy, b.labels, np.ones(len(b))) for i, b in truth.items()}
     better = compare_boxes(truth, predictions, perfect, NAMES, bootstrap=50, images="with_boxes")
     assert better.metrics["map"].share_above_zero == 1.0

@@ -100,7 +100,7 @@ def test_classes_of_one_kind_are_left_out_and_named():
     truth[:, 2], truth[:, 3] = 0, np.nan
     report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=30)
     assert report.left_out == ("c", "d")
-    assert report.as_json()["per_class"]["c"]["auc"] == {"value": None, "ci95": None, "n": 200}
+    assert report.as_json()["per_class"]["c"]["auc"] == {"value": None, "ci95": None, "n": 200, "over": "patients"}
     both = [roc_auc_score(truth[:, c], scores[:, c]) for c in (0, 1)]
     assert report.metrics["auc"].value == pytest.approx(np.mean(both))
     both = [average_precision_score(truth[:, c], scores[:, c]) for c in (0, 1)]
@@ -159,7 +159,13 @@ def test_unlabelled_images_are_left_out_of_multiclass():
 def test_comparison():
     truth, scores = made(9)
     same = compare_labels(truth, scores, scores, "abcd", "multilabel", bootstrap=30)
-    assert same.metrics["auc"].as_json() == {"value": 0.0, "ci95": [0.0, 0.0], "n": 200, "share_above_zero": 0.0}
+    assert same.metrics["auc"].as_json() == {
+        "value": 0.0,
+        "ci95": [0.0, 0.0],
+        "n": 200,
+        "over": "patients",
+        "share_above_zero": 0.0,
+    }
     better = compare_labels(truth, scores, truth * 0.5 + scores * 0.5, "abcd", "multilabel", bootstrap=30)
     assert better.metrics["auc"].share_above_zero == 1.0
     assert set(better.as_json()["per_class"]) == set("abcd")

@@ -21,8 +21,8 @@ intervals are made.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +42,13 @@ from twinray.evaluation.coco_engine import COCO_IOUS, IOUS, coco_average_precisi
 from twinray.evaluation.intervals import (
     Difference,
     bootstrap_groups,
+    differences_record,
     group_index,
     paired_difference,
     percentile_interval,
 )
 from twinray.evaluation.matching import BoxesByImage, FlatBoxes, Images, flatten, match
+from twinray.evaluation.record import ClassFigures, SplitFigures, figure_of, split_as_json
 from twinray.records import FloatArray, IntArray, Interval
 
 FrocHit: TypeAlias = float | Literal["centre"]
@@ -74,20 +76,16 @@ class BoxFigures:
     metrics: Mapping[str, Interval]
     per_class: Mapping[str, Mapping[str, Interval]]
 
-    def as_json(self) -> dict[str, object]:
-        """``{metric: {"value", "ci95", "n"}, "per_class": {name: {metric: ..., "n_boxes"}}, "n_images": ...}``."""
-        return {
-            **{name: interval.as_json() for name, interval in self.metrics.items()},
-            "per_class": {
-                name: {
-                    **{metric: interval.as_json() for metric, interval in figures.items()},
-                    "n_boxes": self.n_boxes[name],
-                }
+    def record(self) -> SplitFigures:
+        """What is kept and shown."""
+        return SplitFigures(
+            {name: figure_of(interval) for name, interval in self.metrics.items()},
+            {
+                name: ClassFigures({m: figure_of(i) for m, i in figures.items()}, {"n_boxes": self.n_boxes[name]})
                 for name, figures in self.per_class.items()
             },
-            "n_images": self.n_images,
-            "n_boxes": sum(self.n_boxes.values()),
-        }
+            {"n_images": self.n_images, "n_boxes": sum(self.n_boxes.values())},
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,12 +95,14 @@ class BoxReport:
     all_images: BoxFigures
     with_boxes: BoxFigures | None
 
-    def as_json(self) -> dict[str, object]:
-        """The figures over all images, and under ``with_boxes`` the same over images with boxes only."""
-        return {
-            **self.all_images.as_json(),
-            "with_boxes": None if self.with_boxes is None else self.with_boxes.as_json(),
-        }
+    def record(self) -> SplitFigures:
+        """What is kept and shown: over all images, and those over images with boxes inside."""
+        some = None if self.with_boxes is None else self.with_boxes.record()
+        return replace(self.all_images.record(), with_boxes=some)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as ``metrics.json`` holds it."""
+        return split_as_json(self.record())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,16 +113,13 @@ class BoxComparison:
     metrics: Mapping[str, Difference]
     per_class: Mapping[str, Mapping[str, Difference]]
 
-    def as_json(self) -> dict[str, object]:
-        """``{metric: {"value", "ci95", "n", "share_above_zero"}, "per_class": {name: {...}}, "n_images"}``."""
-        return {
-            **{name: difference.as_json() for name, difference in self.metrics.items()},
-            "per_class": {
-                name: {metric: difference.as_json() for metric, difference in figures.items()}
-                for name, figures in self.per_class.items()
-            },
-            "n_images": self.n_images,
-        }
+    def record(self) -> SplitFigures:
+        """What is kept and shown."""
+        return differences_record(self.metrics, self.per_class, self.n_images)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as ``metrics.json`` holds it."""
+        return split_as_json(self.record())
 
 
 def class_average_precision(

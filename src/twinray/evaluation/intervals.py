@@ -25,13 +25,15 @@ Conventions
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtrit
 
 from twinray.errors import InputError
+from twinray.evaluation.record import PATIENTS, ClassFigures, Figure, SplitFigures, figure_as_json, figure_of
 from twinray.records import FloatArray, IntArray, Interval
 
 LEVEL = 0.95
@@ -53,9 +55,24 @@ class Difference:
     interval: Interval
     share_above_zero: float | None
 
-    def as_json(self) -> dict[str, object]:
-        """``{"value", "ci95", "n", "share_above_zero"}``."""
-        return {**self.interval.as_json(), "share_above_zero": self.share_above_zero}
+    def figure(self, over: str = PATIENTS) -> Figure:
+        """What is kept and shown; ``over`` says what was resampled."""
+        return replace(figure_of(self.interval, over), share_above_zero=self.share_above_zero)
+
+    def as_json(self) -> dict[str, Any]:
+        """``{"value", "ci95", "n", "over", "share_above_zero"}``."""
+        return {**figure_as_json(self.figure()), "share_above_zero": self.share_above_zero}
+
+
+def differences_record(
+    metrics: Mapping[str, Difference], per_class: Mapping[str, Mapping[str, Difference]], n_images: int
+) -> SplitFigures:
+    """Paired differences over all classes and by class name, as they are kept and shown."""
+    return SplitFigures(
+        {name: difference.figure() for name, difference in metrics.items()},
+        {name: ClassFigures({m: d.figure() for m, d in own.items()}) for name, own in per_class.items()},
+        {"n_images": n_images},
+    )
 
 
 def group_index(

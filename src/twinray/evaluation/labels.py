@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +30,13 @@ from twinray.evaluation.accumulate import mean_over_classes
 from twinray.evaluation.intervals import (
     Difference,
     bootstrap_groups,
+    differences_record,
     group_index,
     paired_difference,
     percentile_interval,
 )
 from twinray.evaluation.ranking import auc_and_average_precision, rank
+from twinray.evaluation.record import ClassFigures, SplitFigures, figure_of, split_as_json
 from twinray.records import PRESENT, FloatArray, IntArray, Interval, Task
 
 DECISION_THRESHOLD = 0.5
@@ -66,22 +68,27 @@ class LabelReport:
     left_out: tuple[str, ...]
     confusion: IntArray | None
 
-    def as_json(self) -> dict[str, object]:
-        """``{metric: {"value", "ci95", "n"}, "per_class": {name: {metric: ..., "n_positive", "n_negative"}}, ...}``."""
-        return {
-            **{name: interval.as_json() for name, interval in self.metrics.items()},
-            "per_class": {
-                name: {
-                    **{metric: interval.as_json() for metric, interval in figures.items()},
-                    "n_positive": self.n_positive[name],
-                    "n_negative": self.n_negative[name],
-                }
+    def record(self) -> SplitFigures:
+        """What is kept and shown."""
+        return SplitFigures(
+            {name: figure_of(interval) for name, interval in self.metrics.items()},
+            {
+                name: ClassFigures(
+                    {metric: figure_of(interval) for metric, interval in figures.items()},
+                    {"n_positive": self.n_positive[name], "n_negative": self.n_negative[name]},
+                )
                 for name, figures in self.per_class.items()
             },
-            "left_out": list(self.left_out),
-            "confusion": None if self.confusion is None else self.confusion.tolist(),
-            "n_images": self.n_images,
-        }
+            {"n_images": self.n_images},
+            details={
+                "left_out": list(self.left_out),
+                "confusion": None if self.confusion is None else self.confusion.tolist(),
+            },
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as ``metrics.json`` holds it."""
+        return split_as_json(self.record())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,16 +99,13 @@ class LabelComparison:
     metrics: Mapping[str, Difference]
     per_class: Mapping[str, Mapping[str, Difference]]
 
-    def as_json(self) -> dict[str, object]:
-        """``{metric: {"value", "ci95", "n", "share_above_zero"}, "per_class": {name: {...}}, "n_images"}``."""
-        return {
-            **{name: difference.as_json() for name, difference in self.metrics.items()},
-            "per_class": {
-                name: {metric: difference.as_json() for metric, difference in figures.items()}
-                for name, figures in self.per_class.items()
-            },
-            "n_images": self.n_images,
-        }
+    def record(self) -> SplitFigures:
+        """What is kept and shown."""
+        return differences_record(self.metrics, self.per_class, self.n_images)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as ``metrics.json`` holds it."""
+        return split_as_json(self.record())
 
 
 def confusion_matrix(truth: FloatArray, scores: FloatArray) -> npt.NDArray[np.int64]:

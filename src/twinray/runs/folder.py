@@ -15,6 +15,7 @@ from typing import Any, final
 import yaml
 
 from twinray.errors import InputError
+from twinray.evaluation.record import FORMAT
 from twinray.files import claim_folder, clear_disk_errors, read_json, write_json, write_text
 
 CONFIG, METRICS, LOG = "config.yaml", "metrics.json", "metrics.jsonl"
@@ -50,7 +51,7 @@ class RunFolder:
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write the final figures; a run with a ``metrics.json`` is a finished run."""
-        write_json(self.path / METRICS, metrics, "metrics")
+        write_json(self.path / METRICS, {"format": FORMAT, **metrics}, "metrics")
 
     @property
     def finished(self) -> bool:
