@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from twinray.data.decoding.images import file_kind, load_image
 from twinray.data.decoding.sandbox import map_in_workers
-from twinray.data.readers.disk import scan_folder
+from twinray.data.readers.disk import scan_images
 from twinray.errors import InputError
 from twinray.records import Pixels, Skipped
 
@@ -127,14 +127,13 @@ def _files(path: Path, skipped: list[Skipped]) -> list[Path]:
         return []
     if not path.is_dir():
         return [path]
-    aside: list[Skipped] = []
-    names, _ = scan_folder(top, None, aside)
-    own = [Skipped(str(path / (top / item.where).relative_to(top)), item.reason) for item in aside]
-    if not names:
+    found = scan_images(top)
+    own = [Skipped(str(path / (top / item.where).relative_to(top)), item.reason) for item in found.skipped]
+    if not found.names:
         why = f" ({len(own)} set aside; the first: {own[0].where}: {own[0].reason})" if own else ""
         raise InputError(f"no image file (PNG, JPEG, TIFF, DICOM) in {path}{why}; check the path")
     skipped += own
-    return [path / name for name in names]
+    return [path / name for name in found.names]
 
 
 def _is_text(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 Data sheet
     Images: every file below the folder that carries DICOM's mark at byte 128, whatever its name (exports often have
-        none). ``DICOMDIR`` files are passed over; a file named ``.dcm`` or ``.dicom`` without the mark is set aside;
+        none). Junk and ``DICOMDIR`` (:mod:`twinray.data.readers.disk`) are passed over; a file named ``.dcm`` or ``.dicom`` without the mark is set aside;
         other files are counted in a note. What is not one grey CR, DX or secondary capture frame for presentation is
         refused when it is decoded (:mod:`twinray.data.decoding.dicom.pixels`), and is set aside there.
     Ids: the SOP Instance UID, which stays the same wherever the file lies; the path where there is none or where
@@ -24,10 +24,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
-import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +33,7 @@ import numpy as np
 from twinray.data.decoding.bounded_file import one_line
 from twinray.data.decoding.dicom.header import DicomAttributes, dicom_attributes, is_dicom
 from twinray.data.decoding.dicom.pixels import load_dicom
+from twinray.data.readers.disk import Scan, scan
 from twinray.data.readers.folder_table import TableRow, read_table
 from twinray.errors import InputError
 from twinray.progress import progress
@@ -42,7 +41,6 @@ from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Pixels, Sam
 
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _SUFFIXES = frozenset({".dcm", ".dicom"})
-_JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 _KEPT = {
     "study_uid": "study_uid",
     "series_uid": "series_uid",
@@ -56,15 +54,6 @@ _KEPT = {
     "age": "patient_age",
 }
 _UIDS = frozenset({"study_uid", "series_uid", "sop_uid"})
-
-
-@dataclass(slots=True)
-class _Scan:
-    """What lies below the folder: DICOM files by relative path, sorted; all else counted by suffix."""
-
-    names: list[str] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)
-    skipped: list[Skipped] = field(default_factory=list)
 
 
 def read_dicom_folder(
@@ -88,22 +77,22 @@ def read_dicom_folder(
         raise InputError(f"expected a folder of DICOM files, {root} {came}")
     if pseudonymise is not None and not pseudonymise.strip():
         raise InputError("expected a secret key to pseudonymise with, got an empty one; give a long random text")
-    scan = _scan(root, table)
-    if not scan.names:
-        first = f"; first: {scan.skipped[0].where}: {scan.skipped[0].reason}" if scan.skipped else ""
-        raise InputError(f"expected DICOM files in {root}, found {_told(scan.others) or 'none'}{first}; check the path")
-    rows = None if table is None else read_table(table, scan.names, scan.skipped)
-    names = scan.names if rows is None else [name for name in scan.names if name in rows]
-    scan.skipped += [
+    found = scan(root, _judge, leave_out=table)
+    if not found.names:
+        first = f"; first: {found.skipped[0].where}: {found.skipped[0].reason}" if found.skipped else ""
+        raise InputError(f"expected DICOM files in {root}, found {_others(found) or 'none'}{first}; check the path")
+    rows = None if table is None else read_table(table, found.names, found.skipped)
+    names = found.names if rows is None else [name for name in found.names if name in rows]
+    found.skipped += [
         Skipped(name, f"no row of {table} names this file; add one to use it")
-        for name in scan.names
+        for name in found.names
         if rows is not None and name not in rows
     ]
-    notes = [f"{_told(scan.others)} passed over"] if scan.others else []
-    headers = _headers(root, names, scan.skipped, notes)
+    notes = [f"{_others(found)} passed over"] if found.others else []
+    headers = _headers(root, names, found.skipped, notes)
     headers, shared = _without_copies(root, headers, notes)
     if not headers:
-        first = f"; first: {scan.skipped[0].where}: {scan.skipped[0].reason}" if scan.skipped else ""
+        first = f"; first: {found.skipped[0].where}: {found.skipped[0].reason}" if found.skipped else ""
         raise InputError(f"none of the {len(names)} DICOM files in {root} can be used{first}")
     classes, task, vectors = _labels(headers, rows)
     samples = _samples(headers, shared, rows, vectors, pseudonymise)
@@ -115,7 +104,7 @@ def read_dicom_folder(
         task=task,
         samples=samples,
         load=functools.partial(_load, root, frontal_only),
-        skipped=tuple(scan.skipped),
+        skipped=tuple(found.skipped),
         notes=tuple(notes),
     )
 
@@ -143,61 +132,18 @@ def _load(root: Path, frontal_only: bool, sample: Sample) -> Pixels:
     return load_dicom(root / sample.source, frontal_only=frontal_only)
 
 
-def _scan(root: Path, table: Path | None) -> _Scan:
-    scan = _Scan()
-    seen: set[tuple[int, int]] = set()
-
-    def refuse(error: OSError) -> None:
-        where = _printable(str(error.filename))
-        scan.skipped.append(Skipped(where, f"could not list this folder: {error.strerror}; check its rights"))
-
-    own_table = None if table is None else table.resolve()
-    for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
-            below.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if not _is_junk(name))
-        for name in files:
-            path = Path(folder, name)
-            if not (_is_junk(name) or name.upper() == "DICOMDIR" or (own_table and path.resolve() == own_table)):
-                _sort(path, path.relative_to(root).as_posix(), scan)
-    scan.names.sort()
-    scan.skipped.sort(key=lambda skipped: skipped.where)
-    return scan
-
-
-def _sort(path: Path, name: str, scan: _Scan) -> None:
-    """Put one file where it belongs."""
-    named_dicom = path.suffix.lower() in _SUFFIXES
+def _judge(path: Path) -> bool | str:
+    """Whether a file carries DICOM's mark; why it is set aside where only its name says so."""
     try:
         marked, reason = is_dicom(path), "expected 'DICM' at byte 128; copy the file again or leave it out"
     except InputError as error:
         marked, reason = False, str(error)
-    if marked and _printable(name) != name:
-        scan.skipped.append(Skipped(_printable(name), "expected a file name in UTF-8; rename the file"))
-    elif marked:
-        scan.names.append(name)
-    elif named_dicom:
-        scan.skipped.append(Skipped(_printable(name), reason))
-    else:
-        scan.others[_printable(path.suffix.lower()) or "no suffix"] += 1
+    return reason if not marked and path.suffix.lower() in _SUFFIXES else marked
 
 
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _JUNK
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _told(others: Counter[str]) -> str:
+def _others(found: Scan) -> str:
     """How many files are not DICOM, and of which kinds."""
-    ranked = sorted(others.items(), key=lambda item: (-item[1], item[0]))
-    kinds = ", ".join(f"{suffix} {n}" for suffix, n in ranked[:4])
-    return f"{sum(others.values()):,} files that are not DICOM ({kinds})" if others else ""
+    return f"{found.n_others:,} files that are not DICOM ({found.others_in_words})" if found.others else ""
 
 
 def _headers(root: Path, names: Sequence[str], skipped: list[Skipped], notes: list[str]) -> dict[str, DicomAttributes]:

@@ -1,18 +1,38 @@
-"""Image files on disk: one walk, one rule for junk, one loader."""
+"""Files below a folder: one walk, one rule for junk, one index of images by name, one loader.
+
+Junk is left out without a word: hidden files and folders, and what operating systems and file servers leave behind
+(:data:`JUNK`). Everything else is taken, counted, or set aside with a reason.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from twinray.data.decoding.images import is_image_name, load_image
 from twinray.errors import InputError
 from twinray.records import Pixels, Sample, Skipped
 
-_JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+JUNK = frozenset(
+    {
+        "__macosx",
+        "@eadir",  # thumbnails that a Synology server keeps beside every image
+        "$recycle.bin",
+        "desktop.ini",
+        "dicomdir",  # a list of DICOM files, with their mark but without pixels
+        "ehthumbs.db",
+        "lost+found",
+        "system volume information",
+        "thumbs.db",
+    }
+)
+"""Names of files and folders, in lower case, that are nobody's images; so are all names that begin with a dot."""
+
+Judge = Callable[[Path], bool | str]
+"""A file: taken (True), another kind of file (False), or set aside for a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,40 +46,84 @@ class FileLoader:
         return load_image(self.root / sample.source)
 
 
-def scan_folder(root: Path, table: Path | None, skipped: list[Skipped]) -> tuple[list[str], Counter[str]]:
-    """Relative posix paths of the images, sorted, and how many other files there are by suffix."""
-    names: list[str] = []
-    others: Counter[str] = Counter()
-    seen: set[tuple[int, int]] = set()
+@dataclass(slots=True)
+class Scan:
+    """What lies below a folder.
 
+    Attributes:
+        names: paths of the files taken, relative to the folder, with ``/``, sorted.
+        others: number of other files by suffix.
+        skipped: files and folders set aside, sorted.
+    """
+
+    names: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def n_others(self) -> int:
+        """Number of other files."""
+        return sum(self.others.values())
+
+    @property
+    def others_in_words(self) -> str:
+        """The commonest suffixes of the other files, each with its number."""
+        ranked = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{suffix} {n}" for suffix, n in ranked[:4])
+
+
+def scan(root: Path, judge: Judge, leave_out: Path | None = None) -> Scan:
+    """Look at every file below ``root`` that is no junk, through links to folders too.
+
+    Args:
+        root: the folder.
+        judge: says what each file is.
+        leave_out: a file that is none of the source's, such as its table.
+    """
+    found = Scan()
+    own = None if leave_out is None else leave_out.resolve()
+    for path in _files_below(root, found.skipped):
+        if own is not None and path.resolve() == own:
+            continue
+        verdict = judge(path)
+        name = path.relative_to(root).as_posix()
+        if verdict is False:
+            found.others[_printable(path.suffix.lower()) or "no suffix"] += 1
+        elif verdict is not True:
+            found.skipped.append(Skipped(_printable(name), verdict))
+        elif _printable(name) != name:
+            found.skipped.append(Skipped(_printable(name), "expected a file name in UTF-8; rename the file"))
+        else:
+            found.names.append(name)
+    found.names.sort()
+    found.skipped.sort(key=lambda skipped: skipped.where)
+    return found
+
+
+def scan_images(root: Path, leave_out: Path | None = None) -> Scan:
+    """:func:`scan` for images of every kind: by their names' endings, or by DICOM's mark at byte 128."""
+    return scan(root, lambda path: is_image_name(path) or _has_dicom_mark(path), leave_out)
+
+
+def _files_below(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
-        skipped.append(
-            Skipped(_printable(str(error.filename)), f"could not list this folder: {error.strerror}; check its rights")
-        )
+        where = _printable(str(error.filename))
+        skipped.append(Skipped(where, f"could not list this folder: {error.strerror}; check its rights"))
 
+    seen: set[tuple[int, int]] = set()
     for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if not _is_junk(name))
-        for name in files:
-            path = Path(folder, name)
-            if _is_junk(name) or (table is not None and path.resolve() == table.resolve()):
-                continue
-            relative = path.relative_to(root).as_posix()
-            if not (is_image_name(path) or _has_dicom_mark(path)):
-                others[_printable(path.suffix.lower()) or "no suffix"] += 1
-            elif _printable(relative) != relative:
-                skipped.append(Skipped(_printable(relative), "expected a file name in UTF-8; rename the file"))
-            else:
-                names.append(relative)
-    return sorted(names), others
+        below[:] = sorted(name for name in below if not is_junk(name))
+        yield from (Path(folder, name) for name in files if not is_junk(name))
 
 
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _JUNK
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is left out without a word."""
+    return name.startswith(".") or name.lower() in JUNK
 
 
 def _has_dicom_mark(path: Path) -> bool:
@@ -112,26 +176,17 @@ class ImageIndex:
         return notes
 
 
-def index_images(root: Path) -> ImageIndex:
-    """Look for images under ``root``; hidden files and folders are passed over.
+def index_images(root: Path, skipped: list[Skipped]) -> ImageIndex:
+    """Find the images below ``root`` by their names' endings; what is set aside is added to ``skipped``.
 
     Raises:
         InputError: no such folder.
     """
     if not root.is_dir():
         raise InputError(f"expected the folder of the images, {root} is not there; check the path")
-    paths: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for folder, below, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
-            below.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        below[:] = [name for name in below if not name.startswith(".") and name != "__MACOSX"]
-        relative = Path(folder).relative_to(root)
-        paths += [(relative / name).as_posix() for name in files if is_image_name(Path(name))]
+    found = scan(root, is_image_name)
+    skipped += found.skipped
     by_stem: dict[str, str] = {}
-    for path in sorted(paths):
+    for path in found.names:
         by_stem.setdefault(PurePosixPath(path).stem, path)
-    return ImageIndex(root, by_stem, len(paths) - len(by_stem))
+    return ImageIndex(root, by_stem, len(found.names) - len(by_stem))

@@ -11,7 +11,7 @@ One folder around all of these (``chest_xray/train/...``) is taken as nesting, n
 Images beside class folders, or folders beside split folders, could mean two things: that is refused,
 with what to do. ``layout="flat"`` ignores folder names (images in numbered parts, a folder a patient).
 
-Left out without a word: names that begin with a dot, ``__MACOSX``, ``Thumbs.db``, ``desktop.ini``. Other
+Junk (:data:`twinray.data.readers.disk.JUNK` and names that begin with a dot) is left out without a word. Other
 files that are no images are counted in a note. A file without an image's name is taken for DICOM if it
 carries DICOM's mark at byte 128.
 
@@ -23,7 +23,6 @@ Patients come from a table or from a regular expression. For the paediatric ches
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,7 +30,7 @@ from typing import Literal
 
 import numpy as np
 
-from twinray.data.readers.disk import FileLoader, scan_folder
+from twinray.data.readers.disk import FileLoader, scan_images
 from twinray.data.readers.folder_table import TableRow, read_table
 from twinray.errors import InputError
 from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Sample, Skipped, Split, Task, split_of
@@ -104,23 +103,19 @@ def read_folder(
 
 
 def _image_names(root: Path, table: Path | None, skipped: list[Skipped], notes: list[str]) -> list[str]:
-    """What ``scan_folder`` finds, or an error where that is nothing."""
+    """The images below the folder, or an error where there is none."""
     if not root.exists():
         raise InputError(f"expected a folder of images, {root} is not there; check the path")
     if not root.is_dir():
         raise InputError(f"expected a folder of images, {root} is a file; give its folder, or another --format")
-    names, others = scan_folder(root, table, skipped)
-    if not names:
-        seen = f"{sum(others.values())} other files ({_common(others)})" if others else "nothing"
+    found = scan_images(root, leave_out=table)
+    skipped += found.skipped
+    if not found.names:
+        seen = f"{found.n_others} other files ({found.others_in_words})" if found.others else "nothing"
         raise InputError(f"expected images in {root} (PNG, JPEG, TIFF, DICOM), found {seen}; check the path")
-    if others:
-        notes.append(f"{sum(others.values())} files that are no images were passed over ({_common(others)})")
-    return names
-
-
-def _common(counts: Counter[str]) -> str:
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{suffix} {n}" for suffix, n in ranked[:4])
+    if found.others:
+        notes.append(f"{found.n_others} files that are no images were passed over ({found.others_in_words})")
+    return found.names
 
 
 def _named_by(rows: dict[str, TableRow], names: list[str], table: Path | None, skipped: list[Skipped]) -> list[str]:

@@ -102,7 +102,7 @@ def read_nih(root: Path, *, images_root: Path | None = None, need_images: bool =
         )
     skipped: list[Skipped] = []
     notes: list[str] = []
-    index = index_images(images_root or root)
+    index = index_images(images_root or root, skipped)
     listed = _entries(entry, skipped)
     split_of = read_official_lists(folders)
     drawn = _boxes(find_table(folders, ("BBox_List_2017",)), listed, skipped, notes)

@@ -77,7 +77,7 @@ def read_rsna(root: Path, *, images_root: Path | None = None, need_images: bool 
     folder = labels_csv.parent
     skipped: list[Skipped] = []
     notes: list[str] = []
-    index = index_images(images_root or folder)
+    index = index_images(images_root or folder, skipped)
     images = _labels(labels_csv, skipped)
     attributes: dict[str, dict[str, str]] = {key: {} for key in images}
     _classes(folder, attributes, notes)

@@ -107,8 +107,8 @@ def read_raw_vindr(
         raise InputError(f"expected --min-readers of 1 or more, got {min_readers}")
     parts = find_parts(root)
     folder = root.parent if root.is_file() else root
-    index = index_images(images_root or folder)
     skipped: list[Skipped] = []
+    index = index_images(images_root or folder, skipped)
     readings = [(part, read_part(part, skipped)) for part in parts]
     label_classes = _label_classes(parts)
     box_classes = BOX_CLASSES if parts[0].kaggle else BOX_CLASSES + OTHER_BOX_CLASSES

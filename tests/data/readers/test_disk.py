@@ -1,0 +1,85 @@
+"""One walk for every reader: what is junk, what is counted, what is set aside."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from twinray.data.readers.dicom_folder import read_dicom_folder
+from twinray.data.readers.disk import JUNK, index_images, scan_images
+from twinray.data.readers.folder import read_folder
+from twinray.jobs.image_files import find_images
+from twinray.records import Skipped
+
+DICOM = bytes(128) + b"DICM"
+
+
+def touch(root: Path, *names: str, content: bytes = b"x") -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+
+
+@pytest.fixture
+def littered(tmp_path: Path) -> Path:
+    """One image in a folder with every kind of junk, each as a file and as a folder that holds an image."""
+    touch(tmp_path, "deep/er/a.png")
+    for name in (*JUNK, *(name.upper() for name in JUNK), ".hidden", "._a.png"):
+        touch(tmp_path, f"f{len(name)}/{name}.d/../{name}")
+        touch(tmp_path, f"d{len(name)}/{name}/b.png")
+    return tmp_path
+
+
+def test_junk_is_the_same_for_everyone(littered: Path) -> None:
+    assert scan_images(littered).names == ["deep/er/a.png"]
+    assert not scan_images(littered).others
+    assert list(index_images(littered, []).by_stem) == ["a"]
+    assert [sample.id for sample in read_folder(littered, layout="flat").samples] == ["deep/er/a.png"]
+    assert find_images([littered]).files == (littered / "deep/er/a.png",)
+    (littered / "deep/er/a.png").write_bytes(DICOM)
+    assert [sample.source for sample in read_dicom_folder(littered).samples] == ["deep/er/a.png"]
+
+
+def test_a_list_of_dicom_files_is_no_image(tmp_path: Path) -> None:
+    touch(tmp_path, "DICOMDIR", "IM0001", content=DICOM)
+    touch(tmp_path, "notes.txt", "README")
+    found = scan_images(tmp_path)
+    assert found.names == ["IM0001"]
+    assert found.others_in_words == "no suffix 1, .txt 1" or found.others_in_words == ".txt 1, no suffix 1"
+    assert found.n_others == 2
+
+
+def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+    touch(tmp_path, "a/x.png")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert scan_images(tmp_path).names == ["a/x.png"]
+
+
+def test_the_table_is_left_out_by_what_it_is_not_by_its_name(tmp_path: Path) -> None:
+    touch(tmp_path, "table.csv", "a/table.csv", "a/x.png")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "table.csv")
+    assert scan_images(tmp_path, leave_out=tmp_path / "table.csv").others == {".csv": 1}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of bytes that are not UTF-8 exist on POSIX only")
+def test_names_that_are_not_utf8_are_set_aside_by_every_reader(tmp_path: Path) -> None:
+    touch(tmp_path, "good.png")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.png")).write_bytes(b"x")
+    skipped: list[Skipped] = []
+    assert list(index_images(tmp_path, skipped).by_stem) == ["good"]
+    assert skipped == scan_images(tmp_path).skipped
+    assert skipped[0].where.encode("utf-8")
+    assert "UTF-8" in skipped[0].reason
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_may_not_be_listed_is_set_aside(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "closed/b.png")
+    (tmp_path / "closed").chmod(0)
+    skipped: list[Skipped] = []
+    index_images(tmp_path, skipped)
+    (tmp_path / "closed").chmod(0o700)
+    assert "could not list this folder" in skipped[0].reason
