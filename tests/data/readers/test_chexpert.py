@@ -176,8 +176,8 @@ def test_bad_rows_are_set_aside(chexpert: Path, bad: list[str], reason: str) -> 
     ("content", "message"),
     [
         (b"", "Path, No Finding"),
-        (b"Path,Sex\n", "expected CheXpert's columns"),
-        (b"\xff\xfe\x00P", "expected CSV in UTF-8"),
+        (b"Path,Sex\n", "expected the columns Path, No Finding"),
+        (b"\xff\xffP", "expected CSV in UTF-8"),
         ((",".join(HEADER) + "\n").encode(), "found none that can be used"),
         ((",".join(HEADER) + "\n" + ",".join(row("train/patient1/s/v_frontal.jpg"))).encode(), "none of the 1 images"),
         ((",".join(HEADER) + "\n" + ",".join(row("t/patient1/s/v.jpg", view="Lateral"))).encode(), "allow laterals"),

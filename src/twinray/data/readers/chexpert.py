@@ -19,10 +19,9 @@ Data sheet
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -30,6 +29,7 @@ import numpy as np
 
 from twinray.data.decoding.bounded_file import one_line
 from twinray.data.readers.disk import FileLoader
+from twinray.data.readers.tabular import Row, read_rows
 from twinray.errors import InputError
 from twinray.records import ABSENT, PRESENT, UNCERTAIN, UNKNOWN, Collection, FloatArray, Sample, Skipped, Split
 
@@ -126,41 +126,14 @@ def _root(root: Path) -> Path:
 
 
 def _read_table(table: Path, split: Split, root: Path, frontal_only: bool, found: _Found) -> None:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            columns = _columns(next(rows, []), table)
-            depth = 0
-            for cells in rows:
-                if not cells:
-                    continue
-                row = {name: cells[at].strip() if at < len(cells) else "" for name, at in columns.items()}
-                reason, depth = _take(row, split, root, depth, frontal_only, found)
-                if reason:
-                    found.skipped.append(Skipped(f"{table} line {rows.line_num}", reason))
-    except OSError as error:
-        raise InputError(f"could not read {table}: {error.strerror}; check its permissions and the disk") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"expected CSV in UTF-8 in {table}: {one_line(error)}; copy it again from its source"
-        ) from error
+    depth = 0
+    for row in read_rows(table, ("Path", *LABELS)):
+        reason, depth = _take(row, split, root, depth, frontal_only, found)
+        if reason:
+            found.skipped.append(Skipped(row.where, reason))
 
 
-def _columns(header: Sequence[str], table: Path) -> dict[str, int]:
-    """Where the columns of interest are."""
-    at = {name.strip(): i for i, name in reversed(list(enumerate(header)))}
-    missing = [name for name in ("Path", *LABELS) if name not in at]
-    if missing:
-        raise InputError(
-            f"expected CheXpert's columns Path and 14 labels in {table}, {one_line(', '.join(missing))} "
-            f"{'is' if len(missing) == 1 else 'are'} missing; copy it again from its source"
-        )
-    return {name: i for name, i in at.items() if name == "Path" or name in LABELS or name in _KEPT}
-
-
-def _take(
-    row: dict[str, str], split: Split, root: Path, depth: int, frontal_only: bool, found: _Found
-) -> tuple[str, int]:
+def _take(row: Row, split: Split, root: Path, depth: int, frontal_only: bool, found: _Found) -> tuple[str, int]:
     """Add one row to ``found``; why it is set aside (or nothing), and how many folders to drop from the next Path."""
     path = row["Path"].replace("\\", "/")
     parts = PurePosixPath(path).parts
@@ -170,10 +143,10 @@ def _take(
     key = "/".join(parts[max(0, at - 1) :])
     if key in found.ids:
         return f"{_short(key)} already has a row further up; keep one of them", depth
-    view = (row.get("Frontal/Lateral") or parts[-1]).lower()
+    view = (row["Frontal/Lateral"] or parts[-1]).lower()
     lateral = "lateral" in view
     if not lateral and "frontal" not in view:
-        return f"expected Frontal or Lateral, got {_short(row.get('Frontal/Lateral', ''))}; correct the row", depth
+        return f"expected Frontal or Lateral, got {_short(row['Frontal/Lateral'])}; correct the row", depth
     stated = tuple(row[name] for name in LABELS)
     wrong = next((name for name, value in zip(LABELS, stated, strict=True) if value not in _VALUES), None)
     if wrong is not None:
@@ -215,8 +188,8 @@ def _vector(stated: tuple[str, ...], found: _Found) -> FloatArray:
     return found.vectors[stated]
 
 
-def _attributes(row: dict[str, str], found: _Found) -> dict[str, str]:
-    pairs = tuple((name, row[name]) for name in _KEPT if row.get(name))
+def _attributes(row: Row, found: _Found) -> dict[str, str]:
+    pairs = tuple((name, row[name]) for name in _KEPT if row[name])
     return found.attributes.setdefault(pairs, dict(pairs))
 
 

@@ -23,13 +23,12 @@ time, in the worker that decodes it.
 
 from __future__ import annotations
 
-import csv
 import functools
 import importlib
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,6 +40,7 @@ import yaml
 from twinray.data.decoding.bounded_file import one_line, parser_faults_as_input_errors
 from twinray.data.decoding.images import MAX_PIXELS
 from twinray.data.readers.disk import FileLoader
+from twinray.data.readers.tabular import read_rows
 from twinray.errors import InputError
 from twinray.records import (
     ABSENT,
@@ -305,24 +305,12 @@ def _annotations(root: Path) -> dict[int, _Row]:
     rows: dict[int, _Row] = {}
     if not path.is_file():
         return rows
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header: Sequence[str] = [name for name in reader.fieldnames or () if name]
-            if "filepath" not in header:
-                raise InputError(f"expected a column 'filepath' in {path}, got {one_line(', '.join(header), 80)!r}")
-            lower = {name.strip().lower(): name for name in reversed(header)}
-            patient = next((lower[name] for name in _PATIENT_COLUMNS if name in lower), None)
-            kept = [name for name in header if name not in ("filepath", patient) and not name.startswith("tasks/")]
-            for row in reader:
-                index = _index(row["filepath"] or "")
-                if index is not None:
-                    who = (row[patient] or "").strip() if patient is not None else ""
-                    rows[index] = _Row(who or None, {name: value for name in kept if (value := row[name])})
-    except OSError as error:
-        raise InputError(f"could not read {path}: {error.strerror}; check its permissions and the disk") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"expected CSV in UTF-8 in {path}: {one_line(error)}; {_ADVICE}") from error
+    for row in read_rows(path, ("filepath",), optional=(_PATIENT_COLUMNS,), advice=_ADVICE):
+        index = _index(row["filepath"])
+        if index is not None:
+            others = row.others(("filepath", _PATIENT_COLUMNS))
+            attributes = {name: cell for name, cell in others.items() if not name.startswith("tasks/")}
+            rows[index] = _Row(row[_PATIENT_COLUMNS] or None, attributes)
     return rows
 
 

@@ -1,7 +1,9 @@
-"""Published CSV tables, row by row, each row with its file and line: plain ``.csv`` or gzipped ``.csv.gz``, UTF-8.
+"""The one CSV reader: published tables and users' own, row by row, each row with its file and line.
 
-A table that cannot be read at all (no such column, other bytes than text, cut-off gzip) is an :class:`InputError`; what
-is wrong with a single row is for the reader of that table to judge, with :attr:`Row.where` to name it.
+A table is told by its content, never by its name: plain or gzipped; UTF-8 with or without a byte order mark, or UTF-16
+with one; cells between commas, semicolons or tabs, whichever makes the needed columns out of the header (RFC 4180
+otherwise). A table that cannot be read at all is an :class:`InputError`; what is wrong with a single row is for the
+reader of that table to judge, with :attr:`Row.where` to name it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -19,15 +22,35 @@ from twinray.errors import InputError
 
 _LONGEST_LINE = 1 << 20
 """Characters; a longer line is no row of a table, and must not be read into memory whole."""
+_MOST_HEADER_LINES = 1000
+_DELIMITERS = (",", ";", "\t")
+_BYTE_ORDER_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\0\0", ""),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_AS_PUBLISHED = "give the file as it is published"
+
+Column = str | Sequence[str]
+"""The name of a column, or several that it may have, the first that is there counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: ``where`` names its file and line, ``cells`` are in file order."""
+    """One row.
+
+    Attributes:
+        path, line: its file, and the number of the line that it ends on.
+        cells: as they stand, in file order.
+        header: names of the columns as they stand.
+        columns: name without blanks (in lower case where any case counts) -> place.
+    """
 
     path: Path
     line: int
     cells: Sequence[str]
+    header: Sequence[str]
     columns: Mapping[str, int]
 
     @property
@@ -35,13 +58,23 @@ class Row:
         """What to call the row in a message."""
         return f"{self.path} line {self.line}"
 
-    def __getitem__(self, column: str) -> str:
+    def __getitem__(self, column: Column) -> str:
         """The cell without surrounding blanks; empty where the row ends early or the table has no such column."""
-        at = self.columns.get(column, len(self.cells))
-        return self.cells[at].strip() if at < len(self.cells) else ""
+        at = self.place(column)
+        return "" if at is None or at >= len(self.cells) else self.cells[at].strip()
 
-    def __contains__(self, column: str) -> bool:
-        return column in self.columns
+    def __contains__(self, column: Column) -> bool:
+        return self.place(column) is not None
+
+    def place(self, column: Column) -> int | None:
+        """Where the column is; None if the table has none of that name."""
+        return _place(self.columns, column)
+
+    def others(self, used: Sequence[Column]) -> dict[str, str]:
+        """The cells that are not empty, as they stand, by name of column, without the columns ``used``."""
+        taken = {self.place(column) for column in used}
+        named = zip(self.header, self.cells, strict=False)
+        return {name: cell for at, (name, cell) in enumerate(named) if name and cell and at not in taken}
 
 
 def find_table(folders: Sequence[Path], stems: Sequence[str]) -> Path | None:
@@ -54,23 +87,50 @@ def find_table(folders: Sequence[Path], stems: Sequence[str]) -> Path | None:
     return None
 
 
-def read_rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
-    """The rows of a table whose header names at least the columns ``needed``; empty lines are passed over.
+def read_rows(
+    path: Path,
+    needed: Sequence[Column],
+    *,
+    optional: Sequence[Column] = (),
+    any_case: bool = False,
+    advice: str = _AS_PUBLISHED,
+) -> Iterator[Row]:
+    """The rows of a table whose header names at least the columns ``needed``; rows without content are passed over.
 
-    Where the header names a column twice, the first counts.
+    Args:
+        path: of the table.
+        needed: columns that must be there.
+        optional: columns that the caller reads where they are there.
+        any_case: names of columns count in any case; ``needed`` and ``optional`` are then in lower case.
+        advice: what to do where a needed column is missing.
 
     Raises:
-        InputError: the file cannot be read, is not CSV in UTF-8, or lacks a column.
+        InputError: the file cannot be read, is no table, lacks a needed column, or has a needed or optional one twice.
     """
+    line = 0
     try:
         with _opened(path) as file:
-            reader = csv.reader(_lines(file, path))
-            columns = _columns(next(reader, []), needed, path)
+            lines = _lines(file, path)
+            first = _first_record(lines)
+            line = len(first)
+            names, delimiter = _header(first, needed, any_case)
+            columns = _columns(names, any_case)
+            _check_columns(names, columns, needed, optional, any_case, path, advice)
+            # strict: a quote that nobody closes would otherwise swallow the rest of the table into one cell
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
             for cells in reader:
+                line = reader.line_num + len(first)
                 if any(cells):
-                    yield Row(path, reader.line_num, cells, columns)
-    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"expected CSV in UTF-8 in {path}: {error}; copy the file again from its source") from error
+                    yield Row(path, line, cells, names, columns)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"expected CSV in UTF-8 in {path}, found other bytes at or after line {line + 1}; save it as UTF-8, or copy "
+            "it again from its source"
+        ) from error
+    except csv.Error as error:
+        raise InputError(f"expected CSV in UTF-8 in {path}, below line {line}: {error}; correct the table") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"expected a whole gzip file in {path}: {error}; copy it again from its source") from error
     except OSError as error:
         raise InputError(f"could not read the table {path}: {error.strerror or error}; check the path") from error
 
@@ -99,10 +159,36 @@ def number(cell: str) -> float | None:
         return None
 
 
-def _opened(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """The table as text, unpacked."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"could not read the table {path}: it is not a file; check the path")
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        content = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if packed else raw
+        encoding = _encoding(content.peek(1024)[:1024], path)
+        with io.TextIOWrapper(content, encoding=encoding, newline="") as text:
+            yield text
+
+
+def _encoding(head: bytes, path: Path) -> str:
+    """By the first bytes.
+
+    Raises:
+        InputError: they are those of no text, or of an encoding that nobody should guess.
+    """
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if head.startswith(mark) and encoding:
+            return encoding
+        if head.startswith(mark):
+            break
+    if head.startswith(b"PK\x03\x04"):
+        raise InputError(f"expected CSV in {path}, found a zip archive or an Excel workbook; save it as CSV in UTF-8")
+    if b"\0" in head:
+        raise InputError(f"expected CSV in UTF-8 in {path}, found bytes of no text; save it as CSV in UTF-8")
+    return "utf-8"
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
@@ -114,15 +200,62 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
-def _columns(header: Sequence[str], needed: Sequence[str], path: Path) -> dict[str, int]:
+def _first_record(lines: Iterator[str]) -> list[str]:
+    """The lines of the header: one, or more where a quoted name has line breaks in it."""
+    first = [next(lines, "")]
+    while sum(line.count('"') for line in first) % 2 and len(first) < _MOST_HEADER_LINES and (more := next(lines, "")):
+        first.append(more)
+    return first
+
+
+def _header(record: Sequence[str], needed: Sequence[Column], any_case: bool) -> tuple[list[str], str]:
+    """Names of columns and the character between cells: the one that makes most of the needed columns, then most columns.
+
+    Of equals the first of comma, semicolon and tab: a table of one column has none of them.
+    """
+    ranked = []
+    for delimiter in _DELIMITERS:
+        names = next(csv.reader(record, delimiter=delimiter), [])
+        columns = _columns(names, any_case)
+        made = sum(_place(columns, column) is not None for column in needed)
+        ranked.append(((made, len(names)), names, delimiter))
+    _, names, delimiter = max(ranked, key=lambda one: one[0])
+    return names, delimiter
+
+
+def _columns(names: Sequence[str], any_case: bool) -> dict[str, int]:
     columns: dict[str, int] = {}
-    for at, name in enumerate(header):
-        columns.setdefault(name.strip(), at)
-    missing = [name for name in needed if name not in columns]
+    for at, name in enumerate(names):
+        columns.setdefault(name.strip().lower() if any_case else name.strip(), at)
+    return columns
+
+
+def _place(columns: Mapping[str, int], column: Column) -> int | None:
+    if isinstance(column, str):
+        return columns.get(column)
+    return next((columns[name] for name in column if name in columns), None)
+
+
+def _check_columns(
+    names: Sequence[str],
+    columns: Mapping[str, int],
+    needed: Sequence[Column],
+    optional: Sequence[Column],
+    any_case: bool,
+    path: Path,
+    advice: str,
+) -> None:
+    first = [column if isinstance(column, str) else column[0] for column in needed]
+    missing = [name for name, column in zip(first, needed, strict=True) if _place(columns, column) is None]
     if missing:
         found = ", ".join(name for name in columns if name)[:300] or "nothing"
+        if len(needed) == 1:
+            raise InputError(f"expected a column {missing[0]!r} in {path}, found {found}; {advice}")
         raise InputError(
-            f"expected the columns {', '.join(needed)} in {path}, found {found}; "
-            f"missing: {', '.join(missing)}; give the file as it is published"
+            f"expected the columns {', '.join(first)} in {path}, found {found}; missing: {', '.join(missing)}; {advice}"
         )
-    return columns
+    used = {_place(columns, column) for column in (*needed, *optional)} - {None}
+    for at, name in enumerate(names):
+        twin = columns[name.strip().lower() if any_case else name.strip()]
+        if twin != at and twin in used:
+            raise InputError(f"expected one column {name.strip()!r} in {path}, found it twice; rename one of them")
