@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
 # Packages that tests only compare with or read data from, without the many that they would bring.
-ORACLES := lightly lightning-utilities torchxrayvision
+ORACLES := lightly lightning-utilities torchmetrics torchxrayvision
 
 .PHONY: demo test check long format clean
 .DELETE_ON_ERROR:

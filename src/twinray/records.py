@@ -145,19 +145,22 @@ class Collection:
 class Interval:
     """A figure with its 95 % interval; ``n`` is what was resampled (patients, images or seeds).
 
-    ``low`` and ``high`` are None where no interval can be given (one seed, one patient).
+    ``low`` and ``high`` are None where no interval can be given (one seed, one patient). ``method`` names how the interval
+    was made where it is not the usual one of its kind, or why there is none; empty otherwise.
     """
 
     value: float
     low: float | None
     high: float | None
     n: int
+    method: str = ""
 
     def as_json(self) -> dict[str, object]:
         """The form used in ``metrics.json``; a value that does not exist (NaN) becomes null."""
         value = None if np.isnan(self.value) else float(self.value)
         ci95 = None if self.low is None or self.high is None else [float(self.low), float(self.high)]
-        return {"value": value, "ci95": ci95, "n": int(self.n)}
+        method = {"method": self.method} if self.method else {}
+        return {"value": value, "ci95": ci95, "n": int(self.n), **method}
 
 
 def patient_code(patient: str | None) -> str | None:

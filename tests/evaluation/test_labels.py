@@ -6,17 +6,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special, stats
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     balanced_accuracy_score,
+    brier_score_loss,
+    f1_score,
     roc_auc_score,
+    roc_curve,
 )
 from sklearn.metrics import (
     confusion_matrix as sklearn_confusion,
 )
 
 from twinray.errors import InputError
+from twinray.evaluation.bounded import newcombe_auc
+from twinray.evaluation.cutoffs import choose_label_thresholds
+from twinray.evaluation.delong import auc_covariance
+from twinray.evaluation.label_measures import figures
+from twinray.evaluation.labelled import Drawn, Labelled
 from twinray.evaluation.labels import compare_labels, confusion_matrix, evaluate_labels, row_normalised
 from twinray.evaluation.ranking import auc_and_average_precision, rank
 
@@ -165,6 +174,7 @@ def test_comparison():
         "n": 200,
         "over": "patients",
         "share_above_zero": 0.0,
+        "tests": {"p": 1.0},
     }
     better = compare_labels(truth, scores, truth * 0.5 + scores * 0.5, "abcd", "multilabel", bootstrap=30)
     assert better.metrics["auc"].share_above_zero == 1.0
@@ -205,3 +215,139 @@ def test_several_classes_or_no_task_are_refused():
         evaluate_labels(truth, scores, "abcd", "multiclass")
     with pytest.raises(InputError, match="multiclass or multilabel"):
         evaluate_labels(truth, scores, "abcd", "none")
+
+
+def test_brier_f1_and_sensitivity_equal_scikit_learn():
+    truth, scores = made(12, decimals=2)
+    report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=0)
+    for c, name in enumerate("abcd"):
+        own = report.per_class[name]
+        assert own["brier"].value == pytest.approx(brier_score_loss(truth[:, c], scores[:, c]), abs=1e-12)
+        false, true, _ = roc_curve(truth[:, c], scores[:, c], drop_intermediate=False)
+        for specificity in (0.9, 0.95):
+            best = true[false <= 1 - specificity + 1e-12].max()
+            assert own[f"sensitivity@{100 * specificity:g}"].value == pytest.approx(best, abs=1e-12)
+    label, scores = one_hot(12)
+    report = evaluate_labels(label, scores, "abcd", "multiclass", bootstrap=0)
+    assert report.metrics["brier"].value == pytest.approx(brier_score_loss(label.argmax(1), scores), abs=1e-12)
+    expected = f1_score(label.argmax(1), scores.argmax(1), average="macro")
+    assert report.metrics["macro_f1"].value == pytest.approx(expected, abs=1e-12)
+
+
+def test_two_classes_have_the_brier_score_of_the_second():
+    truth, scores = one_hot(13, k=2)
+    report = evaluate_labels(truth, scores, ("no", "yes"), "multiclass", bootstrap=0)
+    assert report.metrics["brier"].value == pytest.approx(brier_score_loss(truth[:, 1], scores[:, 1]), abs=1e-12)
+
+
+def test_decisions_use_the_thresholds_of_other_images_and_equal_scikit_learn():
+    truth, scores = made(14, n=400)
+    val, test = slice(0, 150), slice(150, 400)
+    chosen = choose_label_thresholds(truth[val], scores[val], "abcd")
+    report = evaluate_labels(truth[test], scores[test], "abcd", "multilabel", thresholds=chosen, bootstrap=0)
+    for c, name in enumerate("abcd"):
+        own, y = report.per_class[name], truth[test][:, c]
+        by_f1 = scores[test][:, c] >= chosen.of("f1")[c]
+        called = scores[test][:, c] >= chosen.of("youden")[c]
+        table = sklearn_confusion(y, called)
+        (tn, fp), (fn, tp) = table
+        assert own["f1"].value == pytest.approx(f1_score(y, by_f1))
+        assert own["youden"].value == pytest.approx(2 * balanced_accuracy_score(y, called) - 1)
+        figures = [own[name].value for name in ("sensitivity", "specificity", "ppv", "npv")]
+        assert figures == pytest.approx([tp / (tp + fn), tn / (tn + fp), tp / (tp + fp), tn / (tn + fn)])
+        decided = report.decisions[name]
+        assert [decided[k] for k in ("true_negative", "false_positive", "false_negative", "true_positive")] == [
+            tn, fp, fn, tp,
+        ]  # fmt: skip
+        assert decided["rule"] == "youden" and decided["threshold"] == chosen.of("youden")[c]
+
+
+def test_without_thresholds_no_figure_needs_one():
+    truth, scores = made(15)
+    report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=0)
+    assert not {"f1", "youden", "sensitivity", "ppv"} & set(report.metrics)
+    assert report.decisions["a"]["rule"] == "fixed"
+
+
+def test_three_of_three_are_not_certain():
+    truth, scores = made(16)
+    truth[:, 0] = 0
+    truth[:3, 0], scores[:3, 0] = 1, 0.99
+    scores[3:, 0] *= 0.9
+    report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=200)
+    assert report.few == ("a",)
+    area = report.per_class["a"]["auc"]
+    assert area.value == 1 and area.high == 1
+    assert area.low == pytest.approx(newcombe_auc(1.0, 3, 197)[0]) and area.low < 0.75
+    found = report.per_class["a"]["sensitivity@90"]
+    assert (found.value, found.low, found.high) == (1, pytest.approx(0.025 ** (1 / 3)), 1)
+    average = report.per_class["a"]["average_precision"]
+    assert average.value == 1 and average.low is None and "too few to say" in average.method
+    assert report.as_json()["per_class"]["a"]["average_precision"]["note"].startswith("too few to say")
+    compared = compare_labels(truth, scores, scores * 0.9, "abcd", "multilabel", bootstrap=50)
+    assert compared.per_class["a"]["auc"].interval.low is None
+
+
+def test_a_perfect_score_of_many_has_an_interval():
+    truth = made(17)[0]
+    report = evaluate_labels(truth, truth * 0.8 + 0.1, "abcd", "multilabel", bootstrap=50)
+    n = int(truth[:, 0].sum())
+    own = report.per_class["a"]
+    assert own["auc"].low == pytest.approx(newcombe_auc(1.0, n, 200 - n)[0]) and own["auc"].high == 1
+    assert own["accuracy"].low == pytest.approx(0.025 ** (1 / 200))
+    assert own["average_precision"].low is None and own["average_precision"].method
+
+
+def test_interval_of_auc_is_on_the_logit_scale_with_the_bootstraps_spread():
+    truth, scores = made(18, k=1)
+    report = evaluate_labels(truth, scores, "a", "multilabel", bootstrap=2000)
+    value = report.per_class["a"]["auc"]
+    variance = auc_covariance(scores[:, 0], truth[:, 0] == 1, np.arange(200)).covariance[0, 0]
+    half = stats.t.ppf(0.975, int(truth.sum()) - 1) * np.sqrt(variance) / (value.value * (1 - value.value))
+    ends = special.expit(special.logit(value.value) + np.array([-half, half]))
+    assert (value.low, value.high) == pytest.approx(tuple(ends), abs=0.004)
+
+
+def test_shares_of_the_confusion_matrix_have_intervals():
+    truth, scores = one_hot(19)
+    report = evaluate_labels(truth, scores, "abcd", "multiclass", bootstrap=200)
+    shares = row_normalised(report.confusion)
+    for i in range(4):
+        for j in range(4):
+            cell = report.confusion_share[i][j]
+            assert cell.value == pytest.approx(shares[i, j]) and cell.low <= cell.value <= cell.high
+        recall = report.per_class["abcd"[i]]["recall"]
+        own = report.confusion_share[i][i]
+        assert (own.value, own.low, own.high) == (recall.value, recall.low, recall.high)
+
+
+def test_tests_are_corrected_over_classes():
+    truth, scores = made(20)
+    other = scores.copy()
+    other[:, 0] = np.clip(0.5 * truth[:, 0] + 0.5 * scores[:, 0], 0, 1)
+    found = compare_labels(truth, scores, other, "abcd", "multilabel", bootstrap=199)
+    record = found.as_json()
+    assert record["tests"]["comparisons"] == 4
+    first = record["per_class"]["a"]["auc"]["tests"]
+    assert first["p"] == pytest.approx(2 / 200) and first["holm_p"] == pytest.approx(8 / 200)
+    assert first["delong_holm_p"] == pytest.approx(min(4 * first["delong_p"], 1)) and first["delong_p"] < 1e-6
+    assert record["per_class"]["b"]["auc"]["tests"] == {"p": 1.0, "holm_p": 1.0, "delong_p": 1.0, "delong_holm_p": 1.0}
+    two = compare_labels(*one_hot(21, k=2), one_hot(22, k=2)[1], ("no", "yes"), "multiclass", bootstrap=50)
+    assert two.n_comparisons == 1  # the first class mirrors the second
+
+
+@pytest.mark.parametrize("task", ["multilabel", "multiclass"])
+def test_weights_are_copies_of_patients(task):
+    """A patient of weight 2 counts as two patients with the same images, in every measure."""
+    truth, scores = made(23, n=120, decimals=1) if task == "multilabel" else one_hot(23, n=120)
+    patients = np.arange(120) // 3
+    thresholds = choose_label_thresholds(*made(24), "abcd")
+    weights = np.random.default_rng(0).integers(0, 3, 40)
+    rows = np.concatenate([np.flatnonzero(patients == p) for p, w in enumerate(weights) for _ in range(w)])
+    data = Labelled.of(truth, scores, "abcd", task, patients, thresholds)
+    weighed = figures(Drawn(data, weights[:, None].astype(float)))
+    copied = Labelled.of(truth[rows], scores[rows], "abcd", task, np.arange(len(rows)), thresholds)
+    plain = figures(Drawn(copied, np.ones((copied.n_groups, 1))))
+    assert set(weighed) == set(plain) and len(plain) > 30
+    for key, value in plain.items():
+        assert weighed[key] == pytest.approx(value, abs=1e-12, nan_ok=True), key

@@ -25,7 +25,7 @@ Conventions
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,14 +50,16 @@ class Difference:
         interval: the difference and its 95 % interval.
         share_above_zero: share (0..1) of the resamples or seeds where the candidate is strictly higher;
             None where there is none to count.
+        tests: two-sided tests of no difference by name (``p``, ``holm_p``); empty where none was made.
     """
 
     interval: Interval
     share_above_zero: float | None
+    tests: Mapping[str, float | None] = field(default_factory=dict)
 
     def figure(self, over: str = PATIENTS) -> Figure:
         """What is kept and shown; ``over`` says what was resampled."""
-        return replace(figure_of(self.interval, over), share_above_zero=self.share_above_zero)
+        return replace(figure_of(self.interval, over), share_above_zero=self.share_above_zero, tests=self.tests)
 
     def as_json(self) -> dict[str, Any]:
         """``{"value", "ci95", "n", "over", "share_above_zero"}``."""

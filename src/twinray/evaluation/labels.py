@@ -1,49 +1,48 @@
-"""How well scores agree with image labels: AUC, average precision, accuracy, their intervals, runs compared.
+"""How well scores agree with image labels: every measure with its interval, by class and over classes, and two runs compared.
 
 Conventions
 
 - ``multiclass``: each image has exactly one class. Scores are one probability a class; the prediction is the highest,
-  of equal ones the first. AUC and average precision are one-vs-rest, averaged over classes (macro); with two
+  of equal ones the first. Figures of a class are one-vs-rest, averaged over classes (macro); with two
   classes both are those of the second, the positive one. Accuracy is the share of right predictions; balanced
   accuracy the mean recall over classes that occur. Images without a label are left out.
-- ``multilabel``: each class is present or absent on its own; AUC and average precision are averaged over classes.
+- ``multilabel``: each class is present or absent on its own; figures are averaged over classes.
   Accuracy and balanced accuracy (mean of sensitivity and specificity) are taken per class at score >= 0.5 and averaged.
   Labels that are uncertain (-1) or not stated (NaN) are left out, class by class.
 - A class with one kind of label only has no AUC, no average precision and no balanced accuracy; it is left out of these
   means and named in ``left_out``.
-- Intervals are bootstrapped over patients; in a resample where a class has no AUC, the mean is that of the others.
+- ``sensitivity@90`` is read off the ROC curve of these images at 90 % specificity. ``f1``, ``youden``, ``sensitivity``,
+  ``specificity``, ``ppv`` and ``npv`` are at thresholds chosen on validation images (``cutoffs``) and missing without them:
+  no threshold is chosen on the images that it is tested on.
+- ``brier`` is the mean squared error of the probability (Brier, Monthly Weather Review 1950): of a class 0..1, of several exclusive classes
+  summed over them, 0..2. ``ece`` is defined in ``calibration``.
+- Intervals are bootstrapped over patients; in a resample where a class has no figure, the mean is that of the others.
+  ``bounded`` says how that of AUC is made and what is given
+  where patients are few; such classes are named in ``few``.
 
-AUC and average precision equal scikit-learn's (see ``ranking``).
+AUC, average precision, F1 and Brier score equal scikit-learn's, calibration torchmetrics's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from twinray.errors import InputError
-from twinray.evaluation.accumulate import mean_over_classes
-from twinray.evaluation.intervals import (
-    Difference,
-    bootstrap_groups,
-    differences_record,
-    group_index,
-    paired_difference,
-    percentile_interval,
-)
-from twinray.evaluation.ranking import auc_and_average_precision, rank
-from twinray.evaluation.record import ClassFigures, SplitFigures, figure_of, split_as_json
-from twinray.records import PRESENT, FloatArray, IntArray, Interval, Task
+from twinray.evaluation.bounded import FEW, TOO_FEW
+from twinray.evaluation.calibration import N_BINS, BinTally, Reliability, frequencies, reliability
+from twinray.evaluation.cutoffs import LabelThresholds
+from twinray.evaluation.delong import DeLong, delong_test, holm
+from twinray.evaluation.intervals import Difference, bootstrap_groups, differences_record, paired_difference
+from twinray.evaluation.label_measures import Key, LabelMeasure, Support, figures, interval, measures_of, share_interval
+from twinray.evaluation.labelled import DECISION_THRESHOLD, Drawn, Groups, Labelled
+from twinray.evaluation.record import ClassFigures, SplitFigures, figure_as_json, figure_of, split_as_json
+from twinray.records import FloatArray, IntArray, Interval, Task
 
-DECISION_THRESHOLD = 0.5
 _Array: TypeAlias = FloatArray
-_Bools: TypeAlias = npt.NDArray[np.bool_]
-_Key: TypeAlias = tuple[int | None, str]
-_Groups: TypeAlias = Sequence[object] | npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,37 +51,58 @@ class LabelReport:
 
     Attributes:
         n_images: images with at least one usable label.
-        n_positive, n_negative: by class name.
-        metrics: ``auc``, ``average_precision``, ``accuracy``, ``balanced_accuracy``.
-        per_class: by class name ``auc``, ``average_precision``, and ``recall`` (multi-class) or ``accuracy`` and
-            ``balanced_accuracy`` (multi-label).
+        n_positive, n_negative: images by class name.
+        patients: by class name, patients with a positive image and with a negative one.
+        metrics: measures over all classes, by name (``label_measures.MEASURES``).
+        per_class: the same by class name.
         left_out: classes with one kind of label only, which no mean contains.
+        few: classes with fewer than ``bounded.FEW`` patients of a kind: their intervals are made otherwise, and the spread
+            that they add to means is underestimated.
         confusion: (k, k) counts, rows the true class, columns the predicted one; None for multi-label data.
+        confusion_share: (k, k) shares of each true class with their intervals; None for multi-label data.
+        decisions: by class name the counts of right and wrong decisions, and by which threshold.
+        reliability: by class name; under ``""`` that of the top label where several classes exclude each other.
     """
 
     n_images: int
     n_positive: Mapping[str, int]
     n_negative: Mapping[str, int]
+    patients: Mapping[str, tuple[int, int]]
     metrics: Mapping[str, Interval]
     per_class: Mapping[str, Mapping[str, Interval]]
     left_out: tuple[str, ...]
+    few: tuple[str, ...]
     confusion: IntArray | None
+    confusion_share: tuple[tuple[Interval, ...], ...] | None
+    decisions: Mapping[str, Mapping[str, object]]
+    reliability: Mapping[str, Reliability]
 
     def record(self) -> SplitFigures:
         """What is kept and shown."""
         return SplitFigures(
-            {name: figure_of(interval) for name, interval in self.metrics.items()},
+            {name: figure_of(found) for name, found in self.metrics.items()},
             {
                 name: ClassFigures(
-                    {metric: figure_of(interval) for metric, interval in figures.items()},
-                    {"n_positive": self.n_positive[name], "n_negative": self.n_negative[name]},
+                    {metric: figure_of(found) for metric, found in own.items()},
+                    {
+                        "n_positive": self.n_positive[name],
+                        "n_negative": self.n_negative[name],
+                        "n_patients_positive": self.patients[name][0],
+                        "n_patients_negative": self.patients[name][1],
+                    },
+                    {"decisions": dict(self.decisions[name])},
                 )
-                for name, figures in self.per_class.items()
+                for name, own in self.per_class.items()
             },
             {"n_images": self.n_images},
             details={
                 "left_out": list(self.left_out),
+                "few": {"classes": list(self.few), "fewer_patients_than": FEW},
                 "confusion": None if self.confusion is None else self.confusion.tolist(),
+                "confusion_share": None
+                if self.confusion_share is None
+                else [[figure_as_json(figure_of(cell)) for cell in row] for row in self.confusion_share],
+                "reliability": {name: curve.as_json() for name, curve in self.reliability.items()},
             },
         )
 
@@ -93,15 +113,37 @@ class LabelReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelComparison:
-    """Candidate minus baseline on the same images: overall measures, and by class name."""
+    """Candidate minus baseline on the same images: overall measures, and by class name.
+
+    Attributes:
+        n_images: compared.
+        metrics, per_class: differences with intervals and two-sided p of the paired bootstrap; those of classes also
+            corrected by Holm's method over the classes of one measure.
+        delong: by class name, the test of the two AUCs, and its p corrected by Holm's method over classes.
+    """
 
     n_images: int
     metrics: Mapping[str, Difference]
     per_class: Mapping[str, Mapping[str, Difference]]
+    delong: Mapping[str, tuple[DeLong, float]]
+
+    @property
+    def n_comparisons(self) -> int:
+        """Tests in one family: classes whose AUCs can be compared."""
+        return sum(not np.isnan(corrected) for _, corrected in self.delong.values())
 
     def record(self) -> SplitFigures:
-        """What is kept and shown."""
-        return differences_record(self.metrics, self.per_class, self.n_images)
+        """What is kept and shown; DeLong's test stands beside the difference of each class's AUC."""
+        plain = differences_record(self.metrics, self.per_class, self.n_images)
+        per_class = dict(plain.per_class)
+        for name, (test, corrected) in self.delong.items():
+            own = per_class[name]
+            known = {"delong_p": test.p, "delong_holm_p": corrected}
+            tests = {key: None if np.isnan(value) else value for key, value in known.items()}
+            auc = replace(own.figures["auc"], tests={**own.figures["auc"].tests, **tests})
+            per_class[name] = replace(own, figures={**own.figures, "auc": auc}, details={"delong": test.as_json()})
+        tests_of = {"family": "the classes of one measure", "comparisons": self.n_comparisons, "correction": "Holm"}
+        return replace(plain, per_class=per_class, details={"tests": tests_of | {"intervals": "not corrected"}})
 
     def as_json(self) -> dict[str, Any]:
         """The record as ``metrics.json`` holds it."""
@@ -115,7 +157,7 @@ def confusion_matrix(truth: FloatArray, scores: FloatArray) -> npt.NDArray[np.in
     return np.asarray(np.bincount(cell, minlength=k * k).reshape(k, k), dtype=np.int64)
 
 
-def row_normalised(confusion: IntArray) -> _Array:
+def row_normalised(confusion: FloatArray | IntArray) -> _Array:
     """Shares of each true class, rows summing to 1; NaN in the row of a class that does not occur."""
     total = confusion.sum(axis=1, keepdims=True)
     return np.asarray(np.divide(confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0))
@@ -126,8 +168,9 @@ def evaluate_labels(
     scores: FloatArray,
     label_classes: Sequence[str],
     task: Task,
-    groups: _Groups | None = None,
+    groups: Groups | None = None,
     *,
+    thresholds: LabelThresholds | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> LabelReport:
@@ -139,6 +182,7 @@ def evaluate_labels(
         label_classes: k names.
         task: ``multiclass`` or ``multilabel``.
         groups: (n,) patient of each image; None, or None for an image, where it is unknown.
+        thresholds: chosen on other images (``cutoffs``); without them no measure that needs one is given.
         bootstrap: number of resamples; 0 for no intervals.
         seed: of the resamples.
 
@@ -146,22 +190,33 @@ def evaluate_labels(
         InputError: shapes that disagree, scores that are NaN or outside 0..1, labels of another value, a multi-class
             image with several classes or none, no usable label at all.
     """
-    data = _Labelled(truth, scores, label_classes, task, groups)
-    values = data.figures(np.ones((data.n_groups, 1)))
-    samples = _resampled([data], bootstrap, seed)[0]
-    intervals = {key: percentile_interval(float(values[key][0]), samples[key], data.n_groups) for key in values}
+    data = Labelled.of(truth, scores, label_classes, task, groups, thresholds)
+    once = Drawn(data, np.ones((data.n_groups, 1)))
+    values = figures(once)
+    drawn, confusions, curves = _resampled(data, bootstrap, seed)
+    support = Support.of(data)
+    by_name = {measure.name: measure for measure in measures_of(data)}
+    intervals = {
+        key: interval(key, by_name[key[1]], float(value[0]), drawn[key], data, support) for key, value in values.items()
+    }
     positive, negative = data.counts()
+    names = data.names
     return LabelReport(
         n_images=len(data.truth),
-        n_positive=dict(zip(data.names, positive, strict=True)),
-        n_negative=dict(zip(data.names, negative, strict=True)),
-        metrics={name: interval for (label, name), interval in intervals.items() if label is None},
+        n_positive=dict(zip(names, positive, strict=True)),
+        n_negative=dict(zip(names, negative, strict=True)),
+        patients={n: (int(support.positive[i]), int(support.negative[i])) for i, n in enumerate(names)},
+        metrics={name: found for (label, name), found in intervals.items() if label is None},
         per_class={
-            class_name: {name: interval for (label, name), interval in intervals.items() if label == i}
-            for i, class_name in enumerate(data.names)
+            class_name: {name: found for (label, name), found in intervals.items() if label == i}
+            for i, class_name in enumerate(names)
         },
-        left_out=tuple(n for n, p, q in zip(data.names, positive, negative, strict=True) if p == 0 or q == 0),
+        left_out=tuple(n for n, p, q in zip(names, positive, negative, strict=True) if p == 0 or q == 0),
+        few=tuple(n for i, n in enumerate(names) if 0 < min(support.positive[i], support.negative[i]) < FEW),
         confusion=confusion_matrix(data.truth, data.scores) if task == "multiclass" else None,
+        confusion_share=_confusion_share(data, once, confusions, support) if task == "multiclass" else None,
+        decisions=_decisions(data),
+        reliability=_reliability(data, curves),
     )
 
 
@@ -171,8 +226,9 @@ def compare_labels(
     candidate: FloatArray,
     label_classes: Sequence[str],
     task: Task,
-    groups: _Groups | None = None,
+    groups: Groups | None = None,
     *,
+    thresholds: tuple[LabelThresholds | None, LabelThresholds | None] = (None, None),
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> LabelComparison:
@@ -185,165 +241,148 @@ def compare_labels(
         label_classes: k names.
         task: ``multiclass`` or ``multilabel``.
         groups: as in ``evaluate_labels``.
+        thresholds: of the first run and of the second.
         bootstrap: number of resamples.
         seed: of the resamples.
 
     Raises:
         InputError: as ``evaluate_labels``.
     """
-    first = _Labelled(truth, baseline, label_classes, task, groups)
-    second = _Labelled(truth, candidate, label_classes, task, groups)
+    runs = [
+        Labelled.of(truth, scores, label_classes, task, groups, chosen)
+        for scores, chosen in zip((baseline, candidate), thresholds, strict=True)
+    ]
+    first, second = runs
+    by_name = {measure.name: measure for measure in measures_of(first)}
+    support = Support.of(first)
     once = np.ones((first.n_groups, 1))
-    values = first.figures(once), second.figures(once)
-    samples = _resampled([first, second], bootstrap, seed)
-    differences = {
-        key: paired_difference(
-            float(values[0][key][0]), float(values[1][key][0]), samples[0][key], samples[1][key], first.n_groups
-        )
-        for key in values[0]
+    values = [figures(Drawn(run, once)) for run in runs]
+    pieces: list[list[dict[Key, _Array]]] = [[], []]
+    for weights in bootstrap_groups(first.groups, bootstrap, seed):
+        for piece, run in zip(pieces, runs, strict=True):
+            piece.append(figures(Drawn(run, weights)))
+    differences: dict[Key, Difference] = {}
+    for key in values[0]:
+        if key not in values[1]:
+            continue  # one of the runs has no thresholds
+        samples = [np.concatenate([np.zeros(0), *(p[key] for p in piece)]) for piece in pieces]
+        plain = [float(own[key][0]) for own in values]
+        found = paired_difference(plain[0], plain[1], samples[0], samples[1], first.n_groups)
+        differences[key] = _tested(key, by_name[key[1]], found, samples[1] - samples[0], support)
+    per_class = {
+        name: {measure: found for (label, measure), found in differences.items() if label == i}
+        for i, name in enumerate(first.names)
     }
     return LabelComparison(
         len(first.truth),
         {name: value for (label, name), value in differences.items() if label is None},
-        {
-            class_name: {name: value for (label, name), value in differences.items() if label == i}
-            for i, class_name in enumerate(first.names)
-        },
+        _corrected(per_class, first.in_mean.tolist()),
+        _delong(first, second),
     )
 
 
-def _resampled(runs: Sequence[_Labelled], bootstrap: int, seed: int) -> list[dict[_Key, _Array]]:
-    """Every measure of every run on the same resamples: each (bootstrap,)."""
-    keys = runs[0].figures(np.ones((runs[0].n_groups, 1)))
-    pieces: list[list[dict[_Key, _Array]]] = [[] for _ in runs]
-    for weights in bootstrap_groups(runs[0].groups, bootstrap, seed):
-        for piece, run in zip(pieces, runs, strict=True):
-            piece.append(run.figures(weights))
-    return [{key: np.concatenate([np.zeros(0), *(p[key] for p in piece)]) for key in keys} for piece in pieces]
+def _resampled(data: Labelled, bootstrap: int, seed: int) -> tuple[dict[Key, _Array], _Array | None, dict[str, _Array]]:
+    """Of every resample: the measures (r,), the shares of the confusion matrix (k, k, r), reliability curves (bins, r)."""
+    pieces: list[dict[Key, _Array]] = []
+    confusions: list[_Array] = []
+    curves: list[dict[str, _Array]] = []
+    bins = _curves_of(data)
+    for weights in bootstrap_groups(data.groups, bootstrap, seed):
+        drawn = Drawn(data, weights)
+        pieces.append(figures(drawn))
+        if data.task == "multiclass":
+            confusions.append(row_normalised(drawn.confusion()))
+        curves.append({name: frequencies(tally, weights) for name, tally in bins.items()})
+    keys = figures(Drawn(data, np.ones((data.n_groups, 1))))
+    return (
+        {key: np.concatenate([np.zeros(0), *(p[key] for p in pieces)]) for key in keys},
+        np.concatenate(confusions, axis=2) if confusions else None,
+        {name: np.concatenate([c[name] for c in curves], axis=1) for name in bins} if curves else {},
+    )
 
 
-class _Labelled:
-    """Checked labels and scores of one run, sorted and counted once for resampling."""
+def _curves_of(data: Labelled) -> dict[str, BinTally]:
+    """Calibration of each class, and under "" of the top label."""
+    top = {"": data.top_bins} if data.by_top_label else {}
+    return top | dict(zip(data.names, data.bins, strict=True))
 
-    def __init__(
-        self, truth: FloatArray, scores: FloatArray, names: Sequence[str], task: Task, groups: _Groups | None
-    ) -> None:
-        truth, scores = np.asarray(truth, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-        _check(truth, scores, names, task)
-        index = group_index(groups, range(len(truth)))
-        known = (truth == 0) | (truth == PRESENT)
-        usable = _single_class(truth, known) if task == "multiclass" else known.any(axis=1)
-        if not usable.any():
-            raise InputError(
-                "evaluation of labels: expected at least one image with a label, found none; check the split"
-            )
-        self.names = tuple(names)
-        self.task = task
-        self.truth, self.scores, self.known = truth[usable], scores[usable], known[usable]
-        self.groups = np.asarray(np.unique(index[usable], return_inverse=True)[1], dtype=np.int64)
-        self.n_groups = int(self.groups.max()) + 1
-        self.present = self.truth == PRESENT
-        self.rankings = [
-            rank(self.scores[k, i], self.present[k, i], self.groups[k])
-            for i, k in ((i, self.known[:, i]) for i in range(len(self.names)))
-        ]
-        self.tally = self._tallies()
 
-    def counts(self) -> tuple[list[int], list[int]]:
-        """Present and absent labels by class."""
-        return (self.present & self.known).sum(axis=0).tolist(), (~self.present & self.known).sum(axis=0).tolist()
+def _reliability(data: Labelled, samples: Mapping[str, _Array]) -> dict[str, Reliability]:
+    none = np.zeros((N_BINS, 0))
+    return {
+        name: reliability(bins, samples.get(name, none), "per class" if name else "top-label")
+        for name, bins in _curves_of(data).items()
+    }
 
-    def _tallies(self) -> dict[str, _Array]:
-        """(groups, k) counts of right and all decisions, for positives and negatives apart."""
-        if self.task == "multiclass":
-            decided = np.zeros_like(self.present)
-            decided[np.arange(len(decided)), self.scores.argmax(axis=1)] = True
-        else:
-            decided = self.scores >= DECISION_THRESHOLD
-        positive, negative = self.present & self.known, ~self.present & self.known
-        return {
-            "positive": self._by_group(positive),
-            "negative": self._by_group(negative),
-            "right_positive": self._by_group(positive & decided),
-            "right_negative": self._by_group(negative & ~decided),
+
+def _confusion_share(
+    data: Labelled, once: Drawn, samples: _Array | None, support: Support
+) -> tuple[tuple[Interval, ...], ...]:
+    """Shares of each true class with intervals; exact ones where patients of the class are few or all decided alike."""
+    k = len(data.names)
+    shares = row_normalised(once.confusion())[:, :, 0]
+    drawn = samples if samples is not None else np.zeros((k, k, 0))
+    return tuple(
+        tuple(share_interval(float(shares[i, j]), drawn[i, j], int(support.positive[i]), support.n) for j in range(k))
+        for i in range(k)
+    )
+
+
+def _decisions(data: Labelled) -> dict[str, dict[str, object]]:
+    """Counts by class at the thresholds of Youden's index, or at the plain decision where there are none."""
+    chosen = data.thresholds
+    least = chosen.of("youden") if chosen is not None else np.full(len(data.names), np.nan)
+    found: dict[str, dict[str, object]] = {}
+    for i, name in enumerate(data.names):
+        rule = "youden" if not np.isnan(least[i]) else "highest" if data.task == "multiclass" else "fixed"
+        hit, called = ("hit youden", "called youden") if rule == "youden" else ("right_positive", "called")
+        sums = {table: int(data.tallies[table][:, i].sum()) for table in (hit, called, "positive", "negative")}
+        false = sums[called] - sums[hit]
+        found[name] = {
+            "rule": rule,
+            "threshold": float(least[i]) if rule == "youden" else DECISION_THRESHOLD if rule == "fixed" else None,
+            "true_positive": sums[hit],
+            "false_positive": false,
+            "false_negative": sums["positive"] - sums[hit],
+            "true_negative": sums["negative"] - false,
         }
-
-    def _by_group(self, flags: _Bools) -> _Array:
-        table = np.zeros((self.n_groups, flags.shape[1]))
-        np.add.at(table, self.groups, flags)
-        return table
-
-    def figures(self, weights: FloatArray) -> dict[_Key, _Array]:
-        """Every measure for (groups, r) multiplicities: each (r,)."""
-        both = [auc_and_average_precision(ranking, weights) for ranking in self.rankings]
-        auc, average = np.stack([b[0] for b in both]), np.stack([b[1] for b in both])
-        average = np.where(np.isnan(auc), np.nan, average)
-        counted = {name: table.T @ weights for name, table in self.tally.items()}  # each (k, r)
-        recall = _share(counted["right_positive"], counted["positive"])
-        # Of two exclusive classes the second is the positive one; the first only mirrors it.
-        chosen = slice(1, 2) if self.task == "multiclass" and len(self.names) == 2 else slice(None)
-        figures: dict[_Key, _Array] = {
-            (None, "auc"): mean_over_classes(auc[chosen]),
-            (None, "average_precision"): mean_over_classes(average[chosen]),
-        }
-        by_class: dict[str, _Array] = {"auc": auc, "average_precision": average}
-        if self.task == "multiclass":
-            figures[None, "accuracy"] = _share(counted["right_positive"].sum(axis=0), counted["positive"].sum(axis=0))
-            figures[None, "balanced_accuracy"] = mean_over_classes(recall)
-            by_class["recall"] = recall
-        else:
-            right = counted["right_positive"] + counted["right_negative"]
-            by_class["accuracy"] = _share(right, counted["positive"] + counted["negative"])
-            specificity = _share(counted["right_negative"], counted["negative"])
-            by_class["balanced_accuracy"] = (recall + specificity) / 2
-            figures[None, "accuracy"] = mean_over_classes(by_class["accuracy"])
-            figures[None, "balanced_accuracy"] = mean_over_classes(by_class["balanced_accuracy"])
-        figures.update({(i, name): table[i] for i in range(len(self.names)) for name, table in by_class.items()})
-        return figures
+    return found
 
 
-def _share(part: _Array, whole: _Array) -> _Array:
-    return np.asarray(np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0))
+def _tested(key: Key, measure: LabelMeasure, found: Difference, samples: _Array, support: Support) -> Difference:
+    """With the two-sided p of the paired bootstrap; no interval where patients are too few for one."""
+    label, known = key[0], samples[~np.isnan(samples)]
+    if label is not None and support.few(label, measure) and len(known):
+        value = found.interval
+        return Difference(Interval(value.value, None, None, value.n, TOO_FEW), None)
+    if not len(known) or found.share_above_zero is None:
+        return found
+    beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
+    return replace(found, tests={"p": min(1.0, 2 * (1 + beyond) / (1 + len(known)))})
 
 
-def _check(truth: _Array, scores: _Array, names: Sequence[str], task: Task) -> None:
-    """Refuse what no measure can be taken of."""
-    if task not in ("multiclass", "multilabel"):
-        raise InputError(
-            f"evaluation of labels: expected the task multiclass or multilabel, got {task!r}; this data has no labels"
+def _corrected(
+    per_class: Mapping[str, Mapping[str, Difference]], counted: Sequence[bool]
+) -> dict[str, dict[str, Difference]]:
+    """Each measure's p by Holm's method over the classes; a class that mirrors another is no further comparison."""
+    result = {name: dict(own) for name, own in per_class.items()}
+    family = [name for name, counts in zip(result, counted, strict=True) if counts]
+    for measure in dict.fromkeys(m for name in family for m in result[name]):
+        own = {name: result[name][measure] for name in family if measure in result[name]}
+        tested = {name: p for name, one in own.items() if (p := one.tests.get("p")) is not None}
+        for (name, p), value in zip(tested.items(), holm(np.array(list(tested.values()))), strict=True):
+            result[name][measure] = replace(own[name], tests={"p": p, "holm_p": float(value)})
+    return result
+
+
+def _delong(first: Labelled, second: Labelled) -> dict[str, tuple[DeLong, float]]:
+    """Of each class the test, and its p corrected over the classes."""
+    tests = []
+    for i in range(len(first.names)):
+        known = first.known[:, i]
+        tests.append(
+            delong_test(first.scores[known, i], second.scores[known, i], first.present[known, i], first.groups[known])
         )
-    for what, table in (("labels", truth), ("scores", scores)):
-        if table.ndim != 2 or table.shape[1] != len(names):
-            raise InputError(
-                f"evaluation of labels: expected (images, {len(names)} classes) {what}, "
-                f"got shape {table.shape}; compare the class lists"
-            )
-    if len(truth) != len(scores):
-        raise InputError(f"evaluation of labels: expected scores of {len(truth)} images, got {len(scores)}; align them")
-    bad = ~((scores >= 0) & (scores <= 1))
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        raise InputError(
-            f"evaluation of labels: expected scores in 0..1, image {row} class {names[column]!r} has "
-            f"{scores[row, column]}; check the model's output"
-        )
-    odd = ~(np.isnan(truth) | np.isin(truth, (-1.0, 0.0, 1.0)))
-    if odd.any():
-        row, column = (int(i) for i in np.argwhere(odd)[0])
-        raise InputError(
-            f"evaluation of labels: expected labels 1, 0, -1 or NaN, image {row} class {names[column]!r} has "
-            f"{truth[row, column]}; correct the annotation"
-        )
-
-
-def _single_class(truth: _Array, known: _Bools) -> _Bools:
-    """(n,) whether a multi-class image is labelled; each labelled one must have exactly one class."""
-    labelled = known.any(axis=1)
-    wrong = labelled & (((truth == PRESENT).sum(axis=1) != 1) | ~known.all(axis=1))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise InputError(
-            f"evaluation of labels: expected exactly one class for image {row}, its labels are {truth[row].tolist()}; "
-            "correct the annotation or use the task multilabel"
-        )
-    return np.asarray(labelled)
+    corrected = np.full(len(tests), np.nan)
+    corrected[first.in_mean] = holm(np.array([test.p for test in tests])[first.in_mean])
+    return {name: (test, float(p)) for name, test, p in zip(first.names, tests, corrected, strict=True)}

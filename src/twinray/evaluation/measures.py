@@ -59,6 +59,16 @@ _TABLE: tuple[Measure, ...] = (
     Measure("accuracy", "accuracy", "share of right decisions", _CLASSIFIER, overall=True),
     Measure("balanced_accuracy", "balanced accuracy", "mean share of right decisions over the kinds of label", _CLASSIFIER, overall=True),
     Measure("recall", "recall", "share of a class's images that are found", _CLASSIFIER),
+    Measure("macro_f1", "F1 of the highest class", "precision and recall in one figure, the highest class decides", _CLASSIFIER),
+    Measure("sensitivity@", "sensitivity at {} % specificity", "share of positive images found at {} % specificity, read off the ROC curve", _CLASSIFIER),
+    Measure("f1", "F1", "precision and recall in one figure, threshold chosen on validation", _CLASSIFIER),
+    Measure("youden", "Youden's index", "sensitivity + specificity - 1, threshold chosen on validation", _CLASSIFIER),
+    Measure("sensitivity", "sensitivity", "share of positive images called positive, threshold of Youden's index", _CLASSIFIER),
+    Measure("specificity", "specificity", "share of negative images called negative, threshold of Youden's index", _CLASSIFIER),
+    Measure("ppv", "positive predictive value", "share of positive calls that are right, threshold of Youden's index", _CLASSIFIER),
+    Measure("npv", "negative predictive value", "share of negative calls that are right, threshold of Youden's index", _CLASSIFIER),
+    Measure("brier", "Brier score", "mean squared error of the probability", _CLASSIFIER, "lower", overall=True, upper=None),
+    Measure("ece", "ECE", "expected calibration error: how far probabilities are from frequencies, 15 bins", _CLASSIFIER, "lower", overall=True),
 )  # fmt: skip
 _BY_NAME = {one.name: one for one in _TABLE}
 
@@ -67,6 +77,8 @@ _COUNTS = {
     "n_boxes": ("true box", "true boxes"),
     "n_positive": ("image with it", "images with it"),
     "n_negative": ("image without it", "images without it"),
+    "n_patients_positive": ("patient with it", "patients with it"),
+    "n_patients_negative": ("patient without it", "patients without it"),
 }
 COUNT_OF_CLASS: dict[Kind, str] = {"detector": "n_boxes", "classifier": "n_positive"}
 """What tells how much a class's figures rest on."""

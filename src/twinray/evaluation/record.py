@@ -119,7 +119,7 @@ class SplitFigures:
 def figure_of(interval: Interval, over: str = PATIENTS) -> Figure:
     """A measure as ``intervals`` made it."""
     ends = None if interval.low is None or interval.high is None else (float(interval.low), float(interval.high))
-    return Figure(_known(interval.value), ends, int(interval.n), over)
+    return Figure(_known(interval.value), ends, int(interval.n), over, note=interval.method)
 
 
 def figure_as_json(figure: Figure) -> dict[str, Any]:

@@ -1,0 +1,69 @@
+"""Intervals of figures that end at 0 and 1, also where cases are few or all alike.
+
+A percentile bootstrap of ``3 of 3`` has width 0, and near 1 it is too narrow. What is given instead:
+
+- AUC: logit(A) plus or minus t times the bootstrap's standard error / (A (1 - A)), t with one degree of freedom less than patients
+  of the rarer kind. In simulated studies with several images a patient it holds the truth more often than percentiles do
+  (``benchmarks/coverage.py``).
+- AUC of fewer than ``FEW`` patients of a kind, or of 0 or 1: Newcombe's fifth method (Statistics in Medicine 2006), which
+  needs no resample.
+- Shares of fewer than ``FEW`` patients, or where no resample differs: exact (Clopper and Pearson, Biometrika 1934), with the
+  number of patients as sample size however many images they have; that is on the safe side.
+- Other figures of fewer than ``FEW`` patients: none, ``too few to say``.
+"""
+
+from __future__ import annotations
+
+from scipy.optimize import brentq
+from scipy.special import betaincinv, expit, logit, ndtri, stdtrit
+
+from twinray.records import FloatArray
+
+FEW = 10
+"""Patients of a kind below which resampling is not trusted. A choice, not from a source."""
+
+TOO_FEW = f"too few to say: fewer than {FEW} patients of a kind"
+ALL_ALIKE = "too even to say: no resample differs"
+EXACT = "exact (Clopper-Pearson), patients as sample size"
+NEWCOMBE = "Newcombe's fifth method, patients as sample size"
+
+
+def exact_share(value: float, n: int) -> tuple[float, float]:
+    """95 % Clopper-Pearson interval of a share of ``n``; the count may be broken where cases have several images."""
+    hits = value * n
+    low = 0.0 if hits <= 0 else float(betaincinv(hits, n - hits + 1, 0.025))
+    high = 1.0 if hits >= n else float(betaincinv(hits + 1, n - hits, 0.975))
+    return low, high
+
+
+def newcombe_auc(value: float, positives: int, negatives: int) -> tuple[float, float]:
+    """95 % interval of an AUC from its value and the numbers of cases: |A - theta| = z sqrt(V(theta)) solved for theta."""
+    z, spread = float(ndtri(0.975)), (positives + negatives) / 2 - 1
+
+    def beyond(theta: float) -> float:
+        odd = 1 + spread * (1 - theta) / (2 - theta) + spread * theta / (1 + theta)
+        variance = theta * (1 - theta) * odd / (positives * negatives)
+        return float((value - theta) ** 2 - z * z * variance)
+
+    # The squared distance is 0 at theta = A and the variance is 0 at 0 and 1, so each side has one root;
+    # at A = 1 both vanish in theta = 1, so the search for the lower end stops just short of it.
+    low = 0.0 if value <= 0 else float(brentq(beyond, 0.0, min(value, 1 - 1e-12)))
+    high = 1.0 if value >= 1 else float(brentq(beyond, max(value, 1e-12), 1.0))
+    return low, high
+
+
+def logit_interval(value: float, samples: FloatArray, freedom: int) -> tuple[float, float] | None:
+    """95 % interval on the logit scale from the spread of resamples; None where the value is 0 or 1 or nothing spreads.
+
+    Args:
+        value: the figure, 0..1.
+        samples: (resamples,) the figure on each resample, NaN left out.
+        freedom: degrees of freedom of Student's t.
+    """
+    if not 0 < value < 1 or len(samples) < 2 or freedom < 1:
+        return None
+    error = float(samples.std(ddof=1))
+    if error <= 0:
+        return None
+    middle, half = logit(value), float(stdtrit(freedom, 0.975)) * error / (value * (1 - value))
+    return float(expit(middle - half)), float(expit(middle + half))

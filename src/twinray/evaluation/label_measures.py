@@ -1,0 +1,275 @@
+"""How measures of image labels are worked out, one row each: the function, what its cases are, how its interval is made.
+
+A measure is a function of resamples (``labelled.Drawn``: truth, scores, weights) that gives (k, r) figures by class. To add
+one, add a row to ``MEASURES``; reports, comparisons and
+subgroups take it from there (``measures`` says what it is called and where it is shown).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from twinray.evaluation.accumulate import mean_over_classes
+from twinray.evaluation.bounded import (
+    ALL_ALIKE,
+    EXACT,
+    FEW,
+    NEWCOMBE,
+    TOO_FEW,
+    exact_share,
+    logit_interval,
+    newcombe_auc,
+)
+from twinray.evaluation.calibration import expected_calibration_error
+from twinray.evaluation.intervals import percentile_interval
+from twinray.evaluation.labelled import SPECIFICITIES, Drawn, Labelled, at, share
+from twinray.records import FloatArray, Interval, Task
+
+_Array: TypeAlias = FloatArray
+Key: TypeAlias = tuple[int | None, str]
+"""Class id, or None for the mean over classes; name of the measure."""
+Kind: TypeAlias = Literal["auc", "share", "plain", "corrected"]
+
+
+@dataclass(frozen=True)
+class LabelMeasure:
+    """One measure of image labels.
+
+    Attributes:
+        name: in ``metrics.json``.
+        by_class: resamples -> (k, r); None for a measure of all classes together.
+        overall: resamples -> (r,); None for the mean over classes.
+        averaged: whether there is a figure over all classes.
+        cases: table of ``Labelled.tallies`` that counts the cases which the figure speaks of; ``both`` for positives and negatives.
+        kind: ``auc``, a ``share`` of the cases, or another, with plain or bias-corrected percentiles.
+        task: the only task that has it; None for both.
+        rule: rule of the validation thresholds that it needs; empty for none.
+    """
+
+    name: str
+    by_class: Callable[[Drawn], _Array] | None
+    overall: Callable[[Drawn], _Array] | None = None
+    averaged: bool = True
+    cases: str = "both"
+    kind: Kind = "plain"
+    task: Task | None = None
+    rule: str = ""
+
+    def applies_to(self, data: Labelled) -> bool:
+        """Whether the data has it."""
+        return self.task in (None, data.task) and (not self.rule or data.thresholds is not None)
+
+
+def _ranked(name: str) -> Callable[[Drawn], _Array]:
+    return lambda drawn: drawn.ranked[name]
+
+
+def _recall(drawn: Drawn) -> _Array:
+    return drawn.share("right_positive", "positive")
+
+
+def _accuracy_of_class(drawn: Drawn) -> _Array:
+    return share(drawn.total("right_positive") + drawn.total("right_negative"), drawn.total("known"))
+
+
+def _accuracy_of_highest(drawn: Drawn) -> _Array:
+    return share(drawn.total("right_positive").sum(axis=0), drawn.total("positive").sum(axis=0))
+
+
+def _balanced(drawn: Drawn) -> _Array:
+    return (_recall(drawn) + drawn.share("right_negative", "negative")) / 2
+
+
+def _mean_recall(drawn: Drawn) -> _Array:
+    return mean_over_classes(_recall(drawn))
+
+
+def _f1(hit: str, called: str) -> Callable[[Drawn], _Array]:
+    """F1; NaN in a class that never occurs, where scikit-learn has 0."""
+
+    def measured(drawn: Drawn) -> _Array:
+        positive = drawn.total("positive")
+        return np.where(positive > 0, share(2 * drawn.total(hit), positive + drawn.total(called)), np.nan)
+
+    return measured
+
+
+def _macro_f1(drawn: Drawn) -> _Array:
+    return mean_over_classes(_f1("right_positive", "called")(drawn))
+
+
+def _brier(drawn: Drawn) -> _Array:
+    return drawn.share("squared", "known")
+
+
+def _brier_overall(drawn: Drawn) -> _Array:
+    """Several exclusive classes: the sum over them (Brier 1950), 0..2; else the mean of the classes' own."""
+    by_class = _brier(drawn)
+    return by_class.sum(axis=0) if drawn.data.by_top_label else mean_over_classes(by_class[drawn.data.in_mean])
+
+
+def _ece(drawn: Drawn) -> _Array:
+    return drawn.calibration_error()
+
+
+def _ece_overall(drawn: Drawn) -> _Array:
+    if drawn.data.by_top_label:
+        return expected_calibration_error(drawn.data.top_bins, drawn.weights)
+    return mean_over_classes(drawn.calibration_error()[drawn.data.in_mean])
+
+
+def _decided(measured: Callable[[Drawn, FloatArray], _Array]) -> Callable[[Drawn], _Array]:
+    """A figure at the thresholds of Youden's index; NaN in a class without one."""
+
+    def at_thresholds(drawn: Drawn) -> _Array:
+        assert drawn.data.thresholds is not None
+        values = measured(drawn, drawn.total("hit youden"))
+        values[np.isnan(drawn.data.thresholds.of("youden"))] = np.nan
+        return values
+
+    return at_thresholds
+
+
+def _f1_at_threshold(drawn: Drawn) -> _Array:
+    assert drawn.data.thresholds is not None
+    values = _f1("hit f1", "called f1")(drawn)
+    values[np.isnan(drawn.data.thresholds.of("f1"))] = np.nan
+    return values
+
+
+def _sensitivity(drawn: Drawn, hit: FloatArray) -> _Array:
+    return share(hit, drawn.total("positive"))
+
+
+def _specificity(drawn: Drawn, hit: FloatArray) -> _Array:
+    return 1 - share(drawn.total("called youden") - hit, drawn.total("negative"))
+
+
+MEASURES: tuple[LabelMeasure, ...] = (
+    LabelMeasure("auc", _ranked("auc"), kind="auc"),
+    LabelMeasure("average_precision", _ranked("average_precision")),
+    LabelMeasure("accuracy", None, _accuracy_of_highest, cases="known", kind="share", task="multiclass"),
+    LabelMeasure("recall", _recall, cases="positive", kind="share", task="multiclass", averaged=False),
+    LabelMeasure("balanced_accuracy", None, _mean_recall, task="multiclass"),
+    LabelMeasure("macro_f1", _f1("right_positive", "called"), _macro_f1, task="multiclass"),
+    LabelMeasure("accuracy", _accuracy_of_class, cases="known", kind="share", task="multilabel"),
+    LabelMeasure("balanced_accuracy", _balanced, task="multilabel"),
+    *(
+        LabelMeasure(at(s), _ranked(at(s)), cases="positive", kind="share")
+        for s in SPECIFICITIES
+    ),
+    LabelMeasure("f1", _f1_at_threshold, rule="f1"),
+    LabelMeasure("youden", _decided(lambda d, h: _sensitivity(d, h) + _specificity(d, h) - 1), rule="youden"),
+    LabelMeasure("sensitivity", _decided(_sensitivity), cases="positive", kind="share", rule="youden"),
+    LabelMeasure("specificity", _decided(_specificity), cases="negative", kind="share", rule="youden"),
+    LabelMeasure("ppv", _decided(lambda d, h: share(h, d.total("called youden"))), cases="called youden", kind="share", rule="youden"),
+    LabelMeasure("npv", _decided(lambda d, h: 1 - share(d.total("positive") - h, d.total("rejected youden"))), cases="rejected youden", kind="share", rule="youden"),
+    LabelMeasure("brier", _brier, _brier_overall, cases="known"),
+    LabelMeasure("ece", _ece, _ece_overall, cases="known", kind="corrected"),
+)  # fmt: skip
+
+
+def measures_of(data: Labelled) -> list[LabelMeasure]:
+    """Those that the data has, in their order."""
+    return [measure for measure in MEASURES if measure.applies_to(data)]
+
+
+def figures(drawn: Drawn) -> dict[Key, _Array]:
+    """Every measure on some resamples: each (r,)."""
+    data, found = drawn.data, dict[Key, _Array]()
+    for measure in measures_of(data):
+        by_class = None if measure.by_class is None else measure.by_class(drawn)
+        if measure.overall is not None:
+            found[None, measure.name] = measure.overall(drawn)
+        elif measure.averaged and by_class is not None:
+            found[None, measure.name] = mean_over_classes(by_class[data.in_mean])
+        if by_class is not None:
+            found.update({(i, measure.name): by_class[i] for i in range(len(data.names))})
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Support:
+    """Patients that figures rest on.
+
+    Attributes:
+        positive, negative: (k,) with an image of that label.
+        cases: by table, (k,).
+        n: patients that were resampled.
+    """
+
+    positive: npt.NDArray[np.integer]
+    negative: npt.NDArray[np.integer]
+    cases: Mapping[str, npt.NDArray[np.integer]]
+    n: int
+
+    @staticmethod
+    def of(data: Labelled) -> Support:
+        """Count once."""
+        tables = {measure.cases for measure in measures_of(data)} - {"both"} | {"known"}
+        weighed = len(np.unique(data.groups))
+        return Support(
+            data.patients("positive"),
+            data.patients("negative"),
+            {table: data.patients(table) for table in tables},
+            weighed,
+        )
+
+    def few(self, label: int, measure: LabelMeasure) -> bool:
+        """Whether a class's figure rests on too few patients for resampling."""
+        return self.least(label, measure) < FEW
+
+    def least(self, label: int, measure: LabelMeasure) -> int:
+        """Patients of the rarest kind that the figure needs."""
+        both = int(self.positive[label]), int(self.negative[label])
+        return min(both) if measure.cases == "both" else int(self.cases[measure.cases][label])
+
+
+def interval(
+    key: Key, measure: LabelMeasure, value: float, samples: FloatArray, data: Labelled, support: Support
+) -> Interval:
+    """The 95 % interval of one figure, made as its kind and the number of its cases ask for."""
+    label, n = key[0], support.n
+    if np.isnan(value) or not len(samples):
+        return Interval(value, None, None, n)
+    if label is None and data.in_mean.sum() == 1 and measure.by_class is not None and measure.name != "macro_f1":
+        label = int(np.flatnonzero(data.in_mean)[0])  # the mean over one class is that class's figure
+    known = samples[~np.isnan(samples)]
+    alike = not len(known) or float(known.max() - known.min()) <= 1e-12
+    few = support.few(label, measure) if label is not None else n < FEW
+    if measure.kind == "auc" and label is not None and (few or alike or value >= 1 or value <= 0):
+        ends = newcombe_auc(value, int(support.positive[label]), int(support.negative[label]))
+        return Interval(value, *ends, n, NEWCOMBE)
+    whole = label is not None or measure.by_class is None  # a mean of shares is no share
+    if measure.kind == "share" and whole:
+        return share_interval(value, samples, n if label is None else int(support.cases[measure.cases][label]), n)
+    if few or alike:
+        return Interval(value, None, None, n, TOO_FEW if few else ALL_ALIKE)
+    if measure.kind == "auc":
+        rarer = n if label is None else min(int(support.positive[label]), int(support.negative[label]))
+        ends_or_none = logit_interval(value, known, rarer - 1)
+        if ends_or_none is not None:
+            return Interval(value, *ends_or_none, n)
+    return percentile_interval(value, samples, n, bias_corrected=measure.kind == "corrected")
+
+
+def share_interval(value: float, samples: FloatArray, cases: int, n: int) -> Interval:
+    """Of a share of the images of ``cases`` patients: percentiles, or exact where these are few or no resample differs.
+
+    Args:
+        value: the share, 0..1 or NaN.
+        samples: (resamples,) of it.
+        cases: patients whose images it is a share of.
+        n: patients that were resampled.
+    """
+    known = samples[~np.isnan(samples)]
+    if np.isnan(value) or not len(samples):
+        return Interval(value, None, None, n)
+    if cases < FEW or not len(known) or float(known.max() - known.min()) <= 1e-12:
+        return Interval(value, *exact_share(value, cases), n, EXACT)
+    return percentile_interval(value, samples, n)
