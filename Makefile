@@ -8,10 +8,14 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint con
 # Packages that tests only compare with or read data from, without the many that they would bring.
 ORACLES := lightly lightning-utilities torchmetrics torchxrayvision
 
-.PHONY: demo test check long format clean
+.PHONY: help demo test check long format clean
+.DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Commands start many processes, and compiling torch's sources anew takes each of them many seconds.
 unexport PYTHONDONTWRITEBYTECODE
+
+help: ## what each target does
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 demo: $(VENV)/.installed ## the whole pipeline on synthetic images, in minutes
 	$(BIN)/twinray demo $(DEMO)
@@ -19,7 +23,8 @@ demo: $(VENV)/.installed ## the whole pipeline on synthetic images, in minutes
 test: $(VENV)/.installed-dev ## the test suite
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope $(TESTS)
 
-check: $(VENV)/.installed-dev ## format, lint, types, layers
+check: $(VENV)/.installed-dev ## format, lint, types, layers, files
+	$(BIN)/python scripts/check_files.py
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -28,11 +33,11 @@ check: $(VENV)/.installed-dev ## format, lint, types, layers
 long: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
 
-format: $(VENV)/.installed-dev
+format: $(VENV)/.installed-dev ## the code, as ruff has it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:
+clean: ## remove what the targets made
 	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/uv:
