@@ -19,19 +19,65 @@ EDGE_TOLERANCE_PX = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where an image lies in the square.
+    """Where an image lies in the square of a pack, and the maps between its pixels, the square's and a network's input.
+
+    A network's input is the whole square at another side. All maps are linear, one a side, without rounding of their own.
 
     Attributes:
-        inner: (width, height) in pixels that the picture takes in the square.
-        scale_x, scale_y: pack pixels per original pixel.
-        offset_x, offset_y: pack pixels left of and above the picture.
+        original: (width, height) of the image in its own pixels.
+        side: of the square, in pixels.
+        scale_x, scale_y: pixels of the square per original pixel.
+        offset_x, offset_y: pixels of the square left of and above the picture.
     """
 
-    inner: tuple[int, int]
+    original: tuple[int, int]
+    side: int
     scale_x: float
     scale_y: float
     offset_x: float
     offset_y: float
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """(width, height) in pixels that the picture takes in the square."""
+        width, height = self.original
+        return round(self.scale_x * width), round(self.scale_y * height)
+
+    @property
+    def picture(self) -> tuple[slice, slice]:
+        """Rows and columns of the square that the picture takes."""
+        (width, height), left, top = self.inner, int(self.offset_x), int(self.offset_y)
+        return slice(top, top + height), slice(left, left + width)
+
+    def picture_at(self, side: int) -> tuple[float, float, float, float]:
+        """Where the picture lies in a network's input of the given side: left, top, right, bottom."""
+        factor = side / self.side
+        left, top, (width, height) = self.offset_x * factor, self.offset_y * factor, self.inner
+        return left, top, left + width * factor, top + height * factor
+
+    def to_square(self, xyxy: FloatArray, side: int | None = None) -> FloatArray:
+        """(n, 4) boxes from original pixels to those of the square, or of a network's input of the given side."""
+        placed: FloatArray = xyxy * self._scale + self._offset
+        return placed if side is None else placed * (side / self.side)
+
+    def to_original(self, xyxy: FloatArray, side: int | None = None) -> FloatArray:
+        """(n, 4) boxes from pixels of the square, or of a network's input of the given side, to original pixels."""
+        placed = xyxy if side is None else xyxy * (self.side / side)
+        original: FloatArray = (placed - self._offset) / self._scale
+        return original
+
+    def clip(self, xyxy: FloatArray) -> FloatArray:
+        """(n, 4) boxes in original pixels, cut at the image's edges."""
+        clipped: FloatArray = np.clip(xyxy, 0, [*self.original, *self.original])
+        return clipped
+
+    @property
+    def _scale(self) -> FloatArray:
+        return np.array([self.scale_x, self.scale_y] * 2)
+
+    @property
+    def _offset(self) -> FloatArray:
+        return np.array([self.offset_x, self.offset_y] * 2)
 
 
 def geometry(width: int, height: int, size: int, fit: Fit) -> Geometry:
@@ -45,12 +91,19 @@ def geometry(width: int, height: int, size: int, fit: Fit) -> Geometry:
         longest = max(width, height)
         inner = (max(1, round(width * size / longest)), max(1, round(height * size / longest)))
     return Geometry(
-        inner=inner,
+        original=(width, height),
+        side=size,
         scale_x=inner[0] / width,
         scale_y=inner[1] / height,
         offset_x=float((size - inner[0]) // 2),
         offset_y=float((size - inner[1]) // 2),
     )
+
+
+def to_frame(xyxy: FloatArray, frame: tuple[int, int], size: tuple[int, int]) -> FloatArray:
+    """(n, 4) boxes from pixels of one copy of an image to another's; both sizes are (width, height)."""
+    moved: FloatArray = xyxy * np.tile([size[0] / frame[0], size[1] / frame[1]], 2)
+    return moved
 
 
 def place_boxes(xyxy: FloatArray, width: float, height: float) -> tuple[FloatArray, list[str | None]]:
@@ -97,10 +150,23 @@ def to_xywh(xyxy: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def box_iou(first: FloatArray, second: FloatArray) -> npt.NDArray[np.float64]:
-    """Intersection over union of every pair: (m, 4) and (n, 4) xywh -> (m, n) in 0..1; 0 where both are empty."""
+    """Intersection over union of every pair: (m, 4) and (n, 4) xywh -> (m, n) in 0..1; 0 where both are empty.
+
+    Right and bottom edges are sums of floats here, as in pycocotools, whose figures are compared to the last digit.
+    """
     a, b = first[:, None, :], second[None, :, :]
-    width = np.minimum(a[..., 0] + a[..., 2], b[..., 0] + b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
-    height = np.minimum(a[..., 1] + a[..., 3], b[..., 1] + b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-    shared = np.where((width > 0) & (height > 0), width * height, 0.0)
-    union = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    shared = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    return _iou(shared, a[..., 2:], b[..., 2:])
+
+
+def corner_iou(first: FloatArray, second: FloatArray) -> npt.NDArray[np.float64]:
+    """Intersection over union of boxes (..., 4) with boxes (..., 4), xyxy, broadcast; 0 where both are empty."""
+    shared = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    return _iou(shared, first[..., 2:] - first[..., :2], second[..., 2:] - second[..., :2])
+
+
+def _iou(shared: FloatArray, first: FloatArray, second: FloatArray) -> npt.NDArray[np.float64]:
+    """From (..., 2) widths and heights: of what two boxes share (negative: nothing), and of each."""
+    both = np.where((shared > 0).all(axis=-1), shared[..., 0] * shared[..., 1], 0.0)
+    union = first[..., 0] * first[..., 1] + second[..., 0] * second[..., 1] - both
+    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)

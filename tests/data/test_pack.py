@@ -73,8 +73,8 @@ def test_a_pack_opens(pack_path: Path) -> None:
     assert pack.labels[1, 0] == 1
     assert np.isnan(pack.labels[1, 1])
     assert pack.groups[2] == "patient p1"
-    np.testing.assert_allclose(pack.to_pack(3, boxes.xyxy), [[13 * 0.4, 4 + 5 * 0.4, 12, 8]])
-    np.testing.assert_allclose(pack.to_original(3, pack.to_pack(3, boxes.xyxy)), boxes.xyxy)
+    np.testing.assert_allclose(pack.place(3).to_square(boxes.xyxy), [[13 * 0.4, 4 + 5 * 0.4, 12, 8]])
+    np.testing.assert_allclose(pack.place(3).to_original(pack.place(3).to_square(boxes.xyxy)), boxes.xyxy)
 
 
 def test_a_changed_pack_is_found(copy: Path) -> None:

@@ -33,8 +33,7 @@ def fit_pixels(pixels: npt.NDArray[np.uint8], size: int, fit: Fit) -> npt.NDArra
     if place.inner == (size, size):
         return fitted
     square = np.zeros((size, size, *pixels.shape[2:]), dtype=np.uint8)
-    left, top = int(place.offset_x), int(place.offset_y)
-    square[top : top + place.inner[1], left : left + place.inner[0]] = fitted
+    square[place.picture] = fitted
     return square
 
 

@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinray.errors import InputError
+from twinray.geometry import corner_iou
 from twinray.records import Boxes, Collection, FloatArray, IntArray, Sample
 
 Index = npt.NDArray[np.int64]
@@ -245,7 +246,7 @@ def _cluster(boxes: FloatArray, weights: FloatArray, starts: Index, counts: Inde
         if width:
             column = np.arange(width)
             candidates = np.where(column < fused[:, None], start[:, None] + column, start[:, None])
-            overlap = _iou(sums[candidates] / totals[candidates][..., None], boxes[rows][:, None])
+            overlap = corner_iou(sums[candidates] / totals[candidates][..., None], boxes[rows][:, None])
             overlap[column >= fused[:, None]] = -1.0
             best = overlap.argmax(1)
             choice = np.where(overlap[np.arange(active), best] > iou, best, fused)
@@ -255,15 +256,6 @@ def _cluster(boxes: FloatArray, weights: FloatArray, starts: Index, counts: Inde
         n_fused[:active] += choice == fused
         slots[rows] = slot
     return slots
-
-
-def _iou(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Intersection over union of boxes (..., 4) with boxes (..., 4), broadcast."""
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    intersection = np.prod(np.maximum(sides, 0), axis=-1)
-    area_a, area_b = np.prod(a[..., 2:] - a[..., :2], axis=-1), np.prod(b[..., 2:] - b[..., :2], axis=-1)
-    result: FloatArray = intersection / (area_a + area_b - intersection)
-    return result
 
 
 TieOrder = Callable[[Sequence[str], Sequence[str], FloatArray, Sequence[str]], IntArray]

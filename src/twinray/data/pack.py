@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from twinray.errors import InputError
 from twinray.files import read_json, sha256
-from twinray.geometry import Fit
+from twinray.geometry import Fit, Geometry
 from twinray.records import SPLITS, Boxes, FloatArray, IntArray, Task
 
 FORMAT_VERSION = 1
@@ -135,15 +135,10 @@ class Pack:
     def _box_columns(self) -> tuple[_ListColumn, ...]:
         return tuple(_ListColumn.of(self.table, name) for name in _BOX_COLUMNS)
 
-    def to_pack(self, index: int, xyxy: FloatArray) -> FloatArray:
-        """Map (m, 4) boxes from original pixels to pixels of the packed image."""
-        scale, offset = self.geometry[index, :2], self.geometry[index, 2:]
-        return xyxy * np.tile(scale, 2) + np.tile(offset, 2)
-
-    def to_original(self, index: int, xyxy: FloatArray) -> FloatArray:
-        """Map (m, 4) boxes from pixels of the packed image to original pixels."""
-        scale, offset = self.geometry[index, :2], self.geometry[index, 2:]
-        return (xyxy - np.tile(offset, 2)) / np.tile(scale, 2)
+    def place(self, index: int) -> Geometry:
+        """Where image ``index`` lies in its packed square, with the maps between their pixels."""
+        width, height = self.sizes[index].tolist()
+        return Geometry((width, height), self.info.size, *self.geometry[index].tolist())
 
     @property
     def groups(self) -> npt.NDArray[np.object_]:

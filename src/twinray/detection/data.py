@@ -96,7 +96,7 @@ def annotated(pack: Pack, split: str, images: Literal["all", "with_boxes"] = "al
             continue
         rows.append(int(row))
         truth.append(boxes)
-        packed = torch.from_numpy(pack.to_pack(int(row), boxes.xyxy).astype(np.float32))
+        packed = torch.from_numpy(pack.place(int(row)).to_square(boxes.xyxy).astype(np.float32))
         targets.append((packed, torch.from_numpy(boxes.labels.astype(np.int64))))
     return DetectionData(pack, np.array(rows, dtype=np.int64), truth, targets)
 

@@ -39,8 +39,6 @@ def detect_rows(
 
 def in_original_pixels(detection: Detection, pack: Pack, row: int, size: int) -> Boxes:
     """A detection's boxes moved from the network's input to the original image, clipped to it."""
-    packed = detection.boxes.double().cpu().numpy() * (pack.info.size / size)
-    xyxy = pack.to_original(row, packed)
-    width, height = pack.sizes[row]
-    xyxy = np.clip(xyxy, 0, [width, height, width, height])
+    place = pack.place(row)
+    xyxy = place.clip(place.to_original(detection.boxes.double().cpu().numpy(), size))
     return Boxes(xyxy, detection.labels.cpu().numpy(), detection.scores.double().cpu().numpy())

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
@@ -29,7 +28,7 @@ from twinray.detection.postprocess import Detection
 from twinray.detection.transforms import evaluation_batch
 from twinray.errors import InputError
 from twinray.files import sha256
-from twinray.geometry import Geometry, geometry
+from twinray.geometry import geometry
 from twinray.inference.heat_maps import Explained, Method, heat_maps
 from twinray.inference.prepared import Prepared
 from twinray.records import Boxes, FloatArray, Pixels
@@ -71,7 +70,7 @@ class Model:
         fitted = fit_pixels(pixels.array, pack["size"], pack["fit"])
         fitted = to_grey(fitted) if pack["channels"] == 1 else (to_rgb(fitted) if fitted.ndim == 2 else fitted)
         place = geometry(width, height, pack["size"], pack["fit"])
-        return Prepared(name, fitted, place, (width, height), pixels.array)
+        return Prepared(name, fitted, place, pixels.array)
 
     @torch.no_grad()
     def boxes(self, images: Sequence[Prepared]) -> list[Boxes]:
@@ -112,7 +111,7 @@ class Model:
         return Explained(
             id=image.id,
             image=image.display,
-            scale=(width / image.size[0], height / image.size[1]),
+            scale=(width / image.place.original[0], height / image.place.original[1]),
             truth=truth,
             predictions=self._in_original(found, image),
             top=top,
@@ -213,17 +212,8 @@ def prepare_row(model: Model, pack: Pack, row: int) -> Prepared:
         InputError: the pack was fitted otherwise than the model's.
     """
     check_pack(model, pack)
-    width, height = (int(v) for v in pack.sizes[row])
-    place = geometry(width, height, pack.info.size, pack.info.fit)
-    packed = np.asarray(pack.images[row])
-    shown = crop_to_picture(packed, place)
-    return Prepared(str(pack.ids[row]), packed, place, (width, height), shown)
-
-
-def crop_to_picture(packed: npt.NDArray[np.uint8], place: Geometry) -> npt.NDArray[np.uint8]:
-    """The square without its letterbox."""
-    left, top = int(place.offset_x), int(place.offset_y)
-    return packed[top : top + place.inner[1], left : left + place.inner[0]]
+    packed, place = np.asarray(pack.images[row]), pack.place(row)
+    return Prepared(str(pack.ids[row]), packed, place, packed[place.picture])
 
 
 def check_pack(model: Model, pack: Pack) -> None:

@@ -19,30 +19,22 @@ class Prepared:
     Attributes:
         id: the image's name, for messages.
         packed: (s, s) or (s, s, 3) uint8.
-        place: where the original lies in the square.
-        size: (width, height) of the original, pixels.
+        place: where the original lies in the square, and its size.
         display: (h, w) or (h, w, 3) uint8, for pictures: the original where it is at hand, else the packed image.
     """
 
     id: str
     packed: npt.NDArray[np.uint8]
     place: Geometry
-    size: tuple[int, int]
     display: npt.NDArray[np.uint8]
 
     def to_original(self, boxes: FloatArray, side: int) -> FloatArray:
         """(n, 4) boxes in pixels of a network input of the given side -> original pixels, clipped."""
-        packed = boxes * (len(self.packed) / side)
-        offset = np.array([self.place.offset_x, self.place.offset_y] * 2)
-        scale = np.array([self.place.scale_x, self.place.scale_y] * 2)
-        original: FloatArray = np.clip((packed - offset) / scale, 0, [*self.size, *self.size])
-        return original
+        return self.place.clip(self.place.to_original(boxes, side))
 
     def map_to_display(self, heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A (side, side) map over the network's input -> (h, w) over ``display``."""
-        factor = heat.shape[0] / len(self.packed)
-        left, top = self.place.offset_x * factor, self.place.offset_y * factor
-        inner = (left, top, left + self.place.inner[0] * factor, top + self.place.inner[1] * factor)
         height, width = self.display.shape[:2]
         image = Image.fromarray(heat.astype(np.float32))
+        inner = self.place.picture_at(heat.shape[0])
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=inner)).clip(0, 1)

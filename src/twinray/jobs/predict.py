@@ -248,7 +248,7 @@ def _predict(job: _Job, batch: Sequence[tuple[Prepared, DicomSource | Skipped | 
     job.table.append(rows)
     for (image, source), boxes in zip(batch, found, strict=True):
         job.names.append(image.id)
-        job.boxes[image.id], job.sizes[image.id] = boxes, image.size
+        job.boxes[image.id], job.sizes[image.id] = boxes, image.place.original
         keep = job.shown.mask(boxes)
         best = Boxes(boxes.xyxy[keep], boxes.labels[keep], boxes.scores[keep] if boxes.scores is not None else None)
         job.n_shown += len(best)

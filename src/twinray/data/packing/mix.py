@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from twinray.errors import InputError
-from twinray.geometry import place_boxes
+from twinray.geometry import place_boxes, to_frame
 from twinray.records import UNKNOWN, Boxes, Collection, FloatArray, Part, Pixels, Sample, Skipped, Task
 
 
@@ -127,7 +127,7 @@ class Mix:
         frame = sample.boxes_frame or (width, height)
         xyxy, faults = place_boxes(boxes.xyxy, *frame)
         if sample.boxes_frame is not None:
-            xyxy = xyxy * np.tile([width / frame[0], height / frame[1]], 2)
+            xyxy = to_frame(xyxy, frame, (width, height))
         aside = [
             Skipped(f"{self.where(index)} box {j}", f"{fault}; correct the box")
             for j, fault in enumerate(faults)

@@ -185,7 +185,7 @@ def _of_image(
     chosen = [predicted for predicted, _ in hits]
     maps = _all_maps(model, features, detection, chosen, options, definitions)
     areas = _areas(model, batch[0], detection, chosen, maps, options)
-    true_in_input = pack.to_pack(row, truth.xyxy) * (model.size / pack.info.size)
+    true_in_input = prepared.place.to_square(truth.xyxy, model.size)
     for number, (predicted, true) in enumerate(hits):
         box = true_in_input[true]
         inside = np.array([[pointing_hit(h, box), energy_inside(h, box), is_empty(h)] for h in maps[number]])
