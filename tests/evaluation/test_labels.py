@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -351,3 +353,17 @@ def test_weights_are_copies_of_patients(task):
     assert set(weighed) == set(plain) and len(plain) > 30
     for key, value in plain.items():
         assert weighed[key] == pytest.approx(value, abs=1e-12, nan_ok=True), key
+
+
+@pytest.mark.long
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """500 simulated studies of patients with several images each, the true AUC known in closed form."""
+    path = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    found = benchmark.label_studies(400, 0.15, 1.2, studies=500, bootstrap=400, population=100_000)
+    assert found["auc"]["truth"] == pytest.approx(0.8019, abs=1e-4)
+    assert 0.93 <= found["auc"]["reported"] <= 0.97
+    for name in ("auc difference", "average_precision", "accuracy", "youden", "brier", "ece"):
+        assert 0.9 <= found[name]["reported"] <= 0.99, name

@@ -7,6 +7,8 @@ A percentile bootstrap of ``3 of 3`` has width 0, and near 1 it is too narrow. W
   (``benchmarks/coverage.py``).
 - AUC of fewer than ``FEW`` patients of a kind, or of 0 or 1: Newcombe's fifth method (Statistics in Medicine 2006), which
   needs no resample.
+- Calibration errors, which are 0 or above and which chance makes larger: the 97.5th percentile, and as far below the value (0 at least).
+  Resamples have the excess of a small sample twice, so plain percentiles lie above the truth: of 60 simulated patients 8 in 100 held it.
 - Shares of fewer than ``FEW`` patients, or where no resample differs: exact (Clopper and Pearson, Biometrika 1934), with the
   number of patients as sample size however many images they have; that is on the safe side.
 - Other figures of fewer than ``FEW`` patients: none, ``too few to say``.
@@ -14,6 +16,7 @@ A percentile bootstrap of ``3 of 3`` has width 0, and near 1 it is too narrow. W
 
 from __future__ import annotations
 
+import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betaincinv, expit, logit, ndtri, stdtrit
 
@@ -67,3 +70,10 @@ def logit_interval(value: float, samples: FloatArray, freedom: int) -> tuple[flo
         return None
     middle, half = logit(value), float(stdtrit(freedom, 0.975)) * error / (value * (1 - value))
     return float(expit(middle - half)), float(expit(middle + half))
+
+
+def excess_interval(value: float, samples: FloatArray) -> tuple[float, float]:
+    """95 % interval of an error that chance makes larger: both ends as far away as the farther percentile, 0 at least."""
+    low, high = np.nanpercentile(samples, (2.5, 97.5))
+    reach = max(float(high) - value, value - float(low))
+    return max(0.0, value - reach), value + reach

@@ -8,8 +8,7 @@ Conventions
   modern neural networks, ICML 2017; the l1 norm of torchmetrics).
 - ``top-label``, for several exclusive classes: the score is the highest probability, right is that its class is the true one.
 - ``per class``, for two classes and for multi-label data: the score is the class's probability, right is that the class is present.
-- ECE is 0 or above and chance alone makes it positive, the more so the fewer the images. Resamples have that excess twice, so
-  its interval has bias-corrected percentiles.
+- ECE is 0 or above and chance alone makes it positive, the more so the fewer the images; ``bounded.excess_interval`` allows for it.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from twinray.evaluation.bounded import (
     NEWCOMBE,
     TOO_FEW,
     exact_share,
+    excess_interval,
     logit_interval,
     newcombe_auc,
 )
@@ -33,7 +34,7 @@ from twinray.records import FloatArray, Interval, Task
 _Array: TypeAlias = FloatArray
 Key: TypeAlias = tuple[int | None, str]
 """Class id, or None for the mean over classes; name of the measure."""
-Kind: TypeAlias = Literal["auc", "share", "plain", "corrected"]
+Kind: TypeAlias = Literal["auc", "share", "plain", "error"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class LabelMeasure:
         overall: resamples -> (r,); None for the mean over classes.
         averaged: whether there is a figure over all classes.
         cases: table of ``Labelled.tallies`` that counts the cases which the figure speaks of; ``both`` for positives and negatives.
-        kind: ``auc``, a ``share`` of the cases, or another, with plain or bias-corrected percentiles.
+        kind: ``auc``, a ``share`` of the cases, an ``error`` that chance makes larger, or another (``plain``).
         task: the only task that has it; None for both.
         rule: rule of the validation thresholds that it needs; empty for none.
     """
@@ -170,7 +171,7 @@ MEASURES: tuple[LabelMeasure, ...] = (
     LabelMeasure("ppv", _decided(lambda d, h: share(h, d.total("called youden"))), cases="called youden", kind="share", rule="youden"),
     LabelMeasure("npv", _decided(lambda d, h: 1 - share(d.total("positive") - h, d.total("rejected youden"))), cases="rejected youden", kind="share", rule="youden"),
     LabelMeasure("brier", _brier, _brier_overall, cases="known"),
-    LabelMeasure("ece", _ece, _ece_overall, cases="known", kind="corrected"),
+    LabelMeasure("ece", _ece, _ece_overall, cases="known", kind="error"),
 )  # fmt: skip
 
 
@@ -255,7 +256,9 @@ def interval(
         ends_or_none = logit_interval(value, known, rarer - 1)
         if ends_or_none is not None:
             return Interval(value, *ends_or_none, n)
-    return percentile_interval(value, samples, n, bias_corrected=measure.kind == "corrected")
+    if measure.kind == "error":
+        return Interval(value, *excess_interval(value, samples), n)
+    return percentile_interval(value, samples, n)
 
 
 def share_interval(value: float, samples: FloatArray, cases: int, n: int) -> Interval:
