@@ -1,0 +1,236 @@
+"""Charts of classifiers: ROC, precision and recall, reliability, confusion, subgroups. Each returns SVG bytes.
+
+They are drawn as those of ``curves`` are: runs differ in colour and line, colours follow a light or dark page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Sheet
+from matplotlib.patches import Rectangle
+
+from twinray.evaluation.calibration import Reliability
+from twinray.evaluation.label_curves import LabelCurve
+from twinray.evaluation.record import Figure
+from twinray.records import FloatArray, IntArray
+from twinray.report.charts.curves import WIDTH, as_svg, legend, look, note_if_empty, style
+from twinray.report.fonts import cut_in_middle, literal
+from twinray.report.numbers import NOT_DEFINED, count, number
+from twinray.report.palette import ARMS, GRID, INK, MARKERS, MUTED
+
+MOST_PANELS = 16
+"""Classes that one sheet shows; of more, the most frequent ones."""
+_MOST_NAMED = 30
+
+Curves = Mapping[str, Mapping[str, LabelCurve]]
+"""Run -> class -> curve."""
+
+
+def roc_curves(runs: Curves, areas: Mapping[str, Mapping[str, Figure | None]] | None = None) -> bytes:
+    """Sensitivity against false positive rate, one panel a class, one line a run; dotted: chance.
+
+    Args:
+        runs: run -> class -> curve.
+        areas: run -> class -> AUC, named in the panels' legends.
+    """
+
+    def draw(axes: Axes, curve: LabelCurve, label: str, run: int) -> None:
+        axes.plot(curve.false_positive_rate, curve.recall, label=label, **look(run))
+
+    def ground(axes: Axes, _: LabelCurve) -> None:
+        axes.plot([0, 1], [0, 1], color=MUTED, linestyle=(0, (2, 2)), linewidth=1.2)
+
+    return _panels(runs, areas, draw, ground, "1 - specificity", "sensitivity", "lower right")
+
+
+def precision_recall_of_labels(runs: Curves, figures: Mapping[str, Mapping[str, Figure | None]] | None = None) -> bytes:
+    """Precision against recall, one panel a class, one line a run; dotted: the share of images with the class.
+
+    Args:
+        runs: run -> class -> curve.
+        figures: run -> class -> average precision, named in the panels' legends.
+    """
+
+    def draw(axes: Axes, curve: LabelCurve, label: str, run: int) -> None:
+        axes.plot(curve.recall, curve.precision, label=label, drawstyle="steps-pre", **look(run))
+
+    def ground(axes: Axes, curve: LabelCurve) -> None:
+        share = curve.n_positive / (curve.n_positive + curve.n_negative)
+        axes.axhline(share, color=MUTED, linestyle=(0, (2, 2)), linewidth=1.2)
+
+    return _panels(runs, figures, draw, ground, "recall", "precision", "best")
+
+
+def _panels(
+    runs: Curves,
+    figures: Mapping[str, Mapping[str, Figure | None]] | None,
+    draw: Callable[[Axes, LabelCurve, str, int], None],
+    ground: Callable[[Axes, LabelCurve], None],
+    x_label: str,
+    y_label: str,
+    place: str,
+) -> bytes:
+    of_class: dict[str, LabelCurve] = {}
+    for own in runs.values():
+        of_class = {**own, **of_class}
+    classes = sorted(of_class, key=lambda name: -of_class[name].n_positive)[:MOST_PANELS]
+    classes = [name for name in of_class if name in set(classes)]
+    across = min(len(classes), 2 if len(classes) <= 4 else 4) or 1
+    down = math.ceil(len(classes) / across) or 1
+    side = WIDTH / (across if across > 1 else 1.8)
+    sheet = Sheet(figsize=(side * across, (side + 0.3) * down), layout="constrained")
+    panels = np.atleast_1d(sheet.subplots(down, across)).ravel()
+    for axes in panels[len(classes) :]:
+        axes.set_visible(len(classes) == 0)
+    if not classes:
+        style(panels[0], "", x_label)
+        note_if_empty(panels[0], [])
+    for axes, name in zip(panels, classes, strict=False):
+        ground(axes, of_class[name])
+        for i, (run, own) in enumerate(runs.items()):
+            if name in own:
+                draw(axes, own[name], _named(run, None if figures is None else figures[run].get(name)), i)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_aspect("equal")
+        one = of_class[name]
+        shown = literal(cut_in_middle(name, 24))
+        style(axes, f"{shown}: {one.n_positive} with, {one.n_negative} without", x_label)
+        axes.set_ylabel(y_label, fontsize=10, color=MUTED)
+        small = 8.5 if across > 2 else 10
+        axes.title.set_fontsize(small + 1)
+        drawn = axes.legend(loc=place, frameon=False, fontsize=small, labelcolor=INK)
+        drawn.set_zorder(5)
+    return as_svg(sheet)
+
+
+def _named(run: str, figure: Figure | None) -> str:
+    shown = literal(cut_in_middle(run, 26))
+    if figure is None or figure.value is None:
+        return shown
+    ends = "" if figure.ci95 is None else f" ({number(figure.ci95[0], 2)} to {number(figure.ci95[1], 2)})"
+    return f"{shown} {number(figure.value, 2)}{ends}"
+
+
+def reliability_plot(runs: Mapping[str, Reliability], title: str = "") -> bytes:
+    """How often a probability was right, bin by bin with 95 % intervals, and below how many images each bin holds.
+
+    Args:
+        runs: run -> curve of one class, or of the top label.
+        title: above the chart; empty for a sentence.
+    """
+    sheet = Sheet(figsize=(WIDTH, 5.2), layout="constrained")
+    axes, below = sheet.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=(0, (2, 2)), linewidth=1.2)
+    drawn: list[float] = []
+    width = 0.8 / max(len(runs), 1) / 15
+    for i, (name, found) in enumerate(runs.items()):
+        filled = found.count > 0
+        label = f"{literal(name)}, expected error {number(found.expected_error, 3)}"
+        axes.plot(found.mean_score[filled], found.frequency[filled], marker=MARKERS[i % 4], label=label, **look(i))
+        sure = filled & ~np.isnan(found.low)
+        axes.vlines(found.mean_score[sure], found.low[sure], found.high[sure], color=ARMS[i % 4], linewidth=1.2)
+        middle = (found.edges[:-1] + found.edges[1:]) / 2 + (i - (len(runs) - 1) / 2) * width
+        below.bar(middle, found.count, width, color=ARMS[i % 4])
+        drawn += found.frequency[filled].tolist()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    style(axes, literal(title) or "Share of images for which a probability was right (dotted: as it says)", "")
+    style(below, "", "probability")
+    below.set_ylabel("images", fontsize=10, color=MUTED)
+    note_if_empty(axes, drawn)
+    _legend_if_any(axes)
+    return as_svg(sheet)
+
+
+def _legend_if_any(axes: Axes) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(handles, names, frameon=False, fontsize=10, labelcolor=INK, loc="best").set_zorder(5)
+
+
+def confusion_of_labels(table: IntArray, classes: Sequence[str], title: str) -> bytes:
+    """A confusion matrix: shares of each true class, and the counts below them.
+
+    Args:
+        table: (k, k) counts, rows the true class, columns the predicted one.
+        classes: (k,) names.
+        title: above the table.
+    """
+    n = len(table)
+    side = min(0.75 * n + 2.6, 16.0)
+    sheet = Sheet(figsize=(max(side + 0.8, 5.5), side), layout="constrained")
+    axes = sheet.subplots()
+    totals = table.sum(axis=1, keepdims=True)
+    shares: FloatArray = table / np.maximum(totals, 1)
+    for row in range(n):
+        for column in range(n):
+            if not table[row, column]:
+                continue
+            colour = ARMS[2] if row == column else ARMS[0]
+            share = float(shares[row, column])
+            axes.add_patch(
+                Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=0.08 + 0.62 * share, linewidth=0)
+            )
+            if n <= _MOST_NAMED:
+                text = f"{100 * share:.0f} %\n{table[row, column]}"
+                axes.text(column, row, text, ha="center", va="center", color=INK, fontsize=9 if n <= 12 else 6.5)
+    axes.set_xlim(-0.5, n - 0.5)
+    axes.set_ylim(n - 0.5, -0.5)
+    axes.set_aspect("equal")
+    names = [literal(cut_in_middle(c, 22)) for c in classes]
+    rows = [f"{name} ({total})" for name, total in zip(names, totals[:, 0].tolist(), strict=True)]
+    axes.set_xticks(range(n), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(n), rows)
+    for at in np.arange(n + 1) - 0.5:
+        axes.axhline(at, color=GRID, linewidth=0.8)
+        axes.axvline(at, color=GRID, linewidth=0.8)
+    style(axes, literal(title), "predicted (share of the row, images)")
+    axes.grid(visible=False)
+    axes.set_ylabel("true (images)", fontsize=10, color=MUTED)
+    return as_svg(sheet)
+
+
+def subgroup_plot(runs: Mapping[str, Mapping[str, tuple[Figure | None, int]]], title: str) -> bytes:
+    """One measure by group: a dot and its 95 % interval for every run.
+
+    Args:
+        runs: run -> group -> the figure and the number of images.
+        title: measure and attribute.
+    """
+    groups = list(dict.fromkeys(group for own in runs.values() for group in own))
+    sheet = Sheet(figsize=(WIDTH, 1.2 + max(1, len(groups)) * (0.3 + 0.2 * len(runs))), layout="constrained")
+    axes = sheet.subplots()
+    drawn: list[float] = []
+    images: dict[str, int] = {}
+    for i, (run, own) in enumerate(runs.items()):
+        colour = ARMS[i % 4]
+        axes.plot([], [], MARKERS[i % 4], color=colour, label=run)
+        for row, group in enumerate(groups):
+            figure, n = own.get(group, (None, 0))
+            images.setdefault(group, n)
+            y = row + (i - (len(runs) - 1) / 2) * 0.7 / max(1, len(runs))
+            if figure is None or figure.value is None:
+                axes.annotate(
+                    NOT_DEFINED, (0.01, y), xycoords=("axes fraction", "data"), va="center", color=MUTED, fontsize=9
+                )
+                continue
+            if figure.ci95 is not None:
+                axes.plot(figure.ci95, [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+            filled = "full" if figure.ci95 is not None else "none"  # hollow: too few for an interval
+            axes.plot([figure.value], [y], MARKERS[i % 4], color=colour, markersize=7, fillstyle=filled)
+            drawn += [figure.value, *(figure.ci95 or ())]
+    names = [f"{literal(cut_in_middle(group, 26))}\n{count(images[group], 'image')}" for group in groups]
+    axes.set_yticks(range(len(groups)), names)
+    axes.set_ylim(len(groups) - 0.4, -0.6)
+    if drawn:
+        room = 0.06 * max(max(drawn) - min(drawn), 0.05)
+        axes.set_xlim(min(drawn) - room, max(drawn) + room)
+    style(axes, literal(title), "", across=True)
+    note_if_empty(axes, drawn)
+    legend(axes, outside=True)
+    return as_svg(sheet)
