@@ -11,7 +11,7 @@ from torchvision.ops import roi_align
 from twinray.explanation.gradient_cams import gradient_cam
 from twinray.explanation.scoring import BoxScorer, FixedBox
 
-METHODS = ("grad-cam", "grad-cam++", "eigen-cam", "odam")
+METHODS = ("grad-cam", "grad-cam++", "eigen-cam", "eigen-cam-uncentred", "odam", "odam-smoothed")
 BOX = FixedBox(torch.tensor([8.0, 8, 40, 40]), 0, 0)
 
 
@@ -61,23 +61,61 @@ def test_an_unknown_method_is_refused() -> None:
         gradient_cam("score-cam", [feature], [BOX], scorer, (64, 64))  # type: ignore[arg-type]
 
 
-def test_odam_of_a_large_box_is_smooth_and_stays_inside() -> None:
-    """RoIAlign reads a few points of a large bin; the raw gradient is a lattice, the map is not."""
+def test_smoothed_odam_of_a_large_box_is_smooth_and_stays_inside() -> None:
+    """RoIAlign reads a few points of a large bin; the raw gradient is a lattice, the smoothed map is not."""
     feature = torch.ones(1, 4, 64, 64)
     _, scorer = blob_and_head()
     box = FixedBox(torch.tensor([32.0, 32, 224, 224]), 0, 0)
-    (heat,) = gradient_cam("odam", [feature], [box], scorer, (256, 256))
+    (heat,) = gradient_cam("odam-smoothed", [feature], [box], scorer, (256, 256))
     assert heat.map[64:192, 64:192].min() > 0.5
     assert heat.map[:, :16].max() < 0.01
     leaf = feature.clone().requires_grad_(True)
     (raw,) = torch.autograd.grad(scorer.score(leaf, box)[0], leaf)
     inside = raw[0, 2, 16:48, 16:48]
     assert float((inside == 0).float().mean()) > 0.2
+    (plain,) = gradient_cam("odam", [feature], [box], scorer, (256, 256))
+    assert plain.map[64:192, 64:192].min() < 0.1
+
+
+def test_odam_is_the_released_code() -> None:
+    """``savefig_odam.py``: ReLU of the channels' sum of gradient times feature, resized, scaled by its extremes."""
+    feature, scorer = random_head()
+    leaf = feature.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(scorer.score(leaf, BOX)[0], leaf)
+    theirs = torch.relu((gradient * leaf.detach()).sum(1))
+    theirs = torch.nn.functional.interpolate(theirs[None], (64, 64), mode="bilinear")[0, 0]
+    theirs = (theirs - theirs.min()) / (theirs.max() - theirs.min())
+    (ours,) = gradient_cam("odam", [feature], [BOX], scorer, (64, 64))
+    np.testing.assert_allclose(ours.map, theirs.numpy(), atol=1e-5)
+
+
+def random_head() -> tuple[Tensor, BoxScorer]:
+    torch.manual_seed(0)
+    fc6, fc7, last = nn.Linear(6 * 49, 32), nn.Linear(32, 32), nn.Linear(32, 1)
+    return torch.randn(1, 6, 16, 16), BoxScorer(pool, fc6, fc7, lambda hidden: last(hidden))
+
+
+def test_eigen_cam_is_that_of_the_grad_cam_package() -> None:
+    """Its projection, with the sign that the package's later function takes; its own sign is the library's luck."""
+    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection, get_2d_projection_with_sign_correction
+
+    for seed in range(4):
+        feature = torch.randn(1, 6, 16, 16, generator=torch.Generator().manual_seed(seed)) + 1.0
+        feature[0, 2, 4:8, 4:8] += 4
+        _, scorer = random_head()
+        (ours,) = gradient_cam("eigen-cam", [feature], [BOX], scorer, (16, 16))
+        signed = get_2d_projection_with_sign_correction(feature.numpy())[0]
+        np.testing.assert_allclose(ours.map, np.maximum(signed, 0) / signed.max(), atol=1e-4)
+        free = get_2d_projection(feature.numpy())[0]
+        np.testing.assert_allclose(np.abs(signed), np.abs(free), atol=1e-4)
+        (uncentred,) = gradient_cam("eigen-cam-uncentred", [feature], [BOX], scorer, (16, 16))
+        assert np.corrcoef(ours.map.ravel(), uncentred.map.ravel())[0, 1] < 0.999
 
 
 @pytest.mark.parametrize(("method", "name"), [("grad-cam", "GradCAM"), ("grad-cam++", "GradCAMPlusPlus")])
 def test_maps_are_those_of_the_grad_cam_package(method: str, name: str) -> None:
-    library = pytest.importorskip("pytorch_grad_cam", reason="the grad-cam package is not installed")
+    import pytorch_grad_cam as library
+
     torch.manual_seed(0)
     fc6, fc7, last = nn.Linear(6 * 49, 32), nn.Linear(32, 32), nn.Linear(32, 1)
     with torch.no_grad():

@@ -6,7 +6,11 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+import pytorch_grad_cam as library
 import torch
+from pytorch_grad_cam.ablation_layer import AblationLayerFasterRCNN
+from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
+from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
@@ -15,11 +19,6 @@ from twinray.detection.model import Detector, DetectorOptions, build_detector
 from twinray.detection.pyramid import LEVELS
 from twinray.explanation.library_ablation import FinalBox, ablation_cam_library
 from twinray.inference.heat_maps import heat_maps
-
-library = pytest.importorskip("pytorch_grad_cam", reason="the grad-cam package is not installed")
-from pytorch_grad_cam.ablation_layer import AblationLayerFasterRCNN  # noqa: E402
-from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget  # noqa: E402
-from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform  # noqa: E402
 
 SIZE = 256
 NAMES = ("0", "1", "2", "3", "pool")

@@ -6,10 +6,14 @@ RoIAlign and the box head, held fixed; the channels are those of the pyramid lev
 - Grad-CAM: Selvaraju et al. 2017.
 - Grad-CAM++: Chattopadhay et al. 2018, equation 19.
 - Eigen-CAM: Muhammad & Yeasin 2020. It looks at activations alone: every box of a level gets the same map.
+  ``eigen-cam`` projects places that are centred over the level, as the ``grad-cam`` package does. That package leaves
+  the sign to the linear algebra library; here the larger extreme is positive (Chung & Ying 2025, equation 13).
+  ``eigen-cam-uncentred`` projects the activations as they are, with the sign that makes the mean positive.
 - ODAM: Zhao & Chan 2023, Gradient-based instance-specific visual explanations for object detection. Gradients
-  are kept place by place, so that a box gets a map of its own, and smoothed: RoIAlign reads a few points of a bin,
-  so a large box's raw gradient is a lattice of dots. Smoothed here by a Gaussian whose sigma is a quarter of a bin,
-  half the distance of these points: enough to close the lattice.
+  are kept place by place, so that a box gets a map of its own. ``odam`` is the released code (``savefig_odam.py``):
+  the positive part of gradient times activation, summed over channels. RoIAlign reads a few points of a bin, so the
+  gradient of a large box is a lattice of dots. ``odam-smoothed`` closes the lattice with a Gaussian on the gradient,
+  whose sigma is a quarter of a bin, half the distance of these points.
 
 Shapes: c channels, h w the level's grid, s side of the pooled grid.
 """
@@ -25,7 +29,7 @@ from torch import Tensor
 
 from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, peak_to_one
 
-GradientMethod = Literal["grad-cam", "grad-cam++", "eigen-cam", "odam"]
+GradientMethod = Literal["grad-cam", "grad-cam++", "eigen-cam", "eigen-cam-uncentred", "odam", "odam-smoothed"]
 
 _Rule = Callable[[Tensor, Tensor, tuple[float, float]], tuple[Tensor, Tensor]]
 """Activation and gradient (c, h, w), height and width of a bin in cells -> raw map (h, w), channel weights (c,)."""
@@ -60,9 +64,9 @@ def gradient_cam(
     maps = []
     for box in boxes:
         feature = pyramid[box.level]
-        if method == "eigen-cam":
+        if method in ("eigen-cam", "eigen-cam-uncentred"):
             if box.level not in principal:
-                principal[box.level] = _eigen_cam(feature[0].detach().float())
+                principal[box.level] = _eigen_cam(feature[0].detach().float(), centred=method == "eigen-cam")
             raw, weights = principal[box.level]
             score = float(scorer.score(feature.detach().float(), box)[0].detach())
         else:
@@ -110,16 +114,24 @@ def _grad_cam_plus_plus(activation: Tensor, gradient: Tensor, bin_size: tuple[fl
     return torch.einsum("c,chw->hw", weights, activation), weights
 
 
-def _eigen_cam(activation: Tensor) -> tuple[Tensor, Tensor]:
-    # First principal direction of the places in channel space; its sign, which is free, such that the mean is positive.
+def _eigen_cam(activation: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
+    # First principal direction of the places in channel space. Its sign is free and must not hang on the library.
     places = activation.flatten(1).T
+    if centred:
+        places = places - places.mean(dim=0)
     direction = torch.linalg.eigh(places.T @ places).eigenvectors[:, -1]
     raw = (places @ direction).view(activation.shape[1:])
-    sign = torch.where(raw.sum() < 0, -1.0, 1.0)
+    negative = -raw.min() > raw.max() if centred else raw.sum() < 0
+    sign = torch.where(negative, -1.0, 1.0)
     return raw * sign, direction * sign
 
 
 def _odam(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    del bin_size
+    return (activation * gradient).sum(dim=0), gradient.mean(dim=(1, 2))
+
+
+def _odam_smoothed(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
     sigmas = [max(side / 4, _LEAST_SIGMA) for side in bin_size]
     rows, columns = _support(gradient, [_reach(sigma) for sigma in sigmas])
     smooth = _blur(_blur(gradient[:, rows, columns], sigmas[0], dim=1), sigmas[1], dim=2)
@@ -157,10 +169,13 @@ _RULES: dict[str, _Rule] = {
     "grad-cam": _grad_cam,
     "grad-cam++": _grad_cam_plus_plus,
     "odam": _odam,
+    "odam-smoothed": _odam_smoothed,
 }
 NAMES: dict[str, str] = {
     "grad-cam": "Grad-CAM",
     "grad-cam++": "Grad-CAM++",
     "eigen-cam": "Eigen-CAM (of the level, not of the box alone)",
-    "odam": "ODAM (smoothed gradient times activation, place by place)",
+    "eigen-cam-uncentred": "Eigen-CAM without centring (of the level, not of the box alone)",
+    "odam": "ODAM (gradient times activation, place by place)",
+    "odam-smoothed": "ODAM with a smoothed gradient (times activation, place by place)",
 }

@@ -21,7 +21,16 @@ from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap
 from twinray.records import Boxes
 
 Method = Literal[
-    "ablation", "ablation-last-stage", "occlusion", "ablation-rerun", "grad-cam", "grad-cam++", "eigen-cam", "odam"
+    "ablation",
+    "ablation-last-stage",
+    "occlusion",
+    "ablation-rerun",
+    "grad-cam",
+    "grad-cam++",
+    "eigen-cam",
+    "eigen-cam-uncentred",
+    "odam",
+    "odam-smoothed",
 ]
 
 

@@ -54,7 +54,7 @@ class ExplainConfig:
     least_score: float = 0.05
     """Boxes that score less are not explained, 0..1."""
     method: Method = "ablation"
-    """ablation: exact, channels of the pyramid level the box pools from; ablation-last-stage: exact, channels of the backbone's last stage; occlusion: exact, parts of the box itself; grad-cam, grad-cam++, odam: by gradients; eigen-cam: activations alone; ablation-rerun: as the grad-cam package does it, minutes an image."""
+    """ablation: exact, channels of the pyramid level the box pools from; ablation-last-stage: exact, channels of the backbone's last stage; occlusion: exact, parts of the box itself; grad-cam, grad-cam++, odam: by gradients; odam-smoothed: the same without the lattice that pooling leaves; eigen-cam: activations alone, centred, eigen-cam-uncentred: not centred; ablation-rerun: as the grad-cam package does it, minutes an image."""
     versus: tuple[Path, ...] = ()
     """Further detect runs: one sheet with a row an image and a column a run, in place of one picture a box."""
     faithfulness: bool = False
@@ -67,6 +67,7 @@ class ExplainConfig:
         "grad-cam++",
         "eigen-cam",
         "odam",
+        "odam-smoothed",
     )
     """Heat maps that --faithfulness compares."""
     iou: float = 0.5
