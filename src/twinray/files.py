@@ -7,6 +7,7 @@ reads the final name sees the old bytes or the new ones, nothing between.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import hashlib
 import io
@@ -15,11 +16,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
 
 from twinray.errors import InputError, TwinrayError
 
 _CHUNK = 1 << 22
+T = TypeVar("T")
 
 
 @contextmanager
@@ -111,6 +115,43 @@ def read_json(path: Path, what: str = "file") -> Any:
     except json.JSONDecodeError as error:
         raise InputError(
             f"expected JSON in {what} {path}, line {error.lineno} column {error.colno}: {error.msg}; repair the file"
+        ) from error
+
+
+def read_typed(path: Path, kind: type[T], what: str = "file") -> T:
+    """Read JSON into a dataclass, every value checked against its type, those in lists and objects too.
+
+    Raises:
+        InputError: as :func:`read_json`, or a key is missing, unknown, or holds something else than its type.
+    """
+    return typed(read_json(path, what), kind, path, what)
+
+
+def typed(content: Any, kind: type[T], path: Path, what: str = "file") -> T:
+    """A dataclass from what a JSON file holds.
+
+    Args:
+        content: the JSON value.
+        kind: the dataclass; types may carry rules (``Annotated[int, msgspec.Meta(ge=1)]``).
+        path, what: of the file, for messages.
+
+    Raises:
+        InputError: naming file and key, what was expected there and what came.
+    """
+    known = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    unknown = [key for key in content if key not in known] if isinstance(content, dict) and known else []
+    if unknown:
+        raise InputError(
+            f"{what} {path}: the key {unknown[0]!r} is not one that this version knows; use the twinray that wrote it, or "
+            "restore the file"
+        )
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        expected, _, where = str(error).partition(" - at ")
+        key = where.strip("`").removeprefix("$").removeprefix(".")
+        raise InputError(
+            f"{what} {path}: {f'{key}: ' if key else ''}{expected[:1].lower()}{expected[1:]}; was it edited? Restore the file"
         ) from error
 
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from twinray.data.fit import fit_pixels, is_grey, to_grey
-from twinray.data.pack import open_pack, verify_pack
+from twinray.data.pack import SCHEMA, open_pack, verify_pack
 from twinray.data.packing.journal import npy_header
 from twinray.data.packing.options import PackOptions
 from twinray.data.packing.write import write_pack
@@ -102,11 +103,123 @@ def test_a_description_that_does_not_fit_is_refused(copy: Path, change: dict[str
         open_pack(copy)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": "16"}, "size: expected `int`, got `str`"),
+        ({"size": 0}, "size: expected `int` >= 1"),
+        ({"channels": 2}, "channels: invalid enum value 2"),
+        ({"fit": "crop"}, "fit: invalid enum value 'crop'"),
+        ({"task": None}, "task: expected `str`, got `null`"),
+        ({"names": "wide"}, "names: expected `array`, got `str`"),
+        ({"label_classes": ["a", 3]}, "label_classes[1]: expected `str`, got `int`"),
+        ({"box_classes": [""]}, "box_classes[0]: expected `str` of length >= 1"),
+        ({"mean": ["0.5"]}, "mean[0]: expected `float`, got `str`"),
+        ({"std": []}, "expected 1 values of mean and std"),
+        ({"counts": {"images": -1}}, "counts[...]: expected `int` >= 0"),
+        ({"checksums": {"images.npy": 5}}, "checksums[...]: expected `str`, got `int`"),
+        ({"notes": [["x"]]}, "notes[0]: expected `str`, got `array`"),
+        ({"extra": []}, "extra: expected `object`, got `array`"),
+        ({"surprise": 1}, "the key 'surprise' is not one that this version knows"),
+    ],
+)
+def test_an_odd_value_in_the_description_is_one_line_that_names_the_key(
+    copy: Path, change: dict[str, object], message: str
+) -> None:
+    raw = json.loads((copy / "pack.json").read_text())
+    (copy / "pack.json").write_text(json.dumps(raw | change))
+    with pytest.raises(InputError) as caught:
+        open_pack(copy)
+    assert message in str(caught.value)
+    assert "pack.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_key_of_the_description_is_needed_or_has_a_rule_for_older_packs(copy: Path) -> None:
+    raw = json.loads((copy / "pack.json").read_text())
+    for key in raw:
+        (copy / "pack.json").write_text(json.dumps({k: v for k, v in raw.items() if k != key}))
+        if key in ("created_by", "extra"):
+            open_pack(copy)
+            continue
+        with pytest.raises(InputError, match=f"missing required field `{key}`|found None"):
+            open_pack(copy)
+
+
 @pytest.mark.parametrize("name", ["images.npy", "samples.parquet"])
 def test_damaged_files_are_refused(copy: Path, name: str) -> None:
     (copy / name).write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="could not open the pack"):
+    with pytest.raises(InputError, match=rf"could not open .*{name}"):
         open_pack(copy)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "samples.parquet"])
+def test_damage_anywhere_opens_or_is_one_line(copy: Path, name: str) -> None:
+    whole = (copy / name).read_bytes()
+    rng = np.random.default_rng(0)
+    told = []
+    for n in range(150):
+        damaged = bytearray(whole)
+        # the header of the images; of the table the footer at its end, which says where all else is
+        low, high = (0, 128) if name == "images.npy" else (len(whole) - (4000 if n % 2 else len(whole)), len(whole))
+        for at in rng.integers(max(low, 0), high, rng.integers(1, 4)):
+            damaged[at] = rng.integers(256)
+        (copy / name).write_bytes(damaged[: rng.integers(len(whole))] if n % 10 == 0 else damaged)
+        try:
+            open_pack(copy)
+        except InputError as error:
+            told.append(str(error))
+    assert len(told) > 50
+    assert all("\n" not in message and str(copy) in message for message in told)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"size": "a"}, "could not open"),
+        ({"order": "F"}, "row by row"),
+        ({"dtype": "int8"}, "type uint8"),
+    ],
+)
+def test_images_of_another_kind_are_refused(copy: Path, damage: dict[str, str], message: str) -> None:
+    images = np.load(copy / "images.npy")
+    if "size" in damage:
+        (copy / "images.npy").write_bytes((copy / "images.npy").read_bytes().replace(b"(8, 16", b"('8',16"))
+    else:
+        np.save(copy / "images.npy", np.asarray(images, order=damage.get("order"), dtype=damage.get("dtype")))
+    with pytest.raises(InputError, match=message):
+        open_pack(copy)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("split", pa.array([0] * 8), "column split of type string .* found int64"),
+        ("labels", pa.array([[1.0, 0.0]] * 8), r"column labels of type list<.*float> .* found list<.*double>"),
+        ("boxes", pa.array(["x"] * 8), "column boxes"),
+        ("split", pa.array([None] * 8, pa.string()), "expected a split in every row"),
+        ("width", pa.array([None] * 8, pa.int32()), "expected a width in every row"),
+        ("height", pa.array([0] * 8, pa.int32()), "expected sizes and scales above 0"),
+        ("scale_x", pa.array([float("nan")] * 8), "expected sizes and scales above 0"),
+    ],
+)
+def test_a_table_of_another_schema_is_one_line(copy: Path, column: str, values: pa.Array, message: str) -> None:
+    table = pq.read_table(copy / "samples.parquet")
+    pq.write_table(table.set_column(table.column_names.index(column), column, values), copy / "samples.parquet")
+    with pytest.raises(InputError, match=message) as caught:
+        open_pack(copy)
+    assert "samples.parquet" in str(caught.value)
+
+
+@pytest.mark.parametrize("classes", [[[1]] * 8, [[-1]] * 8, [[0, 0]] * 8, [None] * 8])
+def test_boxes_without_a_known_class_each_are_refused(copy: Path, classes: list[list[int] | None]) -> None:
+    table = pq.read_table(copy / "samples.parquet")
+    at = table.column_names.index("box_classes")
+    column = pa.array(classes, SCHEMA.field("box_classes").type)
+    pq.write_table(table.set_column(at, "box_classes", column), copy / "samples.parquet")
+    pack = open_pack(copy)
+    with pytest.raises(InputError, match="expected a known class for every box"):
+        pack.boxes(3)
 
 
 def test_a_missing_column_is_refused(copy: Path) -> None:

@@ -232,6 +232,9 @@ def test_a_damaged_record_is_one_line(tmp_path):
     bad: list[object] = [[], "x", {**good, "format": 2}, {**good, "parts": [{}]}, {**good, "parts": None}]
     wrong = json.loads(path.read_text())
     wrong["parts"][0]["hashes"]["ids"] = "not hex"
+    for key, value in (("use", "fun"), ("sources", "archive"), ("sources", [1]), ("n_images", "2"), ("hashes", {})):
+        bad.append({**good, "parts": [{**good["parts"][0], key: value}]})
+    bad += [{**good, "own": 7}, {**good, "own": -1}, {**good, "unknown": [3]}, {**good, "more": 1}]
     for content in (*bad, wrong):
         path.write_text(json.dumps(content))
         with pytest.raises(InputError, match=r"seen\.json") as refused:

@@ -16,15 +16,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twinray.errors import InputError
-from twinray.files import read_json, sha256
+from twinray.files import read_json, sha256, typed
 from twinray.geometry import Fit, Geometry
 from twinray.records import SPLITS, Boxes, FloatArray, IntArray, Task
 
@@ -56,26 +57,47 @@ SCHEMA = pa.schema(
 )
 
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Names = tuple[Annotated[str, msgspec.Meta(min_length=1)], ...]
+
+
 @dataclass(frozen=True)
 class PackInfo:
-    """What ``pack.json`` says.
+    """What ``pack.json`` says; read with every value checked against its type.
 
-    ``mean`` and ``std`` are of the training images' pixels (of all images if no split is ``train``),
-    one value a channel, on the 0..1 scale.
+    A key that a later version of format 1 adds needs a default here: packs that were written before it lack the key.
+
+    Attributes:
+        names: of the sources.
+        label_classes, box_classes: names that labels and boxes index.
+        task: of the labels.
+        size: side of the packed images, in pixels.
+        channels: 1 grey, 3 RGB.
+        fit: how images were brought into the square.
+        mean, std: of the training images' pixels (of all images if no split is ``train``), one value a channel, 0..1.
+        counts: of images, images by split, patients, annotated images and boxes.
+        skipped: number of things set aside.
+        skipped_reasons: number of things set aside by kind of reason, each kind shown by its first.
+        notes: what users must know.
+        split_method: how splits came about.
+        checksums: SHA-256 by name of file.
+        format_version: of the pack.
+        created_by: versions of what wrote it.
+        extra: further findings.
     """
 
-    names: tuple[str, ...]
-    label_classes: tuple[str, ...]
-    box_classes: tuple[str, ...]
+    names: Names
+    label_classes: Names
+    box_classes: Names
     task: Task
-    size: int
-    channels: int
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    channels: Literal[1, 3]
     fit: Fit
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    counts: dict[str, int]
-    skipped: int
-    skipped_reasons: dict[str, int]
+    counts: dict[str, Count]
+    skipped: Count
+    skipped_reasons: dict[str, Count]
     notes: tuple[str, ...]
     split_method: str
     checksums: dict[str, str]
@@ -133,7 +155,17 @@ class Pack:
 
     @cached_property
     def _box_columns(self) -> tuple[_ListColumn, ...]:
-        return tuple(_ListColumn.of(self.table, name) for name in _BOX_COLUMNS)
+        columns = tuple(_ListColumn.of(self.table, name) for name in _BOX_COLUMNS)
+        boxes, classes, *_ = columns
+        alike = [np.array_equal(boxes.lengths[c.valid], c.lengths[c.valid]) for c in columns]
+        known = len(classes.values) == 0 or (
+            classes.values.min() >= 0 and classes.values.max() < len(self.info.box_classes)
+        )
+        if not (all(alike) and known and np.array_equal(boxes.valid, classes.valid)):
+            raise InputError(
+                f"expected a known class for every box in {self.path / SAMPLES}; it is damaged, pack again"
+            )
+        return columns
 
     def place(self, index: int) -> Geometry:
         """Where image ``index`` lies in its packed square, with the maps between their pixels."""
@@ -149,6 +181,7 @@ class Pack:
         )
 
 
+_ALWAYS = ("id", "split", "width", "height", "scale_x", "scale_y", "offset_x", "offset_y")
 _BOX_COLUMNS = ("boxes", "box_classes", "box_readers", "box_n_readers")
 
 
@@ -176,6 +209,10 @@ class _ListColumn:
             values = np.asarray(values, dtype=np.int64)
         return _ListColumn(np.asarray(column.is_valid()), np.asarray(column.offsets), values)
 
+    @property
+    def lengths(self) -> IntArray:
+        return np.diff(self.offsets)
+
     def part(self, row: int) -> slice:
         return slice(self.offsets[row], self.offsets[row + 1])
 
@@ -187,20 +224,19 @@ def open_pack(path: Path) -> Pack:
         InputError: not a pack, a pack of a newer format, or one whose files disagree.
     """
     info = read_info(path)
-    try:
-        images = np.load(path / IMAGES, mmap_mode="r", allow_pickle=False)
-        table = pq.read_table(path / SAMPLES)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"could not open the pack {path}: {_first_line(error)}; pack the source again") from error
+    images, table = _open_images(path), _open_table(path)
     expected = (len(table), info.size, info.size) + ((3,) if info.channels == 3 else ())
-    if images.shape != expected or images.dtype != np.uint8:
+    if images.shape != expected or images.dtype != np.uint8 or not images.flags.c_contiguous:
         raise InputError(
-            f"expected {IMAGES} of shape {expected} and type uint8 in {path}, found {images.shape} {images.dtype}; "
-            "pack the source again"
+            f"expected {IMAGES} of shape {expected} and type uint8, row by row, in {path}, found {images.shape} "
+            f"{images.dtype}; pack the source again"
         )
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing:
-        raise InputError(f"expected columns {missing} in {path / SAMPLES}; pack the source again")
+    sizes = _numbers(table, ("width", "height"))
+    places = _numbers(table, ("scale_x", "scale_y", "offset_x", "offset_y"))
+    if not (np.isfinite(places).all() and (places[:, :2] > 0).all() and (sizes >= 1).all()):
+        raise InputError(
+            f"expected sizes and scales above 0 in {path / SAMPLES}, found others; the file is damaged, pack again"
+        )
     return Pack(
         path=path,
         info=info,
@@ -209,10 +245,42 @@ def open_pack(path: Path) -> Pack:
         ids=_objects(table, "id"),
         patients=_objects(table, "patient"),
         splits=_objects(table, "split"),
-        sizes=_numbers(table, ("width", "height")).astype(np.int64),
-        geometry=_numbers(table, ("scale_x", "scale_y", "offset_x", "offset_y")),
+        sizes=sizes.astype(np.int64),
+        geometry=places,
         labels=_label_matrix(table, len(info.label_classes)),
     )
+
+
+def _open_images(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        return np.lib.format.open_memmap(path / IMAGES, mode="r")
+    except Exception as error:  # NumPy's parser of headers raises nearly anything on damage
+        raise InputError(
+            f"could not open {path / IMAGES} as an array of images: {_first_line(error)}; pack the source again"
+        ) from error
+
+
+def _open_table(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path / SAMPLES)
+        table.validate(full=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"could not open {path / SAMPLES} as a table: {_first_line(error)}; pack the source again"
+        ) from error
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise InputError(f"expected columns {missing} in {path / SAMPLES}; pack the source again")
+    for wanted in SCHEMA:
+        column = table.column(wanted.name)
+        if column.type != wanted.type:
+            raise InputError(
+                f"expected the column {wanted.name} of type {wanted.type} in {path / SAMPLES}, found {column.type}; was it "
+                "written anew by another program? Restore it, or pack the source again"
+            )
+        if column.null_count and wanted.name in _ALWAYS:
+            raise InputError(f"expected a {wanted.name} in every row of {path / SAMPLES}; pack the source again")
+    return table
 
 
 def verify_pack(path: Path) -> Pack:
@@ -252,12 +320,10 @@ def read_info(path: Path) -> PackInfo:
             f"expected pack format {FORMAT_VERSION} in {path / PACK}, found {version}; use the twinray that wrote it, "
             "or pack the source again"
         )
-    tuples = ("names", "label_classes", "box_classes", "mean", "std", "notes")
-    fields: dict[str, Any] = {key: tuple(value) if key in tuples else value for key, value in raw.items()}
-    try:
-        return PackInfo(**fields)
-    except TypeError as error:
-        raise InputError(f"{path / PACK} is not as expected ({error}); pack the source again") from error
+    info = typed(raw, PackInfo, path / PACK, "the description of the pack")
+    if not len(info.mean) == len(info.std) == info.channels:
+        raise InputError(f"expected {info.channels} values of mean and std in {path / PACK}; was it edited?")
+    return info
 
 
 def _objects(table: pa.Table, name: str) -> npt.NDArray[np.object_]:

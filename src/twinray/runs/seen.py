@@ -18,17 +18,18 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from twinray.data.pack import Pack
 from twinray.errors import InputError
-from twinray.files import read_json, write_json
+from twinray.files import read_json, typed, write_json
 from twinray.records import IntArray
 
 FILE = "seen.json"
@@ -64,6 +65,32 @@ class Part:
     n_images: int
     n_patients: int
     hashes: Mapping[str, Hashes]
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class _KeptPart:
+    """A part as ``seen.json`` holds it; hashes as hexadecimal text."""
+
+    run: str
+    job: str
+    use: Use
+    sources: tuple[str, ...]
+    n_images: _Count
+    n_patients: _Count
+    hashes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What ``seen.json`` holds."""
+
+    format: int
+    own: _Count
+    unknown: tuple[str, ...]
+    parts: tuple[_KeptPart, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,20 +162,28 @@ def read_seen(run: Path) -> Seen:
     path = run / FILE
     if not path.is_file():
         return Seen(unknown=(run.resolve().name,))
-    raw = read_json(path, "record of what training saw")
-    try:
-        if raw["format"] != _FORMAT:
-            raise ValueError(f"format {raw['format']}")
-        parts = tuple(
-            Part(**{**part, "sources": tuple(part["sources"]), "hashes": _read_hashes(part["hashes"])})
-            for part in raw["parts"]
-        )
-        return Seen(parts, tuple(map(str, raw["unknown"])), int(raw["own"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    what = "record of what training saw"
+    raw = read_json(path, what)
+    if isinstance(raw, dict) and raw.get("format", _FORMAT) != _FORMAT:
         raise InputError(
-            f"{path} is not a record of what training saw as this version writes it ({type(error).__name__}: {error}); "
+            f"{path} is not a {what} as this version writes it (format {raw['format']}); use the twinray that wrote it"
+        )
+    kept = typed(raw, _Kept, path, what)
+    try:
+        parts = tuple(
+            Part(**{f.name: getattr(p, f.name) for f in fields(Part)} | {"hashes": _read_hashes(p.hashes)})
+            for p in kept.parts
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a {what} as this version writes it ({type(error).__name__}: {error}); "
             "copy it again from the run that made the weights"
         ) from error
+    if kept.own > len(parts):
+        raise InputError(
+            f"{path}: expected own to be at most {len(parts)}, the number of parts, found {kept.own}; copy it again"
+        )
+    return Seen(parts, kept.unknown, kept.own)
 
 
 def write_seen(run: Path, seen: Seen) -> None:

@@ -224,7 +224,15 @@ def test_record_refuses_leaks_and_doubles(tmp_path):
     record = a_record(["a", "b"], labels, ["train", "test"])
     record.write(tmp_path / "s.json")
     content = json.loads((tmp_path / "s.json").read_text())
-    for broken in ("{", "[]", json.dumps({"ids": {}}), json.dumps(content | {"ids": {"train": [1]}})):
+    for broken in (
+        "{",
+        "[]",
+        json.dumps({"ids": {}}),
+        json.dumps(content | {"ids": {"train": [1]}}),
+        json.dumps(content | {"seed": "0"}),
+        json.dumps(content | {"notes": [1]}),
+        json.dumps(content | {"format": "x"}),
+    ):
         (tmp_path / "s.json").write_text(broken)
         with pytest.raises(InputError, match=r"s\.json"):
             SplitRecord.read(tmp_path / "s.json")

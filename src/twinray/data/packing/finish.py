@@ -79,7 +79,7 @@ class Finish:
             box_classes=mix.box_classes,
             task=mix.task,
             size=options.size,
-            channels=journal.channels,
+            channels=3 if journal.channels == 3 else 1,
             fit=options.fit,
             mean=mean,
             std=std,

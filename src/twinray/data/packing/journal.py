@@ -14,8 +14,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +25,9 @@ from twinray.errors import InputError
 from twinray.files import clear_disk_errors
 
 HEADER_BYTES = 128
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Side = Annotated[int, msgspec.Meta(ge=1)]
+_Sums = Annotated[tuple[_Count, ...], msgspec.Meta(min_length=1, max_length=3)]
 _BLOCK_BYTES = 1 << 23
 
 
@@ -145,7 +149,7 @@ class Journal:
         with self.path.open("rb") as file:
             next(file)
             for line in file:
-                yield _entry(json.loads(line))
+                yield _entry(line)
 
     def finish(self) -> tuple[str, npt.NDArray[np.uint8]]:
         """Write the final count into the header of ``images.part``.
@@ -183,8 +187,7 @@ class Journal:
         """Keep what is whole, cut off what is not."""
         self.channels = _channels_of(self._images) or self.channels
         with self.path.open("rb") as file:
-            first = _parsed(file.readline())
-            if not isinstance(first, dict) or first.get("job") != job:
+            if _head(file.readline()) != _Head(job):
                 raise InputError(
                     f"{folder.parent} holds an unfinished pack of another source or of other options; repeat the "
                     "command that began it with --resume, or choose another --out"
@@ -239,31 +242,40 @@ def _line(content: object) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def _parsed(line: bytes) -> object:
-    """The content of a whole line; None for one that was cut off."""
-    if not line.endswith(b"\n"):
-        return None
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The journal's first line."""
+
+    job: str
+
+
+_PackedLine = tuple[_Count, _Side, _Side, str, str, _Sums, _Sums]
+_SkippedLine = tuple[_Count, str]
+
+
+def _head(line: bytes) -> _Head | None:
+    """The first line; None for one that was cut off or is none."""
     try:
-        return json.loads(line)
-    except ValueError:
+        return msgspec.json.decode(line, type=_Head) if line.endswith(b"\n") else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
 def _whole_entry(line: bytes) -> Entry | None:
-    content = _parsed(line)
+    """An entry; None for a line that was cut off or is none."""
     try:
-        return _entry(content) if isinstance(content, list) else None
-    except (ValueError, AssertionError):
+        return _entry(line) if line.endswith(b"\n") else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _entry(line: list[object]) -> Entry:
-    if len(line) == 2:
-        return Entry(int(str(line[0])), None, str(line[1]))
-    index, width, height, how, sha256, sums, squares = line
-    assert isinstance(sums, list) and isinstance(squares, list)
-    packed = Packed(int(str(width)), int(str(height)), str(how), str(sha256), tuple(sums), tuple(squares))
-    return Entry(int(str(index)), packed)
+def _entry(line: bytes) -> Entry:
+    try:
+        index, width, height, how, sha256, sums, squares = msgspec.json.decode(line, type=_PackedLine)
+    except msgspec.ValidationError:
+        index, reason = msgspec.json.decode(line, type=_SkippedLine)
+        return Entry(index, None, reason)
+    return Entry(index, Packed(width, height, how, sha256, sums, squares))
 
 
 def _channels_of(images: IO[bytes]) -> int | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from twinray.data.splitting.cut import Patients, checked_groups
 from twinray.errors import InputError
-from twinray.files import write_json
+from twinray.files import read_json, typed, write_json
 from twinray.records import FloatArray
+
+_FORMAT = "twinray split record 1"
 
 
 def check_disjoint(patients: Patients, splits: Sequence[str | None]) -> None:
@@ -72,7 +73,7 @@ class SplitRecord:
 
     def write(self, path: Path) -> None:
         """Write the record as JSON, all or nothing; TwinrayError where the disk is full or may not be written."""
-        write_json(path, {"format": "twinray split record 1"} | asdict(self), "the split record")
+        write_json(path, {"format": _FORMAT} | asdict(self), "the split record")
 
     @staticmethod
     def read(path: Path) -> SplitRecord:
@@ -81,26 +82,17 @@ class SplitRecord:
         Raises:
             InputError: the file is missing, is no JSON, or is no split record; or an image is in two splits.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path}: expected a split record in JSON, got {error}; write it again") from error
-        names = [field.name for field in fields(SplitRecord)]
-        missing = [name for name in names if not isinstance(content, dict) or name not in content]
-        if missing:
-            raise InputError(f"{path}: expected a split record, {', '.join(missing)} missing; write it again")
-        ids = content["ids"]
-        if not isinstance(ids, dict) or not all(
-            isinstance(side, list) and all(isinstance(i, str) for i in side) for side in ids.values()
-        ):
-            raise InputError(f'{path}: expected "ids" to list image ids by split; write it again')
-        every = [i for side in ids.values() for i in side]
+        content = read_json(path, "split record")
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise InputError(f'{path}: expected a split record ("format": "{_FORMAT}"), found none; give a splits.json')
+        record = typed({k: v for k, v in content.items() if k != "format"}, SplitRecord, path, "split record")
+        every = [i for side in record.ids.values() for i in side]
         twice = (
             sorted({i for i, n in zip(*np.unique(every, return_counts=True), strict=True) if n > 1}) if every else []
         )
         if twice:
             raise InputError(f"{path}: expected every image in one split, got {len(twice)} in several: {_some(twice)}")
-        return SplitRecord(**{name: content[name] for name in names})
+        return record
 
     def apply(self, ids: Sequence[str], strict: bool = True) -> list[str | None]:
         """The split of each image id.
