@@ -299,3 +299,18 @@ def test_the_header_has_one_length_and_numpy_reads_it(n: int, size: int, channel
     assert np.lib.format.read_magic(file) == (1, 0)
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     assert (shape, fortran, dtype) == ((n, size, size) + ((3,) if channels == 3 else ()), False, np.uint8)
+
+
+def test_attributes_by_name(tmp_path: Path) -> None:
+    samples = [Sample(str(i), f"{i}.png", attributes={"Age": str(i), "view": "AP"} if i else {}) for i in range(4)]
+    one = Collection("one", (), (), "none", samples, Wide())
+    other = Collection("one/more", (), (), "none", samples[:2], Wide())
+    write_pack([one, other], tmp_path / "pack", PackOptions(size=16, val=0, test=0), workers=0)
+    pack = open_pack(tmp_path / "pack")
+    at = {str(i): n for n, i in enumerate(pack.ids)}
+    ages = pack.attribute("age")
+    assert [ages[at[f"one/{i}"]] for i in range(4)] == [None, "1", "2", "3"]
+    assert pack.attribute("source")[at["one/more/1"]] == "one/more"
+    assert pack.attribute("source")[at["one/1"]] == "one"
+    with pytest.raises(InputError, match=r"no attribute 'sex'; it has: Age, view, source"):
+        pack.attribute("sex")

@@ -13,6 +13,7 @@ into the packed image (x_pack = x * scale_x + offset_x) and back.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -152,6 +153,35 @@ class Pack:
             readers=tuple(readers.values[readers.part(row)].to_pylist()) if readers.valid[row] else None,
             n_readers=n_readers.values[n_readers.part(row)].copy() if n_readers.valid[row] else None,
         )
+
+    @cached_property
+    def attributes(self) -> dict[str, list[str | None]]:
+        """Further columns of the source by name, each with (n,) values as it wrote them; None where an image has none.
+
+        ``source`` is the data set that an image came from, and is there where the pack was made of several.
+        """
+        rows = [json.loads(text) if text else {} for text in self.table.column("attributes").to_pylist()]
+        names = dict.fromkeys(name for row in rows for name in row)
+        found: dict[str, list[str | None]] = {name: [row.get(name) for row in rows] for name in names}
+        if len(self.info.names) > 1:
+            # Ids of a pack of several sources begin with the source's name.
+            longest_first = sorted(self.info.names, key=len, reverse=True)
+            found["source"] = [
+                next((name for name in longest_first if str(image).startswith(f"{name}/")), None) for image in self.ids
+            ]
+        return found
+
+    def attribute(self, name: str) -> list[str | None]:
+        """One of ``attributes``; capital letters make no difference where the name is clear without them.
+
+        Raises:
+            InputError: no image has it; the message lists those that there are.
+        """
+        close = [own for own in self.attributes if own.lower() == name.lower()]
+        if name not in self.attributes and len(close) != 1:
+            known = ", ".join(self.attributes) or "none"
+            raise InputError(f"{self.path} has no attribute {name!r}; it has: {known}")
+        return self.attributes[name if name in self.attributes else close[0]]
 
     @cached_property
     def _box_columns(self) -> tuple[_ListColumn, ...]:

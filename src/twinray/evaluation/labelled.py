@@ -34,6 +34,7 @@ class Labelled:
         truth, scores: (n, k); known: (n, k) whether the label is present or absent.
         groups: (n,) patient numbers; n_groups: how many there are, those without an image here included.
         thresholds: of decisions, or None.
+        used: which of the images that were given are among these.
         in_mean: (k,) classes that means are over: of two exclusive classes the second, which the first mirrors.
     """
 
@@ -52,6 +53,7 @@ class Labelled:
         self.known: _Bools = (truth == 0) | (truth == PRESENT)
         self.present: _Bools = truth == PRESENT
         self.groups, self.n_groups = groups, n_groups
+        self.used: _Bools = np.ones(len(truth), dtype=bool)
         self.in_mean = np.ones(len(self.names), dtype=bool)
         if task == "multiclass" and len(self.names) == 2:
             self.in_mean[0] = False
@@ -85,13 +87,15 @@ class Labelled:
                 "evaluation of labels: expected at least one image with a label, found none; check the split"
             )
         own = np.asarray(np.unique(index[usable], return_inverse=True)[1], dtype=np.int64)
-        return Labelled(truth[usable], scores[usable], names, task, own, int(own.max()) + 1, thresholds)
+        data = Labelled(truth[usable], scores[usable], names, task, own, int(own.max()) + 1, thresholds)
+        data.used = usable
+        return data
 
-    def part(self, rows: _Bools) -> Labelled:
-        """Some of the images; patients keep their numbers, so that all parts are weighed by one resample."""
-        return Labelled(
-            self.truth[rows], self.scores[rows], self.names, self.task, self.groups[rows], self.n_groups, self.thresholds
-        )  # fmt: skip
+    def part(self, rows: _Bools) -> tuple[Labelled, IntArray]:
+        """Some of the images, and the numbers that their patients have here: rows of a resample's weights."""
+        own, groups = np.unique(self.groups[rows], return_inverse=True)
+        truth, scores = self.truth[rows], self.scores[rows]
+        return Labelled(truth, scores, self.names, self.task, groups, len(own), self.thresholds), own
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Present and absent labels by class."""
