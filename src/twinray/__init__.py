@@ -14,7 +14,6 @@ from twinray.verbs import load, public_names
 
 if TYPE_CHECKING:  # the same names once more for type checkers and editors; a test holds them against the table
     from twinray.classification.config import ClassifyConfig as ClassifyConfig
-    from twinray.classification.run import run as _classify
     from twinray.data.pack import open_pack as open_pack
     from twinray.detection.config import DetectConfig as DetectConfig
     from twinray.jobs.boxes import BoxesConfig as BoxesConfig
@@ -27,6 +26,7 @@ if TYPE_CHECKING:  # the same names once more for type checkers and editors; a t
     from twinray.jobs.pack import run as _pack
     from twinray.jobs.predict import PredictConfig as PredictConfig
     from twinray.jobs.predict import run as _predict
+    from twinray.jobs.train import classify as classify
     from twinray.jobs.train import detect as detect
     from twinray.jobs.train import pretrain as pretrain
     from twinray.pretraining.config import PretrainConfig as PretrainConfig
@@ -34,9 +34,8 @@ if TYPE_CHECKING:  # the same names once more for type checkers and editors; a t
     from twinray.study.demo import run as _demo
 
     __version__: str
-    boxes, classify, demo, evaluate, explain, pack, predict = (
+    boxes, demo, evaluate, explain, pack, predict = (
         _boxes,
-        _classify,
         _demo,
         _evaluate,
         _explain,

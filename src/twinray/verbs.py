@@ -66,7 +66,8 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
         "classify": Verb(
             help="a pack with labels -> a classifier and its figures",
             config="twinray.classification.config:ClassifyConfig",
-            run="twinray.classification.run:run",
+            run="twinray.jobs.train:classify",
+            command="twinray.jobs.train:classify_and_tell",
         ),
         "evaluate": Verb(
             help="a finished run on a pack, or several runs side by side",

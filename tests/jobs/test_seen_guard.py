@@ -15,7 +15,6 @@ from twinray.backbones.build import build_backbone
 from twinray.backbones.weights import weight_file
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.run import run as classify
-from twinray.classification.run import summary
 from twinray.data.pack import open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.run import run as detect
@@ -24,6 +23,7 @@ from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.run import run as evaluate
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack_images
+from twinray.jobs.train import summary
 from twinray.runs.folder import RunFolder
 from twinray.runs.seen import MARK, Seen, inherited, read_seen, write_seen
 from twinray.training.record import save_weights

@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from twinray.backbones.contract import Backbone, Channels
+from twinray.backbones.contract import STAGE_NAMES, Backbone, Channels
 from twinray.backbones.timm_backbone import PREFIX, build_timm, timm_knows
 from twinray.errors import InputError
 
@@ -65,6 +65,11 @@ class ResNet(Backbone):
         """0 for the stem, 1..4 for ``layer1`` .. ``layer4``."""
         match = _LAYER.match(name)
         return int(match.group(1)) if match else 0
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """``stem`` and ``layer1`` .. ``layer4``, each with the names of its parameters."""
+        names = [name for name, _ in self.named_parameters()]
+        return {part: tuple(n for n in names if self.stage_of(n) == i) for i, part in enumerate(STAGE_NAMES)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Pooled features (b, d) of (b, 3, h, w) normalised images."""

@@ -10,6 +10,9 @@ Channels = tuple[int, int, int, int]
 STAGE_STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 """The stages that a feature pyramid is built on, and the pixels of the image from one of their pixels to the next."""
 
+STAGE_NAMES = ("stem", "layer1", "layer2", "layer3", "layer4")
+"""What comes before c2's first layer, and what ends with c2 .. c5."""
+
 
 class Backbone(nn.Module, ABC):
     """A network without its classifier: pooled features, and the feature maps of four stages where it has them.
@@ -50,6 +53,13 @@ class Backbone(nn.Module, ABC):
 
         Raises:
             InputError: the network has no maps at these strides.
+        """
+
+    @abstractmethod
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Names of the parameters of each part of the network, from the input on: the stem, then stages or blocks.
+
+        Every parameter, as ``named_parameters`` names it, is in exactly one part.
         """
 
     @abstractmethod

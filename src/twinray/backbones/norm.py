@@ -20,7 +20,6 @@ learns. ``trainable``: plain batch norm. ``group``: group norm of 32 groups in i
 
 GROUPS = 32
 N_STAGES = 5
-STAGE_NAMES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
 def apply_norm_policy(backbone: Backbone, policy: NormPolicy, trainable_stages: int) -> None:

@@ -75,6 +75,24 @@ class TimmBackbone(Backbone):
         """0 for the stem, 1..4 for what comes after it up to c2..c5; None for what only the pooled features need."""
         return self._stages().owner.get(name)
 
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """``stem``, then the stages or blocks that timm groups the parameters by, as ``stages.2`` or ``blocks.11``.
+
+        What timm groups with the last of them (a final norm) belongs to it.
+        """
+        matcher = getattr(self.net, "group_matcher", None)
+        names = [name for name, _ in self.net.named_parameters()]
+        if matcher is None:
+            groups = [[name] for name in names]
+        else:
+            manipulate = importlib.import_module("timm.models")
+            groups = list(manipulate.group_parameters(self.net, matcher(coarse=True)).values())
+        parts: dict[str, tuple[str, ...]] = {}
+        for i, group in enumerate(groups):
+            part = "stem" if i == 0 and matcher is not None else _part_of(group[0])
+            parts[part] = (*parts.get(part, ()), *(_NET + name for name in group))
+        return parts
+
     def forward(self, x: Tensor) -> Tensor:
         """Pooled features (b, d) of (b, 3, h, w) normalised images, as timm pools them."""
         features: Tensor = self.net(x)
@@ -201,6 +219,13 @@ def pretrained_state(backbone: TimmBackbone) -> tuple[dict[str, Tensor], str, st
             f"{source} leaves tensors of {name} unfilled: {missing[0][:200]}; choose another tag (NAME.TAG)"
         )
     return dict(net.state_dict()), source, _digest(published)
+
+
+def _part_of(name: str) -> str:
+    """A parameter's name up to the first number in it (``blocks.3``, ``layer4``), or without the tensor's own name."""
+    pieces = name.split(".")
+    numbered = next((i for i, piece in enumerate(pieces[:-1]) if any(c.isdigit() for c in piece)), len(pieces) - 2)
+    return ".".join(pieces[: max(numbered + 1, 1)])
 
 
 def _words(error: BaseException) -> str:

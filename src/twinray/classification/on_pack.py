@@ -1,10 +1,13 @@
-"""A network on images of a pack."""
+"""A network on images of a pack: features and scores."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 
 from twinray.backbones.build import Backbone
 from twinray.backbones.pixels import network_input
@@ -20,13 +23,55 @@ def extract_features(
 ) -> FloatArray:
     """Features (n, d) float32 of the given rows of a pack's images, in their order; no augmentation."""
     backbone = backbone.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    out = np.empty((len(rows), backbone.features), dtype=np.float32)
+    _forward(backbone, images, rows, size, batch_size, machine, "features", out)
+    return out
+
+
+@torch.no_grad()
+def label_scores(
+    network: Callable[[Tensor], Tensor],
+    images: npt.NDArray[np.uint8],
+    rows: IntArray,
+    classes: int,
+    *,
+    size: int,
+    batch_size: int,
+    machine: Machine,
+    label: str = "scores",
+) -> FloatArray:
+    """What a classifier gives, (n, k) float64, for the given rows of a pack's images, in their order.
+
+    Args:
+        network: (b, 3, size, size) normalised images -> (b, k); a module must be in evaluation mode.
+        images: of the pack.
+        rows: which of them.
+        classes: k.
+        size: side of the network's input, pixels.
+        batch_size: images at once; no effect on results but for rounding.
+        machine: device and precision.
+        label: shown in the progress bar.
+    """
+    out = np.empty((len(rows), classes), dtype=np.float64)
+    _forward(network, images, rows, size, batch_size, machine, label, out)
+    return out
+
+
+def _forward(
+    network: nn.Module | Callable[[Tensor], Tensor],
+    images: npt.NDArray[np.uint8],
+    rows: IntArray,
+    size: int,
+    batch_size: int,
+    machine: Machine,
+    label: str,
+    out: npt.NDArray[np.floating],
+) -> None:
     source = PixelSource([images], np.stack([np.zeros(len(rows), dtype=np.int64), rows], axis=1))
     batches = [np.arange(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
-    out = np.empty((len(rows), backbone.features), dtype=np.float32)
-    with progress("features", len(rows)) as meter:
+    with progress(label, len(rows)) as meter:
         for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):
             with machine.autocast():
-                features = backbone(network_input(pixels, size, machine.device))
-            out[batch] = features.float().cpu().numpy()
+                found = network(network_input(pixels, size, machine.device))
+            out[batch] = found.to(torch.float64 if out.dtype == np.float64 else torch.float32).cpu().numpy()
             meter.advance(len(batch))
-    return out

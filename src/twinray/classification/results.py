@@ -5,28 +5,57 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from twinray.backbones.build import Backbone
 from twinray.backbones.pixels import MEAN, STD
 from twinray.backbones.weights import Provenance
 from twinray.classification.config import ClassifyConfig
+from twinray.classification.draws import Fitted
 from twinray.classification.model import Classifier
-from twinray.classification.probe import LinearProbe
 from twinray.data.pack import Pack
 from twinray.evaluation.intervals import mean_over_seeds
-from twinray.evaluation.labels import LabelReport
-from twinray.files import write_text
-from twinray.records import FloatArray, IntArray
+from twinray.evaluation.labels import LabelReport, evaluate_labels
+from twinray.files import write_json, write_text
+from twinray.records import FloatArray, IntArray, patient_code
 from twinray.runs.folder import RunFolder, plain
+from twinray.runs.results import LabelPredictions, write_label_predictions
 from twinray.runs.seen import Checked
 from twinray.training.record import save_weights
 
 PREDICTIONS = "predictions.csv"
+TUNE = "tune.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A run before it is written down.
+
+    Attributes:
+        config: filled options. pack: the images. backbone: as its initial weights left it.
+        provenance: where these came from. checked: what training had seen of val and test.
+        val, test: rows of the pack's splits.
+        fitted: the draws, in the order of their seeds.
+        thresholds: for the description of the model, as JSON holds them; None for none.
+        notes: what every reader of the figures must know.
+    """
+
+    config: ClassifyConfig
+    pack: Pack
+    backbone: Backbone
+    provenance: Provenance
+    checked: Checked
+    val: IntArray
+    test: IntArray
+    fitted: Sequence[Fitted]
+    thresholds: Mapping[str, Any] | None
+    notes: Sequence[str]
 
 
 def mean_auc(report: LabelReport) -> float | None:
@@ -35,26 +64,92 @@ def mean_auc(report: LabelReport) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def write_results(
-    config: ClassifyConfig,
-    folder: RunFolder,
-    pack: Pack,
-    backbone: Backbone,
-    provenance: Provenance,
-    probes: Sequence[LinearProbe],
-    test: IntArray,
-    features: FloatArray,
-    reports: Sequence[LabelReport],
-    used: Sequence[int],
-    checked: Checked,
-) -> None:
+def report_of(config: ClassifyConfig, pack: Pack, rows: IntArray, scores: FloatArray) -> LabelReport:
+    """Figures of some rows of a pack."""
+    return evaluate_labels(
+        pack.labels[rows],
+        scores,
+        pack.info.label_classes,
+        pack.info.task,
+        pack.patients[rows].tolist(),
+        bootstrap=config.bootstrap,
+        seed=config.seed,
+    )
+
+
+def write_results(folder: RunFolder, out: Outcome) -> None:
     """Weights, predictions and figures of a finished run."""
-    classifier = Classifier(backbone, len(pack.info.label_classes), pack.info.task)
-    classifier.set_head(probes[0])
+    config, pack, fitted = out.config, out.pack, out.fitted
+    reports = [report_of(config, pack, out.test, one.test) for one in fitted]
+    if config.policy == "probe" or len(fitted) > 1:  # else the log is the training's own
+        folder.forget_after(0)
+        for number, (one, report) in enumerate(zip(fitted, reports, strict=True), start=1):
+            folder.log(_line(number, one, report))
+    save_weights(folder, "model", _state(out), plain(_description(out)))
+    _write_predictions(folder.path / PREDICTIONS, pack, out.test, [one.test for one in fitted], config.seeds)
+    parts = [_kept(pack, "test", out.test, {one.seed: one.test for one in fitted})]
+    if len(out.val):
+        parts.append(_kept(pack, "val", out.val, {one.seed: one.val for one in fitted if one.val is not None}))
+    write_label_predictions(folder.path, parts)
+    tuned = {str(one.seed): one.record["tune"] for one in fitted if "tune" in one.record}
+    if tuned:
+        write_json(folder.path / TUNE, tuned, "rates of the parts")
+    splits: dict[str, Any] = {"test": _figures(reports)}
+    if len(out.val):
+        splits["val"] = _figures([report_of(config, pack, out.val, one.val) for one in fitted if one.val is not None])
+    metrics: dict[str, Any] = {
+        **{split: figures | dict(out.checked.marks.get(split, {})) for split, figures in splits.items()},
+        "seeds": list(config.seeds),
+        "training_images": [one.training_images for one in fitted],
+        **_records(out),
+        "init": out.provenance.as_json(),
+        "notes": [*pack.info.notes, *out.checked.notes, *out.notes],
+    }
+    folder.write_metrics(metrics)
+
+
+def _records(out: Outcome) -> dict[str, Any]:
+    """What the draws say of themselves: penalties of probes, epochs of the others."""
+    if out.config.policy == "probe":
+        return {"penalties": [one.head.penalty for one in out.fitted if one.head is not None]}
+    return {
+        "best_epoch": [one.record["best_epoch"] for one in out.fitted],
+        "selected_on": [one.record["selected_on"] for one in out.fitted],
+        "seconds": sum(one.record["seconds"] for one in out.fitted),
+        "policy": out.config.policy,
+        "protocol": out.config.protocol,
+    }
+
+
+def _line(number: int, one: Fitted, report: LabelReport) -> dict[str, Any]:
+    line: dict[str, Any] = {"step": number, "seed": one.seed, "images": one.training_images}
+    if one.head is not None and "best_epoch" not in one.record:
+        line["penalty"] = one.head.penalty
+    else:
+        line["best_epoch"] = one.record["best_epoch"]
+    return {**line, "test_auc": mean_auc(report)}
+
+
+def _figures(reports: Sequence[LabelReport]) -> dict[str, Any]:
+    return over_seeds(reports) if len(reports) > 1 else reports[0].as_json()
+
+
+def _state(out: Outcome) -> Mapping[str, Tensor]:
+    """Weights of the first draw's classifier."""
+    first = out.fitted[0]
+    if first.head is None:
+        return first.state
+    classifier = Classifier(out.backbone, len(out.pack.info.label_classes), out.pack.info.task)
+    classifier.set_head(first.head)
+    return classifier.state_dict()
+
+
+def _description(out: Outcome) -> dict[str, Any]:
+    config, pack, first = out.config, out.pack, out.fitted[0]
     description: dict[str, Any] = {
         "kind": "classifier",
         "arch": config.arch,
-        "features": backbone.features,
+        "features": out.backbone.features,
         "classes": list(pack.info.label_classes),
         "task": pack.info.task,
         "normalisation": {"mean": MEAN, "std": STD, "scale": "0..1"},
@@ -63,23 +158,15 @@ def write_results(
         "trained_by": f"classify ({config.policy})",
         "seed": config.seeds[0],
         "data": [{"pack": str(config.data), "names": list(pack.info.names), "checksums": pack.info.checksums}],
-        "init": provenance.as_json(),
+        "init": out.provenance.as_json(),
     }
-    save_weights(folder, "model", classifier.state_dict(), plain(description))
-    _write_predictions(folder.path / PREDICTIONS, pack, test, [p.scores(features) for p in probes], config.seeds)
-    test_figures: dict[str, Any] = reports[0].as_json()
-    if len(reports) > 1:
-        test_figures = over_seeds(reports)
-    folder.write_metrics(
-        {
-            "test": test_figures | dict(checked.marks.get("test", {})),
-            "seeds": list(config.seeds),
-            "training_images": list(used),
-            "penalties": [probe.penalty for probe in probes],
-            "init": provenance.as_json(),
-            "notes": [*pack.info.notes, *checked.notes],
-        }
-    )
+    if config.policy != "probe":
+        names = ("layers", "norm", "rates", "tune")
+        description |= {"policy": config.policy, "protocol": config.protocol}
+        description |= {name: first.record[name] for name in names if name in first.record}
+    if out.thresholds is not None:
+        description["thresholds"] = out.thresholds
+    return description
 
 
 def over_seeds(reports: Sequence[LabelReport]) -> dict[str, Any]:
@@ -97,6 +184,17 @@ def over_seeds(reports: Sequence[LabelReport]) -> dict[str, Any]:
         "per_seed": [json.loads(json.dumps(report.as_json())) for report in reports],
         "n_images": reports[0].n_images,
     }
+
+
+def _kept(pack: Pack, split: str, rows: IntArray, scores: Mapping[int, FloatArray]) -> LabelPredictions:
+    return LabelPredictions(
+        split,
+        tuple(map(str, pack.ids[rows])),
+        tuple(map(patient_code, pack.patients[rows].tolist())),
+        pack.info.label_classes,
+        pack.labels[rows],
+        scores,
+    )
 
 
 def _write_predictions(

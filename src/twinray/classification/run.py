@@ -4,104 +4,242 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from twinray.backbones.build import build_backbone
-from twinray.backbones.weights import initialise, weight_file
+from twinray.backbones.build import Backbone, build_backbone
+from twinray.backbones.norm import is_batch_norm
+from twinray.backbones.weights import Provenance, initialise, weight_file
 from twinray.classification.config import ClassifyConfig
-from twinray.classification.data import check_classes, labelled_rows
-from twinray.classification.on_pack import extract_features
-from twinray.classification.options import resolve
+from twinray.classification.data import (
+    check_classes,
+    hold_out,
+    label_weights,
+    labelled_rows,
+    labels_to_learn,
+    rows_with_labels,
+)
+from twinray.classification.draws import Fitted, draw_folder, drop_kept, is_done, keep_draw, kept_draw
+from twinray.classification.finetune import Draw, KnownFeatures, Task, train_head, train_layers
+from twinray.classification.options import check_ranks, resolve
 from twinray.classification.probe import LinearProbe, fit_probe
-from twinray.classification.results import mean_auc, write_results
+from twinray.classification.protocols import notes_of
+from twinray.classification.results import Outcome, write_results
 from twinray.data.pack import Pack, open_pack
 from twinray.data.splitting.cut import label_fraction
-from twinray.evaluation.labels import LabelReport, evaluate_labels
+from twinray.errors import InputError
 from twinray.records import FloatArray, IntArray
 from twinray.runs.folder import RunFolder, open_run
-from twinray.runs.seen import check_unseen, footnote, inherited, write_seen
+from twinray.runs.seen import Checked, Seen, check_unseen, inherited, write_seen
 from twinray.training.device import choose_machine
+from twinray.training.engine import Watch
+from twinray.training.ranks import joined_ranks, launched_rank
 from twinray.training.record import environment
 
 
-def run(config: ClassifyConfig) -> RunFolder:
+def run(config: ClassifyConfig, watch: Watch | None = None, finished: Watch | None = None) -> RunFolder:
     """Fit on the training split's labelled fraction, once a seed; test on the test split, once.
+
+    Args:
+        config: the options.
+        watch: called at the end of every epoch with the run's folder and the best epoch so far (-1: none); not of a probe,
+            which has no epochs.
+        finished: the same, once at the end.
 
     Raises:
         InputError: bad options, pack or initial weights; a split without usable labels; weights that were trained on
-            images of the test split.
+            images that the epoch is chosen on or that are tested.
+        TwinrayError: the loss left the finite numbers, a signal stopped the run, or the disk refuses.
     """
     config = resolve(config)
     pack = open_pack(config.data)
-    train, test = labelled_rows(pack, "train"), labelled_rows(pack, "test")
+    labels = labels_to_learn(pack, config.uncertain, config.blank)
+    train, test, val = labelled_rows(pack, "train", labels), labelled_rows(pack, "test"), rows_with_labels(pack, "val")
     backbone = build_backbone(config.arch, config.seed, config.size)
     provenance = initialise(backbone, config.init)
+    _check_norms(config, backbone, provenance)
     seen = inherited(weight_file(config.init))
-    checked = check_unseen(seen, pack, {"test": test}, weights=config.init, allow=config.allow_seen)
-    provenance = dataclasses.replace(provenance, seen=seen.status)
     chosen = [
-        train[label_fraction(pack.patients[train].tolist(), pack.labels[train], config.fraction, s)]
-        for s in config.seeds
+        train[label_fraction(pack.patients[train].tolist(), labels[train], config.fraction, s)] for s in config.seeds
     ]
-    for seed, rows in zip(config.seeds, chosen, strict=True):
-        check_classes(pack, rows, config.fraction, seed)
+    draws = [_draw(config, pack, labels, val, seed, rows) for seed, rows in zip(config.seeds, chosen, strict=True)]
+    checked = _check_seen(config, pack, seen, val, test, draws)
+    provenance = dataclasses.replace(provenance, seen=seen.status)
+    missing = [check_classes(pack, d.rows, labels, config.fraction, d.seed) for d in draws]
     machine = choose_machine(config.device, config.precision)
     inputs = {"pack": pack.info.checksums, "init": provenance.sha256, "precision": machine.precision}
-    folder = open_run(
-        config, out=config.out, resume=config.resume, job="classify", environment=environment(), inputs=inputs
-    )
-    if folder.finished:
-        return folder
-    for note in checked.notes:
-        print(f"note: {note}", file=sys.stderr)
-    write_seen(folder.path, seen.plus(config.out, "classify", [(pack, np.unique(np.concatenate(chosen)))]))
-    folder.forget_after(0)  # an interrupted probe is done again
-    needed = np.unique(np.concatenate([*chosen, test]))  # at 1 % of the labels few images need features
-    features = extract_features(
-        backbone, pack.images, needed, size=config.size, batch_size=config.batch_size, machine=machine
-    )
-    test_features = features[np.searchsorted(needed, test)]
-    probes, reports = [], []
-    for seed, rows in zip(config.seeds, chosen, strict=True):
-        probes.append(_fit(pack, rows, features[np.searchsorted(needed, rows)], config, seed))
-        reports.append(_report(pack, test, probes[-1].scores(test_features), config))
-        folder.log(
-            {
-                "step": len(reports),
-                "seed": seed,
-                "images": len(rows),
-                "penalty": probes[-1].penalty,
-                "test_auc": mean_auc(reports[-1]),
-            }
-        )
-    used = [len(rows) for rows in chosen]
-    write_results(config, folder, pack, backbone, provenance, probes, test, test_features, reports, used, checked)
+    if config.policy == "probe" and launched_rank()[1] > 1:
+        check_ranks(config, 0, launched_rank()[1])
+    with joined_ranks(machine.device) as ranks:
+        for draw in draws if config.policy != "probe" else ():
+            check_ranks(config, len(draw.rows), ranks.world)
+        if ranks.first(
+            lambda: (
+                open_run(
+                    config,
+                    out=config.out,
+                    resume=config.resume,
+                    job="classify",
+                    environment=environment(),
+                    inputs=inputs,
+                ).finished
+            )
+        ):
+            return RunFolder(config.out)
+        folder = RunFolder(config.out)
+        notes = _notes(config, pack, draws, val, missing, provenance)
+        for note in (*checked.notes, *notes) if ranks.main else ():
+            print(f"note: {note}", file=sys.stderr)
+        ranks.first(lambda: write_seen(folder.path, _seen(seen, config, pack, draws, val)))
+        told = None if watch is None else (lambda _, best: watch(folder, best))
+        task = Task(config, pack, labels, backbone, val, test, machine, ranks, told)
+        fitted = _probes(task, draws) if config.policy == "probe" else _train(task, draws)
+
+        def finish() -> None:
+            out = Outcome(config, pack, backbone, provenance, checked, val, test, fitted, None, notes)
+            write_results(folder, out)
+            if len(draws) > 1 and config.policy != "probe":
+                for draw in draws:
+                    drop_kept(draw.folder)
+            if finished is not None:
+                finished(folder, fitted[0].record.get("best_epoch", -1))
+
+        ranks.first(finish)
     return folder
 
 
-def _fit(pack: Pack, rows: IntArray, features: FloatArray, config: ClassifyConfig, seed: int) -> LinearProbe:
-    patients = np.unique(pack.groups[rows].astype(str), return_inverse=True)[1]
-    return fit_probe(features, pack.labels[rows], patients, pack.info.task, folds=config.folds, seed=seed)
+def _draw(config: ClassifyConfig, pack: Pack, labels: FloatArray, val: IntArray, seed: int, rows: IntArray) -> Draw:
+    """A draw's images, and those that its epoch is chosen on."""
+    folder = draw_folder(RunFolder(config.out), seed, several=len(config.seeds) > 1)
+    if config.policy == "probe":
+        return Draw(seed, rows, rows[:0], "", folder)
+    asked = config.choose_on
+    if asked == "val" and not len(val):
+        raise InputError(
+            f"expected labelled val images in {pack.path} with --choose-on val, found none; pack with --val above 0, or use "
+            "--choose-on fraction"
+        )
+    if asked == "val" or (asked == "auto" and len(val)):
+        return Draw(seed, rows, val, f"{len(val):,} val images", folder)
+    if asked == "last":
+        return Draw(seed, rows, rows[:0], "--choose-on last", folder)
+    learnt, held = hold_out(pack, rows, labels, seed)
+    held = held[((labels[held] == 0) | (labels[held] == 1)).any(axis=1)]
+    if not len(held):
+        return Draw(seed, rows, held, "one patient alone, none to hold out", folder)
+    patients = len(np.unique(pack.groups[held].astype(str)))
+    words = f"{len(held):,} images of {patients:,} patients held out of the labelled fraction"
+    return Draw(seed, learnt, held, words, folder)
 
 
-def _report(pack: Pack, rows: IntArray, scores: FloatArray, config: ClassifyConfig) -> LabelReport:
-    return evaluate_labels(
-        pack.labels[rows],
-        scores,
-        pack.info.label_classes,
-        pack.info.task,
-        pack.patients[rows].tolist(),
-        bootstrap=config.bootstrap,
-        seed=config.seed,
-    )
+def _check_norms(config: ClassifyConfig, backbone: Backbone, provenance: Provenance) -> None:
+    """Statistics that were never estimated and never will be are no fair floor."""
+    if config.policy in ("probe", "head") or config.norm == "trainable" or not provenance.is_random:
+        return
+    if config.protocol == "sound" and any(map(is_batch_norm, backbone.modules())):
+        raise InputError(
+            f"--init random with --norm {config.norm} keeps batch statistics that were never estimated; use --norm trainable"
+        )
 
 
-def summary(metrics: Mapping[str, Any]) -> str:
-    """One line for the end of the command."""
-    auc = metrics["test"]["auc"]
-    interval = f" (95 % interval {auc['ci95'][0]:.4f} to {auc['ci95'][1]:.4f})" if auc["ci95"] else ""
-    mark = f"; {note}" if (note := footnote(metrics["test"])) else ""
-    return f"test AUC {auc['value']:.4f}{interval}{mark}" if auc["value"] is not None else "test AUC not defined"
+def _check_seen(
+    config: ClassifyConfig, pack: Pack, seen: Seen, val: IntArray, test: IntArray, draws: Sequence[Draw]
+) -> Checked:
+    """Refuse what the initial weights have met among the images that decide; a probe's val images are only marked."""
+    chooses = any(draw.choosing is val for draw in draws)
+    rows = {"val": val, "test": test} if chooses and len(val) else {"test": test}
+    checked = check_unseen(seen, pack, rows, weights=config.init, allow=config.allow_seen)
+    if chooses or not len(val):
+        return checked
+    also = check_unseen(seen, pack, {"val": val}, weights=config.init, allow=True)
+    return Checked({**also.marks, **checked.marks}, tuple(dict.fromkeys((*checked.notes, *also.notes))))
+
+
+def _seen(seen: Seen, config: ClassifyConfig, pack: Pack, draws: Sequence[Draw], val: IntArray) -> Seen:
+    """What this run adds: images that gradients or thresholds came from."""
+    learnt = np.unique(np.concatenate([draw.rows for draw in draws]))
+    seen = seen.plus(config.out, "classify", [(pack, learnt)])
+    chosen = np.setdiff1d(np.concatenate([val, *(draw.choosing for draw in draws)]), learnt)
+    return seen.plus(config.out, "classify", [(pack, chosen)], use="selection")
+
+
+def _notes(
+    config: ClassifyConfig,
+    pack: Pack,
+    draws: Sequence[Draw],
+    val: IntArray,
+    missing: Sequence[Sequence[str]],
+    provenance: Provenance,
+) -> list[str]:
+    """What every reader of the figures must know."""
+    notes = [] if config.policy == "probe" else notes_of(config)
+    absent = sorted({name for names in missing for name in names})
+    if absent:
+        notes.append(
+            f"no training image shows {', '.join(absent)} in at least one label draw: their scores mean little there"
+        )
+    if config.policy == "probe":
+        return notes
+    if any(draw.choosing is val for draw in draws) and config.fraction < 1 and len(val):
+        notes.append(
+            f"the epoch was chosen on all {len(val):,} val images, whose labels --fraction {config.fraction:g} does not count"
+        )
+    if len(draws[0].choosing) and draws[0].choosing is not val:
+        why = "" if config.choose_on == "fraction" else f": {pack.path} has no labelled val images"
+        notes.append(f"the epoch was chosen on {draws[0].chosen_on}{why}")
+    if config.policy == "surgical" and provenance.is_random:
+        notes.append("--init random under --policy surgical: layers that do not learn stay random")
+    if len(draws) > 1:
+        notes.append(f"model.safetensors is that of seed {draws[0].seed}, the first of {len(draws)}")
+    return notes
+
+
+def _probes(task: Task, draws: Sequence[Draw]) -> list[Fitted]:
+    """Convex fits on features that are computed once; an interrupted run does them again."""
+    needed = np.unique(np.concatenate([*(draw.rows for draw in draws), task.test]))
+    features = KnownFeatures(needed, task.features(needed))  # at 1 % of the labels few images need features
+    val = task.features(task.val) if len(task.val) else None
+    fitted = []
+    for draw in draws:
+        probe = _probe(task, draw, features.of(draw.rows))
+        fitted.append(
+            Fitted(
+                seed=draw.seed,
+                training_images=len(draw.rows),
+                test=probe.scores(features.of(task.test)),
+                val=None if val is None else probe.scores(val),
+                choosing=probe.held_out,
+                choosing_rows=draw.rows if probe.held_out is not None else draw.rows[:0],
+                record={"folds": task.config.folds},
+                head=probe,
+            )
+        )
+    return fitted
+
+
+def _probe(task: Task, draw: Draw, features: FloatArray) -> LinearProbe:
+    config, pack, labels = task.config, task.pack, task.labels[draw.rows]
+    patients = np.unique(pack.groups[draw.rows].astype(str), return_inverse=True)[1]
+    weights = label_weights(labels, pack.info.task, balanced=True) if config.class_weights == "balanced" else None
+    return fit_probe(features, labels, patients, pack.info.task, folds=config.folds, seed=draw.seed, weights=weights)
+
+
+def _train(task: Task, draws: list[Draw]) -> list[Fitted]:
+    """Each draw in turn; in a run of several, draws that an interrupted run had finished are taken as they are."""
+    ranks, several = task.ranks, len(draws) > 1
+    done = ranks.first(lambda: [several and is_done(draw.folder) for draw in draws])
+    head = task.config.policy == "head" and not all(done)
+    known = KnownFeatures.needed(task, draws) if head else None
+    fitted = []
+    for draw, over in zip(draws, done, strict=True):
+        if over:
+            fitted.append(kept_draw(draw.folder) if ranks.main else Fitted.empty())
+            continue
+        ranks.first(partial(draw.folder.checkpoints.mkdir, parents=True, exist_ok=True))
+        one = train_head(task, draw, known) if known is not None else train_layers(task, draw)
+        if several:
+            ranks.first(partial(keep_draw, draw.folder, one, weights=draw is draws[0]))
+        fitted.append(one)
+    return fitted

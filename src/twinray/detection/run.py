@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from twinray.backbones.build import build_backbone
-from twinray.backbones.norm import STAGE_NAMES
+from twinray.backbones.contract import STAGE_NAMES
 from twinray.backbones.pixels import MEAN, STD
 from twinray.backbones.weights import Provenance, initialise, weight_file
 from twinray.data.pack import Pack, open_pack

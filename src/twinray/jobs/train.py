@@ -8,23 +8,30 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
+from twinray.classification import run as classification
+from twinray.classification.config import ClassifyConfig
+from twinray.classification.draws import histories
+from twinray.classification.results import TUNE
 from twinray.detection import run as detection
 from twinray.detection.config import DetectConfig
-from twinray.files import write_bytes
+from twinray.files import read_json, write_bytes
 from twinray.pretraining import run as pretraining
 from twinray.pretraining.config import PretrainConfig
-from twinray.report.charts.curves import ArmCurve, detector_curves, pretraining_curves
+from twinray.report.charts.curves import ArmCurve, classifier_curves, detector_curves, pretraining_curves
+from twinray.report.charts.tuning import tuning_chart
 from twinray.report.numbers import count, duration, interval, interval_of, number, value_of
 from twinray.report.pictures.single import DISCLAIMER
 from twinray.runs.folder import RunFolder, read_config, read_metrics
+from twinray.runs.seen import footnote
 from twinray.training.ranks import launched_rank
 
-CURVES = "curves.svg"
+CURVES, TUNING = "curves.svg", "tune.svg"
 _SECONDS = 20.0
 """Least time between two drawings: one takes a fraction of a second, an epoch of few images too."""
 
@@ -33,7 +40,7 @@ _SECONDS = 20.0
 class _Sketch:
     """Draws at the end of an epoch, not too often, and once more when all is done."""
 
-    detector: bool
+    picture: Callable[[RunFolder, int], bytes]
     drawn: float = float("-inf")
 
     def __call__(self, run: RunFolder, best_epoch: int) -> None:
@@ -44,16 +51,22 @@ class _Sketch:
     def draw(self, run: RunFolder, best_epoch: int) -> None:
         """Never ends a training: what cannot be drawn is said in one line."""
         try:
-            lines = run.history()
-            if self.detector:
-                svg = detector_curves(
-                    [ArmCurve(run.path.resolve().name, lines, best_epoch if best_epoch >= 0 else None)]
-                )
-            else:
-                svg = pretraining_curves(lines)
-            write_bytes(run.path / CURVES, svg, "training curves")
+            write_bytes(run.path / CURVES, self.picture(run, best_epoch), "training curves")
         except Exception as error:
             print(f"note: {CURVES} could not be drawn ({error})", file=sys.stderr)
+
+
+def _of_detector(run: RunFolder, best_epoch: int) -> bytes:
+    return detector_curves([ArmCurve(run.path.resolve().name, run.history(), best_epoch if best_epoch >= 0 else None)])
+
+
+def _of_pretraining(run: RunFolder, best_epoch: int) -> bytes:
+    del best_epoch
+    return pretraining_curves(run.history())
+
+
+def _of_classifier(run: RunFolder, best_epoch: int) -> bytes:
+    return classifier_curves([ArmCurve(name, *drawn) for name, drawn in histories(run, best_epoch).items()])
 
 
 def detect(config: DetectConfig) -> RunFolder:
@@ -62,7 +75,7 @@ def detect(config: DetectConfig) -> RunFolder:
     Raises:
         InputError, TwinrayError: as there.
     """
-    sketch = _Sketch(detector=True)
+    sketch = _Sketch(_of_detector)
     return detection.run(config, watch=sketch, finished=sketch.draw)
 
 
@@ -72,8 +85,38 @@ def pretrain(config: PretrainConfig) -> RunFolder:
     Raises:
         InputError, TwinrayError: as there.
     """
-    sketch = _Sketch(detector=False)
+    sketch = _Sketch(_of_pretraining)
     return pretraining.run(config, watch=sketch, finished=sketch.draw)
+
+
+def classify(config: ClassifyConfig) -> RunFolder:
+    """``classification.run.run``; with the curves of validation AUC and of the loss where there are epochs, and under surgical
+    with the rates of the parts.
+
+    Raises:
+        InputError, TwinrayError: as there.
+    """
+    if config.policy == "probe":
+        return classification.run(config)
+    sketch = _Sketch(_of_classifier)
+
+    def finished(run: RunFolder, best_epoch: int) -> None:
+        sketch.draw(run, best_epoch)
+        draw_tuning(run)
+
+    return classification.run(config, watch=sketch, finished=finished)
+
+
+def draw_tuning(run: RunFolder) -> None:
+    """Draw the rates that a surgical run left; nothing where it left none. Never ends a run."""
+    if not (run.path / TUNE).is_file():
+        return
+    try:
+        kept = read_json(run.path / TUNE, "rates of the parts")
+        rates = {f"seed {seed}": own["parts"] for seed, own in kept.items()}
+        write_bytes(run.path / TUNING, tuning_chart(rates), "rates of the parts")
+    except Exception as error:
+        print(f"note: {TUNING} could not be drawn ({error})", file=sys.stderr)
 
 
 def detect_and_tell(config: DetectConfig) -> None:
@@ -112,11 +155,43 @@ def pretrain_and_tell(config: PretrainConfig) -> None:
     _tell(run, lines, value_of(read_metrics(run.path).get("train", {}).get("seconds")), before)
 
 
+def classify_and_tell(config: ClassifyConfig) -> None:
+    """The verb ``classify``: :func:`classify`, then its result in a few lines.
+
+    Raises:
+        InputError, TwinrayError: as there.
+    """
+    before = RunFolder(config.out).finished
+    run = classify(config)
+    metrics, made = read_metrics(run.path), read_config(run.path)
+    lines = [summary(metrics)]
+    if "best_epoch" in metrics:
+        epochs = ", ".join(str(epoch + 1) for epoch in metrics["best_epoch"])
+        plural = "s" if len(metrics["best_epoch"]) > 1 else ""
+        lines.append(f"best epoch{plural} {epochs} of {made.get('epochs')}, chosen by: {metrics['selected_on'][0]}")
+    _tell(run, lines, metrics.get("seconds"), before)
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """AUC of the test images in one line, with its interval and what limits it."""
+    figures = metrics["test"]
+    auc = value_of(figures["auc"])
+    images = f"on {count(figures.get('n_images'), 'image')} of the test split"
+    mark = f"; {note}" if (note := footnote(figures)) else ""
+    if auc is None:
+        return f"test AUC not defined {images}{mark}"
+    ends = interval_of(figures["auc"])
+    seeds = f" over {len(metrics['seeds'])} seeds" if len(metrics.get("seeds", ())) > 1 else ""
+    interval_text = f" (95 % interval{seeds} {ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
+    return f"test AUC {auc:.4f}{interval_text} {images}{mark}"
+
+
 def _tell(run: RunFolder, lines: Sequence[str], seconds: object, before: bool) -> None:
     """Folder, result and disclaimer; said once, whatever the number of ranks."""
     if launched_rank()[0] != 0:
         return
-    how = "finished already, nothing was trained anew" if before else f"finished, {duration(seconds)} of training"
+    trained = "finished" if seconds is None else f"finished, {duration(seconds)} of training"
+    how = "finished already, nothing was trained anew" if before else trained
     console = Console()
     for line in (f"{run.path}: {how}", *lines, f"{DISCLAIMER}."):
         console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -69,7 +69,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
     Tokens and position embeddings, which networks of timm name in ``no_weight_decay()``, are of the second.
     """
-    plain = _never_decayed(model)
+    plain = never_decayed(model)
     trainable = [(p, p.ndim > 1 and name not in plain) for name, p in model.named_parameters() if p.requires_grad]
     return [
         {"params": [p for p, is_weight in trainable if is_weight], "name": "weights"},
@@ -77,7 +77,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def _never_decayed(model: nn.Module) -> set[str]:
+def never_decayed(model: nn.Module) -> set[str]:
     """Full names of the parameters that the model's parts themselves except from weight decay."""
     names: set[str] = set()
     for prefix, module in model.named_modules():
@@ -98,6 +98,12 @@ def build_optimizer(
     if name == "lars":
         for group in groups:
             group["adapt"] = group["name"] == "weights"
+    return optimizer_of(name, groups, momentum)
+
+
+def optimizer_of(name: OptimizerName, groups: list[dict[str, Any]], momentum: float = 0.9) -> torch.optim.Optimizer:
+    """An optimiser over groups that have their own ``lr`` and ``weight_decay`` (and ``adapt`` for LARS)."""
+    if name == "lars":
         return LARS(groups, momentum=momentum)
     if name == "adam":
         return torch.optim.Adam(groups, betas=(momentum, 0.999), foreach=True)

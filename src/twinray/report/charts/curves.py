@@ -65,11 +65,20 @@ def pretraining_curves(lines: Lines) -> bytes:
 
 def detector_curves(arms: Sequence[ArmCurve]) -> bytes:
     """mAP50 on the validation images by epoch, the kept epoch ringed, and the training loss, for every arm."""
+    return _epoch_curves(arms, "val_map50", "mAP50 on the validation images")
+
+
+def classifier_curves(draws: Sequence[ArmCurve]) -> bytes:
+    """Mean AUC on the images that the epoch is chosen on, the kept epoch ringed, and the training loss, for every draw."""
+    return _epoch_curves(draws, "val_auc", "Mean AUC on the images that choose the epoch")
+
+
+def _epoch_curves(arms: Sequence[ArmCurve], key: str, title: str) -> bytes:
     sheet = Sheet(figsize=(WIDTH, 3.6), layout="constrained")
     left, right = sheet.subplots(1, 2)
     for i, arm in enumerate(arms):
         drawn = look(i)
-        epochs, scores = _series(arm.lines, "epoch", "val_map50")
+        epochs, scores = _series(arm.lines, "epoch", key)
         epochs = [epoch + 1 for epoch in epochs]
         left.plot(epochs, scores, marker=MARKERS[i % 4], markersize=5, label=arm.name, **drawn)
         if arm.best_epoch is not None and arm.best_epoch + 1 in epochs:
@@ -85,7 +94,7 @@ def detector_curves(arms: Sequence[ArmCurve]) -> bytes:
             )
         steps, losses = _series(arm.lines, "step", "loss")
         right.plot(steps, losses, label=arm.name, marker=_dot(steps), **drawn)
-    style(left, "mAP50 on the validation images", "epoch")
+    style(left, title, "epoch")
     style(right, "Training loss", "training step")
     last = max((line.get_xdata()[-1] for line in left.get_lines() if len(line.get_xdata())), default=1)
     left.set_xlim(0.5, last + 0.5)

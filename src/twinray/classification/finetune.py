@@ -1,0 +1,427 @@
+"""The policies head, surgical and full: one label draw's training on the one loop.
+
+Under ``head`` the backbone never changes: the loop trains the linear layer alone, checkpoints hold nothing else, and where no
+transform changes the images their features are computed once. Under ``surgical`` and ``full`` a :class:`Learner` trains
+what its plan says.
+
+Shapes: n images, d features, k classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twinray.backbones.build import Backbone
+from twinray.backbones.pixels import network_input
+from twinray.classification.config import ClassifyConfig
+from twinray.classification.data import Batch, LabelledImages
+from twinray.classification.draws import Fitted, keep_tuning, kept_tuning
+from twinray.classification.loss import label_loss
+from twinray.classification.model import Classifier, Head, draw_head, probabilities
+from twinray.classification.on_pack import extract_features, label_scores
+from twinray.classification.options import AUTO
+from twinray.classification.policies import Learner, layers_of, make_plan, named_parts
+from twinray.classification.protocols import Recipe, rate_factor, recipe
+from twinray.classification.transforms import Transforms
+from twinray.classification.tuning import BATCHES, relative_gradient_norms, tuned_rates
+from twinray.data.pack import Pack
+from twinray.evaluation.labels import evaluate_labels
+from twinray.records import ABSENT, PRESENT, FloatArray, IntArray
+from twinray.runs.folder import RunFolder
+from twinray.training.device import Machine
+from twinray.training.engine import Loop, Watch, load_best, train
+from twinray.training.loader import PixelSource, epoch_order
+from twinray.training.optim import optimizer_of
+from twinray.training.ranks import Ranks
+from twinray.training.sync_norm import synchronise_norms
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """One label draw.
+
+    Attributes:
+        seed: of the draw, of the linear layer's initial weights, of order and transforms.
+        rows: of the pack, to learn from.
+        choosing: rows that the epoch is chosen on; none where the last is kept.
+        chosen_on: what these are, in words.
+        folder: where its log and checkpoints go.
+    """
+
+    seed: int
+    rows: IntArray
+    choosing: IntArray
+    chosen_on: str
+    folder: RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What all draws of a run share.
+
+    Attributes:
+        config: filled options.
+        pack: the images.
+        labels: (n, k) labels of all its images as training takes them.
+        backbone: as its initial weights left it; draws train copies.
+        val, test: rows of the pack's splits with a label; there may be no val.
+        machine: device and precision of training.
+        ranks: all processes.
+        watch: told at every epoch's end.
+    """
+
+    config: ClassifyConfig
+    pack: Pack
+    labels: FloatArray
+    backbone: Backbone
+    val: IntArray
+    test: IntArray
+    machine: Machine
+    ranks: Ranks = field(default_factory=Ranks)
+    watch: Watch | None = None
+
+    @property
+    def exact(self) -> Machine:
+        """In float32: of all final figures."""
+        return replace(self.machine, bf16=False)
+
+    @property
+    def k(self) -> int:
+        """Number of classes."""
+        return len(self.pack.info.label_classes)
+
+    def transforms(self, chosen: Recipe) -> Transforms:
+        """Of training images."""
+        return Transforms(self.config.size, chosen.crop_min, chosen.flip, chosen.brightness, chosen.contrast)
+
+    def features(self, rows: IntArray) -> FloatArray:
+        """(n, d) float32 of frozen layers, without augmentation."""
+        return extract_features(
+            self.backbone,
+            self.pack.images,
+            rows,
+            size=self.config.size,
+            batch_size=self.config.batch_size or 256,
+            machine=self.exact if self.config.policy != "probe" else self.machine,
+        )
+
+    def pixels(self, rows: IntArray) -> PixelSource:
+        """The images of some rows, in their order."""
+        return PixelSource([self.pack.images], np.stack([np.zeros_like(rows), rows], axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The training step: transform, forward, loss, gradient.
+
+    Attributes:
+        logits: (b, 3, s, s) normalised images, or (b, d) features that were computed before -> (b, k).
+        transforms: of the pixels; None where batches hold features.
+        task: what the run shares.
+        seed: of the transforms, combined with the step's number.
+    """
+
+    logits: Callable[[Tensor], Tensor]
+    transforms: Transforms | None
+    task: Task
+    seed: int
+
+    def __call__(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        """This rank's share -> its share of the loss; gradients are left in ``.grad``, to be summed over ranks."""
+        device = self.task.machine.device
+        inputs = batch.inputs.to(device, non_blocking=True)
+        if self.transforms is not None:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+            inputs = self.transforms(inputs, generator, self.task.ranks)
+        with self.task.machine.autocast():
+            logits = self.logits(inputs)
+        targets, weights = batch.targets.to(device), batch.weights.to(device)
+        loss = label_loss(logits, targets, weights, self.task.pack.info.task)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return {"loss": loss.detach() * self.task.ranks.world}  # an estimate of the whole batch's, for the log
+
+
+def train_head(task: Task, draw: Draw, known: KnownFeatures) -> Fitted:
+    """Linear evaluation: the linear layer by gradient descent on a frozen backbone.
+
+    Args:
+        task: what the run shares.
+        draw: which labels.
+        known: features that every draw takes from.
+
+    Raises:
+        TwinrayError: the loss left the finite numbers, a signal stopped the run, or the disk refuses.
+    """
+    chosen, info, device = recipe(task.config), task.pack.info, task.machine.device
+    transforms = task.transforms(chosen)
+    cached = transforms.none and task.config.cache
+    mean = std = None
+    if chosen.features == "standardised":
+        learnt = torch.from_numpy(known.of(draw.rows)).double()
+        mean, std = learnt.mean(dim=0), learnt.std(dim=0, correction=0)
+        std = torch.where(std > 1e-12, std, torch.ones_like(std)).float()
+        mean = mean.float()
+    head = Head(task.backbone.features, task.k, mean, std)
+    draw_head(head.linear, draw.seed)
+    head = head.to(device)
+    frozen = task.backbone.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def logits(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = frozen(images)
+        found: Tensor = head(features)
+        return found
+
+    features = torch.from_numpy(known.of(draw.rows)) if cached else None
+    gather = task.pixels(draw.rows).gather if features is None else lambda at: features[torch.from_numpy(at)]
+    step = Step(head, None, task, draw.seed) if cached else Step(logits, transforms, task, draw.seed)
+    groups: list[dict[str, Any]] = [
+        {"params": [head.linear.weight], "lr": chosen.lr_head, "weight_decay": chosen.weight_decay},
+        {"params": [head.linear.bias], "lr": chosen.lr_head, "weight_decay": chosen.weight_decay_biases},
+    ]
+    choosing = torch.from_numpy(known.of(draw.choosing)) if len(draw.choosing) else torch.zeros(0, head.mean.numel())
+
+    @torch.no_grad()
+    def scores() -> FloatArray:
+        found = probabilities(head.eval()(choosing.to(device)).double(), info.task)
+        return np.asarray(found.cpu().numpy())
+
+    loop = _loop(task, draw, chosen, head, groups, step, gather, scores)
+    state = train(loop, draw.folder)
+
+    def finish() -> Fitted:
+        if loop.select is not None:
+            load_best(loop, draw.folder)
+        # the loop's own strength counts half the square of the weights on the features that it saw
+        probe = head.folded(info.task, chosen.weight_decay)
+        best = state.best_epoch if loop.select is not None else chosen.epochs - 1
+        return Fitted(
+            seed=draw.seed,
+            training_images=len(draw.rows),
+            test=probe.scores(known.of(task.test)),
+            val=probe.scores(known.of(task.val)) if len(task.val) else None,
+            choosing=probe.scores(known.of(draw.choosing)) if len(draw.choosing) else None,
+            choosing_rows=draw.choosing,
+            head=probe,
+            record={
+                "best_epoch": best,
+                "selected_on": _selected_on(loop, draw),
+                "seconds": state.seconds,
+                "layers": {"learning": ["head"], "frozen": list(task.backbone.parts())},
+            },
+        )
+
+    return finish_on_first(task.ranks, finish)
+
+
+def train_layers(task: Task, draw: Draw) -> Fitted:
+    """Surgical and full fine-tuning.
+
+    Raises:
+        InputError: --tune names no part of this network.
+        TwinrayError: the loss left the finite numbers, a signal stopped the run, or the disk refuses.
+    """
+    config, chosen, info = task.config, recipe(task.config), task.pack.info
+    device = task.machine.device
+    classifier = Classifier(copy.deepcopy(task.backbone), task.k, info.task)
+    draw_head(classifier.head, draw.seed)
+    classifier = classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tuning: dict[str, float] = {}
+    if config.policy == "surgical":
+        tuning = {} if config.tune != (AUTO,) else task.ranks.first(lambda: _tuning(task, draw, chosen, classifier))
+        tuned = tuned_rates(tuning) if tuning else named_parts(classifier.backbone, config.tune)
+    else:
+        tuned = {}
+    plan = make_plan(classifier.backbone, config, chosen, tuned)
+    learner = Learner(classifier, plan)
+    if task.ranks.world > 1:
+        synchronise_norms(learner, device)
+    transforms = task.transforms(chosen)
+    step = Step(learner, transforms, task, draw.seed)
+
+    def scores_of(rows: IntArray, machine: Machine, label: str) -> FloatArray:
+        return label_scores(
+            classifier.eval(),
+            task.pack.images,
+            rows,
+            task.k,
+            size=config.size,
+            batch_size=chosen.batch_size,
+            machine=machine,
+            label=label,
+        )
+
+    loop = _loop(
+        task,
+        draw,
+        chosen,
+        learner,
+        learner.groups(chosen),
+        step,
+        task.pixels(draw.rows).gather,
+        lambda: scores_of(draw.choosing, task.machine, "validation"),
+    )
+    state = train(loop, draw.folder)
+
+    def finish() -> Fitted:
+        if loop.select is not None:
+            load_best(loop, draw.folder)
+        best = state.best_epoch if loop.select is not None else chosen.epochs - 1
+        record: dict[str, Any] = {
+            "best_epoch": best,
+            "selected_on": _selected_on(loop, draw),
+            "seconds": state.seconds,
+            "layers": layers_of(classifier),
+            "norm": plan.norm,
+            "rates": {
+                "head": chosen.lr_head,
+                **{part: plan.rates[part] * (chosen.lr_backbone or 0) for part in plan.rates},
+            },
+        }
+        if config.policy == "surgical":
+            record["tune"] = {"parts": tuned, "relative_gradient_norms": tuning or None}
+        same = len(draw.choosing) == len(task.val) and bool((draw.choosing == task.val).all())
+        val = scores_of(task.val, task.exact, "val split") if len(task.val) else None
+        choosing = val if same else scores_of(draw.choosing, task.exact, "held out") if len(draw.choosing) else None
+        return Fitted(
+            seed=draw.seed,
+            training_images=len(draw.rows),
+            test=scores_of(task.test, task.exact, "test split"),
+            val=val,
+            choosing=choosing,
+            choosing_rows=draw.choosing,
+            state={name: t.detach().cpu().contiguous() for name, t in classifier.state_dict().items()},
+            record=record,
+        )
+
+    return finish_on_first(task.ranks, finish)
+
+
+@dataclass(frozen=True, eq=False)
+class KnownFeatures:
+    """Features of the frozen backbone, computed once for all draws.
+
+    Attributes:
+        rows: (n,) rows of the pack, ascending. values: (n, d) float32.
+    """
+
+    rows: IntArray
+    values: FloatArray
+
+    @staticmethod
+    def needed(task: Task, draws: list[Draw]) -> KnownFeatures:
+        """Of all images whose features do not change from step to step."""
+        chosen = recipe(task.config)
+        learnt = task.transforms(chosen).none and task.config.cache
+        rows = [task.test, task.val, *(draw.choosing for draw in draws)]
+        if learnt or chosen.features == "standardised":
+            rows += [draw.rows for draw in draws]
+        all_rows = np.unique(np.concatenate(rows))
+        return KnownFeatures(all_rows, task.features(all_rows))
+
+    def of(self, rows: IntArray) -> FloatArray:
+        """(m, d) of some of the rows."""
+        found: FloatArray = self.values[np.searchsorted(self.rows, rows)]
+        return found
+
+
+def finish_on_first(ranks: Ranks, finish: Callable[[], Fitted]) -> Fitted:
+    """Final figures come from the first process; the others wait and get an empty result."""
+    made: list[Fitted] = []
+
+    def call() -> None:
+        made.append(finish())
+
+    ranks.first(call)
+    return made[0] if made else Fitted.empty()
+
+
+def _loop(
+    task: Task,
+    draw: Draw,
+    chosen: Recipe,
+    model: torch.nn.Module,
+    groups: list[dict[str, Any]],
+    step: Step,
+    gather: Callable[[IntArray], Tensor],
+    scores: Callable[[], FloatArray],
+) -> Loop:
+    config, info, ranks = task.config, task.pack.info, task.ranks
+    images = LabelledImages.of(gather, task.labels[draw.rows], info.task, balanced=config.class_weights == "balanced")
+    batch_size = min(chosen.batch_size, len(images))
+    per_pass, passes = images.steps(batch_size, chosen.least_steps)
+    steps_per_epoch = per_pass * passes
+    optimizer = optimizer_of(chosen.optimizer, groups)
+    base = [float(group["lr"]) for group in optimizer.param_groups]
+    select = _selects_by(task, draw)
+    return Loop(
+        label=f"{config.policy}, seed {draw.seed}" if len(config.seeds) > 1 else config.policy,
+        model=model,
+        optimizer=optimizer,
+        step=step,
+        batches=lambda epoch, first: images.batches(
+            batch_size, chosen.least_steps, seed=draw.seed, epoch=epoch, first=first, ranks=ranks
+        ),
+        steps_per_epoch=steps_per_epoch,
+        epochs=chosen.epochs,
+        rates=lambda step: [rate * rate_factor(chosen, step, steps_per_epoch) for rate in base],
+        images_per_step=batch_size,
+        seed=draw.seed,
+        at_epoch_end=None if select is None else lambda epoch: _figures(task, draw, scores()),
+        select=select,
+        clip_norm=chosen.clip_norm or None,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        ranks=ranks,
+        watch=task.watch,
+    )
+
+
+def _selects_by(task: Task, draw: Draw) -> str | None:
+    """AUC where a class has both kinds of labels among the choosing images, else the loss; None without such images."""
+    if not len(draw.choosing):
+        return None
+    labels = task.labels[draw.choosing]
+    both = (labels == PRESENT).any(axis=0) & (labels == ABSENT).any(axis=0)
+    return "auc" if both.any() else "minus_loss"
+
+
+def _figures(task: Task, draw: Draw, scores: FloatArray) -> dict[str, float]:
+    """AUC (NaN where it does not exist) and minus the mean loss on the images that the epoch is chosen on."""
+    info, labels = task.pack.info, task.labels[draw.choosing]
+    report = evaluate_labels(labels, scores.clip(0, 1), info.label_classes, info.task, bootstrap=0)
+    safe = scores.clip(1e-12, 1 - 1e-12)
+    if info.task == "multiclass":
+        each = np.log(safe)[labels == PRESENT]
+    else:
+        each = np.concatenate([np.log(safe)[labels == PRESENT], np.log(1 - safe)[labels == ABSENT]])
+    return {"auc": report.metrics["auc"].value, "minus_loss": float(each.mean())}
+
+
+def _selected_on(loop: Loop, draw: Draw) -> str:
+    if loop.select is None:
+        return f"last epoch ({draw.chosen_on})"
+    name = {"auc": "AUC", "minus_loss": "loss, since no class there has positives and negatives,"}[loop.select]
+    return f"{name} on {draw.chosen_on}"
+
+
+def _tuning(task: Task, draw: Draw, chosen: Recipe, classifier: Classifier) -> dict[str, float]:
+    """Relative gradient norms on the first batches of the labelled images; those of an interrupted run where it kept them."""
+    kept = kept_tuning(draw.folder)
+    if kept is not None:
+        return kept
+    source = task.pixels(draw.rows)
+    order = epoch_order(len(source), min(chosen.batch_size, len(source)), seed=draw.seed, epoch=0)[:BATCHES]
+    device = task.machine.device
+    batches = [(network_input(source.gather(at), task.config.size, device), task.labels[draw.rows[at]]) for at in order]
+    assert chosen.norm is not None
+    found = relative_gradient_norms(classifier, chosen.norm, batches)
+    keep_tuning(draw.folder, found)
+    return found

@@ -1,0 +1,186 @@
+"""Which layers of a classifier learn, at which rate, and what their batch norms do.
+
+A :class:`Plan` is made from the options once; everything else follows from it: which parameters have gradients, in
+which mode each norm is while training, and the optimiser's groups. Layer-wise decay: Clark et al. 2020 (ELECTRA), Bao et
+al. 2022 (BEiT): the head has the full rate, each part before it ``layer_decay`` times the rate of the one after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+from torch import Tensor, nn
+
+from twinray.backbones.contract import Backbone
+from twinray.backbones.norm import is_batch_norm
+from twinray.classification.config import ClassifyConfig
+from twinray.classification.model import Classifier
+from twinray.classification.protocols import Recipe
+from twinray.errors import InputError
+from twinray.training.optim import never_decayed
+
+NORMS = "norms"
+"""The name under --tune that means every norm layer, whatever part it is in."""
+TOKENS_DECAY = 0.75
+"""Layer-wise decay of networks with position embeddings, where none is given (BEiT's for small ones)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rates of a backbone's parameters, relative to the backbone's peak rate.
+
+    Attributes:
+        rates: part -> factor, 0 where the part does not learn; in the order of the network.
+        of: parameter of the backbone -> its factor, 0 where it does not learn.
+        norm: what the batch norms of learning layers do: trainable, eval or frozen.
+        layer_decay: factor from each part to the one before it, contained in the others.
+    """
+
+    rates: Mapping[str, float]
+    of: Mapping[str, float]
+    norm: str
+    layer_decay: float
+
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """Names of the backbone's parameters that learn."""
+        return tuple(name for name, factor in self.of.items() if factor > 0)
+
+
+def make_plan(backbone: Backbone, config: ClassifyConfig, chosen: Recipe, tuned: Mapping[str, float]) -> Plan:
+    """What learns under the policies surgical and full.
+
+    Args:
+        backbone: its parts and parameters.
+        config: a filled configuration.
+        chosen: its recipe.
+        tuned: part -> factor under surgical, besides ``norms`` -> 1 for every norm layer; not read under full.
+
+    Raises:
+        InputError: nothing of the backbone would learn.
+    """
+    assert chosen.norm is not None
+    parts = backbone.parts()
+    decay = chosen.layer_decay if chosen.layer_decay is not None else default_layer_decay(backbone)
+    norms = norm_parameters(backbone)
+    rates, of = {}, {}
+    for place, (part, names) in enumerate(parts.items()):
+        own = 1.0 if config.policy == "full" else tuned.get(part, 0.0)
+        by_depth = decay ** (len(parts) - place)
+        rates[part] = own * by_depth
+        for name in names:
+            factor = tuned[NORMS] if own == 0 and NORMS in tuned and name in norms else own
+            of[name] = 0.0 if chosen.norm == "frozen" and name in norms else factor * by_depth
+    if not any(of.values()):
+        raise InputError(
+            f"--tune {' '.join(config.tune)} with --norm {chosen.norm} leaves nothing of the backbone to learn; use --policy head"
+        )
+    return Plan(rates, of, chosen.norm, decay)
+
+
+def default_layer_decay(backbone: Backbone) -> float:
+    """0.75 for networks with position embeddings (ViT, Swin, ...), else 1."""
+    marks = ("pos_embed", "cls_token", "relative_position")
+    tokens = any(mark in name for name, _ in backbone.named_parameters() for mark in marks)
+    return TOKENS_DECAY if tokens else 1.0
+
+
+def named_parts(backbone: Backbone, tune: Sequence[str]) -> dict[str, float]:
+    """Factors for the parts that --tune names: 1 each.
+
+    Raises:
+        InputError: a name that is no part of this backbone.
+    """
+    known = [*backbone.parts(), NORMS]
+    wrong = [name for name in tune if name not in known]
+    if wrong:
+        raise InputError(f"expected --tune to name parts of {backbone.arch} ({', '.join(known)}), got {wrong[0]!r}")
+    return dict.fromkeys(tune, 1.0)
+
+
+def norm_parameters(backbone: nn.Module) -> frozenset[str]:
+    """Names of the parameters of norm layers: batch, layer, group norm and their kin."""
+    return frozenset(
+        f"{name}.{own}" if name else own
+        for name, module in backbone.named_modules()
+        if is_batch_norm(module) or "norm" in type(module).__name__.lower()
+        for own, _ in module.named_parameters(recurse=False)
+    )
+
+
+@final
+class Learner(nn.Module):
+    """A classifier in training under a plan; its ``train()`` keeps what does not learn in evaluation mode.
+
+    Attributes:
+        classifier: what is trained, in place.
+        plan: which of its layers learn.
+    """
+
+    def __init__(self, classifier: Classifier, plan: Plan) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.plan = plan
+        for name, parameter in classifier.backbone.named_parameters():
+            parameter.requires_grad_(plan.of[name] > 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 3, s, s) normalised images -> (b, k) logits."""
+        return self.classifier.logits(x)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; stored statistics and frozen layers stay as they are in both."""
+        super().train(mode)
+        if mode:
+            _still(self.classifier.backbone)
+            for module in self.classifier.backbone.modules():
+                if is_batch_norm(module):
+                    module.train(self.plan.norm == "trainable" and _learns(module))
+        return self
+
+    def groups(self, chosen: Recipe) -> list[dict[str, Any]]:
+        """Groups of the optimiser: of one rate and one decay each; the head's come first, with its own rate."""
+        assert chosen.lr_backbone is not None
+        plain = never_decayed(self.classifier)
+        found: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.classifier.named_parameters():
+            is_weight = parameter.ndim > 1 and name not in plain
+            of_head = name.startswith("head.")
+            factor = 1.0 if of_head else self.plan.of[name.removeprefix("backbone.")]
+            if factor > 0:
+                found.setdefault(("head" if of_head else "backbone", factor, is_weight), []).append(parameter)
+        ordered = sorted(found.items(), key=lambda item: (item[0][0] != "head", -item[0][1], not item[0][2]))
+        return [
+            {
+                "params": parameters,
+                "name": f"{where} x {factor:.4g}, {'weights' if is_weight else 'biases and norms'}",
+                "lr": factor * (chosen.lr_head if where == "head" else chosen.lr_backbone),
+                "weight_decay": chosen.weight_decay if is_weight else chosen.weight_decay_biases,
+            }
+            for (where, factor, is_weight), parameters in ordered
+        ]
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _still(module: nn.Module) -> None:
+    """Evaluation mode for every module that has parameters and none that learns: no dropout there, no batch statistics."""
+    for child in module.children():
+        if next(child.parameters(), None) is not None and not _learns(child):
+            child.eval()
+        else:
+            _still(child)
+
+
+def layers_of(classifier: Classifier) -> dict[str, list[str]]:
+    """For a run's record: the parts of the classifier with a parameter that learns, and those without."""
+    learning: list[str] = ["head"]
+    frozen: list[str] = []
+    parameters = dict(classifier.backbone.named_parameters())
+    for part, names in classifier.backbone.parts().items():
+        (learning if any(parameters[name].requires_grad for name in names) else frozen).append(part)
+    return {"learning": learning, "frozen": frozen}
