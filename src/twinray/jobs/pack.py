@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -25,6 +25,7 @@ from twinray.data.readers.formats import (
     read_sources,
     takers_in_words,
 )
+from twinray.data.splitting.record import GivenSplits
 from twinray.errors import InputError
 from twinray.geometry import Fit
 from twinray.records import SPLITS
@@ -105,6 +106,10 @@ class PackConfig:
 
     fold: int = 0
     """With --folds, which fold is the test split, from 0; the folds are the same for one --seed."""
+
+    splits: Path | None = None
+    """Splits to use again: the splits.json of a pack of the same images. It takes precedence over the source's own splits,
+    nothing is cut, and images that it does not name are set aside."""
 
     seed: int = 0
     """Seed of the splits that are cut, and of the phantom."""
@@ -234,4 +239,9 @@ def _options(config: PackConfig) -> PackOptions:
         config.size, config.fit, config.channels, config.val, config.test, config.seed, config.folds, config.fold
     )
     options.check()
-    return options
+    if config.splits is None:
+        return options
+    for name in ("val", "test", "folds"):
+        if getattr(config, name) != getattr(PackConfig, name):
+            raise InputError(f"--{name} cuts splits, --splits gives them; leave one of them out")
+    return replace(options, given=GivenSplits.read(config.splits))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinray.data.splitting.cut import cut_splits, label_fraction
-from twinray.data.splitting.record import SplitRecord, check_disjoint, patient_note, record_splits
+from twinray.data.splitting.record import GivenSplits, SplitRecord, check_disjoint, patient_note, record_splits
 from twinray.errors import InputError
 
 SHARES = np.array([0.4, 0.2, 0.1, 0.05, 0.01, 0.002])
@@ -202,11 +202,17 @@ def test_record_round_trip_and_reuse(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["split.json"]
     again = SplitRecord.read(tmp_path / "split.json")
     assert again == record
-    ids = [f"{row:04d}.png" for row in range(200)]
-    assert again.apply(ids) == splits
-    with pytest.raises(InputError, match=r"data lack 2: 0000.png, 0001.png; the record lacks 1: new.png"):
-        again.apply([*ids[2:], "new.png"])
-    assert again.apply(["new.png", ids[0]], strict=False) == [None, splits[0]]
+    given = GivenSplits.read(tmp_path / "split.json")
+    assert [given.split_of[f"{row:04d}.png"] for row in range(200)] == splits
+
+
+def test_given_splits_may_have_any_usual_name(tmp_path):
+    labels = np.zeros((3, 1), dtype=np.float32)
+    a_record(["a", "b", "c"], labels, ["Training", "validation", "test"]).write(tmp_path / "s.json")
+    assert sorted(GivenSplits.read(tmp_path / "s.json").split_of.values()) == ["test", "train", "val"]
+    a_record(["a", "b", "c"], labels, ["train", "holdout", None]).write(tmp_path / "s.json")
+    with pytest.raises(InputError, match="expected the splits train, val and test, got holdout"):
+        GivenSplits.read(tmp_path / "s.json")
 
 
 def test_record_of_a_fraction_and_of_unknown_patients():

@@ -29,7 +29,8 @@ from twinray.data.packing.journal import Journal, Packed
 from twinray.data.packing.mix import Mix
 from twinray.data.packing.options import PackOptions
 from twinray.data.splitting.groups import Rows
-from twinray.data.splitting.settle import Fold, Settled, describe, settle
+from twinray.data.splitting.record import SplitRecord
+from twinray.data.splitting.settle import Fold, Settled, describe, settle, settle_given
 from twinray.files import atomic_writer, clear_disk_errors, sha256, write_json
 from twinray.geometry import geometry
 from twinray.records import SPLITS, Boxes, Skipped
@@ -64,9 +65,7 @@ class Finish:
         n_skipped, reasons = self._write_skipped(out)
         images_sha256, digests = journal.finish()
         rows, sums, squares = self._rows(digests)
-        fold = Fold(options.fold, options.folds) if options.folds else None
-        settled = settle(rows, mix.names, options.val, options.test_share, options.seed, fold)
-        record = describe(rows, settled, mix.label_classes, options.val, options.test_share, options.seed)
+        settled, record = self._settle(rows)
         with clear_disk_errors(out / SPLIT_RECORD, "the splits"):
             record.write(out / SPLIT_RECORD)
         with atomic_writer(out / SAMPLES, "the table") as file, pq.ParquetWriter(file, SCHEMA) as writer:
@@ -96,6 +95,17 @@ class Finish:
         journal.images_path.replace(out / IMAGES)
         write_json(out / PACK, info.as_json(), "the pack's description")
         return info
+
+    def _settle(self, rows: Rows) -> tuple[Settled, SplitRecord]:
+        """The splits, and the record of them."""
+        mix, options = self._mix, self._options
+        if options.given is not None:
+            settled = settle_given(rows, options.given)
+            return settled, describe(rows, settled, mix.label_classes, {}, None)
+        fold = Fold(options.fold, options.folds) if options.folds else None
+        settled = settle(rows, mix.names, options.val, options.test_share, options.seed, fold)
+        shares = {"val": options.val, "test": options.test_share}
+        return settled, describe(rows, settled, mix.label_classes, shares, options.seed)
 
     def _packed(self) -> Iterator[tuple[int, Packed]]:
         for entry in self._journal.entries():
@@ -226,14 +236,20 @@ class Finish:
             for note in collection.notes
         ]
 
+    def _split_options(self) -> dict[str, Any]:
+        options = self._options
+        if options.given is not None:
+            return {"file": options.given.name, "sha256": options.given.sha256}
+        of_fold = {"fold": options.fold, "folds": options.folds} if options.folds else {}
+        return {"val": options.val, "test": options.test_share, "seed": options.seed} | of_fold
+
     def _extra(self, rows: Rows, settled: Settled) -> dict[str, Any]:
-        mix, options = self._mix, self._options
+        mix = self._mix
         labels = rows.labels
         return {
             "job": self._job,
             "filter": "bicubic, reducing gap 2; averages for whole factors from 4",
-            "split": {"val": options.val, "test": options.test_share, "seed": options.seed}
-            | ({"fold": options.fold, "folds": options.folds} if options.folds else {}),
+            "split": self._split_options(),
             "label_counts": {}
             if labels is None
             else {c: int((labels[:, k] == 1).sum()) for k, c in enumerate(mix.label_classes)},

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from twinray.data.splitting.record import GivenSplits
 from twinray.errors import InputError
 from twinray.geometry import place_boxes, to_frame
 from twinray.records import UNKNOWN, Boxes, Collection, FloatArray, Part, Pixels, Sample, Skipped, Task
@@ -40,11 +41,11 @@ class Mix:
     starts: tuple[int, ...]
 
     @staticmethod
-    def of(collections: Sequence[Collection]) -> Mix:
-        """Mix collections.
+    def of(collections: Sequence[Collection], given: GivenSplits | None = None) -> Mix:
+        """Mix collections; with ``given``, images have its splits, and those that it does not name are left out.
 
         Raises:
-            InputError: none is given, or one has an image id twice.
+            InputError: none is given, one has an image id twice, or ``given`` names none of the images.
         """
         if not collections:
             raise InputError("expected at least one source of images, got none")
@@ -55,6 +56,8 @@ class Mix:
                 raise InputError(f"{collection.name}: expected every image to have an id of its own, found one twice")
         names = _distinct([collection.name for collection in collections])
         _note_common_patients(collections, names)
+        if given is not None:
+            collections = _with_splits(collections, names, given)
         starts = np.cumsum([0, *(len(collection.samples) for collection in collections)])
         return Mix(
             collections=tuple(collections),
@@ -194,6 +197,38 @@ def _note_common_patients(collections: list[Collection], names: Sequence[str]) -
         "splits: pack again with --shared-patients"
     )
     collections[first] = replace(collections[first], notes=(*collections[first].notes, note))
+
+
+def _with_splits(collections: Sequence[Collection], names: Sequence[str], given: GivenSplits) -> list[Collection]:
+    """The images that a record of splits names, with its splits; the others are among what is set aside.
+
+    Ids of a record that was made of several sources have the source's name in front: they count for that source alone too.
+    """
+    parts: list[Collection] = []
+    known: set[str] = set()
+    for collection, name in zip(collections, names, strict=True):
+        samples, aside = [], []
+        for sample in collection.samples:
+            ids = (f"{name}/{sample.id}",) if len(names) > 1 else (sample.id, f"{name}/{sample.id}")
+            found = next((i for i in ids if i in given.split_of), None)
+            if found is None:
+                aside.append(Skipped(sample.source, f"{given.name} names no split for this image; add it to use it"))
+            else:
+                known.add(found)
+                samples.append(replace(sample, split=given.split_of[found]))
+        skipped = (*collection.skipped, *aside)
+        said = [f"{len(aside):,} images have no split in {given.name}: set aside"] if aside else []
+        parts.append(replace(collection, samples=samples, skipped=skipped, notes=(*collection.notes, *said)))
+    if not known:
+        first = next((sample.id for collection in collections for sample in collection.samples), "none")
+        raise InputError(
+            f"{given.name} names none of the images (it has ids such as {next(iter(given.split_of), 'none')}, the source "
+            f"{first}); give the splits of the same source"
+        )
+    if lacking := sorted(given.split_of.keys() - known):
+        note = f"{len(lacking):,} images of {given.name} are not in the source, such as {lacking[0]}"
+        parts[0] = replace(parts[0], notes=(*parts[0].notes, note))
+    return parts
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

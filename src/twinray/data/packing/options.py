@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from twinray.data.splitting.record import GivenSplits
 from twinray.errors import InputError
 from twinray.geometry import Fit
 
@@ -26,6 +27,7 @@ class PackOptions:
         folds: 0, or the number of patient-disjoint folds for cross-validation (2 or more): the test split is then one of
             them, whatever ``test`` says. One seed gives the same folds for every ``fold``.
         fold: which of them, from 0.
+        given: splits to use instead of the sources' own and of any cut; images that it does not name are set aside.
     """
 
     size: int = 256
@@ -36,6 +38,7 @@ class PackOptions:
     seed: int = 0
     folds: int = 0
     fold: int = 0
+    given: GivenSplits | None = None
 
     @property
     def test_share(self) -> float:
@@ -57,6 +60,8 @@ class PackOptions:
         for name, share in (("val", self.val), ("test", self.test)):
             if not 0 <= share < 1:
                 raise InputError(f"expected --{name} as a share in 0..1, got {share}; 0.1 means one image in ten")
+        if self.given is not None and self.folds:
+            raise InputError("--folds cuts splits, --splits gives them; leave one of them out")
         if self.folds < 0 or self.folds == 1:
             raise InputError(f"expected --folds of 2 or more, or 0 for none, got {self.folds}")
         if not 0 <= self.fold < max(self.folds, 1):

@@ -79,10 +79,11 @@ def write_pack(
     """
     options = options or PackOptions()
     options.check()
-    mix = Mix.of(collections)
+    mix = Mix.of(collections, options.given)
     pixels_job = _checksum("pixels", mix.checksum(), options.size, options.fit, options.channels)
     folds = (options.folds, options.fold) if options.folds else ()
-    job = _checksum("pack", pixels_job, options.val, options.test, options.seed, *folds)
+    given = () if options.given is None else (options.given.sha256,)
+    job = _checksum("pack", pixels_job, options.val, options.test, options.seed, *folds, *given)
     aside = [skipped for collection in mix.collections for skipped in collection.skipped]
     if strict and aside:
         raise _stop(aside[0])

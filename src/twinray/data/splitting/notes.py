@@ -81,16 +81,22 @@ def on_several_sides(patients: Sequence[str | None], splits: Sequence[str]) -> l
     return sorted(both)
 
 
-def problems(rows: Rows, splits: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Patients and identical images that are on several sides, and duplicates at all: as JSON, and as notes."""
+def problems(rows: Rows, splits: Sequence[str], whose: str = "") -> tuple[dict[str, Any], list[str]]:
+    """Patients and identical images that are on several sides, and duplicates at all: as JSON, and as notes.
+
+    Args:
+        rows: the packed images.
+        splits: (n,) their splits.
+        whose: splits these are, in words; the sources' own if empty.
+    """
     notes = []
     both = on_several_sides(rows.patients, splits)
     if both:
         members = set(both)
         n = sum(patient in members for patient in rows.patients)
-        whose = "the sources'" if rows.collection.any() else "the source's"
+        own = "the sources' own" if rows.collection.any() else "the source's own"
         notes.append(
-            f"WARNING: {len(both)} patients ({n} images) are in several splits of {whose} own (named in "
+            f"WARNING: {len(both)} patients ({n} images) are in several splits of {whose or own} (named in "
             "pack.json): figures on its val and test images will be too good"
         )
     groups = _repeated(rows.twins)

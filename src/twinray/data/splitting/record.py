@@ -10,8 +10,8 @@ import numpy as np
 
 from twinray.data.splitting.cut import Patients, checked_groups
 from twinray.errors import InputError
-from twinray.files import read_json, typed, write_json
-from twinray.records import FloatArray
+from twinray.files import read_json, sha256, typed, write_json
+from twinray.records import FloatArray, Split, split_of
 
 _FORMAT = "twinray split record 1"
 
@@ -94,27 +94,46 @@ class SplitRecord:
             raise InputError(f"{path}: expected every image in one split, got {len(twice)} in several: {_some(twice)}")
         return record
 
-    def apply(self, ids: Sequence[str], strict: bool = True) -> list[str | None]:
-        """The split of each image id.
 
-        Args:
-            ids: (n,) image ids of some data.
-            strict: refuse data that the record does not fit; else images it does not know get None.
+@dataclass(frozen=True)
+class GivenSplits:
+    """The splits of somebody's record, to be used again.
+
+    Attributes:
+        name: of the file.
+        sha256: of its bytes.
+        method: how they were made, as the record says.
+        split_of: split by image id.
+    """
+
+    name: str
+    sha256: str
+    method: str
+    split_of: Mapping[str, Split]
+
+    @staticmethod
+    def read(path: Path) -> GivenSplits:
+        """Read a record, with the splits under any of their usual names (``valid``, ``validation`` are val).
 
         Raises:
-            InputError: ids of the record that the data lack, and ids of the data that the record lacks, are named.
+            InputError: as :meth:`SplitRecord.read`, or a split is none of train, val and test.
         """
-        split_of = {i: split for split, members in self.ids.items() for i in members}
-        if strict:
-            lacking = sorted(set(split_of) - set(ids))
-            extra = sorted(set(ids) - set(split_of))
-            told = [f"the data lack {len(lacking)}: {_some(lacking)}"] if lacking else []
-            told += [f"the record lacks {len(extra)}: {_some(extra)}"] if extra else []
-            if told:
-                raise InputError(
-                    f"split record: expected the same image ids in the record and the data; {'; '.join(told)}"
-                )
-        return [split_of.get(i) for i in ids]
+        record = SplitRecord.read(path)
+        named = {name: split_of(name) for name in record.ids}
+        odd = [name for name, split in named.items() if split is None and record.ids[name]]
+        if odd:
+            raise InputError(f"{path}: expected the splits train, val and test, got {_some(odd)}; rename them")
+        return GivenSplits(
+            name=path.name,
+            sha256=sha256(path),
+            method=record.method,
+            split_of={i: split for name, split in named.items() if split is not None for i in record.ids[name]},
+        )
+
+    @property
+    def told(self) -> str:
+        """How the splits came about, in words."""
+        return f"as in {self.name} ({self.method})"
 
 
 def record_splits(

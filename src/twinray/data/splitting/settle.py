@@ -25,7 +25,7 @@ import numpy as np
 from twinray.data.splitting.cut import cut_splits
 from twinray.data.splitting.groups import Rows, groups_of, ties_of
 from twinray.data.splitting.notes import how_made, on_several_sides, problems
-from twinray.data.splitting.record import SplitRecord, record_splits
+from twinray.data.splitting.record import GivenSplits, SplitRecord, record_splits
 from twinray.errors import InputError
 from twinray.records import PRESENT, SPLITS, FloatArray, Split
 
@@ -103,13 +103,21 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int,
     return Settled(splits, method, leaks + notes, found)
 
 
+def settle_given(rows: Rows, given: GivenSplits) -> Settled:
+    """Every row as the record has it; nothing is cut, and what the record does wrong is reported, not mended."""
+    splits = [split or "" for split in rows.official]
+    found, leaks = problems(rows, splits, given.name)
+    return Settled(splits, given.told, leaks, found)
+
+
 def describe(
-    rows: Rows, settled: Settled, label_classes: Sequence[str], val: float, test: float, seed: int
+    rows: Rows, settled: Settled, label_classes: Sequence[str], shares: Mapping[str, float], seed: int | None
 ) -> SplitRecord:
     """The record of the splits that ``splits.json`` holds; a patient on several sides is noted in it, not refused."""
     both = set(on_several_sides(rows.patients, settled.splits))
     told: list[str | None] = [None if patient in both else patient for patient in rows.patients]
-    fractions = {name: share for name, share in (("train", 1 - val - test), ("val", val), ("test", test)) if share > 0}
+    shares = {"train": 1 - sum(shares.values()), **shares} if shares else {}
+    fractions = {name: share for name, share in shares.items() if share > 0}
     record = record_splits(
         rows.ids,
         told,
