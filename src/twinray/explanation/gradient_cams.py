@@ -66,7 +66,7 @@ def gradient_cam(
         feature = pyramid[box.level]
         if method in ("eigen-cam", "eigen-cam-uncentred"):
             if box.level not in principal:
-                principal[box.level] = _eigen_cam(feature[0].detach().float(), centred=method == "eigen-cam")
+                principal[box.level] = eigen_cam(feature[0].detach().float(), centred=method == "eigen-cam")
             raw, weights = principal[box.level]
             score = float(scorer.score(feature.detach().float(), box)[0].detach())
         else:
@@ -95,16 +95,16 @@ def _bin_size(feature: Tensor, box: FixedBox, scorer: BoxScorer, image_size: tup
     return (y2 - y1) * rows / bins, (x2 - x1) * columns / bins
 
 
-def _grad_cam(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    del bin_size
+def grad_cam(activation: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Grad-CAM of an activation and its gradient, both (c, h, w): raw map (h, w), channel weights (c,)."""
     weights = gradient.mean(dim=(1, 2))
     return torch.einsum("c,chw->hw", weights, activation), weights
 
 
-def _grad_cam_plus_plus(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Grad-CAM++ of an activation and its gradient, both (c, h, w): raw map (h, w), channel weights (c,)."""
     # Of exp(score), whose higher derivatives are powers of the score's gradient; its common factor exp(score) is
     # left out, as the map is scaled to its peak. RoIAlign leaves most places without gradient: they count zero.
-    del bin_size
     rows, columns = _support(gradient)
     inside = gradient[:, rows, columns]
     squared = inside**2
@@ -114,7 +114,8 @@ def _grad_cam_plus_plus(activation: Tensor, gradient: Tensor, bin_size: tuple[fl
     return torch.einsum("c,chw->hw", weights, activation), weights
 
 
-def _eigen_cam(activation: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
+def eigen_cam(activation: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
+    """Eigen-CAM of an activation (c, h, w): raw map (h, w), channel weights (c,)."""
     # First principal direction of the places in channel space. Its sign is free and must not hang on the library.
     places = activation.flatten(1).T
     if centred:
@@ -166,8 +167,8 @@ def _blur(values: Tensor, sigma: float, dim: int) -> Tensor:
 
 
 _RULES: dict[str, _Rule] = {
-    "grad-cam": _grad_cam,
-    "grad-cam++": _grad_cam_plus_plus,
+    "grad-cam": lambda activation, gradient, _: grad_cam(activation, gradient),
+    "grad-cam++": lambda activation, gradient, _: grad_cam_plus_plus(activation, gradient),
     "odam": _odam,
     "odam-smoothed": _odam_smoothed,
 }
