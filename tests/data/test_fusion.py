@@ -9,9 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from twinray.data.fusion import fuse_boxes, fuse_table
+from twinray.data.fusion import fuse_table
 from twinray.errors import InputError
-from twinray.records import Boxes
 
 ensemble_boxes = pytest.importorskip("ensemble_boxes", reason="the oracle ensemble-boxes is not installed")
 
@@ -103,10 +102,9 @@ def test_invariants(rows):
     only = [row for row in rows if row[0] == "a"]
     if only:
         _, labels, xyxy, names = columns(only)
-        one = fuse_boxes(Boxes(xyxy, np.array(labels), readers=tuple(names)), (SIDE, SIDE))
+        one = fuse_table(["a"] * len(only), labels, xyxy, names, sizes=np.full((len(only), 2), SIDE))
         np.testing.assert_array_equal(one.xyxy, fused.xyxy[fused.image_ids == "a"])
         np.testing.assert_array_equal(one.n_readers, fused.n_readers[fused.image_ids == "a"])
-        assert one.scores is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -120,12 +118,13 @@ def test_scaling_an_axis_scales_the_result(rows, sx, sy):
 
 def test_duplicates_of_one_reader_count_once():
     boxes = np.array([[0, 0, 100, 100], [0, 0, 100, 100], [2, 0, 102, 100], [500, 500, 600, 600]], dtype=float)
-    drawn = Boxes(boxes, np.array([1, 1, 1, 1]), readers=("R1", "R1", "R2", "R1"))
-    fused = fuse_boxes(drawn, (SIDE, SIDE))
+    drawn = (["i"] * 4, [1, 1, 1, 1], boxes, ["R1", "R1", "R2", "R1"])
+    fused = fuse_table(*drawn)
     np.testing.assert_allclose(fused.xyxy, [[2 / 3, 0, 100 + 2 / 3, 100], [500, 500, 600, 600]])
-    assert fused.n_readers is not None and fused.n_readers.tolist() == [2, 1]
-    assert len(fuse_boxes(drawn, (SIDE, SIDE), min_readers=2)) == 1
-    assert len(fuse_boxes(drawn, (SIDE, SIDE), min_readers=3)) == 0
+    assert fused.n_readers.tolist() == [2, 1]
+    assert fused.n_boxes.tolist() == [3, 1]
+    assert len(fuse_table(*drawn, min_readers=2)) == 1
+    assert len(fuse_table(*drawn, min_readers=3)) == 0
 
 
 def test_iou_equal_to_the_threshold_does_not_fuse():
@@ -146,11 +145,11 @@ def test_tie_order_decides_chains_and_travels_with_its_row():
 
 
 def test_clipping_empty_and_nameless():
-    fused = fuse_boxes(Boxes(np.array([[-5.0, 10, 50, 900]]), np.array([0])), (100, 200))
+    fused = fuse_table(["i"], [0], np.array([[-5.0, 10, 50, 900]]), None, sizes=np.array([[100, 200]]))
     np.testing.assert_array_equal(fused.xyxy, [[0, 10, 50, 200]])
-    assert fused.n_readers is not None and fused.n_readers.tolist() == [1]
-    empty = fuse_boxes(Boxes.empty(), (10, 10))
-    assert len(empty) == 0 and empty.n_readers is not None and empty.xyxy.shape == (0, 4)
+    assert fused.n_readers.tolist() == [1]
+    empty = fuse_table([], [], np.zeros((0, 4)), None)
+    assert len(empty) == 0 and empty.xyxy.shape == (0, 4)
 
 
 @pytest.mark.parametrize(

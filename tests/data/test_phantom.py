@@ -13,11 +13,9 @@ import pytest
 
 from twinray.data.phantom.images import (
     CLASSES,
-    READERS,
     PhantomConfig,
     describe,
     phantom_collection,
-    reader_boxes,
     render,
     true_boxes,
 )
@@ -145,30 +143,6 @@ def test_boxes_do_not_depend_on_resolution():
         a, b = true_boxes(low, i), true_boxes(high, i)
         if len(a) == len(b):  # one at the limit of being too small may drop out
             np.testing.assert_allclose(a.xyxy * 4, b.xyxy, atol=12)
-
-
-def test_readers_miss_shift_and_duplicate():
-    config = PhantomConfig(images=600, size=64, seed=3)
-    true = drawn = doubles = 0
-    shifts, counts = [], dict.fromkeys(READERS, 0)
-    for i in range(600):
-        truth, read = true_boxes(config, i), reader_boxes(config, i)
-        assert read.readers is not None and set(read.readers) <= set(READERS)
-        true, drawn = true + 3 * len(truth), drawn + len(read)
-        assert set(read.labels.tolist()) <= set(truth.labels.tolist())
-        for reader in READERS:
-            mine = [k for k, name in enumerate(read.readers) if name == reader]
-            counts[reader] += len(mine)
-            doubles += len(mine) > len(truth)
-        if len(truth) == 1 and len(read):
-            shifts.append(np.abs(read.xyxy - truth.xyxy).mean())
-            overlap = np.minimum(read.xyxy, truth.xyxy)[:, 2:] - np.maximum(read.xyxy, truth.xyxy)[:, :2]
-            assert (overlap > 0).mean() > 0.9
-    assert 0.7 * true < drawn < 0.97 * true
-    assert doubles > 0 and 0.1 < np.mean(shifts) < 5
-    assert counts["R1"] > counts["R3"]
-    again = reader_boxes(config, 1)
-    np.testing.assert_array_equal(again.xyxy, reader_boxes(config, 1).xyxy)
 
 
 def test_unlabelled_patients_have_neither_labels_nor_boxes():

@@ -9,15 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 
+from rerun_oracle import ablation_cam_rerun, rerun_channel_scores, rescore_from_last_stage, rescore_from_level
 from twinray.explanation.ablation_cam import (
     ablation_cam_fpn,
     ablation_cam_last_stage,
-    ablation_cam_rerun,
     last_stage_channel_scores,
     pyramid_channel_scores,
-    rerun_channel_scores,
-    rescore_from_last_stage,
-    rescore_from_level,
 )
 from twinray.explanation.scoring import BoxScorer, FixedBox, footprint, render
 

@@ -119,9 +119,7 @@ def hold_out(pack: Pack, rows: IntArray, labels: FloatArray, seed: int) -> tuple
     if len(np.unique(pack.groups[rows].astype(str))) < 2:
         return rows, rows[:0]
     names = np.array(
-        cut_splits(
-            pack.patients[rows].tolist(), labels[rows], {"train": 1 - HELD_OUT, "val": HELD_OUT}, seed=seed, order=1
-        )
+        cut_splits(pack.patients[rows].tolist(), labels[rows], {"train": 1 - HELD_OUT, "val": HELD_OUT}, seed=seed)
     )
     return rows[names == "train"], rows[names == "val"]
 

@@ -120,42 +120,6 @@ def fuse_table(
     )
 
 
-def fuse_boxes(
-    boxes: Boxes,
-    size: tuple[int, int] | None,
-    iou: float = 0.5,
-    min_readers: int = 1,
-    tie_order: IntArray | None = None,
-) -> Boxes:
-    """Fuse one image's boxes, class by class.
-
-    Args:
-        boxes: one image's boxes with ``readers`` (see the module for boxes without).
-        size: (width, height) of their frame in pixels; boxes are clipped to it. None: no clipping.
-        iou, min_readers, tie_order: as in ``fuse_table``.
-
-    Returns:
-        Fused boxes sorted by class, x1, y1, x2, y2, with ``n_readers``; ``scores`` only if the input had them.
-
-    Raises:
-        InputError: as ``fuse_table``.
-    """
-    n = len(boxes)
-    fused = fuse_table(
-        np.zeros(n, dtype=np.str_),
-        boxes.labels,
-        boxes.xyxy,
-        boxes.readers,
-        scores=boxes.scores,
-        sizes=None if size is None else np.broadcast_to(np.asarray(size), (n, 2)),
-        tie_order=tie_order,
-        iou=iou,
-        min_readers=min_readers,
-    )
-    scores = None if boxes.scores is None else fused.scores
-    return Boxes(fused.xyxy, fused.class_ids, scores=scores, n_readers=fused.n_readers)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Table:
     image_ids: npt.NDArray[np.str_]

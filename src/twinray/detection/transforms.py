@@ -19,6 +19,8 @@ from torch import Tensor
 from twinray.backbones.pixels import normalise, pixels_to_unit
 from twinray.detection.targets import BoxTargets
 
+_MIN_VISIBLE = 0.25  # a box that keeps less of its area in the window is no example of its class
+_DRAWS = 8  # numbers an image; more than are used, so that seeds keep their meaning when an operation comes or goes
 _SMALLEST = 1.0  # pixels of the network's input; a narrower box is nothing to learn from
 
 
@@ -30,18 +32,14 @@ class TransformOptions:
         flip: probability of a left-right flip.
         scale: (least, greatest) magnification: above 1 a random window is enlarged, below 1 the image
             shrinks into a random place on black. Drawn evenly on a log scale. (1, 1) is off.
-        min_visible: a box that keeps less than this share of its area in the window is dropped, 0..1.
         brightness: greatest shift up or down, of the 0..1 scale.
         contrast: greatest relative change of contrast about the image's mean.
-        gamma: greatest change of the exponent, as a power of e: 0.2 draws from 0.82 to 1.22.
     """
 
     flip: float = 0.5
     scale: tuple[float, float] = (1.0, 1.0)
-    min_visible: float = 0.25
     brightness: float = 0.0
     contrast: float = 0.0
-    gamma: float = 0.0
 
 
 def training_batch(
@@ -60,21 +58,14 @@ def training_batch(
         (b, 3, s, s) normalised float32, and the boxes in its pixels.
     """
     images, targets = resize(pixels_to_unit(pixels), targets, size)
-    draws = torch.rand(len(images), 8, generator=generator, device=generator.device).to(images.device)
+    draws = torch.rand(len(images), _DRAWS, generator=generator, device=generator.device).to(images.device)
     images, targets = flip(images, targets, draws[:, 0] < options.flip)
     if options.scale != (1.0, 1.0):
         low, high = (math.log(value) for value in options.scale)
-        images, targets = zoom(
-            images, targets, torch.exp(low + (high - low) * draws[:, 1]), draws[:, 2:4], options.min_visible
-        )
-    if options.brightness or options.contrast or options.gamma:
-        signed = draws[:, 4:7] * 2 - 1
-        images = photometric(
-            images,
-            signed[:, 0] * options.brightness,
-            1 + signed[:, 1] * options.contrast,
-            torch.exp(signed[:, 2] * options.gamma),
-        )
+        images, targets = zoom(images, targets, torch.exp(low + (high - low) * draws[:, 1]), draws[:, 2:4])
+    if options.brightness or options.contrast:
+        signed = draws[:, 4:6] * 2 - 1
+        images = photometric(images, signed[:, 0] * options.brightness, 1 + signed[:, 1] * options.contrast)
     return normalise(images), without_degenerate(clip(targets, size))
 
 
@@ -105,9 +96,7 @@ def flip(images: Tensor, targets: BoxTargets, which: Tensor) -> tuple[Tensor, Bo
     return images, targets.with_boxes(torch.where(which[targets.image][:, None], mirrored, targets.boxes))
 
 
-def zoom(
-    images: Tensor, targets: BoxTargets, scale: Tensor, place: Tensor, min_visible: float
-) -> tuple[Tensor, BoxTargets]:
+def zoom(images: Tensor, targets: BoxTargets, scale: Tensor, place: Tensor) -> tuple[Tensor, BoxTargets]:
     """Magnify each (s, s) image about a place of its own, keeping its size; outside is black.
 
     Args:
@@ -115,7 +104,6 @@ def zoom(
         targets: their boxes.
         scale: (b,) magnification, above 0.
         place: (b, 2) in 0..1: where, x then y, the window (or, below 1, the shrunken image) lies.
-        min_visible: share of its area that a box must keep.
     """
     size = images.shape[-1]
     # A point u of the input goes to scale * u - shift; at place 0 the left (top) edges meet, at 1 the right.
@@ -127,14 +115,14 @@ def zoom(
     moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     boxes = targets.boxes * scale[targets.image][:, None] - shift[targets.image].repeat(1, 2)
     visible = _area(boxes.clamp(0, size)) / _area(boxes).clamp(min=1e-12)
-    return moved, targets.with_boxes(boxes).keep(visible >= min_visible)
+    return moved, targets.with_boxes(boxes).keep(visible >= _MIN_VISIBLE)
 
 
-def photometric(images: Tensor, brightness: Tensor, contrast: Tensor, gamma: Tensor) -> Tensor:
-    """Change (b, c, s, s) images in 0..1, each by its own (b,) shift, contrast factor and exponent."""
+def photometric(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Change (b, c, s, s) images in 0..1, each by its own (b,) shift and contrast factor."""
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     changed = (images - mean) * contrast.view(-1, 1, 1, 1) + mean + brightness.view(-1, 1, 1, 1)
-    return changed.clamp(0, 1).pow(gamma.view(-1, 1, 1, 1))
+    return changed.clamp(0, 1)
 
 
 def clip(targets: BoxTargets, size: int) -> BoxTargets:

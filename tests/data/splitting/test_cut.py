@@ -34,12 +34,11 @@ def grain(patients, labels):
     return per.sum(0) / np.maximum((per > 0).sum(0), 1)
 
 
-@pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_cut_keeps_shares_and_patients(order, seed):
+def test_cut_keeps_shares_and_patients(seed):
     patients, labels = cohort(seed=seed)
     fractions = {"train": 0.7, "val": 0.1, "test": 0.2}
-    splits = np.array(cut_splits(patients, labels, fractions, seed, order))
+    splits = np.array(cut_splits(patients, labels, fractions, seed))
     check_disjoint(patients, splits.tolist())
     for name, share in fractions.items():
         rows = splits == name
@@ -49,39 +48,22 @@ def test_cut_keeps_shares_and_patients(order, seed):
         assert (np.abs(labels[rows].sum(0) - expected) <= slack).all(), (name, labels[rows].sum(0), expected)
 
 
-def test_second_order_keeps_pairs_that_the_first_ignores():
-    rng = np.random.default_rng(3)
-    labels = (rng.random((1500, 8)) < 0.12).astype(np.float32)
-    patients = [str(i) for i in range(1500)]
-    pairs = np.stack([labels[:, a] * labels[:, b] for a in range(8) for b in range(a)], axis=1)
-
-    def unevenness(order):
-        total = 0.0
-        for seed in range(4):
-            test = np.array(cut_splits(patients, labels, {"train": 0.5, "test": 0.5}, seed, order)) == "test"
-            total += np.abs(pairs[test].sum(0) - pairs.sum(0) / 2).sum()
-        return total
-
-    assert unevenness(2) < 0.7 * unevenness(1)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([None, "", *"abcdefgh"]), st.integers(0, 7)), min_size=12, max_size=60),
     st.integers(0, 5),
-    st.sampled_from([1, 2]),
 )
-def test_any_cohort_is_cut_by_patient(rows, seed, order):
+def test_any_cohort_is_cut_by_patient(rows, seed):
     patients = [patient for patient, _ in rows]
     labels = np.array([[bits >> k & 1 for k in range(3)] for _, bits in rows], dtype=np.float32)
     if len({p for p in patients if p}) + sum(not p for p in patients) < 3:
         with pytest.raises(InputError, match="patients"):
-            cut_splits(patients, labels, seed=seed, order=order)
+            cut_splits(patients, labels, seed=seed)
         return
-    splits = cut_splits(patients, labels, seed=seed, order=order)
+    splits = cut_splits(patients, labels, seed=seed)
     check_disjoint(patients, splits)
     assert set(splits) == {"train", "val", "test"}
-    assert splits == cut_splits(patients, labels, seed=seed, order=order)
+    assert splits == cut_splits(patients, labels, seed=seed)
     taken: set[int] = set()
     for fraction in (0.01, 0.1, 0.3, 0.7, 1.0):
         chosen = label_fraction(patients, labels, fraction, seed)
@@ -160,7 +142,6 @@ def test_unknown_patients_are_told():
         lambda p, y: cut_splits(p, y, {"train": 0.7, "test": 0.2}),
         lambda p, y: cut_splits(p, y, {"train": 1.0, "test": 0.0}),
         lambda p, y: cut_splits(p, y, {}),
-        lambda p, y: cut_splits(p, y, order=3),
         lambda p, y: cut_splits(p, y[:-1]),
         lambda p, y: cut_splits(p[:2], y[:2]),
         lambda p, y: label_fraction(p, y, 0.0),

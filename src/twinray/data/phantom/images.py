@@ -2,15 +2,13 @@
 
 Data sheet
     What. Grey images that resemble frontal chest radiographs, with four kinds of lesion, their true boxes, patients
-    with several images, scanners that differ, and three simulated readers. Made for demonstrations, tests and
-    for learning the tools. It says nothing about any disease, device or person; a model trained on it is of no use on patients.
+    with several images, and scanners that differ. Made for demonstrations, tests and for learning the tools. It says nothing about any disease, device or person; a model trained on it is of no use on patients.
     Generative model. A patient is drawn once: lungs, heart, ribs, clavicles, spine, vessels, body (``phantom_anatomy``), and
     lesions: a patient has each kind with the probability in ``PREVALENCE``. An image draws a pose and a depth of
     breath, which of the patient's lesions are there (each with 0.9) and how large and dense they are now, a scanner, and an exposure.
     Densities add up; scatter, exposure, the scanner's curve, blur, noise, a collimated border and a side marker make the picture.
     Boxes. Tight round the pixels where a lesion has at least 40 % of its own full density, thin tails left out; "cardiomegaly" bounds the
     enlarged heart. Lesions smaller than 3 % of the image's side, mostly hidden ones, are neither drawn nor labelled.
-    Readers. R1, R2 and R3 each miss boxes (dense and large ones less often), shift and stretch them, and sometimes draw one twice.
     Labels. Over ``CLASSES``, 1 where the image has such a box, else 0. About half of the images have none.
     Splits. None given: cut them by patient. Images of unlabelled patients (``labelled`` < 1) have neither labels nor boxes.
     Randomness. Image i depends on the seed, i and the configuration's other fields but ``images`` only, so it can be
@@ -30,15 +28,15 @@ import numpy.typing as npt
 from twinray.data.phantom import anatomy
 from twinray.data.phantom.anatomy import CARDIOMEGALY, Chest, Field, Lesion, Pose
 from twinray.errors import InputError
-from twinray.records import Boxes, Collection, FloatArray, Pixels, Sample
+from twinray.records import Boxes, Collection, Pixels, Sample
 
 CLASSES: tuple[str, ...] = ("opacity", "nodule", "effusion", "cardiomegaly")
-READERS: tuple[str, ...] = ("R1", "R2", "R3")
 PREVALENCE: tuple[float, ...] = (0.20, 0.20, 0.16, 0.16)
 _BLOCK = 16  # images whose patients are drawn together
 _SMALLEST = 0.03
 # Each kind of draw has its own stream, so that one more draw in one place changes nothing elsewhere.
-_PATIENTS, _CHEST, _IMAGE, _LESIONS, _SCANNER, _NOISE, _READER, _LABELLED = range(8)
+_PATIENTS, _CHEST, _IMAGE, _LESIONS, _SCANNER, _NOISE = range(6)
+_LABELLED = 7  # a number is never given to another kind: phantoms keep their bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,31 +173,6 @@ def true_boxes(config: PhantomConfig, i: int) -> Boxes:
     if not drawn:
         return Boxes.empty()
     return Boxes(np.array([d.box for d in drawn]), np.array([d.lesion.label for d in drawn], dtype=np.int64))
-
-
-def reader_boxes(config: PhantomConfig, i: int) -> Boxes:
-    """What the readers R1, R2 and R3 drew on image i; ``readers`` names them."""
-    drawn = _drawn(config, _scene(config, i))
-    rows: list[tuple[str, int, FloatArray]] = []
-    for number, reader in enumerate(READERS):
-        rng = _rng(config, _READER, i, number)
-        careless = 0.08 + 0.05 * number
-        for d in drawn:
-            box = np.array(d.box)
-            sides = np.tile(box[2:] - box[:2], 2)
-            faint = d.lesion.label != CARDIOMEGALY and d.lesion.density < 0.2
-            small = sides.min() < 0.06 * config.size
-            seen = rng.random() > careless * (1 + faint + small)
-            copies = 1 + (rng.random() < 0.06)
-            jitter = rng.normal(0, 0.07, (2, 4))
-            for copy in range(copies if seen else 0):
-                moved = np.clip(box + jitter[copy] * sides, 0, config.size)
-                if np.all(moved[2:] - moved[:2] >= 2):
-                    rows.append((reader, d.lesion.label, moved))
-    if not rows:
-        return replace(Boxes.empty(), readers=())
-    readers, labels, boxes = zip(*rows, strict=True)
-    return Boxes(np.array(boxes), np.array(labels, dtype=np.int64), readers=readers)
 
 
 def render(config: PhantomConfig, i: int, lesions: bool = True) -> npt.NDArray[np.uint8]:

@@ -3,10 +3,9 @@
 Both are stratified over several labels at once and grouped by patient.
 
 ``cut_splits`` is iterative stratification: Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label
-data", ECML PKDD 2011; with ``order=2`` pairs of labels count as labels too: Szymański and Kajdanowicz, "A network
-perspective on stratification of multi-label data", PMLR 74 (2017). What is dealt out is a patient, with the number of
-images of each label, where the papers deal out single examples; since patients are coarser, single patients then
-change sides as long as that brings the shares of labels closer to the wanted ones.
+data", ECML PKDD 2011. What is dealt out is a patient, with the number of images of each label, where the paper deals
+out single examples; since patients are coarser, single patients then change sides as long as that brings the shares of
+labels closer to the wanted ones.
 
 ``label_fraction`` takes the head of one seeded ordering of patients, so for one seed every smaller fraction
 lies inside every larger one. The ordering starts with patients that together show every label, rarest label first;
@@ -21,7 +20,6 @@ is a group of its own, and ``patient_note`` says that the split cannot be truste
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +46,6 @@ def cut_splits(
     labels: FloatArray | None,
     fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
     seed: int = 0,
-    order: int = 1,
 ) -> list[str]:
     """Name a split for every image; all images of a patient get the same one.
 
@@ -57,7 +54,6 @@ def cut_splits(
         labels: (n, k) values as in ``records.Sample.labels``, or None to balance numbers of images only.
         fractions: share of images wanted in each split; positive, adding up to 1.
         seed: decides between equals.
-        order: 1 stratifies labels (Sechidis), 2 also pairs of labels (Szymański and Kajdanowicz).
 
     Returns:
         (n,) names from ``fractions``.
@@ -68,8 +64,6 @@ def cut_splits(
     names, wanted = list(fractions), np.array(list(fractions.values()), dtype=np.float64)
     if not names or not np.all(wanted > 0) or abs(wanted.sum() - 1) > 1e-6:
         raise InputError(f"splits: expected positive fractions that add up to 1, got {dict(fractions)}")
-    if order not in (1, 2):
-        raise InputError(f"splits: expected order 1 (labels) or 2 (pairs of labels too), got {order}")
     group, present = checked_groups(patients, labels)
     n_groups = int(group.max(initial=-1)) + 1
     if n_groups < len(names):
@@ -77,9 +71,6 @@ def cut_splits(
             f"splits: expected at least {len(names)} patients to cut {', '.join(names)}, got {n_groups};"
             " ask for fewer splits"
         )
-    if order == 2:
-        pairs = [present[:, a] & present[:, b] for a, b in combinations(range(present.shape[1]), 2)]
-        present = np.stack([*present.T, *(pair for pair in pairs if pair.any())], axis=1)
     counts = _per_group(group, present, n_groups)
     side = _evened(counts, wanted, _deal(counts, wanted, np.random.default_rng(seed)))
     return [names[s] for s in side[group].tolist()]
