@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text())
@@ -53,3 +57,116 @@ def test_bad_input_is_one_line(tmp_path):
     done = run("pretrain_throughput.py", "--pack", tmp_path / "none", "--skip-lightly")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and "error: " in done.stderr
+
+
+# The script for a GPU, in small on the processor -----------------------------------------------------------------------
+
+GPU = BENCHMARKS / "gpu.sh"
+
+
+def gpu(part: str, out: Path, *arguments: object, limit: float = 290) -> tuple[dict[str, dict], str, int]:
+    """The results by check, the output and the exit status."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+    command = ["bash", str(GPU), part, "--device", "cpu", "--toy", "--out", str(out), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit, check=False)
+    lines = (out / f"{part}.jsonl").read_text().splitlines()
+    return {r["check"]: r for r in map(json.loads, lines)}, done.stdout + done.stderr, done.returncode
+
+
+@pytest.mark.parametrize(
+    ("part", "groups"),
+    [("correctness", ["objectives", "heat maps"]), ("throughput", ["machine", "probe", "paper"])],
+)
+def test_the_gpu_script_runs_in_small(part, groups, tmp_path):
+    found, said, status = gpu(part, tmp_path, "--seconds", 280, "--groups", *groups)
+    assert status == 0, said
+    assert {r["status"] for r in found.values()} <= {"passed", "measured"}
+    assert {r["group"] for r in found.values()} == set(groups)
+    assert (tmp_path / f"{part}.txt").read_text() in said
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("part", ["correctness", "throughput"])
+def test_the_gpu_script_runs_whole_in_small(part, tmp_path):
+    found, said, status = gpu(part, tmp_path, "--seconds", 1700, limit=1800)
+    assert status == 0, said
+    assert {r["status"] for r in found.values()} <= {"passed", "measured", "skipped"}
+    assert len(found) > 15
+
+
+GROUPS = """
+import os, time
+from gpu.record import Outcome, Skip
+
+def bad(session):
+    session.check("false", lambda: Outcome(False, {"off by": 1.5}, "1e-4"))
+    session.check("raises", lambda: 1 / 0)
+    session.check("cannot be made", no)
+    session.check("no time", lambda: Outcome(True), needs=1e9)
+    session.check("good after all", lambda: Outcome(True))
+
+def no():
+    raise Skip("no such thing here")
+
+def dies(session):
+    session.check("before", lambda: Outcome(True))
+    os.abort()
+
+def hangs(session):
+    session.check("before it hangs", lambda: Outcome(None, {"x": 1}))
+    time.sleep(600)
+"""
+
+
+def test_what_fails_in_the_gpu_script_takes_nothing_with_it(tmp_path, monkeypatch):
+    (tmp_path / "own_groups.py").write_text(GROUPS)
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(BENCHMARKS), str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    )
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from gpu.__main__ import Run
+    from gpu.groups import Group
+
+    groups = [
+        Group(name, f"own_groups:{name}", 1, 0, most) for name, most in (("bad", 60), ("dies", 60), ("hangs", 25))
+    ]
+    out = tmp_path / "out"
+    out.mkdir()
+    options = argparse.Namespace(part="correctness", out=out, device="cpu", toy=False, seconds=100, jobs=3)
+    assert Run(options, groups, tmp_path, time.time() + 100).all() == 1
+    found = {(r["group"], r["check"]): r for r in map(json.loads, (out / "correctness.jsonl").read_text().splitlines())}
+    assert {check: r["status"] for (group, check), r in found.items() if group == "bad"} == {
+        "false": "FAILED", "raises": "ERROR", "cannot be made": "skipped", "no time": "skipped", "good after all": "passed",
+    }  # fmt: skip
+    assert "ZeroDivisionError" in found["bad", "raises"]["note"]
+    assert found["dies", "before"]["status"] == "passed"
+    assert "ended with status -6" in found["dies", "end"]["note"]
+    assert found["hangs", "before it hangs"]["status"] == "measured"
+    assert "ended after its 25 s" in found["hangs", "end"]["note"]
+    assert "1 FAILED, 3 ERROR, 2 skipped" in (out / "correctness.txt").read_text()
+
+
+def test_boxes_without_a_partner_are_counted(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from gpu.correctness import _partners
+    from twinray.records import Boxes
+
+    def boxes(shift: float, score: float, label: int = 0) -> Boxes:
+        return Boxes(
+            np.array([[10.0, 10, 30, 30], [5, 5, 9, 9]]) + shift, np.array([label, 1]), np.array([score, 0.005])
+        )
+
+    assert _partners(boxes(0, 0.5), boxes(0.005, 0.5 + 5e-5)) == (1, 0, pytest.approx(0.005), pytest.approx(5e-5))
+    for other in (boxes(0.02, 0.5), boxes(0, 0.5002), boxes(0, 0.5, label=2)):
+        assert _partners(boxes(0, 0.5), other)[:2] == (1, 1)
+
+
+def test_distance_is_relative_and_never_forgives(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from gpu.record import distance
+
+    ones = torch.ones(4)
+    assert distance(ones * 1.01, ones) == pytest.approx(0.01, rel=1e-5)
+    assert distance(ones * float("nan"), ones) == float("inf")
+    assert distance(torch.ones(3), ones) == float("inf")
