@@ -98,11 +98,11 @@ def test_invariants(rows):
             assert bool(len(ours)) == bool(len(group))
             if len(group):
                 assert (ours.min(0) >= group.min(0) - 1e-9).all() and (ours.max(0) <= group.max(0) + 1e-9).all()
-    # One image alone gives what the table gives, whatever the image's size.
+    # One image alone gives what the table gives.
     only = [row for row in rows if row[0] == "a"]
     if only:
         _, labels, xyxy, names = columns(only)
-        one = fuse_table(["a"] * len(only), labels, xyxy, names, sizes=np.full((len(only), 2), SIDE))
+        one = fuse_table(["a"] * len(only), labels, xyxy, names)
         np.testing.assert_array_equal(one.xyxy, fused.xyxy[fused.image_ids == "a"])
         np.testing.assert_array_equal(one.n_readers, fused.n_readers[fused.image_ids == "a"])
 
@@ -144,9 +144,9 @@ def test_tie_order_decides_chains_and_travels_with_its_row():
     np.testing.assert_array_equal(again.xyxy, left_first.xyxy)
 
 
-def test_clipping_empty_and_nameless():
-    fused = fuse_table(["i"], [0], np.array([[-5.0, 10, 50, 900]]), None, sizes=np.array([[100, 200]]))
-    np.testing.assert_array_equal(fused.xyxy, [[0, 10, 50, 200]])
+def test_empty_and_nameless():
+    fused = fuse_table(["i"], [0], np.array([[5.0, 10, 50, 90]]), None)
+    np.testing.assert_array_equal(fused.xyxy, [[5, 10, 50, 90]])
     assert fused.n_readers.tolist() == [1]
     empty = fuse_table([], [], np.zeros((0, 4)), None)
     assert len(empty) == 0 and empty.xyxy.shape == (0, 4)
@@ -163,7 +163,7 @@ def test_clipping_empty_and_nameless():
         ({"iou": 1.0}, "IoU"),
         ({"min_readers": 0}, "min_readers"),
         ({"readers": None, "min_readers": 2}, "names"),
-        ({"sizes": np.array([[8, 8], [4, 4]])}, "image b"),
+        ({"xyxy": np.array([[0, 0, 10, 10], [5, 5, 4, 9]])}, "image b"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(change, message):

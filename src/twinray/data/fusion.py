@@ -17,7 +17,7 @@ Conventions
     to its row and is shuffled with it.
     Image size. IoU and weighted means do not change when an axis is rescaled, so dividing by the image's width
     and height, as the paper does, cannot change the result beyond rounding. Boxes are fused in pixels, where
-    whole coordinates are exact; sizes serve to clip boxes to the image, and may be left out.
+    whole coordinates are exact; readers have clipped them to the image.
     Score. A fused box's score is the mean of its members' scores. The paper's last step, scaling the score by how many
     models found the box, is left out, because that number itself is kept: ``n_readers``.
     Readers. ``n_readers`` counts distinct names; one reader's duplicates count once. Without names every box is the
@@ -70,7 +70,6 @@ def fuse_table(
     readers: Sequence[str] | npt.NDArray[np.str_] | None,
     *,
     scores: FloatArray | None = None,
-    sizes: FloatArray | IntArray | None = None,
     tie_order: IntArray | None = None,
     iou: float = 0.5,
     min_readers: int = 1,
@@ -83,7 +82,6 @@ def fuse_table(
         xyxy: (n, 4) left, top, right, bottom, in pixels (or any unit, the same within an image).
         readers: (n,) who drew each box, or None where the source does not say.
         scores: (n,) in (0, 1]; None gives every box the score 1.
-        sizes: (n, 2) width and height of each box's image; boxes are clipped to it. None: no clipping.
         tie_order: (n,) boxes of equal score are taken in its ascending order; None: by content (see the module).
         iou: a box joins a fused box when their IoU is greater than this; in [0, 1).
         min_readers: fused boxes with fewer distinct readers are dropped.
@@ -91,7 +89,7 @@ def fuse_table(
     Raises:
         InputError: arrays of unequal length, a value outside its range, a box without area (its row is named).
     """
-    table = _checked(image_ids, class_ids, xyxy, readers, scores, sizes, tie_order, iou, min_readers)
+    table = _checked(image_ids, class_ids, xyxy, readers, scores, tie_order, iou, min_readers)
     names, image_codes = np.unique(table.image_ids, return_inverse=True)
     _, reader_codes = np.unique(table.readers, return_inverse=True)
     order = _canonical_order(image_codes, table, reader_codes)
@@ -136,7 +134,6 @@ def _checked(
     xyxy: FloatArray,
     readers: Sequence[str] | npt.NDArray[np.str_] | None,
     scores: FloatArray | None,
-    sizes: FloatArray | IntArray | None,
     tie_order: IntArray | None,
     iou: float,
     min_readers: int,
@@ -154,7 +151,7 @@ def _checked(
     if boxes.shape != (n, 4):
         raise InputError(f"box fusion: expected boxes of shape (n, 4), got {boxes.shape}")
     columns = {"image_ids": image_ids, "class_ids": class_ids, "readers": readers, "scores": scores}
-    columns |= {"sizes": sizes, "tie_order": tie_order}
+    columns |= {"tie_order": tie_order}
     for name, column in columns.items():
         if column is not None and len(column) != n:
             raise InputError(f"box fusion: expected {n} {name}, one a box, got {len(column)}")
@@ -162,14 +159,11 @@ def _checked(
     if not np.all((weights > 0) & (weights <= 1)):
         row = int(np.argmin((weights > 0) & (weights <= 1)))
         raise InputError(f"box fusion: expected scores in (0, 1], got {weights[row]} in row {row}; leave the box out")
-    if sizes is not None:
-        limits = np.tile(np.asarray(sizes, dtype=np.float64), 2)
-        boxes = np.clip(boxes, 0, limits)
     sound = np.isfinite(boxes).all(1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     if not sound.all():
         row = int(np.argmin(sound))
         raise InputError(
-            f"box fusion: expected x1 < x2 and y1 < y2 inside the image, got {boxes[row].tolist()} in row {row}"
+            f"box fusion: expected x1 < x2 and y1 < y2, got {boxes[row].tolist()} in row {row}"
             f" (image {image_ids[row]!s}); correct the box or leave it out"
         )
     return _Table(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.cluster.hierarchy import DisjointSet
 
 from twinray.records import FloatArray
 
@@ -42,25 +43,14 @@ def groups_of(rows: Rows, among: Sequence[int]) -> list[str | None]:
     It is the patient, with the patients of images of the same pixels.
     """
     keys = [f"p{rows.patients[i]}" if rows.patients[i] else f"i{i}" for i in among]
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while (above := parent.get(key, key)) != key:
-            parent[key] = parent.get(above, above)
-            key = above
-        return key
-
+    sets = DisjointSet(keys)
     first: dict[int, str] = {}
-    tied: set[str] = set()
     for i, key in zip(among, keys, strict=True):
-        if rows.blank[i]:
-            continue
-        other = first.setdefault(int(rows.twins[i]), key)
-        a, b = sorted((root(other), root(key)))
-        if a != b:
-            parent[b] = a
-            tied |= {key, other}
-    return [None if key[0] == "i" and key not in tied else root(key) for key in keys]
+        if not rows.blank[i]:
+            sets.merge(first.setdefault(int(rows.twins[i]), key), key)
+    # the first of a group names it, so that names do not depend on the order of rows
+    name = {key: min(members) for members in sets.subsets() if len(members) > 1 for key in members}
+    return [name.get(key, None if key[0] == "i" else key) for key in keys]
 
 
 def ties_of(rows: Rows, i: int) -> list[tuple[str, object]]:
