@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from twinray.errors import InputError
 from twinray.evaluation.accumulate import average_precision, froc, froc_rows, hit_rows, mean_over_classes
@@ -140,9 +141,12 @@ def test_a_perfect_predictor_has_everything_one(simulate, seed):
     truth, _ = simulate(seed, n_images=9)
     perfect = {i: Boxes(b.xyxy, b.labels, np.linspace(0.5, 1, len(b))) for i, b in truth.items()}
     report = evaluate_boxes(truth, perfect, NAMES, bootstrap=20)
+    n = sum(len(b) > 0 for b in truth.values())
     for interval in report.all_images.metrics.values():
         assert interval.value == pytest.approx(1.0)
-        assert (interval.low, interval.high) == (pytest.approx(1.0), pytest.approx(1.0))
+        exact = binomtest(n, n).proportion_ci(0.95, "exact")
+        assert (interval.low, interval.high) == (pytest.approx(exact.low), 1.0)
+        assert "too few" in interval.method and str(n) in interval.method
 
 
 def test_multiplicity_one_is_the_point_estimate(simulate):
@@ -199,7 +203,7 @@ def test_images_with_boxes_only(simulate, pycocotools_ap):
 
 def test_same_seed_same_report_whatever_the_order(simulate):
     truth, predictions = simulate(5)
-    patients = {i: f"p{i % 6}" for i in truth}
+    patients = {i: f"p{i % 12}" for i in truth}
     first = evaluate_boxes(truth, predictions, NAMES, patients, bootstrap=40, seed=3).as_json()
     again = evaluate_boxes(dict(reversed(truth.items())), predictions, NAMES, patients, bootstrap=40, seed=3).as_json()
     assert json.dumps(first) == json.dumps(again)
@@ -208,16 +212,17 @@ def test_same_seed_same_report_whatever_the_order(simulate):
     assert first["map50"]["ci95"] != other["map50"]["ci95"]
 
 
-def test_interval_is_that_of_resampled_images(simulate):
-    truth, predictions = simulate(6)
-    report = evaluate_boxes(truth, predictions, NAMES, bootstrap=300, seed=1)
+def test_interval_has_the_spread_of_resampled_images_around_the_value(simulate):
+    truth, predictions = simulate(6, n_images=60)
+    report = evaluate_boxes(truth, predictions, NAMES, bootstrap=400, seed=1)
     rng = np.random.default_rng(0)
     values = [
-        np.nanmean(cached_ap(truth, predictions, rng.multinomial(25, np.full(25, 1 / 25)))[1]) for _ in range(300)
+        np.nanmean(cached_ap(truth, predictions, rng.multinomial(60, np.full(60, 1 / 60)))[1]) for _ in range(400)
     ]
-    low, high = np.percentile(values, [2.5, 97.5])
     interval = report.all_images.metrics["map50"]
-    assert (interval.low, interval.high) == (pytest.approx(low, abs=0.03), pytest.approx(high, abs=0.03))
+    reach = 1.96 * np.std(values)
+    assert (interval.high - interval.low) / 2 == pytest.approx(reach, rel=0.15)
+    assert (interval.high + interval.low) / 2 == pytest.approx(interval.value, abs=0.2 * reach)
 
 
 def test_froc_takes_another_hit_where_asked(simulate):
@@ -255,10 +260,11 @@ def test_comparison_with_itself_is_zero_and_with_the_truth_is_sure(simulate):
     same = compare_boxes(truth, predictions, predictions, NAMES, bootstrap=50)
     assert same.metrics["map50"].as_json() == {
         "value": 0.0,
-        "ci95": [0.0, 0.0],
+        "ci95": None,
         "n": 25,
         "over": "patients",
-        "share_above_zero": 0.0,
+        "note": "too even to say: no resample differs",
+        "share_above_zero": None,
     }
     perfect = {i: Boxes(b.xyxy, b.labels, np.ones(len(b))) for i, b in truth.items()}
     better = compare_boxes(truth, predictions, perfect, NAMES, bootstrap=50, images="with_boxes")

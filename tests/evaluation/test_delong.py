@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from twinray.evaluation.delong import auc_covariance, delong_test, holm
+from twinray.evaluation.delong import auc_covariance, delong_test
 
 # Subarachnoid haemorrhage, 72 good and 41 poor outcomes by grade of the World Federation of Neurosurgical Societies: data
 # and results as pROC publishes them.
@@ -98,12 +98,6 @@ def test_equal_runs_do_not_differ():
 def test_no_test_without_two_of_each_kind(positive):
     found = delong_test(np.arange(5.0), np.arange(5.0)[::-1], positive)
     assert np.isnan(found.p) and found.as_json()["p"] is None and found.as_json()["ci95"] is None
-
-
-def test_holm():
-    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm(np.array([0.04, np.nan, 0.9])) == pytest.approx([0.08, np.nan, 0.9], nan_ok=True)
-    assert len(holm(np.array([]))) == 0
 
 
 def test_no_area_is_turned_round():

@@ -42,20 +42,23 @@ def test_one_fold_and_one_seed_is_the_plain_evaluation(simulate) -> None:
         plain = everything.metrics
         found = report.arm_as_json(name)
         for measure, interval in plain.items():
-            assert report.arms[name].over_patients[None, measure] == interval
+            assert report.arms[name].over_patients[None, measure].value == interval.value
         for i, class_name in enumerate(CLASSES):
             for measure, interval in everything.per_class[class_name].items():
-                assert report.arms[name].over_patients[i, measure] == interval
+                assert report.arms[name].over_patients[i, measure].n == interval.n
                 assert found["per_class"][class_name][measure]["value"] == pytest.approx(interval.value, nan_ok=True)
             assert found["per_class"][class_name]["n_boxes"] == everything.n_boxes[class_name]
         assert report.arms[name].over_seeds[None, "map50"].low is None
         subset = crossed_boxes({name: [run]}, CLASSES, images="with_boxes", bootstrap=200).arms[name].over_patients
-        assert {m: i for (label, m), i in subset.items() if label is None} == plain_report.with_boxes.metrics
+        expected = {m: i.value for m, i in plain_report.with_boxes.metrics.items()}
+        assert {m: i.value for (label, m), i in subset.items() if label is None} == expected
     compared = compare_boxes(
         first.truth, first.predictions, second.predictions, CLASSES, first.patients, bootstrap=200
     ).metrics
     found = report.differences["second"].over_patients
-    assert {measure: one for (label, measure), one in found.items() if label is None} == compared
+    assert {measure: one.interval.value for (label, measure), one in found.items() if label is None} == pytest.approx(
+        {measure: one.interval.value for measure, one in compared.items()}
+    )
 
 
 def test_figures_are_means_over_folds_and_seeds(simulate) -> None:

@@ -11,11 +11,10 @@ Conventions
 - Each figure is given over all images and over images with at least one true box of any class: normal images
   can only add false positives, so mAP is never lower over the second; papers that leave normal images out report it.
   False positives per image are counted per image of the set in question.
-- Intervals are bootstrapped over patients. In a resample where a class has no true box, the mean is
-  that of the other classes.
+- Patients are resampled. In a resample where a class has no true box, the mean is that of the other classes.
 
 ``matching`` says what a hit is and how ties are taken, ``accumulate`` how curves are read, ``intervals`` how
-intervals are made.
+patients are resampled, ``levels`` how intervals are made of it and what they are intervals of.
 """
 
 from __future__ import annotations
@@ -44,10 +43,11 @@ from twinray.evaluation.intervals import (
     bootstrap_groups,
     differences_record,
     group_index,
-    paired_difference,
-    percentile_interval,
 )
+from twinray.evaluation.levels import BoxSupport, difference, lacking, level, variance
+from twinray.evaluation.levels import Key as Key
 from twinray.evaluation.matching import BoxesByImage, FlatBoxes, Images, flatten, match
+from twinray.evaluation.multiplicity import comparisons, over_classes, tests_record
 from twinray.evaluation.record import ClassFigures, SplitFigures, figure_of, split_as_json
 from twinray.records import FloatArray, IntArray, Interval
 
@@ -56,8 +56,10 @@ FROC_HIT: FrocHit = 0.5
 GroupsByImage: TypeAlias = Mapping[Hashable, object] | Sequence[object] | npt.NDArray[np.generic]
 """Patient of each image (None where unknown): by image id, or in the order of the truth."""
 
-Key: TypeAlias = tuple[int | None, str]  # class id (None: over all classes), name of the measure
 Figures: TypeAlias = dict[Key, FloatArray]
+
+MEANS = {"map50": "ap50", "map40": "ap40", "map": "ap"}
+"""Measure over all classes -> the measure by class that it is the mean of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +117,8 @@ class BoxComparison:
 
     def record(self) -> SplitFigures:
         """What is kept and shown."""
-        return differences_record(self.metrics, self.per_class, self.n_images)
+        tests = tests_record(comparisons(self.per_class))
+        return replace(differences_record(self.metrics, self.per_class, self.n_images), details=tests)
 
     def as_json(self) -> dict[str, Any]:
         """The record as ``metrics.json`` holds it."""
@@ -210,6 +213,8 @@ def compare_boxes(
 ) -> BoxComparison:
     """Candidate minus baseline with paired 95 % intervals: both are measured on the same resamples.
 
+    Of each measure, p over the classes is corrected by Holm's method (``multiplicity``); intervals are not.
+
     Args:
         truth: as in ``evaluate_boxes``.
         baseline: predictions of the first run.
@@ -233,19 +238,21 @@ def compare_boxes(
     caches = BoxCache(first, index, froc_hit), BoxCache(second, index, froc_hit)
     values = plain_figures(first, caches[0]), plain_figures(second, caches[1])
     samples = _resampled(caches, index, bootstrap, seed)
+    apart = {key: samples[1][key] - samples[0][key] for key in values[0]}
+    support = BoxSupport.of(first.truth_counts(), index)
+    lacks = lacking(apart, support, MEANS)
     differences = {
-        key: paired_difference(
-            float(values[0][key][0]), float(values[1][key][0]), samples[0][key], samples[1][key], caches[0].n_groups
-        )
+        key: difference(key, float(values[1][key][0] - values[0][key][0]), apart[key], lacks[key], support)
         for key in values[0]
+    }
+    per_class = {
+        class_name: {name: value for (label, name), value in differences.items() if label == i}
+        for i, class_name in enumerate(first.box_classes)
     }
     return BoxComparison(
         len(first.ids),
         {name: value for (label, name), value in differences.items() if label is None},
-        {
-            class_name: {name: value for (label, name), value in differences.items() if label == i}
-            for i, class_name in enumerate(first.box_classes)
-        },
+        over_classes(per_class),
     )
 
 
@@ -331,7 +338,9 @@ def _figures(flat: FlatBoxes, groups: IntArray, bootstrap: int, seed: int, froc_
     cache = BoxCache(flat, groups, froc_hit)
     values = plain_figures(flat, cache)
     (samples,) = _resampled([cache], groups, bootstrap, seed)
-    intervals = {key: percentile_interval(float(values[key][0]), samples[key], cache.n_groups) for key in values}
+    support = BoxSupport.of(flat.truth_counts(), groups)
+    lacks = lacking(samples, support, MEANS)
+    intervals = {key: level(key, float(values[key][0]), variance(samples[key]) + lacks[key], support) for key in values}
     counts = flat.truth_counts().sum(axis=0).tolist()
     return BoxFigures(
         len(flat.ids),

@@ -157,21 +157,3 @@ def delong_test(
     half = float(ndtri(0.975)) * error
     errors = (float(np.sqrt(max(own[0, 0], 0.0))), float(np.sqrt(max(own[1, 1], 0.0))), error)
     return DeLong(difference, errors, z, float(2 * ndtr(-abs(z))), difference - half, difference + half, method)
-
-
-def holm(p: FloatArray) -> _Array:
-    """Holm's step-down adjustment (Scandinavian Journal of Statistics 1979).
-
-    Args:
-        p: (m,) of one family, fixed before looking; NaN for tests that were not possible, which do not count.
-
-    Returns:
-        (m,) adjusted values, in the same order, at most 1; NaN where ``p`` is.
-    """
-    values = np.asarray(p, dtype=np.float64)
-    adjusted = np.full(values.shape, np.nan)
-    tested = np.flatnonzero(~np.isnan(values))
-    order = tested[np.argsort(values[tested], kind="stable")]
-    steps = values[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted

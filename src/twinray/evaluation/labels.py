@@ -35,10 +35,11 @@ import numpy.typing as npt
 from twinray.evaluation.bounded import FEW, TOO_FEW
 from twinray.evaluation.calibration import N_BINS, BinTally, Reliability, frequencies, reliability
 from twinray.evaluation.cutoffs import LabelThresholds
-from twinray.evaluation.delong import DeLong, delong_test, holm
+from twinray.evaluation.delong import DeLong, delong_test
 from twinray.evaluation.intervals import Difference, bootstrap_groups, differences_record, paired_difference
 from twinray.evaluation.label_measures import Key, LabelMeasure, Support, figures, interval, measures_of, share_interval
 from twinray.evaluation.labelled import DECISION_THRESHOLD, Drawn, Groups, Labelled
+from twinray.evaluation.multiplicity import holm, over_classes, tests_record
 from twinray.evaluation.record import ClassFigures, SplitFigures, figure_as_json, figure_of, split_as_json
 from twinray.records import FloatArray, IntArray, Interval, Task
 
@@ -142,8 +143,7 @@ class LabelComparison:
             tests = {key: None if np.isnan(value) else value for key, value in known.items()}
             auc = replace(own.figures["auc"], tests={**own.figures["auc"].tests, **tests})
             per_class[name] = replace(own, figures={**own.figures, "auc": auc}, details={"delong": test.as_json()})
-        tests_of = {"family": "the classes of one measure", "comparisons": self.n_comparisons, "correction": "Holm"}
-        return replace(plain, per_class=per_class, details={"tests": tests_of | {"intervals": "not corrected"}})
+        return replace(plain, per_class=per_class, details=tests_record(self.n_comparisons))
 
     def as_json(self) -> dict[str, Any]:
         """The record as ``metrics.json`` holds it."""
@@ -276,7 +276,7 @@ def compare_labels(
     return LabelComparison(
         len(first.truth),
         {name: value for (label, name), value in differences.items() if label is None},
-        _corrected(per_class, first.in_mean.tolist()),
+        over_classes(per_class, first.in_mean.tolist()),
         _delong(first, second),
     )
 
@@ -359,20 +359,6 @@ def _tested(key: Key, measure: LabelMeasure, found: Difference, samples: _Array,
         return found
     beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
     return replace(found, tests={"p": min(1.0, 2 * (1 + beyond) / (1 + len(known)))})
-
-
-def _corrected(
-    per_class: Mapping[str, Mapping[str, Difference]], counted: Sequence[bool]
-) -> dict[str, dict[str, Difference]]:
-    """Each measure's p by Holm's method over the classes; a class that mirrors another is no further comparison."""
-    result = {name: dict(own) for name, own in per_class.items()}
-    family = [name for name, counts in zip(result, counted, strict=True) if counts]
-    for measure in dict.fromkeys(m for name in family for m in result[name]):
-        own = {name: result[name][measure] for name in family if measure in result[name]}
-        tested = {name: p for name, one in own.items() if (p := one.tests.get("p")) is not None}
-        for (name, p), value in zip(tested.items(), holm(np.array(list(tested.values()))), strict=True):
-            result[name][measure] = replace(own[name], tests={"p": p, "holm_p": float(value)})
-    return result
 
 
 def _delong(first: Labelled, second: Labelled) -> dict[str, tuple[DeLong, float]]:

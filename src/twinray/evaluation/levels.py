@@ -1,0 +1,185 @@
+"""95 % intervals of detectors' figures and of their differences, also where boxes are few.
+
+What is estimated
+
+- The expected figure of a test set of this size from the same source, the trained detectors held fixed. That is what a paper
+  with such a test set prints. Average precision on few images lies above that on many, because its precision is
+  a running maximum; the expected figure of this size contains that excess, the figure of an endless test set does not.
+  Two figures of test sets of different sizes therefore do not estimate the same thing.
+- A printed figure is unbiased for its own expectation, so no correction moves it. A resample has fewer different images than the
+  data and shows the excess once more; percentiles of resamples lie too high by it, and in a mean over classes or
+  folds the excess adds up while chance cancels. Only the *spread* of the resamples is used here.
+
+Conventions
+
+- The variance of a figure is that of its resamples times m / (m - 1), m the patients with a true box of the class: a bootstrap of m
+  independent contributions spreads by (m - 1) / m of the truth. A class of one patient, whose resamples hardly spread, gets the mean
+  spread a patient of the other classes. What a class lacks is added to the variance of every mean that holds the class.
+- A level has Wilson's score interval with the effective sample size v (1 - v) / variance, as surveys use it (Korn and Graubard,
+  Survey Methodology 1998; Brown, Cai and DasGupta, Statistical Science 2001). It stays inside 0..1 and leans to
+  the middle. Of one class the effective size is at most the number of its true boxes.
+- Where no resample differs, or the value is 0 or 1: exact (Clopper-Pearson), the patients with a true box as sample size.
+- A class with true boxes in fewer than ``FEW`` patients: the effective size is at most that number, and a note says
+  that they are too few to say.
+- A difference has value plus or minus 1.96 standard errors, p from the same normal law, and the smallest difference that would have
+  been shown in 80 of 100 studies of this size, about 2.8 standard errors. No interval is given where boxes of the class are in fewer than
+  ``FEW`` patients, or where so few patients tell the two apart that one in ten resamples shows no difference at all.
+
+``benchmarks/coverage.py`` tells how often these intervals hold the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from twinray.evaluation.bounded import ALL_ALIKE, EXACT, FEW, exact_share, score_interval
+from twinray.evaluation.intervals import LEVEL, Difference
+from twinray.records import FloatArray, IntArray, Interval
+
+Key: TypeAlias = tuple[int | None, str]  # class id (None: over all classes), name of the measure
+Samples: TypeAlias = Mapping[Key, FloatArray]  # each (resamples,)
+
+POWER = 0.8
+_REACH = float(ndtri(0.5 + LEVEL / 2))
+_SHOWN = _REACH + float(ndtri(POWER))
+_TIES = 0.1
+"""Share of resamples without any difference above which the patients that tell two runs apart are too few."""
+
+FEW_APART = "too few to say: hardly a patient tells the two apart"
+
+
+def too_few(patients: int) -> str:
+    """What stands beside a figure of a class with boxes in few patients."""
+    return f"too few to say: true boxes in {patients} patient{'s' if patients != 1 else ''}, fewer than {FEW}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxSupport:
+    """What the figures of one set of images rest on.
+
+    Attributes:
+        n: patients, with and without boxes (an image of unknown patient counts as one).
+        patients: (k,) with a true box of the class.
+        boxes: (k,) true boxes.
+        patients_any: patients with a true box of any class.
+    """
+
+    n: int
+    patients: IntArray
+    boxes: IntArray
+    patients_any: int
+
+    @staticmethod
+    def of(truth_counts: IntArray, groups: IntArray) -> BoxSupport:
+        """Count.
+
+        Args:
+            truth_counts: (images, k) true boxes.
+            groups: (images,) group numbers from 0 without gaps.
+        """
+        n = int(groups.max()) + 1 if len(groups) else 0
+        table = np.zeros((n, truth_counts.shape[1]), dtype=np.int64)
+        np.add.at(table, groups, truth_counts)
+        return BoxSupport(n, (table > 0).sum(axis=0), table.sum(axis=0), int((table.sum(axis=1) > 0).sum()))
+
+    @staticmethod
+    def sum(parts: list[BoxSupport]) -> BoxSupport:
+        """Of several sets of images without a patient in common."""
+        return BoxSupport(
+            sum(p.n for p in parts),
+            np.sum([p.patients for p in parts], axis=0),
+            np.sum([p.boxes for p in parts], axis=0),
+            sum(p.patients_any for p in parts),
+        )
+
+    def patients_of(self, label: int | None) -> int:
+        """Patients with a true box of a class, or of any for None."""
+        return self.patients_any if label is None else int(self.patients[label])
+
+
+def variance(samples: FloatArray) -> float:
+    """Of the resamples where the figure exists; NaN where fewer than two do."""
+    known = samples[~np.isnan(samples)]
+    return float(known.var(ddof=1)) if len(known) > 1 else float("nan")
+
+
+def lacking(samples: Samples, support: BoxSupport, means: Mapping[str, str]) -> dict[Key, float]:
+    """What the variance of each figure's resamples lacks, on one set of images; 0 where it does not exist.
+
+    Args:
+        samples: figure -> (resamples,).
+        support: of the images.
+        means: measure over all classes -> the measure by class that it is the mean of. Others count all boxes alike.
+    """
+    lacks: dict[Key, float] = {}
+    classes = range(len(support.patients))
+    for measure in dict.fromkeys(name for label, name in samples if label is not None):
+        spreads = {c: variance(samples[c, measure]) for c in classes if support.patients[c] > 0}
+        present = {c: (v, int(support.patients[c])) for c, v in spreads.items() if not np.isnan(v)}
+        # variance of one patient's contribution, where it can be told
+        usual = [v * m * m / (m - 1) for v, m in present.values() if m > 1]
+        for c in classes:
+            v, m = present.get(c, (0.0, 0))
+            alone = max(0.0, float(np.mean(usual)) - v) if m == 1 and usual else 0.0
+            lacks[c, measure] = v / (m - 1) if m > 1 else alone
+    overall = [name for label, name in samples if label is None]
+    n_present = max(1, int((support.patients > 0).sum()))
+    for name in overall:
+        if name in means:
+            lacks[None, name] = sum(lacks[c, means[name]] for c in classes) / n_present**2
+        else:
+            v, m = variance(samples[None, name]), support.patients_any
+            lacks[None, name] = v / (m - 1) if m > 1 and not np.isnan(v) else 0.0
+    return lacks
+
+
+def level(key: Key, value: float, spread: float, support: BoxSupport) -> Interval:
+    """The 95 % interval of a figure in 0..1.
+
+    Args:
+        key: figure.
+        value: on the plain data, NaN where it does not exist.
+        spread: its variance, corrected; NaN without resamples.
+        support: of the images.
+    """
+    label, n = key[0], support.n
+    cases = support.patients_of(label)
+    if np.isnan(value) or np.isnan(spread) or n < 2 or cases == 0:
+        return Interval(value, None, None, n)
+    note = too_few(cases) if cases < FEW else ""
+    if spread <= 0 or not 0 < value < 1:
+        return Interval(value, *exact_share(value, cases), n, note or EXACT)
+    most = float("inf") if label is None else float(support.boxes[label])
+    size = min(value * (1 - value) / spread, most, cases if cases < FEW else most)
+    return Interval(value, *score_interval(value, size), n, note)
+
+
+def difference(key: Key, value: float, samples: FloatArray, lacks: float, support: BoxSupport) -> Difference:
+    """A paired difference with its 95 % interval, p and the smallest difference that would have been shown.
+
+    Args:
+        key: figure.
+        value: candidate minus baseline on the plain data.
+        samples: (resamples,) of it.
+        lacks: what their variance lacks.
+        support: of the images.
+    """
+    label, n = key[0], support.n
+    known, cases = samples[~np.isnan(samples)], support.patients_of(label)
+    if np.isnan(value) or len(known) < 2 or n < 2:
+        return Difference(Interval(value, None, None, n), None)
+    if cases < FEW:
+        return Difference(Interval(value, None, None, n, too_few(cases)), None)
+    if np.mean(np.abs(known) <= 1e-12) > _TIES:
+        return Difference(Interval(value, None, None, n, FEW_APART if known.any() else ALL_ALIKE), None)
+    error = float(np.sqrt(variance(known) + lacks))
+    if error <= 1e-12:
+        return Difference(Interval(value, None, None, n, ALL_ALIKE), None)
+    p = float(2 * ndtr(-abs(value) / error))
+    interval = Interval(value, value - _REACH * error, value + _REACH * error, n)
+    return Difference(interval, float(np.mean(known > 0)), {"p": p, "detectable": _SHOWN * error})

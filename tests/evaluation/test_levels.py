@@ -1,0 +1,131 @@
+"""Intervals of detectors' figures against the closed forms that they come down to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, norm
+
+from twinray.evaluation.bounded import EXACT, score_interval
+from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
+from twinray.evaluation.intervals import bootstrap_groups
+from twinray.evaluation.levels import BoxSupport, difference, lacking, level, variance
+from twinray.records import Boxes
+
+BOX = np.array([[0.0, 0.0, 10.0, 10.0]])
+NONE = Boxes(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0))
+KEY = (0, "ap50")
+
+
+def support(patients: list[int], boxes: list[int] | None = None, n: int = 200) -> BoxSupport:
+    return BoxSupport(n, np.array(patients), np.array(boxes or patients), min(n, sum(patients)))
+
+
+@pytest.mark.parametrize(("hits", "n"), [(8, 10), (0, 20), (20, 20), (37, 300), (1, 1)])
+def test_score_interval_is_wilsons(hits, n):
+    theirs = binomtest(hits, n).proportion_ci(0.95, "wilson")
+    assert score_interval(hits / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_resampled_shares_have_wilsons_interval():
+    """A share of independent cases: the bootstrap's effective size is the number of cases."""
+    hits = (np.arange(120) % 3 == 0).astype(float)
+    weights = np.concatenate(list(bootstrap_groups(np.arange(120), 4000, 0)), axis=1)
+    samples = {KEY: hits @ weights / 120}
+    own = support([120], [400])
+    found = level(KEY, hits.mean(), variance(samples[KEY]) + lacking(samples, own, {})[KEY], own)
+    theirs = binomtest(40, 120).proportion_ci(0.95, "wilson")
+    assert (found.low, found.high) == (pytest.approx(theirs.low, abs=0.004), pytest.approx(theirs.high, abs=0.004))
+    assert found.method == ""
+
+
+def test_three_of_three_are_not_certain():
+    """Whatever the resamples say, three boxes found of three allow a sensitivity of 0.29."""
+    truth = {i: Boxes(BOX if i < 3 else np.zeros((0, 4)), np.zeros(int(i < 3), dtype=np.int64)) for i in range(40)}
+    predictions = {i: Boxes(BOX, np.zeros(1, dtype=np.int64), np.ones(1)) if i < 3 else NONE for i in range(40)}
+    report = evaluate_boxes(truth, predictions, ("a",), bootstrap=100).all_images
+    exact = binomtest(3, 3).proportion_ci(0.95, "exact")
+    for interval in (report.metrics["map50"], report.per_class["a"]["ap50"], report.per_class["a"]["froc@1"]):
+        assert interval.value == 1.0
+        assert (interval.low, interval.high) == (pytest.approx(exact.low), 1.0)
+        assert interval.low == pytest.approx(0.2924, abs=1e-4)
+        assert interval.method == "too few to say: true boxes in 3 patients, fewer than 10"
+    assert report.record().per_class["a"].figures["ap50"].note.startswith("too few to say")
+
+
+def test_one_patient_has_no_certainty_however_many_boxes():
+    own = support([1], [30], n=50)
+    found = level(KEY, 0.9, 1e-6, own)
+    assert found.low < 0.2 and "1 patient," in found.method
+    assert level(KEY, 1.0, 0.0, support([40])).method == EXACT
+    assert level(KEY, 1.0, 0.0, support([40])).low == pytest.approx(binomtest(40, 40).proportion_ci(0.95, "exact").low)
+
+
+def test_effective_size_is_at_most_the_boxes():
+    own = support([30], [36])
+    assert level(KEY, 0.9, 1e-9, own).low == pytest.approx(score_interval(0.9, 36)[0])
+
+
+@pytest.mark.parametrize("value", [0.0, 0.02, 0.5, 0.98, 1.0])
+def test_levels_stay_inside_0_and_1_and_hold_the_value(value):
+    found = level(KEY, value, 0.04, support([15]))
+    assert 0 <= found.low <= value <= found.high <= 1
+    assert found.high > found.low
+
+
+def test_nothing_is_said_without_resamples_boxes_or_a_second_patient():
+    nan = float("nan")
+    for value, spread, own in ((0.5, nan, support([20])), (nan, 0.1, support([20])), (0.5, 0.1, support([0]))):
+        assert level(KEY, value, spread, own).low is None
+    assert level(KEY, 0.5, 0.1, support([1], n=1)).low is None
+
+
+def test_what_a_mean_lacks_is_what_its_classes_lack():
+    rng = np.random.default_rng(0)
+    samples = {(c, "ap50"): rng.normal(size=500) for c in range(3)} | {
+        (c, "froc"): rng.normal(size=500) for c in range(3)
+    }
+    samples |= {(None, "map50"): rng.normal(size=500), (None, "froc"): rng.normal(size=500)}
+    own = support([5, 1, 0])
+    lacks = lacking(samples, own, {"map50": "ap50"})
+    first = variance(samples[0, "ap50"])
+    assert lacks[0, "ap50"] == pytest.approx(first / 4)
+    assert lacks[1, "ap50"] == pytest.approx(max(0, first * 25 / 4 - variance(samples[1, "ap50"])))
+    assert lacks[2, "ap50"] == 0
+    assert lacks[None, "map50"] == pytest.approx((lacks[0, "ap50"] + lacks[1, "ap50"]) / 4)
+    assert lacks[None, "froc"] == pytest.approx(variance(samples[None, "froc"]) / 5)
+
+
+def test_differences_are_normal_with_p_and_what_could_have_been_seen():
+    samples = np.random.default_rng(0).normal(0.3, 0.1, 4000)
+    found = difference(KEY, 0.25, samples, 0.0, support([40]))
+    error = samples.std(ddof=1)
+    assert found.interval.low == pytest.approx(0.25 - 1.959964 * error)
+    assert found.interval.high == pytest.approx(0.25 + 1.959964 * error)
+    assert found.tests["p"] == pytest.approx(2 * norm.sf(0.25 / error))
+    assert found.tests["detectable"] == pytest.approx(2.8016 * error, rel=1e-4)
+    # Power of the test where the true difference is the detectable one.
+    shown = np.random.default_rng(1).normal(found.tests["detectable"], error, 20_000)
+    assert np.mean(np.abs(shown) > 1.96 * error) == pytest.approx(0.8, abs=0.01)
+
+
+def test_differences_of_few_patients_have_no_interval():
+    samples = np.random.default_rng(0).normal(size=300)
+    few = difference(KEY, 0.1, samples, 0.0, support([9]))
+    assert few.interval.low is None and few.share_above_zero is None and not few.tests
+    assert few.interval.method == "too few to say: true boxes in 9 patients, fewer than 10"
+    apart = np.where(np.random.default_rng(0).random(300) < 0.2, 0.0, 0.1)
+    assert difference(KEY, 0.1, apart, 0.0, support([40])).interval.low is None
+    alike = difference(KEY, 0.0, np.zeros(300), 0.0, support([40]))
+    assert "no resample differs" in alike.interval.method
+
+
+def test_comparisons_are_counted_and_corrected(simulate):
+    truth, predictions = simulate(10, n_images=60)
+    worse = {i: Boxes(b.xyxy, b.labels, b.scores[::-1]) for i, b in predictions.items()}
+    names = tuple("abcd")
+    record = compare_boxes(truth, worse, predictions, names, bootstrap=100).as_json()
+    tested = [own["ap50"]["tests"] for own in record["per_class"].values() if "tests" in own["ap50"]]
+    assert record["tests"]["comparisons"] >= len(tested) > 1
+    assert record["tests"]["correction"] == "Holm"
+    assert all(t["holm_p"] >= t["p"] and t["detectable"] > 0 for t in tested)
