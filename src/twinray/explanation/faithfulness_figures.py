@@ -29,6 +29,7 @@ class MeasuredMaps:
         values: (boxes, m, k).
         labels: (boxes,) class ids.
         groups: (boxes,) number of the patient (see ``evaluation.intervals.group_index``), gaps allowed.
+        floors: which of the maps are floors.
     """
 
     maps: tuple[str, ...]
@@ -36,6 +37,7 @@ class MeasuredMaps:
     values: FloatArray
     labels: IntArray
     groups: IntArray
+    floors: tuple[str, ...] = FLOORS
 
 
 def faithfulness_figures(
@@ -64,10 +66,10 @@ def faithfulness_figures(
             per_class[name] = {m: _means(measured, part, i) for i, m in enumerate(measured.maps)}
     for i, name in enumerate(measured.maps):
         figures[name]["per_class"] = {class_name: maps[name] for class_name, maps in per_class.items()}
-        if name not in FLOORS:
+        if name not in measured.floors:
             figures[name]["over_floor"] = {
                 floor: _difference(measured, whole, measured.maps.index(floor), i)
-                for floor in FLOORS
+                for floor in measured.floors
                 if floor in measured.maps
             }
     return figures

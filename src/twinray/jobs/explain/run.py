@@ -1,4 +1,4 @@
-"""``twinray explain``: a heat map for each predicted box, as one picture a box; or several runs side by side."""
+"""``twinray explain``: a heat map for each predicted box or class, as one picture each; or several runs side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -14,21 +14,36 @@ from twinray.checks import check_options
 from twinray.data.pack import Pack, open_pack
 from twinray.data.readers.coco import read_coco
 from twinray.errors import InputError
+from twinray.explanation.class_maps import ClassMethod
 from twinray.files import claim_folder, write_bytes, write_json
+from twinray.inference.class_maps import ClassExplainer
 from twinray.inference.heat_maps import Explained, Method, check_method
 from twinray.inference.model import Model, check_classes, check_pack, load_model, prepare_row
 from twinray.inference.prepared import Prepared
+from twinray.jobs.explain.classes import ClassChoice, draw_class_sheets, draw_classes, rows_to_explain
 from twinray.jobs.explain.contact_sheets import write_sheets
 from twinray.jobs.explain.faithfulness import FaithfulnessOptions, measure_faithfulness
+from twinray.jobs.explain.localisation import LocalisationOptions, measure_localisation
 from twinray.jobs.image_files import Found, decode, find_images
 from twinray.progress import progress
-from twinray.records import SPLITS, Boxes, Sample, Skipped
+from twinray.records import SPLITS, Boxes, Collection, Sample, Skipped
 from twinray.report.numbers import count
 from twinray.report.pictures.single import as_png, box_picture, picture_name
 
 _Images = Iterator[tuple[list[Prepared], Boxes | None]]
 """Each image as the pack of every model would hold it, with its true boxes where known."""
 _PICTURES = 4
+_COMPARED: tuple[Method, ...] = (
+    "ablation",
+    "ablation-last-stage",
+    "occlusion",
+    "grad-cam",
+    "grad-cam++",
+    "eigen-cam",
+    "odam",
+    "odam-smoothed",
+)
+"""Heat maps of detectors that are compared unless somebody names others."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,7 @@ class ExplainConfig:
     """Draw, for each predicted box, the image, the box, the true boxes where known, and a heat map of its evidence."""
 
     run: Path
-    """Folder of a finished detect run."""
+    """Folder of a finished detect or classify run."""
     images: tuple[str, ...] = ()
     """Image files and folders of them; with --data, ids of the pack's images (none: the first --count images with boxes of --split)."""
     out: Path = Path("explanations")
@@ -50,26 +65,19 @@ class ExplainConfig:
     count: int | None = None
     """How many images of --data to choose; 4 if not given, all with --faithfulness."""
     boxes: int = 3
-    """Most boxes an image, best first."""
+    """Most boxes an image, best first; of a classifier, most classes."""
+    classes: tuple[str, ...] = ()
+    """Of a classifier, the classes to explain; none: those that score best."""
     least_score: float = 0.05
-    """Boxes that score less are not explained, 0..1."""
+    """Boxes and classes that score less are not explained, 0..1."""
     method: Method = "ablation"
-    """ablation: exact, channels of the pyramid level the box pools from; ablation-last-stage: exact, channels of the backbone's last stage; occlusion: exact, parts of the box itself; grad-cam, grad-cam++, odam: by gradients; odam-smoothed: the same without the lattice that pooling leaves; eigen-cam: activations alone, centred, eigen-cam-uncentred: not centred; ablation-rerun: as the grad-cam package does it, minutes an image."""
+    """ablation: exact, channels of the pyramid level the box pools from; ablation-last-stage: exact, channels of the backbone's last stage; occlusion: exact, parts of the box itself, of a classifier parts of the image; grad-cam, grad-cam++, odam: by gradients; odam-smoothed: the same without the lattice that pooling leaves; eigen-cam: activations alone, centred, eigen-cam-uncentred: not centred; ablation-rerun: as the grad-cam package does it, minutes an image."""
     versus: tuple[Path, ...] = ()
-    """Further detect runs: one sheet with a row an image and a column a run, in place of one picture a box."""
+    """Further runs of the same kind: one sheet with a row an image and a column a run, in place of one picture a box."""
     faithfulness: bool = False
-    """Measure, in place of drawing: do the maps of all correctly found boxes of --split of --data point at the finding?"""
-    methods: tuple[Method, ...] = (
-        "ablation",
-        "ablation-last-stage",
-        "occlusion",
-        "grad-cam",
-        "grad-cam++",
-        "eigen-cam",
-        "odam",
-        "odam-smoothed",
-    )
-    """Heat maps that --faithfulness compares."""
+    """Measure, in place of drawing: do the maps of all correctly found boxes of --split of --data (of a classifier: of all classes with true boxes) point at the finding?"""
+    methods: tuple[Method, ...] = ()
+    """Heat maps that --faithfulness compares; none given: all of the kind of run but ablation-rerun and eigen-cam-uncentred."""
     iou: float = 0.5
     """With --faithfulness, a box is found correctly if it hits a true box of its class at this IoU, 0..1."""
     curve_points: int = 12
@@ -104,7 +112,11 @@ def run(config: ExplainConfig) -> list[Path]:
     pack = open_pack(config.data) if config.data is not None else None
     found = find_images([Path(name) for name in config.images]) if pack is None else Found((), ())
     models = [load_model(path, config.device) for path in (config.run, *config.versus)]
-    detectors = [model.detector for model in models]  # a classifier is refused before any folder is made
+    if {model.kind for model in models} == {"classifier"}:
+        return _explain_classifiers(config, models, pack, found)
+    detectors = [model.detector for model in models]  # mixed kinds are refused before any folder is made
+    if config.classes:
+        raise InputError(f"--classes is for classifiers, {config.run} is a detector: its boxes are chosen by --boxes")
     if pack is not None and config.faithfulness:
         return _measure(config, models[0], pack)
     for detector in detectors:
@@ -174,7 +186,85 @@ def _draw_sheets(config: ExplainConfig, models: Sequence[Model], images: _Images
         drawn.without += sheet.without
 
 
-def _report(config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped]) -> None:
+def _explain_classifiers(config: ExplainConfig, models: Sequence[Model], pack: Pack | None, found: Found) -> list[Path]:
+    """The same for classifiers: a picture, or a row of a sheet, a class."""
+    explainers = [ClassExplainer(model) for model in models]
+    choice = ClassChoice(config.classes, config.boxes, config.least_score)
+    for model in models:
+        if pack is not None:
+            check_pack(model, pack)
+            check_classes(model, pack.info.label_classes, pack.path)
+        elif model.classes != models[0].classes:
+            raise InputError(
+                f"expected runs of the same classes, got {list(models[0].classes)} in {models[0].path} and "
+                f"{list(model.classes)} in {model.path}"
+            )
+        choice.check(model.classes)
+    if pack is not None and config.faithfulness:
+        return _localise(config, explainers[0], pack)
+    for explainer in explainers:
+        explainer.check_method(config.method)
+    method = cast(ClassMethod, config.method)
+    skipped = list(found.skipped)
+    rows: list[int] = []
+    box_classes: Sequence[str] = ()
+    images: _Images
+    if pack is not None:
+        most = config.count or _PICTURES
+        rows = (
+            chosen_rows(pack, config.images, config.split, most)
+            if config.images
+            else rows_to_explain(pack, config.split, most)
+        )
+        box_classes = pack.info.box_classes
+        images = (([prepare_row(model, pack, row) for model in models], pack.boxes(row)) for row in rows)
+    else:
+        collection = None if config.truth is None else read_coco(config.truth)
+        box_classes = () if collection is None else collection.box_classes
+        truth = {} if collection is None else _boxes_by_file(collection, config.truth, found.files)
+        images = _from_files(config, models, found.files, truth, skipped)
+    claim_folder(config.out, False, "explanations")
+    drawn = _Drawn()
+    try:
+        with progress("explaining", len(rows) + len(found.files)) as meter:
+            shown = _counted(images, drawn, meter.advance)
+            pictures = (
+                draw_class_sheets(explainers, shown, config.out, choice, method, box_classes)
+                if config.versus
+                else draw_classes(explainers[0], shown, config.out, choice, method, box_classes)
+            )
+            for one in pictures:
+                drawn.pictures += [] if one.path is None else [one.path]
+                drawn.records += one.records
+                drawn.without += one.without
+    finally:
+        if drawn.images:
+            write_json(config.out / "explanations.json", drawn.records, "explanations")
+    _report(config, drawn, skipped, "class")
+    return drawn.pictures
+
+
+def _localise(config: ExplainConfig, explainer: ClassExplainer, pack: Pack) -> list[Path]:
+    most = len(pack) if config.count is None else config.count
+    rows = (
+        chosen_rows(pack, config.images, config.split, most)
+        if config.images
+        else rows_to_explain(pack, config.split, most)
+    )
+    for method in config.methods:
+        explainer.check_method(method)
+    options = LocalisationOptions(
+        methods=tuple(cast(ClassMethod, method) for method in config.methods),
+        split=config.split,
+        points=config.curve_points,
+        bootstrap=config.bootstrap,
+        seed=config.seed,
+        batch_size=config.batch_size,
+    )
+    return measure_localisation(explainer, pack, rows, options, config.out)
+
+
+def _report(config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped], what: str = "box") -> None:
     """Say what was set aside and what was drawn."""
     console = Console()
     for item in skipped:
@@ -183,12 +273,12 @@ def _report(config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped]) ->
         raise InputError(f"none of the {len(skipped)} image files could be read; the first: {skipped[0].reason}")
     pictures, images = count(len(drawn.pictures), "picture"), count(drawn.images, "image")
     aside = f", {len(skipped)} set aside" if skipped else ""
-    empty = f"; no box scored {config.least_score} or more on {drawn.without} of them" if drawn.without else ""
+    empty = f"; no {what} scored {config.least_score} or more on {drawn.without} of them" if drawn.without else ""
     console.print(f"{pictures} of {images}{aside} in {config.out}{empty}", soft_wrap=True, markup=False)
     if drawn.empty:
         console.print(
             f"note: {drawn.empty} of {count(len(drawn.records), 'heat map')} are empty: by this method nothing speaks for the "
-            "box; compare another --method",
+            f"{what}; compare another --method",
             soft_wrap=True,
             markup=False,
         )
@@ -199,7 +289,7 @@ def _measure(config: ExplainConfig, model: Model, pack: Pack) -> list[Path]:
     check_classes(model, pack.info.box_classes, pack.path)
     rows = chosen_rows(pack, config.images, config.split, len(pack) if config.count is None else config.count)
     options = FaithfulnessOptions(
-        methods=config.methods,
+        methods=config.methods or _COMPARED,
         split=config.split,
         least_score=config.least_score,
         iou=config.iou,
@@ -227,7 +317,6 @@ def _check(config: ExplainConfig) -> None:
             ),
             (config.bootstrap >= 0, "--bootstrap", config.bootstrap, "0 or more"),
             (config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more"),
-            (len(config.methods) >= 1, "--methods", config.methods, "one or more"),
             (config.workers >= 0, "--workers", config.workers, "0 or more"),
             (config.timeout > 0, "--timeout", config.timeout, "more than 0 seconds"),
             (config.memory >= 1, "--memory", config.memory, "1 MiB or more"),
@@ -349,6 +438,11 @@ def _true_boxes(path: Path | None, models: Sequence[Model], files: Sequence[Path
     collection = read_coco(path)
     for model in models:
         check_classes(model, collection.box_classes, path)
+    return _boxes_by_file(collection, path, files)
+
+
+def _boxes_by_file(collection: Collection, path: Path | None, files: Sequence[Path]) -> dict[Path, Boxes | None]:
+    """Boxes of the COCO images that the files are; a name that fits two images is refused."""
     by_name: dict[str, list[Sample]] = {}
     for sample in collection.samples:
         by_name.setdefault(PurePosixPath(sample.source).name, []).append(sample)

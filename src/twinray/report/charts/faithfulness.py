@@ -26,23 +26,42 @@ HEADINGS = {
     "empty": ("Empty", "share of maps with nothing in them", False),
     "deletion": ("Deletion", "score left, area under the curve", False),
     "insertion": ("Insertion", "score regained, area under the curve", True),
+    "localised@0.1": ("Localised, IoU 0.1", "share of findings hit by a box round the map's half", True),
+    "localised@0.3": ("Localised, IoU 0.3", "share of findings hit by a box round the map's half", True),
+    "localised@0.5": ("Localised, IoU 0.5", "share of findings hit by a box round the map's half", True),
+    "iou": ("IoU", "of the map above half of its peak", True),
 }
 """Of each measure: title, what it is, whether more is better."""
-FLOOR_NAMES = {"box": "floor: box, filled", "gaussian": "floor: Gaussian in box", "proposal": "floor: proposal, filled"}
+FLOOR_NAMES = {
+    "box": "floor: box, filled",
+    "gaussian": "floor: Gaussian in box",
+    "proposal": "floor: proposal, filled",
+    "whole": "floor: whole image",
+    "middle": "floor: middle",
+    "elsewhere": "floor: class prior",
+}
 _FLOOR_COLOUR = "#9aa4b0"
 Figures = Mapping[str, Mapping[str, Any]]
 
 
-def faithfulness_table(figures: Figures, measures: Sequence[str]) -> Table:
-    """A row a map, a column a measure, each value with its 95 % interval."""
+def faithfulness_table(
+    figures: Figures,
+    measures: Sequence[str],
+    found: tuple[str, str] = ("correctly found box", "correctly found boxes"),
+) -> Table:
+    """A row a map, a column a measure, each value with its 95 % interval.
+
+    Args:
+        figures: of one set of boxes or findings.
+        measures: columns, from left to right.
+        found: what was measured, one and several.
+    """
     rows = tuple((FLOOR_NAMES.get(name, name), *(_cell(own[m]) for m in measures)) for name, own in figures.items())
     boxes = next(iter(figures.values()))["n_boxes"]
-    caption = (
-        f"Faithfulness of heat maps on {count(boxes, 'correctly found box', 'correctly found boxes')} (95 % interval)"
-    )
+    caption = f"Faithfulness of heat maps on {count(boxes, *found)} (95 % interval)"
     note = (
         "Empty and deletion: lower is better; all others: higher. An empty map points nowhere. A map that does not beat the "
-        "floors says no more than its box."
+        "floors says no more than they do."
     )
     return Table(caption, ("map", *(_head(m) for m in measures)), rows, note)
 
@@ -90,7 +109,7 @@ def faithfulness_chart(figures: Figures, measures: Sequence[str], title: str) ->
         color=INK,
         fontweight="bold",
     )
-    note = f"Lines: 95 % interval over patients. A map that does not beat the floors says no more than its box. {DISCLAIMER}."
+    note = f"Lines: 95 % interval over patients. A map that does not beat the floors says no more than they do. {DISCLAIMER}."
     sheet.supxlabel("\n".join(textwrap.wrap(note, width)), x=0.01, ha="left", fontsize=9, color=MUTED)
     return sheet
 
