@@ -125,7 +125,14 @@ def commands(session: Session) -> None:
             *device, "--out", home / "classifier", shows=("model.safetensors",), folder="classifier",
         ),
     )  # fmt: skip
-    for kind in ("detector", "classifier"):
+    session.check(
+        "classify, every layer",
+        partial(
+            made, "classify", "--data", home / "pack", "--init", home / "backbone", "--policy", "full", "--bootstrap", 100,
+            "--epochs", 1 if toy else 2, *device, "--out", home / "tuned", shows=("model.safetensors",), folder="tuned",
+        ),
+    )  # fmt: skip
+    for kind in ("detector", "classifier", "tuned"):
         for where in dict.fromkeys((_device(session), "cpu")):
             session.check(
                 f"evaluate the {kind} on {where}: the run's own figures",

@@ -53,6 +53,7 @@ THROUGHPUT: Sequence[Group] = (
     Group("detect 224", "gpu.throughput:detect_224", 60, 35, 110),
     Group("pretrain eager", "gpu.throughput:pretrain_eager", 45, 30, 90),
     Group("detect 640", "gpu.throughput:detect_640", 60, 35, 110),
+    Group("classify", "gpu.throughput:classify", 30, 20, 60),
     Group("probe", "gpu.throughput:probe", 45, 15, 60),
     Group("lightly", "gpu.throughput:lightly", 60, 45, 100),
     Group("paper", "gpu.paper:paper", 2, 0, 30),

@@ -31,7 +31,9 @@ from gpu.waits import as_the_job_sets, detector_loop, steps_in_a_window
 from lightly_recipe import LightlyProcess, Recipe
 from pretrain_throughput import loop_turn, network_turn, packed_batches, ready_batches
 from turns import Rate, TurnOver, Window, let_go, synchronise
+from twinray.classification.config import ClassifyConfig
 from twinray.classification.probe import fit_linear, fit_probe
+from twinray.classification.run import run as run_classify
 from twinray.data.pack import open_pack
 from twinray.detection.on_pack import detect_rows
 from twinray.pretraining.config import PretrainConfig
@@ -400,7 +402,28 @@ def _detector_profile(session: Session, size: int) -> Outcome:
     return _profile(session, loop, session.folder("profile"), f"detect-{size}")
 
 
-# The probe, and lightly -----------------------------------------------------------------------------------------------
+# Classifiers, the probe, and lightly -----------------------------------------------------------------------------------------------
+
+
+def classify(session: Session) -> None:
+    """Every layer of ResNet-50 at 224 pixels, batch 64, as the job trains it."""
+    session.check("classify --policy full, resnet50, 224 px, batch 64", partial(_classify, session), needs=15)
+
+
+def _classify(session: Session) -> Outcome:
+    toy = session.toy
+    config = ClassifyConfig(
+        data=_pretraining_pack(session), out=session.folder("run") / "run", arch="resnet18" if toy else "resnet50", policy="full", protocol="as-published",
+        size=32 if toy else 224, batch_size=8 if toy else 64, epochs=2, log_every=5, bootstrap=0, device="cuda" if session.cuda else "cpu",
+    )  # fmt: skip
+    lines = [line for line in run_classify(config).history() if "seconds" in line]
+    first = next(
+        line for line in lines if line["step"] >= lines[-1]["step"] // 2
+    )  # the second epoch: kernels are chosen by then
+    images = (lines[-1]["step"] - first["step"]) * (config.batch_size or 0)
+    return Outcome(
+        None, {"images/s": images / max(lines[-1]["seconds"] - first["seconds"], 1e-9), "steps": lines[-1]["step"]}
+    )
 
 
 def probe(session: Session) -> None:
