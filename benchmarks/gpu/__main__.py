@@ -199,7 +199,9 @@ class Run:
 
 def _is_noise(line: str) -> bool:
     """Library chatter that would push results out of a reader's last lines."""
-    return any(mark in line for mark in ("Warning", "warnings.warn", "  return ", "_warn_once(", "USDT:", "gpuGetDeviceCount"))
+    return any(
+        mark in line for mark in ("Warning", "warnings.warn", "  return ", "_warn_once(", "USDT:", "gpuGetDeviceCount")
+    )
 
 
 def _end(process: subprocess.Popen[str]) -> None:
