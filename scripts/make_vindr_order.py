@@ -1,4 +1,4 @@
-"""Make ``src/twinray/data/vindr_order.json`` from VinDr-CXR's published rows.
+"""Make ``src/twinray/data/readers/vindr/vindr_order.json`` from VinDr-CXR's published rows.
 
     python scripts/make_vindr_order.py train.csv          # or vinbigdata-train.csv.gz from the torchxrayvision wheel
 
