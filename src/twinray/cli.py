@@ -7,17 +7,17 @@ Exit status: 0 done, 2 bad input (one line), 1 anything else.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
+import re
 import sys
-import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from twinray.about import DISCLAIMER, own_version
+from twinray.checks import DATA, MODEL, PLACE, RECORD, SEED, SPEED, START, Kind, Option, flag, options, type_words
 from twinray.errors import InputError, TwinrayError
 from twinray.verbs import VERBS, load
 
@@ -66,7 +66,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 
 def _can_resume(verb: str) -> bool:
-    return any(field.name == "resume" for field in dataclasses.fields(load(VERBS[verb].config)))
+    return "resume" in options(load(VERBS[verb].config))
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -83,7 +83,8 @@ class _HelpFormatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: Any) -> str:
         text = action.help or ""
-        if action.required or action.default in (None, False, argparse.SUPPRESS) or not action.option_strings:
+        unsaid = action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        if action.required or unsaid or not action.option_strings:
             return text
         default = action.default
         shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
@@ -95,75 +96,74 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
     config_class = load(verb.config)
     parser = build_parser(f"twinray {name}", config_class, verb.positional)
     try:
-        options = parser.parse_args(list(arguments))
-    except (
-        ArgumentError,
-        ValueError,
-        TypeError,
-    ) as error:  # the latter two: a YAML file that is none, or odd values in it
-        raise InputError(f"{str(error).strip()}; see twinray {name} --help") from error
-    hints = typing.get_type_hints(config_class)
-    values = {}
-    for field in dataclasses.fields(config_class):
-        value = getattr(options, field.name)
-        if value is None and field.name in verb.positional:
-            continue  # the field's own default
-        values[field.name] = _checked(value, hints[field.name], field.name)
-    load(verb.command or verb.run)(config_class(**values))
+        parsed = parser.parse_args(list(arguments))
+    except (ArgumentError, ValueError, TypeError) as error:  # the latter two: a YAML file that is none
+        raise InputError(
+            f"{_reworded(str(error).strip(), config_class, verb.positional)}; see twinray {name} --help"
+        ) from error
+    values = {option: getattr(parsed, option) for option in options(config_class)}
+    given = {option: value for option, value in values.items() if value is not None or option not in verb.positional}
+    load(verb.command or verb.run)(config_class(**given))
 
 
-def _checked(value: Any, hint: Any, name: str) -> Any:
-    """What a configuration file may hold and a flag may not: text for a switch, one value for a list."""
-    if hint is bool and not isinstance(value, bool):
-        raise InputError(f"expected {name} to be true or false, got {value!r}")
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise InputError(f"expected a list for {name}, got {value!r}")
-        return tuple(value)
-    return value
+def _reworded(message: str, config_class: type, positional: Sequence[str]) -> str:
+    """What the parser says of a value's type or of a missing option, in the option's words; anything else as it is."""
+    known = options(config_class)
+    found = re.match(r'Parser key "(\w+)"( element \d+)?:\s+Expected .*Got value: (.*)', message, re.DOTALL)
+    if found and found[1] in known:
+        option = known[found[1]]
+        return f"expected {option.flag} to be {type_words(option.type)}, got {found[3]}"
+    found = re.match(r"the following arguments are required: (.*)", message)
+    if found:
+        missing = [name for name in found[1].split(", ") if name in known and known[name].required]
+        return f"expected {', '.join(n.upper() if n in positional else flag(n) for n in missing)}, got nothing"
+    return message
+
+
+_GROUPS: Mapping[str, tuple[Kind, ...]] = {
+    "what is read, and where results go": (DATA, START, PLACE),
+    "what is made": (MODEL, SEED),
+    "speed": (SPEED,),
+    "records and the run's own figures": (RECORD,),
+}
+"""Headings of a verb's help, and the kinds of options under each."""
 
 
 def build_parser(program: str, config_class: type, positional: Sequence[str] = ()) -> ArgumentParser:
     """A parser whose flags are the fields of a dataclass, with ``--config`` and ``--print_config``."""
     docs = docstring_parser.parse_from_object(config_class)
     helps = {param.arg_name: " ".join((param.description or "").split()) for param in docs.params}
-    hints = typing.get_type_hints(config_class)
     parser = ArgumentParser(
         prog=program, description=docs.short_description, exit_on_error=False, formatter_class=_HelpFormatter
     )
     parser.add_argument("--config", action="config", help="YAML file of options; flags given after it win")
-    for field in dataclasses.fields(config_class):
-        text = (
-            f"{field.metadata.get('help_before', '')}{helps.get(field.name, '')}{field.metadata.get('help_after', '')}"
-        )
-        _add_option(parser, field, hints[field.name], text, field.name in positional)
+    headings = {kind: title for title, kinds in _GROUPS.items() for kind in kinds}
+    groups = {title: parser.add_argument_group(title) for title in _GROUPS}  # without options it is not shown
+    for name, option in options(config_class).items():
+        text = option.help(helps.get(name, ""))
+        if name in positional:
+            _add_positional(parser, option, text)
+            continue
+        _add_flag(groups[headings[option.kind]], option, text)
     return parser
 
 
-def _add_option(parser: ArgumentParser, field: dataclasses.Field[Any], hint: Any, text: str, positional: bool) -> None:
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    required = default is dataclasses.MISSING
-    of = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
-    many = of[1:] == (Ellipsis,)
-    options: dict[str, Any] = {"help": text, "type": of[0] if of else hint}
-    if positional:  # jsonargparse lets these have no default; _run_verb puts the field's in
-        if many:
-            options["nargs"] = "+" if required else "*"
-        elif not required:
-            options["nargs"] = "?"
-        parser.add_argument(field.name, **options)
+def _add_positional(parser: ArgumentParser, option: Option, text: str) -> None:
+    """An option without a flag; jsonargparse lets these have no default, so :func:`_run_verb` leaves it to the field."""
+    more: dict[str, Any] = {}
+    if option.many or not option.required:
+        more["nargs"] = ("+" if option.required else "*") if option.many else "?"
+    parser.add_argument(option.name, help=text, type=option.one, **more)
+
+
+def _add_flag(group: Any, option: Option, text: str) -> None:
+    if option.type is bool:
+        action = ActionYesNo(no_prefix="no-") if option.default else "store_true"
+        group.add_argument(option.flag, action=action, help=text, default=option.default)
         return
-    flag = "--" + field.name.replace("_", "-")
-    if hint is bool:
-        parser.add_argument(
-            flag, action=ActionYesNo(no_prefix="no-") if default else "store_true", help=text, default=default
-        )
-        return
-    if of:
-        options["nargs"] = "+" if many else len(of)
-    options["required"] = required
-    options["default"] = None if required else list(typing.cast(tuple[Any, ...], default)) if of else default
-    parser.add_argument(flag, **options)
+    default = None if option.required else list(option.default) if option.several else option.default
+    nargs = {"nargs": "+" if option.many else option.several} if option.several else {}
+    group.add_argument(option.flag, help=text, type=option.one, required=option.required, default=default, **nargs)
 
 
 def _overview() -> str:

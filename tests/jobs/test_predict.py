@@ -176,5 +176,5 @@ def test_a_table_never_ends_in_half_a_row(tmp_path):
     ],
 )
 def test_options_out_of_range_are_refused_first(tmp_path, bad):
-    with pytest.raises(InputError, match="expected --"):
+    with pytest.raises(InputError, match=r"--(score-threshold|fp-per-image|batch-size|workers|timeout|memory)"):
         job.run(PredictConfig(tmp_path / "no-run", (tmp_path,), tmp_path / "p", **bad))

@@ -103,13 +103,17 @@ def test_forced_figures_are_marked(forced, class_pack, tmp_path, capsys, monkeyp
     assert [(row["value"], row["n"]) for row in rows if row["measure"] == MARK] == [(str(float(n)), str(n))]
 
 
-def test_permission_is_one_of_the_options_that_decide(forced, class_pack, honest, tmp_path):
+def test_permission_is_on_record_and_comes_too_late_for_a_finished_run(forced, class_pack, honest, tmp_path, capsys):
     assert yaml.safe_load((forced / "config.yaml").read_text())["allow_seen"] is True
     out = tmp_path / "probe"
     config = {"init": str(honest), "bootstrap": 0, "resume": True}
     classify(ClassifyConfig(class_pack, out, **config))
-    with pytest.raises(InputError, match="allow_seen was False, now True"):
-        classify(ClassifyConfig(class_pack, out, allow_seen=True, **config))
+    assert "stays as it is" not in capsys.readouterr().err
+    made = (out / "metrics.json").read_bytes()
+    classify(ClassifyConfig(class_pack, out, allow_seen=True, **config))
+    told = f"note: {out} is finished and stays as it is, made with --allow-seen False, not True"
+    assert told in capsys.readouterr().err
+    assert (out / "metrics.json").read_bytes() == made
 
 
 def test_weights_without_a_record_are_unknown_not_refused(greedy, class_pack, tmp_path, capsys):

@@ -4,11 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from twinray.checks import (
+    DATA,
+    DEVICE,
+    MODEL,
+    PLACE,
+    PROBABILITY,
+    RECORD,
+    SEED,
+    SPEED,
+    START,
+    Told,
+    above,
+    at_least,
+    between,
+    counts_with,
+    different,
+    each,
+    goes_with,
+    settle,
+    zero_or,
+)
 
 Policy = Literal["probe", "head", "surgical", "full"]
 Protocol = Literal["sound", "as-published", "comparative-study"]
 ChooseOn = Literal["auto", "val", "fraction", "last"]
+
+GRADIENT: tuple[Policy, ...] = ("head", "surgical", "full")
+TRAINED = counts_with(policy=GRADIENT)
+AUTO = "auto"
+PARTS = Told(
+    "auto alone, or the names of parts", lambda parts: parts == (AUTO,) or AUTO not in parts, ((AUTO, "layer4"),)
+)
 
 
 @dataclass(frozen=True)
@@ -19,96 +48,99 @@ class ClassifyConfig:
     --protocol; the resolved configuration in the run's folder shows them all.
     """
 
-    data: Path
+    data: Annotated[Path, DATA]
     """A pack with labels."""
-    out: Path
+    out: Annotated[Path, PLACE]
     """Folder of the run; must be new or empty unless --resume is given."""
-    init: str = "random"
+    init: Annotated[str, START] = "random"
     """Weights under test: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
-    arch: str = ""
+    arch: Annotated[str, MODEL] = ""
     """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME with the extra timm; default that of the run named by --init."""
-    policy: Policy = "probe"
+    policy: Annotated[Policy, MODEL] = "probe"
     """probe: convex linear layer on frozen features; head: linear layer by gradient descent, augmented images, frozen backbone;
     surgical: that and the parts named by --tune; full: every layer."""
-    protocol: Protocol = "sound"
+    protocol: Annotated[Protocol, MODEL] = "sound"
     """Preset of the options marked sound | as-published | comparative-study. as-published: linear evaluation and end-to-end fine-tuning of
     the chest X-ray paper; comparative-study: those of the study on CT and histology. Options that are given win."""
-    tune: tuple[str, ...] = ()
+    tune: Annotated[tuple[str, ...], MODEL, goes_with(policy="surgical"), PARTS] = ()
     """Parts that learn under surgical: stages or blocks (stem, layer1 ... layer4; blocks.0 ... of timm's), norms for every norm layer, or auto:
     each part at a rate in proportion to its relative gradient norm (Lee et al. 2023); auto unless given."""
-    fraction: float = 1.0
+    fraction: Annotated[float, MODEL, above(0, up_to=1)] = 1.0
     """Share of the training patients' labels that may be used, 0..1; drawn by --seeds, stratified, nested."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], SEED, different("numbers", 1), each("numbers", at_least(0))] = (0,)
     """Seeds of the label fraction, and of head, order and transforms; with several, figures are means with an interval over seeds."""
-    choose_on: ChooseOn = "auto"
+    choose_on: Annotated[ChooseOn, MODEL, goes_with(policy=GRADIENT)] = "auto"
     """Images that the epoch is chosen on. val: the pack's; fraction: a patient-disjoint fifth of the labelled fraction, not learnt
     from; last: none, the last epoch is kept; auto: val, or fraction where the pack has no labelled val image."""
-    size: int = 0
+    size: Annotated[int, MODEL, zero_or(at_least(32, "pixels"))] = 0
     """Side of the network's input, pixels; default that of the run named by --init."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, MODEL, at_least(1), TRAINED] = None
     """Images in a batch (64 | 64 | 256); for the probe images at once through the frozen backbone, without effect on results (256)."""
-    epochs: int | None = None
+    epochs: Annotated[int | None, MODEL, at_least(1), TRAINED] = None
     """Passes over the labelled fraction (30 | 30 | 30)."""
-    least_steps: int | None = None
+    least_steps: Annotated[int | None, MODEL, at_least(1), TRAINED] = None
     """Fewest updates an epoch: a small fraction is passed over several times until it has so many (10 | 1 | 1)."""
-    optimizer: Literal["adamw", "adam", "sgd"] | None = None
+    optimizer: Annotated[Literal["adamw", "adam", "sgd"] | None, MODEL, TRAINED] = None
     """Rule of the updates; adam and sgd take weight decay as an L2 penalty (head: adam, else adamw | sgd | adam)."""
-    lr_head: float | None = None
+    lr_head: Annotated[float | None, MODEL, above(0), TRAINED] = None
     """Peak learning rate of the linear layer (0.001, head alone 0.003 | 0.5 | 0.001); with another batch size or optimiser another."""
-    lr_backbone: float | None = None
+    lr_backbone: Annotated[float | None, MODEL, at_least(0), TRAINED] = None
     """Peak learning rate of the backbone under surgical and full (0.0003 | 0.005 | 0.0001); with another batch size or optimiser another."""
-    layer_decay: float | None = None
+    layer_decay: Annotated[float | None, MODEL, above(0, up_to=1), TRAINED] = None
     """Factor on the rate from each part of the backbone to the one before it, 0..1 (full: 0.75 for networks with position embeddings,
     else 1 | 1 | 1)."""
-    weight_decay: float | None = None
+    weight_decay: Annotated[float | None, MODEL, at_least(0), TRAINED] = None
     """Weight decay of weights (head: 0.001, else 0.05 | 1e-6 | 0)."""
-    weight_decay_biases: float | None = None
+    weight_decay_biases: Annotated[float | None, MODEL, at_least(0), TRAINED] = None
     """Weight decay of biases and norm parameters (0 | 1e-6 | 0)."""
-    warmup_steps: int | None = None
+    warmup_steps: Annotated[int | None, MODEL, at_least(0), TRAINED] = None
     """Steps of linear warm-up (500, or a tenth of a run shorter than 5,000 steps | 0 | 0)."""
-    schedule: Literal["step", "epoch"] | None = None
+    schedule: Annotated[Literal["step", "epoch"] | None, MODEL, TRAINED] = None
     """How the cosine falls: at every step after the warm-up, or once an epoch (step | epoch | epoch)."""
-    final_lr: float | None = None
+    final_lr: Annotated[float | None, MODEL, between(0, 1, "a share of the peak rate"), TRAINED] = None
     """Learning rate at the end, share of the peak (0.001 | 0 | 0)."""
-    clip_norm: float | None = None
+    clip_norm: Annotated[float | None, MODEL, at_least(0), TRAINED] = None
     """Largest norm of the gradient; 0 is off (10, head alone 0 | 0 | 0)."""
-    norm: Literal["trainable", "eval", "frozen"] | None = None
+    norm: Annotated[Literal["trainable", "eval", "frozen"] | None, MODEL, TRAINED] = None
     """Batch norm of the parts that learn. trainable: batch statistics; eval: stored statistics, scale and shift learn; frozen: all stored
     (trainable | trainable | trainable)."""
-    features: Literal["standardised", "raw"] | None = None
+    features: Annotated[Literal["standardised", "raw"] | None, MODEL, TRAINED] = None
     """What the head alone learns on: each feature scaled to mean 0 and deviation 1 over the labelled images, or as it is
     (standardised | raw | raw)."""
-    crop_min: float | None = None
+    crop_min: Annotated[float | None, MODEL, above(0, "of the image's area", up_to=1), TRAINED] = None
     """Smallest area of a random resized crop, share of the image; 1 is off (0.5 | 0.08 | 1)."""
-    flip: float | None = None
+    flip: Annotated[float | None, MODEL, PROBABILITY, TRAINED] = None
     """Probability of a left-right flip; 0 keeps laterality (0.5 | 0.5 | 0)."""
-    brightness: float | None = None
+    brightness: Annotated[float | None, MODEL, at_least(0), TRAINED] = None
     """Largest random shift of brightness, share of the full range (0.1, head alone 0 | 0 | 0)."""
-    contrast: float | None = None
+    contrast: Annotated[float | None, MODEL, between(0, 1), TRAINED] = None
     """Largest random change of contrast, relative (0.2, head alone 0 | 0 | 0)."""
-    cache: bool = True
+    cache: Annotated[bool, SPEED] = True
     """Compute the frozen features once where no transform changes the images (head); without, at every step, with the same result."""
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Annotated[Literal["none", "balanced"], MODEL] = "none"
     """Weights of the labels in the loss. balanced: inverse to their frequency among the labels learnt from, on average 1."""
-    uncertain: Literal["ignore", "zero", "one"] = "ignore"
+    uncertain: Annotated[Literal["ignore", "zero", "one"], MODEL] = "ignore"
     """What an uncertain label teaches: nothing, absent or present; figures are on certain labels either way."""
-    blank: Literal["unknown", "zero"] = "unknown"
+    blank: Annotated[Literal["unknown", "zero"], MODEL] = "unknown"
     """What a label that is not stated teaches, where others of its image are stated: nothing, or absent; figures are on stated labels either way."""
-    folds: int = 5
+    folds: Annotated[int, MODEL, at_least(2), counts_with(policy="probe")] = 5
     """Folds inside the labelled fraction that choose the strength of the probe's L2 penalty."""
-    bootstrap: int = 1000
+    bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
     """Resamples of patients for the intervals."""
-    seed: int = 0
+    seed: Annotated[int, SEED, at_least(0)] = 0
     """Seed of random initial weights and of the bootstrap."""
-    device: str = "auto"
+    device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Annotated[Literal["auto", "float32", "bf16"], MODEL] = "auto"
     """Of training; auto: bf16 where the processor computes in it, float32 for the probe. Final figures are always made in float32."""
-    checkpoint_every: int = 0
+    checkpoint_every: Annotated[int, SPEED, at_least(0, "steps")] = 0
     """Steps between checkpoints; 0: one at the end of each epoch."""
-    log_every: int = 10
+    log_every: Annotated[int, RECORD, at_least(1, "steps")] = 10
     """Steps between lines in metrics.jsonl."""
-    allow_seen: bool = False
+    allow_seen: Annotated[bool, RECORD] = False
     """Go on where images to evaluate on, or their patients, were seen in the training of --init; the figures are marked."""
-    resume: bool = False
+    resume: Annotated[bool, RECORD] = False
     """Continue an interrupted run in --out; with nothing there, start. A finished one is left as it is."""
+
+    def __post_init__(self) -> None:
+        settle(self)

@@ -4,7 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from twinray.checks import (
+    DATA,
+    DEVICE,
+    MODEL,
+    PLACE,
+    PROBABILITY,
+    RECORD,
+    SEED,
+    SPEED,
+    START,
+    Told,
+    above,
+    at_least,
+    between,
+    counts_with,
+    multiple_of,
+    settle,
+)
+
+MAGNIFICATION = Told(
+    "two numbers above 0, ascending",
+    lambda ends: len(ends) == 2 and 0 < ends[0] <= ends[1],
+    ((1.2, 0.8), (1.0,), (0, 1)),
+)
 
 
 @dataclass(frozen=True)
@@ -15,83 +40,86 @@ class DetectConfig:
     folder shows them all.
     """
 
-    data: Path
+    data: Annotated[Path, DATA]
     """A pack with boxes."""
-    out: Path
+    out: Annotated[Path, PLACE]
     """Folder of the run; must be new or empty unless --resume is given."""
-    init: str = "random"
+    init: Annotated[str, START] = "random"
     """Weights under test: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
-    arch: str = ""
+    arch: Annotated[str, MODEL] = ""
     """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME (four stages; extra timm); default that of the run named by --init."""
-    detector: Literal["faster-rcnn", "retinanet", "fcos"] = "faster-rcnn"
+    detector: Annotated[Literal["faster-rcnn", "retinanet", "fcos"], MODEL] = "faster-rcnn"
     """Two stages (faster-rcnn) or one, with anchors (retinanet) or without (fcos). Heat maps need faster-rcnn."""
-    protocol: Literal["sound", "as-published"] = "sound"
+    protocol: Annotated[Literal["sound", "as-published"], MODEL] = "sound"
     """Preset of the options marked sound | published. sound: every layer learns, whatever the initial weights; as-published: the
     chest X-ray paper's values, which keep a frozen random stem under random weights. Options that are given win."""
-    fraction: float = 1.0
+    fraction: Annotated[float, MODEL, above(0, up_to=1)] = 1.0
     """Share of the training images that may be used, 0..1: whole patients, stratified by class, nested for one --fraction-seed."""
-    fraction_seed: int = 0
+    fraction_seed: Annotated[int, SEED, at_least(0), counts_with(fraction=above(0, below=1))] = 0
     """Seed of the order in which patients enter the fraction."""
-    size: int = 224
+    size: Annotated[int, MODEL, multiple_of(32, least=64)] = 224
     """Side of the network's input, pixels; a multiple of 32."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, MODEL, at_least(1)] = None
     """Images in a batch (8 | 32)."""
-    epochs: int | None = None
+    epochs: Annotated[int | None, MODEL, at_least(1)] = None
     """Passes over the training images (50 | 50)."""
-    optimizer: Literal["adamw", "sgd"] | None = None
+    optimizer: Annotated[Literal["adamw", "sgd"] | None, MODEL] = None
     """Rule of the updates (adamw | sgd)."""
-    lr: float | None = None
+    lr: Annotated[float | None, MODEL, above(0)] = None
     """Peak learning rate; by optimiser and batch: AdamW 0.0002 * sqrt(batch / 8), SGD 0.005 * batch / 32."""
-    weight_decay: float | None = None
+    weight_decay: Annotated[float | None, MODEL, at_least(0)] = None
     """Weight decay of weights; by optimiser: AdamW 0.05, SGD 1e-4."""
-    weight_decay_biases: float | None = None
+    weight_decay_biases: Annotated[float | None, MODEL, at_least(0)] = None
     """Weight decay of biases and norm parameters; by optimiser: AdamW 0, SGD 1e-4."""
-    warmup_steps: int | None = None
+    warmup_steps: Annotated[int | None, MODEL, at_least(0)] = None
     """Steps of linear warm-up (500, or a tenth of a run shorter than 5,000 steps | 500)."""
-    schedule: Literal["step", "epoch"] | None = None
+    schedule: Annotated[Literal["step", "epoch"] | None, MODEL] = None
     """How the cosine falls: at every step after the warm-up, or once an epoch from the first on (step | epoch)."""
-    final_lr: float | None = None
+    final_lr: Annotated[float | None, MODEL, between(0, 1, "a share of the peak rate")] = None
     """Learning rate at the end, share of the peak (0.001 | 0.02)."""
-    clip_norm: float | None = None
+    clip_norm: Annotated[float | None, MODEL, at_least(0)] = None
     """Largest norm of the gradient; 0 is off (10 | 0)."""
-    norm: Literal["trainable", "eval", "frozen", "group"] | None = None
+    norm: Annotated[Literal["trainable", "eval", "frozen", "group"] | None, MODEL] = None
     """Backbone normalisation. trainable: batch statistics; eval: stored statistics; frozen: all stored; group: group norm instead
     (trainable | eval)."""
-    trainable_stages: int | None = None
+    trainable_stages: Annotated[int | None, MODEL, between(0, 5)] = None
     """Backbone stages that learn, from the last: 5 all, 3 without stem and layer1, 0 none (5 | 3)."""
-    fpn_channels: int = 256
+    fpn_channels: Annotated[int, MODEL, at_least(1)] = 256
     """Channels of the feature pyramid; for fcos a multiple of 32, 64 or more."""
-    box_head_width: int = 1024
+    box_head_width: Annotated[int, MODEL, at_least(1), counts_with(detector="faster-rcnn")] = 1024
     """Width of the two fully connected layers of the box head (faster-rcnn)."""
-    rois_per_image: int = 512
+    rois_per_image: Annotated[int, MODEL, at_least(1), counts_with(detector="faster-rcnn")] = 512
     """Proposals sampled per image for the box loss (faster-rcnn)."""
-    anchor_scale: float | None = None
+    anchor_scale: Annotated[float | None, MODEL, above(0)] = None
     """Side of the smallest square anchor in strides; default 8 (faster-rcnn: 32, 64, 128, 256, 512 pixels), 4 (retinanet: the same, and
     two sizes between each), 1 (fcos, which has points: the side of a point's cell)."""
-    flip: float | None = None
+    flip: Annotated[float | None, MODEL, PROBABILITY] = None
     """Probability of a left-right flip; 0 keeps laterality (0.5 | 0.5)."""
-    scale: tuple[float, ...] = ()
+    scale: Annotated[tuple[float, ...], MODEL, MAGNIFICATION] = ()
     """Smallest and largest random magnification; 1 1 is off (0.8 1.25 | 1 1)."""
-    brightness: float | None = None
+    brightness: Annotated[float | None, MODEL, at_least(0)] = None
     """Largest random shift of brightness, share of the full range (0.1 | 0)."""
-    contrast: float | None = None
+    contrast: Annotated[float | None, MODEL, between(0, 1)] = None
     """Largest random change of contrast, relative (0.2 | 0)."""
-    images: Literal["all", "with_boxes"] | None = None
+    images: Annotated[Literal["all", "with_boxes"] | None, MODEL] = None
     """Which images to learn from, and which of val choose the epoch: all annotated ones, those without a box as negatives, or only
     those with a box (all | with_boxes). Figures and thresholds are on all annotated images either way."""
-    bootstrap: int = 1000
+    bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
     """Resamples of patients for the intervals."""
-    seed: int = 0
+    seed: Annotated[int, SEED, at_least(0)] = 0
     """Seed of all random weights, of the order, the transforms and the bootstrap."""
-    device: str = "auto"
+    device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Annotated[Literal["auto", "float32", "bf16"], MODEL] = "auto"
     """Of training; auto: bf16 where the processor computes in it. Final figures are always made in float32."""
-    checkpoint_every: int = 0
+    checkpoint_every: Annotated[int, SPEED, at_least(0, "steps")] = 0
     """Steps between checkpoints; 0: one at the end of each epoch."""
-    log_every: int = 10
+    log_every: Annotated[int, RECORD, at_least(1, "steps")] = 10
     """Steps between lines in metrics.jsonl."""
-    allow_seen: bool = False
+    allow_seen: Annotated[bool, RECORD] = False
     """Go on where images to evaluate on, or their patients, were seen in the training of --init; the figures are marked."""
-    resume: bool = False
+    resume: Annotated[bool, RECORD] = False
     """Continue an interrupted run in --out; with nothing there, start."""
+
+    def __post_init__(self) -> None:
+        settle(self)

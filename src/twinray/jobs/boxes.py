@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from twinray.checks import DATA, MODEL, PLACE, Help, Told, at_least, between, settle
 from twinray.data.decoding.images import image_size
 from twinray.data.fusion import fuse_collection
 from twinray.data.packing.mix import Mix
@@ -37,37 +38,47 @@ else:
     BoxFormat = Literal[tuple(_FORMATS)]  # the command line's choices are the table's rows
 
 
+PICTURE_FILE = Told(
+    "a name that ends in .png, .svg or .pdf",
+    lambda path: path.suffix.lower() in (".png", ".svg", ".pdf"),
+    ("chart.gif",),
+)
+
+
 @dataclass(frozen=True)
 class BoxesConfig:
     """Turn published annotations into one COCO file, fusing several readers' boxes, and count boxes by class."""
 
-    source: Path
+    source: Annotated[Path, DATA]
     """The data set's folder, or its file of annotations. Images are not needed."""
 
-    format: BoxFormat = field(metadata={"help_after": f" {formats_in_words(_FORMATS)}"})
+    format: Annotated[BoxFormat, MODEL, Help(after=formats_in_words(_FORMATS))]
     """What the annotations are."""
 
-    out: Path
+    out: Annotated[Path, PLACE]
     """New COCO file."""
 
-    fusion_iou: float | None = None
+    fusion_iou: Annotated[float | None, MODEL, between(0, 1, below=True)] = None
     """Fuse boxes of one class that overlap by more than this intersection over union; 0 keeps them as they are
     (default: 0.5 where several readers drew boxes, as in vindr; 0 elsewhere)."""
 
-    min_readers: int = 1
+    min_readers: Annotated[int, MODEL, at_least(1)] = 1
     """Drop fused boxes on which fewer distinct readers agree."""
 
-    images: Path | None = None
+    images: Annotated[Path | None, DATA] = None
     """Folder to look for images in (default: the source)."""
 
-    with_boxes_only: bool = False
+    with_boxes_only: Annotated[bool, MODEL] = False
     """Leave out images without a box, as published VinDr-CXR experiments do."""
 
-    like: Path | None = None
+    like: Annotated[Path | None, DATA] = None
     """A finished detect run or a pack: refuse annotations whose classes are not the same names in the same order."""
 
-    figure: Path | None = None
+    figure: Annotated[Path | None, PLACE, PICTURE_FILE] = None
     """New bar chart of the counts: .png, .svg or .pdf."""
+
+    def __post_init__(self) -> None:
+        settle(self)
 
 
 @dataclass(frozen=True)
@@ -122,19 +133,11 @@ def run(config: BoxesConfig, console: Console | None = None) -> BoxesResult:
 
 def _checked(config: BoxesConfig) -> float:
     """The threshold to fuse at (0: not at all), after a look at all options."""
-    if config.format not in _FORMATS:
-        raise InputError(f"expected --format {', '.join(_FORMATS)}, got {config.format!r}")
     iou = config.fusion_iou
     if iou is None:
         iou = FUSION_IOU if _FORMATS[config.format].fuse else 0.0
-    if not 0 <= iou < 1:
-        raise InputError(f"expected --fusion-iou in 0..1 (0: do not fuse), got {iou}")
-    if config.min_readers < 1:
-        raise InputError(f"expected --min-readers of 1 or more, got {config.min_readers}")
     if config.min_readers > 1 and not iou:
         raise InputError("--min-readers needs fused boxes, --fusion-iou 0 keeps them raw; change one of them")
-    if config.figure is not None and config.figure.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise InputError(f"expected --figure to end in .png, .svg or .pdf, got {config.figure}")
     for name, path in (("--out", config.out), ("--figure", config.figure)):
         if path is not None and (path.exists() or path.is_symlink()):
             raise InputError(f"{path} is there already; choose another {name}, or remove it")

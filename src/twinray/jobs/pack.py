@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from twinray.checks import (
+    DATA,
+    MODEL,
+    PLACE,
+    RECORD,
+    SEED,
+    SPEED,
+    Help,
+    above,
+    at_least,
+    between,
+    goes_with,
+    settle,
+    up_to,
+    zero_or,
+)
 from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
-from twinray.data.packing.options import Channels, PackOptions
+from twinray.data.packing.options import MAX_SIZE, MIN_SIZE, Channels, PackOptions
 from twinray.data.packing.write import write_pack
 from twinray.data.readers.folder import Layout
 from twinray.data.readers.formats import (
@@ -36,113 +52,113 @@ else:
     FormatName = Literal[tuple(FORMATS)]  # the command line's choices are the table's rows
 
 
-def _taken(option: str) -> Mapping[str, str]:
+def taken(option: str) -> Help:
     """The help of an option that only some formats take begins with their names."""
-    return {"help_before": f"{takers_in_words(option)}: "}
+    return Help(before=f"{takers_in_words(option)}:")
 
 
 @dataclass(frozen=True)
 class PackConfig:
     """Decode images once and keep them, with patients, splits, labels and boxes, in a pack that training reads fast."""
 
-    source: tuple[Path, ...] = ()
+    source: Annotated[tuple[Path, ...], DATA] = ()
     """One or several sources of one format, for one pack: folders, or files (coco, medmnist); none for the phantom; with --verify the pack."""
 
-    format: FormatName = field(default="folder", metadata={"help_after": f" {formats_in_words(FORMATS)}"})
+    format: Annotated[FormatName, MODEL, Help(after=formats_in_words(FORMATS))] = "folder"
     """What the sources are; data sets in the layouts they are published in."""
 
-    out: Path | None = None
+    out: Annotated[Path | None, PLACE] = None
     """New folder for the pack."""
 
-    size: int = 256
+    size: Annotated[int, MODEL, between(MIN_SIZE, MAX_SIZE, unit="pixels")] = 256
     """Side of the packed images, in pixels (16 to 4096)."""
 
-    fit: Fit = "squash"
+    fit: Annotated[Fit, MODEL] = "squash"
     """squash: stretch both sides to the square; letterbox: keep proportions, pad with black."""
 
-    channels: Channels = "auto"
+    channels: Annotated[Channels, MODEL] = "auto"
     """grey, rgb, or auto: grey if no image carries colour."""
 
-    images: Path | None = field(default=None, metadata=_taken("images"))
+    images: Annotated[Path | None, DATA, taken("images")] = None
     """folder of the images (default: the source; coco: images/ beside the file, else the file's folder)."""
 
-    layout: Layout = field(default="auto", metadata=_taken("layout"))
+    layout: Annotated[Layout, MODEL, taken("layout")] = "auto"
     """auto tells class and split folders by their names and places; flat ignores folder names."""
 
-    patient_regex: str | None = field(default=None, metadata=_taken("patient_regex"))
+    patient_regex: Annotated[str | None, MODEL, taken("patient_regex")] = None
     r"""regular expression whose first non-empty group, in the file's name or path, is the patient.
     Kermany's chest X-rays: '(person\d+)_|(IM-\d+)-'."""
 
-    table: Path | None = field(default=None, metadata=_taken("table"))
+    table: Annotated[Path | None, DATA, taken("table")] = None
     """CSV with a column path and any of patient, split, label (several joined by |)."""
 
-    fusion_iou: float | None = field(default=None, metadata=_taken("fusion_iou"))
+    fusion_iou: Annotated[float | None, MODEL, between(0, 1, below=True), taken("fusion_iou")] = None
     """fuse the readers' boxes that overlap by more than this intersection over union (default: 0.5;
     0 keeps every reader's boxes)."""
 
-    min_readers: int = field(default=1, metadata=_taken("min_readers"))
+    min_readers: Annotated[int, MODEL, at_least(1), taken("min_readers")] = 1
     """drop labels and fused boxes on which fewer readers agree."""
 
-    task: str | None = field(default=None, metadata=_taken("task"))
+    task: Annotated[str | None, MODEL, taken("task")] = None
     """the task whose labels to take (default: the only one; with several, none)."""
 
-    views: Views = field(default="auto", metadata=_taken("views"))
+    views: Annotated[Views, MODEL, taken("views")] = "auto"
     """frontal leaves lateral views out, all keeps them (auto: frontal for chexpert, all for dicom)."""
 
-    pseudonymise: Path | None = field(default=None, metadata=_taken("pseudonymise"))
+    pseudonymise: Annotated[Path | None, DATA, taken("pseudonymise")] = None
     """file that holds a secret key; patient ids are replaced by their keyed hash."""
 
-    shared_patients: bool = False
+    shared_patients: Annotated[bool, MODEL] = False
     """The sources are parts of one data set: equal patient ids are the same patient (default: only in sources of one name)."""
 
-    val: float = 0.1
+    val: Annotated[float, MODEL, between(0, 1, "a share", below=True)] = 0.1
     """Share of images to cut for validation, by patient, where the source has no validation split (0: none)."""
 
-    test: float = 0.2
+    test: Annotated[float, MODEL, between(0, 1, "a share", below=True)] = 0.2
     """Share of images to cut for testing, by patient, where the source has no test split (0: none)."""
 
-    folds: int = 0
+    folds: Annotated[int, MODEL, zero_or(at_least(2))] = 0
     """Cross-validation: cut this many folds by patient and test on one of them, instead of on a share (0: no folds)."""
 
-    fold: int = 0
+    fold: Annotated[int, SEED, at_least(0), goes_with(folds=at_least(2)), up_to("folds", below=True)] = 0
     """With --folds, which fold is the test split, from 0; the folds are the same for one --seed."""
 
-    splits: Path | None = None
+    splits: Annotated[Path | None, DATA] = None
     """Splits to use again: the splits.json of a pack of the same images. It takes precedence over the source's own splits,
     nothing is cut, and images that it does not name are set aside."""
 
-    seed: int = 0
+    seed: Annotated[int, SEED, at_least(0)] = 0
     """Seed of the splits that are cut, and of the phantom."""
 
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: Annotated[int, SPEED, at_least(1)] = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that decode images (default: one a core)."""
 
-    timeout: float = 60.0
+    timeout: Annotated[float, SPEED, above(0, "seconds")] = 60.0
     """Longest that decoding one image may take before it is set aside, in seconds."""
 
-    memory: int = 2048
+    memory: Annotated[int, SPEED, at_least(64, "MiB")] = 2048
     """Most memory that decoding one image may take before it is set aside, in MiB."""
 
-    strict: bool = False
+    strict: Annotated[bool, RECORD] = False
     """Stop at the first file, row or box that would be set aside."""
 
-    resume: bool = False
+    resume: Annotated[bool, RECORD] = False
     """Go on with a pack that was cut off."""
 
-    verify: bool = False
+    verify: Annotated[bool, RECORD] = False
     """Check the finished pack SOURCE against its checksums instead of writing one."""
 
-    phantom_images: int = field(default=1000, metadata=_taken("phantom_images"))
+    phantom_images: Annotated[int, MODEL, at_least(1), taken("phantom_images")] = 1000
     """number of images to draw."""
 
-    phantom_images_per_patient: float = field(default=2.0, metadata=_taken("phantom_images_per_patient"))
+    phantom_images_per_patient: Annotated[float, MODEL, between(1, 16), taken("phantom_images_per_patient")] = 2.0
     """mean number of images of a patient (1 to 16)."""
 
-    phantom_labelled: float = field(default=1.0, metadata=_taken("phantom_labelled"))
+    phantom_labelled: Annotated[float, MODEL, between(0, 1, "a share"), taken("phantom_labelled")] = 1.0
     """share of patients whose images carry labels and boxes (0 to 1)."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "source", _paths(self.source))  # from Python, one path may stand alone
+        settle(self)
 
 
 def run(config: PackConfig, console: Console | None = None) -> Pack:
@@ -212,28 +228,12 @@ def _named(counts: Mapping[str, int], most: int = 20) -> str:
     return shown + (f", and {len(counts) - most} more" if len(counts) > most else "")
 
 
-def _paths(value: object) -> tuple[Path, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, (str, Path)):
-        return (Path(value),)
-    return tuple(Path(path) for path in cast(Sequence[Path], value))
-
-
 def _source_options(config: PackConfig) -> SourceOptions:
     return SourceOptions(**{option.name: getattr(config, option.name) for option in fields(SourceOptions)})
 
 
 def _options(config: PackConfig) -> PackOptions:
     """Check the options before any file is read."""
-    if config.workers < 1:
-        raise InputError(f"expected --workers of 1 or more, got {config.workers}")
-    if not config.timeout > 0:
-        raise InputError(f"expected --timeout above 0 seconds, got {config.timeout}")
-    if config.memory < 64:
-        raise InputError(f"expected --memory of 64 MiB or more, got {config.memory}")
-    if config.phantom_images < 1:
-        raise InputError(f"expected --phantom-images of 1 or more, got {config.phantom_images}")
     check_format(config.format, _source_options(config))
     options = PackOptions(
         config.size, config.fit, config.channels, config.val, config.test, config.seed, config.folds, config.fold

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from rich.console import Console
 
-from twinray.checks import check_options
+from twinray.checks import (
+    DATA,
+    DEVICE,
+    MODEL,
+    PLACE,
+    RECORD,
+    SPEED,
+    above,
+    at_least,
+    between,
+    not_with,
+    settle,
+)
 from twinray.errors import InputError, TwinrayError
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.thresholds import FALLBACK_SCORE, Thresholds, thresholds_from_json
@@ -37,33 +48,36 @@ if TYPE_CHECKING:
 class PredictConfig:
     """Boxes or labels for image files and folders of them; a file that cannot be read is set aside and named."""
 
-    run: Path
+    run: Annotated[Path, DATA]
     """Folder of a finished detect or classify run."""
-    paths: tuple[Path, ...]
+    paths: Annotated[tuple[Path, ...], DATA]
     """Image files (PNG, JPEG, TIFF, DICOM) and folders, which are searched whole."""
-    out: Path = Path("predictions")
+    out: Annotated[Path, PLACE] = Path("predictions")
     """New folder for predictions.csv, predictions.json, summary.json, overlays, DICOM objects and skipped.csv."""
-    fp_per_image: float | None = None
+    fp_per_image: Annotated[float | None, MODEL, above(0), not_with("score_threshold")] = None
     """Show the boxes that reach the thresholds, class by class, for so many false positives per image on validation (0.25 unless given): the
     model's own for 0.125, 0.25, 0.5, 1, 2, 4 and 8, for other numbers worked out from the predictions on val that the run kept."""
-    score_threshold: float | None = None
+    score_threshold: Annotated[float | None, MODEL, between(0, 1)] = None
     """Show the boxes that score at least this, 0..1, in place of the model's thresholds; the tables hold every box all the same."""
-    overlays: bool = True
+    overlays: Annotated[bool, RECORD] = True
     """Draw an overlay PNG for every image with a detection run."""
-    dicom_objects: bool = True
+    dicom_objects: Annotated[bool, RECORD] = True
     """Write a Secondary Capture and a Structured Report for every DICOM image with a detection run; needs the extra twinray[dicom]."""
-    strict: bool = False
+    strict: Annotated[bool, RECORD] = False
     """Stop at the first file that cannot be read."""
-    batch_size: int = 16
+    batch_size: Annotated[int, SPEED, at_least(1)] = 16
     """Images at once."""
-    workers: int = 1
+    workers: Annotated[int, SPEED, at_least(0)] = 1
     """Processes that decode."""
-    timeout: float = 60.0
+    timeout: Annotated[float, SPEED, above(0, "seconds")] = 60.0
     """Longest that decoding one file may take, seconds."""
-    memory: int = 2048
+    memory: Annotated[int, SPEED, at_least(1, "MiB")] = 2048
     """Most memory that decoding one file may take, MiB."""
-    device: str = "auto"
+    device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        settle(self)
 
 
 @dataclass
@@ -129,7 +143,6 @@ def run(config: PredictConfig) -> Path:
         InputError: bad options, no image, or with ``strict`` a file that cannot be read.
         TwinrayError: the disk refuses a file; what could be written is kept.
     """
-    _check(config)
     found = find_images(config.paths)
     model = load_model(config.run, config.device)
     shown = _choose_shown(config, model)
@@ -155,21 +168,6 @@ def run(config: PredictConfig) -> Path:
             f"none of the {len(job.skipped.items)} files could be read; {job.skipped.path} says why for each"
         )
     return config.out
-
-
-def _check(config: PredictConfig) -> None:
-    score, rate = config.score_threshold, config.fp_per_image
-    check_options(
-        (
-            (config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more"),
-            (config.workers >= 0, "--workers", config.workers, "0 or more"),
-            (score is None or 0 <= score <= 1, "--score-threshold", score, "0..1"),
-            (rate is None or 0 < rate < math.inf, "--fp-per-image", rate, "a finite number above 0"),
-            (rate is None or score is None, "--fp-per-image", rate, "left out beside --score-threshold"),
-            (config.timeout > 0, "--timeout", config.timeout, "more than 0 seconds"),
-            (config.memory >= 1, "--memory", config.memory, "1 MiB or more"),
-        )
-    )
 
 
 def _choose_shown(config: PredictConfig, model: Model) -> _Shown | None:

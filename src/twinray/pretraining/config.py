@@ -4,88 +4,114 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from twinray.checks import (
+    DATA,
+    DEVICE,
+    MODEL,
+    PLACE,
+    PROBABILITY,
+    RECORD,
+    SEED,
+    SPEED,
+    START,
+    above,
+    at_least,
+    between,
+    counts_with,
+    different,
+    each,
+    pair,
+    settle,
+    some_of,
+    up_to,
+)
+from twinray.records import SPLITS
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
     """Pre-train a backbone on unlabelled images with Barlow Twins, or with an objective to compare it with."""
 
-    data: tuple[Path, ...]
+    data: Annotated[tuple[Path, ...], DATA, different("packs", Path("a"))]
     """One pack or several, with the same size and channels."""
-    out: Path
+    out: Annotated[Path, PLACE]
     """Folder of the run; must be new or empty unless --resume is given."""
-    splits: tuple[str, ...] = ("train",)
+    splits: Annotated[tuple[str, ...], MODEL, some_of(*SPLITS)] = ("train",)
     """Which splits of the packs to learn from; training never reads labels, only the k-NN monitor does."""
-    leave_out: tuple[Path, ...] = ()
+    leave_out: Annotated[tuple[Path, ...], DATA] = ()
     """Packs to be tested on later, all splits: images that share a patient, an id or (where packed alike) their pixels with these are not learnt from."""
-    arch: str = "resnet50"
+    arch: Annotated[str, MODEL] = "resnet50"
     """Architecture: a torchvision ResNet (resnet18, resnet50, ...), or timm/NAME with the extra timm."""
-    init: str = "random"
+    init: Annotated[str, START] = "random"
     """Initial weights: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
-    size: int = 224
+    size: Annotated[int, MODEL, at_least(32, "pixels")] = 224
     """Side of a view, pixels."""
-    batch_size: int = 256
+    batch_size: Annotated[int, MODEL, at_least(2, "images (statistics over one do not exist)")] = 256
     """Images in a batch, over all ranks; the correlations are estimated over all of them."""
-    accumulate: int = 1
+    accumulate: Annotated[int, MODEL, at_least(1, "pieces")] = 1
     """Pieces in which each rank embeds its share of a batch, to fit a small memory; the loss stays that of the whole batch. BatchNorm is per piece."""
-    epochs: int = 100
+    epochs: Annotated[int, MODEL, at_least(1)] = 100
     """Passes over the images."""
-    projector: tuple[int, ...] = ()
+    projector: Annotated[tuple[int, ...], MODEL, each("widths", at_least(2))] = ()
     """Widths of the projector's layers; default 8192 8192 8192 from resnet50 up, 2048 2048 2048 for resnet18, resnet34 and timm's."""
-    objective: Literal["barlow-twins", "vicreg", "simclr", "byol"] = "barlow-twins"
+    objective: Annotated[Literal["barlow-twins", "vicreg", "simclr", "byol"], MODEL] = "barlow-twins"
     """What makes the two views agree: Barlow Twins, or one of those that papers compare it with."""
-    lam: float | None = None
+    lam: Annotated[float | None, MODEL, above(0), counts_with(objective="barlow-twins")] = None
     """Weight of the redundancy term; default 0.0051 as published; for fewer than 100 epochs 1 / width of the embedding, so that views agree soon."""
-    optimizer: Literal["auto", "lars", "adamw", "adam", "sgd"] = "auto"
+    optimizer: Annotated[Literal["auto", "lars", "adamw", "adam", "sgd"], MODEL] = "auto"
     """auto: LARS from a batch of 512 up, AdamW below."""
-    lr: float | None = None
+    lr: Annotated[float | None, MODEL, above(0)] = None
     """Peak learning rate of weights; default by optimiser and batch: LARS 0.2 * batch / 256, AdamW and Adam 0.001 * batch / 256, SGD 0.1 * batch / 256."""
-    lr_biases: float | None = None
+    lr_biases: Annotated[float | None, MODEL, above(0)] = None
     """Peak learning rate of biases and norm parameters; default: LARS 0.0048 * batch / 256, else that of weights."""
-    weight_decay: float | None = None
+    weight_decay: Annotated[float | None, MODEL, at_least(0)] = None
     """Weight decay of weights; default: LARS 1e-6, AdamW 0.01, Adam 0, SGD 1e-4."""
-    warmup_epochs: float | None = None
+    warmup_epochs: Annotated[float | None, MODEL, up_to("epochs")] = None
     """Epochs of linear warm-up; default 10, or a tenth of a run shorter than 100 epochs."""
-    flip: float = 0.5
+    flip: Annotated[float, MODEL, PROBABILITY] = 0.5
     """Probability of a left-right flip; 0 keeps laterality."""
-    crop_min: float | None = None
+    crop_min: Annotated[float | None, MODEL, above(0, "of the image's area", up_to=1)] = None
     """Smallest area of a crop as a share of the image, 0..1; default 0.08 as published, 0.5 for fewer than 100 epochs."""
-    jitter: float = 0.8
+    jitter: Annotated[float, MODEL, PROBABILITY] = 0.8
     """Probability of a jitter of brightness, contrast, saturation and hue."""
-    brightness: float = 0.4
+    brightness: Annotated[float, MODEL, between(0, 1, "a strength")] = 0.4
     """Strength of the jitter of brightness: factors 1 - b to 1 + b."""
-    contrast: float = 0.4
+    contrast: Annotated[float, MODEL, between(0, 1, "a strength")] = 0.4
     """Strength of the jitter of contrast: factors 1 - c to 1 + c."""
-    saturation: float = 0.2
+    saturation: Annotated[float, MODEL, between(0, 1, "a strength")] = 0.2
     """Strength of the jitter of saturation; nothing on grey images."""
-    hue: float = 0.1
+    hue: Annotated[float, MODEL, between(0, 0.5, unit="turns")] = 0.1
     """Strength of the jitter of hue, in turns, 0..0.5; nothing on grey images."""
-    grey: float = 0.2
+    grey: Annotated[float, MODEL, PROBABILITY] = 0.2
     """Probability of taking the colour away; nothing on grey images."""
-    blur: tuple[float, float] = (1.0, 0.1)
+    blur: Annotated[tuple[float, float], MODEL, pair("probabilities", between(0, 1))] = (1.0, 0.1)
     """Probabilities of a Gaussian blur of the first and of the second view."""
-    solarise: tuple[float, float] = (0.0, 0.2)
+    solarise: Annotated[tuple[float, float], MODEL, pair("probabilities", between(0, 1))] = (0.0, 0.2)
     """Probabilities of inverting what is brighter than one half, in the first and in the second view."""
-    seed: int = 0
+    seed: Annotated[int, SEED, at_least(0)] = 0
     """Seed of the random initial weights, of the order and of the views."""
-    device: str = "auto"
+    device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Annotated[Literal["auto", "float32", "bf16"], MODEL] = "auto"
     """Of convolutions and matrix products; auto: bf16 where the processor computes in it. The loss is always float32."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], SPEED] = "auto"
     """torch.compile of the network; auto: on a GPU. Where it fails the run says so and goes on without."""
-    deterministic: bool = False
+    deterministic: Annotated[bool, SPEED] = False
     """Same bytes every time on a GPU too, at some cost in speed; processors are so anyway."""
-    knn_every: int = 10
+    knn_every: Annotated[int, RECORD, at_least(0, "epochs")] = 10
     """Epochs between looks at a k-nearest-neighbour classifier of the images learnt from, where they have labels; 0: never."""
-    checkpoint_every: int = 0
+    checkpoint_every: Annotated[int, SPEED, at_least(0, "steps")] = 0
     """Steps between checkpoints; 0: one at the end of each epoch."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Annotated[int, SPEED, at_least(1)] = 2
     """How many of the newest checkpoints stay."""
-    keep_every: int = 0
+    keep_every: Annotated[int, SPEED, at_least(0, "epochs")] = 0
     """Epochs between checkpoints that stay for ever; 0: none."""
-    log_every: int = 10
+    log_every: Annotated[int, RECORD, at_least(1, "steps")] = 10
     """Steps between lines in metrics.jsonl."""
-    resume: bool = False
+    resume: Annotated[bool, RECORD] = False
     """Continue an interrupted run in --out; with nothing there, start."""
+
+    def __post_init__(self) -> None:
+        settle(self)

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, final
 
 import yaml
 
+from twinray.checks import DATA, MAY_CHANGE, RECORD, counting, flag, of_kind, options, shown
 from twinray.errors import InputError
 from twinray.evaluation.record import FORMAT
 from twinray.files import claim_folder, clear_disk_errors, read_json, write_json, write_text
 
-CONFIG, METRICS, LOG = "config.yaml", "metrics.json", "metrics.jsonl"
-
-MAY_CHANGE = frozenset({"resume", "out", "workers", "threads", "device"})
-"""Options that a resumed run may give anew: they say where and how fast, not what."""
+CONFIG, METRICS, LOG, INPUTS = "config.yaml", "metrics.json", "metrics.jsonl", "inputs.json"
 
 
 @final
@@ -79,6 +78,9 @@ def open_run(
         inputs: what the run reads and how it computes (checksums of packs and weights, precision); kept in
             ``inputs.json``, and the same again when the run is resumed.
 
+    What may change when a run goes on follows from an option's kind (``checks.MAY_CHANGE``); ``config.yaml`` then holds
+    the new values, and ``environment.json`` the commands of every start.
+
     Raises:
         InputError: the folder holds files and ``resume`` is off; or it holds a run of another job or
             with other options or inputs (each is named).
@@ -86,17 +88,21 @@ def open_run(
     claim_folder(out, resume, f"{job} run", can_resume=True)
     run = RunFolder(out)
     resolved = {"job": job, **plain(config)}
-    if (out / CONFIG).is_file():
-        _check_same(out / CONFIG, resolved, _defaults(config))
+    kept = read_config(out) if (out / CONFIG).is_file() else None
+    if kept is not None:
+        _check_same(out, kept, resolved, config.__class__, plain(inputs or {}))
     elif any(out.iterdir()) and resume and not _only_leftovers(out):
         raise InputError(f"{out} is not a run (it has no {CONFIG}); choose another --out")
     if run.finished:
+        _note_unused(out, kept or {}, resolved, config.__class__)
         return run
     with clear_disk_errors(run.checkpoints, "folder"):
         run.checkpoints.mkdir(parents=True, exist_ok=True)
-    _keep_inputs(out / "inputs.json", plain(inputs or {}))
+    _keep_inputs(out / INPUTS, plain(inputs or {}))
     _keep_environment(out / "environment.json", dict(environment))
-    if not (out / CONFIG).is_file():
+    if kept is not None:  # what changed is on record as it holds for the figures to come; --resume alone is no change
+        resolved = {**kept, **resolved, **({"resume": kept["resume"]} if "resume" in kept else {})}
+    if resolved != kept:
         write_text(out / CONFIG, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), "configuration")
     return run
 
@@ -141,24 +147,47 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _defaults(config: Any) -> dict[str, Any]:
-    """The options' own defaults, as they stand in a configuration file."""
-    missing = dataclasses.MISSING
-    return {f.name: plain(f.default) for f in dataclasses.fields(config) if f.default is not missing}
-
-
-def _check_same(path: Path, resolved: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def _check_same(
+    run: Path, kept: Mapping[str, Any], resolved: Mapping[str, Any], config: Any, inputs: Mapping[str, Any]
+) -> None:
     """Refuse other options. One that the file lacks came with a later version: it had what is now its default."""
-    kept = read_config(path.parent)
-    before = {**{name: defaults[name] for name in resolved if name in defaults and name not in kept}, **kept}
-    differing = [
-        k for k in _ordered_union(before, resolved) if k not in MAY_CHANGE and before.get(k) != resolved.get(k)
-    ]
+    free = of_kind(config, *MAY_CHANGE)
+    if not _same_bytes(run, inputs):
+        free -= of_kind(config, DATA)
+    before, now = (counting(config, values) for values in (with_defaults(config, kept), resolved))
+    differing = [k for k in _ordered_union(before, now) if k not in free and before.get(k) != now.get(k)]
     if differing:
-        what = "; ".join(f"{k} was {before.get(k)!r}, now {resolved.get(k)!r}" for k in differing[:4])
+        what = "; ".join(f"{k} was {before.get(k)!r}, now {now.get(k)!r}" for k in differing[:4])
         raise InputError(
-            f"cannot resume {path.parent} with other options: {what}; repeat the first command, or choose another --out"
+            f"cannot resume {run} with other options: {what}; repeat the first command, or choose another --out"
         )
+
+
+def _note_unused(run: Path, kept: Mapping[str, Any], resolved: Mapping[str, Any], config: Any) -> None:
+    """A finished run stays as it is: what would have made other records and figures is said to do nothing."""
+    before = with_defaults(config, kept)
+    unused = [name for name in of_kind(config, RECORD) - {"resume"} if before.get(name) != resolved.get(name)]
+    for name in sorted(unused):
+        told = f"made with {flag(name)} {shown(before.get(name))}, not {shown(resolved.get(name))}"
+        print(f"note: {run} is finished and stays as it is, {told}", file=sys.stderr)
+
+
+def _same_bytes(run: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether a run that goes on reads what it read before, wherever that lies now."""
+    kept = read_json(run / INPUTS, "record of inputs") if (run / INPUTS).is_file() else None
+    return bool(inputs) and kept == inputs
+
+
+def with_defaults(config: type[Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a run's ``config.yaml``, and today's defaults for those that came after the run.
+
+    Args:
+        config: dataclass of the options of the run's verb.
+        kept: what the file holds.
+    """
+    missing = dataclasses.MISSING
+    defaults = {name: plain(o.default) for name, o in options(config).items() if o.default is not missing}
+    return {**defaults, **kept}
 
 
 def _keep_inputs(path: Path, inputs: dict[str, Any]) -> None:
@@ -194,6 +223,5 @@ def _ordered_union(first: Mapping[str, Any], second: Mapping[str, Any]) -> Itera
 def _only_leftovers(folder: Path) -> bool:
     """A kill right after the folder was made leaves at most these."""
     return all(
-        p.name in {"checkpoints", "environment.json", "inputs.json"} or p.name.endswith(".tmp")
-        for p in folder.iterdir()
+        p.name in {"checkpoints", "environment.json", INPUTS} or p.name.endswith(".tmp") for p in folder.iterdir()
     )

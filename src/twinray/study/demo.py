@@ -11,14 +11,14 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from twinray.about import DISCLAIMER
-from twinray.checks import check_options
+from twinray.checks import DEVICE, MODEL, PLACE, RECORD, SEED, at_least, multiple_of, settle, up_to
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.evaluation.boxes import compare_boxes
@@ -46,34 +46,37 @@ _SECONDS = "steps.json"
 class DemoConfig:
     """Run the whole pipeline on synthetic chest images: pack, pre-train, two detectors, heat maps, a report."""
 
-    out: Path = Path("demo-output")
+    out: Annotated[Path, PLACE] = Path("demo-output")
     """New folder for packs, runs and the report."""
-    unlabelled: int = 1500
+    unlabelled: Annotated[int, MODEL, at_least(2)] = 1500
     """Images without labels, for pre-training only."""
-    labelled: int = 360
+    labelled: Annotated[int, MODEL, at_least(10)] = 360
     """Images with boxes; by patient 45 % train the detectors, 15 % choose their best epoch and 40 % test them."""
-    size: int = 128
+    size: Annotated[int, MODEL, multiple_of(32, least=64)] = 128
     """Side of the images for the detectors, pixels; a multiple of 32."""
-    pretrain_size: int = 64
+    pretrain_size: Annotated[int, MODEL, at_least(32, "pixels")] = 64
     """Side of the views in pre-training, pixels."""
-    pretrain_batch: int = 64
+    pretrain_batch: Annotated[int, MODEL, up_to("unlabelled", low=2)] = 64
     """Images in a pre-training batch."""
-    pretrain_epochs: int = 7
+    pretrain_epochs: Annotated[int, MODEL, at_least(1)] = 7
     """Passes of the pre-training over its images."""
-    detect_batch: int = 8
+    detect_batch: Annotated[int, MODEL, at_least(1)] = 8
     """Images in a detector's batch."""
-    detect_epochs: int = 10
+    detect_epochs: Annotated[int, MODEL, at_least(1)] = 10
     """Passes of each detector over its training images."""
-    examples: int = 5
+    examples: Annotated[int, RECORD, at_least(1)] = 5
     """Test images to show in the report."""
-    bootstrap: int = 1000
+    bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
     """Resamples of patients for the intervals."""
-    seed: int = 0
+    seed: Annotated[int, SEED, at_least(0)] = 0
     """Seed of the images, the splits, the weights and the order."""
-    device: str = "auto"
+    device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    resume: bool = False
+    resume: Annotated[bool, RECORD] = False
     """Continue an interrupted demo in --out; with nothing there, start."""
+
+    def __post_init__(self) -> None:
+        settle(self)
 
 
 def run(config: DemoConfig, console: Console | None = None) -> Path:
@@ -84,7 +87,6 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
         TwinrayError: the disk is full; what was finished stays, to be resumed.
     """
     console = console or Console()
-    _check(config)
     folder = open_run(config, out=config.out, resume=config.resume, job="demo", environment=environment())
     clock = _Clock(folder, console)
     unlabelled_config, labelled_config = _packs(config)
@@ -146,23 +148,6 @@ class _Clock:
         """A step that was cut off and resumed took what its run counted, not just what the last attempt took."""
         self.seconds[str(number)] = max(seconds, self.seconds.get(str(number), 0.0))
         write_json(self._path, self.seconds, "step times")
-
-
-def _check(config: DemoConfig) -> None:
-    rules = (
-        (config.unlabelled >= 2, "--unlabelled", config.unlabelled, "2 or more"),
-        (config.labelled >= 10, "--labelled", config.labelled, "10 or more"),
-        (config.size >= 64 and config.size % 32 == 0, "--size", config.size, "a multiple of 32, 64 or more"),
-        (config.examples >= 1, "--examples", config.examples, "1 or more"),
-        (config.seed >= 0, "--seed", config.seed, "0 or more"),
-        (
-            2 <= config.pretrain_batch <= config.unlabelled,
-            "--pretrain-batch",
-            config.pretrain_batch,
-            "2 up to --unlabelled",
-        ),
-    )
-    check_options(rules)
 
 
 def _packs(config: DemoConfig) -> tuple[PackConfig, PackConfig]:

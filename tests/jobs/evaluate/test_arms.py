@@ -7,6 +7,7 @@ import json
 import yaml
 
 from run_copies import changed, table
+from support import PRETRAIN
 
 
 def test_without_data_it_is_told_when_nobody_knows_what_weights_saw(detect_run, tmp_path, cli):
@@ -46,7 +47,11 @@ def test_arms_of_many_differing_options_have_short_names(detect_run, tmp_path, c
 
 def test_pretrainings_that_differ_in_their_seed_are_one_arm(detect_run, tmp_path, cli):
     """What a seed of the pre-training is worth belongs to the interval over seeds; another recipe is another arm."""
-    recipes = {"bt-seed0": {"seed": 0}, "bt-seed1": {"seed": 1, "workers": 3}, "long": {"seed": 0, "epochs": 300}}
+    recipes = {
+        "bt-seed0": {"seed": 0},
+        "bt-seed1": {"seed": 1, "device": "cuda", "log_every": 3},
+        "long": {"seed": 0, "epochs": 300},
+    }
     for name, options in recipes.items():
         (tmp_path / name).mkdir()
         config = {"job": "pretrain", "data": ["packs/x"], "epochs": 8, "out": name, **options}
@@ -60,6 +65,30 @@ def test_pretrainings_that_differ_in_their_seed_are_one_arm(detect_run, tmp_path
     assert (status, told) == (0, "")
     results = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert (list(results["arms"]), results["seeds"]) == (["long", "bt"], [0, 1])
+
+
+def test_real_pretrainings_of_other_seed_and_log_are_one_arm(detect_run, class_pack, tmp_path, cli):
+    """Made by the command line: seed, log, place and checkpoints tell no arms apart; a longer training does."""
+    pretrain = ("pretrain", "--data", class_pack, *PRETRAIN)
+    more = {
+        "bt-0": ("--epochs", 1),
+        "bt-1": ("--epochs", 1, "--seed", 1, "--log-every", 3, "--checkpoint-every", 2, "--knn-every", 0),
+        "long": ("--epochs", 2),
+        "again-0": ("--epochs", 1, "--init", tmp_path / "bt-0"),
+        "again-1": ("--epochs", 1, "--init", tmp_path / "bt-1", "--seed", 1),
+    }
+    for name, options in more.items():
+        status, _, err = cli(*pretrain, "--out", tmp_path / name, *options)
+        assert status == 0, err
+    starts = {(name, int(name[-1:] == "1")) for name in more} | {("long", 1)}
+    runs = [
+        changed(detect_run, tmp_path / f"run-{name}-{seed}", init=str(tmp_path / name), seed=seed)
+        for name, seed in sorted(starts)
+    ]
+    status, _, err = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
+    assert (status, err) == (0, "")
+    results = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert {name: len(arm["runs"]) for name, arm in results["arms"].items()} == {"again": 2, "bt": 2, "long": 2}
 
 
 def test_an_arm_of_one_pretraining_says_so(detect_run, tmp_path, cli):

@@ -19,6 +19,7 @@ from twinray.inference.model import load_model, prepare_row
 from twinray.jobs.evaluate import run as job
 from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.diagnose import diagnose
+from twinray.jobs.evaluate.options import differences_in_options
 from twinray.records import Boxes
 
 
@@ -51,7 +52,7 @@ def test_runs_that_differ_in_more_than_their_weights_say_so(detect_run, blob_pac
     assert said == [
         "warning: runs differ in more than their initial weights: epochs 3 vs 15 (detector, other)",
     ]
-    assert results["other"]["differences_in_options"] == {"epochs": {"first": 3, "this": 15}}
+    assert results["other"]["differences_in_options"] == {"epochs": {"kind": "model", "first": 3, "this": 15}}
     assert "differences_in_options" not in results["detector"]
     assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == results
     assert results["other"]["difference_to_first"]["map50"]["value"] == pytest.approx(0, abs=1e-9)
@@ -62,9 +63,60 @@ def test_other_data_is_a_difference(detect_run, tmp_path):
     described = json.loads((other / "model.json").read_text())
     described["data"][0]["checksums"] = {"images.npy": "0"}
     (other / "model.json").write_text(json.dumps(described))
-    found = job._differences_in_options(load_model(detect_run), load_model(other))
+    found = differences_in_options(load_model(detect_run), load_model(other))
     assert list(found) == ["data"]
-    assert found["data"]["this"] == "moved"
+    assert found["data"]["this"] == "moved (0)"
+    assert found["data"]["kind"] == "data"
+    again = changed(
+        other, tmp_path / "again", data=str(yaml.safe_load((detect_run / "config.yaml").read_text())["data"])
+    )
+    (one,) = differences_in_options(load_model(detect_run), load_model(again)).items()
+    assert one[0] == "data" and one[1]["first"] != one[1]["this"]  # packed anew under its old name
+
+
+def test_options_without_effect_are_no_difference(detect_run, tmp_path):
+    """Heads of one-stage detectors have no width, and a fraction of 1 is drawn by no seed."""
+    first = changed(detect_run, tmp_path / "first", detector="retinanet")
+    others = {"box_head_width": 7, "rois_per_image": 9, "fraction_seed": 5}
+    other = changed(first, tmp_path / "other", **others)
+    compared = differences_in_options(load_model(first), load_model(other))
+    assert compared == {}
+    two_stages = changed(detect_run, tmp_path / "two", **others)
+    compared = differences_in_options(load_model(detect_run), load_model(two_stages))
+    assert list(compared) == ["box_head_width", "rois_per_image"]
+
+
+def test_probes_that_differ_in_their_batch_size_do_not_differ(class_pack, tmp_path, cli, monkeypatch):
+    """Through the command line: what is only speed is no difference; the seed is one of its own sort."""
+    monkeypatch.setenv("COLUMNS", "200")
+    classify = (
+        "classify",
+        "--data",
+        class_pack,
+        "--arch",
+        "resnet18",
+        "--size",
+        32,
+        "--bootstrap",
+        0,
+        "--fraction",
+        0.5,
+    )
+    for name, more in (("a", ()), ("b", ("--batch-size", 7)), ("c", ("--batch-size", 7, "--seeds", 5, "--folds", 3))):
+        assert cli(*classify, "--out", tmp_path / name, *more)[0] == 0
+    runs = [tmp_path / name for name in "abc"]
+    status, shown, err = cli("evaluate", *runs, "--data", class_pack, "--out", tmp_path / "e", "--bootstrap", 0)
+    assert status == 0, err
+    results = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert results["b"]["differences_in_options"] == {}
+    assert results["c"]["differences_in_options"] == {
+        "folds": {"kind": "model", "first": 5, "this": 3},
+        "seeds": {"kind": "seed", "first": [0], "this": [5]},
+    }
+    said = [line for line in shown.splitlines() if line.startswith("warning:")]
+    assert len(said) == 2
+    assert "more than their initial weights: folds 5 vs 3 (a, c)" in said[0]
+    assert "different seeds" in said[1] and "seeds [0] vs [5] (a, c)" in said[1]
 
 
 def test_a_probe_of_several_seeds_says_which_one_was_kept(probe, class_pack, capsys, monkeypatch):
@@ -172,7 +224,7 @@ def test_without_data_a_classifier_or_an_edited_truth_is_one_line(probe, detect_
         status, _, told = cli("evaluate", run)
         assert (status, len(told.splitlines())) == (2, 1), text
     status, _, told = cli("evaluate", detect_run, "--seed", "-1")
-    assert (status, "--seed of 0 or more" in told) == (2, True)
+    assert (status, "--seed to be 0 or more" in told) == (2, True)
 
 
 def test_marks_other_packs_and_lengths_of_folds_are_seen_through(detect_run, tmp_path, cli, monkeypatch):

@@ -1,35 +1,53 @@
-"""The options that make a run's model what it is, ready to be compared with another run's."""
+"""What of a run's options makes its model, ready to be compared with another run's.
+
+Which options these are follows from their kind (:mod:`twinray.checks`); options that decide nothing beside the others
+(the seed of a label fraction of 1) are left out.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from twinray.classification.config import ClassifyConfig
-from twinray.detection.config import DetectConfig
+from twinray.checks import DATA, MODEL, SEED, counting, of_kind
+from twinray.checks import options as declared
 from twinray.detection.protocols import default_warmup
+from twinray.errors import InputError
+from twinray.files import read_json
 from twinray.inference.model import Model
-from twinray.runs.folder import MAY_CHANGE, plain, read_config
+from twinray.runs.folder import CONFIG, INPUTS, read_config, with_defaults
 from twinray.runs.notes import metrics_of
+from twinray.verbs import VERBS, load
 
-NO_OTHER_MODEL = MAY_CHANGE | {"allow_seen", "bootstrap", "checkpoint_every", "job", "log_every"}
-"""Options that change no model: where and how fast it is trained, what is written on the way, and how its own figures are made."""
+_DEPTH = 8
+"""Most pre-trainings that are followed, each from another's weights."""
 
 
-def options_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's options but for those above, with today's defaults for options that came after the run.
+def config_class(config: Mapping[str, Any]) -> type[Any]:
+    """The dataclass of the options of the verb that made a run; detect's where an older run does not say.
 
+    Args:
+        config: the run's ``config.yaml``.
+    """
+    made: type[Any] = load(VERBS[config["job"] if config.get("job") in VERBS else "detect"].config)
+    return made
+
+
+def model_options(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that make a run's model, but for its seeds, its initial weights and its data.
+
+    Options that came after the run have today's defaults; one that is gone since counts among those that make the model.
     A warm-up that follows from the run's length is the default's (None), though folds of other sizes have other lengths.
 
     Args:
         config: the run's ``config.yaml``.
         metrics: its ``metrics.json``; empty where there is none.
     """
-    job = ClassifyConfig if config.get("job") == "classify" else DetectConfig
-    missing = dataclasses.MISSING
-    defaults = {f.name: plain(f.default) for f in dataclasses.fields(job) if f.default is not missing}
-    options = {k: v for k, v in {**defaults, **config}.items() if k not in NO_OTHER_MODEL}
+    made = config_class(config)
+    values = counting(made, with_defaults(made, config))
+    others = declared(made).keys() - of_kind(made, MODEL) | {"job"}
+    options = {name: value for name, value in values.items() if name not in others}
     length = [options.get("batch_size"), options.get("epochs"), metrics.get("training_images")]
     known = [n for n in length if isinstance(n, int) and n > 0]
     if len(known) == len(length) and options.get("warmup_steps") == default_warmup(known[0], known[1], known[2]):
@@ -37,26 +55,87 @@ def options_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[st
     return options
 
 
+def seeds(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say which draw of chance a run is, those that draw nothing left out.
+
+    Args:
+        config: the run's ``config.yaml``.
+    """
+    made = config_class(config)
+    values = counting(made, with_defaults(made, config))
+    return {name: values[name] for name in declared(made) if name in values and name in of_kind(made, SEED)}
+
+
 def differences_in_options(first: Model, other: Model) -> dict[str, Any]:
     """Options in which two runs differ and that can change a result, but for the initial weights under test.
 
     Packs are compared by their bytes, not by where they lie.
 
+    Returns:
+        ``{option: {"kind": model, seed or data, "first": value, "this": value}}``, values as the runs' files hold them.
+
     Raises:
         InputError: a run without its options.
     """
     before, after = read_config(first.path), read_config(other.path)
-    made, also = (options_of(c, metrics_of(m.path)) for c, m in ((before, first), (after, other)))
-    same = {"init"}
-    if checksums_of(first) and checksums_of(first) == checksums_of(other):
-        same |= {"data"}
-    if made.get("fraction") == also.get("fraction") == 1:
-        same |= {"fraction_seed"}  # all images: nothing is drawn
-    differing = [n for n in dict.fromkeys([*made, *also]) if n not in same and made.get(n) != also.get(n)]
-    told = {n: {"first": before.get(n, made.get(n)), "this": after.get(n, also.get(n))} for n in differing}
-    return {name: values for name, values in told.items() if values["first"] != values["this"]}
+    made, also = ({**model_options(c, metrics_of(m.path)), **seeds(c)} for c, m in ((before, first), (after, other)))
+    drawn = of_kind(config_class(before), SEED)
+    told: dict[str, Any] = {}
+    for name in dict.fromkeys([*made, *also]):
+        values = {"first": before.get(name, made.get(name)), "this": after.get(name, also.get(name))}
+        if made.get(name) != also.get(name) and values["first"] != values["this"]:
+            told[name] = {"kind": (SEED if name in drawn else MODEL).name.lower(), **values}
+    if not (checksums_of(first) and checksums_of(first) == checksums_of(other)):
+        for name in (name for name in before if name in of_kind(config_class(before), DATA)):
+            values = {"first": _with_hash(before.get(name), first), "this": _with_hash(after.get(name), other)}
+            if values["first"] != values["this"]:
+                told[name] = {"kind": DATA.name.lower(), **values}
+    return told
+
+
+def _with_hash(value: object, model: Model) -> object:
+    """A path, and where it is known the beginning of the hash of what it held."""
+    hashes = [digest for pack in checksums_of(model) for digest in pack.values()]
+    return f"{value} ({hashes[0][:8]})" if hashes else value
 
 
 def checksums_of(model: Model) -> list[Any]:
     """Checksums of the packs that a model was trained on."""
     return [pack["checksums"] for pack in model.description.get("data", []) if "checksums" in pack]
+
+
+def recipe(init: str) -> str:
+    """What tells initial weights from another arm's: the options and packs that made them, whatever their seed.
+
+    Pre-trainings that differ only in seeds, places, speed and records are one arm's: their luck is the arm's too.
+
+    Args:
+        init: as it was given with ``--init``. What is no folder of a pre-training stands for itself.
+    """
+    return _recipe(init, _DEPTH)
+
+
+def _recipe(init: str, depth: int) -> str:
+    path = Path(init)
+    if not depth or not (path / CONFIG).is_file():
+        return init
+    try:
+        config = read_config(path)
+    except InputError:
+        return init
+    if config.get("job") != "pretrain":
+        return init
+    start = _recipe(str(config.get("init", "random")), depth - 1)
+    return repr((sorted(model_options(config, {}).items()), _read(path, config), start))
+
+
+def _read(path: Path, config: Mapping[str, Any]) -> object:
+    """What a pre-training read: checksums, or the paths where an older run kept none."""
+    names = of_kind(config_class(config), DATA)
+    try:
+        inputs = read_json(path / INPUTS, "record of inputs")
+    except InputError:
+        inputs = None
+    if isinstance(inputs, dict) and inputs.get("packs"):
+        return repr((inputs["packs"], inputs.get("left_out")))
+    return sorted((name, value) for name, value in config.items() if name in names)

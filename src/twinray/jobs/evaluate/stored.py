@@ -9,15 +9,11 @@ from typing import Any
 
 from twinray.errors import InputError
 from twinray.evaluation.coco_json import CocoTruth, read_truth
-from twinray.jobs.evaluate.options import options_of
+from twinray.jobs.evaluate.options import model_options, recipe, seeds
 from twinray.runs.description import MODEL, read_description
-from twinray.runs.folder import MAY_CHANGE, read_config, read_metrics
+from twinray.runs.folder import read_config, read_metrics
 from twinray.runs.notes import own_notes
 from twinray.runs.seen import MARK, read_seen
-
-_WHICH_RUN = {"init", "seed", "fraction_seed", "data"}
-"""Options that tell an arm's runs apart, and the initial weights that name it."""
-
 
 _KNOWN_BY_NAME = {"random", "imagenet-v1", "imagenet-v2"}
 
@@ -32,7 +28,7 @@ class ArmRun:
         recipe: what tells the arm's initial weights from another arm's: the options of their pre-training but for its seed,
             where the folder of it is at hand; else ``init``.
         init_hash: SHA-256 of the file that they came from; empty for random and ImageNet weights and where not recorded.
-        options: what else makes its model, without ``_WHICH_RUN``.
+        options: what else makes its model; neither seeds nor data.
         seed, fraction_seed: which run it is; the latter None where all labelled images were used.
         truth: its test images and their true boxes.
         predictions: file of its boxes.
@@ -85,14 +81,15 @@ def read_run(path: Path, split: str) -> ArmRun:
     if not isinstance(seed, int):
         raise InputError(f"expected a whole number as seed in {path / 'config.yaml'}, got {seed!r}; was it edited?")
     init = str(config.get("init", ""))
+    by_name = init in _KNOWN_BY_NAME
     return ArmRun(
         path=path,
         init=init,
-        recipe=_recipe(init),
-        init_hash="" if init in _KNOWN_BY_NAME else _init_hash(description),
-        options={k: v for k, v in options_of(config, metrics).items() if k not in _WHICH_RUN},
+        recipe=init if by_name else recipe(init),
+        init_hash="" if by_name else _init_hash(description),
+        options=model_options(config, metrics),
         seed=seed,
-        fraction_seed=config.get("fraction_seed", 0) if config.get("fraction", 1.0) != 1 else None,
+        fraction_seed=seeds(config).get("fraction_seed"),
         truth=read_truth(truth),
         predictions=predictions,
         packs=_checksums(description),
@@ -101,19 +98,6 @@ def read_run(path: Path, split: str) -> ArmRun:
         notes=own_notes(metrics),
         thresholds=description.get("thresholds"),
     )
-
-
-def _recipe(init: str) -> str:
-    """Pre-trainings that differ in nothing but their seed are one arm's: its luck is theirs too."""
-    if init in _KNOWN_BY_NAME or not (Path(init) / "config.yaml").is_file():
-        return init
-    try:
-        config = read_config(Path(init))
-    except InputError:
-        return init
-    if config.get("job") != "pretrain":
-        return init
-    return repr(sorted((k, v) for k, v in config.items() if k not in MAY_CHANGE | {"seed"}))
 
 
 def _init_hash(description: Mapping[str, Any]) -> str:

@@ -6,11 +6,27 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from rich.console import Console
 
-from twinray.checks import check_options
+from twinray.checks import (
+    DATA,
+    DEVICE,
+    MODEL,
+    PLACE,
+    RECORD,
+    SEED,
+    SPEED,
+    above,
+    at_least,
+    between,
+    no_repeat,
+    not_with,
+    one_of,
+    settle,
+    zero_or,
+)
 from twinray.data.pack import Pack, open_pack
 from twinray.data.readers.coco import read_coco
 from twinray.errors import InputError
@@ -50,52 +66,55 @@ _COMPARED: tuple[Method, ...] = (
 class ExplainConfig:
     """Draw, for each predicted box, the image, the box, the true boxes where known, and a heat map of its evidence."""
 
-    run: Path
+    run: Annotated[Path, DATA]
     """Folder of a finished detect or classify run."""
-    images: tuple[str, ...] = ()
+    images: Annotated[tuple[str, ...], DATA] = ()
     """Image files and folders of them; with --data, ids of the pack's images (none: the first --count images with boxes of --split)."""
-    out: Path = Path("explanations")
+    out: Annotated[Path, PLACE] = Path("explanations")
     """New folder for the pictures."""
-    data: Path | None = None
+    data: Annotated[Path | None, DATA] = None
     """A pack to take images and true boxes from."""
-    truth: Path | None = None
+    truth: Annotated[Path | None, DATA, not_with("data", ": a pack has its own true boxes")] = None
     """A COCO file with the true boxes of the image files, found by file name."""
-    split: str = "test"
+    split: Annotated[str, MODEL, one_of(*SPLITS)] = "test"
     """Split of --data to choose images from."""
-    count: int | None = None
+    count: Annotated[int | None, MODEL, at_least(1)] = None
     """How many images of --data to choose; 4 if not given, all with --faithfulness."""
-    boxes: int = 3
+    boxes: Annotated[int, MODEL, at_least(1)] = 3
     """Most boxes an image, best first; of a classifier, most classes."""
-    classes: tuple[str, ...] = ()
+    classes: Annotated[tuple[str, ...], MODEL] = ()
     """Of a classifier, the classes to explain; none: those that score best."""
-    least_score: float = 0.05
+    least_score: Annotated[float, MODEL, between(0, 1)] = 0.05
     """Boxes and classes that score less are not explained, 0..1."""
-    method: Method = "ablation"
+    method: Annotated[Method, MODEL] = "ablation"
     """ablation: exact, channels of the pyramid level the box pools from; ablation-last-stage: exact, channels of the backbone's last stage; occlusion: exact, parts of the box itself, of a classifier parts of the image; grad-cam, grad-cam++, odam: by gradients; odam-smoothed: the same without the lattice that pooling leaves; eigen-cam: activations alone, centred, eigen-cam-uncentred: not centred; ablation-rerun: as the grad-cam package does it, minutes an image."""
-    versus: tuple[Path, ...] = ()
+    versus: Annotated[tuple[Path, ...], DATA] = ()
     """Further runs of the same kind: one sheet with a row an image and a column a run, in place of one picture a box."""
-    faithfulness: bool = False
+    faithfulness: Annotated[bool, MODEL] = False
     """Measure, in place of drawing: do the maps of all correctly found boxes of --split of --data (of a classifier: of all classes with true boxes) point at the finding?"""
-    methods: tuple[Method, ...] = ()
+    methods: Annotated[tuple[Method, ...], MODEL, no_repeat("methods", "odam")] = ()
     """Heat maps that --faithfulness compares; none given: all of the kind of run but ablation-rerun and eigen-cam-uncentred."""
-    iou: float = 0.5
+    iou: Annotated[float, MODEL, above(0, up_to=1)] = 0.5
     """With --faithfulness, a box is found correctly if it hits a true box of its class at this IoU, 0..1."""
-    curve_points: int = 12
+    curve_points: Annotated[int, MODEL, zero_or(at_least(2))] = 12
     """With --faithfulness, points of the deletion and insertion curves; each costs two passes of the network a map of a box. 0: no curves."""
-    bootstrap: int = 1000
+    bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
     """With --faithfulness, resamples of patients for the intervals; 0 for none."""
-    seed: int = 0
+    seed: Annotated[int, SEED, at_least(0)] = 0
     """With --faithfulness, seed of the resamples and of the order of equal pixels."""
-    batch_size: int = 16
+    batch_size: Annotated[int, SPEED, at_least(1)] = 16
     """With --faithfulness, versions of an image at once."""
-    workers: int = 1
+    workers: Annotated[int, SPEED, at_least(0)] = 1
     """Processes that decode image files."""
-    timeout: float = 60.0
+    timeout: Annotated[float, SPEED, above(0, "seconds")] = 60.0
     """Longest that decoding one file may take, seconds."""
-    memory: int = 2048
+    memory: Annotated[int, SPEED, at_least(1, "MiB")] = 2048
     """Most memory that decoding one file may take, MiB."""
-    device: str = "auto"
+    device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        settle(self)
 
 
 def run(config: ExplainConfig) -> list[Path]:
@@ -302,34 +321,10 @@ def _measure(config: ExplainConfig, model: Model, pack: Pack) -> list[Path]:
 
 
 def _check(config: ExplainConfig) -> None:
-    check_options(
-        (
-            (config.split in SPLITS, "--split", config.split, f"one of {', '.join(SPLITS)}"),
-            (config.count is None or config.count >= 1, "--count", config.count, "1 or more"),
-            (config.boxes >= 1, "--boxes", config.boxes, "1 or more"),
-            (0 <= config.least_score <= 1, "--least-score", config.least_score, "0..1"),
-            (0 < config.iou <= 1, "--iou", config.iou, "above 0 and up to 1"),
-            (
-                config.curve_points == 0 or config.curve_points >= 2,
-                "--curve-points",
-                config.curve_points,
-                "0, or 2 or more",
-            ),
-            (config.bootstrap >= 0, "--bootstrap", config.bootstrap, "0 or more"),
-            (config.batch_size >= 1, "--batch-size", config.batch_size, "1 or more"),
-            (config.workers >= 0, "--workers", config.workers, "0 or more"),
-            (config.timeout > 0, "--timeout", config.timeout, "more than 0 seconds"),
-            (config.memory >= 1, "--memory", config.memory, "1 MiB or more"),
-        )
-    )
-    if len(set(config.methods)) < len(config.methods):
-        raise InputError(f"expected each method of --methods once, got {' '.join(config.methods)}")
     if config.data is None and config.faithfulness:
         raise InputError("--faithfulness needs true boxes: give a pack with --data")
     if config.data is None and not config.images:
         raise InputError("expected image files, or a pack with --data; got neither")
-    if config.data is not None and config.truth is not None:
-        raise InputError("--truth goes with image files; a pack given with --data has its own true boxes")
     if config.versus and config.faithfulness:
         raise InputError("--versus draws and --faithfulness measures; measure each run with a command of its own")
     resolved = [path.resolve() for path in (config.run, *config.versus)]
