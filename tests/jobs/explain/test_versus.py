@@ -140,7 +140,6 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_drawn(detect_run, blob_pack,
         ({"curve_points": 1}, "--curve-points"),
         ({"iou": 0.0}, "--iou"),
         ({"methods": ("odam", "odam")}, "different methods"),
-        ({"methods": ()}, "--methods"),
         ({"count": 0}, "--count"),
     ],
 )
