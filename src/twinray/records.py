@@ -94,6 +94,18 @@ class Sample:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
+RemarkKind = Literal[
+    "orientation",  # the file asks for its pixels to be turned: the tag's value
+    "damaged",  # kept although it is not whole: why
+    "preview",  # the file holds further pictures: which was taken
+    "clipped",  # values outside the scale: smallest and largest
+    "high bits",  # bits above Bits Stored are in use: what became of them
+    "unread",  # something in the header could not be read: what
+    "one value",  # all pixels are equal: to what
+]
+Remark = tuple[RemarkKind, str]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pixels:
     """A decoded, display-ready image.
@@ -102,10 +114,12 @@ class Pixels:
         array: uint8, (height, width) grey or (height, width, 3) RGB.
         how: the way the stored values became these pixels, in a few words (``png 8-bit grey``,
             ``dicom window 1 LINEAR inverted``).
+        remarks: what users must know of the file, to be counted over a source.
     """
 
     array: npt.NDArray[np.uint8]
     how: str
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

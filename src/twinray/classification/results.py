@@ -154,7 +154,7 @@ def _description(out: Outcome) -> dict[str, Any]:
         "task": pack.info.task,
         "normalisation": {"mean": MEAN, "std": STD, "scale": "0..1"},
         "size": config.size,
-        "pack": {"size": pack.info.size, "fit": pack.info.fit, "channels": pack.info.channels},
+        "pack": pack.info.made(),
         "trained_by": f"classify ({config.policy})",
         "seed": config.seeds[0],
         "data": [{"pack": str(config.data), "names": list(pack.info.names), "checksums": pack.info.checksums}],

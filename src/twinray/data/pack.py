@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twinray.data.decoding.options import Decoded
 from twinray.errors import InputError
 from twinray.files import read_json, sha256, typed
 from twinray.geometry import Fit, Geometry
@@ -84,6 +85,7 @@ class PackInfo:
         checksums: SHA-256 by name of file.
         format_version: of the pack.
         created_by: versions of what wrote it.
+        decoded: how files became pixels, the same for new files that a model of this pack is asked about.
         extra: further findings.
     """
 
@@ -104,11 +106,16 @@ class PackInfo:
     checksums: dict[str, str]
     format_version: int = FORMAT_VERSION
     created_by: str = ""
+    decoded: Decoded = field(default_factory=Decoded)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The JSON object that ``pack.json`` holds."""
         return asdict(self)
+
+    def made(self) -> dict[str, Any]:
+        """How images became those of the pack, as ``model.json`` says it of the pack that a model learned from."""
+        return {"size": self.size, "fit": self.fit, "channels": self.channels, "decoded": asdict(self.decoded)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -231,7 +231,7 @@ def _save_model(
         "options": detector.options,
         "normalisation": {"mean": MEAN, "std": STD, "scale": "0..1"},
         "size": config.size,
-        "pack": {"size": pack.info.size, "fit": pack.info.fit, "channels": pack.info.channels},
+        "pack": pack.info.made(),
         "trained_by": f"detect ({config.detector}, FPN)",
         "detector": config.detector,
         "protocol": config.protocol,

@@ -65,6 +65,36 @@ def first_bytes(path: Path, count: int) -> bytes:
         raise InputError(f"{path}: cannot be read ({one_line(error)}); check its permissions and the disk") from None
 
 
+def read_whole(path: Path, limit: int) -> bytes:
+    """All bytes of a readable regular file of at most ``limit`` bytes.
+
+    Raises:
+        InputError: as :func:`regular_file_size`, it is longer, or the read fails.
+    """
+    size = regular_file_size(path)
+    if size > limit:
+        raise InputError(f"{path}: {size >> 20} MiB, more than any image of the largest size allowed; leave it out")
+    return first_bytes(path, size)
+
+
+_FIRST_ELEMENTS = (0x00, 0x01, 0x05, 0x06, 0x08, 0x12, 0x13, 0x14, 0x16, 0x18)
+_EXPLICIT = (b"UL", b"CS", b"DA", b"TM", b"UI")
+
+
+def is_dicom_head(head: bytes) -> bool:
+    """Whether a file's first 132 bytes are those of a DICOM file, also of one that was written without its preamble.
+
+    With the preamble the mark ``DICM`` stands at byte 128 (PS3.10, 7.1). Without it a file begins with the mark, with
+    the meta information (group 0002), or with the identification of the image (group 0008), explicit or implicit.
+    """
+    if head[128:132] == b"DICM" or head[:4] == b"DICM" or head[:6] == b"\x02\0\0\0UL":
+        return True
+    if len(head) < 16 or head[:2] != b"\x08\0" or head[3] or head[2] not in _FIRST_ELEMENTS:
+        return False
+    # implicit: four bytes of length, then text, or the length of the group
+    return head[4:6] in _EXPLICIT or (head[5:8] == b"\0\0\0" and head[4] % 2 == 0 and 0 < head[4] <= 64)
+
+
 class BoundedReader:
     """A binary file for parsers that believe lengths written in the file.
 

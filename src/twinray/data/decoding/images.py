@@ -5,20 +5,21 @@ What is decided here, and recorded in ``Pixels.how``:
 * The file's content tells its kind, never its name.
 * Grey comes back as (h, w), also where a colour file holds it: equal channels, or in a JPEG, whose
   chroma is rounded, channels that differ by at most 2 grey levels. Everything else is (h, w, 3).
-* Grey of more than 8 bits is scaled linearly from 0..2^b - 1, where b is the smallest of 8, 10, 12, 14
-  and 16 bits (the depths of X-ray detectors and their exports) that holds the brightest pixel: black
-  stays black, images of one detector stay comparable, a burnt-in marker does not stretch the rest
-  differently, and an 8-bit picture saved with 16 bits comes back as it was. Integers outside 0..65535
-  and floating point outside 0..1 and 0..255 are scaled from their own smallest to their largest value.
-* Colour of 16 bits a channel is cut to the upper 8 (Pillow).
+* More than 8 bits, grey or colour, are scaled linearly by the source's scale
+  (:mod:`twinray.data.decoding.scale`); 8 bits stay as they are.
 * Opaque alpha is dropped; where pixels are really transparent the image is laid on black.
-* Never rotated or flipped: an EXIF orientation is not applied (``how`` says so), since left and right of
-  a radiograph and the coordinates of its boxes belong to the stored pixels.
-* Several frames or pages are refused: which one is meant is the user's decision.
+* Pixels are as stored, also where an EXIF or TIFF orientation asks for them to be turned: left and right of a
+  radiograph and the coordinates of its boxes belong to the stored pixels, and most annotation tools and readers
+  of data sets ignore the tag. ``how`` names the tag; ``Decoding.exif`` = ``apply`` turns them.
+* A file that is not whole is refused (:mod:`twinray.data.decoding.damage`); ``Decoding.lenient`` keeps what it gives.
+* Several frames or pages are refused: which one is meant is the user's decision. A preview beside the picture is
+  none: of a JPEG with further pictures behind it (MPO) the first is taken, as every viewer does (CIPA DC-007), of a
+  TIFF the one page that is not marked as a reduced copy.
 """
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,37 +28,38 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, UnidentifiedImageError
+import simplejpeg
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
-from twinray.data.decoding.bounded_file import first_bytes, one_line, regular_file_size
+from twinray.data.decoding.bounded_file import first_bytes, is_dicom_head, one_line, read_whole, regular_file_size
+from twinray.data.decoding.damage import (
+    cut_row,
+    jpeg2000_fault,
+    jpeg_fault,
+    png_fault,
+    tiff_fault,
+    webp_fault,
+)
+from twinray.data.decoding.deep import Stored, as_stored, asked_orientation, deep_values, is_deep
+from twinray.data.decoding.options import Decoding, Exif
+from twinray.data.decoding.scale import Scale, Spread, Survey, spread, to_grey_levels
 from twinray.errors import InputError
-from twinray.records import Pixels
+from twinray.records import Pixels, Remark
 
 MAX_PIXELS = 150_000_000
 """Width x height above which a file is refused before it is decoded (Pillow itself stops at 178 million)."""
 
 IMAGE_SUFFIXES = frozenset(
-    {
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".pgm",
-        ".ppm",
-        ".jp2",
-        ".dcm",
-        ".dicom",
-    }
+    (  # noqa: SIM905 - one suffix a line would be thirty lines
+        ".png .jpg .jpeg .jpe .jfif .jfi .jif .pjpeg .pjp .mpo .tif .tiff .bmp .dib .gif .webp .pgm .ppm .pbm .pnm "
+        ".jp2 .j2k .j2c .jpc .jpf .jpx .dcm .dicom"
+    ).split()
 )
 """Lower-case file name endings that a folder scan takes for images."""
 
 JPEG_GREY_TOLERANCE = 2
-_DEPTHS = (8, 10, 12, 14, 16)
+_BYTES_A_PIXEL = 8
+_SPARE_BYTES = 64 << 20
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -70,10 +72,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "gif"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "jpeg2000"),
     (b"\xff\x4f\xff\x51", "jpeg2000"),
-    (b"P2", "pnm"),
-    (b"P3", "pnm"),
-    (b"P5", "pnm"),
-    (b"P6", "pnm"),
+    *((b"P%d" % n, "pnm") for n in range(1, 7)),
 )
 _PILLOW_FORMATS = {
     "png": ("PNG",),
@@ -86,7 +85,26 @@ _PILLOW_FORMATS = {
     "pnm": ("PPM",),
 }
 _NAMES = {"jpeg2000": "jpeg 2000"}
-_TIFF_PHOTOMETRIC, _EXIF_ORIENTATION = 262, 274
+_TIFF_PHOTOMETRIC, _TIFF_COMPRESSION, _TIFF_SUBFILE = 262, 259, 254
+_CHECKED_COMPRESSIONS = (7, 8, 32946)
+"""TIFF compressions whose damage the data themselves show: JPEG, deflate."""
+
+ADVICE = "copy the file again from its source or leave it out"
+
+
+class UnscaledError(InputError):
+    """An image of more than 8 bits that the scale of the source does not cover.
+
+    Attributes:
+        spread: what it has to say on that scale.
+    """
+
+    def __init__(self, path: Path, name: str, found: Spread) -> None:
+        super().__init__(
+            f"{path}: {name} up to {found.high:g}, and no scale for it: the pack that the model learned from has no such "
+            "images, or several scales; give the detector's --depth in bits, or --value-range"
+        )
+        self.spread = found
 
 
 def is_image_name(path: Path) -> bool:
@@ -101,15 +119,15 @@ def file_kind(path: Path) -> str:
         InputError: the file is missing, not a regular file, unreadable or empty.
     """
     head = first_bytes(path, 132)
-    if head[128:] == b"DICM":
+    if is_dicom_head(head):
         return "dicom"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), "unknown")
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels as stored, from the header alone.
+def image_size(path: Path, exif: Exif = "ignore") -> tuple[int, int]:
+    """(width, height) in pixels of what :func:`load_image` gives, from the header alone.
 
     Raises:
         InputError: as :func:`load_image`, as far as the header shows it.
@@ -122,8 +140,13 @@ def image_size(path: Path) -> tuple[int, int]:
         if seen.width < 1 or seen.height < 1:
             raise InputError(f"{path}: expected a DICOM image, its header states no size; leave the file out")
         return seen.width, seen.height
-    with _opened(path, kind) as image:
+    with _opened(path, kind, path) as image:
+        _choose_picture(path, image)
+        asked = as_stored(image)
         width, height = image.size
+        if exif == "apply":
+            asked = asked if kind == "tiff" else asked_orientation(image)
+            width, height = (height, width) if asked >= 5 else (width, height)
     return width, height
 
 
@@ -133,6 +156,7 @@ def load_image(
     max_pixels: int = MAX_PIXELS,
     frontal_only: bool = False,
     any_class: bool = False,
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
 ) -> Pixels:
     """Decode one image file.
 
@@ -140,11 +164,13 @@ def load_image(
         path: the file; what it is is told by its content.
         max_pixels: refuse more than this many pixels before decoding.
         frontal_only: DICOM only, see :func:`twinray.data.decoding.dicom.pixels.load_dicom`; ``any_class`` likewise.
+        decoding: scale of deep images, orientation, and what becomes of damaged files.
 
     Returns:
         (h, w) or (h, w, 3) uint8 and the way taken.
 
     Raises:
+        UnscaledError: more than 8 bits, and a scale that does not cover them.
         InputError: the file is missing, empty, unreadable, damaged, of no known kind, too large, or holds
             several frames; one line that says what to do.
     """
@@ -155,34 +181,111 @@ def load_image(
         from twinray.data.decoding.dicom.pixels import load_dicom
 
         limit = min(max_pixels, MAX_DICOM_PIXELS)
-        return load_dicom(path, frontal_only=frontal_only, any_class=any_class, max_pixels=limit)
-    with _opened(path, kind) as image:
+        return load_dicom(
+            path, frontal_only=frontal_only, any_class=any_class, max_pixels=limit, lenient=decoding.lenient
+        )
+    data = read_whole(path, _BYTES_A_PIXEL * max_pixels + _SPARE_BYTES)
+    try:
+        return _decoded(path, kind, data, max_pixels, decoding)
+    except UnscaledError:
+        raise
+    except InputError as error:
+        if not decoding.lenient:
+            raise
+        reason = str(error)
+    # Pillow has one switch for the whole process; a worker decodes one file at a time
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+    try:
+        pixels = _decoded(path, kind, data, max_pixels, decoding)
+    except UnscaledError:
+        raise
+    except InputError:
+        raise InputError(reason) from None
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+    if any(remark[0] == "damaged" for remark in pixels.remarks):
+        return pixels
+    fault = reason.removeprefix(f"{path}: ")
+    return Pixels(pixels.array, f"{pixels.how}, damaged", (*pixels.remarks, ("damaged", fault)))
+
+
+def deep_spread(path: Path, decoding: Decoding) -> Spread | None:
+    """What a file has to say on the scale of its source; None for 8 bits, told from the header, and for DICOM.
+
+    Raises:
+        InputError: as :func:`load_image`.
+    """
+    kind = file_kind(path)
+    if kind in ("dicom", "unknown", "jpeg", "webp", "gif", "bmp"):
+        return None
+    with _opened(path, kind, path) as image:
+        _choose_picture(path, image)
+        if not is_deep(image, first_bytes(path, 1 << 16), kind):
+            return None
+    try:
+        load_image(path, decoding=Decoding(Scale(), decoding.exif, decoding.lenient))
+    except UnscaledError as error:
+        return error.spread
+    return None
+
+
+def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Decoding) -> Pixels:
+    remarks: list[Remark] = []
+    with _opened(path, kind, io.BytesIO(data)) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise InputError(
                 f"{path}: claims {width} x {height} pixels, more than the limit of {max_pixels}; leave it out"
             )
-        frames = int(getattr(image, "n_frames", 1))
-        if frames > 1:
-            raise InputError(f"{path}: expected one image, got {frames} frames or pages; save the wanted one as a file")
-        turned = _orientation(image)
-        image.load()
-        name = _NAMES.get(kind, kind)
-        array, how = _grey_or_colour(path, image, name)
-    return Pixels(array, f"{name} {how}{turned}")
+        which = _choose_picture(path, image)
+        asked = as_stored(image)
+        fault = _fault(kind, data, image)
+        if fault and not decoding.lenient:
+            raise InputError(f"{path}: expected a whole {kind} image, this one is damaged: {fault}; {ADVICE}")
+        name, compression = _NAMES.get(kind, kind), _compression(image)
+        whole = kind in ("png", "jpeg") or (kind == "tiff" and compression in _CHECKED_COMPRESSIONS)
+        deep = None if kind == "jpeg" else deep_values(image, data, kind)
+        if deep is not None:
+            fault = fault or (None if whole else _end_fault(deep.values, kind))
+            array, how = _scaled(path, deep, decoding.scale, remarks)
+            # Pillow inverts "white is zero" TIFFs of up to 8 bits only.
+            if image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
+                array, how = 255 - array, how + ", inverted"
+        else:
+            if kind == "jpeg" and image.mode in ("L", "RGB"):
+                loaded: Any = Image.fromarray(_jpeg_pixels(data, image.mode, decoding.lenient))
+            else:
+                image.load()
+                loaded = image
+            array, how = _grey_or_colour(loaded, name)
+            fault = fault or (None if whole else _end_fault(array, kind))
+        asked = asked if kind == "tiff" else asked_orientation(image)
+    if fault:
+        if not decoding.lenient:
+            raise InputError(f"{path}: expected a whole {kind} image, this one is damaged: {fault}; {ADVICE}")
+        remarks.append(("damaged", fault))
+        how += ", damaged"
+    if which:
+        remarks.append(("preview", which))
+        how += f", {which}"
+    if asked != 1:
+        done = decoding.exif == "apply"
+        remarks.append(("orientation", str(asked)))
+        how += f", exif orientation {asked} {'applied' if done else 'not applied'}"
+        array = turned(array, asked) if done else array
+    return Pixels(array, f"{name} {how}", tuple(remarks))
 
 
 @contextmanager
-def _opened(path: Path, kind: str) -> Iterator[Any]:
+def _opened(path: Path, kind: str, source: Path | io.BytesIO) -> Iterator[Any]:
     """The file opened by Pillow; any fault of opening or of what is done with it inside becomes an InputError."""
     if kind == "unknown":
         known = "PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, PGM/PPM or DICOM"
         raise InputError(f"{path}: expected {known}, {_looks_like(path)}; remove it or convert it")
-    advice = "copy the file again from its source or leave it out"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_PILLOW_FORMATS[kind]) as image:
+            with Image.open(source, formats=_PILLOW_FORMATS[kind]) as image:
                 yield image
     except InputError:
         raise
@@ -190,13 +293,13 @@ def _opened(path: Path, kind: str) -> Iterator[Any]:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise InputError(f"{path}: claims more than {limit} pixels (a decompression bomb?); leave it out") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: begins like {kind} but its header is damaged or unsupported; {advice}") from None
+        raise InputError(f"{path}: begins like {kind} but its header is damaged or unsupported; {ADVICE}") from None
     except MemoryError:
         raise InputError(f"{path}: decoding {kind} needed more memory than allowed; leave it out") from None
     except Exception as error:
         # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, KeyError, zlib.error, ... on damage.
         reason = one_line(error)
-        raise InputError(f"{path}: expected a whole {kind} image, it cannot be decoded ({reason}); {advice}") from None
+        raise InputError(f"{path}: expected a whole {kind} image, it cannot be decoded ({reason}); {ADVICE}") from None
 
 
 def _looks_like(path: Path) -> str:
@@ -204,28 +307,122 @@ def _looks_like(path: Path) -> str:
     head = first_bytes(path, 512)
     if path.suffix.lower() in (".dcm", ".dicom"):
         return "got a file without DICOM's mark 'DICM' at byte 128"
+    if head.startswith(b"PK\x03\x04"):
+        return f"got a zip archive ({size} bytes)"
     if all(byte in (9, 10, 13) or byte >= 32 for byte in head):
         return f"got text ({size} bytes)"
     return f"got unknown content ({size} bytes)"
 
 
-def _orientation(image: Any) -> str:
-    """A remark for ``how`` if the file asks to be shown turned or mirrored."""
-    try:
-        value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # damaged EXIF data say nothing about the pixels
+def _choose_picture(path: Path, image: Any) -> str:
+    """Stand at the one picture that is meant; what ``how`` says of it where there are others.
+
+    Raises:
+        InputError: several pictures that are no previews.
+    """
+    frames = int(getattr(image, "n_frames", 1))
+    if frames <= 1:
         return ""
-    return "" if value in (0, 1) else f", exif orientation {value} not applied"
+    if image.format == "MPO":
+        image.seek(0)
+        return f"the first of {frames} pictures in the file"
+    if image.format == "TIFF":
+        whole = []
+        for frame in range(min(frames, 16)):
+            image.seek(frame)
+            if not int(image.tag_v2.get(_TIFF_SUBFILE, 0)) & 1:
+                whole.append(frame)
+        if len(whole) == 1 and frames <= 16:
+            image.seek(whole[0])
+            return f"page {whole[0] + 1} of {frames}, the others are reduced copies"
+    raise InputError(f"{path}: expected one image, got {frames} frames or pages; save the wanted one as a file")
 
 
-def _grey_or_colour(path: Path, image: Any, name: str) -> tuple[npt.NDArray[np.uint8], str]:
+def _compression(image: Any) -> int:
+    return int(image.tag_v2.get(_TIFF_COMPRESSION, 1)) if image.format == "TIFF" else 0
+
+
+def _fault(kind: str, data: bytes, image: Any) -> str | None:
+    """Why a file is not whole, as far as its bytes tell without decoding; None where nothing speaks against it."""
+    if kind == "png":
+        return png_fault(data)
+    if kind == "tiff":
+        return tiff_fault(data, image.tag_v2)
+    if kind == "webp":
+        return webp_fault(data)
+    if kind == "jpeg2000":
+        return jpeg2000_fault(data)
+    if kind == "jpeg" and image.mode == "CMYK":
+        return jpeg_fault(data, "CMYK")
+    return None
+
+
+def _end_fault(pixels: npt.NDArray[Any], kind: str) -> str | None:
+    # the rows of a BMP are stored from the bottom up
+    row = cut_row(pixels[::-1] if kind == "bmp" else pixels)
+    if row is None:
+        return None
+    rows = len(pixels)
+    return f"its picture ends in the middle of row {row if kind != 'bmp' else rows - 1 - row} of {rows}"
+
+
+def _jpeg_pixels(data: bytes, mode: str, lenient: bool) -> npt.NDArray[np.uint8]:
+    """(h, w) or (h, w, 3). The same library as Pillow's, but it passes on what the library warns of.
+
+    Raises:
+        ValueError: the library's error or, unless ``lenient``, its first warning.
+    """
+    wanted = "GRAY" if mode == "L" else "RGB"
+    try:
+        pixels = simplejpeg.decode_jpeg(data, wanted, strict=True)
+    except ValueError:
+        if not lenient or not ImageFile.LOAD_TRUNCATED_IMAGES:
+            raise
+        pixels = simplejpeg.decode_jpeg(data, wanted, strict=False)
+    array: npt.NDArray[np.uint8] = pixels[..., 0] if mode == "L" else pixels
+    return array
+
+
+def turned(array: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """(h, w) or (h, w, 3) as an EXIF orientation of 1 to 8 asks for it to be shown."""
+    if orientation >= 5:  # rows and columns change places
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return np.ascontiguousarray(array)
+
+
+def _scaled(
+    path: Path, stored: Stored, scale: Scale | None, remarks: list[Remark]
+) -> tuple[npt.NDArray[np.uint8], str]:
+    """More than 8 bits -> 8 bits by the scale of the source, or of this file if it is a source of its own."""
+    values, name = stored.values, stored.name
+    try:
+        found = spread(values, stored.white)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; write the image again without them") from None
+    chosen = (Survey.of([(path.name, found)]).scale() if scale is None else scale).of(found.numbers)
+    if chosen is None:
+        raise UnscaledError(path, name, found)
+    how = f"{name}, {chosen[0]:g}..{chosen[1]:g} scaled"
+    if found.low < chosen[0] or found.high > chosen[1]:
+        remarks.append(("clipped", f"{found.low:g}..{found.high:g}"))
+        how += ", clipped"
+    levels = to_grey_levels(values, chosen)
+    if stored.alpha is not None and stored.alpha.min() < 0xFF00 and np.ptp(stored.alpha):
+        top = 65_535 if stored.alpha.max() > chosen[1] else chosen[1]
+        share = np.clip(stored.alpha / top, 0, 1)
+        levels = np.rint(levels * (share if levels.ndim == 2 else share[..., None])).astype(np.uint8)
+        how += ", on black"
+    if levels.ndim == 3 and (values == values[..., :1]).all():
+        return np.ascontiguousarray(levels[..., 0]), how + ", holding grey"
+    return levels, how
+
+
+def _grey_or_colour(image: Any, name: str) -> tuple[npt.NDArray[np.uint8], str]:
     mode = image.mode
-    if mode.startswith("I;16") or mode in ("I", "F"):
-        array, how = _deep_grey(path, np.asarray(image), "float" if mode == "F" else "16-bit")
-        # Pillow inverts "white is zero" TIFFs of up to 8 bits only.
-        if image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
-            return 255 - array, how + ", inverted"
-        return array, how
     if mode == "1":
         return np.asarray(image.convert("L")), "1-bit"
     if mode == "L" and "transparency" not in image.info:
@@ -250,20 +447,3 @@ def _channel_spread(image: Any) -> int:
     red, green, blue = image.split()
     pairs = ((red, green), (green, blue), (red, blue))
     return max(int(ImageChops.difference(a, b).getextrema()[1]) for a, b in pairs)  # type: ignore[arg-type]
-
-
-def _deep_grey(path: Path, values: npt.NDArray[Any], depth: str) -> tuple[npt.NDArray[np.uint8], str]:
-    """Grey of more than 8 bits -> 8 bits; the rule stands at the top of the module."""
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(f"{path}: holds pixels that are not finite numbers; write the image again without them")
-    is_float = values.dtype.kind == "f"
-    if is_float and low >= 0 and high <= 255:
-        low, high = 0.0, 1.0 if high <= 1 else 255.0
-    elif not is_float and low >= 0 and high < 65_536:
-        bits = next(bits for bits in _DEPTHS if high < 1 << bits)
-        low, high = 0.0, float((1 << bits) - 1)
-    if high <= low:
-        return np.zeros(values.shape, dtype=np.uint8), f"{depth} grey, constant"
-    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255.0 / (high - low))
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8), f"{depth} grey, {low:g}..{high:g} scaled"

@@ -8,6 +8,7 @@ leaves, opening keeps the longest beginning of the journal whose pixels are ther
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import struct
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from twinray.data.fit import to_rgb
 from twinray.errors import InputError
 from twinray.files import clear_disk_errors
+from twinray.records import Remark
 
 HEADER_BYTES = 128
 _Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -40,6 +42,7 @@ class Packed:
         how: how the pixels were made.
         sha256: of the pixels as they came, (s, s) or (s, s, 3), in hexadecimal.
         sums, squares: sums of the pixel values and of their squares, one a channel.
+        remarks: what users must know of the file.
     """
 
     width: int
@@ -48,6 +51,7 @@ class Packed:
     sha256: str
     sums: tuple[int, ...]
     squares: tuple[int, ...]
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def grey(self) -> bool:
@@ -136,7 +140,8 @@ class Journal:
             self._images.seek(HEADER_BYTES + self.rows * self.row_bytes)
             _write_all(self._images, np.ascontiguousarray(pixels).data.cast("B"))
         p = packed
-        self._append([index, p.width, p.height, p.how, p.sha256, list(p.sums), list(p.squares)])
+        line: list[object] = [index, p.width, p.height, p.how, p.sha256, list(p.sums), list(p.squares)]
+        self._append([*line, p.remarks] if p.remarks else line)
         self.rows += 1
 
     def skip(self, index: int, reason: str) -> None:
@@ -250,6 +255,7 @@ class _Head:
 
 
 _PackedLine = tuple[_Count, _Side, _Side, str, str, _Sums, _Sums]
+_RemarkedLine = tuple[_Count, _Side, _Side, str, str, _Sums, _Sums, tuple[Remark, ...]]
 _SkippedLine = tuple[_Count, str]
 
 
@@ -270,12 +276,12 @@ def _whole_entry(line: bytes) -> Entry | None:
 
 
 def _entry(line: bytes) -> Entry:
-    try:
-        index, width, height, how, sha256, sums, squares = msgspec.json.decode(line, type=_PackedLine)
-    except msgspec.ValidationError:
-        index, reason = msgspec.json.decode(line, type=_SkippedLine)
-        return Entry(index, None, reason)
-    return Entry(index, Packed(width, height, how, sha256, sums, squares))
+    for kind in (_PackedLine, _RemarkedLine):
+        with contextlib.suppress(msgspec.ValidationError):
+            index, *packed = msgspec.json.decode(line, type=kind)
+            return Entry(index, Packed(*packed))
+    index, reason = msgspec.json.decode(line, type=_SkippedLine)
+    return Entry(index, None, reason)
 
 
 def _channels_of(images: IO[bytes]) -> int | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from twinray.data.splitting.record import GivenSplits
+from twinray.data.decoding.options import Decoding, DecodesFiles
 from twinray.errors import InputError
 from twinray.geometry import place_boxes, to_frame
 from twinray.records import UNKNOWN, Boxes, Collection, FloatArray, Part, Pixels, Sample, Skipped, Task
@@ -76,10 +77,13 @@ class Mix:
         """Whether there is more than one collection."""
         return len(self.collections) > 1
 
-    @property
-    def loaders(self) -> tuple[Callable[[Sample], Pixels], ...]:
-        """The function that loads pixels, for each collection."""
-        return tuple(collection.load for collection in self.collections)
+    def loaders(self, decodings: Sequence[Decoding]) -> tuple[Callable[[Sample], Pixels], ...]:
+        """The function that loads pixels, for each collection, decoding files as its part of ``decodings`` says."""
+        loads = (collection.load for collection in self.collections)
+        return tuple(
+            load.decoding_as(decoding) if isinstance(load, DecodesFiles) else load
+            for load, decoding in zip(loads, decodings, strict=True)
+        )
 
     def collection_of(self, index: int) -> int:
         """Which collection image ``index`` is of."""
@@ -149,9 +153,9 @@ class Mix:
         )
         return kept, aside
 
-    def tasks(self, start: int) -> Iterator[tuple[int, Sample]]:
-        """(collection, sample) from image ``start`` on, fit to travel to a worker process."""
-        for index in range(start, len(self)):
+    def tasks(self, start: int, end: int | None = None) -> Iterator[tuple[int, Sample]]:
+        """(collection, sample) from image ``start`` to before ``end``, fit to travel to a worker process."""
+        for index in range(start, len(self) if end is None else end):
             sample = self.sample(index)
             yield self.collection_of(index), sample
 

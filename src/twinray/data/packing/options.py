@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from twinray.data.splitting.record import GivenSplits
+from twinray.data.decoding.options import Exif
+from twinray.data.decoding.scale import Range, Scale, declared
 from twinray.errors import InputError
 from twinray.geometry import Fit
 
@@ -28,6 +30,11 @@ class PackOptions:
             them, whatever ``test`` says. One seed gives the same folds for every ``fold``.
         fold: which of them, from 0.
         given: splits to use instead of the sources' own and of any cut; images that it does not name are set aside.
+        depth: bits of the detector that filled images of more than 8 bits, 8 to 16; None: each source's headers or
+            largest value tell (:mod:`twinray.data.decoding.scale`).
+        value_range: stored values that become black and white, in place of ``depth``.
+        exif: ``ignore`` keeps pixels as stored whatever orientation a file asks for, ``apply`` turns them.
+        lenient: keep what damaged files give, counted, in place of setting them aside.
     """
 
     size: int = 256
@@ -39,6 +46,15 @@ class PackOptions:
     folds: int = 0
     fold: int = 0
     given: GivenSplits | None = None
+    depth: int | None = None
+    value_range: Range | None = None
+    exif: Exif = "ignore"
+    lenient: bool = False
+
+    @property
+    def scale(self) -> Scale | None:
+        """The declared scale of images of more than 8 bits; None: each source's own."""
+        return declared(self.depth, self.value_range)
 
     @property
     def test_share(self) -> float:
@@ -57,6 +73,9 @@ class PackOptions:
             raise InputError(f"expected --fit squash or letterbox, got {self.fit!r}")
         if self.channels not in ("auto", "grey", "rgb"):
             raise InputError(f"expected --channels auto, grey or rgb, got {self.channels!r}")
+        if self.exif not in ("ignore", "apply"):
+            raise InputError(f"expected --exif ignore or apply, got {self.exif!r}")
+        declared(self.depth, self.value_range)
         for name, share in (("val", self.val), ("test", self.test)):
             if not 0 <= share < 1:
                 raise InputError(f"expected --{name} as a share in 0..1, got {share}; 0.1 means one image in ten")

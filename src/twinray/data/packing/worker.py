@@ -13,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from twinray.data.fit import fit_pixels, is_grey, to_grey, to_rgb
+from twinray.data.decoding.images import UnscaledError
+from twinray.data.decoding.options import DecodesFiles
+from twinray.data.decoding.scale import Spread
 from twinray.data.packing.journal import Packed
 from twinray.data.packing.options import Channels
 from twinray.errors import InputError
@@ -29,20 +32,25 @@ class PackOne:
     fit: Fit
     channels: Channels
 
-    def __call__(self, task: tuple[int, Sample]) -> tuple[Packed, npt.NDArray[np.uint8]]:
+    def __call__(self, task: tuple[int, Sample]) -> tuple[Packed, npt.NDArray[np.uint8]] | None:
         """(collection, sample) -> what is known of the image, and its packed pixels.
+
+        None where it has more than 8 bits and the scale of its source is not known yet.
 
         Raises:
             InputError: the file is refused, or has another size than its annotations say.
         """
         collection, sample = task
-        loaded: Pixels = self.loaders[collection](sample)
+        try:
+            loaded: Pixels = self.loaders[collection](sample)
+        except UnscaledError:
+            return None
         pixels, how = loaded.array, loaded.how
         height, width = pixels.shape[:2]
         if sample.size is not None and sample.size != (width, height):
             raise InputError(
                 f"the annotations say {sample.size[0]} x {sample.size[1]} pixels, the file has {width} x {height}; "
-                "give the images that the annotations were made for"
+                + _advice(loaded, sample.size == (height, width))
             )
         if pixels.ndim == 3 and (self.channels == "grey" or (self.channels == "auto" and is_grey(pixels))):
             pixels = to_grey(pixels)
@@ -51,7 +59,43 @@ class PackOne:
             fitted = to_rgb(fitted)
         fitted = np.ascontiguousarray(fitted)
         sums, squares = _moments(fitted)
-        return Packed(width, height, how, hashlib.sha256(fitted.data).hexdigest(), sums, squares), fitted
+        remarks = loaded.remarks
+        if (value := _only_value(pixels, fitted)) is not None:
+            remarks = (*remarks, ("one value", str(value)))
+        digest = hashlib.sha256(fitted.data).hexdigest()
+        return Packed(width, height, how, digest, sums, squares, remarks), fitted
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadOf:
+    """What images have to say on the scale of their source; picklable."""
+
+    loaders: tuple[Callable[[Sample], Pixels], ...]
+
+    def __call__(self, task: tuple[int, Sample]) -> Spread | None:
+        """(collection, sample) -> its spread; None for 8 bits.
+
+        Raises:
+            InputError: the file is refused.
+        """
+        collection, sample = task
+        loader = self.loaders[collection]
+        return loader.spread(sample) if isinstance(loader, DecodesFiles) else None
+
+
+def _advice(loaded: Pixels, swapped: bool) -> str:
+    asked = next((text for kind, text in loaded.remarks if kind == "orientation"), None)
+    if swapped and asked is not None:
+        return f"the file asks to be turned (orientation {asked}): try --exif apply, or ignore if it was given"
+    return "give the images that the annotations were made for"
+
+
+def _only_value(pixels: npt.NDArray[np.uint8], fitted: npt.NDArray[np.uint8]) -> int | None:
+    """The one grey value that all pixels have, or None; the small image settles it for almost all."""
+    centre = fitted[len(fitted) // 2]
+    if (centre != centre[len(centre) // 2]).any() or (pixels != pixels[0, 0]).any():
+        return None
+    return int(pixels[0, 0].max())
 
 
 def _moments(pixels: npt.NDArray[np.uint8]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -33,6 +33,8 @@ from twinray.progress import progress
 from twinray.records import Collection, Skipped
 
 UNFINISHED = ".unfinished"
+_RULES = 2
+"""Counts up when the same file becomes other pixels than in the version before."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ def write_pack(
     options = options or PackOptions()
     options.check()
     mix = Mix.of(collections, options.given)
-    pixels_job = _checksum("pixels", mix.checksum(), options.size, options.fit, options.channels)
+    chosen = (options.scale, options.exif, options.lenient)
+    # nothing is added for the defaults, so that finished packs of earlier versions are recognised
+    decoding = chosen if chosen != (None, "ignore", False) else ()
+    pixels_job = _checksum("pixels", mix.checksum(), options.size, options.fit, options.channels, *decoding)
     folds = (options.folds, options.fold) if options.folds else ()
     given = () if options.given is None else (options.given.sha256,)
     job = _checksum("pack", pixels_job, options.val, options.test, options.seed, *folds, *given)
@@ -92,19 +97,22 @@ def write_pack(
         return _finished(out, job)
     work = out / UNFINISHED
     _clear_up(out, work)
-    with Journal(work, pixels_job, options.size, 3 if options.channels == "rgb" else 1) as journal:
+    # an unfinished pack is gone on with by the rules that it was begun with, or not at all
+    begun_with = _checksum(pixels_job, _RULES)
+    with Journal(work, begun_with, options.size, 3 if options.channels == "rgb" else 1) as journal:
         _check_space(out, journal.row_bytes * (len(mix) - journal.done))
         limits = {
             "workers": (os.cpu_count() or 1) if workers is None else workers,
             "timeout_s": timeout_s,
             "memory_bytes": memory_bytes,
         }
-        _decode(mix, journal, options, strict, limits)
+        scales = Scales(work, mix, options, limits)
+        _decode(mix, journal, options, scales, strict, limits)
         if not journal.rows:
             first = next((mix.where(e.index), e.reason) for e in journal.entries()) if len(mix) else ("", "no image")
             shutil.rmtree(work)
             raise InputError(f"none of the {len(mix)} images could be packed; first: {_told(*first)}")
-        info = Finish(mix, journal, options, job).write(out)
+        info = Finish(mix, journal, options, scales, job).write(out)
     shutil.rmtree(work, ignore_errors=True)
     return PackResult(out, info)
 
@@ -139,25 +147,37 @@ def _check_space(out: Path, needed: int) -> None:
         )
 
 
-def _decode(mix: Mix, journal: Journal, options: PackOptions, strict: bool, limits: dict[str, Any]) -> None:
+def _decode(
+    mix: Mix, journal: Journal, options: PackOptions, scales: Scales, strict: bool, limits: dict[str, Any]
+) -> None:
     """Bring the journal to the last image."""
     if strict and (earlier := next(set_aside(mix, journal), None)):
         raise _stop(earlier)
-    start = journal.done
-    function = PackOne(mix.loaders, options.size, options.fit, options.channels)
-    outcomes = map_in_workers(function, mix.tasks(start), **limits)
-    with progress("packing", len(mix), done=start) as meter, closing(cast(Any, outcomes)):
-        for index, outcome in enumerate(outcomes, start):
-            if outcome.error is not None:
-                if strict:
-                    raise _stop(Skipped(mix.where(index), outcome.error))
-                journal.skip(index, outcome.error)
-            else:
-                packed, pixels = outcome.result()
-                if strict and (bad := mix.boxes(index, packed.width, packed.height)[1]):
-                    raise _stop(bad[0])
-                journal.add(index, packed, pixels)
-            meter.advance(note=f"{journal.set_aside} set aside" if journal.set_aside else "")
+    with progress("packing", len(mix), done=journal.done) as meter:
+        while journal.done < len(mix):
+            function = PackOne(mix.loaders(scales.decodings), options.size, options.fit, options.channels)
+            outcomes = map_in_workers(function, mix.tasks(journal.done), **limits)
+            with closing(cast(Any, outcomes)):
+                _pack(mix, journal, outcomes, strict, meter)
+            if journal.done < len(mix):
+                scales.find(journal.done)
+
+
+def _pack(mix: Mix, journal: Journal, outcomes: Iterator[Outcome[_One]], strict: bool, meter: Progress) -> None:
+    """Add what comes back to the journal, up to the end or to an image whose source has no scale yet."""
+    for index, outcome in enumerate(outcomes, journal.done):
+        if outcome.error is not None:
+            if strict:
+                raise _stop(Skipped(mix.where(index), outcome.error))
+            journal.skip(index, outcome.error)
+        elif (one := outcome.result()) is None:
+            return
+        else:
+            packed, pixels = one
+            if strict and (bad := mix.boxes(index, packed.width, packed.height)[1]):
+                raise _stop(bad[0])
+            journal.add(index, packed, pixels)
+        meter.advance(note=f"{journal.set_aside} set aside" if journal.set_aside else "")
 
 
 def _stop(skipped: Skipped) -> InputError:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from twinray.data.decoding.images import is_image_name, load_image
+from twinray.data.decoding.images import deep_spread, is_image_name, load_image
+from twinray.data.decoding.options import Decoding
+from twinray.data.decoding.scale import Spread
 from twinray.errors import InputError
 from twinray.records import Pixels, Sample, Skipped
 
@@ -40,10 +42,19 @@ class FileLoader:
     """Loads a sample whose ``source`` is a file under ``root`` (or an absolute path)."""
 
     root: Path
+    decoding: Decoding = Decoding()
 
     def __call__(self, sample: Sample) -> Pixels:
         """Decode the file; raises InputError where it is refused."""
-        return load_image(self.root / sample.source)
+        return load_image(self.root / sample.source, decoding=self.decoding)
+
+    def decoding_as(self, decoding: Decoding) -> FileLoader:
+        """The same loader, decoding as told."""
+        return replace(self, decoding=decoding)
+
+    def spread(self, sample: Sample) -> Spread | None:
+        """What the file has to say on the scale of its source; None for 8 bits."""
+        return deep_spread(self.root / sample.source, self.decoding)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,256 @@
+"""Stored values of files with more than 8 bits a channel, as they are: nothing cut, shifted or wrapped.
+
+Pillow opens them all, but keeps the upper 8 bits of colour (a 12-bit picture in a 16-bit RGB file comes out black),
+reads unsigned 32-bit TIFFs as signed ones, shifts JPEG 2000 and stretches PGM to 16 bits. What it can be made to
+give is taken from it; PGM and PPM of more than 8 bits are read here.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+_BITS, _FORMAT, _COMPRESSION = 258, 339, 259
+_UNSIGNED, _SIGNED = 1, 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """Stored values of more than 8 bits.
+
+    Attributes:
+        values: (h, w) or (h, w, 3); uint16, int8, int16, int32, uint32 or float32.
+        name: what they are (``16-bit grey``).
+        alpha: (h, w) uint16, or None.
+        white: the value that the header declares to be white, or None.
+    """
+
+    values: npt.NDArray[Any]
+    name: str
+    alpha: npt.NDArray[np.uint16] | None = None
+    white: float | None = None
+
+
+class UnreadableDepthError(ValueError):
+    """A layout whose lower bits cannot be had."""
+
+
+def deep_values(image: Any, data: bytes, kind: str) -> Stored | None:
+    """The stored values of an opened image if it has more than 8 bits a channel or signed ones; None otherwise.
+
+    Args:
+        image: opened by Pillow from ``data``, not loaded.
+        data: the whole file.
+        kind: as :func:`twinray.data.decoding.images.file_kind` tells it.
+
+    Raises:
+        UnreadableDepthError: a layout whose lower bits cannot be read.
+        ValueError, OSError, ...: the file is damaged.
+    """
+    if kind == "pnm":
+        return _pnm(data)
+    if kind == "png" and data[24] == 16:
+        return _png(image, data)
+    if kind == "tiff":
+        return _tiff(image, data)
+    if kind == "jpeg2000":
+        return _jpeg2000(image, data)
+    return None
+
+
+def is_deep(image: Any, data: bytes, kind: str) -> bool:
+    """Whether :func:`deep_values` has something to give, told from the header alone."""
+    if kind == "pnm":
+        return _pnm_header(data) is not None
+    if kind == "png":
+        return data[24] == 16
+    if kind == "tiff":
+        return _tiff_is_deep(image)
+    return kind == "jpeg2000" and _precision(data)[0] > 8
+
+
+def _png(image: Any, data: bytes) -> Stored:
+    colour = data[25]
+    if colour == 0:
+        image.load()
+        values = _sixteen(image)
+        if "transparency" in image.info:
+            values = np.where(values == image.info["transparency"], np.uint16(0), values)
+        return Stored(values, "16-bit grey")
+    if colour == 4:  # four bytes a pixel: grey and alpha, high byte first
+        raw = _raw(image, "RGBA", "RGBA").astype(np.uint16)
+        return Stored(raw[..., 0] << 8 | raw[..., 1], "16-bit grey and alpha", raw[..., 2] << 8 | raw[..., 3])
+    mode = "RGBA" if colour == 6 else "RGB"
+    values = _both_bytes(image, data, mode, f"{mode};16B", f"{mode};16L")
+    alpha = values[..., 3] if colour == 6 else None
+    return Stored(values[..., :3], f"16-bit {mode.lower()}", alpha)
+
+
+def _tiff_is_deep(image: Any) -> bool:
+    bits, signed = _of_tags(image)
+    return image.mode.startswith("I") or image.mode == "F" or bits > 8 or (signed and image.mode == "L")
+
+
+def _tiff(image: Any, data: bytes) -> Stored | None:
+    if not _tiff_is_deep(image):
+        return None
+    bits, signed = _of_tags(image)
+    mode = image.mode
+    if mode == "F":
+        image.load()
+        return Stored(np.asarray(image), "float grey")
+    if mode.startswith("I;16") or mode == "I":
+        image.load()
+        values = _sixteen(image) if mode != "I" else np.asarray(image)
+        if mode == "I" and bits == 32 and not signed:
+            values = values.view(np.uint32)
+        white = float((1 << bits) - 1) if 8 < bits < 16 and not signed else None
+        return Stored(values, f"{'signed ' if signed else ''}{bits}-bit grey", white=white)
+    if mode == "L":
+        image.load()
+        return Stored(np.asarray(image).view(np.int8), "signed 8-bit grey")
+    if mode in ("RGB", "RGBA", "RGBX") and bits == 16 and not signed:
+        values = _tiff_colour(image, data, mode)
+        return Stored(values[..., :3], f"16-bit {mode.lower()}", values[..., 3] if mode == "RGBA" else None)
+    raise UnreadableDepthError(f"{bits} bits a channel of {mode} cannot be read without loss")
+
+
+def _of_tags(image: Any) -> tuple[int, bool]:
+    """Bits a channel of a TIFF file, and whether they are signed integers."""
+    bits, form = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_FORMAT, (_UNSIGNED,))
+    most = max(bits) if isinstance(bits, tuple) else int(bits)
+    return most, (form if isinstance(form, int) else form[0]) == _SIGNED
+
+
+def _tiff_colour(image: Any, data: bytes, mode: str) -> npt.NDArray[np.uint16]:
+    rawmode = image.tile[0].args[0] if isinstance(image.tile[0].args, tuple) else image.tile[0].args
+    if len({_rawmode(tile) for tile in image.tile}) != 1 or not re.fullmatch(r"RGB[AX]?;16[BLN]", str(rawmode)):
+        raise UnreadableDepthError(f"16 bits a channel in the layout {rawmode} cannot be read without loss")
+    order = str(rawmode)[-1]
+    native = "L" if np.little_endian else "B"
+    stored = native if order == "N" else order
+    other = "B" if stored == "L" else "L"
+    base = str(rawmode)[:-1]
+    return _both_bytes(image, data, mode, base + stored, base + other)
+
+
+def _rawmode(tile: Any) -> Any:
+    return tile.args[0] if isinstance(tile.args, tuple) else tile.args
+
+
+def _both_bytes(image: Any, data: bytes, mode: str, high: str, low: str) -> npt.NDArray[np.uint16]:
+    """16-bit channels from an image decoded twice: once for the upper byte of each value, once for the lower."""
+    upper = _raw(image, mode, high)
+    with Image.open(io.BytesIO(data), formats=(image.format,)) as again:
+        as_stored(again)
+        lower = _raw(again, mode, low)
+    return upper.astype(np.uint16) << 8 | lower
+
+
+def _raw(image: Any, mode: str, rawmode: str) -> npt.NDArray[np.uint8]:
+    """Decode with another raw mode than the plugin chose: which bytes of a pixel are taken, in which order."""
+    tiles = []
+    for tile in image.tile:
+        args = (rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode
+        tiles.append(tile._replace(args=args))
+    image.tile = tiles
+    image._mode = mode
+    image.load()
+    return np.asarray(image)
+
+
+def as_stored(image: Any) -> int:
+    """The orientation that an opened image asks for (1 to 8); a TIFF will no longer be turned while it is loaded."""
+    if image.format != "TIFF":
+        return 1
+    exif = image.getexif()
+    asked = _orientation(exif.get(274, 1))
+    exif[274] = 1
+    # Pillow has swapped width and height already, and turns the pixels after decoding
+    image._size = image._tile_size
+    return asked
+
+
+def asked_orientation(image: Any) -> int:
+    """The orientation that a loaded image asks for, 1 to 8; 1 where it asks for none or its EXIF data are damaged."""
+    try:
+        return _orientation(image.getexif().get(274, 1))
+    except Exception:  # damaged EXIF data say nothing about the pixels
+        return 1
+
+
+def _orientation(value: Any) -> int:
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _sixteen(image: Any) -> npt.NDArray[np.uint16]:
+    return np.asarray(image).astype(np.uint16, copy=False)
+
+
+def _precision(data: bytes) -> tuple[int, bool, int]:
+    """(bits, signed, components) of a JPEG 2000 codestream; (0, False, 0) where it has no size header."""
+    start = data.find(b"\xff\x4f\xff\x51")
+    if start < 0 or start + 43 > len(data):
+        return 0, False, 0
+    components = int.from_bytes(data[start + 40 : start + 42], "big")
+    return (data[start + 42] & 0x7F) + 1, bool(data[start + 42] & 0x80), components
+
+
+def _jpeg2000(image: Any, data: bytes) -> Stored | None:
+    bits, _, components = _precision(data)
+    if bits <= 8:
+        return None
+    if image.mode.startswith("I;16") and bits <= 16:
+        image.load()
+        # Pillow shifts what has fewer bits to 16, and signed values to 0
+        values = _sixteen(image) >> (16 - bits)
+        return Stored(values, f"{bits}-bit grey", white=float((1 << bits) - 1) if bits < 16 else None)
+    if bits < 16 and components in (3, 4):
+        return None  # the header declares the depth, and Pillow keeps the 8 upper bits of that
+    raise UnreadableDepthError(f"{bits} bits a channel of {components} channels cannot be read without loss")
+
+
+_TOKEN = re.compile(rb"(?:\s+|#[^\n\r]*[\n\r])*(\d+)")
+
+
+def _pnm_header(data: bytes) -> tuple[int, int, int, int] | None:
+    """(width, height, largest value, start of the pixels) of a PGM or PPM of more than 8 bits; None of any other."""
+    if data[:2] not in (b"P2", b"P3", b"P5", b"P6"):
+        return None
+    at, numbers = 2, []
+    for _ in range(3):
+        token = _TOKEN.match(data, at)
+        if token is None:
+            return None
+        numbers.append(int(token[1][:10]))
+        at = token.end()
+    width, height, top = numbers
+    return (width, height, top, at + 1) if 255 < top < 65_536 else None
+
+
+def _pnm(data: bytes) -> Stored | None:
+    header = _pnm_header(data)
+    if header is None:
+        return None
+    width, height, top, start = header
+    channels = 3 if data[:2] in (b"P3", b"P6") else 1
+    wanted = width * height * channels
+    if data[:2] in (b"P5", b"P6"):
+        values = np.frombuffer(data, dtype=">u2", count=min(wanted, (len(data) - start) // 2), offset=start)
+    else:
+        text = re.sub(rb"#[^\n\r]*", b"", data[start:])
+        values = np.array(text.split()[:wanted], dtype=np.int64)
+    if len(values) < wanted:
+        raise ValueError(f"{width} x {height} pixels need {wanted} values, it has {len(values)}")
+    if int(values.max(initial=0)) > top or int(values.min(initial=0)) < 0:
+        raise ValueError(f"its header says that {top} is the largest value, it has {int(values.max())}")
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    grey = values.astype(np.uint16).reshape(shape)
+    # 65535 is what writers put there who know no depth
+    return Stored(grey, "16-bit grey" if channels == 1 else "16-bit rgb", white=float(top) if top < 65_535 else None)
