@@ -210,6 +210,11 @@ def written_as(words: str, pattern: str) -> Told:
     return Told(words, lambda value: re.fullmatch(pattern, str(value)) is not None, ("?",))
 
 
+def _rising(values: Any) -> bool:
+    return len(values) == 2 and all(map(math.isfinite, values)) and values[0] < values[1]
+
+
+RISING = Told("two finite numbers, the second above the first", _rising, ((1.0, 1.0), (2.0, 1.0), (0.0, math.inf)))
 DEVICE = written_as("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:\d+)?")
 
 

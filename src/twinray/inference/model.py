@@ -21,6 +21,8 @@ from torch import Tensor
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import network_input
 from twinray.classification.model import Classifier
+from twinray.data.decoding.options import Decoding
+from twinray.data.decoding.scale import Scale
 from twinray.data.fit import fit_pixels, to_grey, to_rgb
 from twinray.data.pack import Pack
 from twinray.detection.model import Detector, DetectorOptions, build_detector
@@ -33,7 +35,7 @@ from twinray.inference.heat_maps import Explained, Method, heat_maps
 from twinray.inference.prepared import Prepared
 from twinray.records import Boxes, FloatArray, Pixels
 from twinray.runs.classes import difference
-from twinray.runs.description import check_keys, read_description
+from twinray.runs.description import MODEL, check_keys, decoded_of, read_description
 from twinray.training.device import Machine, choose_machine
 
 
@@ -62,6 +64,15 @@ class Model:
         if not isinstance(self.network, Detector):
             raise InputError(f"expected a detection run, {self.path} is a {self.kind}; pass the folder of a detect run")
         return self.network
+
+    def decoding(self, declared: Scale | None = None) -> Decoding:
+        """How new files are decoded for this model: as those of its pack were.
+
+        Args:
+            declared: stored values that become black and white in files of more than 8 bits; takes precedence over
+                what the pack had. Without either such files are refused.
+        """
+        return decoded_of(self.description, self.path / MODEL).for_new_files(declared)
 
     def prepare(self, pixels: Pixels, name: str) -> Prepared:
         """Fit a decoded image as the model's pack did."""

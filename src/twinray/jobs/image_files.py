@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from twinray.data.decoding.images import file_kind, load_image
+from twinray.data.decoding.options import Decoding
 from twinray.data.decoding.sandbox import map_in_workers
 from twinray.data.readers.disk import scan_images
 from twinray.errors import InputError
@@ -64,33 +66,34 @@ class Opened:
 
 
 def decode(
-    files: Sequence[Path], *, workers: int, timeout: float, memory: int
+    files: Sequence[Path], decoding: Decoding, *, workers: int, timeout: float, memory: int
 ) -> Iterator[tuple[Path, Pixels | Skipped]]:
     """Each file with its pixels, or with why it was set aside; a bomb or a crashing decoder cannot end the job.
 
     Args:
         files: image files.
+        decoding: how they are decoded, see :meth:`twinray.inference.model.Model.decoding`.
         workers: processes; 0 decodes in this one, without limits.
         timeout: longest that one file may take, seconds.
         memory: most memory that one file may take, MiB.
     """
-    return _in_workers(load_image, files, workers, timeout, memory)
+    return _in_workers(partial(load_image, decoding=decoding), files, workers, timeout, memory)
 
 
 def decode_with_source(
-    files: Sequence[Path], *, workers: int, timeout: float, memory: int
+    files: Sequence[Path], decoding: Decoding, *, workers: int, timeout: float, memory: int
 ) -> Iterator[tuple[Path, Opened | Skipped]]:
     """As :func:`decode`; with each DICOM file's patient, study and image, read in the same process."""
-    return _in_workers(open_image, files, workers, timeout, memory)
+    return _in_workers(partial(open_image, decoding=decoding), files, workers, timeout, memory)
 
 
-def open_image(file: Path) -> Opened:
+def open_image(file: Path, decoding: Decoding) -> Opened:
     """Decode one file, and read what a DICOM file says of patient and study.
 
     Raises:
         InputError: as :func:`twinray.data.decoding.images.load_image`; a header without identity is no reason.
     """
-    pixels = load_image(file)
+    pixels = load_image(file, decoding=decoding)
     if file_kind(file) != "dicom":
         return Opened(pixels, None)
     from twinray.report.dicom.source import read_source  # pydicom loads for half a second: not for PNG files

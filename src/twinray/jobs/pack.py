@@ -17,6 +17,7 @@ from twinray.checks import (
     MODEL,
     PLACE,
     RECORD,
+    RISING,
     SEED,
     SPEED,
     Help,
@@ -24,10 +25,12 @@ from twinray.checks import (
     at_least,
     between,
     goes_with,
+    not_with,
     settle,
     up_to,
     zero_or,
 )
+from twinray.data.decoding.options import Exif
 from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
 from twinray.data.packing.options import MAX_SIZE, MIN_SIZE, Channels, PackOptions
 from twinray.data.packing.write import write_pack
@@ -110,6 +113,20 @@ class PackConfig:
 
     shared_patients: Annotated[bool, MODEL] = False
     """The sources are parts of one data set: equal patient ids are the same patient (default: only in sources of one name)."""
+
+    depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
+    """Bits of the detector, for grey or colour files of more than 8 bits (default: what the source's headers declare,
+    else the smallest usual depth that holds the largest value of the whole source; DICOM files have their own windows)."""
+
+    value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
+    """Stored values that become black and white, in place of --depth; for floating point, signed and 32-bit files
+    (default: smallest and largest of the whole source)."""
+
+    exif: Annotated[Exif, MODEL] = "ignore"
+    """ignore: pixels as stored, whatever an EXIF or TIFF orientation tag asks for; apply: turn them as it asks."""
+
+    lenient: Annotated[bool, MODEL, not_with("strict")] = False
+    """Keep what damaged files give, and count them, in place of setting them aside."""
 
     val: Annotated[float, MODEL, between(0, 1, "a share", below=True)] = 0.1
     """Share of images to cut for validation, by patient, where the source has no validation split (0: none)."""
@@ -236,7 +253,18 @@ def _options(config: PackConfig) -> PackOptions:
     """Check the options before any file is read."""
     check_format(config.format, _source_options(config))
     options = PackOptions(
-        config.size, config.fit, config.channels, config.val, config.test, config.seed, config.folds, config.fold
+        config.size,
+        config.fit,
+        config.channels,
+        config.val,
+        config.test,
+        config.seed,
+        config.folds,
+        config.fold,
+        config.depth,
+        config.value_range,
+        config.exif,
+        config.lenient,
     )
     options.check()
     if config.splits is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ from twinray.checks import (
     MODEL,
     PLACE,
     RECORD,
+    RISING,
     SPEED,
     above,
     at_least,
@@ -25,6 +26,7 @@ from twinray.checks import (
     not_with,
     settle,
 )
+from twinray.data.decoding.scale import declared
 from twinray.errors import InputError, TwinrayError
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.thresholds import FALLBACK_SCORE, Thresholds, thresholds_from_json
@@ -59,6 +61,10 @@ class PredictConfig:
     model's own for 0.125, 0.25, 0.5, 1, 2, 4 and 8, for other numbers worked out from the predictions on val that the run kept."""
     score_threshold: Annotated[float | None, MODEL, between(0, 1)] = None
     """Show the boxes that score at least this, 0..1, in place of the model's thresholds; the tables hold every box all the same."""
+    depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
+    """Bits of the detector, of files of more than 8 bits (default: as in the model's pack; files are refused where that had none)."""
+    value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
+    """Stored values that become black and white, in place of --depth."""
     overlays: Annotated[bool, RECORD] = True
     """Draw an overlay PNG for every image with a detection run."""
     dicom_objects: Annotated[bool, RECORD] = True
@@ -78,6 +84,15 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         settle(self)
+
+
+_REMARKS = {
+    "orientation": "ask to be turned (orientation tag): treated as those of the model's pack, pixels as stored unless it says otherwise",
+    "preview": "hold further pictures beside the one that was taken",
+    "clipped": "hold values outside the scale, which are black or white",
+    "high bits": "are DICOM images that use bits above Bits Stored, which were left out",
+    "unread": "are DICOM images whose header holds something that could not be used",
+}
 
 
 @dataclass
@@ -128,6 +143,7 @@ class _Job:
     names: list[str] = field(default_factory=list)
     sizes: dict[str | int, tuple[int, int]] = field(default_factory=dict)
     boxes: dict[str | int, Boxes] = field(default_factory=dict)
+    remarks: Counter[str] = field(default_factory=Counter)
     n_shown: int = 0
     n_objects: int = 0
     lacks_highdicom: bool = False
@@ -211,12 +227,16 @@ def _thresholds(run: Path, classes: Sequence[str], raw: Any, rate: float | None)
 def _predict_all(job: _Job, found: Found) -> None:
     config = job.config
     batch: list[tuple[Prepared, DicomSource | Skipped | None]] = []
-    opened = decode_with_source(found.files, workers=config.workers, timeout=config.timeout, memory=config.memory)
+    decoding = job.model.decoding(declared(config.depth, config.value_range))
+    opened = decode_with_source(
+        found.files, decoding, workers=config.workers, timeout=config.timeout, memory=config.memory
+    )
     with progress("predicting", len(found.files)) as meter:
         for file, image in opened:
             if isinstance(image, Skipped):
                 _set_aside(job, image)
             else:
+                job.remarks.update(dict.fromkeys(kind for kind, _ in image.pixels.remarks))
                 batch.append((job.model.prepare(image.pixels, str(file)), image.source))
             if len(batch) == config.batch_size:
                 _predict(job, batch)
@@ -318,6 +338,7 @@ def _finish(job: _Job) -> None:
     first = {item.reason: item.where for item in reversed(skipped)}
     for reason, count in Counter(s.reason for s in skipped).most_common(5):
         lines.append(f"  set aside ({count}): {first[reason]}: {reason}")
+    lines += [f"{n} files {_REMARKS[kind]}" for kind, n in sorted(job.remarks.items()) if kind in _REMARKS]
     if job.shown is not None:
         lines.append(f"{job.n_shown} boxes shown: {job.shown.words}")
     if job.n_objects or without:
@@ -344,6 +365,8 @@ def _summary(job: _Job) -> dict[str, Any]:
         "twinray": job.algorithm.version,
         "made": job.made.isoformat(timespec="seconds"),
         "images": len(job.names),
+        "decoded": asdict(job.model.decoding(declared(job.config.depth, job.config.value_range))),
+        "remarks": dict(job.remarks),
         "set_aside": len(job.skipped.items),
     }
     if job.shown is not None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from twinray.data.decoding.options import Decoded
 from twinray.errors import InputError
-from twinray.files import read_json
+from twinray.files import read_json, typed
 from twinray.geometry import Fit
 
 MODEL = "model.json"
@@ -34,7 +35,22 @@ def read_description(path: Path) -> dict[str, Any]:
     kind = described.get("kind")
     check_keys(described, _RULES + (_OF_DETECTORS if kind == "detector" else _OF_CLASSIFIERS), path)
     check_keys(described["pack"], _OF_PACKS, path, "pack.")
+    decoded_of(described, path)
     return described
+
+
+def decoded_of(described: Mapping[str, Any], path: Path) -> Decoded:
+    """How the files of the pack became pixels that a model learned from; earlier versions did not say it.
+
+    Args:
+        described: what :func:`read_description` gives.
+        path: of ``model.json``, for messages.
+
+    Raises:
+        InputError: it says something that cannot be.
+    """
+    said = described["pack"].get("decoded")
+    return Decoded() if said is None else typed(said, Decoded, path, "pack.decoded in")
 
 
 def check_keys(values: Mapping[str, Any], rules: Sequence[_Rule], path: Path, inside: str = "") -> None:

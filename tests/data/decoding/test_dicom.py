@@ -427,7 +427,10 @@ def refusal(path: Path, **options: Any) -> str:
         (put(BitsAllocated=32, BitsStored=32, HighBit=31), "32 stored in 32"),
         (put(HighBit=15), "high bit"),
         (drop("Rows"), "48 x 0 pixels"),
-        (drop("BitsStored"), "AttributeError"),
+        (drop("BitsStored"), "lacks Bits Stored (0028,0101)"),
+        (drop("BitsAllocated"), "lacks Bits Allocated (0028,0100)"),
+        (drop("PixelRepresentation"), "lacks Pixel Representation (0028,0103)"),
+        (put(BitsStored=None), "lacks Bits Stored (0028,0101)"),
     ],
 )
 def test_refusals_say_why(tmp_path: Path, change: Change, reason: str) -> None:
@@ -437,9 +440,13 @@ def test_refusals_say_why(tmp_path: Path, change: Change, reason: str) -> None:
 def test_a_lut_that_is_too_short_is_refused(tmp_path: Path) -> None:
     def change(ds: Dataset) -> None:
         voi_lut(ds)
+        del ds.WindowCenter, ds.WindowWidth
         ds.VOILUTSequence[0].LUTData = b"\0" * 10
 
-    assert "LUT of 1500 entries" in refusal(write(tmp_path / "a.dcm", radiograph(change=change)))
+    assert "VOI LUT Sequence (0028,3010) cannot be used" in refusal(
+        write(tmp_path / "a.dcm", radiograph(change=change))
+    )
+    assert "LUT of 1500 entries has 5" in refusal(tmp_path / "a.dcm")
 
 
 def test_any_class_and_frontal_only(tmp_path: Path) -> None:

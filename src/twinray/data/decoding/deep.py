@@ -85,11 +85,11 @@ def _png(image: Any, data: bytes) -> Stored:
         return Stored(values, "16-bit grey")
     if colour == 4:  # four bytes a pixel: grey and alpha, high byte first
         raw = _raw(image, "RGBA", "RGBA").astype(np.uint16)
-        return Stored(raw[..., 0] << 8 | raw[..., 1], "16-bit grey and alpha", raw[..., 2] << 8 | raw[..., 3])
+        grey, alpha = (raw[..., k] * np.uint16(256) + raw[..., k + 1] for k in (0, 2))
+        return Stored(grey, "16-bit grey and alpha", alpha)
     mode = "RGBA" if colour == 6 else "RGB"
     values = _both_bytes(image, data, mode, f"{mode};16B", f"{mode};16L")
-    alpha = values[..., 3] if colour == 6 else None
-    return Stored(values[..., :3], f"16-bit {mode.lower()}", alpha)
+    return Stored(values[..., :3], f"16-bit {mode.lower()}", values[..., 3] if colour == 6 else None)
 
 
 def _tiff_is_deep(image: Any) -> bool:
@@ -150,7 +150,7 @@ def _both_bytes(image: Any, data: bytes, mode: str, high: str, low: str) -> npt.
     with Image.open(io.BytesIO(data), formats=(image.format,)) as again:
         as_stored(again)
         lower = _raw(again, mode, low)
-    return upper.astype(np.uint16) << 8 | lower
+    return upper.astype(np.uint16) * np.uint16(256) + lower
 
 
 def _raw(image: Any, mode: str, rawmode: str) -> npt.NDArray[np.uint8]:

@@ -41,8 +41,8 @@ from twinray.data.decoding.damage import (
     webp_fault,
 )
 from twinray.data.decoding.deep import Stored, as_stored, asked_orientation, deep_values, is_deep
-from twinray.data.decoding.options import Decoding, Exif
-from twinray.data.decoding.scale import Scale, Spread, Survey, spread, to_grey_levels
+from twinray.data.decoding.options import ALONE, Decoding, Exif
+from twinray.data.decoding.scale import TOP_16, Scale, Spread, Survey, spread, to_grey_levels
 from twinray.errors import InputError
 from twinray.records import Pixels, Remark
 
@@ -156,7 +156,7 @@ def load_image(
     max_pixels: int = MAX_PIXELS,
     frontal_only: bool = False,
     any_class: bool = False,
-    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    decoding: Decoding = ALONE,
 ) -> Pixels:
     """Decode one image file.
 
@@ -410,6 +410,8 @@ def _scaled(
     if found.low < chosen[0] or found.high > chosen[1]:
         remarks.append(("clipped", f"{found.low:g}..{found.high:g}"))
         how += ", clipped"
+    if values.dtype == np.uint16 and chosen[1] < TOP_16 and values.max() == TOP_16:
+        how += f", {TOP_16} is white"
     levels = to_grey_levels(values, chosen)
     if stored.alpha is not None and stored.alpha.min() < 0xFF00 and np.ptp(stored.alpha):
         top = 65_535 if stored.alpha.max() > chosen[1] else chosen[1]

@@ -28,6 +28,10 @@ class Decoding:
     lenient: bool = False
 
 
+ALONE = Decoding()
+"""Every file a source of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """How the files of a pack were decoded, as ``pack.json`` and ``model.json`` say it.

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +84,7 @@ def declared(depth: int | None, value_range: Range | None) -> Scale | None:
     return Scale((low, high), (low, high))
 
 
-def spread(values: npt.NDArray[np.generic], white: float | None = None) -> Spread:
+def spread(values: npt.NDArray[Any], white: float | None = None) -> Spread:
     """The spread of one image's stored values, of any shape.
 
     Raises:
@@ -204,17 +204,20 @@ class Survey:
         )
 
 
-def to_grey_levels(values: npt.NDArray[np.generic], chosen: Range) -> npt.NDArray[np.uint8]:
+def to_grey_levels(values: npt.NDArray[Any], chosen: Range) -> npt.NDArray[np.uint8]:
     """Stored values of any shape -> 0..255, linearly, ``chosen`` becoming black and white; outside is clipped."""
     low, high = chosen
     if high <= low:
         return np.zeros(values.shape, dtype=np.uint8)
     if values.dtype == np.uint16 and values.size > TOP_16:
-        return to_grey_levels(np.arange(TOP_16 + 1, dtype=np.uint16).astype(np.int32), chosen)[values]
-    scaled = (values.astype(np.float64 if values.dtype.itemsize > 4 or abs(low) > 1e6 else np.float32) - low) * (
-        255.0 / (high - low)
-    )
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+        table = to_grey_levels(np.arange(TOP_16 + 1, dtype=np.int32), chosen)
+        looked_up: npt.NDArray[np.uint8] = table[values]
+        return looked_up
+    # single precision holds 24 bits: enough for 16-bit values, not for large 32-bit ones
+    exact: Any = np.float32 if max(abs(low), abs(high)) < 1e6 and values.dtype.itemsize <= 4 else np.float64
+    scaled = (values.astype(exact) - exact(low)) * exact(255.0 / (high - low))
+    levels: npt.NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return levels
 
 
 def _depth(high: float) -> int:

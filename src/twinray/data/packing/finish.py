@@ -28,6 +28,8 @@ from twinray.data.pack import IMAGES, PACK, SAMPLES, SCHEMA, PackInfo
 from twinray.data.packing.journal import Journal, Packed
 from twinray.data.packing.mix import Mix
 from twinray.data.packing.options import PackOptions
+from twinray.data.packing.remarks import Remarks
+from twinray.data.packing.scales import Scales
 from twinray.data.splitting.groups import Rows
 from twinray.data.splitting.record import SplitRecord
 from twinray.data.splitting.settle import Fold, Settled, describe, settle, settle_given
@@ -54,8 +56,8 @@ def set_aside(mix: Mix, journal: Journal) -> Iterator[Skipped]:
 class Finish:
     """The last steps: from a full journal to the files of a pack."""
 
-    def __init__(self, mix: Mix, journal: Journal, options: PackOptions, job: str) -> None:
-        self._mix, self._journal, self._options, self._job = mix, journal, options, job
+    def __init__(self, mix: Mix, journal: Journal, options: PackOptions, scales: Scales, job: str) -> None:
+        self._mix, self._journal, self._options, self._scales, self._job = mix, journal, options, scales, job
         self._counts: Counter[str] = Counter()
         self._boxes_of_class: Counter[str] = Counter()
 
@@ -72,6 +74,8 @@ class Finish:
             for batch in self._batches(settled.splits, digests):
                 writer.write_table(batch)
         mean, std = self._mean_std(settled.splits, sums, squares)
+        remarks = Remarks.of(mix, self._packed(), options.size)
+        files = [*self._scales.notes(), *remarks.notes(options.exif)]
         info = PackInfo(
             names=mix.names,
             label_classes=mix.label_classes,
@@ -85,11 +89,12 @@ class Finish:
             counts=self._count(rows, settled),
             skipped=n_skipped,
             skipped_reasons=reasons,
-            notes=tuple(settled.notes + self._own_notes()),
+            notes=tuple(settled.notes + self._own_notes() + files),
             split_method=settled.method,
             checksums={IMAGES: images_sha256, SAMPLES: sha256(out / SAMPLES)},
             created_by=f"twinray {own_version()}, Pillow {version_of('pillow')}, pyarrow {version_of('pyarrow')}",
-            extra=self._extra(rows, settled),
+            decoded=self._scales.decoded,
+            extra=self._extra(rows, settled) | ({"remarks": dict(remarks.counts)} if remarks.counts else {}),
         )
         journal.close()
         journal.images_path.replace(out / IMAGES)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from twinray.data.decoding.options import DecodesFiles, Decoding
 from twinray.data.splitting.record import GivenSplits
-from twinray.data.decoding.options import Decoding, DecodesFiles
 from twinray.errors import InputError
 from twinray.geometry import place_boxes, to_frame
 from twinray.records import UNKNOWN, Boxes, Collection, FloatArray, Part, Pixels, Sample, Skipped, Task

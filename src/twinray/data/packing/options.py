@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from twinray.data.splitting.record import GivenSplits
 from twinray.data.decoding.options import Exif
 from twinray.data.decoding.scale import Range, Scale, declared
+from twinray.data.splitting.record import GivenSplits
 from twinray.errors import InputError
 from twinray.geometry import Fit
 

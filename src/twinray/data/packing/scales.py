@@ -69,9 +69,11 @@ class Scales:
         end = self._mix.starts[k + 1]
         found, _ = self._read(k)
         start = max(found, default=index - 1) + 1
-        function = SpreadOf(self._mix.loaders([Decoding(Scale(), self._options.exif, self._options.lenient)] * len(
-            self._mix.collections
-        )))
+        function = SpreadOf(
+            self._mix.loaders(
+                [Decoding(Scale(), self._options.exif, self._options.lenient)] * len(self._mix.collections)
+            )
+        )
         outcomes = map_in_workers(function, self._mix.tasks(start, end), **self._limits)
         path = self._path(k)
         with (

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from twinray.data.fit import fit_pixels, is_grey, to_grey, to_rgb
 from twinray.data.decoding.images import UnscaledError
 from twinray.data.decoding.options import DecodesFiles
 from twinray.data.decoding.scale import Spread
+from twinray.data.fit import fit_pixels, is_grey, to_grey, to_rgb
 from twinray.data.packing.journal import Packed
 from twinray.data.packing.options import Channels
 from twinray.errors import InputError

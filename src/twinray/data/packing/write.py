@@ -14,24 +14,29 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from twinray.data.decoding.sandbox import map_in_workers
+import numpy as np
+import numpy.typing as npt
+
+from twinray.data.decoding.sandbox import Outcome, map_in_workers
 from twinray.data.pack import IMAGES, PACK, PackInfo, read_info
 from twinray.data.packing.finish import Finish, set_aside
-from twinray.data.packing.journal import Journal
+from twinray.data.packing.journal import Journal, Packed
 from twinray.data.packing.mix import Mix
 from twinray.data.packing.options import PackOptions
+from twinray.data.packing.scales import Scales
 from twinray.data.packing.worker import PackOne
 from twinray.errors import InputError, TwinrayError
 from twinray.files import claim_folder
-from twinray.progress import progress
+from twinray.progress import Meter, progress
 from twinray.records import Collection, Skipped
 
+_One = tuple[Packed, npt.NDArray[np.uint8]]
 UNFINISHED = ".unfinished"
 _RULES = 2
 """Counts up when the same file becomes other pixels than in the version before."""
@@ -153,17 +158,16 @@ def _decode(
     """Bring the journal to the last image."""
     if strict and (earlier := next(set_aside(mix, journal), None)):
         raise _stop(earlier)
-    with progress("packing", len(mix), done=journal.done) as meter:
-        while journal.done < len(mix):
-            function = PackOne(mix.loaders(scales.decodings), options.size, options.fit, options.channels)
-            outcomes = map_in_workers(function, mix.tasks(journal.done), **limits)
-            with closing(cast(Any, outcomes)):
-                _pack(mix, journal, outcomes, strict, meter)
-            if journal.done < len(mix):
-                scales.find(journal.done)
+    while journal.done < len(mix):
+        function = PackOne(mix.loaders(scales.decodings), options.size, options.fit, options.channels)
+        outcomes = map_in_workers(function, mix.tasks(journal.done), **limits)
+        with progress("packing", len(mix), done=journal.done) as meter, closing(cast(Any, outcomes)):
+            _pack(mix, journal, outcomes, strict, meter)
+        if journal.done < len(mix):
+            scales.find(journal.done)
 
 
-def _pack(mix: Mix, journal: Journal, outcomes: Iterator[Outcome[_One]], strict: bool, meter: Progress) -> None:
+def _pack(mix: Mix, journal: Journal, outcomes: Iterator[Outcome[_One | None]], strict: bool, meter: Meter) -> None:
     """Add what comes back to the journal, up to the end or to an image whose source has no scale yet."""
     for index, outcome in enumerate(outcomes, journal.done):
         if outcome.error is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from twinray.data.decoding.images import deep_spread, is_image_name, load_image
-from twinray.data.decoding.options import Decoding
+from twinray.data.decoding.options import ALONE, Decoding
 from twinray.data.decoding.scale import Spread
 from twinray.errors import InputError
 from twinray.records import Pixels, Sample, Skipped
@@ -42,7 +42,7 @@ class FileLoader:
     """Loads a sample whose ``source`` is a file under ``root`` (or an absolute path)."""
 
     root: Path
-    decoding: Decoding = Decoding()
+    decoding: Decoding = ALONE
 
     def __call__(self, sample: Sample) -> Pixels:
         """Decode the file; raises InputError where it is refused."""

@@ -16,6 +16,7 @@ from twinray.checks import (
     MODEL,
     PLACE,
     RECORD,
+    RISING,
     SEED,
     SPEED,
     above,
@@ -27,6 +28,8 @@ from twinray.checks import (
     settle,
     zero_or,
 )
+from twinray.data.decoding.options import Decoding
+from twinray.data.decoding.scale import declared
 from twinray.data.pack import Pack, open_pack
 from twinray.data.readers.coco import read_coco
 from twinray.errors import InputError
@@ -104,6 +107,10 @@ class ExplainConfig:
     """With --faithfulness, seed of the resamples and of the order of equal pixels."""
     batch_size: Annotated[int, SPEED, at_least(1)] = 16
     """With --faithfulness, versions of an image at once."""
+    depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
+    """Bits of the detector, of files of more than 8 bits (default: as in the model's pack; files are refused where that had none)."""
+    value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
+    """Stored values that become black and white, in place of --depth."""
     workers: Annotated[int, SPEED, at_least(0)] = 1
     """Processes that decode image files."""
     timeout: Annotated[float, SPEED, above(0, "seconds")] = 60.0
@@ -146,6 +153,7 @@ def run(config: ExplainConfig) -> list[Path]:
         images = _from_pack(models, pack, rows)
     else:
         truth = _true_boxes(config.truth, models, found.files)
+        _decoding(config, models)  # refused before any folder is made
         images = _from_files(config, models, found.files, truth, skipped)
     claim_folder(config.out, False, "explanations")
     drawn = _Drawn()
@@ -400,6 +408,22 @@ def write_pictures(
         )
 
 
+def _decoding(config: ExplainConfig, models: Sequence[Model]) -> Decoding:
+    """How files are decoded, the same for all models.
+
+    Raises:
+        InputError: the models' packs were decoded in different ways.
+    """
+    own = [model.decoding(declared(config.depth, config.value_range)) for model in models]
+    for model, decoding in zip(models, own, strict=True):
+        if decoding != own[0]:
+            raise InputError(
+                f"the packs of {models[0].path} and {model.path} turn files into pixels in different ways ({own[0]}; "
+                f"{decoding}); give --depth or --value-range, or explain the runs one by one"
+            )
+    return own[0]
+
+
 def _from_pack(models: Sequence[Model], pack: Pack, rows: Sequence[int]) -> _Images:
     """Images and true boxes of a pack; a pack that does not fit a model is refused at once, not at the first image."""
     for model in models:
@@ -415,7 +439,8 @@ def _from_files(
     truth: dict[Path, Boxes | None],
     skipped: list[Skipped],
 ) -> _Images:
-    for file, pixels in decode(files, workers=config.workers, timeout=config.timeout, memory=config.memory):
+    decoding = _decoding(config, models)
+    for file, pixels in decode(files, decoding, workers=config.workers, timeout=config.timeout, memory=config.memory):
         if isinstance(pixels, Skipped):
             skipped.append(pixels)
         else:

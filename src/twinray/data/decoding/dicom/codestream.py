@@ -7,17 +7,25 @@ size (T.800 A.5.1), DICOM RLE header (PS3.5 annex G).
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
+import tempfile
+import warnings
+from collections.abc import Iterator
 
 from pydicom.uid import (
     HTJ2K,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
     JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
     RLELossless,
 )
+
+from twinray.data.decoding.damage import jpeg2000_fault, jpeg_fault
 
 _JPEG2000_FAMILY = (*JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
 
@@ -118,3 +126,51 @@ def _rle_fault(frame: bytes, pixels: int, bytes_allocated: int) -> str | None:
     if len(frame) > 2 * pixels * bytes_allocated + 1024:
         return f"{len(frame)} bytes of RLE are too many for {pixels} pixels of {bytes_allocated} bytes"
     return None
+
+
+def frame_damage(frame: bytes, syntax: str) -> str | None:
+    """Why a compressed frame is not whole, as far as its bytes tell; None where nothing speaks against it.
+
+    JPEG Lossless tells more while it is decoded (:func:`library_warnings`), JPEG-LS and RLE refuse by themselves.
+    """
+    if syntax in _JPEG2000_FAMILY:
+        return jpeg2000_fault(frame)
+    if syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes:
+        if frame.rstrip(b"\0")[-2:] != b"\xff\xd9":
+            return "its compressed frame ends without its end marker"
+        return jpeg_fault(frame) if syntax == JPEGBaseline8Bit else None
+    return None
+
+
+_OF_LIBJPEG = (b"Corrupt JPEG data", b"Premature end of JPEG")
+
+
+@contextlib.contextmanager
+def library_warnings() -> Iterator[list[str]]:
+    """What decoders warn of inside; the list is filled when the block ends.
+
+    The libraries behind lossless JPEG write their warnings to the process's standard error and go on. What comes there
+    meanwhile is looked through for theirs; the rest is passed on. So are Python's warnings of run-length data.
+    """
+    said: list[str] = []
+    try:
+        heard, saved = tempfile.TemporaryFile(), os.dup(2)  # noqa: SIM115 - closed below
+    except OSError:  # no room for a file, or no standard error: nothing is listened to
+        yield said
+        return
+    with heard, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            heard.seek(0)
+            for line in heard.read().splitlines(keepends=True):
+                if line.startswith(_OF_LIBJPEG):
+                    said.append(line.decode("ascii", "backslashreplace").strip())
+                else:
+                    with contextlib.suppress(OSError):
+                        os.write(2, line)
+            said += [str(one.message) for one in caught if "RLE" in str(one.message)]

@@ -7,6 +7,10 @@ Stored values have at most 16 bits, so the whole chain is worked out once for ea
 Choices where the standard leaves room:
 
 * The VOI LUT is preferred to a window where a file has both, the first of several is taken.
+* A LUT without data is ignored where a window or another LUT is left, and ``how`` says so; one that lacks at most
+  1 % of its entries goes on with the last (PS3.3 C.11.2.1.1 repeats it for values beyond). Words are never read as bytes.
+* A window in brackets or with a decimal comma is read, one that is no number ignored, and ``how`` says so; a slope or
+  intercept that is no number is refused.
 * A LUT's output is scaled from its own smallest and largest entry to 0..255.
 * A window of no width (LINEAR below 1, others 0 or less) is treated as absent, and ``how`` says so;
   LINEAR with a width between 0 and 1 is read as LINEAR_EXACT.
@@ -19,21 +23,29 @@ Choices where the standard leaves room:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from twinray.data.decoding.dicom.header import numbers, text
+from twinray.data.decoding.dicom.header import numbers, read_numbers, text
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
 _CHUNK = 1 << 20
+
+_LEAST_SHARE_OF_LUT = 0.99
+"""Share of a LUT's entries that must be there; what lacks is its last entry again."""
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 
-def display_pixels(stored: Array, header: Any) -> tuple[npt.NDArray[np.uint8], str]:
+class DisplayError(ValueError):
+    """A transform of the header that must not be guessed; the message names its attribute."""
+
+
+def display_pixels(stored: Array, header: Any) -> tuple[npt.NDArray[np.uint8], str, list[str]]:
     """Display values of a grey image.
 
     Args:
@@ -41,16 +53,18 @@ def display_pixels(stored: Array, header: Any) -> tuple[npt.NDArray[np.uint8], s
         header: pydicom Dataset with the attributes of the image.
 
     Returns:
-        (h, w) uint8 and the way taken (``dicom rescale, window 1 LINEAR, inverted``).
+        (h, w) uint8, the way taken (``dicom rescale, window 1 LINEAR, inverted``), and what of the header could not be
+        used as it stands.
 
     Raises:
-        ValueError: a LUT whose data do not fit its descriptor.
+        DisplayError: a modality transform that is no number, a LUT that is damaged and nothing beside it.
     """
     unsigned = np.ascontiguousarray(stored).view(f"u{stored.itemsize}")
     # Every value that can be stored, in the order of its unsigned bit pattern.
     values = np.arange(1 << (8 * stored.itemsize), dtype=unsigned.dtype).view(stored.dtype)
-    modality, ways = _modality(header, values.astype(np.float64))
-    level, way = _value_of_interest(header, modality)
+    unread: list[str] = []
+    modality, ways = _modality(header, values.astype(np.float64), unread)
+    level, way = _value_of_interest(header, modality, unread)
     if level is None:
         level, spread = _without_voi(header, values, modality, unsigned)
         way = f"{way}; {spread}" if way else spread
@@ -59,7 +73,7 @@ def display_pixels(stored: Array, header: Any) -> tuple[npt.NDArray[np.uint8], s
         level = 1.0 - level
         ways.append("inverted")
     table = np.rint(level * 255.0).astype(np.uint8)
-    return _look_up(table, unsigned), "dicom " + ", ".join(ways)
+    return _look_up(table, unsigned), "dicom " + ", ".join([*ways, *unread]), unread
 
 
 def _look_up(table: npt.NDArray[np.uint8], index: Array) -> npt.NDArray[np.uint8]:
@@ -70,28 +84,52 @@ def _look_up(table: npt.NDArray[np.uint8], index: Array) -> npt.NDArray[np.uint8
     return out.reshape(index.shape)
 
 
-def _modality(header: Any, values: Floats) -> tuple[Floats, list[str]]:
-    items = header.get("ModalityLUTSequence")
-    if items:
-        first, entries = _lut(items[0], header)
-        return entries[_lut_index(values, first, len(entries))], ["modality LUT"]
-    slope = (numbers(header, "RescaleSlope") or [1.0])[0] or 1.0
-    intercept = (numbers(header, "RescaleIntercept") or [0.0])[0]
+def _modality(header: Any, values: Floats, unread: list[str]) -> tuple[Floats, list[str]]:
+    for item in header.get("ModalityLUTSequence") or ():
+        found = _lut(item, header)
+        if isinstance(found, Lut):
+            first, entries = found.first, found.entries
+            return entries[_lut_index(values, first, len(entries))], [f"modality LUT{found.remark}"]
+        if found != _NO_LUT:
+            raise DisplayError(f"its Modality LUT Sequence (0028,3000) cannot be used: {found}")
+        unread.append("empty modality LUT ignored")
+    factors = []
+    for keyword, name, default in (
+        ("RescaleSlope", "Rescale Slope (0028,1053)", 1.0),
+        ("RescaleIntercept", "Rescale Intercept (0028,1052)", 0.0),
+    ):
+        found_numbers, odd = read_numbers(header, keyword)
+        if odd:
+            raise DisplayError(f"its {name} is {odd[:40]!r}, which is no number")
+        factors.append((found_numbers or [default])[0])
+    slope, intercept = factors[0] or 1.0, factors[1]
     if (slope, intercept) == (1.0, 0.0):
         return values, []
     return values * slope + intercept, ["rescale"]
 
 
-def _value_of_interest(header: Any, modality: Floats) -> tuple[Floats | None, str]:
+def _value_of_interest(header: Any, modality: Floats, unread: list[str]) -> tuple[Floats | None, str]:
     """0..1 for every modality value by the file's own VOI; None, and why, if it has none that can be used."""
-    items = header.get("VOILUTSequence")
-    if items:
-        first, entries = _lut(items[0], header)
-        return _unit(entries, entries.min(), entries.max())[_lut_index(modality, first, len(entries))], "VOI LUT 1"
-    centers, widths = numbers(header, "WindowCenter"), numbers(header, "WindowWidth")
+    damaged = ""
+    for number, item in enumerate(header.get("VOILUTSequence") or (), start=1):
+        found = _lut(item, header)
+        if isinstance(found, Lut):
+            entries = found.entries
+            level = _unit(entries, entries.min(), entries.max())[_lut_index(modality, found.first, len(entries))]
+            return level, f"VOI LUT {number}{found.remark}"
+        unread.append(f"VOI LUT {number} ignored ({found})")
+        damaged = damaged or (found if found != _NO_LUT else "")
+    (centers, odd_center), (widths, odd_width) = (read_numbers(header, k) for k in ("WindowCenter", "WindowWidth"))
+    odd = " ".join(f"{name} {value[:40]!r}" for name, value in (("center", odd_center), ("width", odd_width)) if value)
+    if damaged and not (centers and widths and widths[0] > 0):
+        raise DisplayError(f"its VOI LUT Sequence (0028,3010) cannot be used and there is no window: {damaged}")
     if not centers or not widths:
+        if odd:
+            unread.append(f"window ignored ({odd} is no number)")
         return None, ""
     center, width = centers[0], widths[0]
+    if odd:
+        unread.append(f"window {odd} read as {center:g} {width:g}")
     function = text(header, "VOILUTFunction").upper() or "LINEAR"
     if width <= 0:
         return None, "window without width ignored"
@@ -109,9 +147,9 @@ def _value_of_interest(header: Any, modality: Floats) -> tuple[Floats | None, st
 
 def _without_voi(header: Any, values: Array, modality: Floats, unsigned: Array) -> tuple[Floats, str]:
     """0..1 for every modality value where the file gives no VOI; see the top of the module."""
-    bits = int(header.BitsStored)
+    bits = int(numbers(header, "BitsStored")[0])
     if bits <= 8:
-        signed = bool(int(header.get("PixelRepresentation") or 0))
+        signed = numbers(header, "PixelRepresentation")[0] == 1
         declared = (values >= (-(1 << (bits - 1)) if signed else 0)) & (values < 1 << (bits - signed))
         span = modality[declared]
         return _unit(modality, span.min(), span.max()), f"no VOI: {bits}-bit range"
@@ -162,25 +200,58 @@ def _lut_index(values: Floats, first: int, count: int) -> npt.NDArray[np.intp]:
     return index
 
 
-def _lut(item: Any, header: Any) -> tuple[int, Floats]:
-    """First mapped value and entries of a LUT item (PS3.3 C.11.1.1)."""
-    descriptor = [int(value) for value in item.LUTDescriptor]
-    if len(descriptor) != 3:
-        raise ValueError(f"a LUT descriptor needs 3 values, got {len(descriptor)}")
-    count, first, bits = descriptor[0] or 65_536, descriptor[1], descriptor[2]
+@dataclass(frozen=True, slots=True, eq=False)
+class Lut:
+    """A LUT item.
+
+    Attributes:
+        first: the value that its first entry stands for.
+        entries: (n,) what it maps to.
+        remark: begins with a space where entries are missing at its end.
+    """
+
+    first: int
+    entries: Floats
+    remark: str = ""
+
+
+_NO_LUT = "no data"
+
+
+def _lut(item: Any, header: Any) -> Lut | str:
+    """A LUT item (PS3.3 C.11.1.1), or why it cannot be used."""
+    descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
+    empty = data is None or (hasattr(data, "__len__") and len(data) == 0)
+    if empty:
+        return _NO_LUT
+    try:
+        parts = [int(value) for value in descriptor]
+    except (TypeError, ValueError):
+        parts = []
+    if len(parts) != 3:
+        return f"its descriptor has {len(parts)} values, expected 3"
+    count, first, bits = parts[0] or 65_536, parts[1], parts[2]
     if not (0 < count <= 65_536 and 8 <= bits <= 16):
-        raise ValueError(f"a LUT of {count} entries of {bits} bits")
-    if first > 32_767 and int(header.get("PixelRepresentation") or 0):
+        return f"a LUT of {count} entries of {bits} bits"
+    if first > 32_767 and numbers(header, "PixelRepresentation")[:1] == [1]:
         first -= 65_536  # written as unsigned although stored values are signed
-    data = item.LUTData
-    if isinstance(data, (bytes, bytearray)):
-        order = "<" if getattr(header, "_read_little", True) else ">"
-        wide = len(data) >= 2 * count
-        entries = np.frombuffer(data[: 2 * (len(data) // 2)] if wide else data, dtype=f"{order}u2" if wide else "u1")
-    else:
-        entries = np.atleast_1d(np.asarray(data, dtype=np.float64))
-        if bits == 8 and len(entries) == (count + 1) // 2 < count:
-            entries = entries.astype("<u2").view("u1")  # two 8-bit entries in each word
+    entries = _entries(data, count, bits, "<" if getattr(header, "_read_little", True) else ">")
+    if len(entries) < _LEAST_SHARE_OF_LUT * count:
+        return f"a LUT of {count} entries has {len(entries)}"
+    remark = ""
     if len(entries) < count:
-        raise ValueError(f"a LUT of {count} entries holds {len(entries)}")
-    return first, entries[:count].astype(np.float64)
+        remark = f" ({len(entries)} of {count} entries, the last repeated)"
+        entries = np.append(entries, np.full(count - len(entries), entries[-1]))
+    return Lut(first, entries[:count].astype(np.float64), remark)
+
+
+def _entries(data: Any, count: int, bits: int, order: str) -> Array:
+    """The entries that a LUT's data hold: a word each, or where the descriptor says 8 bits a byte each."""
+    if isinstance(data, (bytes, bytearray)):
+        # at most one byte of padding makes an odd number of bytes even; more can only be words, some of them missing
+        wide = bits > 8 or len(data) > count + 1
+        return np.frombuffer(data[: 2 * (len(data) // 2)] if wide else data, dtype=f"{order}u2" if wide else "u1")
+    entries = np.atleast_1d(np.asarray(data, dtype=np.float64))
+    if bits == 8 and len(entries) == (count + 1) // 2 < count:
+        entries = entries.astype("<u2").view("u1")  # two 8-bit entries in each word
+    return entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom.uid as uids
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.filereader import read_partial
 
 from twinray.data.decoding.bounded_file import (
     BoundedReader,
     RestOfFileWanted,
     first_bytes,
+    is_dicom_head,
     parser_faults_as_input_errors,
+    read_whole,
     regular_file_size,
 )
 from twinray.errors import InputError
@@ -124,12 +127,13 @@ _TAGS = [tag_for_keyword(k) for k in (*_ATTRIBUTES, *_PIXEL_ATTRIBUTES)]
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file carries DICOM's mark, ``DICM`` after a preamble of 128 bytes, whatever its name.
+    """Whether the file's first bytes are DICOM's, whatever its name: the mark ``DICM`` at byte 128, or the beginning
+    of a file that was written without its preamble (:func:`twinray.data.decoding.bounded_file.is_dicom_head`).
 
     Raises:
         InputError: the file is missing, not a regular file, unreadable or empty.
     """
-    return first_bytes(path, 132)[128:] == b"DICM"
+    return is_dicom_head(first_bytes(path, 132))
 
 
 def dicom_attributes(path: Path) -> DicomAttributes:
@@ -149,6 +153,10 @@ def read_header(path: Path, *, pixels: bool, max_pixels: int) -> Any:
         raise InputError(f"{path}: {size >> 20} MiB, more than one image of {max_pixels} pixels; leave it out")
     if not is_dicom(path):
         raise InputError(f"{path}: expected a DICOM file with 'DICM' at byte 128, which is missing; {ADVICE}")
+    head = first_bytes(path, 132)
+    if head[:4] == b"DICM" and head[128:] != b"DICM":  # the mark without the preamble before it
+        whole = bytes(128) + read_whole(path, 2 * max_pixels + _SPARE_BYTES)
+        return _parse(path, io.BytesIO(whole), len(whole), pixels)
     with open(path, "rb") as file:
         try:
             return _parse(path, file, size, pixels)
@@ -165,10 +173,27 @@ def _parse(path: Path, file: BinaryIO, size: int, pixels: bool) -> Any:
         cast(BinaryIO, reader),
         stop_when=lambda tag, _vr, _length: tag > 0x7FE00010 or (not pixels and tag in _PIXEL_TAGS),
         specific_tags=cast(Any, _TAGS),
+        force=True,  # the first bytes are DICOM's, with or without the preamble
     )
+    if len(header.file_meta) == 0 and not pixels_are_compressed(header):
+        header.file_meta.TransferSyntaxUID = _native_syntax(header)
     if reader.exhausted_reads:
         raise InputError(f"{path}: far more data elements than a radiograph has; {ADVICE}")
     return header
+
+
+def pixels_are_compressed(header: Any) -> bool:
+    """Whether the pixel data have no stated length, which compressed data alone may have."""
+    element = header.get_item("PixelData") if "PixelData" in header else None
+    return bool(getattr(element, "is_undefined_length", False) or getattr(element, "length", 0) == 0xFFFFFFFF)
+
+
+def _native_syntax(header: Any) -> uids.UID:
+    """The transfer syntax of a file without meta information, as its elements are written (PS3.5, 7.1 and 10.1)."""
+    implicit, little = header.original_encoding
+    if implicit:
+        return uids.ImplicitVRLittleEndian
+    return uids.ExplicitVRLittleEndian if little is not False else uids.ExplicitVRBigEndian
 
 
 def _inflated(path: Path, file: BinaryIO, start: int, limit: int) -> bytes:
@@ -259,7 +284,11 @@ def check_pixel_module(path: Path, header: Any, seen: DicomAttributes, max_pixel
         raise InputError(f"{path}: claims {width} x {height} pixels, more than the limit of {max_pixels}; leave it out")
     if "PixelData" not in header:
         raise InputError(f"{path}: expected integer pixel data, got floating point; leave the file out")
-    allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
+    for keyword in ("BitsAllocated", "BitsStored", "PixelRepresentation"):
+        if not numbers(header, keyword):
+            element = f"{dictionary_description(keyword)} {tag_in_words(keyword)}"
+            raise InputError(f"{path}: the header lacks {element}, without which stored values mean nothing; {ADVICE}")
+    allocated, stored = (int(numbers(header, keyword)[0]) for keyword in ("BitsAllocated", "BitsStored"))
     if allocated not in (8, 16) or not 1 <= stored <= allocated:
         raise InputError(f"{path}: expected 8 or 16 bits a pixel, got {stored} stored in {allocated}; leave it out")
     high = numbers(header, "HighBit")
@@ -276,13 +305,62 @@ def check_pixel_module(path: Path, header: Any, seen: DicomAttributes, max_pixel
 
 
 def numbers(header: Any, keyword: str) -> list[float]:
-    """The finite numbers of an attribute; empty if it is absent, empty, or holds none."""
-    value = header.get(keyword)
-    if value is None or value == "":
-        return []
-    items = [value] if isinstance(value, (int, float, str)) else list(value)
-    found = [float(item) for item in items if item is not None and item != ""]
+    """The numbers of an attribute, as :func:`read_numbers` gives them, without what it has to say of them."""
+    return read_numbers(header, keyword)[0]
+
+
+def read_numbers(header: Any, keyword: str) -> tuple[list[float], str]:
+    """The finite numbers of an attribute, and its text where that is not as the standard has it.
+
+    Some devices write a decimal comma (``2048,0``) or a list in brackets (``[02048, 00400]``) into decimal strings:
+    the number is plain then, and the text is given for a remark. What is no number at all gives none.
+
+    Returns:
+        The numbers; none if the attribute is absent, empty, or holds one that is not finite. The odd text, or "".
+    """
+    try:
+        value = header.get(keyword)
+        if value is None or value == "":
+            return [], ""
+        items = [value] if isinstance(value, (int, float, str)) else list(value)
+        found = [float(item) for item in items if item is not None and item != ""]
+    except (ValueError, TypeError, OverflowError):
+        odd = _raw_text(header, keyword)
+        return _odd_numbers(odd), odd
+    if not all(np.isfinite(found)):
+        return [], "\\".join(map(str, items))
+    return found, ""
+
+
+def _raw_text(header: Any, keyword: str) -> str:
+    """An attribute as its file has it, on one line; pydicom refuses to convert it."""
+    raw = getattr(header.get_item(keyword), "value", b"")
+    written = raw.decode("ascii", "backslashreplace") if isinstance(raw, (bytes, bytearray)) else str(raw)
+    return " ".join("".join(c if c.isprintable() else " " for c in written).split())
+
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+
+
+def _odd_numbers(written: str) -> list[float]:
+    inside = written.strip().strip("[](){}")
+    # in a list of whole numbers with a comma between them, the first is right to less than 1 either way
+    parts = [inside] if _DECIMAL_COMMA.fullmatch(inside) else re.split(r"[\\;\s]+|,\s+", inside)
+    found = []
+    for part in parts:
+        if not part.strip():
+            continue
+        try:
+            found.append(float(part.strip().strip("[](){}").replace(",", ".")))
+        except ValueError:
+            return []
     return found if all(np.isfinite(found)) else []
+
+
+def tag_in_words(keyword: str) -> str:
+    """(gggg,eeee) of an attribute."""
+    tag = int(tag_for_keyword(keyword) or 0)
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def text(header: Any, keyword: str) -> str:

@@ -24,8 +24,9 @@ from pydicom.pixels.decoders.base import get_decoder
 from twinray.data.decoding.bounded_file import (
     parser_faults_as_input_errors,
 )
-from twinray.data.decoding.dicom.codestream import codestream_fault
-from twinray.data.decoding.dicom.display import display_pixels
+from twinray.data.decoding.damage import cut_row
+from twinray.data.decoding.dicom.codestream import codestream_fault, frame_damage, library_warnings
+from twinray.data.decoding.dicom.display import DisplayError, display_pixels
 from twinray.data.decoding.dicom.header import (
     ADVICE,
     MAX_DICOM_PIXELS,
@@ -33,10 +34,11 @@ from twinray.data.decoding.dicom.header import (
     attributes_of,
     check_kind,
     check_pixel_module,
+    numbers,
     read_header,
 )
 from twinray.errors import InputError
-from twinray.records import Pixels
+from twinray.records import Pixels, Remark
 
 _PLUGINS: dict[str, tuple[str, ...]] = {
     uids.RLELossless: ("pylibjpeg", "pydicom"),
@@ -57,6 +59,7 @@ def load_dicom(
     frontal_only: bool = False,
     any_class: bool = False,
     max_pixels: int = MAX_DICOM_PIXELS,
+    lenient: bool = False,
 ) -> Pixels:
     """Decode one DICOM radiograph.
 
@@ -65,6 +68,7 @@ def load_dicom(
         frontal_only: refuse files that say they are lateral or oblique views (files that say nothing pass).
         any_class: accept any SOP class (CT and MR slices, mammograms), not only CR, DX and secondary capture.
         max_pixels: refuse more than this many pixels before decoding.
+        lenient: keep what a damaged file gives; the remarks say so.
 
     Returns:
         (h, w) uint8, brighter is denser as on a display, and the way taken.
@@ -78,32 +82,74 @@ def load_dicom(
         attributes = attributes_of(header)
         check_kind(path, header, attributes, frontal_only=frontal_only, any_class=any_class)
         check_pixel_module(path, header, attributes, max_pixels)
+    remarks: list[Remark] = []
     with parser_faults_as_input_errors(path, f"decoding {_syntax_name(attributes.transfer_syntax)} pixels", ADVICE):
-        stored = _stored_values(path, header, attributes)
+        stored, fault = _stored_values(path, header, attributes, lenient)
+    if fault is not None:
+        if not lenient:
+            raise InputError(f"{path}: expected whole pixel data, these are damaged: {fault}; {ADVICE}")
+        remarks.append(("damaged", fault))
+    stored, high = _without_high_bits(stored, int(numbers(header, "BitsStored")[0]))
     with parser_faults_as_input_errors(path, "applying the DICOM grey scale transforms", ADVICE):
-        array, how = display_pixels(stored, header)
-    return Pixels(array, how)
+        try:
+            array, how, unread = display_pixels(stored, header)
+        except DisplayError as error:
+            raise InputError(f"{path}: {error}; correct the header or leave the file out") from None
+    remarks += [("unread", what) for what in unread[:1]]
+    if high:
+        remarks.append(("high bits", high))
+        how += f", {high}"
+    return Pixels(array, how + (", damaged" if fault else ""), tuple(remarks))
 
 
-def _stored_values(path: Path, header: Any, seen: DicomAttributes) -> npt.NDArray[Any]:
-    """(h, w) stored values, uint8, int8, uint16 or int16 in this machine's byte order."""
+def _without_high_bits(stored: npt.NDArray[Any], bits: int) -> tuple[npt.NDArray[Any], str]:
+    """Stored values without the bits above Bits Stored, and what to say of these where any is in use.
+
+    They are no part of the value (PS3.5, 8.1.1): overlays lay there until 2004, and a compressed frame keeps them.
+    """
+    spare = 8 * stored.itemsize - bits
+    if spare <= 0:
+        return stored, ""
+    mask = (1 << bits) - 1
+    above = stored.view(f"u{stored.itemsize}") & ~np.array(mask, f"u{stored.itemsize}")
+    signed = stored.dtype.kind == "i"
+    # the sign is that of the highest stored bit; writers fill the bits above with it, or with zeros
+    clean = (stored << spare) >> spare if signed else stored & stored.dtype.type(mask)
+    share = float(((clean != stored) & (above != 0)).mean())
+    return clean, f"bits above {bits} left out ({100 * share:.2g} % of the pixels)" if share else ""
+
+
+def _stored_values(
+    path: Path, header: Any, seen: DicomAttributes, lenient: bool
+) -> tuple[npt.NDArray[Any], str | None]:
+    """(h, w) stored values, uint8, int8, uint16 or int16 in this machine's byte order, and why they are not whole."""
     syntax = uids.UID(seen.transfer_syntax)
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         name = _syntax_name(syntax)
         raise InputError(f"{path}: pixels in transfer syntax {name} cannot be read; convert the file") from None
-    plugin = ""
+    plugin, damage = "", None
     if decoder.is_encapsulated:
         plugin = _installed_plugin(path, syntax, int(header.BitsStored), decoder.available_plugins)
         frame = get_frame(header.PixelData, 0, number_of_frames=1)
         fault = codestream_fault(frame, syntax, seen.height, seen.width, int(header.BitsAllocated) // 8)
         if fault:
             raise InputError(f"{path}: {fault}; {ADVICE}")
-    array, _ = decoder.as_array(header, index=0, raw=True, decoding_plugin=plugin)
+        damage = frame_damage(frame, syntax)
+        if damage and not lenient:
+            raise InputError(f"{path}: expected whole pixel data, these are damaged: {damage}; {ADVICE}")
+    with library_warnings() as said:
+        # unused bits are looked at here, for every syntax alike: pydicom leaves them in some
+        options: Any = {"correct_unused_bits": False}
+        array, _ = decoder.as_array(header, index=0, raw=True, decoding_plugin=plugin, **options)
+    damage = damage or (said[0] if said else None)
     if array.shape != (seen.height, seen.width) or array.dtype.kind not in "ui" or array.itemsize > 2:
         raise InputError(f"{path}: expected {seen.width} x {seen.height} grey pixels, decoded {array.shape}; {ADVICE}")
-    return array.astype(np.dtype(f"{array.dtype.kind}{array.itemsize}"), copy=False)
+    if damage is None and syntax != uids.JPEGBaseline8Bit:
+        row = cut_row(array)
+        damage = None if row is None else f"its picture ends in the middle of row {row} of {len(array)}"
+    return array.astype(np.dtype(f"{array.dtype.kind}{array.itemsize}"), copy=False), damage
 
 
 def _installed_plugin(path: Path, syntax: uids.UID, bits_stored: int, installed: tuple[str, ...]) -> str:

@@ -1,0 +1,99 @@
+"""What users must know of single files, counted over a pack: turned, damaged, clipped, blank images and the like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from twinray.data.decoding.options import Exif
+from twinray.data.packing.journal import Packed
+from twinray.data.packing.mix import Mix
+from twinray.records import RemarkKind
+
+_NAMED = 3
+_NEARLY_BLANK = 1.0
+"""Standard deviation of grey levels below which a packed image shows nothing to anyone."""
+
+
+@dataclass(slots=True)
+class Remarks:
+    """Remarks by kind: how many images, and what the first ones are called.
+
+    Attributes:
+        counts: images by kind of remark.
+        named: the first images of a kind, with what the remark says.
+        with_boxes: images with boxes that ask to be turned.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    named: dict[str, list[str]] = field(default_factory=dict)
+    with_boxes: int = 0
+
+    @staticmethod
+    def of(mix: Mix, packed: Iterable[tuple[int, Packed]], size: int) -> Remarks:
+        """The remarks on all packed images, whose squares have a side of ``size`` pixels."""
+        remarks = Remarks()
+        for index, one in packed:
+            name = mix.where(index)
+            for kind, text in one.remarks:
+                remarks._add(kind, name, text)
+                boxes = mix.sample(index).boxes
+                remarks.with_boxes += kind == "orientation" and boxes is not None and len(boxes) > 0
+            if not any(kind == "one value" for kind, _ in one.remarks) and _is_nearly_blank(one, size):
+                remarks._add("nearly blank", name, "")
+        return remarks
+
+    def _add(self, kind: str, name: str, text: str) -> None:
+        self.counts[kind] += 1
+        first = self.named.setdefault(kind, [])
+        if len(first) < _NAMED:
+            first.append(f"{name} ({text})" if text else name)
+
+    def notes(self, exif: Exif) -> list[str]:
+        """One line a kind, the gravest first."""
+        return [note for kind, words in _WORDS.items() if (note := self._note(kind, words))] + self._turned(exif)
+
+    def _note(self, kind: str, words: str) -> str:
+        n = self.counts[kind]
+        return words.format(n=f"{n:,}", first=self._first(kind)) if n else ""
+
+    def _first(self, kind: str) -> str:
+        more = ", ..." if self.counts[kind] > _NAMED else ""
+        return ", ".join(self.named[kind]) + more
+
+    def _turned(self, exif: Exif) -> list[str]:
+        n = self.counts["orientation"]
+        if not n:
+            return []
+        asked = (
+            f"{n:,} images ask to be turned or mirrored by their orientation tag: {self._first('orientation')}; they "
+        )
+        if exif == "apply":
+            done, other = "were turned, sizes and boxes belong to the turned pictures", "ignore"
+        else:
+            done, other = "were kept as stored, sizes and boxes belong to the stored pixels", "apply"
+        if self.with_boxes:
+            return [
+                f"WARNING: {asked}{done}; {self.with_boxes:,} of them have boxes: if these were drawn on "
+                f"{'stored' if exif == 'apply' else 'turned'} pictures, pack again with --exif {other}"
+            ]
+        return [f"{asked}{done} (--exif {other} does otherwise)"]
+
+
+_WORDS: dict[RemarkKind | str, str] = {
+    "damaged": "WARNING: {n} damaged images were kept as far as they could be read (--lenient): {first}",
+    "one value": "{n} images have one single grey value: {first}",
+    "nearly blank": "{n} images are nearly blank (their grey levels differ by less than 1): {first}",
+    "clipped": "{n} images hold values outside the scale, which are black or white: {first}",
+    "high bits": "{n} DICOM images use bits above Bits Stored, which were left out: {first}",
+    "unread": "{n} DICOM headers hold something that could not be used: {first}",
+    "preview": "{n} files hold further pictures beside the one that was taken: {first}",
+}
+
+
+def _is_nearly_blank(one: Packed, size: int) -> bool:
+    n = size * size
+    return all(
+        square / n - (total / n) ** 2 < _NEARLY_BLANK**2 for total, square in zip(one.sums, one.squares, strict=True)
+    )
