@@ -261,10 +261,10 @@ def _options(config: PackConfig) -> PackOptions:
         config.seed,
         config.folds,
         config.fold,
-        config.depth,
-        config.value_range,
-        config.exif,
-        config.lenient,
+        depth=config.depth,
+        value_range=config.value_range,
+        exif=config.exif,
+        lenient=config.lenient,
     )
     options.check()
     if config.splits is None:

@@ -8,6 +8,7 @@ the journal, so that a pack that is cut off goes on with it, and every pack of a
 from __future__ import annotations
 
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -15,11 +16,16 @@ from typing import Any, cast
 from twinray.data.decoding.options import Decoded, Decoding
 from twinray.data.decoding.sandbox import map_in_workers
 from twinray.data.decoding.scale import Scale, Spread, Survey
+from twinray.data.packing.journal import Journal
 from twinray.data.packing.mix import Mix
 from twinray.data.packing.options import PackOptions
 from twinray.data.packing.worker import SpreadOf
+from twinray.errors import InputError
 from twinray.files import clear_disk_errors
 from twinray.progress import progress
+
+_SCALED = re.compile(r"grey, (\S+\.\.\S+ scaled|constant)")
+"""What ``how`` says of an image of more than 8 bits."""
 
 
 class Scales:
@@ -34,6 +40,22 @@ class Scales:
             found, whole = self._read(k)
             if whole:
                 self._surveys[k] = self._survey_of(found)
+
+    def check(self, journal: Journal) -> None:
+        """Refuse to go on with what an earlier version began, which scaled every deep image by itself.
+
+        Raises:
+            InputError: the journal holds an image of more than 8 bits whose source has no scale.
+        """
+        if self._declared is not None:
+            return
+        for entry in journal.entries():
+            deep = entry.packed is not None and _SCALED.search(entry.packed.how)
+            if deep and self._mix.collection_of(entry.index) not in self._surveys:
+                raise InputError(
+                    f"{self._folder.parent} holds an unfinished pack of an earlier version, which scaled "
+                    f"{self._mix.where(entry.index)} by its own brightest pixel; start again in another --out"
+                )
 
     @property
     def decodings(self) -> tuple[Decoding, ...]:

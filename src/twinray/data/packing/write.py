@@ -38,8 +38,6 @@ from twinray.records import Collection, Skipped
 
 _One = tuple[Packed, npt.NDArray[np.uint8]]
 UNFINISHED = ".unfinished"
-_RULES = 2
-"""Counts up when the same file becomes other pixels than in the version before."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +100,7 @@ def write_pack(
         return _finished(out, job)
     work = out / UNFINISHED
     _clear_up(out, work)
-    # an unfinished pack is gone on with by the rules that it was begun with, or not at all
-    begun_with = _checksum(pixels_job, _RULES)
-    with Journal(work, begun_with, options.size, 3 if options.channels == "rgb" else 1) as journal:
+    with Journal(work, pixels_job, options.size, 3 if options.channels == "rgb" else 1) as journal:
         _check_space(out, journal.row_bytes * (len(mix) - journal.done))
         limits = {
             "workers": (os.cpu_count() or 1) if workers is None else workers,
@@ -112,6 +108,7 @@ def write_pack(
             "memory_bytes": memory_bytes,
         }
         scales = Scales(work, mix, options, limits)
+        scales.check(journal)
         _decode(mix, journal, options, scales, strict, limits)
         if not journal.rows:
             first = next((mix.where(e.index), e.reason) for e in journal.entries()) if len(mix) else ("", "no image")
