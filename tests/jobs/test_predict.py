@@ -110,11 +110,11 @@ def test_a_job_that_is_cut_off_keeps_its_finished_batches(inbox, detect_run, tmp
     whole = job.run(PredictConfig(detect_run, (inbox,), tmp_path / "whole", batch_size=2, overlays=False))
     decode, given = image_files.load_image, []
 
-    def interrupted(file: Path):
+    def interrupted(file: Path, **options):
         given.append(file)
         if len(given) == 4:
             raise KeyboardInterrupt
-        return decode(file)
+        return decode(file, **options)
 
     monkeypatch.setattr(image_files, "load_image", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -110,8 +110,8 @@ class PackInfo:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON object that ``pack.json`` holds."""
-        return asdict(self)
+        """The JSON object that ``pack.json`` holds; ``decoded`` is left out where nothing was chosen or found."""
+        return {key: value for key, value in asdict(self).items() if key != "decoded" or self.decoded != Decoded()}
 
     def made(self) -> dict[str, Any]:
         """How images became those of the pack, as ``model.json`` says it of the pack that a model learned from."""
