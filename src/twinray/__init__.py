@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the same names once more for type checkers and editors; a t
     from twinray.detection.config import DetectConfig as DetectConfig
     from twinray.jobs.boxes import BoxesConfig as BoxesConfig
     from twinray.jobs.boxes import run as _boxes
+    from twinray.jobs.embed import EmbedConfig as EmbedConfig
+    from twinray.jobs.embed import run as _embed
     from twinray.jobs.evaluate.config import EvaluateConfig as EvaluateConfig
     from twinray.jobs.evaluate.run import run as _evaluate
     from twinray.jobs.explain.run import ExplainConfig as ExplainConfig
@@ -34,9 +36,10 @@ if TYPE_CHECKING:  # the same names once more for type checkers and editors; a t
     from twinray.study.demo import run as _demo
 
     __version__: str
-    boxes, demo, evaluate, explain, pack, predict = (
+    boxes, demo, embed, evaluate, explain, pack, predict = (
         _boxes,
         _demo,
+        _embed,
         _evaluate,
         _explain,
         _pack,

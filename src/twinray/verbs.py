@@ -81,6 +81,11 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             run="twinray.jobs.explain.run:run",
             positional=("run", "images"),
         ),
+        "embed": Verb(
+            help="features of a pack: maps, neighbours, what they tell of labels and scanners",
+            config="twinray.jobs.embed:EmbedConfig",
+            run="twinray.jobs.embed:run",
+        ),
         "predict": Verb(
             help="boxes or labels for files and folders",
             config="twinray.jobs.predict:PredictConfig",
