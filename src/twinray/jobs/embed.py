@@ -251,7 +251,9 @@ def _queries(config: EmbedConfig, pack: Pack) -> tuple[list[tuple[str, int | Pix
             continue
         listed = find_images([Path(text)])
         skipped += [f"set aside: {item.where}: {item.reason}" for item in listed.skipped]
-        for file, pixels in decode(listed.files, pack.info.decoded.for_new_files(None), workers=1, timeout=60, memory=2048):
+        for file, pixels in decode(
+            listed.files, pack.info.decoded.for_new_files(None), workers=1, timeout=60, memory=2048
+        ):
             if isinstance(pixels, Skipped):
                 skipped.append(f"set aside: {pixels.where}: {pixels.reason}")
             else:
