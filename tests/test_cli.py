@@ -110,8 +110,8 @@ def test_pretrain_then_classify(class_pack, tmp_path, cli):
     status, shown, err = cli("evaluate", out, "--data", class_pack, "--out", tmp_path / "eval", "--bootstrap", 20)
     assert status == 0, err
     assert "AUC" in shown
-    assert "probe of seed 0" in shown
-    again = json.loads((tmp_path / "eval" / "metrics.json").read_text())["probe"]["test"]["auc"]["value"]
+    assert "model of label draw 0" in shown
+    again = json.loads((tmp_path / "eval" / "metrics.json").read_text())["arms"]["probe"]["test"]["auc"]["value"]
     assert again == pytest.approx(figures["test"]["per_seed"][0]["auc"]["value"], abs=1e-6)
 
     status, _, err = cli("predict", out, class_pack.parent, "--out", tmp_path / "p")
@@ -235,15 +235,16 @@ def test_evaluate_explain_and_predict(detect_run, blob_pack, blobs, tmp_path, cl
         20,
         "--out",
         tmp_path / "e",
+        "--apart",
     )
     assert status == 0, err
-    figures = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    figures = json.loads((tmp_path / "e" / "metrics.json").read_text())["arms"]
     trained = json.loads((detect_run / "metrics.json").read_text())["test"]["map50"]["value"]
     assert list(figures) == ["detector", "again"]
     for value in figures.values():
         assert value["test"]["map50"]["value"] == pytest.approx(trained, abs=1e-6)
-    assert figures["again"]["difference_to_first"]["map50"]["value"] == pytest.approx(0, abs=1e-9)
-    assert figures["again"]["differences_in_options"] == {}
+    assert figures["again"]["difference"]["map50"]["value"] == pytest.approx(0, abs=1e-9)
+    assert figures["again"]["options"] == {}
 
     status, out, err = cli(
         "explain",

@@ -12,7 +12,13 @@ from scipy.stats import binomtest
 
 from twinray.errors import InputError
 from twinray.evaluation.accumulate import average_precision, froc, froc_rows, hit_rows, mean_over_classes
-from twinray.evaluation.boxes import class_average_precision, compare_boxes, evaluate_boxes, mean_average_precision
+from twinray.evaluation.boxes import (
+    FrocRule,
+    class_average_precision,
+    compare_boxes,
+    evaluate_boxes,
+    mean_average_precision,
+)
 from twinray.evaluation.coco_engine import IOUS
 from twinray.evaluation.matching import flatten, match
 from twinray.records import Boxes
@@ -228,13 +234,44 @@ def test_interval_has_the_spread_of_resampled_images_around_the_value(simulate):
 def test_froc_takes_another_hit_where_asked(simulate):
     truth, predictions = simulate(11, n_false=20)
     value = {
-        hit: evaluate_boxes(truth, predictions, NAMES, bootstrap=0, froc_hit=hit).all_images.metrics["froc"].value
+        hit: evaluate_boxes(truth, predictions, NAMES, bootstrap=0, froc_rule=FrocRule(hit)).all_images.metrics["froc"]
         for hit in (0.5, 0.3, 0.9, "centre")
     }
-    assert value["centre"] > value[0.5] > value[0.9]
-    assert value[0.3] >= value[0.5]
-    with pytest.raises(InputError, match="IoU threshold"):
-        evaluate_boxes(truth, predictions, NAMES, froc_hit=1.5)
+    assert value["centre"].value > value[0.5].value > value[0.9].value
+    assert value[0.3].value >= value[0.5].value
+    for wrong in (1.5, 0, "middle", None):
+        with pytest.raises(InputError, match="FROC: expected a hit"):
+            FrocRule(wrong)
+    with pytest.raises(InputError, match="repeats"):
+        FrocRule(repeats="twice")
+
+
+def test_further_boxes_on_a_found_one_count_or_not_as_the_rule_says():
+    """One true box, found; two more boxes on it and one elsewhere, all of one image: LUNA16's rule and nnDetection's."""
+    true = Boxes(np.array([[0.0, 0, 10, 10]]), np.array([0]))
+    xyxy = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [1, 0, 10, 10], [40, 40, 50, 50]])
+    found = Boxes(xyxy, np.zeros(4, dtype=int), np.array([0.6, 0.9, 0.8, 0.95]))
+    truth = {i: true if i == 0 else Boxes.empty() for i in range(2)}
+    rates = {
+        rule: evaluate_boxes(
+            truth, {0: found}, ("a",), bootstrap=0, froc_rule=FrocRule(repeats=rule)
+        ).all_images.metrics
+        for rule in ("false-positive", "ignore")
+    }
+    # the hit is behind one false positive in two images whatever the rule; what comes after it differs
+    assert [rates[rule]["froc@0.25"].value for rule in rates] == [0, 0]
+    assert [rates[rule]["froc@0.5"].value for rule in rates] == [1, 1]
+    two = Boxes(np.array([[0.0, 0, 10, 10], [20, 20, 30, 30]]), np.array([0, 0]))
+    more = Boxes(np.append(xyxy, [[20.0, 20, 30, 30]], axis=0), np.zeros(5, dtype=int), np.append(found.scores, 0.5))
+    values = {
+        rule: evaluate_boxes(
+            {0: two}, {0: more}, ("a",), bootstrap=0, froc_rule=FrocRule(repeats=rule)
+        ).all_images.metrics
+        for rule in ("false-positive", "ignore")
+    }
+    assert values["false-positive"]["froc@2"].value == 0.5  # 3 false positives stand before the second box
+    assert values["ignore"]["froc@1"].value == 1.0
+    assert values["ignore"]["map50"] == values["false-positive"]["map50"]
 
 
 def test_one_patient_has_no_interval(simulate):

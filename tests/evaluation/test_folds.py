@@ -10,8 +10,10 @@ import pytest
 from twinray.errors import InputError
 from twinray.evaluation import folds as crossed
 from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
-from twinray.evaluation.folds import FoldRun, crossed_boxes
+from twinray.evaluation.folds import FoldRun, LabelRun, Resampling, crossed_boxes, crossed_labels, over_runs
 from twinray.evaluation.intervals import mean_over_seeds, percentile_interval
+from twinray.evaluation.labels import evaluate_labels
+from twinray.evaluation.record import figure_of
 from twinray.records import Boxes
 
 CLASSES = ("a", "b", "c", "d")
@@ -35,21 +37,26 @@ def fold_run(simulate, fold: int, seed: int, arm: int) -> FoldRun:
 
 def test_one_fold_and_one_seed_is_the_plain_evaluation(simulate) -> None:
     first, second = fold_run(simulate, 0, 0, 0), fold_run(simulate, 0, 0, 1)
-    report = crossed_boxes({"first": [first], "second": [second]}, CLASSES, bootstrap=200)
+    report = crossed_boxes({"first": [first], "second": [second]}, CLASSES, resampling=Resampling(200))
     for name, run in (("first", first), ("second", second)):
         plain_report = evaluate_boxes(run.truth, run.predictions, CLASSES, run.patients, bootstrap=200)
         everything = plain_report.all_images
         plain = everything.metrics
-        found = report.arm_as_json(name)
+        found = report.arm(name)
         for measure, interval in plain.items():
             assert report.arms[name].over_patients[None, measure].value == interval.value
         for i, class_name in enumerate(CLASSES):
             for measure, interval in everything.per_class[class_name].items():
                 assert report.arms[name].over_patients[i, measure].n == interval.n
-                assert found["per_class"][class_name][measure]["value"] == pytest.approx(interval.value, nan_ok=True)
-            assert found["per_class"][class_name]["n_boxes"] == everything.n_boxes[class_name]
-        assert report.arms[name].over_seeds[None, "map50"].low is None
-        subset = crossed_boxes({name: [run]}, CLASSES, images="with_boxes", bootstrap=200).arms[name].over_patients
+                if not np.isnan(interval.value):
+                    assert found.get(measure, class_name).value == pytest.approx(interval.value)
+            assert found.per_class[class_name].counts["n_boxes"] == everything.n_boxes[class_name]
+        assert report.arms[name].over_seeds[None, "map50"].ci95 is None
+        subset = (
+            crossed_boxes({name: [run]}, CLASSES, images="with_boxes", resampling=Resampling(200))
+            .arms[name]
+            .over_patients
+        )
         expected = {m: i.value for m, i in plain_report.with_boxes.metrics.items()}
         assert {m: i.value for (label, m), i in subset.items() if label is None} == expected
     compared = compare_boxes(
@@ -66,7 +73,7 @@ def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
         name: [fold_run(simulate, fold, seed, arm) for seed in (0, 1, 2) for fold in (0, 1)]
         for arm, name in enumerate(("first", "second"))
     }
-    report = crossed_boxes(arms, CLASSES, bootstrap=300)
+    report = crossed_boxes(arms, CLASSES, resampling=Resampling(300))
     assert (report.folds, report.seeds) == ((0, 1), (0, 1, 2))
     for name, runs in arms.items():
         values = np.array(
@@ -85,13 +92,13 @@ def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
         assert found.over_patients[None, "map50"].value == pytest.approx(values.mean())
         assert found.over_patients[None, "map50"].low < values.mean() < found.over_patients[None, "map50"].high
         assert found.over_patients[None, "map50"].n == 26
-        assert found.over_seeds[None, "map50"] == mean_over_seeds(values.mean(axis=0))
+        assert found.over_seeds[None, "map50"] == figure_of(mean_over_seeds(values.mean(axis=0)), "seeds")
     difference, key = report.differences["second"], (None, "map50")
     expected = report.arms["second"].over_patients[key].value - report.arms["first"].over_patients[key].value
     assert difference.over_patients[key].interval.value == pytest.approx(expected)
-    assert difference.over_seeds[key].interval.value == pytest.approx(expected)
-    again = crossed_boxes(arms, CLASSES, bootstrap=300)
-    assert again.difference_as_json("second") == report.difference_as_json("second")
+    assert difference.over_seeds[key].value == pytest.approx(expected)
+    again = crossed_boxes(arms, CLASSES, resampling=Resampling(300))
+    assert again.difference("second") == report.difference("second")
 
 
 def test_figures_over_several_folds_are_corrected_for_bias_and_differences_are_not(simulate, monkeypatch) -> None:
@@ -106,18 +113,16 @@ def test_figures_over_several_folds_are_corrected_for_bias_and_differences_are_n
     for folds, corrected in (((0,), False), ((0, 1), True)):
         asked.clear()
         runs = [fold_run(simulate, fold, 0, 0) for fold in folds]
-        report = crossed_boxes({"one": runs, "two": runs}, CLASSES, bootstrap=50)
+        report = crossed_boxes({"one": runs, "two": runs}, CLASSES, resampling=Resampling(50))
         assert set(asked) == {corrected}
         assert len(asked) == 2 * len(report.arms["one"].over_patients)
 
 
 def test_an_arm_compared_with_itself_does_not_differ(simulate) -> None:
     runs = [fold_run(simulate, fold, seed, 0) for seed in (0, 1) for fold in (0, 1, 2)]
-    same = crossed_boxes({"one": runs, "same": runs}, CLASSES, bootstrap=100).differences["same"]
-    for difference in (*same.over_patients.values(), *same.over_seeds.values()):
-        assert difference.interval.value == 0
-        assert (difference.interval.low, difference.interval.high) == (0, 0)
-        assert difference.share_above_zero == 0
+    same = crossed_boxes({"one": runs, "same": runs}, CLASSES, resampling=Resampling(100)).differences["same"]
+    for difference in (*(one.figure() for one in same.over_patients.values()), *same.over_seeds.values()):
+        assert (difference.value, difference.ci95, difference.share_above_zero) == (0, (0, 0), 0)
 
 
 def test_what_is_not_crossed_is_refused(simulate) -> None:
@@ -136,3 +141,64 @@ def test_what_is_not_crossed_is_refused(simulate) -> None:
     moved = {**runs[0].truth, image: Boxes(np.array([[0.0, 0, 5, 5]]), np.array([0]))}
     with pytest.raises(InputError, match=r"arm b, fold 0, seed 0 was tested on other images or true boxes"):
         crossed_boxes({"a": runs, "b": [dataclasses.replace(runs[0], truth=moved), *runs[1:]]}, CLASSES)
+
+
+def label_run(fold: int, seed: int, arm: int, n: int = 40) -> LabelRun:
+    rng = np.random.default_rng(fold)
+    truth = np.eye(2)[rng.integers(0, 2, n)]
+    noise = np.random.default_rng(100 * arm + 10 * seed + fold).normal(0, 1 + arm, n)
+    score = 1 / (1 + np.exp(-(2 * truth[:, 1] - 1 + noise)))
+    images = tuple(f"f{fold}i{i}" for i in range(n))
+    patients = tuple(None if i < 2 else f"f{fold}p{i // 3}" for i in range(n))
+    return LabelRun(fold, seed, images, truth, np.stack([1 - score, score], axis=1), patients)
+
+
+def test_classifiers_over_seeds_and_folds_are_means_of_the_runs_own_figures() -> None:
+    arms = {
+        name: [label_run(f, s, arm) for s in (0, 1, 2) for f in (0, 1)] for arm, name in enumerate(("first", "second"))
+    }
+    report = crossed_labels(arms, ("no", "yes"), "multiclass", resampling=Resampling(200))
+    own = {
+        name: np.array([
+            [evaluate_labels(r.truth, r.scores, ("no", "yes"), "multiclass", r.patients, bootstrap=0).metrics["auc"].value
+             for s in (0, 1, 2) for r in runs if (r.fold, r.seed) == (fold, s)]
+            for fold in (0, 1)
+        ])
+        for name, runs in arms.items()
+    }  # fmt: skip
+    for name in arms:
+        figure = report.arm(name).get("auc")
+        np.testing.assert_allclose(np.array(figure.runs), own[name])
+        assert figure.value == pytest.approx(own[name].mean())
+        assert figure.over_seeds == figure_of(mean_over_seeds(own[name].mean(axis=0)), "seeds")
+        assert figure.ci95[0] < figure.value < figure.ci95[1]
+    difference = report.difference("second").get("auc")
+    assert difference.value == pytest.approx((own["second"] - own["first"]).mean())
+    assert difference.over_seeds.value == pytest.approx(difference.value)
+    # images in another order are the same images
+    turned = [
+        dataclasses.replace(r, images=r.images[::-1], truth=r.truth[::-1], scores=r.scores[::-1])
+        for r in arms["second"]
+    ]
+    again = crossed_labels(arms | {"second": turned}, ("no", "yes"), "multiclass", resampling=Resampling(200))
+    assert again.difference("second") == report.difference("second")
+    one = crossed_labels({"a": [label_run(0, 0, 0)]}, ("no", "yes"), "multiclass", resampling=Resampling(200))
+    run = label_run(0, 0, 0)
+    plain = evaluate_labels(run.truth, run.scores, ("no", "yes"), "multiclass", run.patients, bootstrap=200)
+    assert one.arms["a"].over_patients[None, "auc"].value == plain.metrics["auc"].value
+    flipped = dataclasses.replace(arms["second"][0], truth=arms["second"][0].truth[:, ::-1])
+    with pytest.raises(InputError, match="other images or labels"):
+        crossed_labels(arms | {"second": [flipped, *arms["second"][1:]]}, ("no", "yes"), "multiclass")
+
+
+def test_several_kinds_of_luck_are_told_apart() -> None:
+    values = np.array([0.1, 0.2, 0.3, 0.5, 0.6, 0.7])
+    assert over_runs(values, {}) == figure_of(mean_over_seeds(values), "seeds")
+    together = {"pre-trainings": "abcdef", "label draws": (0, 1, 2, 3, 4, 5)}
+    assert over_runs(values, together) == figure_of(mean_over_seeds(values), "seeds")
+    crossed = {"pre-trainings": "aaabbb", "label draws": (0, 1, 2, 0, 1, 2)}
+    figure = over_runs(values, crossed)
+    assert (figure.over, figure.n, figure.value) == ("pre-trainings", 2, pytest.approx(0.4))
+    assert figure.ci95 == pytest.approx(figure_of(mean_over_seeds([0.2, 0.6])).ci95)
+    assert figure.by["label draws"].ci95 == pytest.approx(figure_of(mean_over_seeds([0.3, 0.4, 0.5])).ci95)
+    assert over_runs(values, {"pre-trainings": "aaabbc"}) == figure_of(mean_over_seeds(values), "seeds")

@@ -32,6 +32,7 @@ figures = st.builds(
     st.sampled_from(["patients", "seeds"]),
     st.none() | st.builds(Figure, finite, st.none(), st.integers(0, 9), st.just("seeds")),
     st.lists(st.tuples(st.none() | finite, finite), max_size=2).map(tuple),
+    st.dictionaries(words, st.builds(Figure, finite, st.none(), st.integers(0, 9), words), max_size=2),
     st.none() | st.floats(0, 1),
     st.dictionaries(words, st.none() | finite, max_size=2),
     words | st.just(""),

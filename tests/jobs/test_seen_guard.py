@@ -72,7 +72,7 @@ def test_training_images_may_have_been_seen(honest, class_pack, tmp_path):
     assert metrics["init"]["seen"] == "recorded"
     assert metrics["notes"] == list(open_pack(class_pack).info.notes)
     results = evaluate(EvaluateConfig((run,), class_pack, bootstrap=0))
-    assert (MARK in results["probe"]["test"], results["probe"]["seen"]) == (False, "recorded")
+    assert (results.arms["probe"].figures.seen, results.arms["probe"].seen) == (None, "recorded")
 
 
 def test_a_probe_on_seen_images_is_refused_before_it_starts(greedy, class_pack, tmp_path):
@@ -95,7 +95,7 @@ def test_forced_figures_are_marked(forced, class_pack, tmp_path, capsys, monkeyp
     assert not (tmp_path / "e").exists()
     capsys.readouterr()
     results = evaluate(EvaluateConfig((forced,), class_pack, out=tmp_path / "e", bootstrap=0, allow_seen=True))
-    assert results["probe"]["test"][MARK] == mark
+    assert results.arms["probe"].figures.seen == (mark["value"], mark["n"])
     shown = capsys.readouterr().out
     assert "probe *" in shown
     assert f"probe * includes {n} of {n} images" in shown
@@ -123,10 +123,10 @@ def test_weights_without_a_record_are_unknown_not_refused(greedy, class_pack, tm
         ClassifyConfig(class_pack, tmp_path / "probe", init=str(tmp_path / "found.safetensors"), **config)
     ).path
     assert json.loads((run / "metrics.json").read_text())["init"]["seen"] == "unknown"
-    assert evaluate(EvaluateConfig((run,), class_pack, bootstrap=0))["probe"]["seen"] == "unknown"
+    assert evaluate(EvaluateConfig((run,), class_pack, bootstrap=0)).arms["probe"].seen == "unknown"
     assert "not recorded" in capsys.readouterr().out
     (run / "seen.json").unlink()  # a run of an older version
-    assert evaluate(EvaluateConfig((run,), class_pack, bootstrap=0))["probe"]["seen"] == "unknown"
+    assert evaluate(EvaluateConfig((run,), class_pack, bootstrap=0)).arms["probe"].seen == "unknown"
 
 
 def test_a_detector_is_refused_on_seen_val_or_test_images(blob_pack, tmp_path):
@@ -167,11 +167,10 @@ def test_a_detector_trained_on_sees_its_images_for_those_after_it(detect_run, bl
     with pytest.raises(InputError, match="by the detect run detector"):
         evaluate(EvaluateConfig((detect_run,), other, bootstrap=0))
     results = evaluate(EvaluateConfig((detect_run,), other, bootstrap=0, allow_seen=True))
-    assert results["detector"]["test"][MARK]["value"] > 0
+    assert results.arms["detector"].figures.seen[0] > 0
     for split in ("train", "val", "test"):
-        assert (
-            MARK not in evaluate(EvaluateConfig((detect_run,), blob_pack, split=split, bootstrap=0))["detector"][split]
-        )
+        result = evaluate(EvaluateConfig((detect_run,), blob_pack, split=split, bootstrap=0))
+        assert result.arms["detector"].figures.seen is None
 
 
 def test_another_archive_with_the_same_bare_numbers_is_not_refused(class_pack, class_folder, tmp_path, capsys):

@@ -1,40 +1,65 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from twinray.evaluation.record import ClassFigures, Figure, SplitFigures
+from twinray.evaluation.result import ArmResult, Evaluation, RunResult
+
 CLASSES = ("opacity", "nodule", "<script>alert(1)</script>")
 
 
-Make = Callable[..., dict[str, Any]]
+Make = Callable[..., Any]
 
 
-def _figure(value: float | None, low: float | None = None, high: float | None = None, n: int = 40) -> dict[str, Any]:
-    return {"value": value, "ci95": None if low is None else [low, high], "n": n}
+def _figure(value: float | None, low: float | None = None, high: float | None = None, n: int = 40) -> Figure:
+    return Figure(value, None if low is None or high is None else (low, high), n)
 
 
-def _split_figures(shift: float = 0.0) -> dict[str, Any]:
+def _split_figures(shift: float = 0.0) -> SplitFigures:
     """Figures of one split, with the gaps that real ones have: a class without a box, a value without an interval."""
     rates = {
         f"froc@{r}": _figure(0.2 + 0.05 * i + shift, 0.1, 0.9) for i, r in enumerate((0.125, 0.25, 0.5, 1, 2, 4, 8))
     }
     per_class = {
-        CLASSES[0]: {"ap50": _figure(0.4 + shift, 0.3, 0.5), "n_boxes": 21},
-        CLASSES[1]: {"ap50": _figure(None), "n_boxes": 0},
-        CLASSES[2]: {"ap50": _figure(0.1 + shift), "n_boxes": 1},
+        CLASSES[0]: ClassFigures({"ap50": _figure(0.4 + shift, 0.3, 0.5)}, {"n_boxes": 45}),
+        CLASSES[1]: ClassFigures({"ap50": _figure(None)}, {"n_boxes": 0}),
+        CLASSES[2]: ClassFigures({"ap50": _figure(0.1 + shift)}, {"n_boxes": 1}),
     }
-    return {
+    overall = {
         "map50": _figure(0.25 + shift, 0.2, 0.31),
         "map": _figure(0.12),
         "froc": _figure(0.35, 0.3, 0.4),
         **rates,
-        "per_class": per_class,
-        "n_images": 80,
-        "n_boxes": 22,
     }
+    return SplitFigures(overall, per_class, {"n_images": 80, "n_boxes": 46})
+
+
+def _evaluation(
+    arms: Mapping[str, SplitFigures], differences: Mapping[str, SplitFigures] | None = None, **more: Any
+) -> Evaluation:
+    """What an evaluation of detectors came to: one run an arm, each later arm compared with the first."""
+    differences = differences or {}
+    first = next(iter(arms))
+    results = {
+        name: ArmResult(
+            figures,
+            (f"run {name}",),
+            "nothing",
+            {},
+            name,
+            1.0,
+            first if name in differences else "",
+            differences.get(name),
+        )
+        for name, figures in arms.items()
+    }
+    runs = {f"run {name}": RunResult(f"runs/{name}", name, 0, 0, None, "random", "nothing") for name in arms}
+    return replace(Evaluation("detector", "", "test", "", CLASSES, 1, (0,), "a rule", results, runs), **more)
 
 
 @pytest.fixture
@@ -50,6 +75,11 @@ def figure() -> Make:
 @pytest.fixture
 def split_figures() -> Make:
     return _split_figures
+
+
+@pytest.fixture
+def evaluation() -> Make:
+    return _evaluation
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from twinray.evaluation.record import Figure
 from twinray.report.numbers import (
     NOT_DEFINED,
     count,
@@ -13,6 +14,7 @@ from twinray.report.numbers import (
     number,
     seconds,
     signed,
+    typeset,
     value_of,
 )
 
@@ -27,18 +29,22 @@ def test_numbers_intervals_and_signs() -> None:
     assert number(-0.00001) == "0.000"
     assert signed(-0.00001) == "+0.000"
     assert signed(-0.1) == "-0.100"
-    assert interval({"value": 0.3, "ci95": [0.123, 0.456], "n": 9}) == "0.123 to 0.456"
-    assert interval({"value": 0.3, "ci95": [-0.02, 0.1], "n": 9}, sign=True) == "-0.020 to +0.100"
+    assert interval(Figure(0.3, (0.123, 0.456), 9)) == "0.123 to 0.456"
+    assert interval(Figure(0.3, (-0.02, 0.1), 9), sign=True) == "-0.020 to +0.100"
 
 
-@pytest.mark.parametrize("ends", [None, [], [0.1], [None, 0.2], [math.nan, 0.2], "ab"])
-def test_a_broken_interval_is_none(ends: object) -> None:
-    assert interval_of({"value": 0.3, "ci95": ends, "n": 1}) is None
-    assert interval({"value": 0.3, "ci95": ends, "n": 1}) == NOT_DEFINED
+@pytest.mark.parametrize("ends", [None, (math.nan, 0.2), (0.1, math.inf)])
+def test_a_broken_interval_is_none(ends: tuple[float, float] | None) -> None:
+    assert interval_of(Figure(0.3, ends, 1)) is None
+    assert interval(Figure(0.3, ends, 1)) == NOT_DEFINED
 
 
 def test_an_absent_figure_has_no_value() -> None:
-    assert value_of(None) is None and value_of({}) is None and interval_of(None) is None
+    assert value_of(None) is None and value_of(Figure(None)) is None and interval_of(None) is None
+
+
+def test_a_page_has_a_real_minus_sign_and_names_keep_their_hyphens() -> None:
+    assert typeset("-0.020 to +0.100, detect-3, 1e-5, -x (-0.1)") == "−0.020 to +0.100, detect-3, 1e-5, -x (−0.1)"
 
 
 def test_counts_and_times_read_naturally() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from twinray.report.verdict import paired_verdict
 
-Make = Callable[..., dict[str, Any]]
+Make = Callable[..., Any]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import yaml
 
 from twinray.data.pack import open_pack
 from twinray.errors import InputError
+from twinray.jobs.evaluate.pictures import choose_images
 from twinray.records import Boxes
-from twinray.study.demo import DemoConfig, choose_examples, run
+from twinray.study.demo import DemoConfig, run
 
 TINY = {
     "--unlabelled": 16,
@@ -63,7 +64,7 @@ def test_the_report_is_one_self_contained_page(demo: tuple[Path, subprocess.Comp
             sources.extend(value or "" for name, value in attrs if name in ("src", "srcset"))
 
     Images().feed(page)
-    assert len(sources) == 5 + TINY["--examples"]
+    assert len(sources) == 2 + 3 * TINY["--examples"]
     assert all(source.startswith("data:image/") for source in sources)
     assert "http://" not in page and "https://" not in page
     assert str(demo[0].parent.parent) not in page.replace(str(demo[0]), "")
@@ -88,11 +89,12 @@ def test_no_test_image_is_in_the_pretraining(demo: tuple[Path, subprocess.Comple
 
 
 def test_the_figures_are_those_of_the_runs(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    metrics = json.loads((demo[0] / "metrics.json").read_text())
+    arms = json.loads((demo[0] / "metrics.json").read_text())["arms"]
     for name, run_name in (("random", "detect-random"), ("Barlow Twins", "detect-barlow-twins")):
-        assert metrics["test"][name] == json.loads((demo[0] / run_name / "metrics.json").read_text())["test"]
-    values = [metrics["test"][name]["map50"]["value"] for name in ("random", "Barlow Twins")]
-    assert metrics["difference"]["map50"]["value"] == pytest.approx(values[1] - values[0], abs=1e-12)
+        assert arms[name]["test"] == json.loads((demo[0] / run_name / "metrics.json").read_text())["test"]
+    values = [arms[name]["test"]["map50"]["value"] for name in ("random", "Barlow Twins")]
+    assert arms["Barlow Twins"]["difference"]["map50"]["value"] == pytest.approx(values[1] - values[0], abs=1e-12)
+    assert arms["Barlow Twins"]["minus"] == "random"
 
 
 def test_a_folder_in_use_is_refused_and_resumed_on_request(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -127,11 +129,11 @@ def test_bad_options_are_refused_before_anything_is_written(tmp_path: Path, opti
 
 def test_examples_cover_the_classes_and_repeat(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     pack = open_pack(demo[0] / "labelled")
-    ids = choose_examples(pack, 6, seed=3)
-    assert ids == choose_examples(pack, 6, seed=3) and len(set(ids)) == 6
+    ids = choose_images(pack, "test", 6, seed=3)
+    assert ids == choose_images(pack, "test", 6, seed=3) and len(set(ids)) == 6
     rows = [int(np.flatnonzero(pack.ids == i)[0]) for i in ids]
     assert all(pack.splits[row] == "test" for row in rows)
     shown = {int(label) for row in rows for label in (pack.boxes(row) or Boxes.empty()).labels}
     there = {int(label) for row in pack.where("test") for label in (pack.boxes(int(row)) or Boxes.empty()).labels}
     assert shown == there
-    assert len(choose_examples(pack, 10_000, seed=0)) == len(pack.where("test"))
+    assert len(choose_images(pack, "test", 10_000, seed=0)) == len(pack.where("test"))

@@ -106,6 +106,12 @@ class DetectConfig:
     those with a box (all | with_boxes). Figures and thresholds are on all annotated images either way."""
     bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
     """Resamples of patients for the intervals."""
+    froc_hit: Annotated[Literal["iou", "centre"], RECORD] = "iou"
+    """What hits in FROC: an overlap of --froc-iou with a true box of the class, or a centre that lies in one (LUNA16, CAMELYON16)."""
+    froc_iou: Annotated[float, RECORD, above(0, up_to=1), counts_with(froc_hit="iou")] = 0.5
+    """Least IoU of a hit in FROC; does nothing with --froc-hit centre."""
+    froc_repeats: Annotated[Literal["false-positive", "ignore"], RECORD] = "false-positive"
+    """Further boxes on a found one in FROC: false-positive, as picai_eval and nnDetection count, or ignore (LUNA16, CAMELYON16, MONAI)."""
     seed: Annotated[int, SEED, at_least(0)] = 0
     """Seed of all random weights, of the order, the transforms and the bootstrap."""
     device: Annotated[str, PLACE, DEVICE] = "auto"

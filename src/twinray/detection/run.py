@@ -23,7 +23,8 @@ from twinray.detection.protocols import Recipe, learning_rate, pack_notes, recip
 from twinray.detection.results import write_coco, write_thresholds
 from twinray.detection.step import Step
 from twinray.errors import InputError
-from twinray.evaluation.boxes import evaluate_boxes, mean_average_precision
+from twinray.evaluation.boxes import FrocRule, evaluate_boxes, mean_average_precision
+from twinray.records import patient_code
 from twinray.runs.classes import difference
 from twinray.runs.folder import RunFolder, open_run, plain
 from twinray.runs.seen import Checked, check_unseen, inherited, write_seen
@@ -256,6 +257,7 @@ def _evaluate(
     """Figures on val and test; on the training images only where there is neither."""
     chosen, pack = recipe(config), data["train"].pack
     splits = [split for split in ("val", "test") if len(data[split])] or ["train"]
+    froc = FrocRule(config.froc_iou if config.froc_hit == "iou" else "centre", config.froc_repeats)
     metrics: dict[str, Any] = {}
     for split in splits:
         part = data[split]
@@ -266,9 +268,10 @@ def _evaluate(
             part.truth_by_id(),
             found,
             detector.box_classes,
-            part.patients(),
+            [patient_code(p) for p in part.patients()],  # numbered as evaluate does, so that its intervals are these
             bootstrap=config.bootstrap,
             seed=config.seed,
+            froc_rule=froc,
         ).as_json() | dict(checked.marks.get(split, {}))
         write_coco(folder, split, part, found)
         if split == "val":
@@ -281,6 +284,7 @@ def _evaluate(
         "training_boxes": data["train"].n_boxes,
         "init": provenance.as_json(),
         "protocol": config.protocol,
+        "froc_rule": froc.told(),
         "notes": [*pack.info.notes, *checked.notes, *pack_notes(config, pack)],
     }
     if stuck := random_for_ever(config, detector, provenance):

@@ -124,7 +124,14 @@ class FrocRows:
     images: _Array
 
 
-def froc_rows(matches: BoxMatches, threshold: float | str, groups: IntArray, label: int | None = None) -> FrocRows:
+def froc_rows(
+    matches: BoxMatches,
+    threshold: float | str,
+    groups: IntArray,
+    label: int | None = None,
+    *,
+    ignore_repeats: bool = False,
+) -> FrocRows:
     """Boil one class (or, with None, all classes pooled under one score threshold) down to its hits.
 
     Args:
@@ -132,9 +139,14 @@ def froc_rows(matches: BoxMatches, threshold: float | str, groups: IntArray, lab
         threshold: the IoU, or ``"centre"``, that was matched.
         groups: (images,) group numbers from 0.
         label: class id, or None for all.
+        ignore_repeats: further predictions on a found box are neither hits nor false positives.
     """
     own = slice(None) if label is None else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
-    hit, group, score = matches.hit[matches.row(threshold), own], groups[matches.image[own]], matches.score[own]
+    row = matches.row(threshold)
+    hit, group, score = matches.hit[row, own], groups[matches.image[own]], matches.score[own]
+    if ignore_repeats:
+        counted = ~matches.repeat[row, own]
+        hit, group, score = hit[counted], group[counted], score[counted]
     if label is None:
         order = np.argsort(-score, kind="stable")
         hit, group, score = hit[order], group[order], score[order]
@@ -142,11 +154,11 @@ def froc_rows(matches: BoxMatches, threshold: float | str, groups: IntArray, lab
     # The last prediction of each score that holds a hit.
     ends = np.unique(np.searchsorted(-score, -score[hit], side="right") - 1)
     counts = matches.truth_counts.sum(axis=1) if label is None else matches.truth_counts[:, label]
-    row = np.searchsorted(ends, np.flatnonzero(hit), side="left")
+    cut = np.searchsorted(ends, np.flatnonzero(hit), side="left")
     return FrocRows(
         score[ends],
         _tally(ends, group, n_groups),
-        csr_array((np.ones(len(row)), (row, group[hit])), shape=(len(ends), n_groups)),
+        csr_array((np.ones(len(cut)), (cut, group[hit])), shape=(len(ends), n_groups)),
         np.bincount(groups, weights=counts, minlength=n_groups).astype(np.float64),
         np.bincount(groups, minlength=n_groups).astype(np.float64),
     )

@@ -4,8 +4,9 @@ Conventions
 
 - mAP is the mean over classes of COCO's average precision, classes without any true box left out; at IoU 0.5
   (``map50``), at 0.4 (``map40``, VinBigData's rule) and averaged over 0.5, 0.55, ..., 0.95 (``map``).
-- FROC: a hit is a prediction of the right class with IoU >= 0.5 (``froc_hit``: another IoU, or ``"centre"``, its centre
-  inside the true box). ``froc@r`` is the sensitivity, over all true
+- FROC: a hit is a prediction of the right class with IoU >= 0.5 (:class:`FrocRule`: another IoU, or its centre inside the true
+  box). A further prediction on a found box is a false positive, as picai_eval and nnDetection count, or is ignored, as LUNA16,
+  CAMELYON16 and MONAI do (:class:`FrocRule`). ``froc@r`` is the sensitivity, over all true
   boxes of all classes, at r false positives per image (all classes together, one score threshold);
   ``froc`` is the mean over r = 1/8, 1/4, 1/2, 1, 2, 4, 8. Per class, only that class's boxes are counted.
 - Each figure is given over all images and over images with at least one true box of any class: normal images
@@ -52,7 +53,39 @@ from twinray.evaluation.record import ClassFigures, SplitFigures, figure_of, spl
 from twinray.records import FloatArray, IntArray, Interval
 
 FrocHit: TypeAlias = float | Literal["centre"]
-FROC_HIT: FrocHit = 0.5
+Repeats: TypeAlias = Literal["false-positive", "ignore"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrocRule:
+    """How FROC counts.
+
+    Attributes:
+        hit: IoU that a hit must reach, above 0 and up to 1, or ``"centre"``: the centre of the prediction lies in the true box.
+        repeats: what a further prediction on a found box is: a ``false-positive`` (picai_eval, nnDetection), or nothing:
+            ``ignore`` (LUNA16: Setio et al. 2017; CAMELYON16: Ehteshami Bejnordi et al. 2017; MONAI).
+
+    Raises:
+        InputError: another value.
+    """
+
+    hit: FrocHit = 0.5
+    repeats: Repeats = "false-positive"
+
+    def __post_init__(self) -> None:
+        if self.hit != "centre" and not (isinstance(self.hit, int | float) and 0 < self.hit <= 1):
+            raise InputError(f"FROC: expected a hit of IoU above 0 and up to 1, or centre, got {self.hit!r}")
+        if self.repeats not in ("false-positive", "ignore"):
+            raise InputError(f"FROC: expected repeats false-positive or ignore, got {self.repeats!r}")
+
+    def told(self) -> str:
+        """The rule in words."""
+        hit = "the centre of the box lies in a true box" if self.hit == "centre" else f"IoU is {self.hit:g} or more"
+        repeats = "are ignored" if self.repeats == "ignore" else "are false positives"
+        return f"a box hits where {hit}; further boxes on a found one {repeats}"
+
+
+FROC_RULE = FrocRule()
 GroupsByImage: TypeAlias = Mapping[Hashable, object] | Sequence[object] | npt.NDArray[np.generic]
 """Patient of each image (None where unknown): by image id, or in the order of the truth."""
 
@@ -170,7 +203,7 @@ def evaluate_boxes(
     *,
     bootstrap: int = 1000,
     seed: int = 0,
-    froc_hit: FrocHit = FROC_HIT,
+    froc_rule: FrocRule = FROC_RULE,
 ) -> BoxReport:
     """Every measure with its 95 % interval, over all images and over images with boxes.
 
@@ -181,7 +214,7 @@ def evaluate_boxes(
         groups: patient of each image; None, or None for an image, where it is unknown.
         bootstrap: number of resamples; 0 for no intervals.
         seed: of the resamples.
-        froc_hit: what FROC takes for a hit, an IoU or ``"centre"``.
+        froc_rule: how FROC counts.
 
     Raises:
         InputError: no image at all, or boxes that ``matching.flatten`` refuses.
@@ -191,12 +224,12 @@ def evaluate_boxes(
         raise InputError("evaluation of boxes: expected at least one image with truth, found none; check the split")
     index = _group_by_position(groups, truth, flat)
     keep = flat.truth_counts().sum(axis=1) > 0
-    everything = _figures(flat, index, bootstrap, seed, froc_hit)
+    everything = _figures(flat, index, bootstrap, seed, froc_rule)
     if not keep.any():
         return BoxReport(everything, None)
     if keep.all():
         return BoxReport(everything, everything)
-    return BoxReport(everything, _figures(flat.subset(keep), _renumbered(index[keep]), bootstrap, seed, froc_hit))
+    return BoxReport(everything, _figures(flat.subset(keep), _renumbered(index[keep]), bootstrap, seed, froc_rule))
 
 
 def compare_boxes(
@@ -209,7 +242,7 @@ def compare_boxes(
     images: Images = "all",
     bootstrap: int = 1000,
     seed: int = 0,
-    froc_hit: FrocHit = FROC_HIT,
+    froc_rule: FrocRule = FROC_RULE,
 ) -> BoxComparison:
     """Candidate minus baseline with paired 95 % intervals: both are measured on the same resamples.
 
@@ -224,7 +257,7 @@ def compare_boxes(
         images: ``all`` or ``with_boxes``.
         bootstrap: number of resamples.
         seed: of the resamples.
-        froc_hit: what FROC takes for a hit, an IoU or ``"centre"``.
+        froc_rule: how FROC counts.
 
     Raises:
         InputError: as ``evaluate_boxes``.
@@ -235,7 +268,7 @@ def compare_boxes(
     first, second = first.select(images), second.select(images)
     if not first.ids:
         raise InputError(f"comparison of boxes: expected at least one image ({images}), found none; check the split")
-    caches = BoxCache(first, index, froc_hit), BoxCache(second, index, froc_hit)
+    caches = BoxCache(first, index, froc_rule), BoxCache(second, index, froc_rule)
     values = plain_figures(first, caches[0]), plain_figures(second, caches[1])
     samples = _resampled(caches, index, bootstrap, seed)
     apart = {key: samples[1][key] - samples[0][key] for key in values[0]}
@@ -274,18 +307,20 @@ class BoxCache:
     Args:
         flat: checked boxes.
         groups: (images,) group numbers from 0 without gaps, in the order of ``flat.ids``.
-        froc_hit: what FROC takes for a hit.
+        froc_rule: how FROC counts.
     """
 
-    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_hit: FrocHit) -> None:
+    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule) -> None:
         self.n_groups = int(groups.max()) + 1
         matches = match(flat, IOUS)
         classes = range(matches.n_classes)
         self.hits: list[HitRows] = [hit_rows(matches, label, groups) for label in classes]
-        if froc_hit not in IOUS:
-            matches = match(flat, froc_hit if isinstance(froc_hit, str) else (froc_hit,))
-        self.froc: list[FrocRows] = [froc_rows(matches, froc_hit, groups, label) for label in classes]
-        self.pooled: FrocRows = froc_rows(matches, froc_hit, groups)
+        if froc_rule.hit not in IOUS:
+            matches = match(flat, froc_rule.hit if isinstance(froc_rule.hit, str) else (froc_rule.hit,))
+        ignore = froc_rule.repeats == "ignore"
+        rows = [froc_rows(matches, froc_rule.hit, groups, one, ignore_repeats=ignore) for one in (None, *classes)]
+        self.pooled: FrocRows = rows[0]
+        self.froc: list[FrocRows] = rows[1:]
 
     def figures(self, weights: FloatArray) -> Figures:
         """Every measure for (groups, r) multiplicities: each (r,)."""
@@ -334,8 +369,8 @@ def _resampled(caches: Sequence[BoxCache], groups: IntArray, bootstrap: int, see
     return [{key: np.concatenate([np.zeros(0), *(p[key] for p in piece)]) for key in keys} for piece in pieces]
 
 
-def _figures(flat: FlatBoxes, groups: IntArray, bootstrap: int, seed: int, froc_hit: FrocHit) -> BoxFigures:
-    cache = BoxCache(flat, groups, froc_hit)
+def _figures(flat: FlatBoxes, groups: IntArray, bootstrap: int, seed: int, froc_rule: FrocRule) -> BoxFigures:
+    cache = BoxCache(flat, groups, froc_rule)
     values = plain_figures(flat, cache)
     (samples,) = _resampled([cache], groups, bootstrap, seed)
     support = BoxSupport.of(flat.truth_counts(), groups)

@@ -62,11 +62,17 @@ class Calibration:
     expected_error: float
 
 
-def _thresholds(matches: BoxMatches, threshold: float | str, label: int | None) -> tuple[_Array, _Array, _Array, int]:
+def _thresholds(
+    matches: BoxMatches, threshold: float | str, label: int | None, *, ignore_repeats: bool = False
+) -> tuple[_Array, _Array, _Array, int]:
     """Scores of all distinct thresholds, hits and predictions at or above each, and the number of true boxes."""
     own = slice(None) if label is None else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
-    order = np.argsort(-matches.score[own], kind="stable")
-    score, hit = matches.score[own][order], matches.hit[matches.row(threshold), own][order]
+    score, hit = matches.score[own], matches.hit[matches.row(threshold), own]
+    if ignore_repeats:
+        counted = ~matches.repeat[matches.row(threshold), own]
+        score, hit = score[counted], hit[counted]
+    order = np.argsort(-score, kind="stable")
+    score, hit = score[order], hit[order]
     ends = np.flatnonzero(np.append(np.diff(score) != 0, True)) if len(score) else np.zeros(0, dtype=np.int64)
     counts = matches.truth_counts if label is None else matches.truth_counts[:, label]
     return score[ends], np.cumsum(hit)[ends].astype(np.float64), ends + 1.0, int(counts.sum())
@@ -85,9 +91,16 @@ def precision_recall(matches: BoxMatches, threshold: float | str = 0.5, label: i
     return PrecisionRecall(score, found / seen, recall, n_boxes)
 
 
-def froc_curve(matches: BoxMatches, threshold: float | str = 0.5, label: int | None = None) -> FrocCurve:
-    """Sensitivity against false positives per image at every score threshold; arguments as ``precision_recall``."""
-    score, found, seen, n_boxes = _thresholds(matches, threshold, label)
+def froc_curve(
+    matches: BoxMatches, threshold: float | str = 0.5, label: int | None = None, *, ignore_repeats: bool = False
+) -> FrocCurve:
+    """Sensitivity against false positives per image at every score threshold.
+
+    Args:
+        matches, threshold, label: as ``precision_recall``.
+        ignore_repeats: further predictions on a found box are neither hits nor false positives.
+    """
+    score, found, seen, n_boxes = _thresholds(matches, threshold, label, ignore_repeats=ignore_repeats)
     sensitivity = found / n_boxes if n_boxes else np.full(len(found), np.nan)
     return FrocCurve(score, (seen - found) / max(matches.n_images, 1), sensitivity, n_boxes)
 

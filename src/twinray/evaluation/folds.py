@@ -5,13 +5,17 @@ Conventions
 - The figure of an arm is the mean over folds of the mean over seeds: every measure is worked out on the test images
   of one run at a time, since scores of different runs are on different scales and cannot be pooled.
 - The interval over patients holds the trained runs fixed: patients are resampled inside their fold, every measure of
-  every run is made again on the same resample, and averaged the same way. A fold without any true box in a resample is left
-  out of that resample's mean. The percentiles of an arm's figure over several folds are bias-corrected: average
+  every run is made again on the same resample, and averaged the same way. A fold where a measure does not exist in a resample
+  is left out of that resample's mean. The percentiles of an arm's figure over several folds are bias-corrected: average
   precision on few images is too high, in a resample once more so, and a mean over folds hides less of that behind chance
   (``benchmarks/coverage.py`` tells how often the intervals hold the truth). Those of differences are plain.
-- The interval over seeds holds the images fixed: Student's t over the seeds' means over folds. It tells how much of a
+- The interval over seeds holds the images fixed: Student's t over the runs' means over folds. It tells how much of a
   difference is luck of initial weights and order. Runs that all start from one pre-training share its luck, which
   no seed of theirs varies.
+- Runs may differ in several kinds of luck at once: the pre-training, the training's seed, the draw of labelled images. Where
+  these are crossed (two pre-trainings, each with five draws), ten runs are not ten independent ones: the interval is then over
+  the kind with the fewest levels, whose luck more runs of the other kinds do not average out, and each kind's own interval
+  stands beside it.
 - Neither interval holds the other's variation; a difference to be trusted has both clear of zero.
 """
 
@@ -19,26 +23,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from twinray.errors import InputError
-from twinray.evaluation.boxes import FROC_HIT, BoxCache, Figures, FrocHit, Key, plain_figures
+from twinray.evaluation.bounded import FEW, TOO_FEW
+from twinray.evaluation.boxes import FROC_RULE, BoxCache, Figures, FrocRule, Key, plain_figures
+from twinray.evaluation.cutoffs import LabelThresholds
 from twinray.evaluation.intervals import (
     Difference,
     bootstrap_groups,
     group_index,
     mean_over_seeds,
     paired_difference,
-    paired_over_seeds,
     percentile_interval,
 )
+from twinray.evaluation.labels import MeasuredLabels
 from twinray.evaluation.matching import FlatBoxes, Images, flatten
-from twinray.records import Boxes, FloatArray, IntArray, Interval
+from twinray.evaluation.record import SEEDS, ClassFigures, Figure, SplitFigures, by_class, figure_of
+from twinray.records import Boxes, FloatArray, IntArray, Interval, Task
 
-_Place: TypeAlias = tuple[str, Hashable, int]  # arm, fold, seed
+_Place: TypeAlias = tuple[str, Hashable, Hashable]  # arm, fold, seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +60,57 @@ class FoldRun:
     """
 
     fold: Hashable
-    seed: int
+    seed: Hashable
     truth: Mapping[str | int, Boxes]
     predictions: Mapping[str | int, Boxes]
     patients: Mapping[str | int, str | None]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelRun:
+    """One classifier on the test images of its fold.
+
+    Attributes:
+        fold, seed: which of the crossed runs it is.
+        images: (n,) ids.
+        truth: (n, k) labels, the same for all runs of a fold.
+        scores: (n, k) in 0..1.
+        patients: (n,) patients, None where unknown.
+        thresholds: of decisions; of every run, or of none.
+    """
+
+    fold: Hashable
+    seed: Hashable
+    images: tuple[str, ...]
+    truth: FloatArray
+    scores: FloatArray
+    patients: tuple[str | None, ...]
+    thresholds: LabelThresholds | None = None
+
+
+Luck: TypeAlias = Mapping[str, Mapping[Hashable, Hashable]]
+"""Kind of luck (``label draws``) -> seed of a run -> its level of that kind."""
+
+
+_Run: TypeAlias = FoldRun | LabelRun
+
+
+class Measured(Protocol):
+    """One run's results on one set of images, ready to be measured again on any resample of its patients."""
+
+    def plain(self) -> Figures:
+        """Every measure of the plain data: (class id or None, measure) -> (1,)."""
+
+    def figures(self, weights: FloatArray) -> Figures:
+        """Every measure for (groups, r) multiplicities: each (r,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """How intervals over patients are made: number of resamples (0: none) and their seed."""
+
+    n: int = 1000
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,67 +124,72 @@ class CrossedArm:
     """
 
     over_patients: Mapping[Key, Interval]
-    over_seeds: Mapping[Key, Interval]
+    over_seeds: Mapping[Key, Figure]
     runs: Mapping[Key, FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CrossedDifference:
-    """One arm minus the first, by (class id or None, measure): over patients and over seeds."""
+    """One arm minus another, by (class id or None, measure): over patients and over seeds."""
 
     over_patients: Mapping[Key, Difference]
-    over_seeds: Mapping[Key, Difference]
+    over_seeds: Mapping[Key, Figure]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CrossedReport:
-    """All arms, and each later arm's paired differences to the first.
+    """All arms, and the paired differences of those that are compared with another.
 
     Attributes:
         folds, seeds: in the order of ``CrossedArm.runs``.
-        box_classes: (k,) names.
-        n_images: tested over all folds. n_boxes: (k,) true boxes in them.
+        classes: (k,) names.
+        counts: of images and boxes, over all folds.
+        class_counts: (k,) the same of each class.
+        few: ids of classes whose patients are too few for an interval over them.
         arms: by name, in the order given.
-        differences: by name, of all arms but the first.
+        differences: by name.
     """
 
     folds: tuple[Hashable, ...]
-    seeds: tuple[int, ...]
-    box_classes: tuple[str, ...]
-    n_images: int
-    n_boxes: tuple[int, ...]
+    seeds: tuple[Hashable, ...]
+    classes: tuple[str, ...]
+    counts: Mapping[str, int]
+    class_counts: tuple[Mapping[str, int], ...]
+    few: frozenset[int]
     arms: Mapping[str, CrossedArm]
     differences: Mapping[str, CrossedDifference]
 
-    def arm_as_json(self, name: str) -> dict[str, Any]:
-        """As ``metrics.json`` holds figures of a split; each also has ``over_seeds`` and ``runs``, by fold and seed."""
+    def arm(self, name: str) -> SplitFigures:
+        """What is kept and shown of an arm; each figure has ``over_seeds`` and ``runs``, by fold and seed."""
         arm = self.arms[name]
         figures = {
-            key: {
-                **interval.as_json(),
-                "over_seeds": arm.over_seeds[key].as_json(),
-                "runs": [[None if np.isnan(v) else v for v in row] for row in arm.runs[key].tolist()],
-            }
+            key: replace(
+                figure_of(interval),
+                over_seeds=arm.over_seeds[key],
+                runs=tuple(tuple(None if np.isnan(v) else float(v) for v in row) for row in arm.runs[key].tolist()),
+            )
             for key, interval in arm.over_patients.items()
         }
-        return {**self._by_class(figures, counts=True), "n_images": self.n_images, "n_boxes": sum(self.n_boxes)}
+        figures = {key: self._told(key, figure) for key, figure in figures.items()}
+        overall, per_class = by_class(figures, self.classes)
+        counted = zip(per_class.items(), self.class_counts, strict=True)
+        return SplitFigures(overall, {name: ClassFigures(own, n) for (name, own), n in counted}, self.counts)
 
-    def difference_as_json(self, name: str) -> dict[str, Any]:
-        """The same of an arm's differences to the first."""
+    def difference(self, name: str) -> SplitFigures:
+        """The same of an arm's differences."""
         found = self.differences[name]
         figures = {
-            key: {**one.as_json(), "over_seeds": found.over_seeds[key].as_json()}
+            key: self._told(key, replace(one.figure(), over_seeds=found.over_seeds[key]))
             for key, one in found.over_patients.items()
         }
-        return self._by_class(figures, counts=False)
+        overall, per_class = by_class(figures, self.classes)
+        return SplitFigures(
+            overall, {name: ClassFigures(own) for name, own in per_class.items()}, {"n_images": self.counts["n_images"]}
+        )
 
-    def _by_class(self, figures: Mapping[Key, dict[str, Any]], *, counts: bool) -> dict[str, Any]:
-        per_class: dict[str, dict[str, Any]] = {
-            name: {measure: figure for (label, measure), figure in figures.items() if label == i}
-            | ({"n_boxes": self.n_boxes[i]} if counts else {})
-            for i, name in enumerate(self.box_classes)
-        }
-        return {measure: f for (label, measure), f in figures.items() if label is None} | {"per_class": per_class}
+    def _told(self, key: Key, figure: Figure) -> Figure:
+        """Without interval where it would rest on too few patients."""
+        return replace(figure, ci95=None, share_above_zero=None, note=TOO_FEW) if key[0] in self.few else figure
 
 
 def crossed_boxes(
@@ -138,55 +197,120 @@ def crossed_boxes(
     box_classes: Sequence[str],
     *,
     images: Images = "all",
-    bootstrap: int = 1000,
-    seed: int = 0,
-    froc_hit: FrocHit = FROC_HIT,
+    resampling: Resampling = Resampling(),
+    froc_rule: FrocRule = FROC_RULE,
+    baselines: Mapping[str, str] | None = None,
+    luck: Mapping[str, Luck] | None = None,
 ) -> CrossedReport:
-    """Figures of arms that were run once for every fold and seed.
+    """Figures of detectors that were run once for every fold and seed.
 
     Args:
         arms: name -> its runs; every arm has the same folds and seeds, each pair once.
         box_classes: names that labels index.
         images: ``all``, or ``with_boxes``: those with at least one true box of any class.
-        bootstrap: resamples of patients; 0 for no interval over them.
-        seed: of the resamples.
-        froc_hit: what FROC takes for a hit, an IoU or ``"centre"``.
+        resampling: of patients.
+        froc_rule: how FROC counts.
+        baselines: arm -> the arm that it is compared with; None compares all with the first.
+        luck: arm -> how its runs differ by chance; None: in their seed.
 
     Raises:
         InputError: an arm that lacks a run or has it twice, folds whose true boxes differ between runs, a patient or an
             image that is tested in two folds, a fold without images, or boxes that ``matching.flatten`` refuses.
     """
-    folds, seeds = _grid(arms)
+    folds, seeds = grid(arms)
     by_place = {(name, run.fold, run.seed): run for name, runs in arms.items() for run in runs}
     flats = {place: flatten(run.truth, run.predictions, box_classes).select(images) for place, run in by_place.items()}
     first = next(iter(arms))
     likes = {fold: flats[first, fold, seeds[0]] for fold in folds}
     for (name, fold, s), flat in flats.items():
         _check_truth(likes[fold], flat, f"arm {name}, fold {fold}, seed {s}")
-    _check_apart({fold: by_place[first, fold, seeds[0]] for fold in folds})
+    firsts = {fold: by_place[first, fold, seeds[0]] for fold in folds}
+    _check_apart({fold: [(i, run.patients.get(i)) for i in run.truth] for fold, run in firsts.items()})
     groups: dict[Hashable, IntArray] = {}
     for fold, like in likes.items():
         if not like.ids:
             raise InputError(f"crossed runs: expected at least one image ({images}) in fold {fold}, found none")
-        patients = by_place[first, fold, seeds[0]].patients
-        groups[fold] = group_index([patients.get(i) for i in like.ids], list(like.ids))
-    caches = {place: BoxCache(flat, groups[place[1]], froc_hit) for place, flat in flats.items()}
-    plain = {place: plain_figures(flat, caches[place]) for place, flat in flats.items()}
-    samples = _samples(caches, list(arms), folds, seeds, groups, bootstrap, seed)
-    n_patients = sum(int(g.max()) + 1 for g in groups.values())
-    reports = {name: _arm(name, plain, samples[name], folds, seeds, n_patients) for name in arms}
-    differences = {
-        name: _difference(reports[first], reports[name], samples[first], samples[name], n_patients)
-        for name in list(arms)[1:]
-    }
-    counts = sum(like.truth_counts().sum(axis=0) for like in likes.values())
-    n_boxes = tuple(np.asarray(counts).tolist())
-    n_images = sum(len(like.ids) for like in likes.values())
-    return CrossedReport(folds, seeds, tuple(box_classes), n_images, n_boxes, reports, differences)
+        groups[fold] = group_index([firsts[fold].patients.get(i) for i in like.ids], list(like.ids))
+    measured = {place: MeasuredBoxes(flat, groups[place[1]], froc_rule) for place, flat in flats.items()}
+    n_boxes = np.asarray(sum(like.truth_counts().sum(axis=0) for like in likes.values())).tolist()
+    counts = {"n_images": sum(len(like.ids) for like in likes.values()), "n_boxes": sum(n_boxes)}
+    crossing = _Crossing(tuple(arms), folds, seeds, measured, groups, baselines, luck or {})
+    return crossing.report(box_classes, counts, [{"n_boxes": n} for n in n_boxes], resampling)
 
 
-def _grid(arms: Mapping[str, Sequence[FoldRun]]) -> tuple[tuple[Hashable, ...], tuple[int, ...]]:
-    """The folds and seeds that every arm has, each pair once."""
+class MeasuredBoxes:
+    """A detector's boxes on one fold, matched once."""
+
+    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule) -> None:
+        self._flat, self._cache = flat, BoxCache(flat, groups, froc_rule)
+
+    def plain(self) -> Figures:
+        """Average precision by the engine."""
+        return plain_figures(self._flat, self._cache)
+
+    def figures(self, weights: FloatArray) -> Figures:
+        """From the cached matches."""
+        return self._cache.figures(weights)
+
+
+def crossed_labels(
+    arms: Mapping[str, Sequence[LabelRun]],
+    label_classes: Sequence[str],
+    task: Task,
+    *,
+    resampling: Resampling = Resampling(),
+    baselines: Mapping[str, str] | None = None,
+    luck: Mapping[str, Luck] | None = None,
+) -> CrossedReport:
+    """Figures of classifiers that were run once for every fold and seed.
+
+    Args:
+        arms: name -> its runs; every arm has the same folds and seeds, each pair once.
+        label_classes: k names.
+        task: ``multiclass`` or ``multilabel``.
+        resampling, baselines, luck: as in ``crossed_boxes``.
+
+    Raises:
+        InputError: as ``crossed_boxes`` and ``labels.evaluate_labels``.
+    """
+    folds, seeds = grid(arms)
+    by_place = {(name, run.fold, run.seed): run for name, runs in arms.items() for run in runs}
+    first = next(iter(arms))
+    likes = {fold: by_place[first, fold, seeds[0]] for fold in folds}
+    orders: dict[_Place, list[int]] = {}
+    for (name, fold, s), run in by_place.items():
+        at = {image: i for i, image in enumerate(run.images)}
+        like = likes[fold]
+        order = [at.get(image, -1) for image in like.images]
+        same = len(at) == len(like.images) and -1 not in order
+        if not same or not np.array_equal(run.truth[order], like.truth, equal_nan=True):
+            raise InputError(
+                f"crossed runs: arm {name}, fold {fold}, seed {s} was tested on other images or labels than the first run of its fold"
+            )
+        orders[name, fold, s] = order
+    _check_apart({fold: list(zip(run.images, run.patients, strict=True)) for fold, run in likes.items()})
+    measured = {}
+    for place, run in by_place.items():
+        like, scores = likes[place[1]], run.scores[orders[place]]
+        measured[place] = MeasuredLabels(like.truth, scores, label_classes, task, like.patients, run.thresholds)
+    of_fold = {fold: measured[first, fold, seeds[0]] for fold in folds}
+    groups = {fold: one.groups for fold, one in of_fold.items()}
+    counted = [one.counts() for one in of_fold.values()]
+    positive, negative = (np.sum([c[i] for c in counted], axis=0).tolist() for i in (0, 1))
+    class_counts = [{"n_positive": p, "n_negative": n} for p, n in zip(positive, negative, strict=True)]
+    patients = np.sum([np.stack(one.patients()) for one in of_fold.values()], axis=0)
+    few = frozenset(np.flatnonzero(patients.min(axis=0) < FEW).tolist())
+    counts = {"n_images": sum(len(one.groups) for one in of_fold.values())}
+    crossing = _Crossing(tuple(arms), folds, seeds, measured, groups, baselines, luck or {})
+    return crossing.report(label_classes, counts, class_counts, resampling, few)
+
+
+def grid(arms: Mapping[str, Sequence[_Run]]) -> tuple[tuple[Hashable, ...], tuple[Hashable, ...]]:
+    """The folds and seeds that every arm has, each pair once.
+
+    Raises:
+        InputError: an arm that lacks a pair, or has one twice.
+    """
     if not arms or not all(arms.values()):
         raise InputError("crossed runs: expected arms with at least one run each; check which runs were selected")
     name, runs = next(iter(arms.items()))
@@ -219,11 +343,11 @@ def _check_truth(first: FlatBoxes, other: FlatBoxes, where: str) -> None:
         )
 
 
-def _check_apart(folds: Mapping[Hashable, FoldRun]) -> None:
+def _check_apart(folds: Mapping[Hashable, Sequence[tuple[str | int, str | None]]]) -> None:
+    """Refuse an image or a patient that is tested in two folds; by fold (image, patient)."""
     place: dict[tuple[str, object], Hashable] = {}
-    for fold, run in folds.items():
-        for image in run.truth:
-            patient = run.patients.get(image)
+    for fold, tested in folds.items():
+        for image, patient in tested:
             for what, key in (("image", image), ("patient", patient)):
                 if key is not None and place.setdefault((what, key), fold) != fold:
                     raise InputError(
@@ -232,30 +356,133 @@ def _check_apart(folds: Mapping[Hashable, FoldRun]) -> None:
                     )
 
 
-def _samples(
-    caches: Mapping[_Place, BoxCache],
-    names: Sequence[str],
-    folds: Sequence[Hashable],
-    seeds: Sequence[int],
-    groups: Mapping[Hashable, IntArray],
-    bootstrap: int,
-    seed: int,
-) -> dict[str, dict[Key, FloatArray]]:
-    """Arm -> measure -> (bootstrap,) means over folds and seeds on the same resamples for all arms."""
-    parts: dict[str, list[Figures]] = {name: [] for name in names}
-    for number, fold in enumerate(folds):
-        # every fold draws from a stream of its own
-        draws = list(bootstrap_groups(groups[fold], bootstrap, seed * 1009 + number))
-        for name in names:
-            runs = [[caches[name, fold, s].figures(weights) for weights in draws] for s in seeds]
-            keys = list(runs[0][0]) if runs[0] else []
-            parts[name].append(
-                {key: _mean(np.stack([np.concatenate([piece[key] for piece in run]) for run in runs])) for key in keys}
+@dataclass(frozen=True, eq=False)
+class _Crossing:
+    """Checked runs of all arms, folds and seeds."""
+
+    names: tuple[str, ...]
+    folds: tuple[Hashable, ...]
+    seeds: tuple[Hashable, ...]
+    measured: Mapping[_Place, Measured]
+    groups: Mapping[Hashable, IntArray]
+    baselines: Mapping[str, str] | None
+    luck: Mapping[str, Luck]
+
+    def report(
+        self,
+        classes: Sequence[str],
+        counts: Mapping[str, int],
+        class_counts: Sequence[Mapping[str, int]],
+        resampling: Resampling,
+        few: frozenset[int] = frozenset(),
+    ) -> CrossedReport:
+        """``few``: ids of classes whose patients are too few for an interval over them."""
+        plain = {place: one.plain() for place, one in self.measured.items()}
+        samples = self._samples(resampling)
+        arms = {name: self._arm(name, plain, samples[name]) for name in self.names}
+        against = self.baselines
+        if against is None:
+            against = dict.fromkeys(self.names[1:], self.names[0])
+        differences = {
+            name: self._difference((base, name), (arms[base], arms[name]), (samples[base], samples[name]))
+            for name, base in against.items()
+        }
+        return CrossedReport(
+            self.folds, self.seeds, tuple(classes), counts, tuple(class_counts), few, arms, differences
+        )
+
+    @property
+    def n_patients(self) -> int:
+        return sum(int(g.max()) + 1 for g in self.groups.values())
+
+    def _samples(self, resampling: Resampling) -> dict[str, dict[Key, FloatArray]]:
+        """Arm -> measure -> (resamples,) means over folds and seeds on the same resamples for all arms."""
+        parts: dict[str, list[Figures]] = {name: [] for name in self.names}
+        for number, fold in enumerate(self.folds):
+            # every fold draws from a stream of its own
+            draws = list(bootstrap_groups(self.groups[fold], resampling.n, resampling.seed * 1009 + number))
+            for name in self.names:
+                runs = [[self.measured[name, fold, s].figures(weights) for weights in draws] for s in self.seeds]
+                keys = list(runs[0][0]) if runs[0] else []
+                of_fold = {
+                    k: _mean(np.stack([np.concatenate([piece[k] for piece in run]) for run in runs])) for k in keys
+                }
+                parts[name].append(of_fold)
+        return {
+            name: {key: _mean(np.stack([fold[key] for fold in of_fold])) for key in of_fold[0]}
+            for name, of_fold in parts.items()
+        }
+
+    def _arm(self, name: str, plain: Mapping[_Place, Figures], samples: Mapping[Key, FloatArray]) -> CrossedArm:
+        keys = list(plain[name, self.folds[0], self.seeds[0]])
+        runs = {key: np.array([[plain[name, f, s][key][0] for s in self.seeds] for f in self.folds]) for key in keys}
+        of_seed = {key: _mean(values) for key, values in runs.items()}
+        nothing, corrected = np.zeros(0), len(self.folds) > 1
+        patients = {
+            k: percentile_interval(
+                float(of_seed[k].mean()), samples.get(k, nothing), self.n_patients, bias_corrected=corrected
             )
-    return {
-        name: {key: _mean(np.stack([fold[key] for fold in of_fold])) for key in of_fold[0]}
-        for name, of_fold in parts.items()
-    }
+            for k in keys
+        }
+        levels = self._levels(name)
+        return CrossedArm(patients, {k: over_runs(of_seed[k], levels) for k in keys}, runs)
+
+    def _difference(
+        self,
+        names: tuple[str, str],
+        arms: tuple[CrossedArm, CrossedArm],
+        samples: tuple[Mapping[Key, FloatArray], Mapping[Key, FloatArray]],
+    ) -> CrossedDifference:
+        first, other = arms
+        nothing = np.zeros(0)
+        shared = [key for key in first.runs if key in other.runs]
+        patients = {
+            key: paired_difference(
+                first.over_patients[key].value,
+                other.over_patients[key].value,
+                samples[0].get(key, nothing),
+                samples[1].get(key, nothing),
+                self.n_patients,
+            )
+            for key in shared
+        }
+        # a pair of runs shares a level of luck where both runs do
+        of_first, of_other = (self._levels(name) for name in names)
+        levels = {
+            kind: tuple(zip(of_first[kind], of_other[kind], strict=True)) for kind in of_first if kind in of_other
+        }
+        seeds = {}
+        for key in shared:
+            values = _mean(other.runs[key]) - _mean(first.runs[key])
+            share = None if np.isnan(values).any() else float(np.mean(values > 0))
+            seeds[key] = replace(over_runs(values, levels), share_above_zero=share)
+        return CrossedDifference(patients, seeds)
+
+    def _levels(self, name: str) -> dict[str, tuple[Hashable, ...]]:
+        return {kind: tuple(of_seed[s] for s in self.seeds) for kind, of_seed in self.luck.get(name, {}).items()}
+
+
+def over_runs(values: FloatArray, levels: Mapping[str, Sequence[Hashable]]) -> Figure:
+    """Mean over runs that differ by chance alone, with Student's t interval.
+
+    Args:
+        values: (runs,) one figure a run.
+        levels: kind of luck -> (runs,) levels. Of kinds that are crossed each has its own interval under ``by``, over the means
+            of its levels; the figure's is that of the kind with the fewest levels.
+    """
+    plain = figure_of(mean_over_seeds(values), SEEDS)
+    n = len(values)
+    by: dict[str, Figure] = {}
+    for kind, of_run in levels.items():
+        rows = {level: [i for i, own in enumerate(of_run) if own == level] for level in dict.fromkeys(of_run)}
+        if 1 < len(rows) < n and len({len(own) for own in rows.values()}) == 1:
+            by[kind] = figure_of(mean_over_seeds([float(values[own].mean()) for own in rows.values()]), kind)
+        elif 1 < len(rows) == n:
+            by[kind] = replace(plain, over=kind)
+    if all(figure.n == n for figure in by.values()):
+        return plain  # one kind of luck, or several that go together
+    fewest = min(by.values(), key=lambda figure: figure.n)
+    return replace(fewest, value=plain.value, by=by)
 
 
 def _mean(values: FloatArray) -> FloatArray:
@@ -263,49 +490,3 @@ def _mean(values: FloatArray) -> FloatArray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: the mean does not exist either
         return np.asarray(np.nanmean(values, axis=0))
-
-
-def _arm(
-    name: str,
-    plain: Mapping[_Place, Figures],
-    samples: Mapping[Key, FloatArray],
-    folds: Sequence[Hashable],
-    seeds: Sequence[int],
-    n_patients: int,
-) -> CrossedArm:
-    keys = list(plain[name, folds[0], seeds[0]])
-    runs = {key: np.array([[plain[name, fold, s][key][0] for s in seeds] for fold in folds]) for key in keys}
-    of_seed = {key: _mean(values) for key, values in runs.items()}
-    nothing = np.zeros(0)
-    return CrossedArm(
-        {
-            k: percentile_interval(
-                float(of_seed[k].mean()), samples.get(k, nothing), n_patients, bias_corrected=len(folds) > 1
-            )
-            for k in keys
-        },
-        {k: mean_over_seeds(of_seed[k]) for k in keys},
-        runs,
-    )
-
-
-def _difference(
-    first: CrossedArm,
-    other: CrossedArm,
-    first_samples: Mapping[Key, FloatArray],
-    other_samples: Mapping[Key, FloatArray],
-    n_patients: int,
-) -> CrossedDifference:
-    nothing = np.zeros(0)
-    patients = {
-        key: paired_difference(
-            first.over_patients[key].value,
-            other.over_patients[key].value,
-            first_samples.get(key, nothing),
-            other_samples.get(key, nothing),
-            n_patients,
-        )
-        for key in first.runs
-    }
-    seeds = {key: paired_over_seeds(_mean(first.runs[key]), _mean(other.runs[key])) for key in first.runs}
-    return CrossedDifference(patients, seeds)

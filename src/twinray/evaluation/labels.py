@@ -372,3 +372,42 @@ def _delong(first: Labelled, second: Labelled) -> dict[str, tuple[DeLong, float]
     corrected = np.full(len(tests), np.nan)
     corrected[first.in_mean] = holm(np.array([test.p for test in tests])[first.in_mean])
     return {name: (test, float(p)) for name, test, p in zip(first.names, tests, corrected, strict=True)}
+
+
+class MeasuredLabels:
+    """A classifier's scores on one set of images, ready to be measured again on any resample of its patients.
+
+    Attributes:
+        groups: (n,) patient numbers of the images that have a label.
+
+    Raises:
+        InputError: as ``evaluate_labels``.
+    """
+
+    def __init__(
+        self,
+        truth: FloatArray,
+        scores: FloatArray,
+        label_classes: Sequence[str],
+        task: Task,
+        groups: Groups | None = None,
+        thresholds: LabelThresholds | None = None,
+    ) -> None:
+        self._data = Labelled.of(truth, scores, label_classes, task, groups, thresholds)
+        self.groups: IntArray = self._data.groups
+
+    def counts(self) -> tuple[list[int], list[int]]:
+        """Present and absent labels by class."""
+        return self._data.counts()
+
+    def patients(self) -> tuple[IntArray, IntArray]:
+        """Patients with a positive image and with a negative one, by class."""
+        return self._data.patients("positive"), self._data.patients("negative")
+
+    def plain(self) -> dict[Key, _Array]:
+        """Every measure of the plain data: (class id or None, measure) -> (1,)."""
+        return figures(Drawn(self._data, np.ones((self._data.n_groups, 1))))
+
+    def figures(self, weights: FloatArray) -> dict[Key, _Array]:
+        """Every measure for (groups, r) multiplicities: each (r,)."""
+        return figures(Drawn(self._data, weights))

@@ -12,6 +12,8 @@ Conventions (those of COCO, Lin et al., ECCV 2014, as pycocotools computes them)
 - IoU is computed from (x, y, width, height), without the pixel that some codes add to width and height.
 - ``"centre"`` in place of a threshold: a prediction hits if its centre lies inside the true box (borders
   included), whatever the IoU; among several such boxes it takes the one with the highest IoU.
+- A *repeat* is a prediction that took no true box but overlaps one of its class as a hit must: all of these were taken by
+  predictions of higher scores. Average precision counts it as a false positive; FROC does so or ignores it (``boxes.FrocRule``).
 - There are no crowd regions and no ignored boxes: every prediction kept is a hit or a false positive.
 """
 
@@ -101,6 +103,7 @@ class BoxMatches:
         thresholds: (t,) IoU thresholds, or ``("centre",)``.
         image, label, score: (d,) of the predictions kept, by class, then falling score, then image.
         hit: (t, d) whether the prediction took a true box.
+        repeat: (t, d) whether it took none but overlaps a taken one of its class as a hit must.
         starts: (k + 1,) class c owns predictions ``starts[c]`` to ``starts[c + 1]``.
         truth_counts: (images, k) true boxes.
     """
@@ -111,6 +114,7 @@ class BoxMatches:
     label: IntArray
     score: FloatArray
     hit: npt.NDArray[np.bool_]
+    repeat: npt.NDArray[np.bool_]
     starts: IntArray
     truth_counts: IntArray
 
@@ -310,9 +314,11 @@ def match(
     true_order = np.argsort(true_key, kind="stable")
     true_xywh = flat.truth_xywh[true_order]
     hit = np.zeros((len(limits), len(kept)), dtype=bool)
+    near = np.zeros_like(hit)
     for predicted, true in _pairs(image * n_classes + label, true_key[true_order]):
-        overlap = _centre_overlap if by_centre else box_iou
-        hit[:, predicted] = greedy(overlap(xywh[predicted], true_xywh[true]), limits) >= 0
+        overlap = (_centre_overlap if by_centre else box_iou)(xywh[predicted], true_xywh[true])
+        hit[:, predicted] = greedy(overlap, limits) >= 0
+        near[:, predicted] = overlap.max(axis=1) >= limits[:, None]
     order = np.lexsort((image, -flat.score[kept], label))
     return BoxMatches(
         n_images=len(flat.ids),
@@ -321,6 +327,7 @@ def match(
         label=label[order],
         score=flat.score[kept][order],
         hit=hit[:, order],
+        repeat=(near & ~hit)[:, order],
         starts=np.searchsorted(label[order], np.arange(n_classes + 1)),
         truth_counts=flat.truth_counts(),
     )

@@ -41,6 +41,7 @@ class Figure:
         over: what was resampled or repeated: ``patients``, ``seeds``.
         over_seeds: the same value with its interval over runs that differ in chance only; None where there is one run.
         runs: (folds, seeds) values of the single runs; empty where there is one run.
+        by: of an interval over runs with several kinds of luck: kind (``label draws``) -> the interval over it alone.
         share_above_zero: of a difference: share of the resamples (or seeds) above 0; None for values.
         tests: further results by name, such as ``delong_p`` or ``holm_p``.
         note: what limits the figure (``too few to say``); empty where nothing does.
@@ -52,6 +53,7 @@ class Figure:
     over: str = PATIENTS
     over_seeds: Figure | None = None
     runs: tuple[tuple[float | None, ...], ...] = ()
+    by: Mapping[str, Figure] = field(default_factory=dict)
     share_above_zero: float | None = None
     tests: Mapping[str, float | None] = field(default_factory=dict)
     note: str = ""
@@ -131,6 +133,8 @@ def figure_as_json(figure: Figure) -> dict[str, Any]:
         more["over_seeds"] = figure_as_json(figure.over_seeds)
     if figure.runs:
         more["runs"] = [list(row) for row in figure.runs]
+    if figure.by:
+        more["by"] = {kind: figure_as_json(one) for kind, one in figure.by.items()}
     if figure.tests:
         more["tests"] = dict(figure.tests)
     if figure.note:
@@ -186,6 +190,7 @@ def read_figure(raw: Mapping[str, Any], where: str, over: str = PATIENTS) -> Fig
         str(raw.get("over", over)),
         read_figure(seeds, where, SEEDS) if isinstance(seeds, Mapping) and "value" in seeds else None,
         tuple(tuple(map(_known, row)) for row in raw.get("runs") or ()),
+        {str(k): read_figure(v, where, str(k)) for k, v in (raw.get("by") or {}).items()},
         _known(share),
         {str(k): _known(v) for k, v in tests.items()} if isinstance(tests, Mapping) else {},
         str(raw.get("note", "")),

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from twinray.errors import InputError
 from twinray.evaluation.bounded import FEW, TOO_FEW
-from twinray.evaluation.boxes import FROC_HIT, BoxCache, plain_figures
+from twinray.evaluation.boxes import FROC_RULE, BoxCache, FrocRule, plain_figures
 from twinray.evaluation.cutoffs import LabelThresholds
 from twinray.evaluation.intervals import bootstrap_groups, group_index, percentile_interval
 from twinray.evaluation.label_measures import Support, figures, interval, measures_of
@@ -289,6 +289,7 @@ def subgroups_of_boxes(
     *,
     bootstrap: int = 1000,
     seed: int = 0,
+    froc_rule: FrocRule = FROC_RULE,
 ) -> Subgroups:
     """Every measure of boxes within groups; a figure of fewer than ``FEW`` patients with a true box has no interval.
 
@@ -308,7 +309,7 @@ def subgroups_of_boxes(
     def part(rows: npt.NDArray[np.bool_]) -> _Part:
         own, inside = np.unique(index[rows], return_inverse=True)
         some = flat.subset(rows)
-        cache, counts = BoxCache(some, inside, FROC_HIT), some.truth_counts()
+        cache, counts = BoxCache(some, inside, froc_rule), some.truth_counts()
         with_box = [len(np.unique(inside[column > 0])) for column in counts.T]
         any_box = len(np.unique(inside[counts.sum(axis=1) > 0]))
 

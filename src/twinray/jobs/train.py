@@ -20,6 +20,7 @@ from twinray.classification.draws import histories
 from twinray.classification.results import TUNE
 from twinray.detection import run as detection
 from twinray.detection.config import DetectConfig
+from twinray.evaluation.record import read_split
 from twinray.files import read_json, write_bytes
 from twinray.pretraining import run as pretraining
 from twinray.pretraining.config import PretrainConfig
@@ -28,7 +29,8 @@ from twinray.report.charts.tuning import tuning_chart
 from twinray.report.numbers import count, duration, interval, interval_of, number, value_of
 from twinray.report.pictures.single import DISCLAIMER
 from twinray.runs.folder import RunFolder, read_config, read_metrics
-from twinray.runs.seen import footnote
+from twinray.runs.results import split_figures
+from twinray.runs.seen import told_seen
 from twinray.training.ranks import launched_rank
 
 CURVES, TUNING = "curves.svg", "tune.svg"
@@ -131,11 +133,11 @@ def detect_and_tell(config: DetectConfig) -> None:
     split = next((name for name in ("test", "val", "train") if name in metrics), None)
     lines = []
     if split is not None:
-        figures = metrics[split]
-        ends = f" (95 % interval {interval(figures['map50'])})" if interval_of(figures["map50"]) else ""
+        figures = split_figures(run.path, metrics)[split]
+        ends = f" (95 % interval {interval(figures.get('map50'))})" if interval_of(figures.get("map50")) else ""
         where = "of the test split" if split == "test" else f"of the split {split}: there is no test image"
-        images = count(figures.get("n_images"), "image")
-        lines.append(f"mAP50 {number(value_of(figures['map50']))}{ends} on {images} {where}")
+        images = count(figures.counts.get("n_images"), "image")
+        lines.append(f"mAP50 {number(value_of(figures.get('map50')))}{ends} on {images} {where}")
     lines.append(f"best epoch {metrics['best_epoch'] + 1} of {epochs}, chosen by: {metrics['selected_on']}")
     _tell(run, lines, metrics.get("seconds"), before)
 
@@ -152,7 +154,7 @@ def pretrain_and_tell(config: PretrainConfig) -> None:
         f"a backbone after {count(read_config(run.path).get('epochs'), 'epoch')}",
         f"next: twinray detect --data PACK --init {shlex.quote(str(run.path))} --out RUN",
     ]
-    _tell(run, lines, value_of(read_metrics(run.path).get("train", {}).get("seconds")), before)
+    _tell(run, lines, value_of(split_figures(run.path)["train"].get("seconds")), before)
 
 
 def classify_and_tell(config: ClassifyConfig) -> None:
@@ -174,13 +176,13 @@ def classify_and_tell(config: ClassifyConfig) -> None:
 
 def summary(metrics: Mapping[str, Any]) -> str:
     """AUC of the test images in one line, with its interval and what limits it."""
-    figures = metrics["test"]
-    auc = value_of(figures["auc"])
-    images = f"on {count(figures.get('n_images'), 'image')} of the test split"
-    mark = f"; {note}" if (note := footnote(figures)) else ""
+    figures = read_split(metrics["test"], "test")
+    auc = value_of(figures.get("auc"))
+    images = f"on {count(figures.counts.get('n_images'), 'image')} of the test split"
+    mark = f"; {note}" if (note := told_seen(figures.seen)) else ""
     if auc is None:
         return f"test AUC not defined {images}{mark}"
-    ends = interval_of(figures["auc"])
+    ends = interval_of(figures.get("auc"))
     seeds = f" over {len(metrics['seeds'])} seeds" if len(metrics.get("seeds", ())) > 1 else ""
     interval_text = f" (95 % interval{seeds} {ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
     return f"test AUC {auc:.4f}{interval_text} {images}{mark}"

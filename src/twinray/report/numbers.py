@@ -1,30 +1,29 @@
 """How figures are written for people: the one place of these rules.
 
-A figure is what ``metrics.json`` holds: ``{"value": number or null, "ci95": [low, high] or null, "n": count}``.
-What does not exist (null, NaN, infinite) reads ``not defined``.
+What does not exist (None, NaN, infinite) reads ``not defined``. Texts are plain ASCII for terminals and files; ``typeset`` gives
+a page its real minus sign.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
 from typing import Any
 
-Figure = Mapping[str, Any]
+from twinray.evaluation.record import Figure
+
 NOT_DEFINED = "not defined"
 
 
 def value_of(figure: Figure | None) -> float | None:
     """The value of a figure; None where it does not exist."""
-    return finite(figure.get("value")) if figure else None
+    return None if figure is None else finite(figure.value)
 
 
 def interval_of(figure: Figure | None) -> tuple[float, float] | None:
     """The 95 % interval of a figure; None where it does not exist."""
-    ends = figure.get("ci95") if figure else None
-    if not isinstance(ends, list | tuple) or len(ends) != 2:
-        return None
-    low, high = finite(ends[0]), finite(ends[1])
+    ends = None if figure is None else figure.ci95
+    low, high = (None, None) if ends is None else map(finite, ends)
     return None if low is None or high is None else (low, high)
 
 
@@ -85,3 +84,8 @@ def duration(value: Any) -> str:
 def _without_minus_zero(text: str, zero_sign: str = "") -> str:
     """``-0.000`` is a difference too small to show, not a loss."""
     return text if text.strip("+-0.") else zero_sign + text.lstrip("+-")
+
+
+def typeset(text: str) -> str:
+    """The text with a real minus sign before each negative number."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)

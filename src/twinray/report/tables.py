@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import rich.table
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
-from twinray.report.numbers import Figure, count, interval, interval_of, number, seconds, signed, value_of
+from twinray.evaluation.measures import count_title, title
+from twinray.evaluation.measures import measure as registered
+from twinray.evaluation.record import Figure, SplitFigures
+from twinray.report.numbers import count, interval, interval_of, number, signed, value_of
 
 FROC_RATES = ("0.125", "0.25", "0.5", "1", "2", "4", "8")
-"""False positives per image at which ``metrics.json`` gives the sensitivity (``froc@0.5``)."""
-
-TITLES = {
-    "map50": "mAP50",
-    "map40": "mAP40",
-    "map": "mAP",
-    "froc": "FROC",
-    "ap50": "AP50",
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "balanced_accuracy": "balanced accuracy",
-}
-"""Measures as papers write them."""
+"""False positives per image at which the sensitivity is given (``froc@0.5``)."""
 
 _LONGEST_WORD = 12
 """Letters of a column's head that are kept together on a narrow terminal."""
@@ -58,124 +48,94 @@ class Table:
             raise ValueError(f"table {self.caption!r}: {len(self.columns)} columns but a row of {len(wrong[0])}")
 
 
-@dataclass(frozen=True)
-class ArmRow:
-    """One arm of a comparison: its name, its mAP50 and the seconds that its training took."""
-
-    name: str
-    map50: Figure | None
-    seconds: float | None
-
-
-def map50_table(rows: Sequence[ArmRow], note: str = "") -> Table:
-    """Arm, mAP50, 95 % interval, seconds."""
-    return Table(
-        "Test images, mean average precision at IoU 0.5",
-        ("arm", "mAP50", "95 % interval", "seconds"),
-        tuple((r.name, number(value_of(r.map50)), interval(r.map50), seconds(r.seconds)) for r in rows),
-        note,
-    )
-
-
 def arms_table(
-    rows: Sequence[tuple[str, Mapping[str, Any]]], measures: Sequence[str], caption: str = "Value (95 % interval)"
+    rows: Sequence[tuple[str, SplitFigures]],
+    measures: Sequence[str],
+    caption: str = "Value (95 % interval)",
+    *,
+    over_seeds: bool = False,
 ) -> Table:
-    """Runs side by side: one row a run, in each cell a measure with its 95 % interval.
+    """Arms side by side: one row an arm, in each cell a measure with its 95 % interval.
 
     Args:
-        rows: (name of the run, figures of one split as ``metrics.json`` holds them).
-        measures: names of the measures, as in ``metrics.json``.
+        rows: (name, figures).
+        measures: names.
         caption: what is shown.
+        over_seeds: intervals over seeds instead of those over patients.
     """
-    cells = tuple((name, *(_with_interval(figures.get(measure)) for measure in measures)) for name, figures in rows)
-    heads = tuple(TITLES.get(measure, measure) for measure in measures)
-    return Table(caption, ("run", *heads), cells)
+    cells = tuple(
+        (
+            name,
+            *(
+                with_interval(_of(figures.get(measure), over_seeds), digits=registered(measure).digits)
+                for measure in measures
+            ),
+        )
+        for name, figures in rows
+    )
+    return Table(caption, ("run", *map(title, measures)), cells)
 
 
-def difference_table(differences: Mapping[str, Figure | None], note: str = "", share_of: str = "resamples") -> Table:
+def difference_table(
+    difference: SplitFigures, measures: Sequence[str], note: str = "", *, over_seeds: bool = False
+) -> Table:
     """Measure, paired difference (candidate minus baseline), 95 % interval, share of resamples (or seeds) above zero."""
+    figures = {measure: _of(difference.get(measure), over_seeds) for measure in measures}
+    share_of = "seeds" if over_seeds else "resamples"
     return Table(
         "Paired differences on the same test images",
         ("measure", "difference", "95 % interval", f"{share_of} above 0"),
         tuple(
-            (name, signed(value_of(d)), interval(d, sign=True), _percent((d or {}).get("share_above_zero")))
-            for name, d in differences.items()
+            (
+                title(name),
+                signed(value_of(d), registered(name).digits),
+                interval(d, registered(name).digits, sign=True),
+                _percent(None if d is None else d.share_above_zero),
+            )
+            for name, d in figures.items()
         ),
         note,
     )
 
 
-def per_class_table(arms: Mapping[str, Mapping[str, Any]], measure: str = "ap50", note: str = "") -> Table:
-    """Average precision of every class of every arm.
+def _of(figure: Figure | None, over_seeds: bool) -> Figure | None:
+    return figure.over_seeds if over_seeds and figure is not None else figure
+
+
+def class_tables(rows: Sequence[tuple[str, SplitFigures]], measure: str, counted: str, width: int) -> list[Table]:
+    """Each class with how often it occurs and every arm's measure; several tables where one would be too wide to read.
 
     Args:
-        arms: arm name -> figures of one split as ``metrics.json`` holds them.
-        measure: ``ap50``, ``ap40`` or ``ap``.
-        note: below the table.
-    """
-    heads = [head for name in arms for head in (name, "95 % interval")]
-    classes = list(dict.fromkeys(c for split in arms.values() for c in split.get("per_class") or {}))
-    rows = []
-    for class_name in classes:
-        by_arm = [(split.get("per_class") or {}).get(class_name, {}) for split in arms.values()]
-        boxes = next((figures["n_boxes"] for figures in by_arm if "n_boxes" in figures), None)
-        cells = [text for f in by_arm for text in (number(value_of(f.get(measure))), interval(f.get(measure)))]
-        rows.append((class_name, count(boxes), *cells))
-    caption = f"Average precision of each class, {measure.upper()}"
-    return Table(caption, ("class", "true boxes", *heads), tuple(rows), note)
-
-
-def class_tables(
-    rows: Sequence[tuple[str, Mapping[str, Any]]], measure: str, counted: str, width: int, counted_title: str
-) -> list[Table]:
-    """Each class with how often it occurs and every run's measure; several tables where one would be too wide to read.
-
-    Args:
-        rows: (name of the run, figures of one split as ``metrics.json`` holds them).
+        rows: (name, figures).
         measure: ``ap50``, ``auc`` or another that classes have.
         counted: the count beside it, ``n_boxes`` or ``n_positive``.
         width: letters that a table may take.
-        counted_title: head of the column of counts.
     """
-    classes = list(dict.fromkeys(c for _, split in rows for c in split.get("per_class") or {}))
+    classes = list(dict.fromkeys(c for _, split in rows for c in split.per_class))
     if not classes:
         return []
-    by_run = [(name, [(split.get("per_class") or {}).get(c) or {} for c in classes]) for name, split in rows]
-    known = [next((own[i][counted] for _, own in by_run if counted in own[i]), None) for i in range(len(classes))]
-    left = [(c, count(n)) for c, n in zip(classes, known, strict=True)]
-    caption = f"{TITLES.get(measure, measure)} of each class (95 % interval)"
+    left = [(c, count(class_count(rows, c, counted))) for c in classes]
+    caption = f"{title(measure)} of each class (95 % interval)"
     tables: list[Table] = []
-    for name, own in by_run:
-        cells = [_with_interval(figures.get(measure)) for figures in own]
+    for name, split in rows:
+        cells = [with_interval(split.get(measure, c), digits=registered(measure).digits) for c in classes]
         last = tables[-1] if tables else None
         if last is not None and _narrowest(wider := _with_column(last, name, cells)) <= width:
             tables[-1] = wider
         else:
-            tables.append(_with_column(Table(caption, ("class", counted_title), tuple(left)), name, cells))
+            tables.append(_with_column(Table(caption, ("class", count_title(counted)), tuple(left)), name, cells))
     return tables
+
+
+def class_count(rows: Sequence[tuple[str, SplitFigures]], class_name: str, counted: str) -> int | None:
+    """How often a class occurs, by the first arm that says."""
+    known = (split.per_class[class_name].counts.get(counted) for _, split in rows if class_name in split.per_class)
+    return next((n for n in known if n is not None), None)
 
 
 def _with_column(table: Table, head: str, cells: Sequence[str]) -> Table:
     rows = tuple((*row, cell) for row, cell in zip(table.rows, cells, strict=True))
     return Table(table.caption, (*table.columns, head), rows, table.note)
-
-
-def froc_table(arms: Mapping[str, Mapping[str, Any]], note: str = "") -> Table:
-    """Sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per image, and their mean (``froc``).
-
-    Args:
-        arms: arm name -> figures of one split as ``metrics.json`` holds them.
-        note: below the table.
-    """
-    rows = tuple(
-        (
-            name,
-            *(number(value_of(split.get(f"froc@{rate}")), 2) for rate in FROC_RATES),
-            number(value_of(split.get("froc"))),
-        )
-        for name, split in arms.items()
-    )
-    return Table("Sensitivity at so many false positives per image (FROC)", ("arm", *FROC_RATES, "mean"), rows, note)
 
 
 def as_rich(table: Table, width: int | None = None) -> rich.table.Table:
@@ -240,12 +200,13 @@ def as_html(table: Table) -> str:
     )
 
 
-def _with_interval(figure: Figure | None) -> str:
-    if value_of(figure) is None or interval_of(figure) is None:
-        return number(value_of(figure))
-    return f"{number(value_of(figure))} ({interval(figure)})"
+def with_interval(figure: Figure | None, *, digits: int = 3, sign: bool = False) -> str:
+    """``0.123 (0.100 to 0.145)``; the value alone where there is no interval."""
+    write = signed if sign else number
+    value = write(value_of(figure), digits)
+    return value if interval_of(figure) is None else f"{value} ({interval(figure, digits, sign=sign)})"
 
 
-def _percent(share: Any) -> str:
+def _percent(share: float | None) -> str:
     text = number(None if share is None else 100 * share, 0)
     return text if share is None else f"{text} %"

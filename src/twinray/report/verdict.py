@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from twinray.report.numbers import Figure, interval, interval_of, number, signed, value_of
+from twinray.evaluation.record import Figure
+from twinray.report.numbers import interval, interval_of, number, signed, value_of
 
 Outcome = Literal["higher", "lower", "open", "unknown"]
 BARELY_LEARNED = 0.05

@@ -54,12 +54,13 @@ class LabelPredictions:
     scores: Mapping[int, FloatArray]
 
 
-def write_label_predictions(run: Path, parts: Sequence[LabelPredictions]) -> None:
+def write_label_predictions(run: Path, parts: Sequence[LabelPredictions], name: str = PREDICTIONS) -> None:
     """Write ``predictions.parquet`` into a run's folder, atomically.
 
     Args:
         run: folder.
         parts: one a split, all of the same classes.
+        name: of the file.
 
     Raises:
         TwinrayError: the disk refuses.
@@ -87,7 +88,7 @@ def write_label_predictions(run: Path, parts: Sequence[LabelPredictions]) -> Non
     }
     sink = io.BytesIO()
     pq.write_table(pa.table(arrays), sink)
-    write_bytes(run / PREDICTIONS, sink.getbuffer(), "predictions")
+    write_bytes(run / name, sink.getbuffer(), "predictions")
 
 
 def read_label_predictions(run: Path, split: str = "test") -> LabelPredictions | None:

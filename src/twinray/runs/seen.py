@@ -29,11 +29,12 @@ import pyarrow as pa
 
 from twinray.data.pack import Pack
 from twinray.errors import InputError
+from twinray.evaluation.record import SEEN
 from twinray.files import read_json, typed, write_json
 from twinray.records import IntArray
 
 FILE = "seen.json"
-MARK = "seen_in_pretraining"
+MARK = SEEN
 """The entry of a split's figures that says how many of its images training had seen."""
 
 Use = Literal["training", "selection"]
@@ -260,9 +261,14 @@ def apart_from(pack: Pack, rows: IntArray, others: Sequence[Pack]) -> IntArray:
 
 
 def footnote(figures: Mapping[str, Any]) -> str:
-    """What to write below figures of a split that includes seen images; empty where it has none."""
+    """What to write below figures of a split as JSON holds them; empty where no image of it was seen."""
     mark = figures.get(MARK)
-    return f"includes {mark['value']:,} of {mark['n']:,} images that training had seen (--allow-seen)" if mark else ""
+    return told_seen((mark["value"], mark["n"])) if mark else ""
+
+
+def told_seen(seen: tuple[int, int] | None) -> str:
+    """What to write below figures that include seen images, given how many, and of how many; empty where there is none."""
+    return f"includes {seen[0]:,} of {seen[1]:,} images that training had seen (--allow-seen)" if seen else ""
 
 
 @dataclass(frozen=True, eq=False)

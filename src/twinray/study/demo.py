@@ -7,13 +7,12 @@ stages meet through files only. The steps' commands are in the report, for use o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
@@ -21,18 +20,28 @@ from twinray.about import DISCLAIMER
 from twinray.checks import DEVICE, MODEL, PLACE, RECORD, SEED, at_least, multiple_of, settle, up_to
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
-from twinray.evaluation.boxes import compare_boxes
-from twinray.evaluation.coco_json import coco_image_ids, read_predictions
+from twinray.evaluation.result import Evaluation, evaluation_as_json, renamed
 from twinray.files import read_json, write_json
 from twinray.inference.heat_maps import Explained
+from twinray.jobs.evaluate.config import EvaluateConfig
+from twinray.jobs.evaluate.pictures import choose_images
+from twinray.jobs.evaluate.run import evaluated
 from twinray.jobs.explain.run import explain_pack_images
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack_images
 from twinray.jobs.train import detect, pretrain
 from twinray.pretraining.config import PretrainConfig
-from twinray.records import Boxes
-from twinray.report.page.comparison import Arm, Comparison, Example, content, summary_table
-from twinray.report.page.demo import BARLOW_TWINS, RANDOM, DemoFigures, describe
+from twinray.report.page.comparison import Pictured
+from twinray.report.page.demo import (
+    BARLOW_TWINS,
+    RANDOM,
+    DemoFigures,
+    Example,
+    Trained,
+    describe,
+    seconds_note,
+    summary_table,
+)
 from twinray.report.page.document import write_report
 from twinray.runs.folder import RunFolder, open_run, read_metrics
 from twinray.training.record import environment
@@ -102,7 +111,7 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
         with clock.step(number, "Detect", f"a detector that starts from {_START[name]}"):
             runs[name] = detect(detect_config).path
     with clock.step(5, "Compare", "both detectors on the same test images"):
-        difference = _compare(config, pack, runs)
+        result = _compare(config, runs)
     with clock.step(6, "Explain", "exact heat maps of predicted boxes on a few test images"):
         examples, definition = _examples(config, pack, runs)
     clock.at_least(2, read_metrics(pretrained)["train"]["seconds"]["value"])
@@ -113,12 +122,16 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
         "pretrain": (pretrain_config,),
         "detect": tuple(detect_configs.values()),
     }
-    comparison = _page(config, pack, options, clock.seconds, runs, difference, examples, definition)
-    report = write_report(config.out / REPORT, content(comparison))
-    figures = {"test": {arm.name: arm.test for arm in comparison.arms}, "difference": difference}
-    folder.write_metrics(figures)
+    figures = _figures(config, pack, options, clock.seconds)
+    trained = [
+        _trained(RANDOM, runs[RANDOM], 0.0),
+        _trained(BARLOW_TWINS, runs[BARLOW_TWINS], figures.pretrain_seconds),
+    ]
+    page = describe(figures, result, trained, RunFolder(pretrained).history(), examples, definition)
+    report = write_report(config.out / REPORT, page)
+    folder.write_metrics(evaluation_as_json(result))
     console.print()
-    console.print(summary_table(comparison.arms, comparison.seconds_note))
+    console.print(summary_table(result, trained, seconds_note(figures)))
     console.print(f"Synthetic images: the figures say how the tools work, nothing about patients. {DISCLAIMER}.")
     console.print(Text(f"report: {report}"), soft_wrap=True)
     return report
@@ -217,23 +230,16 @@ def _detect(config: DemoConfig, init: str) -> DetectConfig:
     )
 
 
-def _compare(config: DemoConfig, pack: Pack, runs: dict[str, Path]) -> dict[str, Any]:
-    """Paired differences from the prediction files of both runs."""
-    rows = pack.where("test")
-    truth: dict[str | int, Boxes] = {str(pack.ids[row]): pack.boxes(int(row)) or Boxes.empty() for row in rows}
-    classes = pack.info.box_classes
-    ids = coco_image_ids(list(truth))
-    first, second = (
-        read_predictions(runs[name] / "predictions.json", ids, len(classes)) for name in (RANDOM, BARLOW_TWINS)
-    )
-    groups: dict[Hashable, object] = {str(pack.ids[row]): pack.patients[row] for row in rows}
-    compared = compare_boxes(truth, first, second, classes, groups, bootstrap=config.bootstrap, seed=config.seed)
-    return compared.as_json()
+def _compare(config: DemoConfig, runs: dict[str, Path]) -> Evaluation:
+    """What ``evaluate`` makes of the predictions that both runs kept."""
+    asked = EvaluateConfig(tuple(runs.values()), bootstrap=config.bootstrap, seed=config.seed)
+    result = evaluated(asked)[0].result
+    return renamed(result, {path.name: name for name, path in runs.items()})
 
 
 def _examples(config: DemoConfig, pack: Pack, runs: dict[str, Path]) -> tuple[list[Example], str]:
     """Both detectors' boxes and the second one's best heat map on a few test images."""
-    ids = choose_examples(pack, config.examples, config.seed)
+    ids = choose_images(pack, "test", config.examples, config.seed)
     first, second = (
         explain_pack_images(runs[name], config.out / "labelled", ids, most=1, least_score=0.0)
         for name in (RANDOM, BARLOW_TWINS)
@@ -243,62 +249,29 @@ def _examples(config: DemoConfig, pack: Pack, runs: dict[str, Path]) -> tuple[li
 
 
 def _example(baseline: Explained, candidate: Explained) -> Example:
-    return Example(
-        id=candidate.id,
-        image=candidate.image,
-        scale=candidate.scale,
-        truth=candidate.truth,
-        baseline=baseline.predictions,
-        candidate=candidate.predictions,
-        heat_map=candidate.heat_maps[0] if len(candidate.heat_maps) else None,
-        heat_box=candidate.top[0] if candidate.top else 0,
-    )
+    found = {RANDOM: baseline.predictions, BARLOW_TWINS: candidate.predictions}
+    image = Pictured(candidate.id, candidate.image, candidate.scale, candidate.truth, found)
+    heat = candidate.heat_maps[0] if len(candidate.heat_maps) else None
+    return Example(image, heat, candidate.top[0] if candidate.top else 0)
 
 
-def choose_examples(pack: Pack, n: int, seed: int) -> list[str]:
-    """Ids of ``n`` test images, drawn before any result is known: one of each class, then one without boxes, then any."""
-    rows = np.random.default_rng(seed).permutation(pack.where("test"))
-    labels = {int(row): set((pack.boxes(int(row)) or Boxes.empty()).labels.tolist()) for row in rows}
-    wanted: list[Callable[[set[int]], bool]] = [
-        *((lambda found, label=label: label in found) for label in range(len(pack.info.box_classes))),
-        lambda found: not found,
-        *([lambda found: True] * n),
-    ]
-    chosen: list[int] = []
-    for fits in wanted:
-        row = next((row for row in labels if row not in chosen and fits(labels[row])), None)
-        if row is not None and len(chosen) < n:
-            chosen.append(row)
-    return [str(pack.ids[row]) for row in chosen]
-
-
-def _page(
-    config: DemoConfig,
-    pack: Pack,
-    options: dict[str, tuple[Any, ...]],
-    seconds: dict[str, float],
-    runs: dict[str, Path],
-    difference: dict[str, Any],
-    examples: list[Example],
-    definition: str,
-) -> Comparison:
-    """Everything that the report says, from the files that the steps wrote."""
-    pretrained = config.out / "pretrain"
-    pretrain_seconds = read_metrics(pretrained)["train"]["seconds"]["value"]
-    figures = DemoFigures(
+def _figures(
+    config: DemoConfig, pack: Pack, options: dict[str, tuple[Any, ...]], seconds: dict[str, float]
+) -> DemoFigures:
+    """What the page says besides the results, from the files that the steps wrote."""
+    return DemoFigures(
         options=options,
         seconds=seconds,
         unlabelled=len(open_pack(config.out / "unlabelled")),
         pack=pack.info.counts,
         environment=read_json(config.out / "environment.json", "environment record"),
         classes=pack.info.box_classes,
-        pretrain_seconds=pretrain_seconds,
+        pretrain_seconds=read_metrics(config.out / "pretrain")["train"]["seconds"]["value"],
         seed=config.seed,
     )
-    arms = _arm(RANDOM, runs[RANDOM], 0.0), _arm(BARLOW_TWINS, runs[BARLOW_TWINS], pretrain_seconds)
-    return describe(figures, *arms, difference, RunFolder(pretrained).history(), examples, definition)
 
 
-def _arm(name: str, path: Path, before: float) -> Arm:
+def _trained(name: str, path: Path, before: float) -> Trained:
     metrics = read_metrics(path)
-    return Arm(name, metrics, RunFolder(path).history(), metrics["seconds"] + before)
+    lines = RunFolder(path).history()
+    return Trained(name, lines, metrics.get("best_epoch"), metrics["seconds"] + before, metrics.get("training_boxes"))

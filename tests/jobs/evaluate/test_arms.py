@@ -28,18 +28,18 @@ def test_without_data_it_is_told_when_nobody_knows_what_weights_saw(detect_run, 
 def test_arms_of_many_differing_options_have_short_names(detect_run, tmp_path, cli):
     many = {"epochs": 9, "lr": 0.5, "flip": 0.0, "clip_norm": 3.0, "contrast": 0.9}
     runs = [
-        changed(detect_run, tmp_path / "a"),
-        changed(detect_run, tmp_path / "b", **many),
-        changed(detect_run, tmp_path / "c", init="runs/pretrained", **many),
+        changed(detect_run, tmp_path / f"{name}{seed}", seed=seed, **options)
+        for seed in (0, 1)
+        for name, options in (("a", {}), ("b", many), ("c", {"init": "runs/pretrained", **many}))
     ]
     status, _, _ = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
     results = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert status == 0
     assert list(results["arms"]) == ["random, options A", "random, options B", "pretrained, options B"]
     assert many.items() <= results["arms"]["random, options B"]["options"].items()
-    listed = [note for note in results["notes"] if note.startswith("options ")]
+    listed = [note for note in results["warnings"] if note.startswith("options ")]
     assert len(listed) == 2 and "clip_norm 3.0" in listed[1] and "epochs 3" in listed[0]
-    few = [changed(detect_run, tmp_path / "d", epochs=9), runs[0]]
+    few = [changed(detect_run, tmp_path / f"d{seed}", epochs=9, seed=seed) for seed in (0, 1)] + [runs[0], runs[3]]
     status, _, _ = cli("evaluate", *few, "--out", tmp_path / "f", "--bootstrap", "0")
     results = json.loads((tmp_path / "f" / "metrics.json").read_text())
     assert all(name.startswith("random, epochs ") for name in results["arms"])
@@ -107,6 +107,30 @@ def test_an_arm_of_one_pretraining_says_so(detect_run, tmp_path, cli):
     assert (status, "one pre-training" in shown) == (0, False)
 
 
+def test_pretrainings_seeds_and_draws_are_told_apart(detect_run, tmp_path, cli):
+    """Two pre-trainings, each with three seeds: six runs, but the luck of the pre-training was drawn twice only."""
+    runs = []
+    for recipe in ("first", "second"):
+        for pre in range(2):
+            folder = tmp_path / f"{recipe}-seed{pre}"
+            folder.mkdir()
+            config = {"job": "pretrain", "data": [recipe], "epochs": 8, "out": folder.name, "seed": pre}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+            runs += [changed(detect_run, tmp_path / f"{recipe}{pre}{s}", init=str(folder), seed=s) for s in range(3)]
+    status, shown, told = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
+    assert status == 0, told
+    assert "3 training seeds, 2 pre-trainings" in shown
+    arms = json.loads((tmp_path / "e" / "metrics.json").read_text())["arms"]
+    assert [len(arm["runs"]) for arm in arms.values()] == [6, 6]
+    for figures in (arms["first"]["test"], arms["second"]["difference"]):
+        over = figures["map50"]["over_seeds"]
+        assert (over["over"], over["n"]) == ("pre-trainings", 2)
+        assert over["by"]["training seeds"]["n"] == 3
+    twice = [*runs, changed(runs[0], tmp_path / "again")]
+    status, _, told = cli("evaluate", *twice, "--bootstrap", "0")
+    assert (status, "several runs of fold 0, seed 0" in told, "--apart" in told) == (2, True, True)
+
+
 def test_without_data_curves_are_kept_by_run(detect_run, blob_pack, tmp_path, cli):
     runs = [changed(detect_run, tmp_path / f"r{i}", seed=i) for i in range(2)]
     out, same = tmp_path / "c", tmp_path / "e"
@@ -120,6 +144,6 @@ def test_without_data_curves_are_kept_by_run(detect_run, blob_pack, tmp_path, cl
         0,
         1,
     )
-    theirs = json.loads((same / "metrics.json").read_text())["r1"]["diagnostics"]["confusion"]
+    theirs = json.loads((same / "metrics.json").read_text())["runs"]["r1"]["diagnostics"]["confusion"]
     assert results["runs"]["r1"]["diagnostics"]["confusion"] == theirs
     assert "the model's" in theirs["score_thresholds_from"]

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from run_copies import changed, copied, noted, table
+from twinray.about import DISCLAIMER
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.run import run as classify
 from twinray.data.pack import open_pack
 from twinray.errors import InputError
+from twinray.evaluation.result import evaluation_as_json
 from twinray.evaluation.thresholds import choose_thresholds
 from twinray.inference.model import load_model, prepare_row
 from twinray.jobs.evaluate import run as job
 from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.diagnose import diagnose
+from twinray.jobs.evaluate.fresh import score_rows
 from twinray.jobs.evaluate.options import differences_in_options
+from twinray.jobs.evaluate.tested import BoxData
 from twinray.records import Boxes
+from twinray.runs.results import read_label_predictions, write_label_predictions
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +54,21 @@ def test_runs_that_differ_in_more_than_their_weights_say_so(detect_run, blob_pac
         bootstrap=7, log_every=3, checkpoint_every=9, fraction_seed=5,
     )  # fmt: skip
     config = EvaluateConfig((detect_run, other), blob_pack, out=tmp_path / "e", bootstrap=0)
-    results = job.run(config)
+    result = job.run(config)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning:")]
     assert said == [
         "warning: runs differ in more than their initial weights: epochs 3 vs 15 (detector, other)",
     ]
-    assert results["other"]["differences_in_options"] == {"epochs": {"kind": "model", "first": 3, "this": 15}}
-    assert "differences_in_options" not in results["detector"]
-    assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == results
-    assert results["other"]["difference_to_first"]["map50"]["value"] == pytest.approx(0, abs=1e-9)
+    assert list(result.arms) == ["detector", "other"]
+    assert result.arms["other"].differing == {"epochs": {"kind": "model", "first": 3, "this": 15}}
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == evaluation_as_json(result)
+    assert result.arms["other"].difference.get("map50").value == pytest.approx(0, abs=1e-9)
+    assert result.arms["detector"].difference is None
+    page = (tmp_path / "e" / "report.html").read_text()
+    assert "epochs 3 vs 15" in page and DISCLAIMER in page
 
 
-def test_other_data_is_a_difference(detect_run, tmp_path):
+def test_other_data_is_a_difference_and_another_arm(detect_run, blob_pack, tmp_path):
     other = changed(detect_run, tmp_path / "other", data="moved")
     described = json.loads((other / "model.json").read_text())
     described["data"][0]["checksums"] = {"images.npy": "0"}
@@ -72,6 +82,8 @@ def test_other_data_is_a_difference(detect_run, tmp_path):
     )
     (one,) = differences_in_options(load_model(detect_run), load_model(again)).items()
     assert one[0] == "data" and one[1]["first"] != one[1]["this"]  # packed anew under its old name
+    result = job.run(EvaluateConfig((detect_run, other), blob_pack, bootstrap=0, allow_seen=True))
+    assert list(result.arms) == ["detector", "other"]
 
 
 def test_options_without_effect_are_no_difference(detect_run, tmp_path):
@@ -105,9 +117,11 @@ def test_probes_that_differ_in_their_batch_size_do_not_differ(class_pack, tmp_pa
     for name, more in (("a", ()), ("b", ("--batch-size", 7)), ("c", ("--batch-size", 7, "--seeds", 5, "--folds", 3))):
         assert cli(*classify, "--out", tmp_path / name, *more)[0] == 0
     runs = [tmp_path / name for name in "abc"]
-    status, shown, err = cli("evaluate", *runs, "--data", class_pack, "--out", tmp_path / "e", "--bootstrap", 0)
+    status, shown, err = cli(
+        "evaluate", *runs, "--data", class_pack, "--out", tmp_path / "e", "--bootstrap", 0, "--apart"
+    )
     assert status == 0, err
-    results = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    results = json.loads((tmp_path / "e" / "metrics.json").read_text())["arms"]
     assert results["b"]["differences_in_options"] == {}
     assert results["c"]["differences_in_options"] == {
         "folds": {"kind": "model", "first": 5, "this": 3},
@@ -119,21 +133,152 @@ def test_probes_that_differ_in_their_batch_size_do_not_differ(class_pack, tmp_pa
     assert "different seeds" in said[1] and "seeds [0] vs [5] (a, c)" in said[1]
 
 
-def test_a_probe_of_several_seeds_says_which_one_was_kept(probe, class_pack, capsys, monkeypatch):
+def test_a_probe_of_several_draws_says_which_one_was_kept(probe, class_pack, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    results = job.run(EvaluateConfig((probe,), class_pack, bootstrap=0))
-    assert results["probe"]["probe_of_seed"] == 3
-    assert "probe: probe of seed 3" in capsys.readouterr().out
+    result = job.run(EvaluateConfig((probe,), class_pack, out=tmp_path / "e", bootstrap=0))
+    assert result.runs["probe"].draw == 3
+    assert "probe: model of label draw 3" in capsys.readouterr().out
     first = json.loads((probe / "metrics.json").read_text())["test"]["per_seed"][0]["auc"]["value"]
-    assert results["probe"]["test"]["auc"]["value"] == pytest.approx(first, abs=1e-6)
+    assert result.figure("probe", "auc").value == pytest.approx(first, abs=1e-6)
+    kept = read_label_predictions(probe)
+    assert pq.read_table(tmp_path / "e" / result.runs["probe"].predictions).num_rows == len(kept.images)
+
+
+def test_without_data_a_classifier_has_all_its_draws_and_the_mean_that_the_run_says(probe, tmp_path, capsys):
+    """The sign of a difference cannot turn: what is compared are the means that the runs print."""
+    result = job.run(EvaluateConfig((probe,), out=tmp_path / "e", bootstrap=50))
+    own = json.loads((probe / "metrics.json").read_text())["test"]
+    figure = result.figure("probe", "auc")
+    assert figure.value == pytest.approx(own["auc"]["value"], abs=1e-9)
+    assert figure.over_seeds.ci95 == pytest.approx(own["auc"]["ci95"], abs=1e-9)
+    assert (figure.over, figure.over_seeds.n, result.seeds, list(result.runs)) == (
+        "patients", 2, (3, 4), ["probe, draw 3", "probe, draw 4"],
+    )  # fmt: skip
+    assert [one.training_images for one in result.runs.values()] == json.loads((probe / "metrics.json").read_text())[
+        "training_images"
+    ]
+    assert "2 label draws" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "e" / "figures").iterdir()} >= {
+        "auc.svg",
+        "roc.svg",
+        "precision-recall.svg",
+        "runs.svg",
+    }
+
+
+def test_classifiers_are_compared_over_draws_and_their_shares_of_labels_are_a_curve(
+    class_pack, tmp_path, cli, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    runs = {}
+    for init, seed in (("random", 0), ("other", 5)):
+        for fraction in (0.4, 1.0):
+            out = tmp_path / f"{init}-{fraction}"
+            classify(
+                ClassifyConfig(
+                    class_pack,
+                    out,
+                    arch="resnet18",
+                    size=32,
+                    seed=seed,
+                    seeds=(1, 2, 3),
+                    fraction=fraction,
+                    bootstrap=0,
+                )
+            )
+            runs[init, fraction] = changed(out, tmp_path / f"said-{init}-{fraction}", init=init, seed=0)
+    out = tmp_path / "e"
+    status, shown, _ = cli("evaluate", *runs.values(), "--out", out, "--bootstrap", "100")
+    results = json.loads((out / "metrics.json").read_text())
+    names = [run.name for run in runs.values()]
+    assert (status, list(results["arms"])) == (0, names)
+    own = {key: json.loads((run / "metrics.json").read_text())["test"]["auc"]["value"] for key, run in runs.items()}
+    for (init, fraction), run in runs.items():
+        arm = results["arms"][run.name]
+        assert arm["test"]["auc"]["value"] == pytest.approx(own[init, fraction])
+        assert (arm["family"], arm["fraction"]) == (init, fraction)
+        assert arm["minus"] == ("" if init == "random" else runs["random", fraction].name)
+        if init == "other":
+            assert arm["difference"]["auc"]["value"] == pytest.approx(own["other", fraction] - own["random", fraction])
+    # all labels: the draws are one model, so nothing is repeated
+    assert "label draws are one and the same model" in shown
+    assert results["arms"][names[0]]["test"]["auc"]["over_seeds"]["n"] == 3
+    assert results["arms"][names[1]]["test"]["auc"].get("over_seeds", {"n": 1})["n"] == 1
+    points = [r for r in table(out / "fractions.csv") if (r["class"], r["measure"]) == ("", "auc")]
+    assert [(r["arm"], r["fraction"]) for r in points] == [
+        ("random", "0.4"), ("random", "1.0"), ("other", "0.4"), ("other", "1.0"),
+    ]  # fmt: skip
+    assert (out / "figures" / "fractions.svg").is_file()
+    assert "How many labels it takes" in (out / "report.html").read_text()
 
 
 def test_batches_of_a_pack_score_as_single_images_do(probe, class_pack):
     model, pack = load_model(probe), open_pack(class_pack)
     rows = pack.where("test")[::-1].copy()
-    batched = job._scores(model, pack, rows, 5, "scoring")
+    batched = score_rows(model, pack, rows, 5, "scoring")
     single = np.concatenate([model.labels([prepare_row(model, pack, int(row))]) for row in rows])
     np.testing.assert_allclose(batched, single, atol=1e-5)
+
+
+def test_with_and_without_data_one_shape_and_the_same_figures(detect_run, blob_pack, probe, class_pack, tmp_path):
+    """Fresh predictions and kept ones go through one measure into one set of files."""
+    other = changed(detect_run, tmp_path / "other", init="elsewhere/pretrained")
+    for name, runs, pack in (
+        ("boxes", (detect_run, other), blob_pack),
+        ("labels", (one_draw(probe, tmp_path),), class_pack),
+    ):
+        results, files = [], []
+        for data in (pack, None):
+            out = tmp_path / f"{name}-{data is None}"
+            results.append(job.run(EvaluateConfig(runs, data, out=out, bootstrap=60)))
+            files.append(
+                {str(p.relative_to(out)) for p in out.rglob("*.*") if not p.name.startswith(("predictions ", "truth"))}
+            )
+        fresh, stored = results
+        assert files[0] == files[1]
+        assert list(fresh.arms) == list(stored.arms)
+        for arm in fresh.arms:
+            for mine, theirs in ((fresh.arms[arm].figures, stored.arms[arm].figures),):
+                for measure, figure in mine.figures.items():
+                    assert theirs.get(measure).value == pytest.approx(figure.value, abs=1e-5), measure
+                    if figure.ci95 is not None:
+                        assert theirs.get(measure).ci95 == pytest.approx(figure.ci95, abs=1e-4), measure
+                    else:
+                        assert theirs.get(measure).ci95 is None
+        first, second = (evaluation_as_json(one) for one in results)
+        assert first.keys() == second.keys()
+        assert first["arms"][next(iter(fresh.arms))].keys() == second["arms"][next(iter(fresh.arms))].keys()
+
+
+def one_draw(probe: Path, tmp_path: Path) -> Path:
+    """The probe as if it had been fitted with its first draw alone."""
+    run = changed(probe, tmp_path / "one-draw", seeds=[3])
+    kept = read_label_predictions(probe)
+    write_label_predictions(run, [dataclasses.replace(kept, scores={3: kept.scores[3]})])
+    (run / "predictions.csv").unlink()
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(
+        json.dumps(metrics | {"seeds": [3], "training_images": metrics["training_images"][:1]})
+    )
+    return run
+
+
+def test_runs_of_the_first_format_compare_with_new_ones(detect_run, probe, tmp_path, cli):
+    """Their metrics.json has no version, their figures no ``over``, their scores are in a CSV."""
+    for run, name in ((detect_run, "map50"), (probe, "auc")):
+        old = changed(run, tmp_path / f"old-{run.name}", init="old")
+        metrics = json.loads((old / "metrics.json").read_text())
+        metrics.pop("format", None)
+        text = json.dumps(metrics)
+        for over in ("patients", "seeds"):
+            text = text.replace(f', "over": "{over}"', "")
+        (old / "metrics.json").write_text(text)
+        (old / "predictions.parquet").unlink(missing_ok=True)
+        status, _, told = cli("evaluate", run, old, "--out", tmp_path / f"e-{run.name}", "--bootstrap", "20")
+        assert status == 0, told
+        results = json.loads((tmp_path / f"e-{run.name}" / "metrics.json").read_text())
+        assert results["format"] == 2
+        assert results["arms"][old.name]["difference"][name]["value"] == 0
 
 
 def test_kinds_do_not_mix(probe, detect_run, class_pack):
@@ -144,16 +289,16 @@ def test_kinds_do_not_mix(probe, detect_run, class_pack):
 def test_detectors_leave_curves_confusion_and_charts(detect_run, blob_pack, tmp_path):
     other = changed(detect_run, tmp_path / "other", seed=1)
     out = tmp_path / "e"
-    results = job.run(EvaluateConfig((detect_run, other), blob_pack, out=out, bootstrap=20))
+    result = job.run(EvaluateConfig((detect_run, other), blob_pack, out=out, bootstrap=20, apart=True))
     truth = open_pack(blob_pack)
     n_boxes = sum(len(truth.boxes(int(row))) for row in truth.where("test"))
     for run in ("detector", "other"):
-        confusion = results[run]["diagnostics"]["confusion"]
+        confusion = result.runs[run].diagnostics["confusion"]
         counts = np.array(confusion["counts"])
         assert confusion["classes"] == [*truth.info.box_classes, "background"]
         assert counts[:-1].sum() == n_boxes
         assert "the model's" in confusion["score_thresholds_from"]
-        assert sum(results[run]["diagnostics"]["calibration"]["count"]) > 0
+        assert sum(result.runs[run].diagnostics["calibration"]["count"]) > 0
     charts = {path.name for path in (out / "figures").iterdir()}
     assert charts == {
         "precision-recall.svg", "froc.svg", "calibration.svg", "classes.svg", "map50.svg", "confusion detector.svg", "confusion other.svg",
@@ -179,11 +324,13 @@ def test_runs_of_several_seeds_are_one_arm_without_data(detect_run, tmp_path, cl
     assert figure["value"] == pytest.approx(own)
     assert figure["runs"] == [[pytest.approx(own)] * 2]
     assert figure["over_seeds"]["n"] == 2
-    assert results["arms"]["pretrained"]["difference_to_first"]["map50"]["value"] == 0
+    assert results["arms"]["pretrained"]["difference"]["map50"]["value"] == 0
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "metrics.csv", "differences.csv", "curves.csv", "figures",
+        "metrics.json", "metrics.csv", "differences.csv", "curves.csv", "figures", "report.html",
     }  # fmt: skip
-    assert {path.name for path in (out / "figures").iterdir()} == {"froc.svg", "classes.svg", "runs.svg", "map50.svg"}
+    assert {path.name for path in (out / "figures").iterdir() if not path.name.startswith("confusion")} == {
+        "froc.svg", "classes.svg", "runs.svg", "map50.svg", "precision-recall.svg", "calibration.svg",
+    }  # fmt: skip
     assert figure["value"] == pytest.approx(results["arms"]["random"]["test"]["per_class"]["blob"]["ap50"]["value"])
     assert results["arms"]["random"]["test"]["with_boxes"]["map50"]["value"] >= figure["value"]
     assert results["notes"] == []
@@ -193,10 +340,13 @@ def test_runs_of_several_seeds_are_one_arm_without_data(detect_run, tmp_path, cl
     assert "fold 0, seed 1 is not in all" in told
 
 
-def test_without_data_a_classifier_or_an_edited_truth_is_one_line(probe, detect_run, tmp_path, cli):
-    status, _, told = cli("evaluate", probe)
+def test_without_data_an_edited_truth_is_one_line(probe, detect_run, tmp_path, cli):
+    nothing = changed(probe, tmp_path / "nothing")
+    for name in ("predictions.csv", "predictions.parquet"):
+        (nothing / name).unlink(missing_ok=True)
+    status, _, told = cli("evaluate", nothing)
     assert status == 2
-    assert "give --data to evaluate classifiers" in told
+    assert "kept no predictions of split test; give --data to make them now" in told
     whole = json.loads((detect_run / "truth.json").read_text())
     image = whole["images"][0]
     damages = [
@@ -224,7 +374,7 @@ def test_without_data_a_classifier_or_an_edited_truth_is_one_line(probe, detect_
         status, _, told = cli("evaluate", run)
         assert (status, len(told.splitlines())) == (2, 1), text
     status, _, told = cli("evaluate", detect_run, "--seed", "-1")
-    assert (status, "--seed to be 0 or more" in told) == (2, True)
+    assert (status, "--seed of 0 or more" in told) == (2, True)
 
 
 def test_marks_other_packs_and_lengths_of_folds_are_seen_through(detect_run, tmp_path, cli, monkeypatch):
@@ -282,7 +432,8 @@ def test_scores_of_exactly_one_do_not_end_an_evaluation():
     truth = {i: Boxes(np.array([[0.0, 0, 9, 9]]), np.array([0])) for i in range(40)}
     found = {i: Boxes(np.array([[50.0, 50, 60, 60]]), np.array([0]), np.array([1.0])) for i in truth}
     chosen = choose_thresholds(truth, found, ("blob",)).as_json()
-    assert diagnose(truth, found, ("blob",), chosen, "run").confusion.tolist() == [[0, 40], [0, 0]]
+    data = BoxData(truth, found, dict.fromkeys(truth))
+    assert diagnose(data, ("blob",), chosen, "run").confusion.tolist() == [[0, 40], [0, 0]]
 
 
 def test_runs_whose_names_meet_keep_files_of_their_own(detect_run, blob_pack, tmp_path, monkeypatch):
@@ -291,9 +442,9 @@ def test_runs_whose_names_meet_keep_files_of_their_own(detect_run, blob_pack, tm
     for name in names:
         copied(detect_run, Path(name))
     out = tmp_path / "e"
-    results = job.run(EvaluateConfig(tuple(map(Path, names)), blob_pack, out=out, bootstrap=0))
-    assert list(results) == names
-    files = [results[name]["predictions"] for name in names]
+    result = job.run(EvaluateConfig(tuple(map(Path, names)), blob_pack, out=out, bootstrap=0, apart=True))
+    assert list(result.arms) == names
+    files = [result.runs[name].predictions for name in names]
     assert files == ["predictions x_r-2.json", "predictions y_r.json", "predictions x_r.json"]
     assert {path.name for path in out.glob("predictions *")} == set(files)
     assert len(list((out / "figures").glob("confusion *"))) == 3
@@ -306,7 +457,7 @@ def test_differences_classes_and_images_with_boxes_are_shown_and_written(
     names = [f"a-detector-with-a-name-that-is-long-seed{i}" for i in range(2)]
     runs = [changed(detect_run, tmp_path / name, seed=i) for i, name in enumerate(names)]
     out = tmp_path / "e"
-    status, shown, _ = cli("evaluate", *runs, "--data", blob_pack, "--out", out, "--bootstrap", "20")
+    status, shown, _ = cli("evaluate", *runs, "--data", blob_pack, "--out", out, "--bootstrap", "20", "--apart")
     assert status == 0
     assert "Paired differences" in shown and f"{names[1]} minus" in shown
     assert "AP50 of each class" in shown and "true boxes" in shown
@@ -316,7 +467,7 @@ def test_differences_classes_and_images_with_boxes_are_shown_and_written(
         "warning: runs are of different seeds, so their difference holds the luck of the draw too: seed 0 vs 1" in shown
     )
     assert "more than their initial weights" not in shown
-    figures = json.loads((out / "metrics.json").read_text())[names[0]]["test"]
+    figures = json.loads((out / "metrics.json").read_text())["arms"][names[0]]["test"]
     rows = {(r["run"], r["images"], r["class"], r["measure"]): r for r in table(out / "metrics.csv")}
     for key, at in (
         (("all", "", "froc@8"), figures["froc@8"]),
@@ -335,7 +486,9 @@ def test_differences_classes_and_images_with_boxes_are_shown_and_written(
 def test_one_run_alone_has_no_differences(probe, class_pack, tmp_path, capsys):
     job.run(EvaluateConfig((probe,), class_pack, out=tmp_path / "e", bootstrap=0))
     assert "AUC of each class" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "e").iterdir()} == {"metrics.json", "metrics.csv"}
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {
+        "metrics.json", "metrics.csv", "curves.csv", "figures", "report.html", "predictions probe.parquet",
+    }  # fmt: skip
     rows = table(tmp_path / "e" / "metrics.csv")
     assert {("", "auc"), ("bright", "auc"), ("bright", "n_positive")} <= {(r["class"], r["measure"]) for r in rows}
 
@@ -344,8 +497,10 @@ def test_runs_notes_are_carried(detect_run, blob_pack, tmp_path, cli, monkeypatc
     monkeypatch.setenv("COLUMNS", "80")
     stuck = "10 layers stay random for ever, no fair floor"
     runs = [noted(changed(detect_run, tmp_path / f"r{i}", seed=i), "pack note", *([stuck] * i)) for i in range(2)]
-    status, shown, _ = cli("evaluate", *runs, "--data", blob_pack, "--out", tmp_path / "e", "--bootstrap", "0")
-    results = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    status, shown, _ = cli(
+        "evaluate", *runs, "--data", blob_pack, "--out", tmp_path / "e", "--bootstrap", "0", "--apart"
+    )
+    results = json.loads((tmp_path / "e" / "metrics.json").read_text())["runs"]
     assert status == 0
     assert results["r0"]["notes"] == ["from its training: pack note"]
     assert results["r1"]["notes"] == ["from its training: pack note", f"from its training: {stuck}"]

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from twinray.evaluation.diagnostics import Calibration, PrecisionRecall
+from twinray.evaluation.record import Figure, SplitFigures
 from twinray.report.charts.curves import (
     ArmCurve,
     class_bars,
     detector_curves,
+    fraction_curves,
     froc_curves,
     interval_plot,
     pretraining_curves,
@@ -27,7 +29,7 @@ from twinray.report.charts.diagnostics import (
     run_dots,
 )
 
-Make = Callable[..., dict[str, Any]]
+Make = Callable[..., Any]
 Lines = list[dict[str, Any]]
 
 
@@ -35,44 +37,59 @@ def is_svg(data: bytes) -> bool:
     return ElementTree.fromstring(data).tag.endswith("svg")
 
 
-def all_figures(figure: Make, split_figures: Make, pre: Lines, det: Lines) -> list[bytes]:
-    arms = {"random": split_figures(), "Barlow Twins": split_figures(0.1), "ImageNet $1 & $2 <v1>": {}}
+def all_figures(figure: Make, split_figures: Make, evaluation: Make, pre: Lines, det: Lines) -> list[bytes]:
+    arms = {"random": split_figures(), "Barlow Twins": split_figures(0.1), "ImageNet $1 & $2 <v1>": SplitFigures({})}
+    result = evaluation(arms, {"Barlow Twins": SplitFigures({"map50": figure(0.1, -0.02, 0.3)})})
     return [
         pretraining_curves(pre),
         detector_curves([ArmCurve("random", det, 2), ArmCurve("Barlow Twins", det[:3]), ArmCurve("none", [], 3)]),
-        interval_plot({name: split.get("map50") for name, split in arms.items()}, figure(0.1, -0.02, 0.3)),
-        class_bars(arms),
-        froc_curves(arms),
+        interval_plot(result, "map50"),
+        class_bars(result, "ap50"),
+        froc_curves(result),
+        fraction_curves(result, "map50"),
     ]
 
 
 def test_every_chart_is_svg_and_the_same_twice(
-    figure: Make, split_figures: Make, pretraining_lines: Lines, detector_lines: Lines
+    figure: Make, split_figures: Make, evaluation: Make, pretraining_lines: Lines, detector_lines: Lines
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        first = all_figures(figure, split_figures, pretraining_lines, detector_lines)
-        second = all_figures(figure, split_figures, pretraining_lines, detector_lines)
+        first = all_figures(figure, split_figures, evaluation, pretraining_lines, detector_lines)
+        second = all_figures(figure, split_figures, evaluation, pretraining_lines, detector_lines)
     assert all(is_svg(data) for data in first)
     assert first == second
 
 
-def test_charts_of_nothing_say_so(figure: Make) -> None:
+def test_charts_of_nothing_say_so(figure: Make, evaluation: Make) -> None:
+    nothing = evaluation({"a": SplitFigures({}), "b": SplitFigures({"map50": figure(None)})}, {"b": SplitFigures({})})
     empty = [
         pretraining_curves([]),
         pretraining_curves([{"step": 1, "loss": None}]),
         detector_curves([]),
         detector_curves([ArmCurve("a", [], None)]),
-        interval_plot({"a": None, "b": figure(None)}, None),
-        class_bars({}),
-        class_bars({"a": {"per_class": {}}}),
-        froc_curves({"a": {}}),
+        interval_plot(nothing, "map50"),
+        class_bars(nothing, "ap50"),
+        froc_curves(nothing),
+        fraction_curves(nothing, "map50"),
+        run_dots(nothing, "map50"),
     ]
     assert all(is_svg(data) for data in empty)
 
 
-def test_dark_pages_get_their_colours(split_figures: Make) -> None:
-    text = froc_curves({"random": split_figures()}).decode()
+def test_titles_say_whether_differences_are_shown(figure: Make, split_figures: Make, evaluation: Make) -> None:
+    arms = {name: split_figures() for name in "abc"}
+    clear, open_ = SplitFigures({"map50": figure(0.1, 0.02, 0.3)}), SplitFigures({"map50": figure(0.1, -0.02, 0.3)})
+    assert b"Paired difference: not shown" in interval_plot(
+        evaluation(dict(list(arms.items())[:2]), {"b": open_}), "map50"
+    )
+    assert b"Paired difference: 1 of 2 shown" in interval_plot(evaluation(arms, {"b": clear, "c": open_}), "map50")
+
+
+def test_figures_have_a_ground_real_text_and_colours_for_the_dark(split_figures: Make, evaluation: Make) -> None:
+    text = froc_curves(evaluation({"random": split_figures()})).decode()
+    assert "<text" in text and "false positives per image" in text
+    assert re.search(r'id="patch_1">\s*<path[^>]*style="fill: #ffffff', text)
     assert "prefers-color-scheme: dark" in text
     drawn = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text.split("</style>", 1)[1]))
     adapted = set(re.findall(r'\[style\*="(?:fill|stroke): (#[0-9a-f]{6})"\]', text))
@@ -87,7 +104,10 @@ def test_no_global_state_of_matplotlib_and_no_torch(module: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_charts_of_finished_runs_are_svg_with_and_without_figures() -> None:
+def test_charts_of_finished_runs_are_svg_with_and_without_figures(evaluation: Make) -> None:
+    runs = ((0.1, 0.2), (0.3, None)), ((0.5, 0.5), (0.5, 0.5))
+    arms = {n: SplitFigures({"map50": Figure(0.2, runs=own)}) for n, own in zip("ab", runs, strict=True)}
+    result = evaluation(arms, folds=2, seeds=(0, 1))
     nothing = np.zeros(0)
     curve = PrecisionRecall(np.array([0.9, 0.5]), np.array([1.0, 0.5]), np.array([0.2, 0.4]), 5)
     none = PrecisionRecall(nothing, nothing, nothing, 0)
@@ -102,7 +122,6 @@ def test_charts_of_finished_runs_are_svg_with_and_without_figures() -> None:
             calibration_plot({"a": (known, 0.3), "b": (unknown, float("nan"))}),
             confusion_plot(np.array([[3, 1], [2, 0]]), ["a <b>"], "run"),
             confusion_plot(np.zeros((41, 41), dtype=np.int64), [f"class {i}" for i in range(40)], "run"),
-            run_dots({"a": np.array([[0.1, 0.2], [0.3, np.nan]]), "b": np.full((2, 2), 0.5)}, ["0", "1"], "mAP50"),
-            run_dots({"a": np.full((1, 1), np.nan)}, ["0"], "mAP50"),
+            run_dots(result, "map50"),
         ]
     assert all(is_svg(data) for data in drawn)

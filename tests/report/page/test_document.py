@@ -10,29 +10,35 @@ import pytest
 
 from twinray.detection.config import DetectConfig
 from twinray.errors import TwinrayError
+from twinray.evaluation.record import ClassFigures, SplitFigures
 from twinray.jobs.pack import PackConfig
 from twinray.pretraining.config import PretrainConfig
 from twinray.records import Boxes
-from twinray.report.page.comparison import Arm, Example, content, summary_table
-from twinray.report.page.demo import DemoFigures, commands, describe, wrapped
+from twinray.report.page.comparison import Pictured, content
+from twinray.report.page.demo import DemoFigures, Example, Trained, commands, describe, summary_table, wrapped
 from twinray.report.page.document import (
-    Card,
-    Cards,
+    Caution,
     Code,
     Content,
+    Details,
     Facts,
     Heading,
+    Key,
+    Keys,
+    Panels,
     Picture,
     Points,
     Section,
     Steps,
+    Words,
     as_page,
     join_words,
     write_report,
 )
+from twinray.report.tables import Table
 from twinray.report.verdict import Verdict
 
-Make = Callable[..., dict[str, Any]]
+Make = Callable[..., Any]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 HOSTILE = "<script>alert('1')</script> & \"quotes\""
 
@@ -70,31 +76,43 @@ def assert_self_contained(page: str) -> Checked:
     assert not parsed.named("script") and not parsed.named("link") and "@import" not in page
     assert all((image["src"] or "").startswith("data:image/") and image["alt"] for image in parsed.named("img"))
     assert all(not any(name.startswith("on") for name in attributes) for _, attributes in parsed.tags)
-    assert all((link["href"] or "").startswith("#") for link in parsed.named("a"))
+    inside = {link["href"] for link in parsed.named("a") if not (link["href"] or "").endswith(".csv")}
+    assert all((href or "").startswith("#") for href in inside)
     ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
-    assert len(ids) == len(set(ids)) and {link["href"] for link in parsed.named("a")} <= {f"#{i}" for i in ids}
+    assert len(ids) == len(set(ids)) and inside <= {f"#{i}" for i in ids}
     assert all(head.get("scope") for head in parsed.named("th"))
     return parsed
 
 
-def test_every_block_is_escaped() -> None:
-    table = summary_table([Arm(HOSTILE, {}, [])], HOSTILE)
+def test_every_block_is_escaped(figure: Make, split_figures: Make, evaluation: Make) -> None:
+    table = Table(HOSTILE, (HOSTILE, HOSTILE), ((HOSTILE, HOSTILE),), HOSTILE)
+    picture = Picture(b"\x89PNG", "png", HOSTILE, HOSTILE)
     blocks = (
         HOSTILE,
         Heading(HOSTILE),
         Points(((HOSTILE, HOSTILE), ("", HOSTILE))),
         Steps(((HOSTILE, HOSTILE, HOSTILE),)),
-        Cards((Card(HOSTILE, HOSTILE, HOSTILE, 7),)),
+        Keys((Key(HOSTILE, HOSTILE, HOSTILE, HOSTILE),)),
         Verdict("open", HOSTILE, HOSTILE, HOSTILE),
         table,
-        Picture(b"\x89PNG", "png", HOSTILE, HOSTILE),
+        Words(table),
+        picture,
+        Panels((picture,), HOSTILE),
         Code(HOSTILE),
         Facts(((HOSTILE, HOSTILE),)),
+        Caution((HOSTILE,)),
+        Details(HOSTILE, (HOSTILE,)),
     )
-    page = as_page(Content(HOSTILE, HOSTILE, HOSTILE, (Section(HOSTILE, HOSTILE, blocks),), HOSTILE))
+    page = as_page(
+        Content(HOSTILE, HOSTILE, HOSTILE, (Section(HOSTILE, HOSTILE, blocks, HOSTILE),), HOSTILE, (HOSTILE,))
+    )
     parsed = assert_self_contained(page)
-    assert "".join(parsed.text).count(HOSTILE) >= 22
+    assert "".join(parsed.text).count(HOSTILE) >= 34
     assert parsed.named("html")[0]["lang"] == "en"
+    one = SplitFigures({"map50": figure(0.1, -0.02, 0.2)}, {HOSTILE: ClassFigures({"ap50": figure(0.1)})})
+    split = SplitFigures({"map50": figure(0.2)}, {HOSTILE: ClassFigures({"ap50": figure(0.1)}, {"n_boxes": 99})})
+    result = evaluation({HOSTILE: split, HOSTILE + "2": split}, {HOSTILE + "2": one}, notes=(HOSTILE,), rule=HOSTILE)
+    assert_self_contained(as_page(content(result)))
 
 
 def example(n: int) -> Example:
@@ -103,7 +121,8 @@ def example(n: int) -> Example:
     nothing = Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
     truth = (None, Boxes.empty(), Boxes(found.xyxy[:1], found.labels[:1]))[n % 3]
     heat = None if n == 1 else np.linspace(0, 1, 1024).reshape(32, 32)
-    return Example(f"image {n}", image, (0.5, 0.5), truth, nothing, nothing if n == 1 else found, heat)
+    by_arm = {"random": nothing, "Barlow Twins": nothing if n == 1 else found}
+    return Example(Pictured(f"image {n}", image, (0.5, 0.5), truth, by_arm), heat)
 
 
 @pytest.fixture
@@ -129,17 +148,15 @@ def test_the_demo_page_tells_everything(
     figures: DemoFigures,
     figure: Make,
     split_figures: Make,
+    evaluation: Make,
     pretraining_lines: list[dict[str, Any]],
     detector_lines: list[dict[str, Any]],
 ) -> None:
-    metrics = {"test": split_figures(), "best_epoch": 2, "training_boxes": 31, "seconds": 60.0}
-    first = Arm("random", metrics, detector_lines, 60.0)
-    second = Arm("Barlow Twins", {**metrics, "test": split_figures(0.1)}, detector_lines, 160.0)
-    difference = {"map50": figure(0.1, -0.02, 0.2), "froc": figure(None)}
-    comparison = describe(
-        figures, first, second, difference, pretraining_lines, [example(i) for i in range(3)], "a method"
-    )
-    path = write_report(tmp_path / "report.html", content(comparison))
+    trained = [Trained("random", detector_lines, 2, 60.0, 31), Trained("Barlow Twins", detector_lines, 2, 160.0, 31)]
+    difference = SplitFigures({"map50": figure(0.1, -0.02, 0.2), "froc": figure(None)})
+    result = evaluation({"random": split_figures(), "Barlow Twins": split_figures(0.1)}, {"Barlow Twins": difference})
+    page = describe(figures, result, trained, pretraining_lines, [example(i) for i in range(3)], "a method")
+    path = write_report(tmp_path / "report.html", page)
     assert path.is_absolute()
     parsed = assert_self_contained(path.read_text("utf-8"))
     text = " ".join(" ".join(parsed.text).split())
@@ -147,22 +164,27 @@ def test_the_demo_page_tells_everything(
         "This run does not show a difference between the two arms.",
         "the interval includes 0",
         "0.200 to 0.310",
+        "−0.020 to +0.200",
         "Research software, not a medical device",
         "Synthetic images.",
         "One seed.",
         "twinray detect --data labelled --out detector-pretrained --init pretrained",
         "a method",
-        "100 s of pre-training",
+        "The time of Barlow Twins includes its pre-training.",
         "<script>alert(1)</script>",
     ):
         assert said in text, said
-    assert len(parsed.named("img")) == 5 + 3
-    assert len(parsed.named("section")) == 8
+    assert len(parsed.named("img")) == 2 + 3 * 3
+    assert len(parsed.named("section")) == 10
+    note = summary_table(result, trained, "A note.").note
+    assert note == "A note."
 
 
-def test_the_page_stands_without_figures(figures: DemoFigures) -> None:
-    arms = Arm("random", {}, []), Arm("Barlow Twins", {"test": None}, [])
-    page = as_page(content(describe(figures, *arms, {}, [], [], "")))
+def test_the_demo_page_stands_without_figures(figures: DemoFigures, evaluation: Make) -> None:
+    nothing = SplitFigures({})
+    result = evaluation({"random": nothing, "Barlow Twins": nothing}, {"Barlow Twins": nothing})
+    trained = [Trained(name, [], None, None, None) for name in result.arms]
+    page = as_page(describe(figures, result, trained, [], [], ""))
     assert "The two arms cannot be compared." in page and "not defined" in page
     assert_self_contained(page)
 
@@ -187,7 +209,9 @@ def test_words_are_joined() -> None:
     assert [join_words(w) for w in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
 
 
-def test_the_summary_says_whose_figures_include_seen_images() -> None:
-    marked = {"test": {"map50": {"value": 0.5, "ci95": None, "n": 3}, "seen_in_pretraining": {"value": 2, "n": 3}}}
-    table = summary_table([Arm("clean", {"test": {}}, []), Arm("marked", marked, [])], "A note.")
+def test_the_summary_says_whose_figures_include_seen_images(figure: Make, evaluation: Make) -> None:
+    marked = SplitFigures({"map50": figure(0.5)}, seen=(2, 3))
+    table = summary_table(evaluation({"clean": SplitFigures({}), "marked": marked}), [], "A note.")
     assert table.note == "A note. marked: includes 2 of 3 images that training had seen (--allow-seen)."
+    assert table.columns == ("arm", "mAP50", "95 % interval", "seconds")
+    assert table.rows[1] == ("marked", "0.500", "not defined", "not defined")

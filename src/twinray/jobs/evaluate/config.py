@@ -4,25 +4,44 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from twinray.checks import DATA, DEVICE, MODEL, PLACE, RECORD, SEED, SPEED, at_least, one_of, settle
+from twinray.checks import (
+    DATA,
+    DEVICE,
+    GIVEN,
+    MODEL,
+    PLACE,
+    RECORD,
+    SEED,
+    SPEED,
+    above,
+    at_least,
+    counts_with,
+    goes_with,
+    one_of,
+    settle,
+)
 from twinray.records import SPLITS
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Test finished runs on a pack; with several, also each one's difference to the first on the same images."""
+    """Test finished runs side by side, on a pack or on the test images that they kept; later arms are compared with the first.
+
+    Runs that differ only by chance (seed, label draw, seed of the pre-training, fold of pack --folds) are one arm. Arms that differ
+    only in --fraction are points of one curve.
+    """
 
     runs: Annotated[tuple[Path, ...], DATA]
     """Folders of finished detect runs, or of finished classify runs."""
     data: Annotated[Path | None, DATA] = None
-    """A pack made as the runs' own were. Without it each detector's own test predictions are read, and runs that differ only in
-    their seed and in the fold of their pack (pack --folds) are taken together as one arm; --batch-size and --device do nothing then."""
+    """A pack made as the runs' own were. Without it the predictions that each run kept of its own test images are read; --batch-size and
+    --device do nothing then."""
     split: Annotated[str, MODEL, one_of(*SPLITS)] = "test"
     """train, val or test."""
     out: Annotated[Path | None, PLACE] = None
-    """New folder for metrics.json, metrics.csv, differences.csv, curves, predictions and figures; without it tables are only printed."""
+    """New folder for report.html, metrics.json, CSV tables, predictions and figures; without it tables are only printed."""
     bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
     """Resamples of patients for the intervals; 0 for none."""
     seed: Annotated[int, SEED, at_least(0)] = 0
@@ -33,6 +52,16 @@ class EvaluateConfig:
     """auto, cpu, cuda or cuda:N."""
     allow_seen: Annotated[bool, RECORD] = False
     """Go on where images, or their patients, were seen in a run's training or pre-training; the figures are marked."""
+    apart: Annotated[bool, RECORD] = False
+    """Make every run an arm of its own, also where runs differ only by chance."""
+    pictures: Annotated[int, RECORD, at_least(0), goes_with(data=GIVEN, out=GIVEN)] = 0
+    """With --data and --out: so many test images in the page, with true boxes and those of each arm side by side."""
+    froc_hit: Annotated[Literal["iou", "centre"], RECORD] = "iou"
+    """What hits in FROC: an overlap of --froc-iou with a true box of the class, or a centre that lies in one (LUNA16, CAMELYON16)."""
+    froc_iou: Annotated[float, RECORD, above(0, up_to=1), counts_with(froc_hit="iou")] = 0.5
+    """Least IoU of a hit in FROC; does nothing with --froc-hit centre."""
+    froc_repeats: Annotated[Literal["false-positive", "ignore"], RECORD] = "false-positive"
+    """Further boxes on a found one in FROC: false-positive, as picai_eval and nnDetection count, or ignore (LUNA16, CAMELYON16, MONAI)."""
 
     def __post_init__(self) -> None:
         settle(self)

@@ -1,4 +1,4 @@
-"""What stands beside the figures of evaluated detectors: curves, calibration, confusion; as JSON, CSV and charts."""
+"""What stands beside the figures of a tested model: curves, calibration, confusion."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from twinray.evaluation.boxes import FROC_RULE, FrocRule
 from twinray.evaluation.diagnostics import (
     Calibration,
     FrocCurve,
@@ -17,9 +18,12 @@ from twinray.evaluation.diagnostics import (
     froc_curve,
     precision_recall,
 )
+from twinray.evaluation.label_curves import LabelCurve, label_curves
+from twinray.evaluation.labels import confusion_matrix
 from twinray.evaluation.matching import flatten, match
 from twinray.evaluation.thresholds import FALLBACK_SCORE, thresholds_from_json
-from twinray.records import Boxes, FloatArray, IntArray
+from twinray.jobs.evaluate.tested import BoxData, LabelData
+from twinray.records import PRESENT, FloatArray, IntArray, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,25 +71,25 @@ class Detected:
 
 
 def diagnose(
-    truth: Mapping[str | int, Boxes],
-    found: Mapping[str | int, Boxes],
-    classes: tuple[str, ...],
-    thresholds: object,
-    name: str,
+    data: BoxData, classes: tuple[str, ...], thresholds: object, name: str, froc: FrocRule = FROC_RULE
 ) -> Detected:
-    """Work out the curves and tables of one run.
+    """Work out the curves and tables of one detector.
 
     Args:
-        truth, found: image id -> boxes.
+        data: true and predicted boxes.
         classes: names that labels index.
         thresholds: those of the model's description, or None: one fixed score.
         name: of the run, for errors.
+        froc: how FROC counts.
 
     Raises:
         InputError: thresholds of another form or of other classes.
     """
-    flat = flatten(truth, found, classes)
+    flat = flatten(data.truth, data.found, classes)
     matches = match(flat, (0.5,))
+    hit: float | str = froc.hit
+    for_froc = matches if hit == 0.5 else match(flat, froc.hit if isinstance(froc.hit, str) else (froc.hit,))
+    ignore = froc.repeats == "ignore"
     least, rule = np.full(len(classes), FALLBACK_SCORE), f"fixed at {FALLBACK_SCORE}: the model holds no thresholds"
     if thresholds is not None:
         point = thresholds_from_json(thresholds, classes, f"{name}, model.json").at(None)
@@ -94,13 +98,44 @@ def diagnose(
     labels: list[tuple[str, int | None]] = [("", None), *((c, i) for i, c in enumerate(classes))]
     return Detected(
         classes,
-        {c: (precision_recall(matches, 0.5, label), froc_curve(matches, 0.5, label)) for c, label in labels},
+        {
+            c: (precision_recall(matches, 0.5, label), froc_curve(for_froc, hit, label, ignore_repeats=ignore))
+            for c, label in labels
+        },
         calibration(matches),
         calibration(matches, least=least).expected_error,
         confusion_with_background(flat, least),
         least,
         rule,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """One classifier's scores against the labels.
+
+    Attributes:
+        classes: (k,) names.
+        curves: class name -> its ROC and precision-recall curve; classes with one kind of label only have none.
+        confusion: (k, k) counts, rows the true class, columns the one of the highest score; None for multi-label data.
+    """
+
+    classes: tuple[str, ...]
+    curves: Mapping[str, LabelCurve]
+    confusion: IntArray | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The confusion; the curves are in ``curves.csv``."""
+        if self.confusion is None:
+            return {}
+        return {"confusion": {"classes": list(self.classes), "rows": "true", "counts": self.confusion.tolist()}}
+
+
+def diagnose_labels(data: LabelData, classes: tuple[str, ...], task: Task) -> Ranked:
+    """Work out the curves and the confusion of one classifier."""
+    labelled = (data.truth == PRESENT).sum(axis=1) == 1
+    table = confusion_matrix(data.truth[labelled] == PRESENT, data.scores[labelled]) if task == "multiclass" else None
+    return Ranked(classes, label_curves(data.truth, data.scores, classes), table)
 
 
 def _known(values: FloatArray) -> list[float | None]:

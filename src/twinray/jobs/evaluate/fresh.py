@@ -1,9 +1,9 @@
-"""Figures of finished runs on a pack: predictions are made now."""
+"""Models of finished runs on a pack: predictions are made now."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,20 +13,47 @@ from twinray.data.pack import Pack
 from twinray.detection.data import DetectionData, annotated
 from twinray.detection.on_pack import detect_rows
 from twinray.errors import InputError
-from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
 from twinray.evaluation.coco_json import coco_image_ids, truth_as_coco, write_predictions
-from twinray.evaluation.labels import compare_labels, evaluate_labels
 from twinray.files import write_json
-from twinray.inference.model import Model
+from twinray.inference.model import Model, check_classes, check_pack, load_model
 from twinray.jobs.evaluate.config import EvaluateConfig
-from twinray.jobs.evaluate.diagnose import Detected, diagnose
 from twinray.jobs.evaluate.options import checksums_of
+from twinray.jobs.evaluate.stored import thresholds_of
+from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
 from twinray.progress import progress
-from twinray.records import Boxes, FloatArray, IntArray
-from twinray.runs.folder import read_config
-from twinray.runs.names import file_names, run_names
-from twinray.runs.seen import Checked, check_unseen, read_seen
+from twinray.records import FloatArray, IntArray, patient_code
+from twinray.runs.names import file_names
+from twinray.runs.results import LabelPredictions, write_label_predictions
+from twinray.runs.seen import MARK, Checked, check_unseen, read_seen
 from twinray.training.loader import PixelSource, prefetch
+
+
+def load(config: EvaluateConfig, runs: Sequence[RunInfo], pack: Pack) -> tuple[list[Model], list[tuple[str, Checked]]]:
+    """The runs' models, checked against the pack, and what their training saw of its images.
+
+    Raises:
+        InputError: a model that does not fit the pack, or whose training saw some of the images.
+    """
+    models = [load_model(run.path, config.device) for run in runs]
+    detectors = runs[0].kind == "detector"
+    for model in models:
+        check_pack(model, pack)
+        check_classes(model, pack.info.box_classes if detectors else pack.info.label_classes, pack.path)
+    rows = annotated_part(config.split, pack).rows if detectors else labelled_rows(config.split, pack)
+    return models, [check_seen(config, model, pack, rows) for model in models]
+
+
+def predict(
+    config: EvaluateConfig,
+    runs: Sequence[RunInfo],
+    models: Sequence[Model],
+    checked: Sequence[tuple[str, Checked]],
+    pack: Pack,
+) -> list[Tested]:
+    """Every model on the same images; with ``--out`` predictions and truth are written there."""
+    if runs[0].kind == "detector":
+        return _boxes(config, runs, models, checked, annotated_part(config.split, pack))
+    return _labels(config, runs, models, checked, pack)
 
 
 def check_seen(config: EvaluateConfig, model: Model, pack: Pack, rows: IntArray) -> tuple[str, Checked]:
@@ -47,102 +74,104 @@ def check_seen(config: EvaluateConfig, model: Model, pack: Pack, rows: IntArray)
     return seen.before.status, found
 
 
-def annotated_part(config: EvaluateConfig, pack: Pack) -> DetectionData:
-    """The annotated images of the split under test.
+def annotated_part(split: str, pack: Pack) -> DetectionData:
+    """The annotated images of a split.
 
     Raises:
         InputError: there are none.
     """
-    part = annotated(pack, config.split)
+    part = annotated(pack, split)
     if len(part) == 0:
-        raise InputError(f"no image of split {config.split} in {pack.path} is annotated with boxes; see --split")
+        raise InputError(f"no image of split {split} in {pack.path} is annotated with boxes; see --split")
     return part
 
 
-def labelled_rows(config: EvaluateConfig, pack: Pack) -> IntArray:
-    """Rows of the split under test that have a label.
+def labelled_rows(split: str, pack: Pack) -> IntArray:
+    """Rows of a split that have a label.
 
     Raises:
         InputError: there are none.
     """
-    rows = pack.where(config.split)
+    rows = pack.where(split)
     rows = rows[((pack.labels[rows] == 0) | (pack.labels[rows] == 1)).any(axis=1)] if pack.labels.shape[1] else rows[:0]
     if len(rows) == 0:
-        raise InputError(f"no labelled image of split {config.split} in {pack.path}; see --split")
+        raise InputError(f"no labelled image of split {split} in {pack.path}; see --split")
     return rows
 
 
-def evaluate_detectors(
-    config: EvaluateConfig, models: Sequence[Model], part: DetectionData
-) -> tuple[dict[str, Any], dict[str, Detected]]:
-    """Figures of each detector on the same images, and its curves."""
-    pack, truth = part.pack, part.truth_by_id()
-    results: dict[str, Any] = {}
-    detected: dict[str, Detected] = {}
-    first: Mapping[str | int, Boxes] = {}
-    names = run_names(config.runs)
-    ids, files = coco_image_ids(list(pack.ids[part.rows])), file_names(names)
-    for name, model in zip(names, models, strict=True):
-        found = detect_rows(
-            model.detector, pack, part.rows, machine=model.machine, batch_size=config.batch_size, label=name
-        )
-        report = evaluate_boxes(
-            truth, found, model.classes, part.patients(), bootstrap=config.bootstrap, seed=config.seed
-        )
-        detected[name] = diagnose(truth, found, model.classes, model.description.get("thresholds"), name)
-        results[name] = {config.split: report.as_json(), "diagnostics": detected[name].as_json()}
-        if first:
-            results[name]["difference_to_first"] = _difference(config, part, model.classes, first, found)
-        first = first or found
-        if config.out is not None:
-            file = f"predictions {files[name]}.json"
-            write_predictions(config.out / file, found, len(model.classes), ids)
-            results[name]["predictions"] = file
-    if config.out is not None:
-        write_json(config.out / "truth.json", truth_as_coco(truth, models[0].classes, image_ids=ids), "true boxes")
-    return results, detected
-
-
-def _difference(
+def _boxes(
     config: EvaluateConfig,
+    runs: Sequence[RunInfo],
+    models: Sequence[Model],
+    checked: Sequence[tuple[str, Checked]],
     part: DetectionData,
-    classes: Sequence[str],
-    first: Mapping[str | int, Boxes],
-    found: Mapping[str | int, Boxes],
-) -> dict[str, Any]:
-    """Over all images, and under ``with_boxes`` over those with a box."""
-    truth, patients = part.truth_by_id(), part.patients()
-    options: dict[str, Any] = {"bootstrap": config.bootstrap, "seed": config.seed}
-    with_boxes = any(len(boxes) for boxes in truth.values())
-    return {
-        **compare_boxes(truth, first, found, classes, patients, **options).as_json(),
-        "with_boxes": compare_boxes(truth, first, found, classes, patients, images="with_boxes", **options).as_json()
-        if with_boxes
-        else None,
-    }
+) -> list[Tested]:
+    pack, truth = part.pack, part.truth_by_id()
+    patients = dict(zip(truth, map(patient_code, part.patients()), strict=True))
+    ids, files = coco_image_ids(list(pack.ids[part.rows])), file_names([run.name for run in runs])
+    tested = []
+    for run, model, (status, seen) in zip(runs, models, checked, strict=True):
+        found = detect_rows(
+            model.detector, pack, part.rows, machine=model.machine, batch_size=config.batch_size, label=run.name
+        )
+        file = ""
+        if config.out is not None:
+            file = f"predictions {files[run.name]}.json"
+            write_predictions(config.out / file, found, len(model.classes), ids)
+        data = BoxData(truth, found, patients)
+        tested.append(
+            Tested(run, run.name, run.fraction_seed, data, _mark(seen, config.split), status, _notes(run, seen), file)
+        )
+    if config.out is not None:
+        write_json(config.out / "truth.json", truth_as_coco(truth, runs[0].classes, image_ids=ids), "true boxes")
+    return tested
 
 
-def evaluate_classifiers(config: EvaluateConfig, models: Sequence[Model], pack: Pack, rows: IntArray) -> dict[str, Any]:
-    """Figures of each classifier on the same images."""
-    truth, patients = pack.labels[rows], pack.patients[rows].tolist()
-    results: dict[str, Any] = {}
-    first: FloatArray | None = None
-    options: dict[str, Any] = {"bootstrap": config.bootstrap, "seed": config.seed}
-    for name, model in zip(run_names(config.runs), models, strict=True):
-        scores = _scores(model, pack, rows, config.batch_size, name)
-        report = evaluate_labels(truth, scores, model.classes, pack.info.task, patients, **options)
-        results[name] = {config.split: report.as_json()}
-        if len(read_config(model.path).get("seeds", ())) > 1:
-            results[name]["probe_of_seed"] = model.description["seed"]
-        if first is not None:
-            compared = compare_labels(truth, first, scores, model.classes, pack.info.task, patients, **options)
-            results[name]["difference_to_first"] = compared.as_json()
-        first = scores if first is None else first
-    return results
+def _labels(
+    config: EvaluateConfig,
+    runs: Sequence[RunInfo],
+    models: Sequence[Model],
+    checked: Sequence[tuple[str, Checked]],
+    pack: Pack,
+) -> list[Tested]:
+    rows = labelled_rows(config.split, pack)
+    images = tuple(str(i) for i in pack.ids[rows])
+    patients = tuple(patient_code(p) for p in pack.patients[rows])
+    truth, tested = pack.labels[rows], []
+    for run, model, (status, seen) in zip(runs, models, checked, strict=True):
+        scores = score_rows(model, pack, rows, config.batch_size, run.name)
+        draw = model.description["seed"]
+        notes = _notes(run, seen)
+        if len(run.metrics.get("seeds") or ()) > 1:
+            notes += (
+                f"model of label draw {draw}, the one that a run of several draws keeps; without --data all are taken",
+            )
+        data = LabelData(images, truth, scores, patients, thresholds_of(run) if config.split == "test" else None)
+        tested.append(Tested(run, run.name, draw, data, _mark(seen, config.split), status, notes))
+    if config.out is not None:
+        files = file_names([run.name for run in runs])
+        for one in tested:
+            assert isinstance(one.data, LabelData) and one.draw is not None
+            by_draw = {one.draw: one.data.scores}
+            part = LabelPredictions(config.split, images, patients, one.run.classes, truth, by_draw)
+            write_label_predictions(config.out, [part], f"predictions {files[one.run.name]}.parquet")
+        tested = [replace(one, file=f"predictions {files[one.run.name]}.parquet") for one in tested]
+    return tested
+
+
+def _mark(seen: Checked, split: str) -> tuple[int, int] | None:
+    own = seen.marks.get(split, {}).get(MARK)
+    return None if own is None else (own["value"], own["n"])
+
+
+def _notes(run: RunInfo, seen: Checked) -> tuple[str, ...]:
+    """What evaluating it told of a run, then what the run itself has noted."""
+    own = [note for note in run.notes if note not in seen.notes]
+    return (*seen.notes, *(f"from its training: {note}" for note in own))
 
 
 @torch.no_grad()
-def _scores(model: Model, pack: Pack, rows: IntArray, batch_size: int, label: str) -> FloatArray:
+def score_rows(model: Model, pack: Pack, rows: IntArray, batch_size: int, label: str) -> FloatArray:
     """Probabilities (n, k) of the given rows of a checked pack, whole batches straight from its memory map."""
     source = PixelSource([pack.images], np.stack([np.zeros_like(rows), rows], axis=1))
     batches = [np.arange(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]

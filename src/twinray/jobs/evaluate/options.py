@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from twinray.checks import DATA, MODEL, SEED, counting, of_kind
 from twinray.checks import options as declared
 from twinray.detection.protocols import default_warmup
 from twinray.errors import InputError
 from twinray.files import read_json
-from twinray.inference.model import Model
 from twinray.runs.folder import CONFIG, INPUTS, read_config, with_defaults
 from twinray.runs.notes import metrics_of
 from twinray.verbs import VERBS, load
@@ -66,7 +65,17 @@ def seeds(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in declared(made) if name in values and name in of_kind(made, SEED)}
 
 
-def differences_in_options(first: Model, other: Model) -> dict[str, Any]:
+class Described(Protocol):
+    """Something of a finished run: its folder and its ``model.json``."""
+
+    @property
+    def path(self) -> Path: ...  # noqa: D102
+
+    @property
+    def description(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+def differences_in_options(first: Described, other: Described) -> dict[str, Any]:
     """Options in which two runs differ and that can change a result, but for the initial weights under test.
 
     Packs are compared by their bytes, not by where they lie.
@@ -93,13 +102,13 @@ def differences_in_options(first: Model, other: Model) -> dict[str, Any]:
     return told
 
 
-def _with_hash(value: object, model: Model) -> object:
+def _with_hash(value: object, model: Described) -> object:
     """A path, and where it is known the beginning of the hash of what it held."""
     hashes = [digest for pack in checksums_of(model) for digest in pack.values()]
     return f"{value} ({hashes[0][:8]})" if hashes else value
 
 
-def checksums_of(model: Model) -> list[Any]:
+def checksums_of(model: Described) -> list[Any]:
     """Checksums of the packs that a model was trained on."""
     return [pack["checksums"] for pack in model.description.get("data", []) if "checksums" in pack]
 

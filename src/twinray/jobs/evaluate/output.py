@@ -1,4 +1,4 @@
-"""Figures of evaluated runs or arms on the terminal: overall, over images with boxes, by class, and paired differences."""
+"""What an evaluation shows on the terminal and leaves in its folder: the same of detectors and classifiers, of runs and arms."""
 
 from __future__ import annotations
 
@@ -6,67 +6,99 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from twinray.files import write_bytes, write_text
-from twinray.jobs.evaluate.diagnose import Detected
-from twinray.report.charts.curves import class_bars, froc_curves, interval_plot
+from twinray.about import DISCLAIMER
+from twinray.evaluation.measures import COUNT_OF_CLASS, main_measure, shown_by_class, shown_overall
+from twinray.evaluation.record import SplitFigures
+from twinray.evaluation.result import Evaluation, evaluation_as_json
+from twinray.files import write_bytes, write_json, write_text
+from twinray.jobs.evaluate.diagnose import Detected, Ranked
+from twinray.jobs.evaluate.measure import Measured
+from twinray.report.charts.curves import class_bars, fraction_curves, froc_curves, interval_plot
 from twinray.report.charts.diagnostics import (
     calibration_plot,
     confusion_plot,
     precision_recall_curves,
+    run_dots,
 )
+from twinray.report.charts.labels import confusion_of_labels, precision_recall_of_labels, roc_curves
+from twinray.report.figures_csv import differences_csv, figures_csv, fractions_csv
 from twinray.report.fonts import cut_in_middle
 from twinray.report.numbers import count
-from twinray.report.tables import TITLES, arms_table, class_tables, difference_table
+from twinray.report.page.comparison import Pictured, write_comparison
+from twinray.report.tables import arms_table, class_tables, difference_table
 from twinray.runs.names import file_names
+from twinray.runs.seen import told_seen
 
-MEASURES = {
-    "detector": ("map50", "map40", "map", "froc"),
-    "classifier": ("auc", "average_precision", "accuracy", "balanced_accuracy"),
-}
-"""Those shown on the terminal; the files hold all."""
-_BY_CLASS = {"detector": ("ap50", "n_boxes", "true boxes"), "classifier": ("auc", "n_positive", "images with it")}
-
-Rows = Sequence[tuple[str, Mapping[str, Any]]]
-"""(name of a run or an arm, figures of one split as ``metrics.json`` holds them)."""
+PAGE = "report.html"
+_MOST_POINTS = 500
+"""Points of a curve in the CSV; thinned evenly where there are more."""
 
 
-def show_figures(console: Console, rows: Rows, kind: str) -> None:
-    """Measures over all images, those of each class, and those over images with boxes where not all images have any."""
-    console.print(arms_table(rows, MEASURES[kind]))
-    measure, counted, title = _BY_CLASS[kind]
-    for table in class_tables(rows, measure, counted, console.width, title):
+def show(console: Console, result: Evaluation, out: Path | None) -> None:
+    """The tables, and below them what a reader must know to read them rightly."""
+    measures, main_of_class = shown_overall(result.kind), shown_by_class(result.kind)[0]
+    rows = [(f"{name} *" if arm.figures.seen else name, arm.figures) for name, arm in result.arms.items()]
+    if result.repeated or result.folds > 1:
+        over = " and ".join(
+            part for part in (count(result.folds, "fold") if result.folds > 1 else "", result.repeated) if part
+        )
+        say(console, f"means over {over}; {DISCLAIMER.lower()}")
+        say(console, "Intervals over patients (the trained runs as they are):")
+    console.print(arms_table(rows, measures))
+    for table in class_tables(rows, main_of_class, COUNT_OF_CLASS[result.kind], console.width):
         console.print(table)
-    some = [(name, f["with_boxes"]) for name, f in rows if f.get("with_boxes")]
-    if some and len(some) == len(rows) and some[0][1]["n_images"] != rows[0][1]["n_images"]:
-        n = count(some[0][1]["n_images"], "image")
-        console.print(arms_table(some, MEASURES[kind], f"Only the {n} with boxes: value (95 % interval)"))
+    for images, told in _subsets(rows):
+        console.print(arms_table([(name, part) for name, part in images], measures, told))
+    if result.several:
+        say(console, "Intervals over seeds (the images as they are):")
+        console.print(arms_table(rows, measures, over_seeds=True))
+    for name, arm in result.arms.items():
+        if arm.difference is not None:
+            for over_seeds in (False, True) if _repeated(arm.difference, measures[0]) else (False,):
+                over = _over(arm.difference, measures[0]) if over_seeds else "patients"
+                told = f"{name} minus {arm.minus}; interval over {over}."
+                console.print(difference_table(arm.difference, measures, told, over_seeds=over_seeds))
+    for name, arm in result.arms.items():
+        if note := told_seen(arm.figures.seen):
+            say(console, f"{name} * {note}")
+    if result.rule:
+        say(console, f"FROC: {result.rule}")
+    for warning in result.warnings:
+        say(console, f"warning: {warning}")
+    for note in result.notes:
+        say(console, f"note: {note}")
+    if out is not None:
+        say(console, f"page: {(out / PAGE).resolve()}")
 
 
-def show_over_seeds(console: Console, rows: Rows, kind: str) -> None:
-    """The same measures with their intervals over seeds."""
-    seeds = [(name, {m: f[m]["over_seeds"] for m in MEASURES[kind]}) for name, f in rows]
-    console.print(arms_table(seeds, MEASURES[kind]))
+def _repeated(difference: SplitFigures, measure: str) -> bool:
+    """Whether there is an interval over seeds."""
+    figure = difference.get(measure)
+    return figure is not None and figure.over_seeds is not None and figure.over_seeds.n > 1
 
 
-def show_difference(console: Console, found: Mapping[str, Any], kind: str, told: str, over: str = "patients") -> None:
-    """Paired differences in the measures shown.
+def _over(difference: SplitFigures, measure: str) -> str:
+    figure = difference.get(measure)
+    return "seeds" if figure is None or figure.over_seeds is None else figure.over_seeds.over
 
-    Args:
-        console: to print on.
-        found: differences as ``metrics.json`` holds them.
-        kind: ``detector`` or ``classifier``.
-        told: what is subtracted from what.
-        over: what the intervals are over, ``patients`` or ``seeds``.
-    """
-    seeds = over == "seeds"
-    named = {TITLES.get(m, m): found[m]["over_seeds"] if seeds else found[m] for m in MEASURES[kind]}
-    share_of = "seeds" if seeds else "resamples"
-    console.print(difference_table(named, f"{told}; interval over {over}.", share_of=share_of))
+
+def _subsets(rows: Sequence[tuple[str, SplitFigures]]) -> list[tuple[list[tuple[str, SplitFigures]], str]]:
+    """Figures over images with boxes, where not all images have any, and of groups of patients."""
+    parts: dict[str, list[tuple[str, SplitFigures]]] = {}
+    for name, split in rows:
+        for images, part in split.sets():
+            if images != "all" and part.counts.get("n_images") != split.counts.get("n_images"):
+                parts.setdefault(images, []).append((name, part))
+    told = []
+    for images, own in parts.items():
+        n = count(own[0][1].counts.get("n_images"), "image")
+        what = "with boxes" if images == "with_boxes" else f"of {images.replace('=', ' ')}"
+        told.append((own, f"Only the {n} {what}: value (95 % interval)"))
+    return told
 
 
 def say(console: Console, text: str) -> None:
@@ -74,52 +106,93 @@ def say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-_MOST_POINTS = 500
-"""Points of a curve in the CSV; thinned evenly where there are more."""
-
-
-def write_figures(
-    out: Path, detected: Mapping[str, Detected], figures: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any]
-) -> None:
-    """``curves.csv`` and, under ``figures/``, one SVG a chart.
+def write(out: Path, measured: Measured, pictures: Sequence[Pictured] = ()) -> None:
+    """Everything that an evaluation leaves: figures as JSON and CSV, curves, charts, the page.
 
     Args:
-        out: of the evaluation.
-        detected: run -> its curves and tables.
-        figures: run -> measures with their intervals.
-        results: run -> what the evaluation returns, for the paired difference of two runs.
+        out: folder, there already.
+        measured: what came out.
+        pictures: for the page.
 
     Raises:
         TwinrayError: a file cannot be written.
     """
-    write_text(out / "curves.csv", curves_csv(detected), "curves")
-    charts = {
-        "precision-recall": precision_recall_curves({name: one.curves[""][0] for name, one in detected.items()}),
-        "froc": froc_curves(figures),
-        "calibration": calibration_plot({name: (one.calibration, one.shown_error) for name, one in detected.items()}),
-        "classes": class_bars(figures),
-    }
-    files = file_names(list(detected))
-    for name, one in detected.items():
-        charts[f"confusion {files[name]}"] = confusion_plot(one.confusion, one.classes, cut_in_middle(name, 40))
-    if len(detected) == 2:
-        difference = results[list(detected)[1]]["difference_to_first"]["map50"]
-        charts["map50"] = interval_plot({name: f["map50"] for name, f in figures.items()}, difference)
+    result = measured.result
+    write_json(out / "metrics.json", evaluation_as_json(result), "metrics")
+    write_text(out / "metrics.csv", figures_csv([(name, arm.figures) for name, arm in result.arms.items()]), "table")
+    differences = [(name, arm.minus, arm.difference) for name, arm in result.arms.items() if arm.difference is not None]
+    if differences:
+        write_text(out / "differences.csv", differences_csv(differences), "table")
+    if len(result.fractions) > 1:
+        write_text(out / "fractions.csv", fractions_csv(result), "table")
+    write_text(out / "curves.csv", curves_csv(measured.curves), "curves")
     (out / "figures").mkdir(exist_ok=True)
-    for title, svg in charts.items():
-        write_bytes(out / "figures" / f"{title}.svg", svg, "figure")
+    for name, svg in _charts(measured).items():
+        write_bytes(out / "figures" / f"{name}.svg", svg, "figure")
+    write_comparison(out / PAGE, result, pictures)
 
 
-def curves_csv(detected: Mapping[str, Detected]) -> str:
-    """run, class (empty: all pooled), score, precision, recall, false positives per image; by falling score."""
+def _charts(measured: Measured) -> dict[str, bytes]:
+    """File name without ending -> chart."""
+    result = measured.result
+    main = main_measure(result.kind)
+    charts = {main: interval_plot(result, main), "classes": class_bars(result, shown_by_class(result.kind)[0])}
+    if any(len(arm.runs) > 1 for arm in result.arms.values()):
+        charts["runs"] = run_dots(result, main)
+    if len(result.fractions) > 1:
+        charts["fractions"] = fraction_curves(result, main)
+    names = list(measured.curves)
+    files = file_names(names)
+    boxes = {name: one for name, one in measured.curves.items() if isinstance(one, Detected)}
+    labels = {name: one for name, one in measured.curves.items() if isinstance(one, Ranked)}
+    if boxes:
+        charts["froc"] = froc_curves(result)
+        charts["precision-recall"] = precision_recall_curves({name: one.curves[""][0] for name, one in boxes.items()})
+        charts["calibration"] = calibration_plot(
+            {name: (one.calibration, one.shown_error) for name, one in boxes.items()}
+        )
+    if labels:
+        chosen = set(_drawn_classes(result))
+        curves = {name: {c: curve for c, curve in one.curves.items() if c in chosen} for name, one in labels.items()}
+        charts["roc"] = roc_curves(curves)
+        charts["precision-recall"] = precision_recall_of_labels(curves)
+    for name, one in measured.curves.items():
+        if one.confusion is not None:
+            draw = confusion_plot if isinstance(one, Detected) else confusion_of_labels
+            charts[f"confusion {files[name]}"] = draw(one.confusion, one.classes, cut_in_middle(name, 40))
+    return charts
+
+
+def _drawn_classes(result: Evaluation) -> list[str]:
+    """Of two exclusive classes the second mirrors the first."""
+    two = result.task == "multiclass" and len(result.classes) == 2
+    return list(result.classes[1:] if two else result.classes) if result.kind == "classifier" else []
+
+
+def curves_csv(curves: Mapping[str, Detected | Ranked]) -> str:
+    """run, class (empty: all pooled), score, precision, recall, false positives per image or their rate; by falling score."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("run", "class", "score", "precision", "recall", "false_positives_per_image"))
-    for name, one in detected.items():
-        for class_name, (pr, froc) in one.curves.items():
-            n = len(pr.score)
-            for i in np.unique(np.linspace(0, n - 1, min(n, _MOST_POINTS)).round().astype(np.int64)).tolist():
-                recall = "" if np.isnan(pr.recall[i]) else pr.recall[i]
-                row = (pr.score[i], pr.precision[i], recall, froc.false_positives_per_image[i])
-                writer.writerow((name, class_name, *row))
+    detectors = any(isinstance(one, Detected) for one in curves.values())
+    false = "false_positives_per_image" if detectors else "false_positive_rate"
+    writer.writerow(("run", "class", "score", "precision", "recall", false))
+    for name, one in curves.items():
+        if isinstance(one, Detected):
+            for class_name, (pr, froc) in one.curves.items():
+                for i in _thinned(len(pr.score)):
+                    recall = "" if np.isnan(pr.recall[i]) else pr.recall[i]
+                    # FROC may count fewer boxes: the last of its thresholds that is not below this score
+                    at = int(np.searchsorted(-froc.score, -pr.score[i], side="right")) - 1
+                    rate = froc.false_positives_per_image[at] if at >= 0 else 0.0
+                    writer.writerow((name, class_name, pr.score[i], pr.precision[i], recall, rate))
+        else:
+            for class_name, curve in one.curves.items():
+                for i in range(1, len(curve.score)):  # at the first threshold nothing passes
+                    row = (curve.score[i], curve.precision[i], curve.recall[i], curve.false_positive_rate[i])
+                    writer.writerow((name, class_name, *row))
     return out.getvalue()
+
+
+def _thinned(n: int) -> list[int]:
+    found: list[int] = np.unique(np.linspace(0, n - 1, min(n, _MOST_POINTS)).round().astype(np.int64)).tolist()
+    return found

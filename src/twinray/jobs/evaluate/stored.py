@@ -1,111 +1,166 @@
-"""What finished runs kept of their own test images."""
+"""What finished runs say of themselves, and what they kept of their own test images. No weight is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from twinray.errors import InputError
-from twinray.evaluation.coco_json import CocoTruth, read_truth
+from twinray.evaluation.coco_json import read_predictions, read_truth
+from twinray.evaluation.cutoffs import LabelThresholds, choose_label_thresholds, label_thresholds_from_json
 from twinray.jobs.evaluate.options import model_options, recipe, seeds
+from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
 from twinray.runs.description import MODEL, read_description
-from twinray.runs.folder import read_config, read_metrics
-from twinray.runs.notes import own_notes
-from twinray.runs.seen import MARK, read_seen
+from twinray.runs.folder import METRICS, read_config
+from twinray.runs.names import run_names
+from twinray.runs.notes import metrics_of, own_notes
+from twinray.runs.results import LabelPredictions, read_label_predictions, split_figures
+from twinray.runs.seen import read_seen
 
 _KNOWN_BY_NAME = {"random", "imagenet-v1", "imagenet-v2"}
+_VERBS = {"detect", "classify"}
 
 
-@dataclass(frozen=True)
-class ArmRun:
-    """What a finished run left.
-
-    Attributes:
-        path: its folder.
-        init: its initial weights, as asked for.
-        recipe: what tells the arm's initial weights from another arm's: the options of their pre-training but for its seed,
-            where the folder of it is at hand; else ``init``.
-        init_hash: SHA-256 of the file that they came from; empty for random and ImageNet weights and where not recorded.
-        options: what else makes its model; neither seeds nor data.
-        seed, fraction_seed: which run it is; the latter None where all labelled images were used.
-        truth: its test images and their true boxes.
-        predictions: file of its boxes.
-        packs: what tells the packs that it was trained on.
-        mark: how many of its test images training had seen; None for none.
-        seen: whether it is known what its initial weights saw (``recorded``, ``nothing``, ``unknown``).
-        notes: its own.
-        thresholds: those of its description, or None.
-    """
-
-    path: Path
-    init: str
-    recipe: str
-    init_hash: str
-    options: Mapping[str, Any]
-    seed: int
-    fraction_seed: object
-    truth: CocoTruth
-    predictions: Path
-    packs: str
-    mark: Mapping[str, Any] | None
-    seen: str
-    notes: tuple[str, ...]
-    thresholds: object
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """What tells its fold."""
-        return tuple(sorted(map(str, self.truth.boxes)))
-
-
-def read_run(path: Path, split: str) -> ArmRun:
-    """Read what a run left of its test (or val) images; no image is looked at.
+def read_runs(paths: Sequence[Path]) -> list[RunInfo]:
+    """What the runs say of themselves.
 
     Raises:
-        InputError: it did not finish, is no detector, kept no predictions of the split, or was edited.
+        InputError: some is no detect or classify run, or they are not of one kind and of the same classes.
     """
-    config, metrics = read_config(path), read_metrics(path)
-    if (verb := config.get("job", "detect")) != "detect":
-        advice = "give --data to evaluate classifiers" if verb == "classify" else "train a detector from it first"
-        raise InputError(f"expected runs of detectors, {path} is a {verb} run; {advice}")
-    description = read_description(path / MODEL)
-    if description["kind"] != "detector":
-        raise InputError(f"expected runs of detectors, {path} is none; give --data to evaluate classifiers")
-    suffix = "" if split == "test" else f"_{split}"
-    truth, predictions = path / f"truth{suffix}.json", path / f"predictions{suffix}.json"
-    if not truth.is_file() or not predictions.is_file():
-        raise InputError(f"{path} kept no predictions of split {split}; give --data to make them now")
-    seed, figures = config.get("seed", 0), metrics.get(split)
-    if not isinstance(seed, int):
-        raise InputError(f"expected a whole number as seed in {path / 'config.yaml'}, got {seed!r}; was it edited?")
-    init = str(config.get("init", ""))
-    by_name = init in _KNOWN_BY_NAME
-    return ArmRun(
+    runs = [_read(path, name) for path, name in zip(paths, run_names(paths), strict=True)]
+    if len({run.kind for run in runs}) != 1:
+        told = ", ".join(f"{run.path} ({run.kind})" for run in runs)
+        raise InputError(f"expected runs of one kind, got {told}; evaluate them apart")
+    first = runs[0]
+    for run in runs:
+        if (run.classes, run.task) != (first.classes, first.task):
+            what = "box classes" if run.kind == "detector" else "label classes and one task"
+            raise InputError(
+                f"expected runs of the same {what}, got {list(first.classes)} {first.task} in {first.path} and "
+                f"{list(run.classes)} {run.task} in {run.path}"
+            )
+    return runs
+
+
+def _read(path: Path, name: str) -> RunInfo:
+    config = read_config(path)
+    verb = config.get("job", "detect")
+    if verb not in _VERBS:
+        raise InputError(f"expected detect or classify runs, {path} is a {verb} run; train a detector from it first")
+    description, metrics = read_description(path / MODEL), metrics_of(path)
+    seed, init = config.get("seed", 0), str(config.get("init", ""))
+    fraction, draw = config.get("fraction", 1.0), config.get("fraction_seed", 0)
+    for option, value in (("seed", seed), ("fraction_seed", draw)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InputError(
+                f"expected a whole number as {option} in {path / 'config.yaml'}, got {value!r}; was it edited?"
+            )
+    if not isinstance(fraction, int | float) or not 0 < fraction <= 1:
+        raise InputError(f"expected a share as fraction in {path / 'config.yaml'}, got {fraction!r}; was it edited?")
+    packs = description.get("data")
+    sums = [p.get("checksums") for p in packs if isinstance(p, dict)] if isinstance(packs, list) else []
+    return RunInfo(
         path=path,
+        name=name,
+        kind=description["kind"],
+        task=description.get("task", ""),
+        classes=tuple(description["classes"]),
+        description=description,
+        metrics=metrics,
         init=init,
-        recipe=init if by_name else recipe(init),
-        init_hash="" if by_name else _init_hash(description),
+        recipe=init if init in _KNOWN_BY_NAME else recipe(init),
+        init_hash="" if init in _KNOWN_BY_NAME else _init_hash(description),
         options=model_options(config, metrics),
         seed=seed,
+        fraction=float(fraction),
         fraction_seed=seeds(config).get("fraction_seed"),
-        truth=read_truth(truth),
-        predictions=predictions,
-        packs=_checksums(description),
-        mark=figures.get(MARK) if isinstance(figures, dict) else None,
-        seen=read_seen(path).before.status,
+        packs=repr(sums) if sums else "",
+        pixels=repr([s.get("images.npy") if isinstance(s, dict) else s for s in sums]) if sums else "",
         notes=own_notes(metrics),
-        thresholds=description.get("thresholds"),
     )
+
+
+def kept(runs: Sequence[RunInfo], split: str) -> list[Tested]:
+    """What the runs kept of a split: one entry a detector, one a label draw of a classifier.
+
+    Raises:
+        InputError: a run did not finish, kept no predictions of the split, or was edited.
+    """
+    return [one for run in runs for one in (_boxes if run.kind == "detector" else _labels)(run, split)]
+
+
+def _boxes(run: RunInfo, split: str) -> list[Tested]:
+    suffix = "" if split == "test" else f"_{split}"
+    truth_file, predictions = run.path / f"truth{suffix}.json", run.path / f"predictions{suffix}.json"
+    if not truth_file.is_file() or not predictions.is_file():
+        raise InputError(f"{run.path} kept no predictions of split {split}; give --data to make them now")
+    truth = read_truth(truth_file)
+    if truth.classes != run.classes:
+        raise InputError(f"classes of {truth_file} ({list(truth.classes)}) are not those of the run; was it edited?")
+    data = BoxData(truth.boxes, read_predictions(predictions, truth.image_ids, len(run.classes)), truth.patients)
+    return [Tested(run, run.name, run.fraction_seed, data, _seen(run, split), _status(run), run.notes)]
+
+
+def _labels(run: RunInfo, split: str) -> list[Tested]:
+    found = read_label_predictions(run.path, split)
+    if found is None:
+        raise InputError(f"{run.path} kept no predictions of split {split}; give --data to make them now")
+    if found.classes != run.classes:
+        raise InputError(
+            f"classes of the predictions in {run.path} ({list(found.classes)}) are not those of the run; was it edited?"
+        )
+    scores, notes = dict(found.scores), run.notes
+    first, table = next(iter(scores.items()))
+    if run.fraction == 1 and len(scores) > 1 and all(np.array_equal(other, table) for other in scores.values()):
+        scores = {first: table}
+        notes += ("all labels were used, so its label draws are one and the same model",)
+    val = read_label_predictions(run.path, "val") if split == "test" else None
+    several = len(scores) > 1
+    return [
+        Tested(
+            run,
+            f"{run.name}, draw {draw}" if several else run.name,
+            draw,
+            LabelData(found.images, found.truth, own, found.patients, _thresholds(run, draw, val)),
+            _seen(run, split),
+            _status(run),
+            notes,
+        )
+        for draw, own in scores.items()
+    ]
+
+
+def _thresholds(run: RunInfo, draw: int, val: LabelPredictions | None) -> LabelThresholds | None:
+    """Those that the draw's own scores on val give; else those of the model, where it is the draw that the run kept."""
+    if val is not None and draw in val.scores:
+        return choose_label_thresholds(val.truth, val.scores[draw], run.classes)
+    return thresholds_of(run) if draw == run.description["seed"] else None
+
+
+def thresholds_of(run: RunInfo) -> LabelThresholds | None:
+    """Of decisions, as a classifier's description holds them; None where it holds none.
+
+    Raises:
+        InputError: they are of another form or of other classes.
+    """
+    raw = run.description.get("thresholds")
+    return None if raw is None else label_thresholds_from_json(raw, run.classes, f"{run.path / MODEL}")
+
+
+def _seen(run: RunInfo, split: str) -> tuple[int, int] | None:
+    if not run.metrics:
+        raise InputError(f"{run.path} has no {METRICS}: a run that did not finish; continue it with --resume")
+    own = split_figures(run.path, run.metrics).get(split)
+    return None if own is None else own.seen
+
+
+def _status(run: RunInfo) -> str:
+    return read_seen(run.path).before.status
 
 
 def _init_hash(description: Mapping[str, Any]) -> str:
     init = description.get("init")
     return str(init.get("sha256") or "") if isinstance(init, dict) else ""
-
-
-def _checksums(description: Mapping[str, Any]) -> str:
-    """Of the packs that a run was trained on; empty where it does not say."""
-    packs = description.get("data")
-    return repr([p.get("checksums") for p in packs if isinstance(p, dict)]) if isinstance(packs, list) else ""

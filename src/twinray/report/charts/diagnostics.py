@@ -1,6 +1,6 @@
-"""Charts of finished detectors: precision and recall, calibration of scores, confusion, runs over folds and seeds.
+"""Charts of detectors: precision and recall, calibration of scores, confusion; and of runs over folds and seeds.
 
-Each returns SVG bytes, drawn as those of ``figures`` are.
+Each returns SVG bytes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.patches import Rectangle
 
 from twinray.evaluation.diagnostics import Calibration, PrecisionRecall
-from twinray.records import FloatArray, IntArray
-from twinray.report.charts.curves import WIDTH, as_svg, legend, look, note_if_empty, style
+from twinray.evaluation.measures import title
+from twinray.evaluation.result import Evaluation
+from twinray.records import IntArray
+from twinray.report.charts.sheet import WIDTH, as_svg, legend, look, note_if_empty, style
 from twinray.report.fonts import cut_in_middle, literal
 from twinray.report.numbers import number
-from twinray.report.palette import ARMS, GRID, INK, MARKERS, MUTED
+from twinray.report.palette import ARMS, GRID, INK, MUTED, look_of
 
 _MOST_NAMED = 30  # classes whose names and counts still fit beside a confusion matrix
 
@@ -29,11 +31,11 @@ def precision_recall_curves(arms: Mapping[str, PrecisionRecall]) -> bytes:
     drawn: list[float] = []
     for i, (name, curve) in enumerate(arms.items()):
         if curve.n_boxes and len(curve.score):
-            axes.plot(curve.recall, curve.precision, label=name, **look(i))
+            axes.plot(curve.recall, curve.precision, label=name, **look(i, len(arms)))
             drawn += [float(curve.recall[-1])]
     axes.set_ylim(0, 1.02)
-    title = "Precision: share of the shown boxes that are right"
-    return _finished(sheet, axes, title, "recall: share of the true boxes that are found", drawn)
+    heading = "Precision: share of the shown boxes that are right"
+    return _finished(sheet, axes, heading, "recall: share of the true boxes that are found", drawn)
 
 
 def calibration_plot(arms: Mapping[str, tuple[Calibration, float]]) -> bytes:
@@ -53,33 +55,33 @@ def calibration_plot(arms: Mapping[str, tuple[Calibration, float]]) -> bytes:
         axes.plot(
             found.mean_score[filled],
             found.precision[filled],
-            marker=MARKERS[i % 4],
+            marker=look_of(i, len(arms)).marker,
             markersize=5,
             label=label,
-            **look(i),
+            **look(i, len(arms)),
         )
         drawn += found.precision[filled].tolist()
     axes.set_ylim(0, 1)
-    title = "Share of the boxes of a score that are right (dotted: as the score says)"
-    return _finished(sheet, axes, title, "score", drawn)
+    heading = "Share of the boxes of a score that are right (dotted: as the score says)"
+    return _finished(sheet, axes, heading, "score", drawn)
 
 
-def _finished(sheet: Sheet, axes: Axes, title: str, x_label: str, drawn: Sequence[float]) -> bytes:
+def _finished(sheet: Sheet, axes: Axes, heading: str, x_label: str, drawn: Sequence[float]) -> bytes:
     """A chart over shares from 0 to 1, of which ``drawn`` are values."""
     axes.set_xlim(0, 1)
-    style(axes, title, x_label)
+    style(axes, literal(heading), x_label)
     note_if_empty(axes, drawn)
     legend(axes)
     return as_svg(sheet)
 
 
-def confusion_plot(table: IntArray, classes: Sequence[str], title: str) -> bytes:
-    """Counts of a confusion with background, shaded by the share of their row.
+def confusion_plot(table: IntArray, classes: Sequence[str], heading: str) -> bytes:
+    """Counts of a confusion, shaded by the share of their row.
 
     Args:
-        table: (k + 1, k + 1), rows the true class, columns the predicted one; last row and column: background.
+        table: rows the true class, columns the predicted one: (k, k), or (k + 1, k + 1) with background in the last of each.
         classes: (k,) names.
-        title: above the table.
+        heading: above the table.
     """
     n = len(table)
     side = min(0.55 * n + 2.6, 16.0)
@@ -95,8 +97,9 @@ def confusion_plot(table: IntArray, classes: Sequence[str], title: str) -> bytes
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_aspect("equal")
-    _name_cells(axes, [literal(cut_in_middle(c, 22)) for c in classes])
-    style(axes, literal(title), "predicted")
+    names = [literal(cut_in_middle(c, 22)) for c in classes]
+    _name_cells(axes, names + ["nothing there"] * (n - len(names)))
+    style(axes, literal(heading), "predicted")
     axes.grid(visible=False)
     axes.set_ylabel("true", fontsize=10, color=MUTED)
     return as_svg(sheet)
@@ -108,40 +111,35 @@ def _cell(row: int, column: int, share: float, *, right: bool) -> Rectangle:
 
 
 def _name_cells(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_xticks(range(len(names) + 1), [*names, "nothing there"], rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names) + 1), [*names, "nothing there"])
-    for at in np.arange(len(names) + 2) - 0.5:
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    for at in np.arange(len(names) + 1) - 0.5:
         axes.axhline(at, color=GRID, linewidth=0.8)
         axes.axvline(at, color=GRID, linewidth=0.8)
 
 
-def run_dots(arms: Mapping[str, FloatArray], folds: Sequence[str], measure: str) -> bytes:
-    """Every run as a dot, by fold, with the mean over seeds as a bar: how much of a difference is the luck of the draw.
-
-    Args:
-        arms: name -> (folds, seeds) values.
-        folds: names.
-        measure: as the title says it.
-    """
+def run_dots(result: Evaluation, measure: str) -> bytes:
+    """Every run as a dot, by fold, with the mean over seeds as a bar: how much of a difference is the luck of the draw."""
     sheet = Sheet(figsize=(WIDTH, 3.8), layout="constrained")
     axes = sheet.subplots()
-    width = 0.5 / max(len(arms), 1)
+    n, folds = len(result.arms), result.folds
+    width = 0.5 / max(n, 1)
     drawn: list[float] = []
-    for i, (name, values) in enumerate(arms.items()):
-        offset = (i - (len(arms) - 1) / 2) * width
-        x = np.repeat(np.arange(len(folds))[:, None] + offset, values.shape[1], axis=1)
-        axes.plot(x.ravel(), values.ravel(), MARKERS[i % 4], color=ARMS[i % 4], markersize=6, alpha=0.75, label=name)
-        axes.plot(
-            [np.arange(len(folds)) + offset - width / 3, np.arange(len(folds)) + offset + width / 3],
-            [values.mean(axis=1)] * 2,
-            color=ARMS[i % 4],
-            linewidth=2.4,
-        )
+    for i, name in enumerate(result.arms):
+        own, figure = look_of(i, n), result.figure(name, measure)
+        values = np.array([[np.nan if v is None else v for v in row] for row in (figure.runs if figure else ())])
+        values = values.reshape(folds, -1)
+        at = np.arange(folds) + (i - (n - 1) / 2) * width
+        x = np.repeat(at[:, None], values.shape[1], axis=1)
+        axes.plot(x.ravel(), values.ravel(), own.marker, color=own.colour, markersize=6, alpha=0.75, label=name)
+        if values.size:
+            axes.plot([at - width / 3, at + width / 3], [values.mean(axis=1)] * 2, color=own.colour, linewidth=2.4)
         drawn += values[~np.isnan(values)].tolist()
-    axes.set_xticks(range(len(folds)), [f"fold {fold}" for fold in folds])
-    axes.set_xlim(-0.6, len(folds) - 0.4)
-    axes.set_ylim(0, min(1.0, 1.2 * max([*drawn, 0.05])))
-    style(axes, f"{measure} of every run; bars: mean over seeds", "")
+    axes.set_xticks(range(folds), [f"fold {fold}" for fold in range(folds)] if folds > 1 else ["all test images"])
+    axes.set_xlim(-0.6, folds - 0.4)
+    low = min(drawn, default=0.0)
+    axes.set_ylim(0 if low < 0.5 else max(0.0, low - 0.1), min(1.02, 1.2 * max([*drawn, 0.05])))
+    style(axes, f"{title(measure)} of every run; bars: mean over runs", "")
     note_if_empty(axes, drawn)
     legend(axes)
     return as_svg(sheet)

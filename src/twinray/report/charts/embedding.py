@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure as Sheet
 
 from twinray.records import FloatArray
-from twinray.report.charts.curves import as_svg
+from twinray.report.charts.sheet import as_svg
 from twinray.report.fonts import cut_in_middle, literal
 from twinray.report.palette import INK, MUTED
 

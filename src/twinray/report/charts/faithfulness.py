@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 
 from twinray.about import DISCLAIMER
+from twinray.evaluation.record import Figure, read_figure
 from twinray.report.fonts import literal
 from twinray.report.numbers import NOT_DEFINED, count, interval, interval_of, number, value_of
 from twinray.report.palette import ARMS, GRID, INK, MUTED
@@ -56,7 +57,10 @@ def faithfulness_table(
         measures: columns, from left to right.
         found: what was measured, one and several.
     """
-    rows = tuple((FLOOR_NAMES.get(name, name), *(_cell(own[m]) for m in measures)) for name, own in figures.items())
+    rows = tuple(
+        (FLOOR_NAMES.get(name, name), *(_cell(read_figure(own[m], name)) for m in measures))
+        for name, own in figures.items()
+    )
     boxes = next(iter(figures.values()))["n_boxes"]
     caption = f"Faithfulness of heat maps on {count(boxes, *found)} (95 % interval)"
     note = (
@@ -74,10 +78,10 @@ def faithfulness_csv(figures: Figures, measures: Sequence[str]) -> str:
     for name, own in figures.items():
         for class_name, part in {"": own, **own.get("per_class", {})}.items():
             for measure in measures:
-                figure = part[measure]
+                figure = read_figure(part[measure], name)
                 value, ends = value_of(figure), interval_of(figure) or ("", "")
                 writer.writerow(
-                    (class_name, name, measure, "" if value is None else value, *ends, figure["n"], part["n_boxes"])
+                    (class_name, name, measure, "" if value is None else value, *ends, figure.n, part["n_boxes"])
                 )
     return out.getvalue()
 
@@ -97,7 +101,12 @@ def faithfulness_chart(figures: Figures, measures: Sequence[str], title: str) ->
     sheet.get_layout_engine().set(w_pad=0.09)  # type: ignore[union-attr, call-arg]
     grid = sheet.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, measure in zip(grid, measures, strict=True):
-        _bars(axes, [figures[name][measure] for name in names], [name in FLOOR_NAMES for name in names], measure)
+        _bars(
+            axes,
+            [read_figure(figures[name][measure], name) for name in names],
+            [name in FLOOR_NAMES for name in names],
+            measure,
+        )
     grid[0].set_yticks(range(len(names)), [literal(FLOOR_NAMES.get(name, name)) for name in names])
     grid[0].set_ylim(len(names) - 0.4, -0.6)
     width = round(13.5 * sheet.get_figwidth())
@@ -119,12 +128,12 @@ def _head(measure: str) -> str:
     return f"{title.lower()} {'↑' if more else '↓'}"
 
 
-def _cell(figure: Mapping[str, Any]) -> str:
+def _cell(figure: Figure) -> str:
     value = number(value_of(figure), 2)
     return f"{value}\n{interval(figure, 2)}" if interval_of(figure) else value
 
 
-def _bars(axes: Axes, figures: Sequence[Mapping[str, Any]], floors: Sequence[bool], measure: str) -> None:
+def _bars(axes: Axes, figures: Sequence[Figure], floors: Sequence[bool], measure: str) -> None:
     title, what, more = HEADINGS[measure]
     reach = 0.0
     for row, (figure, is_floor) in enumerate(zip(figures, floors, strict=True)):

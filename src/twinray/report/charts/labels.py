@@ -17,10 +17,10 @@ from twinray.evaluation.calibration import Reliability
 from twinray.evaluation.label_curves import LabelCurve
 from twinray.evaluation.record import Figure
 from twinray.records import FloatArray, IntArray
-from twinray.report.charts.curves import WIDTH, as_svg, legend, look, note_if_empty, style
+from twinray.report.charts.sheet import WIDTH, as_svg, legend, look, note_if_empty, style
 from twinray.report.fonts import cut_in_middle, literal
 from twinray.report.numbers import NOT_DEFINED, count, number
-from twinray.report.palette import ARMS, GRID, INK, MARKERS, MUTED
+from twinray.report.palette import ARMS, GRID, INK, MUTED, look_of
 
 MOST_PANELS = 16
 """Classes that one sheet shows; of more, the most frequent ones."""
@@ -39,7 +39,7 @@ def roc_curves(runs: Curves, areas: Mapping[str, Mapping[str, Figure | None]] | 
     """
 
     def draw(axes: Axes, curve: LabelCurve, label: str, run: int) -> None:
-        axes.plot(curve.false_positive_rate, curve.recall, label=label, **look(run))
+        axes.plot(curve.false_positive_rate, curve.recall, label=label, **look(run, len(runs)))
 
     def ground(axes: Axes, _: LabelCurve) -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linestyle=(0, (2, 2)), linewidth=1.2)
@@ -56,7 +56,7 @@ def precision_recall_of_labels(runs: Curves, figures: Mapping[str, Mapping[str, 
     """
 
     def draw(axes: Axes, curve: LabelCurve, label: str, run: int) -> None:
-        axes.plot(curve.recall, curve.precision, label=label, drawstyle="steps-pre", **look(run))
+        axes.plot(curve.recall, curve.precision, label=label, drawstyle="steps-pre", **look(run, len(runs)))
 
     def ground(axes: Axes, curve: LabelCurve) -> None:
         share = curve.n_positive / (curve.n_positive + curve.n_negative)
@@ -131,11 +131,19 @@ def reliability_plot(runs: Mapping[str, Reliability], title: str = "") -> bytes:
     for i, (name, found) in enumerate(runs.items()):
         filled = found.count > 0
         label = f"{literal(name)}, expected error {number(found.expected_error, 3)}"
-        axes.plot(found.mean_score[filled], found.frequency[filled], marker=MARKERS[i % 4], label=label, **look(i))
+        axes.plot(
+            found.mean_score[filled],
+            found.frequency[filled],
+            marker=look_of(i, len(runs)).marker,
+            label=label,
+            **look(i, len(runs)),
+        )
         sure = filled & ~np.isnan(found.low)
-        axes.vlines(found.mean_score[sure], found.low[sure], found.high[sure], color=ARMS[i % 4], linewidth=1.2)
+        axes.vlines(
+            found.mean_score[sure], found.low[sure], found.high[sure], color=look_of(i, len(runs)).colour, linewidth=1.2
+        )
         middle = (found.edges[:-1] + found.edges[1:]) / 2 + (i - (len(runs) - 1) / 2) * width
-        below.bar(middle, found.count, width, color=ARMS[i % 4])
+        below.bar(middle, found.count, width, color=look_of(i, len(runs)).colour)
         drawn += found.frequency[filled].tolist()
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
@@ -208,8 +216,8 @@ def subgroup_plot(runs: Mapping[str, Mapping[str, tuple[Figure | None, int]]], t
     drawn: list[float] = []
     images: dict[str, int] = {}
     for i, (run, own) in enumerate(runs.items()):
-        colour = ARMS[i % 4]
-        axes.plot([], [], MARKERS[i % 4], color=colour, label=run)
+        colour = look_of(i, len(runs)).colour
+        axes.plot([], [], look_of(i, len(runs)).marker, color=colour, label=run)
         for row, group in enumerate(groups):
             figure, n = own.get(group, (None, 0))
             images.setdefault(group, n)
@@ -222,7 +230,7 @@ def subgroup_plot(runs: Mapping[str, Mapping[str, tuple[Figure | None, int]]], t
             if figure.ci95 is not None:
                 axes.plot(figure.ci95, [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
             filled = "full" if figure.ci95 is not None else "none"  # hollow: too few for an interval
-            axes.plot([figure.value], [y], MARKERS[i % 4], color=colour, markersize=7, fillstyle=filled)
+            axes.plot([figure.value], [y], look_of(i, len(runs)).marker, color=colour, markersize=7, fillstyle=filled)
             drawn += [figure.value, *(figure.ci95 or ())]
     names = [f"{literal(cut_in_middle(group, 26))}\n{count(images[group], 'image')}" for group in groups]
     axes.set_yticks(range(len(groups)), names)

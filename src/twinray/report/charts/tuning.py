@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure as Sheet
 
-from twinray.report.charts.curves import WIDTH, as_svg, legend, style
+from twinray.report.charts.sheet import WIDTH, as_svg, legend, style
 from twinray.report.fonts import cut_in_middle, literal
 from twinray.report.palette import ARMS
 

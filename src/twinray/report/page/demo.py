@@ -9,9 +9,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from twinray.report.numbers import count, seconds
-from twinray.report.page.comparison import Arm, Comparison, Example, step_seconds
-from twinray.report.page.document import Code, join_words
+from twinray.evaluation.result import Evaluation
+from twinray.records import Boxes, FloatArray
+from twinray.report.charts.curves import ArmCurve, detector_curves, pretraining_curves
+from twinray.report.numbers import count, duration, interval, number, seconds, value_of
+from twinray.report.page.comparison import Pictured, answer, classes, curves, glance, picture
+from twinray.report.page.document import (
+    Block,
+    Code,
+    Content,
+    Facts,
+    Heading,
+    Panels,
+    Picture,
+    Points,
+    Section,
+    Steps,
+    join_words,
+)
+from twinray.report.pictures.panels import EMPTY_MAP, Panel, as_png, panel_row, scaled
+from twinray.report.tables import Table
+from twinray.runs.seen import told_seen
 
 RANDOM, BARLOW_TWINS = "random", "Barlow Twins"
 """Names of the two arms: where the detector's backbone starts from."""
@@ -42,48 +60,180 @@ class DemoFigures:
     seed: int
 
 
+@dataclass(frozen=True)
+class Trained:
+    """How one arm's detector was trained.
+
+    Attributes:
+        name: of the arm.
+        lines: of its ``metrics.jsonl``.
+        best_epoch: that was kept, from 0; None where not recorded.
+        seconds: that all of its training took, the pre-training included; None where not known.
+        boxes: true boxes that it learned from.
+    """
+
+    name: str
+    lines: Sequence[Mapping[str, Any]]
+    best_epoch: int | None
+    seconds: float | None
+    boxes: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One test image as all arms see it, and the heat map of the last arm's best box.
+
+    Attributes:
+        image: with boxes in original pixels.
+        heat_map: (h, w) in 0..1; None where the last arm predicts no box.
+        heat_box: index of its box.
+    """
+
+    image: Pictured
+    heat_map: FloatArray | None
+    heat_box: int = 0
+
+
 def describe(
     figures: DemoFigures,
-    baseline: Arm,
-    candidate: Arm,
-    difference: Mapping[str, Any],
+    result: Evaluation,
+    trained: Sequence[Trained],
     pretraining: Sequence[Mapping[str, Any]],
     examples: Sequence[Example],
     heat_definition: str,
-) -> Comparison:
-    """Everything the demo's page says."""
-    counts = figures.pack
-    return Comparison(
+) -> Content:
+    """The demo's page: that of an evaluation, with what was run before it and what to do after it."""
+    sections = (
+        answer(result),
+        Section("What was run", "What was run", (Steps(_steps(figures, trained)),)),
+        _training(trained, pretraining),
+        glance(result),
+        *curves(result),
+        *classes(result),
+        _images(figures, result, examples, heat_definition),
+        Section("What these figures show, and what they do not", "Limits", (Points(_limits(figures, result)),)),
+        Section("Run it on your own images", "Your own images", _own_data(figures)),
+        Section(
+            "The record",
+            "Record",
+            (Facts(_facts(figures)), Heading("The same run, step by step"), Code(commands(figures.options))),
+        ),
+    )
+    return Content(
         title="Do unlabelled images help a detector?",
         over="twinray demo",
         lede=(
             f"One detector starts from random weights, its twin from weights that Barlow Twins learned on {count(figures.unlabelled, 'image')} "
             "without any label. All else is the same: training images, options, seed, test. The images are synthetic."
         ),
-        steps=_steps(figures, baseline),
-        facts=_facts(figures),
-        baseline=baseline,
-        candidate=candidate,
-        difference=difference,
-        pretraining=pretraining,
-        classes=figures.classes,
-        examples=examples,
-        examples_note=(
-            f"Drawn by the seed from the {count(counts.get('test'), 'test image')} before any result was known: "
-            "one of each class, one without a lesion. None was picked for looking good."
-        ),
-        heat_definition=_heat_words(heat_definition),
-        limits=_limits(figures, baseline),
-        own_data=_own_data(figures),
-        repeat=commands(figures.options),
+        sections=sections,
         footer=f"Written by twinray {figures.environment.get('twinray', '')} on {datetime.now(UTC):%d %B %Y, %H:%M} UTC.",
-        seconds_note=f"Seconds of training; those of {candidate.name} include {seconds(figures.pretrain_seconds)} s of pre-training.",
     )
 
 
-def _steps(figures: DemoFigures, arm: Arm) -> tuple[tuple[str, str, str], ...]:
+def summary_table(result: Evaluation, trained: Sequence[Trained], note: str = "") -> Table:
+    """Arm, mAP50, 95 % interval, seconds: what the terminal shows in the end.
+
+    Below it, besides ``note``: which arm's figures include images that its training had seen.
+    """
+    marked = [f"{name}: {told}." for name, arm in result.arms.items() if (told := told_seen(arm.figures.seen))]
+    took = {one.name: one.seconds for one in trained}
+    rows = tuple(
+        (name, number(value_of(figure)), interval(figure), seconds(took.get(name)))
+        for name, arm in result.arms.items()
+        for figure in (arm.figures.get("map50"),)
+    )
+    return Table(
+        "Test images, mean average precision at IoU 0.5",
+        ("arm", "mAP50", "95 % interval", "seconds"),
+        rows,
+        " ".join([part for part in (note, *marked) if part]),
+    )
+
+
+def seconds_note(figures: DemoFigures) -> str:
+    """What the seconds of the table are."""
+    return (
+        f"Seconds of training; those of {BARLOW_TWINS} include {seconds(figures.pretrain_seconds)} s of pre-training."
+    )
+
+
+def _training(trained: Sequence[Trained], pretraining: Sequence[Mapping[str, Any]]) -> Section:
+    blocks: list[Block] = []
+    if pretraining:
+        last = pretraining[-1]
+        told = f"loss {number(last.get('loss'), 1)}, mean C_ii {number(last.get('mean_c_ii'), 2)}, RMS C_ij {number(last.get('rms_c_ij'))}, effective rank {number(last.get('effective_rank'), 0)}"
+        blocks += [
+            Heading("Pre-training, without any label"),
+            "Barlow Twins shows the network two distorted views of each image and asks for embeddings that agree (C_ii near 1) "
+            "while their components say different things (C_ij near 0). An effective rank that falls towards 1 would mean collapse.",
+            Picture(
+                pretraining_curves(pretraining),
+                "svg",
+                f"Four curves over {count(last.get('step'), 'training step')} of the pre-training; at the end: {told}.",
+                f"At the end: {told}.",
+            ),
+            Heading("The two detectors"),
+        ]
+    kept = [f"{one.name}: epoch {one.best_epoch + 1}" for one in trained if one.best_epoch is not None]
+    blocks.append(
+        Picture(
+            detector_curves([ArmCurve(one.name, one.lines, one.best_epoch) for one in trained]),
+            "svg",
+            f"Validation mAP50 by epoch and training loss of both detectors. Kept: {'; '.join(kept) or 'not recorded'}.",
+            "The ringed epoch is the one that was kept: the best on the validation images. The test images were used once, after that.",
+        )
+    )
+    took = [f"{one.name}: {duration(one.seconds)} of training" for one in trained if one.seconds is not None]
+    if took:
+        blocks.append(f"{'; '.join(took)}. {seconds_words(took)}".strip())
+    return Section("How they learned", "Training", tuple(blocks))
+
+
+def seconds_words(took: Sequence[str]) -> str:
+    """What the longer of the two times is made of."""
+    return f"The time of {BARLOW_TWINS} includes its pre-training." if len(took) > 1 else ""
+
+
+def _images(figures: DemoFigures, result: Evaluation, examples: Sequence[Example], heat_definition: str) -> Section:
+    title = "Boxes and heat maps on test images"
+    if not examples:
+        return Section(title, "Images", ("No example image was chosen.",))
+    last = list(result.arms)[-1]
+    intro = (
+        f"Drawn by the seed from the {count(figures.pack.get('test'), 'test image')} before any result was known: one of each class, one without a "
+        f"lesion. None was picked for looking good. Drawn are at most {count(_MOST, 'box', 'boxes')} an image and arm, of a score of {_LEAST_SCORE:g} or "
+        f"more. The heat map belongs to the one box drawn on it: the best of {last}, whatever its score."
+    )
+    words = _heat_words(heat_definition)
+    heat: tuple[Block, ...] = (Points((("What the heat map is.", words),)),) if words else ()
+    return Section(title, "Images", (intro, *heat, *(_example(one, result, last) for one in examples)))
+
+
+_MOST, _LEAST_SCORE = 3, 0.3
+"""Which predicted boxes the pictures draw."""
+
+
+def _example(one: Example, result: Evaluation, last: str) -> Panels:
+    """A panel an arm, then the heat map of the last arm's best box."""
+    shown = picture(one.image, list(result.arms), result.classes, _MOST, _LEAST_SCORE)
+    pixels, found = one.image.image, one.image.found[last]
+    if one.heat_map is None:
+        panel = Panel("no box, so no heat map", pixels)
+    else:
+        box = slice(one.heat_box, one.heat_box + 1)
+        assert found.scores is not None
+        best = Boxes(found.xyxy[box], found.labels[box], found.scores[box])
+        head = "heat map of its best box" if one.heat_map.any() else EMPTY_MAP
+        panel = Panel(head, pixels, None, scaled(best, one.image.scale), one.heat_map)
+    alt = f"Image {one.image.id}: {panel.title}."
+    heat = Picture(as_png(panel_row([panel], result.classes)), "png", alt, "")
+    return Panels((*shown.items, heat), shown.caption)
+
+
+def _steps(figures: DemoFigures, trained: Sequence[Trained]) -> tuple[tuple[str, str, str], ...]:
     pretrain, detect, counts = figures.options["pretrain"][0], figures.options["detect"][0], figures.pack
-    boxes = arm.metrics.get("training_boxes")
+    boxes = next((one.boxes for one in trained), None)
     texts = (
         (
             "Pack",
@@ -104,13 +254,15 @@ def _steps(figures: DemoFigures, arm: Arm) -> tuple[tuple[str, str, str], ...]:
         ("Compare", "Both on the same test images; intervals and the paired difference by resampling patients."),
         ("Explain", "Heat maps of predicted boxes on a few test images, and this page."),
     )
-    return tuple((name, text, step_seconds(figures.seconds.get(str(i)))) for i, (name, text) in enumerate(texts, 1))
+    return tuple((name, text, _took(figures.seconds.get(str(i)))) for i, (name, text) in enumerate(texts, 1))
 
 
-def _limits(figures: DemoFigures, arm: Arm) -> tuple[tuple[str, str], ...]:
+def _limits(figures: DemoFigures, result: Evaluation) -> tuple[tuple[str, str], ...]:
     test = count(figures.pack.get("test"), "test image")
-    boxes = count(arm.test.get("n_boxes"), "true box", "true boxes")
-    patients = count((arm.test.get("map50") or {}).get("n"), "patient")
+    first = next(iter(result.arms.values())).figures
+    boxes = count(first.counts.get("n_boxes"), "true box", "true boxes")
+    map50 = first.get("map50")
+    patients = count(None if map50 is None else map50.n, "patient")
     return (
         (
             "Synthetic images.",
@@ -152,7 +304,7 @@ def _facts(figures: DemoFigures) -> tuple[tuple[str, str], ...]:
     e = figures.environment
     versions = f"twinray {e.get('twinray')}, Python {e.get('python')}, torch {e.get('torch')}, torchvision {e.get('torchvision')}"
     machine = f"{e.get('platform')}; {count(e.get('cpus'), 'processor')}, {count(e.get('threads'), 'thread')}; {e.get('gpu') or 'no GPU'}"
-    total = step_seconds(sum(figures.seconds.values())) if figures.seconds else ""
+    total = _took(sum(figures.seconds.values())) if figures.seconds else ""
     named = [
         (f"options of {verb}", _options(options[0])) for verb, options in figures.options.items() if verb != "pack"
     ]
@@ -231,8 +383,13 @@ def _own_data(figures: DemoFigures) -> tuple[str | Code, ...]:
         ),
         "Then compare the two on the same test images, and look at what they see.",
         Code(
-            "twinray evaluate detector-random detector-pretrained --data labelled --out comparison\n"
+            "twinray evaluate detector-random detector-pretrained --data labelled --pictures 6 --out comparison\n"
             "twinray explain detector-pretrained --data labelled --out heat-maps\n"
             "twinray predict detector-pretrained NEW_IMAGES --out predictions"
         ),
     )
+
+
+def _took(value: float | None) -> str:
+    """How long a step took; empty where it is not known."""
+    return "" if value is None else duration(value)

@@ -1,23 +1,29 @@
 """A report as one HTML file that needs nothing else: no server, no script, no network.
 
-Text arrives plain and is escaped here, nowhere else; images become part of the file. A content security
-policy in the page forbids it to load anything.
+Text arrives plain and is escaped by the templates, nowhere else; images become part of the file. A content security
+policy in the page forbids it to load anything. The templates lie beside this file, under ``templates``.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from twinray.about import DISCLAIMER
 from twinray.files import write_text
-from twinray.report.page.style import STYLE
-from twinray.report.tables import Table, as_html
+from twinray.report.numbers import typeset
+from twinray.report.page.strips import Bars, Curves, Forest
+from twinray.report.palette import ARMS, CARD, FOR_DARK, GRID, GROUND, INK, MUTED, PICTURE_GROUND, SOFT
+from twinray.report.tables import Table
 from twinray.report.verdict import Verdict
+
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -42,20 +48,20 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Card:
-    """A figure to remember; ``arm`` picks its colour."""
+class Key:
+    """A figure to remember: what it is, the figure, its unit, and its interval in words."""
 
     label: str
     value: str
+    unit: str
     detail: str
-    arm: int
 
 
 @dataclass(frozen=True)
-class Cards:
+class Keys:
     """Figures to remember, side by side."""
 
-    items: tuple[Card, ...]
+    items: tuple[Key, ...]
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,20 @@ class Picture:
     alt: str
     caption: str
 
+    @property
+    def source(self) -> str:
+        """The bytes as an address that needs no network."""
+        kind = "svg+xml" if self.kind == "svg" else "png"
+        return f"data:image/{kind};base64,{base64.b64encode(self.data).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Photographs side by side, as many in a row as there is room for."""
+
+    items: tuple[Picture, ...]
+    caption: str
+
 
 @dataclass(frozen=True)
 class Code:
@@ -89,17 +109,65 @@ class Facts:
     items: tuple[tuple[str, str], ...]
 
 
-Block: TypeAlias = str | Heading | Points | Steps | Cards | Verdict | Table | Picture | Code | Facts
+@dataclass(frozen=True)
+class Words:
+    """A table of words: on a phone each row becomes a stack of lines."""
+
+    table: Table
+
+
+@dataclass(frozen=True)
+class Caution:
+    """What makes the comparison unfair or weak, beside the claim."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Details:
+    """Something that is read on request."""
+
+    summary: str
+    blocks: tuple[Block, ...]
+
+
+Block: TypeAlias = (
+    str
+    | Heading
+    | Points
+    | Steps
+    | Keys
+    | Verdict
+    | Table
+    | Words
+    | Picture
+    | Panels
+    | Code
+    | Facts
+    | Caution
+    | Details
+    | Forest
+    | Curves
+    | Bars
+)
 """What a section is made of; a plain text is a paragraph."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the page; ``name`` is short, for the contents."""
+    """A titled part of the page.
+
+    Attributes:
+        title: heading.
+        name: short, for the contents.
+        blocks: what it holds.
+        part: name of the group of sections that begins here; empty inside a group.
+    """
 
     title: str
     name: str
     blocks: tuple[Block, ...]
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +180,7 @@ class Content:
         lede: what this is, in a sentence or two.
         sections: its parts.
         footer: where it came from: version, date.
+        meta: short facts below the lede.
     """
 
     title: str
@@ -119,6 +188,7 @@ class Content:
     lede: str
     sections: tuple[Section, ...]
     footer: str
+    meta: tuple[str, ...] = ()
 
 
 def write_report(path: Path, content: Content) -> Path:
@@ -133,92 +203,36 @@ def write_report(path: Path, content: Content) -> Path:
 
 def as_page(content: Content) -> str:
     """The page's HTML."""
-    links = "".join(f'<li><a href="#part{i}">{escape(s.name)}</a></li>' for i, s in enumerate(content.sections, 1))
-    parts = "\n".join(_section(i, section) for i, section in enumerate(content.sections, 1))
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(content.title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<p class="over">{escape(content.over)}</p>
-<h1>{escape(content.title)}</h1>
-<p class="lede">{escape(content.lede)}</p>
-<p class="notice">{DISCLAIMER}</p>
-<nav aria-label="Contents"><ul>{links}</ul></nav>
-</header>
-<main>
-{parts}
-</main>
-<footer><p>{escape(content.footer)}</p><p>{DISCLAIMER}.</p></footer>
-</body>
-</html>
-"""
+    page = _environment().get_template("page.html")
+    return page.render(content=content, disclaimer=DISCLAIMER, light=_COLOURS, dark=_DARK)
 
 
-def _section(number: int, section: Section) -> str:
-    body = "\n".join(_block(block) for block in section.blocks)
-    return f'<section id="part{number}" aria-labelledby="head{number}">\n<h2 id="head{number}">{escape(section.title)}</h2>\n{body}\n</section>'
+_COLOURS = {
+    "ground": GROUND, "card": CARD, "ink": INK, "muted": MUTED, "line": GRID, "first": ARMS[0], "asked": ARMS[1], "soft": SOFT,
+    "picture": PICTURE_GROUND,
+}  # fmt: skip
+_DARK: Mapping[str, str] = {name: FOR_DARK.get(colour, colour) for name, colour in _COLOURS.items()}
 
 
-def _block(block: Block) -> str:
-    match block:
-        case str():
-            return f"<p>{escape(block)}</p>"
-        case Heading():
-            return f"<h3>{escape(block.text)}</h3>"
-        case Points():
-            return f'<ul class="points">{"".join(f"<li>{_lead(lead)}{escape(text)}</li>" for lead, text in block.items)}</ul>'
-        case Steps():
-            return f'<ol class="steps">{"".join(_step(*item) for item in block.items)}</ol>'
-        case Cards():
-            return f'<div class="cards">{"".join(_card(card) for card in block.items)}</div>'
-        case Verdict():
-            return _verdict(block)
-        case Table():
-            return as_html(block)
-        case Picture():
-            return _picture(block)
-        case Code():
-            return f'<pre tabindex="0"><code>{escape(block.text)}</code></pre>'
-        case Facts():
-            return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in block.items)}</dl>"
-
-
-def _lead(text: str) -> str:
-    return f"<b>{escape(text)}</b> " if text else ""
-
-
-def _step(name: str, what: str, took: str) -> str:
-    seconds = f'<span class="took">{escape(took)}</span>' if took else ""
-    return f"<li>{seconds}<b>{escape(name)}</b>{escape(what)}</li>"
-
-
-def _card(card: Card) -> str:
-    return (
-        f'<div class="card" style="--mark:var(--arm{card.arm % 4})"><span class="label">{escape(card.label)}</span>'
-        f'<span class="big">{escape(card.value)}</span><span class="small">{escape(card.detail)}</span></div>'
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES, encoding="utf-8"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    made.filters["typeset"] = typeset
+    made.filters["points"] = _points
+    made.tests["text"] = lambda block: isinstance(block, str)
+    made.globals["kind"] = lambda block: type(block).__name__
+    return made
 
 
-def _verdict(verdict: Verdict) -> str:
-    caution = f"<p>{escape(verdict.caution)}</p>" if verdict.caution else ""
-    return f'<div class="verdict"><p class="headline">{escape(verdict.headline)}</p><p>{escape(verdict.reason)}</p>{caution}</div>'
-
-
-def _picture(picture: Picture) -> str:
-    kind, look = ("svg+xml", "chart") if picture.kind == "svg" else ("png", "photo")
-    source = f"data:image/{kind};base64,{base64.b64encode(picture.data).decode('ascii')}"
-    alt = escape(picture.alt, quote=True)
-    caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
-    return f'<figure class="{look}"><div class="scroll"><img src="{source}" alt="{alt}"></div>{caption}</figure>'
+def _points(points: Sequence[tuple[float, float]]) -> str:
+    """For SVG: percent from the left, percent from the bottom -> places from the top left."""
+    return " ".join(f"{x:.3f},{100 - y:.3f}" for x, y in points)
 
 
 def join_words(words: Sequence[str]) -> str:

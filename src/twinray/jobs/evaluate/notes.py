@@ -1,0 +1,106 @@
+"""What a reader must know to read an evaluation rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twinray.evaluation.result import ArmResult
+from twinray.jobs.evaluate.arms import DRAWS, TRAINING_SEEDS, Arm
+from twinray.jobs.evaluate.tested import RunInfo, Tested
+from twinray.report.numbers import count
+from twinray.runs.notes import UNKNOWN_SEEN, told_once
+from twinray.runs.seen import told_seen
+
+
+def warnings_of(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> list[str]:
+    """What makes a comparison unfair: arms of one run each that differ in more than their weights, or in their seed."""
+    if any(len({one.run.path for one in arm.tested}) > 1 for arm in arms.values()):
+        return _differing(arms)
+    told: list[str] = []
+    for name, result in results.items():
+        for option, values in result.differing.items():
+            what = (
+                "runs are of different seeds, so their difference holds the luck of the draw too"
+                if values["kind"] == "seed"
+                else "runs differ in more than their initial weights"
+            )
+            told.append(f"{what}: {option} {values['first']} vs {values['this']} ({result.minus}, {name})")
+    return told
+
+
+def _differing(arms: Mapping[str, Arm]) -> list[str]:
+    """That arms differ in options, and in which where their names do not say it."""
+    differing = [{k for k in arm.differing if k != "fraction"} for arm in arms.values()]
+    if not any(differing):
+        return []
+    sets = {arm.letter: arm.differing for arm in arms.values() if arm.letter}
+    where = "options are listed by letter" if sets else "see their names"
+    return [
+        f"the arms differ in more than their initial weights: {where}",
+        *(f"options {letter}: {', '.join(f'{k} {v}' for k, v in own.items())}" for letter, own in sets.items()),
+    ]
+
+
+def notes_of(arms: Mapping[str, Arm], split: str) -> list[str]:
+    """Seen images, unknown origins, the runs' own notes, and what spoils the pairing of arms."""
+    notes = [f"{one.name} {told_seen(one.seen)}" for arm in arms.values() for one in _runs(arm) if one.seen]
+    unseen = {
+        name: [(UNKNOWN_SEEN,) if one.status == "unknown" else () for one in _runs(arm)] for name, arm in arms.items()
+    }
+    notes += told_once(unseen)
+    notes += told_once({name: [one.notes for one in _runs(arm)] for name, arm in arms.items()})
+    everything = [one for arm in arms.values() for one in _runs(arm)]
+    unknown = sum(None in one.patients for one in everything)
+    if unknown:
+        notes.append(
+            f"{count(unknown, 'run')} with {split} images of unknown patients; each such image counts as a patient"
+        )
+    return notes + _of_one_start(arms) + _of_other_packs(everything) + _of_other_draws(everything)
+
+
+def _runs(arm: Arm) -> list[Tested]:
+    """One entry a run, whatever the number of its label draws."""
+    return list({one.run.path: one for one in arm.tested}.values())
+
+
+def _of_one_start(arms: Mapping[str, Arm]) -> list[str]:
+    """Arms of several seeds that share one weight file: the luck of making that file is in none of their intervals."""
+    return [
+        f"all runs of {name} start from one pre-training, so its interval over seeds holds no luck of the pre-training"
+        for name, arm in arms.items()
+        if len({(one.run.seed, one.draw) for one in arm.tested}) > 1
+        and len({one.run.init_hash for one in arm.tested}) == 1
+        and arm.tested[0].run.init_hash
+    ]
+
+
+def _of_other_packs(tested: list[Tested]) -> list[str]:
+    notes, of_images = [], dict[tuple[str, ...], RunInfo]()
+    for one in tested:
+        first = of_images.setdefault(one.images, one.run)
+        if one.run.packs != first.packs:
+            notes.append(f"{first.path} and {one.run.path} are of one fold but were not trained on the same pack")
+    return notes
+
+
+def _of_other_draws(tested: list[Tested]) -> list[str]:
+    notes, labelled = [], dict[tuple[object, ...], RunInfo]()
+    for one in tested:
+        run = one.run
+        first = labelled.setdefault((run.seed, one.images, run.fraction), run)
+        if run.fraction_seed != first.fraction_seed:
+            notes.append(
+                f"{first.path} and {run.path} are of one fold and seed but were trained on other labelled images"
+            )
+    return notes
+
+
+def what_is_repeated(arms: Mapping[str, Arm]) -> str:
+    """What the runs of an arm differ in by chance, in words."""
+    kinds = {
+        TRAINING_SEEDS: max(len({one.run.seed for one in arm.tested}) for arm in arms.values()),
+        DRAWS: max(len({one.draw for one in arm.tested}) for arm in arms.values()),
+        "pre-trainings": max(len({one.run.init_hash or one.run.init for one in arm.tested}) for arm in arms.values()),
+    }
+    names = {TRAINING_SEEDS: "training seed", DRAWS: "label draw", "pre-trainings": "pre-training"}
+    return ", ".join(count(n, names[kind]) for kind, n in kinds.items() if n > 1)

@@ -1,0 +1,105 @@
+"""What all charts of curves and figures share: how an arm looks, a chart's title and grid, its legend, its bytes.
+
+Matplotlib's objects are used without its global state, so several threads may draw at once. Charts have a ground of their own and
+real text, and follow the reader's light or dark screen.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Sheet
+from matplotlib.ticker import MaxNLocator
+
+from twinray.report.fonts import all_letters, cut_in_middle, literal
+from twinray.report.palette import CARD, FOR_DARK, GRID, INK, MUTED, look_of
+
+WIDTH = 9.2  # inches; 72 points each, so that 10-point text is easy to read on a page 880 pixels wide
+_FONTS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "twinray",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Segoe UI", "Helvetica Neue", "Arial"],
+}
+
+
+def look(arm: int, arms: int) -> dict[str, Any]:
+    """Colour and line of an arm, by its place in the order given."""
+    own = look_of(arm, arms)
+    width = 1.6 if own.role == "other" else 2.2
+    return {"color": own.colour, "linestyle": own.dash, "linewidth": width, "zorder": 2 if own.role == "other" else 3}
+
+
+def style(axes: Axes, title: str, x_label: str, *, across: bool = False) -> None:
+    """A chart's title, its lower label, its grid and its spines; ``across`` for charts that run from left to right."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=8)
+    axes.set_xlabel(x_label, fontsize=10, color=MUTED)
+    if x_label.endswith(("step", "epoch")):
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.set_facecolor("none")
+    axes.grid(axis="x" if across else "y", color=GRID, linewidth=0.9)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=10, labelcolor=INK if across else MUTED, colors=MUTED)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == ("left" if across else "bottom"))
+        spine.set_color(MUTED)
+
+
+def legend(axes: Axes, *, outside: bool = False) -> None:
+    """The names of the arms, inside where there is room, or above the chart."""
+    handles, names = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    place: dict[str, Any] = {"loc": "best"}
+    if outside:
+        columns = min(len(handles), 3)
+        place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.12), "ncols": columns, "borderaxespad": 0.2}
+    drawn = axes.legend(
+        handles,
+        [literal(cut_in_middle(name, 40)) for name in names],
+        frameon=False,
+        fontsize=10,
+        labelcolor=INK,
+        handlelength=2.6,
+        **place,
+    )
+    drawn.set_zorder(5)
+
+
+def note_if_empty(axes: Axes, values: Sequence[float]) -> None:
+    """Say so where there is nothing to draw."""
+    if not values:
+        axes.text(0.5, 0.5, "no figures", transform=axes.transAxes, ha="center", va="center", color=MUTED, fontsize=11)
+
+
+def as_svg(sheet: Sheet) -> bytes:
+    """The same chart gives the same bytes; colours follow the reader's light or dark page."""
+    sheet.patch.set_facecolor(CARD)
+    out = io.BytesIO()
+    canvas = FigureCanvasSVG(sheet)
+    with matplotlib.rc_context(_FONTS), all_letters(sheet):
+        canvas.print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # type: ignore[no-untyped-call]
+    return adapt_svg(out.getvalue().decode("utf-8"))
+
+
+def adapt_svg(text: str) -> bytes:
+    """Number the ids (Matplotlib draws them at random) and add the colours for dark pages."""
+    numbers = itertools.count()
+    names: dict[str, str] = {}
+    for found in re.findall(r'id="([mphc][0-9a-f]{10})"', text):
+        names.setdefault(found, f"t{next(numbers)}")
+    for old, new in names.items():
+        text = text.replace(old, new)
+    rules = "".join(
+        f'[style*="{what}: {light}"]{{{what}:{dark}!important}}'
+        for light, dark in FOR_DARK.items()
+        for what in ("fill", "stroke")
+    )
+    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
+    return re.sub(r"(<svg [^>]*>)", lambda m: m.group(1) + style, text, count=1).encode("utf-8")
