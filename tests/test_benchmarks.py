@@ -170,3 +170,13 @@ def test_distance_is_relative_and_never_forgives(monkeypatch):
     assert distance(ones * 1.01, ones) == pytest.approx(0.01, rel=1e-5)
     assert distance(ones * float("nan"), ones) == float("inf")
     assert distance(torch.ones(3), ones) == float("inf")
+
+
+def test_embedding_is_measured_step_by_step(tmp_path):
+    toy = ("--images", 150, "--features", 8, "--threads", 1, "--bootstrap", 5)
+    done = run("embed.py", *toy, "--json", tmp_path / "figures.json")
+    assert done.returncode == 0, done.stderr
+    steps = json.loads((tmp_path / "figures.json").read_text())["steps"]
+    assert [one["step"] for one in steps][-1] == "t-SNE" and len(steps) == 7
+    assert all(one["seconds"] > 0 and one["peak_gib"] > 0 for one in steps)
+    assert "all but t-SNE" in done.stdout

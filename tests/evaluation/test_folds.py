@@ -102,7 +102,7 @@ def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
 
 
 def test_figures_over_several_folds_are_corrected_for_bias_and_differences_are_not(simulate, monkeypatch) -> None:
-    """See benchmarks/coverage.py."""
+    """See benchmarks/interval_coverage.py."""
     asked = []
 
     def spy(*arguments, bias_corrected=False):

@@ -358,7 +358,7 @@ def test_weights_are_copies_of_patients(task):
 @pytest.mark.long
 def test_intervals_hold_the_truth_as_often_as_they_say():
     """500 simulated studies of patients with several images each, the true AUC known in closed form."""
-    path = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
     spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)

@@ -4,7 +4,7 @@ A percentile bootstrap of ``3 of 3`` has width 0, and near 1 it is too narrow. W
 
 - AUC: logit(A) plus or minus t times the bootstrap's standard error / (A (1 - A)), t with one degree of freedom less than patients
   of the rarer kind. In simulated studies with several images a patient it holds the truth more often than percentiles do
-  (``benchmarks/coverage.py``).
+  (``benchmarks/interval_coverage.py``).
 - AUC of fewer than ``FEW`` patients of a kind, or of 0 or 1: Newcombe's fifth method (Statistics in Medicine 2006), which
   needs no resample.
 - Calibration errors, which are 0 or above and which chance makes larger: the 97.5th percentile, and as far below the value (0 at least).

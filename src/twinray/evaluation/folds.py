@@ -8,7 +8,7 @@ Conventions
   every run is made again on the same resample, and averaged the same way. A fold where a measure does not exist in a resample
   is left out of that resample's mean. The percentiles of an arm's figure over several folds are bias-corrected: average
   precision on few images is too high, in a resample once more so, and a mean over folds hides less of that behind chance
-  (``benchmarks/coverage.py`` tells how often the intervals hold the truth). Those of differences are plain.
+  (``benchmarks/interval_coverage.py`` tells how often the intervals hold the truth). Those of differences are plain.
 - The interval over seeds holds the images fixed: Student's t over the runs' means over folds. It tells how much of a
   difference is luck of initial weights and order. Runs that all start from one pre-training share its luck, which
   no seed of theirs varies.

@@ -14,7 +14,7 @@ Conventions
   whose resamples lie to one side of the value, as average precision on few images does: resampling adds the
   bias of a small sample once more. The percentiles that are taken move against it. They are for means over
   folds, where the biases add up while chance cancels; one split's figure and paired differences, whose biases cancel,
-  are held better by the plain percentiles (``benchmarks/coverage.py``).
+  are held better by the plain percentiles (``benchmarks/interval_coverage.py``).
 - An interval over seeds is the mean plus or minus Student's t with n - 1 degrees of freedom times the
   standard error.
 - A paired difference is candidate minus baseline on the same resamples (or the same seeds). The share of

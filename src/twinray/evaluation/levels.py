@@ -25,7 +25,7 @@ Conventions
   been shown in 80 of 100 studies of this size, about 2.8 standard errors. No interval is given where boxes of the class are in fewer than
   ``FEW`` patients, or where so few patients tell the two apart that one in ten resamples shows no difference at all.
 
-``benchmarks/coverage.py`` tells how often these intervals hold the truth.
+``benchmarks/interval_coverage.py`` tells how often these intervals hold the truth.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Do 95 % intervals hold the truth in 95 of 100 studies? Simulated models, whose truth is known.
 
-    python benchmarks/coverage.py [--of detectors | labels] [--studies 500] [--bootstrap 400]
+    python benchmarks/interval_coverage.py [--of detectors | labels] [--studies 500] [--bootstrap 400]
 
 **Labels.** Each study draws patients with one or more images (one plus Poisson's law of mean 1.5). Illness is shared by the images
 of a patient, and so is half of the score's variance, so images of one patient are not independent. The score of a positive
