@@ -33,8 +33,10 @@ class Fitted:
         training_images: how many were learnt from.
         test: (n, k) probabilities of the test images.
         val: (n, k) of the pack's val images; None where it has none.
-        choosing: (n, k) of the images that epoch and thresholds are chosen on; None for none.
+        choosing: (n, k) of images that neither gradients nor a fit came from, for thresholds where the pack has no val images;
+            None for none.
         choosing_rows: (n,) their rows in the pack.
+        choosing_words: what these images are.
         record: what else is known (best epoch, what it was chosen on, layers, penalty, ...), as JSON holds it.
         head: the linear layer, where the backbone did not change.
         state: state dict of the whole classifier, where it did.
@@ -46,6 +48,7 @@ class Fitted:
     val: FloatArray | None
     choosing: FloatArray | None
     choosing_rows: IntArray
+    choosing_words: str
     record: Mapping[str, Any]
     head: LinearProbe | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
@@ -53,7 +56,7 @@ class Fitted:
     @staticmethod
     def empty() -> Fitted:
         """What the processes get that only helped."""
-        return Fitted(0, 0, np.zeros((0, 0)), None, None, np.zeros(0, dtype=np.int64), {})
+        return Fitted(0, 0, np.zeros((0, 0)), None, None, np.zeros(0, dtype=np.int64), "", {})
 
 
 def draw_folder(run: RunFolder, seed: int, several: bool) -> RunFolder:
@@ -82,6 +85,7 @@ def keep_draw(folder: RunFolder, fitted: Fitted, weights: bool) -> None:
     if weights and fitted.state:
         write_bytes(folder.path / _WEIGHTS, safetensors.torch.save(dict(fitted.state)), "weights of a draw")
     record = {"seed": fitted.seed, "training_images": fitted.training_images, "record": dict(fitted.record)}
+    record["choosing_words"] = fitted.choosing_words
     if fitted.head is not None:
         record |= {"task": fitted.head.task, "penalty": fitted.head.penalty}
     write_json(folder.path / _DONE, record, "record of a draw")
@@ -110,6 +114,7 @@ def kept_draw(folder: RunFolder) -> Fitted:
         val=kept.get("val"),
         choosing=kept.get("choosing"),
         choosing_rows=kept["choosing_rows"],
+        choosing_words=record["choosing_words"],
         record=record["record"],
         head=head,
         state=safetensors.torch.load_file(weights) if weights.is_file() else {},

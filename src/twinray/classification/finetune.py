@@ -10,12 +10,14 @@ Shapes: n images, d features, k classes.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from twinray.backbones.build import Backbone
@@ -31,7 +33,6 @@ from twinray.classification.protocols import Recipe, rate_factor, recipe
 from twinray.classification.transforms import Transforms
 from twinray.classification.tuning import BATCHES, relative_gradient_norms, tuned_rates
 from twinray.data.pack import Pack
-from twinray.evaluation.labels import evaluate_labels
 from twinray.records import ABSENT, PRESENT, FloatArray, IntArray
 from twinray.runs.folder import RunFolder
 from twinray.training.device import Machine
@@ -208,6 +209,7 @@ def train_head(task: Task, draw: Draw, known: KnownFeatures) -> Fitted:
             val=probe.scores(known.of(task.val)) if len(task.val) else None,
             choosing=probe.scores(known.of(draw.choosing)) if len(draw.choosing) else None,
             choosing_rows=draw.choosing,
+            choosing_words=draw.chosen_on,
             head=probe,
             record={
                 "best_epoch": best,
@@ -296,6 +298,7 @@ def train_layers(task: Task, draw: Draw) -> Fitted:
             val=val,
             choosing=choosing,
             choosing_rows=draw.choosing,
+            choosing_words=draw.chosen_on,
             state={name: t.detach().cpu().contiguous() for name, t in classifier.state_dict().items()},
             record=record,
         )
@@ -393,15 +396,17 @@ def _selects_by(task: Task, draw: Draw) -> str | None:
 
 
 def _figures(task: Task, draw: Draw, scores: FloatArray) -> dict[str, float]:
-    """AUC (NaN where it does not exist) and minus the mean loss on the images that the epoch is chosen on."""
-    info, labels = task.pack.info, task.labels[draw.choosing]
-    report = evaluate_labels(labels, scores.clip(0, 1), info.label_classes, info.task, bootstrap=0)
+    """Mean AUC (NaN where it does not exist) and minus the mean loss on the images that the epoch is chosen on."""
+    labels = task.labels[draw.choosing]
+    present, absent = labels == PRESENT, labels == ABSENT
     safe = scores.clip(1e-12, 1 - 1e-12)
-    if info.task == "multiclass":
-        each = np.log(safe)[labels == PRESENT]
-    else:
-        each = np.concatenate([np.log(safe)[labels == PRESENT], np.log(1 - safe)[labels == ABSENT]])
-    return {"auc": report.metrics["auc"].value, "minus_loss": float(each.mean())}
+    each = np.log(safe)[present]
+    if task.pack.info.task == "multilabel":
+        each = np.concatenate([each, np.log(1 - safe)[absent]])
+    known = present | absent
+    both = np.flatnonzero(present.any(axis=0) & absent.any(axis=0))
+    found = [roc_auc_score(present[known[:, i], i], scores[known[:, i], i]) for i in both]
+    return {"auc": float(np.mean(found)) if found else math.nan, "minus_loss": float(each.mean())}
 
 
 def _selected_on(loop: Loop, draw: Draw) -> str:

@@ -20,6 +20,7 @@ from twinray.classification.config import ClassifyConfig
 from twinray.classification.draws import Fitted
 from twinray.classification.model import Classifier
 from twinray.data.pack import Pack
+from twinray.evaluation.cutoffs import LabelThresholds, choose_label_thresholds
 from twinray.evaluation.intervals import mean_over_seeds
 from twinray.evaluation.labels import LabelReport, evaluate_labels
 from twinray.files import write_json, write_text
@@ -42,7 +43,6 @@ class Outcome:
         provenance: where these came from. checked: what training had seen of val and test.
         val, test: rows of the pack's splits.
         fitted: the draws, in the order of their seeds.
-        thresholds: for the description of the model, as JSON holds them; None for none.
         notes: what every reader of the figures must know.
     """
 
@@ -54,7 +54,6 @@ class Outcome:
     val: IntArray
     test: IntArray
     fitted: Sequence[Fitted]
-    thresholds: Mapping[str, Any] | None
     notes: Sequence[str]
 
 
@@ -64,7 +63,9 @@ def mean_auc(report: LabelReport) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def report_of(config: ClassifyConfig, pack: Pack, rows: IntArray, scores: FloatArray) -> LabelReport:
+def report_of(
+    config: ClassifyConfig, pack: Pack, rows: IntArray, scores: FloatArray, thresholds: LabelThresholds | None
+) -> LabelReport:
     """Figures of some rows of a pack."""
     return evaluate_labels(
         pack.labels[rows],
@@ -72,20 +73,37 @@ def report_of(config: ClassifyConfig, pack: Pack, rows: IntArray, scores: FloatA
         pack.info.label_classes,
         pack.info.task,
         pack.patients[rows].tolist(),
+        thresholds=thresholds,
         bootstrap=config.bootstrap,
         seed=config.seed,
+    )
+
+
+def thresholds_of(pack: Pack, val: IntArray, one: Fitted) -> LabelThresholds | None:
+    """A draw's decision thresholds: chosen on val, or on what was held out where the pack has no val images; None without."""
+    if len(val) and one.val is not None:
+        return choose_label_thresholds(pack.labels[val], one.val, pack.info.label_classes)
+    if one.choosing is None:
+        return None
+    scored = ~np.isnan(one.choosing).any(axis=1)
+    return choose_label_thresholds(
+        pack.labels[one.choosing_rows[scored]],
+        one.choosing[scored],
+        pack.info.label_classes,
+        chosen_on=one.choosing_words,
     )
 
 
 def write_results(folder: RunFolder, out: Outcome) -> None:
     """Weights, predictions and figures of a finished run."""
     config, pack, fitted = out.config, out.pack, out.fitted
-    reports = [report_of(config, pack, out.test, one.test) for one in fitted]
+    cutoffs = [thresholds_of(pack, out.val, one) for one in fitted]
+    reports = [report_of(config, pack, out.test, one.test, own) for one, own in zip(fitted, cutoffs, strict=True)]
     if config.policy == "probe" or len(fitted) > 1:  # else the log is the training's own
         folder.forget_after(0)
         for number, (one, report) in enumerate(zip(fitted, reports, strict=True), start=1):
             folder.log(_line(number, one, report))
-    save_weights(folder, "model", _state(out), plain(_description(out)))
+    save_weights(folder, "model", _state(out), plain(_description(out, cutoffs[0])))
     _write_predictions(folder.path / PREDICTIONS, pack, out.test, [one.test for one in fitted], config.seeds)
     parts = [_kept(pack, "test", out.test, {one.seed: one.test for one in fitted})]
     if len(out.val):
@@ -96,7 +114,8 @@ def write_results(folder: RunFolder, out: Outcome) -> None:
         write_json(folder.path / TUNE, tuned, "rates of the parts")
     splits: dict[str, Any] = {"test": _figures(reports)}
     if len(out.val):
-        splits["val"] = _figures([report_of(config, pack, out.val, one.val) for one in fitted if one.val is not None])
+        pairs = [(one.val, own) for one, own in zip(fitted, cutoffs, strict=True) if one.val is not None]
+        splits["val"] = _figures([report_of(config, pack, out.val, scores, own) for scores, own in pairs])
     metrics: dict[str, Any] = {
         **{split: figures | dict(out.checked.marks.get(split, {})) for split, figures in splits.items()},
         "seeds": list(config.seeds),
@@ -144,7 +163,7 @@ def _state(out: Outcome) -> Mapping[str, Tensor]:
     return classifier.state_dict()
 
 
-def _description(out: Outcome) -> dict[str, Any]:
+def _description(out: Outcome, thresholds: LabelThresholds | None) -> dict[str, Any]:
     config, pack, first = out.config, out.pack, out.fitted[0]
     description: dict[str, Any] = {
         "kind": "classifier",
@@ -164,8 +183,8 @@ def _description(out: Outcome) -> dict[str, Any]:
         names = ("layers", "norm", "rates", "tune")
         description |= {"policy": config.policy, "protocol": config.protocol}
         description |= {name: first.record[name] for name in names if name in first.record}
-    if out.thresholds is not None:
-        description["thresholds"] = out.thresholds
+    if thresholds is not None:
+        description["thresholds"] = thresholds.as_json()
     return description
 
 

@@ -98,7 +98,7 @@ def run(config: ClassifyConfig, watch: Watch | None = None, finished: Watch | No
         fitted = _probes(task, draws) if config.policy == "probe" else _train(task, draws)
 
         def finish() -> None:
-            out = Outcome(config, pack, backbone, provenance, checked, val, test, fitted, None, notes)
+            out = Outcome(config, pack, backbone, provenance, checked, val, test, fitted, notes)
             write_results(folder, out)
             if len(draws) > 1 and config.policy != "probe":
                 for draw in draws:
@@ -212,6 +212,7 @@ def _probes(task: Task, draws: Sequence[Draw]) -> list[Fitted]:
                 val=None if val is None else probe.scores(val),
                 choosing=probe.held_out,
                 choosing_rows=draw.rows if probe.held_out is not None else draw.rows[:0],
+                choosing_words=f"the {len(draw.rows):,} labelled images, each scored by a probe fitted without its patient's fold",
                 record={"folds": task.config.folds},
                 head=probe,
             )
