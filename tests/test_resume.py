@@ -13,7 +13,7 @@ import pytest
 from support import DETECT, PRETRAIN, ranks, twinray
 
 
-def kill_after(arguments: list[str], run: Path, lines: int) -> None:
+def kill_after(arguments: list[str], run: Path, lines: int, log_name: str = "metrics.jsonl") -> None:
     """Start the real command and kill it once its log has the given number of lines."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -22,7 +22,7 @@ def kill_after(arguments: list[str], run: Path, lines: int) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    log, deadline = run / "metrics.jsonl", time.monotonic() + 120
+    log, deadline = run / log_name, time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if log.is_file() and len(log.read_text().splitlines()) >= lines:
             break
@@ -49,6 +49,38 @@ def test_killed_runs_continue_to_the_same_bytes(verb, weights, class_pack, blob_
     if verb == "detect":
         for name in ("predictions.json", "truth.json"):
             assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_killed_classifier_goes_on_to_the_same_bytes(class_pack, tmp_path):
+    """Killed in its first draw, and in its second: draws that were finished are not trained again."""
+    small = ("--arch", "resnet18", "--size", 32, "--batch-size", 8, "--bootstrap", 20, "--precision", "float32")
+    more = (
+        "--policy",
+        "full",
+        "--seeds",
+        0,
+        1,
+        "--epochs",
+        3,
+        "--least-steps",
+        6,
+        "--checkpoint-every",
+        2,
+        "--log-every",
+        1,
+    )
+    arguments = [str(a) for a in ("classify", "--data", class_pack, *small, *more)]
+    twinray(*arguments, "--out", tmp_path / "whole", check=True)
+    cut = tmp_path / "cut"
+    for seed in (0, 1):
+        kill_after([*arguments, "--out", str(cut), "--resume"], cut, 7, f"seeds/{seed}/metrics.jsonl")
+        assert not (cut / "model.safetensors").exists()
+        assert (cut / "seeds" / "0" / "draw.json").exists() == bool(seed)
+    finished = (cut / "seeds" / "0" / "draw.json").stat().st_mtime_ns
+    twinray(*arguments, "--out", cut, "--resume", check=True)
+    assert (cut / "seeds" / "0" / "draw.json").stat().st_mtime_ns == finished
+    for name in ("model.safetensors", "predictions.csv", "predictions.parquet"):
+        assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 def killed_at_random(arguments: list[object], run: Path, n_ranks: int, kills: int, seed: int) -> None:

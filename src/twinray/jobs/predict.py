@@ -31,6 +31,7 @@ from twinray.errors import InputError, TwinrayError
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.thresholds import FALLBACK_SCORE, Thresholds, thresholds_from_json
 from twinray.files import GrowingTable, claim_folder, clear_disk_errors, write_bytes, write_json
+from twinray.inference.label_rule import LabelRule, OperatingPoint, label_rule
 from twinray.inference.model import Model, load_model
 from twinray.inference.prepared import Prepared
 from twinray.jobs.image_files import Found, decode_with_source, find_images
@@ -60,7 +61,11 @@ class PredictConfig:
     """Show the boxes that reach the thresholds, class by class, for so many false positives per image on validation (0.25 unless given): the
     model's own for 0.125, 0.25, 0.5, 1, 2, 4 and 8, for other numbers worked out from the predictions on val that the run kept."""
     score_threshold: Annotated[float | None, MODEL, between(0, 1)] = None
-    """Show the boxes that score at least this, 0..1, in place of the model's thresholds; the tables hold every box all the same."""
+    """Show the boxes, or call the labels, that score at least this, 0..1, in place of the model's thresholds; the tables hold every score
+    all the same."""
+    operating_point: Annotated[OperatingPoint | None, MODEL, not_with("score_threshold")] = None
+    """Of a classification run: which of the model's thresholds, chosen on validation, call a label present: that of Youden's index, of F1, or
+    of a specificity of 0.90 or 0.95 (youden unless given). Of three or more classes that exclude each other the highest score is called."""
     depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
     """Bits of the detector, of files of more than 8 bits (default: as in the model's pack; files are refused where that had none)."""
     value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
@@ -135,6 +140,7 @@ class _Job:
     config: PredictConfig
     model: Model
     shown: _Shown | None
+    rule: LabelRule | None
     algorithm: Algorithm
     made: datetime
     table: GrowingTable
@@ -145,6 +151,7 @@ class _Job:
     boxes: dict[str | int, Boxes] = field(default_factory=dict)
     remarks: Counter[str] = field(default_factory=Counter)
     n_shown: int = 0
+    called: list[str] = field(default_factory=list)
     n_objects: int = 0
     lacks_highdicom: bool = False
     unwritten: list[str] = field(default_factory=list)
@@ -163,12 +170,14 @@ def run(config: PredictConfig) -> Path:
     model = load_model(config.run, config.device)
     shown = _choose_shown(config, model)
     claim_folder(config.out, False, "predictions")
-    columns = model.classes if shown is None else ("class", "score", "x1", "y1", "x2", "y2", "shown")
+    rule = label_rule(model, config.operating_point, config.score_threshold) if shown is None else None
+    columns = (*model.classes, "called") if shown is None else ("class", "score", "x1", "y1", "x2", "y2", "shown")
     words = "" if shown is None else shown.words
     job = _Job(
         config,
         model,
         shown,
+        rule,
         Algorithm(environment()["twinray"], model.description["sha256"], words),
         datetime.now().astimezone(),
         GrowingTable(config.out / "predictions.csv", ("file", *columns)),
@@ -190,11 +199,11 @@ def _choose_shown(config: PredictConfig, model: Model) -> _Shown | None:
     """The option's threshold, else the model's own, else a fixed one; None for a classifier, which has no boxes."""
     score, rate, k = config.score_threshold, config.fp_per_image, len(model.classes)
     if model.kind == "classifier":
-        if score is not None or rate is not None:
-            raise InputError(
-                f"expected no --score-threshold and no --fp-per-image: {config.run} is a classification run, without boxes"
-            )
+        if rate is not None:
+            raise InputError(f"expected no --fp-per-image: {config.run} is a classification run, without boxes")
         return None
+    if config.operating_point is not None:
+        raise InputError(f"expected no --operating-point: {config.run} is a detection run; use --fp-per-image")
     raw, source = model.description.get("thresholds"), "--score-threshold"
     if score is None and rate is None and raw is None:
         score, source = FALLBACK_SCORE, "fixed: the model holds no thresholds"
@@ -256,11 +265,15 @@ def _set_aside(job: _Job, item: Skipped) -> None:
 def _predict(job: _Job, batch: Sequence[tuple[Prepared, DicomSource | Skipped | None]]) -> None:
     """Predict a batch; its rows are on the disk before any picture is drawn."""
     images = [image for image, _ in batch]
-    if job.shown is None:
+    if job.rule is not None:
         scores: FloatArray = job.model.labels(images)
-        job.table.append([(i.id, *map(repr, row)) for i, row in zip(images, scores.tolist(), strict=True)])
+        called = job.rule.called(scores)
+        lines = zip(images, scores.tolist(), called, strict=True)
+        job.table.append([(image.id, *map(repr, row), labels) for image, row, labels in lines])
+        job.called += called
         job.names += [image.id for image in images]
         return
+    assert job.shown is not None
     found = job.model.boxes(images)
     rows = [row for i, b in zip(images, found, strict=True) for row in _rows(i.id, b, job.model.classes, job.shown)]
     job.table.append(rows)
@@ -341,6 +354,10 @@ def _finish(job: _Job) -> None:
     lines += [f"{n} files {_REMARKS[kind]}" for kind, n in sorted(job.remarks.items()) if kind in _REMARKS]
     if job.shown is not None:
         lines.append(f"{job.n_shown} boxes shown: {job.shown.words}")
+    if job.rule is not None:
+        counts = Counter(name for labels in job.called for name in labels.split("|") if name)
+        told = ", ".join(f"{name} {counts[name]:,}" for name in job.rule.classes)
+        lines.append(f"images by called label: {told}; {job.rule.words}")
     if job.n_objects or without:
         aside = f"; {len(without)} images without, {job.without_objects.path} says why" if without else ""
         lines.append(f"{job.n_objects} DICOM objects (Secondary Capture, Structured Report) in {out / 'dicom'}{aside}")
@@ -369,6 +386,8 @@ def _summary(job: _Job) -> dict[str, Any]:
         "remarks": dict(job.remarks),
         "set_aside": len(job.skipped.items),
     }
+    if job.rule is not None:
+        summary["thresholds"] = job.rule.record
     if job.shown is not None:
         summary["boxes"] = sum(map(len, job.boxes.values()))
         summary["boxes_shown"] = job.n_shown

@@ -1,0 +1,116 @@
+"""From a classifier's scores to the labels that are called present."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from twinray.errors import InputError
+from twinray.evaluation.cutoffs import label_thresholds_from_json
+from twinray.inference.model import Model
+from twinray.records import FloatArray
+from twinray.runs.description import MODEL
+
+OperatingPoint = Literal["youden", "f1", "specificity@90", "specificity@95"]
+FALLBACK = 0.5
+"""Least score of a class without a threshold of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelRule:
+    """When a class is called present.
+
+    Attributes:
+        classes: names.
+        thresholds: (k,) least score of each class.
+        highest: the class of the highest score is called, and no threshold asked: classes that exclude each other, three or more.
+        exclusive: of two classes that exclude each other the second is called where it reaches its threshold, else the first.
+        words: the rule, for people.
+        record: for ``summary.json``.
+    """
+
+    classes: tuple[str, ...]
+    thresholds: FloatArray
+    highest: bool
+    exclusive: bool
+    words: str
+    record: dict[str, Any]
+
+    def called(self, scores: FloatArray) -> list[str]:
+        """(n, k) scores -> the called classes of each image, with ``|`` between them; empty for none."""
+        if self.highest:
+            return [self.classes[i] for i in scores.argmax(axis=1).tolist()]
+        if self.exclusive:
+            return [self.classes[int(one)] for one in scores[:, 1] >= self.thresholds[1]]
+        reached = scores >= self.thresholds
+        return ["|".join(name for name, one in zip(self.classes, row, strict=True) if one) for row in reached.tolist()]
+
+
+def label_rule(model: Model, point: OperatingPoint | None, score: float | None) -> LabelRule:
+    """The rule of a classifier: an option's score, else the model's own thresholds, else one half.
+
+    Args:
+        model: a classifier.
+        point: which of its thresholds; None for Youden's.
+        score: the same least score for all classes; None for the model's thresholds.
+
+    Raises:
+        InputError: thresholds were asked for that the model does not hold, or that are damaged.
+    """
+    classes, exclusive = model.classes, model.description["task"] == "multiclass"
+    if exclusive and len(classes) > 2:
+        if point is not None or score is not None:
+            raise InputError(
+                f"expected neither --operating-point nor --score-threshold: the classes of {model.path} exclude each other, "
+                "the one of the highest score is called"
+            )
+        words = "the class of the highest score"
+        return LabelRule(classes, np.zeros(len(classes)), True, True, words, {"from": words})
+    raw = model.description.get("thresholds")
+    record: dict[str, Any]
+    if score is not None:
+        record = {"from": "--score-threshold", "per_class": dict.fromkeys(classes, score)}
+        return _rule(
+            classes, np.full(len(classes), score), exclusive, f"score >= {score:g} (--score-threshold)", record
+        )
+    if raw is None:
+        if point is not None:
+            raise InputError(
+                f"{model.path} holds no thresholds (trained without images to choose them on, or by an older version); "
+                "give --score-threshold in place of --operating-point"
+            )
+        record = {"from": "fixed: the model holds no thresholds", "per_class": dict.fromkeys(classes, FALLBACK)}
+        words = f"score >= {FALLBACK:g} (fixed: the model holds no thresholds)"
+        return _rule(classes, np.full(len(classes), FALLBACK), exclusive, words, record)
+    kept = label_thresholds_from_json(raw, classes, str(model.path / MODEL))
+    rule = point or get_args(OperatingPoint)[0]
+    own = kept.of(rule)
+    lacking = [name for name, value in zip(classes, own, strict=True) if np.isnan(value)]
+    values = np.where(np.isnan(own), FALLBACK, own)
+    words = f"by class, {_WORDS[rule]}, chosen on {kept.chosen_on} ({kept.n_images:,} images)"
+    if lacking:
+        words += f"; {FALLBACK:g} for {', '.join(lacking)}, of which too few are known"
+    record = {
+        "from": "model",
+        "rule": rule,
+        "chosen_on": kept.chosen_on,
+        "n_images": kept.n_images,
+        "per_class": dict(zip(classes, values.tolist(), strict=True)),
+        "fallback": lacking,
+    }
+    return _rule(classes, values, exclusive, words, record)
+
+
+_WORDS = {
+    "youden": "where sensitivity + specificity is highest (Youden)",
+    "f1": "where F1 is highest",
+    "specificity@90": "at a specificity of at least 90 %",
+    "specificity@95": "at a specificity of at least 95 %",
+}
+
+
+def _rule(classes: Sequence[str], values: FloatArray, exclusive: bool, words: str, record: dict[str, Any]) -> LabelRule:
+    return LabelRule(tuple(classes), values, False, exclusive, words, record)
