@@ -97,9 +97,12 @@ def test_full_fine_tuning_is_a_plain_loop(class_pack, tmp_path, n_ranks):
         "policy": "full", "optimizer": "sgd", "lr_head": HEAD, "lr_backbone": BACKBONE, "weight_decay": 0.01, "batch_size": 8,
         "epochs": 2, "least_steps": 1, "choose_on": "last", "checkpoint_every": 5, **CONSTANT, **STILL,
     }  # fmt: skip
-    more = ["--arch", "resnet18", "--size", 64, "--bootstrap", 0, "--precision", "float32"]
     out = tmp_path / "run"
-    ranks(n_ranks, ["-m", "twinray.cli", "classify", "--data", class_pack, "--out", out, *more, *as_flags(options)])
+    if n_ranks == 1:
+        classify(config(class_pack, out, **options))
+    else:
+        more = ["--arch", "resnet18", "--size", 64, "--bootstrap", 0, "--precision", "float32"]
+        ranks(n_ranks, ["-m", "twinray.cli", "classify", "--data", class_pack, "--out", out, *more, *as_flags(options)])
     kept = torch.load(out / "checkpoints" / "step-000000005.pt", weights_only=True)["model"]
     ours = {k.removeprefix("classifier."): v for k, v in kept.items()}
     expected = plain_loop(class_pack, 5, 8)
@@ -397,7 +400,7 @@ def test_rates_follow_batch_and_optimiser():
         ({"policy": "full", "lr_backbone": 0.0}, "--policy head"),
         ({"policy": "probe", "epochs": 3}, "--epochs has no use under --policy probe"),
         ({"policy": "head", "norm": "eval"}, "--norm has no use under --policy head"),
-        ({"policy": "head", "tune": ("layer4",)}, "expected no --tune"),
+        ({"policy": "head", "tune": ("layer4",)}, "--tune goes with --policy surgical"),
         ({"policy": "surgical", "tune": ("auto", "layer4")}, "auto alone"),
         ({"policy": "surgical", "protocol": "as-published"}, "no such arm"),
         ({"policy": "probe", "protocol": "as-published"}, "expected --policy head or full"),
