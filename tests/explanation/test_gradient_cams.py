@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from twinray.explanation.gradient_cams import gradient_cam
+from twinray.explanation.gradient_cams import grad_cam_plus_plus, gradient_cam
 from twinray.explanation.scoring import BoxScorer, FixedBox
 
 METHODS = ("grad-cam", "grad-cam++", "eigen-cam", "eigen-cam-uncentred", "odam", "odam-smoothed")
@@ -53,6 +53,21 @@ def test_odam_sums_to_the_first_order_change_of_a_linear_score() -> None:
     score = linear.score(leaf, BOX)[0]
     (gradient,) = torch.autograd.grad(score, leaf)
     assert float((gradient * feature).sum()) == pytest.approx(float(score.detach()), rel=1e-5)
+
+
+def test_grad_cam_plus_plus_does_not_turn_on_rounding() -> None:
+    """At a pole of equation 19 a change in the last bits may not move the map; with tiny gradients all shares are 1/2."""
+    rng = torch.Generator().manual_seed(0)
+    activation, gradient = torch.randn(8, 12, 12, generator=rng), torch.randn(8, 12, 12, generator=rng) * 0.01
+    activation[3] -= 1
+    gradient[3, 5, 5] = -2 / activation[3].double().sum()
+    raw, _ = grad_cam_plus_plus(activation, gradient)
+    for sign in (-1, 1):
+        moved, _ = grad_cam_plus_plus(activation, gradient * (1 + sign * 1e-6))
+        assert float((moved - raw).abs().max()) < 1e-3 * float(raw.abs().max())
+    small = gradient * 1e-20
+    _, weights = grad_cam_plus_plus(activation, small)
+    torch.testing.assert_close(weights * 1e20, gradient.clamp(min=0).sum(dim=(1, 2)) / 2, rtol=1e-4, atol=0)
 
 
 def test_an_unknown_method_is_refused() -> None:

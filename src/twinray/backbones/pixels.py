@@ -12,13 +12,31 @@ MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 """ImageNet statistics on the 0..1 scale. Every network and every arm takes pixels normalised by them,
 whatever its initial weights, so that arms differ in nothing but those."""
+_KEPT: Final[dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]] = {}
 
 
 def normalise(x: Tensor) -> Tensor:
     """(b, 1 or 3, h, w) pixels on the 0..1 scale -> (b, 3, h, w) normalised; grey is repeated."""
-    mean = torch.tensor(MEAN, device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
+    mean, std = _statistics(x)
     return (x - mean) / std
+
+
+def _statistics(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (1, 3, 1, 1) where ``like`` is.
+
+    Made once for a device and precision: a GPU's host waits for every constant that it sends.
+    """
+    key = (like.device, like.dtype)
+    plain = not torch.compiler.is_compiling() and type(like) is Tensor  # a trace makes constants of its own
+    if plain and key in _KEPT:
+        return _KEPT[key]
+    with torch.inference_mode(False):  # or what a prediction kept could not be learnt through
+        mean, std = (
+            torch.tensor(values, device=like.device, dtype=like.dtype).view(1, 3, 1, 1) for values in (MEAN, STD)
+        )
+    if plain and type(mean) is Tensor:
+        _KEPT[key] = mean, std
+    return mean, std
 
 
 def pixels_to_unit(batch: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class ClassifyConfig:
     device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Annotated[Literal["auto", "float32", "bf16"], MODEL] = "auto"
-    """Of training; auto: bf16 where the processor computes in it, float32 for the probe. Final figures are always made in float32."""
+    """Of training; auto: bf16 where the processor computes in it, float32 for the probe. Features of frozen layers and final figures are always made in float32."""
     checkpoint_every: Annotated[int, SPEED, at_least(0, "steps")] = 0
     """Steps between checkpoints; 0: one at the end of each epoch."""
     log_every: Annotated[int, RECORD, at_least(1, "steps")] = 10

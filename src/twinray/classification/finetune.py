@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -89,8 +89,8 @@ class Task:
 
     @property
     def exact(self) -> Machine:
-        """In float32: of all final figures."""
-        return replace(self.machine, bf16=False)
+        """In full float32: of features that are computed once, and of all final figures."""
+        return self.machine.exact
 
     @property
     def k(self) -> int:
@@ -109,7 +109,7 @@ class Task:
             rows,
             size=self.config.size,
             batch_size=self.config.batch_size or 256,
-            machine=self.exact if self.config.policy != "probe" else self.machine,
+            machine=self.exact,
         )
 
     def pixels(self, rows: IntArray) -> PixelSource:

@@ -95,8 +95,7 @@ def run(config: DetectConfig, watch: Watch | None = None, finished: Watch | None
             if loop.select is not None:
                 load_best(loop, folder)
             _save_model(config, folder, pack, detector, provenance)
-            exact = dataclasses.replace(machine, bf16=False)
-            _evaluate(config, folder, detector, data, exact, state, provenance, checked)
+            _evaluate(config, folder, detector, data, machine.exact, state, provenance, checked)
             if finished is not None:
                 finished(folder, state.best_epoch)
 

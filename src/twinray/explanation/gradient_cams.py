@@ -4,7 +4,7 @@ All explain the same score as Ablation-CAM: the class probability of the box's s
 RoIAlign and the box head, held fixed; the channels are those of the pyramid level that the box pools from.
 
 - Grad-CAM: Selvaraju et al. 2017.
-- Grad-CAM++: Chattopadhay et al. 2018, equation 19.
+- Grad-CAM++: Chattopadhay et al. 2018, equation 19; its pole, which only channels with a negative sum have, is rounded off.
 - Eigen-CAM: Muhammad & Yeasin 2020. It looks at activations alone: every box of a level gets the same map.
   ``eigen-cam`` projects places that are centred over the level, as the ``grad-cam`` package does. That package leaves
   the sign to the linear algebra library; here the larger extreme is positive (Chung & Ying 2025, equation 13).
@@ -34,6 +34,8 @@ GradientMethod = Literal["grad-cam", "grad-cam++", "eigen-cam", "eigen-cam-uncen
 _Rule = Callable[[Tensor, Tensor, tuple[float, float]], tuple[Tensor, Tensor]]
 """Activation and gradient (c, h, w), height and width of a bin in cells -> raw map (h, w), channel weights (c,)."""
 _LEAST_SIGMA = 0.5
+_POLE = 0.01
+"""Half width of the pole that Grad-CAM++ rounds off; a share's ordinary denominator is 2, so it changes by 2.5e-5."""
 
 
 def gradient_cam(
@@ -106,12 +108,14 @@ def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> tuple[Tensor, Te
     # Of exp(score), whose higher derivatives are powers of the score's gradient; its common factor exp(score) is
     # left out, as the map is scaled to its peak. RoIAlign leaves most places without gradient: they count zero.
     rows, columns = _support(gradient)
-    inside = gradient[:, rows, columns]
-    squared = inside**2
-    denominator = 2 * squared + activation.sum(dim=(1, 2), keepdim=True) * inside**3
-    share = torch.where(denominator != 0, squared / torch.where(denominator != 0, denominator, 1), 0)
+    inside, wide = gradient[:, rows, columns].double(), activation.double()
+    # Equation 19 divided by the gradient's square, whose powers would leave float32's range.
+    denominator = 2 + wide.sum(dim=(1, 2), keepdim=True) * inside
+    # Where a channel's sum is negative, which the paper's activations never are, the denominator passes through zero:
+    # 1 / d would make a rounding error the map's largest value.
+    share = denominator / (denominator.square() + _POLE**2)
     weights = (share * inside.clamp(min=0)).sum(dim=(1, 2))
-    return torch.einsum("c,chw->hw", weights, activation), weights
+    return torch.einsum("c,chw->hw", weights, wide).to(activation.dtype), weights.to(activation.dtype)
 
 
 def eigen_cam(activation: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,8 @@ class ClassExplainer:
             raise InputError(f"expected a classification run, {model.path} is a {model.kind}")
         self.model = model
         self.network = network
-        self.scorer = _scorer(network, model.size, model.machine.device)
+        with model.machine.autocast():
+            self.scorer = _scorer(network, model.size, model.machine.device)
 
     def check_method(self, method: str) -> None:
         """Refuse a method that does not exist, or that this network has no use for.
@@ -91,7 +92,8 @@ class ClassExplainer:
         """
         self.check_method(method)
         pixels = self.model.batch([image])[0]
-        return class_maps(method, pixels, labels, self.scorer, batch_size=batch_size)
+        with self.model.machine.autocast():
+            return class_maps(method, pixels, labels, self.scorer, batch_size=batch_size)
 
     def explain(self, image: Prepared, labels: Sequence[int], method: ClassMethod) -> ExplainedClasses:
         """Heat maps over the image as it is shown, and the probabilities of all classes."""
@@ -112,7 +114,8 @@ class ClassExplainer:
     @torch.no_grad()
     def probabilities(self, versions: Tensor, labels: Sequence[int]) -> Tensor:
         """(b,) probability of class i on version i of an image, ``versions`` (b, 3, s, s)."""
-        scores: Tensor = self.network(versions.contiguous(memory_format=torch.channels_last))
+        with self.model.machine.autocast():
+            scores: Tensor = self.network(versions.contiguous(memory_format=torch.channels_last))
         return scores.float().gather(1, torch.tensor(list(labels), device=scores.device)[:, None])[:, 0]
 
 

@@ -86,10 +86,9 @@ class Model:
     @torch.no_grad()
     def boxes(self, images: Sequence[Prepared]) -> list[Boxes]:
         """Predicted boxes with scores of each image, in original pixels, best first."""
-        batch = self.batch(images)
-        return [
-            self._in_original(found, image) for found, image in zip(self.detector.detect(batch), images, strict=True)
-        ]
+        with self.machine.autocast():
+            found = self.detector.detect(self.batch(images))
+        return [self._in_original(one, image) for one, image in zip(found, images, strict=True)]
 
     @torch.no_grad()
     def labels(self, images: Sequence[Prepared]) -> FloatArray:
@@ -97,7 +96,9 @@ class Model:
         if not isinstance(self.network, Classifier):
             raise InputError(f"expected a classification run, {self.path} is a {self.kind}")
         pixels = torch.from_numpy(np.stack([image.packed for image in images]))
-        scores: FloatArray = self.network(network_input(pixels, self.size, self.machine.device)).double().cpu().numpy()
+        with self.machine.autocast():
+            found = self.network(network_input(pixels, self.size, self.machine.device))
+        scores: FloatArray = found.double().cpu().numpy()
         return scores
 
     @torch.no_grad()
@@ -113,11 +114,12 @@ class Model:
         """Heat maps of the image's best boxes: at most ``most``, of at least ``least_score``."""
         detector = self.detector
         batch = self.batch([image])
-        detections, features = detector.detect_with_features(batch)
-        found = detections[0]
-        scores = found.scores.cpu().numpy()
-        top = tuple(int(i) for i in np.flatnonzero(scores >= least_score)[:most])
-        maps = heat_maps(detector, features, found, top, (self.size, self.size), method)
+        with self.machine.autocast():
+            detections, features = detector.detect_with_features(batch)
+            found = detections[0]
+            scores = found.scores.cpu().numpy()
+            top = tuple(int(i) for i in np.flatnonzero(scores >= least_score)[:most])
+            maps = heat_maps(detector, features, found, top, (self.size, self.size), method)
         height, width = image.display.shape[:2]
         return Explained(
             id=image.id,
@@ -143,7 +145,7 @@ class Model:
 
 
 def load_model(run: Path, device: str = "auto") -> Model:
-    """Load the network of a finished detect or classify run, in float32.
+    """Load the network of a finished detect or classify run; its ``machine`` computes in full float32.
 
     Raises:
         InputError: not such a run, or its weights do not fit their description.
@@ -163,7 +165,7 @@ def load_model(run: Path, device: str = "auto") -> Model:
         raise InputError(
             f"{weights} is not the file that {weights.with_suffix('.json').name} describes; train again, or restore it"
         )
-    machine = choose_machine(device, "float32")
+    machine = choose_machine(device, "float32").exact
     network = _build(description, weights.with_suffix(".json"))
     try:
         network.load_state_dict(safetensors.torch.load_file(weights), strict=True)

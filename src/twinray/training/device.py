@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,19 +21,53 @@ Precision = Literal["auto", "float32", "bf16"]
 
 @dataclass(frozen=True)
 class Machine:
-    """A device and the precision of matrix products and convolutions on it."""
+    """A device and the precision of matrix products and convolutions on it.
+
+    Attributes:
+        device: where tensors are.
+        bf16: whether forward passes run in bfloat16 where autocast does so.
+        tf32: whether a GPU may round the factors of float32 convolutions to TensorFloat-32, which keeps 10 bits of 23.
+    """
 
     device: torch.device
     bf16: bool
+    tf32: bool = True
+
+    @property
+    def exact(self) -> Machine:
+        """The same device in full float32: for figures that another process, batch or device must find again."""
+        return replace(self, bf16=False, tf32=False)
 
     @property
     def precision(self) -> str:
         """For the record: what ``auto`` became."""
         return "bf16" if self.bf16 else "float32"
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """The context in which forward passes run."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """The context in which forward passes run: bfloat16, float32 as it is set, or float32 in full."""
+        if self.bf16:
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                yield
+        elif self.tf32:
+            yield
+        else:
+            with torch.autocast(self.device.type, enabled=False), _full_float32():
+                yield
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """No shortened factors in matrix products and convolutions, and no kernel that a race of kernels chose."""
+    cudnn = torch.backends.cudnn
+    products, convolutions, race = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+    torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32, cudnn.benchmark = False, False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        cudnn.allow_tf32, cudnn.benchmark = convolutions, race
 
 
 def choose_machine(device: str = "auto", precision: Precision = "auto") -> Machine:
@@ -63,8 +97,9 @@ def choose_machine(device: str = "auto", precision: Precision = "auto") -> Machi
 def set_arithmetic(machine: Machine, *, deterministic: bool) -> None:
     """Choose between the fastest kernels and those that give the same bytes every time.
 
-    TensorFloat-32 is left to convolutions of float32 runs (cuDNN's default): matrix products stay exact, since the
-    correlations of the objective are made of them. Processors are deterministic either way.
+    TensorFloat-32 is left to convolutions of float32 training (cuDNN's default): matrix products stay exact, since the
+    correlations of the objective are made of them. Final figures do without it (:attr:`Machine.exact`). Processors are
+    deterministic either way.
     """
     if machine.device.type != "cuda":
         return

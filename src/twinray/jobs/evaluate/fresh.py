@@ -178,7 +178,8 @@ def score_rows(model: Model, pack: Pack, rows: IntArray, batch_size: int, label:
     scores = np.empty((len(rows), len(model.classes)), dtype=np.float64)
     with progress(label, len(rows)) as meter:
         for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):
-            found = model.network(network_input(pixels, model.size, model.machine.device))
+            with model.machine.autocast():
+                found = model.network(network_input(pixels, model.size, model.machine.device))
             scores[batch] = found.double().cpu().numpy()
             meter.advance(len(batch))
     return scores

@@ -137,7 +137,8 @@ def measure_faithfulness(
         for row in rows:
             truth = pack.boxes(row) or Boxes.empty()
             n_true += len(truth)
-            own = list(_of_image(model, pack, row, truth, options, definitions))
+            with model.machine.autocast():
+                own = list(_of_image(model, pack, row, truth, options, definitions))
             if own:
                 table = table or GrowingTable(out / TRUE_POSITIVES, columns)
                 table.append(_table_rows(model, pack, own, options))
