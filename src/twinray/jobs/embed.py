@@ -157,6 +157,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     backbone = build_backbone(config.arch or described_arch(config.init), config.seed, size)
     provenance = initialise(backbone, config.init)
     machine = choose_machine(config.device, config.precision)
+    machine = machine if machine.bf16 else machine.exact  # features that are kept are those of any device
     seen = inherited(weight_file(config.init))
     notes = [*skipped, *check_unseen(seen, pack, {"embedded": known.rows}, weights=config.init, allow=True).notes]
     if len(known.rows) < _in_split(config, pack):
