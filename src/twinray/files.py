@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -94,12 +95,29 @@ def write_json(path: Path, value: Any, what: str = "file") -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", what)
 
 
+def check_regular(path: Path, what: str = "file") -> None:
+    """Refuse to open what would wait for ever or never end: a named pipe, a socket, a device.
+
+    A path that is not there, or a folder, passes: opening it says so.
+
+    Raises:
+        InputError: the path leads to one of these.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"expected a regular file as {what}, {path} is a pipe, a socket or a device; give a file")
+
+
 def read_json(path: Path, what: str = "file") -> Any:
     """Read JSON.
 
     Raises:
         InputError: the file is missing, unreadable or not JSON (with line and column).
     """
+    check_regular(path, what)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -29,10 +29,12 @@ class Found:
     Attributes:
         files: each file once, those of a folder in the order of their names.
         skipped: files and folders set aside while looking: names that are not UTF-8, folders that cannot be listed.
+        notes: what users must know of the folders: links that lead out of them, archives.
     """
 
     files: tuple[Path, ...]
     skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...] = ()
 
 
 def find_images(paths: Sequence[Path]) -> Found:
@@ -43,13 +45,14 @@ def find_images(paths: Sequence[Path]) -> Found:
     """
     files: dict[Path, Path] = {}
     skipped: list[Skipped] = []
+    notes: list[str] = []
     places: dict[Path, Path] = {}  # a folder has many files: look it up once
     for path in paths:
-        for file in _files(path, skipped):
+        for file in _files(path, skipped, notes):
             if file.parent not in places:
                 places[file.parent] = file.parent.resolve()
             files.setdefault(places[file.parent] / file.name, file)
-    return Found(tuple(files.values()), tuple(dict.fromkeys(skipped)))
+    return Found(tuple(files.values()), tuple(dict.fromkeys(skipped)), tuple(dict.fromkeys(notes)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +119,7 @@ def _in_workers(
                 yield file, Skipped(str(file), str(outcome.error))
 
 
-def _files(path: Path, skipped: list[Skipped]) -> list[Path]:
+def _files(path: Path, skipped: list[Skipped], notes: list[str]) -> list[Path]:
     shown = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
     try:
         path.stat()
@@ -131,6 +134,7 @@ def _files(path: Path, skipped: list[Skipped]) -> list[Path]:
     if not path.is_dir():
         return [path]
     found = scan_images(top)
+    notes += [f"{path}: {note}" for note in found.notes]
     own = [Skipped(str(path / (top / item.where).relative_to(top)), item.reason) for item in found.skipped]
     if not found.names:
         why = f" ({len(own)} set aside; the first: {own[0].where}: {own[0].reason})" if own else ""

@@ -150,6 +150,7 @@ class _Job:
     sizes: dict[str | int, tuple[int, int]] = field(default_factory=dict)
     boxes: dict[str | int, Boxes] = field(default_factory=dict)
     remarks: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     n_shown: int = 0
     called: list[str] = field(default_factory=list)
     n_objects: int = 0
@@ -184,6 +185,7 @@ def run(config: PredictConfig) -> Path:
         _SetAside(config.out / "skipped.csv"),
         _SetAside(config.out / "dicom_skipped.csv"),
     )
+    job.notes += found.notes
     for item in found.skipped:
         _set_aside(job, item)
     _predict_all(job, found)
@@ -351,6 +353,7 @@ def _finish(job: _Job) -> None:
     first = {item.reason: item.where for item in reversed(skipped)}
     for reason, count in Counter(s.reason for s in skipped).most_common(5):
         lines.append(f"  set aside ({count}): {first[reason]}: {reason}")
+    lines += job.notes
     lines += [f"{n} files {_REMARKS[kind]}" for kind, n in sorted(job.remarks.items()) if kind in _REMARKS]
     if job.shown is not None:
         lines.append(f"{job.n_shown} boxes shown: {job.shown.words}")

@@ -18,7 +18,7 @@ import yaml
 from twinray.checks import DATA, MAY_CHANGE, RECORD, counting, flag, of_kind, options, shown
 from twinray.errors import InputError
 from twinray.evaluation.record import FORMAT
-from twinray.files import claim_folder, clear_disk_errors, read_json, write_json, write_text
+from twinray.files import check_regular, claim_folder, clear_disk_errors, read_json, write_json, write_text
 
 CONFIG, METRICS, LOG, INPUTS = "config.yaml", "metrics.json", "metrics.jsonl", "inputs.json"
 
@@ -113,6 +113,7 @@ def read_config(run: Path) -> dict[str, Any]:
     Raises:
         InputError: not a run folder.
     """
+    check_regular(run / CONFIG, "the options of a run")
     try:
         raw = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
     except OSError as error:

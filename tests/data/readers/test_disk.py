@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from twinray.data.readers.dicom_folder import read_dicom_folder
+from twinray.data.readers.dicom_folder import read_dicom_folder, read_key
 from twinray.data.readers.disk import JUNK, index_images, scan_images
 from twinray.data.readers.folder import read_folder
+from twinray.data.readers.tabular import read_names
+from twinray.errors import InputError
+from twinray.files import read_json
 from twinray.jobs.image_files import find_images
 from twinray.records import Skipped
+from twinray.runs.folder import read_config
 
 DICOM = bytes(128) + b"DICM"
 
@@ -83,3 +89,46 @@ def test_a_folder_that_may_not_be_listed_is_set_aside(tmp_path: Path) -> None:
     index_images(tmp_path, skipped)
     (tmp_path / "closed").chmod(0o700)
     assert "could not list this folder" in skipped[0].reason
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.png", "pipe.dcm", "pipe.zip"])
+def test_a_pipe_is_never_opened(tmp_path: Path, name: str) -> None:
+
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / name)
+    found = read_folder(tmp_path)
+    assert [s.where for s in found.skipped] == [name]
+    assert "pipe" in found.skipped[0].reason
+    assert [s.where for s in find_images([tmp_path]).skipped] == [str(tmp_path / name)]
+    with pytest.raises(InputError, match="no DICOM|none|expected DICOM"):
+        read_dicom_folder(tmp_path)
+
+
+def test_files_that_readers_name_may_be_no_pipes(tmp_path: Path) -> None:
+
+    os.mkfifo(tmp_path / "config.yaml")
+    pipe = tmp_path / "config.yaml"
+    for read in (read_key, read_names, read_json, lambda p: read_config(p.parent)):
+        with pytest.raises(InputError, match="pipe"):
+            read(pipe)
+
+
+def test_links_that_lead_out_and_archives_are_named(tmp_path: Path) -> None:
+
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    for name in ("b.png", "c.png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(outside / name)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(inside / "a.png")
+    (inside / "z.png").symlink_to(inside / "a.png")  # a link within the folder is its own affair
+    assert not any("link" in note for note in read_folder(inside).notes)
+    (inside / "b.png").symlink_to(outside / "b.png")
+    (inside / "more.zip").write_bytes(b"PK\x03\x04")
+    (inside / "old.tar.gz").write_bytes(b"\x1f\x8b")
+    notes = read_folder(inside).notes
+    assert any("1 files lie outside" in note and "b.png" in note for note in notes)
+    assert any("2 archives were not opened (first: more.zip)" in note for note in notes)
+    assert len(find_images([inside]).notes) == 2
+    (inside / "linked").symlink_to(outside)
+    assert any("3 files lie outside" in note for note in read_folder(inside, layout="flat").notes)

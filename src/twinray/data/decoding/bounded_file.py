@@ -137,6 +137,15 @@ class BoundedReader:
         return self._reads > MAX_READS
 
 
+def _in_words(error: Exception) -> str:
+    """What a library's exception says, without Python's own words for it."""
+    if isinstance(error, AttributeError) and error.name:
+        return f"{error.name} is missing"
+    if isinstance(error, KeyError):
+        return f"{one_line(error)} is missing"
+    return one_line(error)
+
+
 class RestOfFileWanted(Exception):
     """A parser asked for all bytes from ``position`` to the end of the file."""
 
@@ -167,7 +176,6 @@ def parser_faults_as_input_errors(path: Path, doing: str, advice: str) -> Iterat
     except MemoryError:
         raise InputError(f"{path}: {doing} needed more memory than allowed; {advice}") from None
     except Exception as error:
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise InputError(f"{path}: {doing} failed ({reason}); {advice}") from None
+        raise InputError(f"{path}: {doing} failed ({_in_words(error)}); {advice}") from None
     finally:
         logger.setLevel(level)

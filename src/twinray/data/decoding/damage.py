@@ -30,6 +30,8 @@ _RUN = re.compile(rb"(.)\1{%d,}" % (_LEAST_RUN - 1), re.DOTALL)
 _LEAST_SHARE = 32
 """A picture of which less than 1/32 of the rows is missing at its end is not told from one that ends so."""
 _LEAST_COLUMNS = 16
+_LEAST_CONTRAST = 20
+"""A row that stops is told from one that fades if half of what is missing stood out by 1/20 of the picture's range."""
 
 
 def png_fault(data: bytes) -> str | None:
@@ -120,8 +122,13 @@ def cut_row(pixels: npt.NDArray[Any]) -> int | None:
     here, above, before = (_constant_from(pixels[r]) for r in (row, row - 1, row - 2))
     inside = width - here >= _LEAST_COLUMNS and here > 0
     # rows above reach the margin that they have in common; this one stops well before it
-    stops = min(above, before) - here >= _LEAST_COLUMNS and abs(above - before) < (above - here) / 2
-    return row if inside and stops else None
+    stops = min(above, before) - here >= _LEAST_COLUMNS and abs(above - before) <= max(8, width // 50)
+    if not (inside and stops):
+        return None
+    # the last rows before a dark margin fade out; a picture that is cut off is there and gone
+    lost = np.abs(pixels[row - 1, here:above].astype(np.float64) - pixels[row, -1].astype(np.float64))
+    span = float(pixels.max()) - float(pixels.min())
+    return row if np.median(lost) >= span / _LEAST_CONTRAST else None
 
 
 def _constant_from(row: npt.NDArray[Any]) -> int:

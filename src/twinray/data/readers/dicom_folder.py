@@ -21,11 +21,11 @@ Privacy
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import hmac
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +33,11 @@ import numpy as np
 from twinray.data.decoding.bounded_file import one_line
 from twinray.data.decoding.dicom.header import DicomAttributes, dicom_attributes, is_dicom
 from twinray.data.decoding.dicom.pixels import load_dicom
+from twinray.data.decoding.options import Decoding
 from twinray.data.readers.disk import Scan, scan
 from twinray.data.readers.folder_table import TableRow, read_table
 from twinray.errors import InputError
+from twinray.files import check_regular
 from twinray.progress import progress
 from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Pixels, Sample, Skipped, Task
 
@@ -88,7 +90,7 @@ def read_dicom_folder(
         for name in found.names
         if rows is not None and name not in rows
     ]
-    notes = [f"{_others(found)} passed over"] if found.others else []
+    notes = [*([f"{_others(found)} passed over"] if found.others else []), *found.notes]
     headers = _headers(root, names, found.skipped, notes)
     headers, shared = _without_copies(root, headers, notes)
     if not headers:
@@ -103,7 +105,7 @@ def read_dicom_folder(
         box_classes=(),
         task=task,
         samples=samples,
-        load=functools.partial(_load, root, frontal_only),
+        load=DicomLoader(root, frontal_only),
         skipped=tuple(found.skipped),
         notes=tuple(notes),
     )
@@ -117,6 +119,7 @@ def read_key(path: Path) -> str:
     Raises:
         InputError: the file cannot be read, is not text, or is empty.
     """
+    check_regular(path, "the key file")
     try:
         key = path.read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -128,14 +131,33 @@ def read_key(path: Path) -> str:
     return key
 
 
-def _load(root: Path, frontal_only: bool, sample: Sample) -> Pixels:
-    return load_dicom(root / sample.source, frontal_only=frontal_only)
+@dataclass(frozen=True, slots=True)
+class DicomLoader:
+    """Loads a sample whose ``source`` is a DICOM file under ``root``."""
+
+    root: Path
+    frontal_only: bool
+    lenient: bool = False
+
+    def __call__(self, sample: Sample) -> Pixels:
+        """Decode the file; raises InputError where it is refused."""
+        return load_dicom(self.root / sample.source, frontal_only=self.frontal_only, lenient=self.lenient)
+
+    def decoding_as(self, decoding: Decoding) -> DicomLoader:
+        """The same loader, keeping damaged files if told so; scale and orientation are the header's."""
+        return replace(self, lenient=decoding.lenient)
+
+    def spread(self, _: Sample) -> None:
+        """A header has windows of its own, no scale is wanted."""
 
 
 def _judge(path: Path) -> bool | str:
     """Whether a file carries DICOM's mark; why it is set aside where only its name says so."""
     try:
-        marked, reason = is_dicom(path), "expected 'DICM' at byte 128; copy the file again or leave it out"
+        marked, reason = (
+            is_dicom(path),
+            "expected 'DICM' at byte 128, or elements of an image; copy the file again or leave it out",
+        )
     except InputError as error:
         marked, reason = False, str(error)
     return reason if not marked and path.suffix.lower() in _SUFFIXES else marked

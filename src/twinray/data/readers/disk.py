@@ -7,11 +7,13 @@ Junk is left out without a word: hidden files and folders, and what operating sy
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from twinray.data.decoding.bounded_file import first_bytes, is_dicom_head
 from twinray.data.decoding.images import deep_spread, is_image_name, load_image
 from twinray.data.decoding.options import ALONE, Decoding
 from twinray.data.decoding.scale import Spread
@@ -32,6 +34,9 @@ JUNK = frozenset(
     }
 )
 """Names of files and folders, in lower case, that are nobody's images; so are all names that begin with a dot."""
+
+ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
+"""Endings of archives, in lower case."""
 
 Judge = Callable[[Path], bool | str]
 """A file: taken (True), another kind of file (False), or set aside for a reason."""
@@ -65,11 +70,31 @@ class Scan:
         names: paths of the files taken, relative to the folder, with ``/``, sorted.
         others: number of other files by suffix.
         skipped: files and folders set aside, sorted.
+        outside: files taken that lie elsewhere and are reached through a link, sorted.
+        archives: archives, which nobody opens, sorted.
     """
 
     names: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     skipped: list[Skipped] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What users must know of the folder besides its images."""
+        notes = []
+        if self.outside:
+            first = _printable(self.outside[0])
+            notes.append(
+                f"{len(self.outside):,} files lie outside the folder and are reached through links (first: {first})"
+            )
+        if self.archives:
+            first = _printable(self.archives[0])
+            notes.append(
+                f"{len(self.archives):,} archives were not opened (first: {first}): unpack them to use what is inside"
+            )
+        return notes
 
     @property
     def n_others(self) -> int:
@@ -91,13 +116,21 @@ def scan(root: Path, judge: Judge, leave_out: Path | None = None) -> Scan:
         judge: says what each file is.
         leave_out: a file that is none of the source's, such as its table.
     """
-    found = Scan()
+    found, real_root = Scan(), os.path.realpath(root)
+    elsewhere: dict[Path, bool] = {}
     own = None if leave_out is None else leave_out.resolve()
     for path in _files_below(root, found.skipped):
         if own is not None and path.resolve() == own:
             continue
-        verdict = judge(path)
         name = path.relative_to(root).as_posix()
+        verdict = judge(path) if _may_be_opened(path) else "a pipe, a socket or a device is no image; leave it out"
+        if verdict is False and path.suffix.lower() in ARCHIVES:
+            found.archives.append(name)
+        elif verdict is True:
+            if path.parent not in elsewhere:
+                elsewhere[path.parent] = _leads_out(path.parent, real_root)
+            if elsewhere[path.parent] or (path.is_symlink() and _leads_out(path, real_root)):
+                found.outside.append(name)
         if verdict is False:
             found.others[_printable(path.suffix.lower()) or "no suffix"] += 1
         elif verdict is not True:
@@ -108,6 +141,8 @@ def scan(root: Path, judge: Judge, leave_out: Path | None = None) -> Scan:
             found.names.append(name)
     found.names.sort()
     found.skipped.sort(key=lambda skipped: skipped.where)
+    found.outside.sort()
+    found.archives.sort()
     return found
 
 
@@ -137,11 +172,24 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in JUNK
 
 
+def _may_be_opened(path: Path) -> bool:
+    """Whether a path leads to a regular file; what cannot be looked up passes, so that opening it says why."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
+
+
+def _leads_out(path: Path, real_root: str) -> bool:
+    """Whether a file or folder below a folder lies elsewhere."""
+    real = os.path.realpath(path)
+    return real != real_root and not real.startswith(real_root.rstrip(os.sep) + os.sep)
+
+
 def _has_dicom_mark(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
+        return is_dicom_head(first_bytes(path, 132))
+    except InputError:
         return False
 
 
@@ -157,11 +205,13 @@ class ImageIndex:
         root: the folder that paths are relative to.
         by_stem: name without ending -> path relative to ``root``, with ``/``; of several the first in path order.
         repeated: how many further files have the stem of another.
+        own_notes: what users must know of the folder besides its images.
     """
 
     root: Path
     by_stem: dict[str, str]
     repeated: int
+    own_notes: tuple[str, ...] = ()
 
     def find(self, name: str) -> str | None:
         """The path of the image of this file name, or of this stem; None if it is not there."""
@@ -177,7 +227,7 @@ class ImageIndex:
         """
         there = set(found)
         others = sorted(set(self.by_stem.values()) - there)
-        notes = []
+        notes = list(self.own_notes)
         if len(there) < listed:
             notes.append(f"{listed - len(there):,} of the {listed:,} images in {what} are not on this disk: left out")
         if others:
@@ -200,4 +250,4 @@ def index_images(root: Path, skipped: list[Skipped]) -> ImageIndex:
     by_stem: dict[str, str] = {}
     for path in found.names:
         by_stem.setdefault(PurePosixPath(path).stem, path)
-    return ImageIndex(root, by_stem, len(found.names) - len(by_stem))
+    return ImageIndex(root, by_stem, len(found.names) - len(by_stem), tuple(found.notes))

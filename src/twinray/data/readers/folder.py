@@ -110,6 +110,7 @@ def _image_names(root: Path, table: Path | None, skipped: list[Skipped], notes: 
         raise InputError(f"expected a folder of images, {root} is a file; give its folder, or another --format")
     found = scan_images(root, leave_out=table)
     skipped += found.skipped
+    notes += found.notes
     if not found.names:
         seen = f"{found.n_others} other files ({found.others_in_words})" if found.others else "nothing"
         raise InputError(f"expected images in {root} (PNG, JPEG, TIFF, DICOM), found {seen}; check the path")

@@ -42,6 +42,7 @@ from twinray.data.decoding.images import MAX_PIXELS
 from twinray.data.readers.disk import FileLoader
 from twinray.data.readers.tabular import read_rows
 from twinray.errors import InputError
+from twinray.files import check_regular
 from twinray.records import (
     ABSENT,
     PRESENT,
@@ -279,6 +280,7 @@ def _splits(root: Path, notes: list[str], skipped: list[Skipped]) -> dict[int, S
 
 
 def _read_split(path: Path, split: Split, found: dict[int, Split], skipped: list[Skipped]) -> None:
+    check_regular(path, "the list of images")
     with parser_faults_as_input_errors(path, "reading a list of images", _ADVICE):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     for i, line in enumerate(lines, 1):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from twinray.errors import InputError
+from twinray.files import check_regular
 
 _LONGEST_LINE = 1 << 20
 """Characters; a longer line is no row of a table, and must not be read into memory whole."""
@@ -141,6 +142,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         InputError: the file cannot be read or is not text.
     """
+    check_regular(path, "the list")
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except OSError as error:
