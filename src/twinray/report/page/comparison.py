@@ -104,9 +104,16 @@ class Shown:
 
 
 def shown(result: Evaluation) -> Shown:
-    """In the order given up to four arms; from five on the first on top, the others by the main measure."""
-    names = list(result.arms)
-    main = main_measure(result.kind)
+    """In the order given up to four arms; from five on the first on top, the others by the main measure.
+
+    Points of curves over shares of labels stand by share, and look as their curve does.
+    """
+    names, main = list(result.arms), main_measure(result.kind)
+    families = list(result.families)
+    if len(families) < len(names):
+        looks = {name: look_of(families.index(arm.family), len(families)) for name, arm in result.arms.items()}
+        order = sorted(names, key=lambda n: (result.arms[n].fraction, families.index(result.arms[n].family)))
+        return Shown(tuple(order), looks, names[0], order[-1])
     looks = {name: look_of(i, len(names)) for i, name in enumerate(names)}
     order = names
     if len(names) > 4:
@@ -284,7 +291,8 @@ def _barely(result: Evaluation, names: Sequence[str], main: str) -> str:
 
 def _keys(result: Evaluation, main: str) -> list[Key]:
     view = shown(result)
-    names = [view.first] if view.first == view.asked else [view.first, view.asked]
+    base = result.arms[view.asked].minus or view.first
+    names = [base] if base == view.asked else [base, view.asked]
     keys = []
     for name in names:
         figure = result.figure(name, main)

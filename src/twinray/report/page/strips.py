@@ -46,17 +46,30 @@ def scale_of(values: Iterable[float], *, zero: bool = False, sign: bool = False,
         low = 0.0
     room = 0.08 * (high - low) or 0.05 * abs(high) or 0.01
     low, high = (low if low == 0 and not zero else low - room), high + room
-    if not sign:
-        low, high = max(low, 0.0), min(high, upper) if upper is not None and max(known) <= upper else high
-    step = 10 ** math.floor(math.log10((high - low) / 2))
-    step = next(step * m for m in (1, 2, 5, 10, 20) if (high - low) / (step * m) <= 4)
+    if not sign:  # no room where no value can be
+        low = max(low, 0.0) if min(known) >= 0 else low
+        high = min(high, upper) if upper is not None and max(known) <= upper else high
+    step = _step(low, high)
     first = math.ceil(low / step - 1e-9)
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    digits = max(0, -math.floor(math.log10(step) + 1e-9)) + (round(step / 10 ** math.floor(math.log10(step)), 6) == 2.5)
     values_of_ticks = [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
     scale = Scale(low, high, ())
     write = signed if sign else number
     ticks = tuple((scale.at(v), "0" if abs(v) < step / 2 else typeset(write(v, digits))) for v in values_of_ticks)
     return Scale(low, high, ticks)
+
+
+def _step(low: float, high: float) -> float:
+    """The smallest round step with at most five ticks from ``low`` to ``high``."""
+    size = 10.0 ** math.floor(math.log10((high - low) / 5))
+    for factor in (1, 2, 2.5, 5, 10, 20, 50):
+        step = size * factor
+        if math.floor(high / step + 1e-9) - math.ceil(low / step - 1e-9) < _MOST_TICKS:
+            return step
+    return high - low
+
+
+_MOST_TICKS = 5
 
 
 @dataclass(frozen=True)
