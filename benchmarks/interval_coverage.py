@@ -1,6 +1,6 @@
 """Do 95 % intervals hold the truth in 95 of 100 studies? Simulated models, whose truth is known.
 
-    python benchmarks/interval_coverage.py [--of detectors | labels] [--studies 500] [--bootstrap 400]
+    python benchmarks/interval_coverage.py [--of detectors | labels] [--studies 500] [--bootstrap 400] [--results coverage.jsonl]
 
 **Labels.** Each study draws patients with one or more images (one plus Poisson's law of mean 1.5). Illness is shared by the images
 of a patient, and so is half of the score's variance, so images of one patient are not independent. The score of a positive
@@ -8,63 +8,41 @@ is normal with mean d, that of a negative with mean 0, variance 1 both: the true
 every other measure, and of the difference to a second model, is its value on 400,000 patients. Decision thresholds are chosen once, on a
 study of its own. Given are the shares of studies whose interval holds the truth: of plain percentiles, and of what is reported.
 
-**Detectors.** Each study draws images from one population: true boxes by Poisson's law, two detectors' scores by normal laws, the second
-detector a little better and correlated with the first. The truth is the average precision on 40,000 images; of a
-mean over folds it is the same (the simulated detector is not trained, so all folds' detectors are alike), which is what a
-reader takes a cross-validated figure for. Told are the shares of studies whose interval holds it: of the
-plain percentiles and of the bias-corrected ones, for the first detector's figure and for the paired difference.
+**Detectors.** Two detectors, the second a little better, on classes at the frequencies of real data sets, by two models of scores
+(``simulated_detectors``); one split or folds. Given are the shares of studies whose interval holds the expected figure of a test set of
+this size, by the rule that is reported and by others, apart for figures that are printed with a warning; and, by other
+rules, the figure of an endless test set. The expected figure is the mean of 4,000 further test sets. Rows are written as
+they are done; a second start goes on behind them.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit, ndtr
 
-from twinray.evaluation.accumulate import HitRows, average_precision, hit_rows
+from simulated_detectors import Classes, detectors, figures, support
+from twinray.evaluation.accumulate import mean_over_classes
+from twinray.evaluation.bounded import EXACT
+from twinray.evaluation.boxes import MEANS
 from twinray.evaluation.cutoffs import LabelThresholds, choose_label_thresholds
 from twinray.evaluation.delong import auc_covariance
 from twinray.evaluation.intervals import bootstrap_groups, percentile_interval
-from twinray.evaluation.label_measures import Support, figures, interval, measures_of
+from twinray.evaluation.label_measures import Support, interval, measures_of
+from twinray.evaluation.label_measures import figures as label_figures
 from twinray.evaluation.labelled import Drawn, Labelled
-from twinray.evaluation.matching import BoxMatches
-from twinray.records import FloatArray
+from twinray.evaluation.levels import BoxSupport, Key, difference, lacking_over_folds, level, variance
+from twinray.records import FloatArray, Interval
 
-BOXES_AN_IMAGE, CANDIDATES, GAIN = 0.6, 8, 0.25
-POPULATION = 40_000
-
-
-def detectors(n: int, draw: np.random.Generator) -> tuple[HitRows, HitRows]:
-    """Matches of both detectors on ``n`` new images."""
-    truth = draw.poisson(BOXES_AN_IMAGE, n).clip(max=CANDIDATES)
-    hit = (np.arange(CANDIDATES) < truth[:, None]) & (draw.random((n, CANDIDATES)) < 0.6)
-    shared = draw.normal(size=(n, CANDIDATES))
-    found = []
-    for gain in (0.0, GAIN):
-        logit = -2 + 1.2 * (0.8 * shared + 0.6 * draw.normal(size=(n, CANDIDATES))) + (1.4 + gain) * hit
-        image = np.repeat(np.arange(n), CANDIDATES)
-        score, hits = (1 / (1 + np.exp(-logit))).ravel(), hit.ravel()
-        order = np.lexsort((image, -score))
-        matches = BoxMatches(
-            n, (0.5,), image[order], np.zeros(n * CANDIDATES, dtype=np.int64), score[order], hits[order][None],
-            np.array([0, n * CANDIDATES]), truth[:, None],
-        )  # fmt: skip
-        found.append(hit_rows(matches, 0, np.arange(n)))
-    return found[0], found[1]
-
-
-def study(folds: int, n: int, bootstrap: int, draw: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """(2,) values of both detectors and (2, bootstrap) resamples: means over folds of ``n`` images."""
-    values, samples = [], []
-    for _ in range(folds):
-        rows = detectors(n, draw)
-        weights = list(bootstrap_groups(np.arange(n), bootstrap, int(draw.integers(1 << 30))))
-        values.append([average_precision(one, np.ones((n, 1)))[0, 0] for one in rows])
-        samples.append([np.concatenate([average_precision(one, w)[0] for w in weights]) for one in rows])
-    return np.nanmean(values, axis=0), np.nanmean(samples, axis=0)
-
+GAIN = 0.25
 
 DESIGNS = ((60, 0.25, 1.2), (150, 0.1, 1.2), (150, 0.1, 2.3), (400, 0.15, 1.2), (1000, 0.05, 1.2), (1000, 0.15, 1.2))
 """Patients of a study, share of positive images, distance d of the two normal laws."""
@@ -97,7 +75,7 @@ def label_studies(
     thresholds = choose_label_thresholds(truth[:, None], scores[:, :1], ("finding",))
     everybody = patients(population, prevalence, d, draw)
     whole = [_labelled(everybody, run, thresholds) for run in (0, 1)]
-    once = [figures(Drawn(run, np.ones((run.n_groups, 1)))) for run in whole]
+    once = [label_figures(Drawn(run, np.ones((run.n_groups, 1)))) for run in whole]
     true = {name: float(v[0]) for (label, name), v in once[0].items() if label == 0}
     true["auc"] = float(ndtr(d / np.sqrt(2)))
     true["auc difference"] = float(ndtr((d + GAIN) / np.sqrt(2))) - true["auc"]
@@ -132,9 +110,9 @@ def _intervals(
     pieces: list[list[dict[object, FloatArray]]] = [[], []]
     for weights in bootstrap_groups(data.groups, bootstrap, seed):
         for piece, run in zip(pieces, runs, strict=True):
-            piece.append(figures(Drawn(run, weights)))  # type: ignore[arg-type]
+            piece.append(label_figures(Drawn(run, weights)))  # type: ignore[arg-type]
     once = np.ones((data.n_groups, 1))
-    value, second = figures(Drawn(data, once)), float(figures(Drawn(runs[1], once))[0, "auc"][0])
+    value, second = label_figures(Drawn(data, once)), float(label_figures(Drawn(runs[1], once))[0, "auc"][0])
     samples = {key: np.concatenate([p[key] for p in pieces[0]]) for key in value}
     for measure in measures_of(data):
         key = (0, measure.name)
@@ -173,42 +151,211 @@ def labels_table(studies: int, bootstrap: int) -> None:
             print(f"  {name:20} {one['truth']:7.3f}   {a:5.1f} % | {b:5.1f} %", flush=True)
 
 
-def detectors_table(studies: int, bootstrap: int) -> None:
-    draw = np.random.default_rng(0)
-    truth = np.array([average_precision(one, np.ones((POPULATION, 1)))[0, 0] for one in detectors(POPULATION, draw)])
-    print(f"truth: {truth[0]:.3f}, difference {truth[1] - truth[0]:+.3f}; {studies} studies a row")
-    print(
-        f"{'folds x images':>15} {'mean value':>11} | {'figure: plain':>14} {'corrected':>10} | {'difference: plain':>18} {'corrected':>10}"
+# ---- Detectors ---------------------------------------------------------------------------------------------------------
+
+RESAMPLES, TRUTH_SETS, POPULATIONS = 200, 4000, 8
+"""Resamples a study; test sets whose mean figure is the expected one; populations of 30,000 images for the endless one's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One design: a data set's classes, a number of folds of so many images, and a model of scores."""
+
+    classes: str
+    folds: int
+    images: int
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.classes}, {self.folds} x {self.images}, {self.model}"
+
+
+ROWS = tuple(
+    Row(classes, folds, images, model)
+    for classes, folds, images in (
+        ("vindr", 1, 150), ("one", 1, 60), ("nih", 1, 176), ("vindr", 1, 60), ("one", 5, 47), ("vindr", 1, 660),
+        ("vindr", 5, 150), ("one", 1, 230), ("rare", 1, 660), ("nih", 5, 176), ("five", 5, 150), ("nih", 1, 880),
+        ("vindr", 1, 3000), ("vindr", 5, 800),
     )
-    for folds, n in ((1, 47), (1, 230), (1, 1000), (5, 47), (5, 200)):
-        held = np.zeros(4)
-        values = []
-        for _ in range(studies):
-            value, samples = study(folds, n, bootstrap, draw)
-            values.append(value[0])
-            gain = (value[1] - value[0], samples[1] - samples[0], truth[1] - truth[0])
-            asked = [
-                (value[0], samples[0], truth[0], False),
-                (value[0], samples[0], truth[0], True),
-                (*gain, False),
-                (*gain, True),
+    for model in ("normal", "gamma")
+)  # fmt: skip
+
+
+def shown_classes(boxes: FloatArray) -> tuple[int, ...]:
+    """The rarest class, the middle one and the most frequent one."""
+    order = np.argsort(boxes, kind="stable").tolist()
+    return tuple(dict.fromkeys((order[0], order[len(order) // 2], order[-1])))
+
+
+def detector_studies(
+    row: Row, *, studies: int, seed: int = 0, truth_sets: int = TRUTH_SETS
+) -> dict[str, dict[str, float]]:
+    """Figure -> how often its interval holds the truth.
+
+    Each has ``expected``, the mean figure of ``truth_sets`` test sets of this size, and ``endless``, that of a population; ``printed``,
+    studies that print an interval without a warning; ``held``, how many of them hold the expected figure; ``warned`` and
+    ``warned_held``, the same of intervals that are printed with a warning; and how many of all studies hold it by other rules:
+    ``percentiles``, ``basic`` (2 v - q); and the endless figure: ``endless_percentiles``, ``endless_centred`` (2 v - mean
+    of the resamples, their spread). The names of differences begin with ``difference``.
+    """
+    draw = np.random.default_rng(seed)
+    classes = Classes.of(row.classes)
+    shown = shown_classes(classes.boxes)
+    found: dict[str, list[Study]] = {}
+    for _ in range(studies):
+        for name, one in _study(row, classes, shown, draw).items():
+            found.setdefault(name, []).append(one)
+    expected = _means(row.model, row.images, truth_sets, classes, shown, draw)
+    endless = _means(row.model, 30_000, POPULATIONS, classes, shown, draw)
+    return {name: _score(own, expected[name], endless[name]) for name, own in found.items()}
+
+
+def _name(key: Key, shown: tuple[int, ...]) -> str:
+    if key[0] is None:
+        return key[1]
+    return f"{key[1]} {('rarest', 'middle', 'commonest')[shown.index(key[0])] if len(shown) == 3 else 'class'}"
+
+
+def _study(row: Row, classes: Classes, shown: tuple[int, ...], draw: np.random.Generator) -> dict[str, Study]:
+    """Each figure's intervals by all rules."""
+    parts: list[list[dict[Key, FloatArray]]] = [[], []]
+    supports = []
+    for _ in range(row.folds):
+        runs = detectors(row.model, row.images, classes, draw)
+        drawn = next(bootstrap_groups(np.arange(row.images), RESAMPLES, int(draw.integers(1 << 30)), chunk=RESAMPLES))
+        weights = np.concatenate([np.ones((row.images, 1)), drawn], axis=1)
+        for part, run in zip(parts, runs, strict=True):
+            part.append(figures(run, weights, shown))
+        supports.append(support(runs[0]))
+    whole = BoxSupport.sum(supports)
+    apart = [{key: b[key] - a[key] for key in a} for a, b in zip(*parts, strict=True)]
+    found: dict[str, Study] = {}
+    for prefix, folds in (("", parts[0]), ("difference ", apart)):
+        lacks = lacking_over_folds([{k: v[1:] for k, v in one.items()} for one in folds], supports, MEANS)
+        for key in folds[0]:
+            if key[0] is not None and key[0] not in shown:
+                continue
+            own = mean_over_classes(np.stack([one[key] for one in folds]))
+            value, samples = float(own[0]), own[1:]
+            if np.isnan(value):
+                continue
+            if prefix:
+                made = difference(key, value, samples, lacks[key], whole).interval
+            else:
+                made = level(key, value, variance(samples) + lacks[key], whole)
+            found[prefix + _name(key, shown)] = Study.of(value, samples, made)
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """A study's figure, its resamples' percentiles, mean and spread, and the interval that is printed."""
+
+    value: float
+    low: float
+    high: float
+    mean: float
+    spread: float
+    made: Interval
+
+    @staticmethod
+    def of(value: float, samples: FloatArray, made: Interval) -> Study:
+        """Boil the resamples down."""
+        known = samples[~np.isnan(samples)]
+        low, high = np.percentile(known, (2.5, 97.5))
+        return Study(value, float(low), float(high), float(known.mean()), float(known.std(ddof=1)), made)
+
+
+def _score(found: Sequence[Study], expected: float, endless: float) -> dict[str, float]:
+    counts = dict.fromkeys(
+        ("printed", "held", "above", "warned", "warned_held", "silent", "percentiles", "basic"), 0
+    ) | dict.fromkeys(("endless_percentiles", "endless_centred"), 0)
+    for one in found:
+        ends = _ends(one.made)
+        kind = "silent" if ends is None else "printed" if one.made.method in ("", EXACT) else "warned"
+        counts[kind] += 1
+        if ends is not None:
+            held = _holds(ends, expected)
+            counts["held" if kind == "printed" else "warned_held"] += held
+            counts["above"] += kind == "printed" and ends[0] > expected
+        counts["percentiles"] += one.low <= expected <= one.high
+        counts["basic"] += 2 * one.value - one.high <= expected <= 2 * one.value - one.low
+        counts["endless_percentiles"] += one.low <= endless <= one.high
+        counts["endless_centred"] += abs(2 * one.value - one.mean - endless) <= 1.96 * one.spread
+    return {"studies": len(found), "expected": expected, "endless": endless, **counts}
+
+
+def _means(
+    model: str, images: int, sets: int, classes: Classes, shown: tuple[int, ...], draw: np.random.Generator
+) -> dict[str, float]:
+    """Each figure's mean over new test sets, those where it does not exist left out."""
+    once, sums, counts = np.ones((images, 1)), {}, {}  # type: ignore[var-annotated]
+    for _ in range(sets):
+        a, b = (figures(run, once, shown) for run in detectors(model, images, classes, draw))
+        for key in a:
+            if key[0] is not None and key[0] not in shown:
+                continue
+            for name, value in (
+                (_name(key, shown), a[key][0]),
+                (f"difference {_name(key, shown)}", b[key][0] - a[key][0]),
+            ):
+                if not np.isnan(value):
+                    sums[name], counts[name] = sums.get(name, 0.0) + float(value), counts.get(name, 0) + 1
+    return {name: total / counts[name] for name, total in sums.items()}
+
+
+def detectors_table(studies: int, results: Path, seed: int) -> None:
+    """Work out the rows that ``results`` does not hold yet, one after another, then print all as Markdown."""
+    done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    have = {(one["row"], one["seed"], one["studies"]) for one in done}
+    for number, row in enumerate(ROWS):
+        own_seed = seed + number
+        if (str(row), own_seed, studies) in have:
+            continue
+        begun = time.perf_counter()
+        found = detector_studies(row, studies=studies, seed=own_seed)
+        done.append({"row": str(row), "seed": own_seed, "studies": studies, "figures": found})
+        with results.open("a") as file:
+            file.write(json.dumps(done[-1]) + "\n")
+        print(f"{row}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+    print(detectors_markdown(done))
+
+
+def detectors_markdown(done: Sequence[dict[str, Any]]) -> str:
+    """A line a figure of each row."""
+    lines = [
+        "| design (classes, folds x images, model of scores; seed) | figure | expected (endless) | studies printed | **held** "
+        "| held with a warning | percentiles | basic | endless: percentiles | endless: centred |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in done:
+        for name, n in one["figures"].items():
+            share = [
+                f"{100 * n[k] / n['studies']:.1f}"
+                for k in ("percentiles", "basic", "endless_percentiles", "endless_centred")
             ]
-            intervals = [(percentile_interval(v, s, n, bias_corrected=fixed), true) for v, s, true, fixed in asked]
-            held += [one.low is not None and one.low <= true <= one.high for one, true in intervals]
-        a, b, c, d = 100 * held / studies
-        print(
-            f"{f'{folds} x {n}':>15} {np.mean(values):11.3f} | {a:12.1f} % {b:8.1f} % | {c:16.1f} % {d:8.1f} %",
-            flush=True,
-        )
+            held = f"**{100 * n['held'] / n['printed']:.1f} %**" if n["printed"] else "none printed"
+            warned = f"{100 * n['warned_held'] / n['warned']:.1f} % of {n['warned']}" if n["warned"] else ""
+            warned += f"{', ' if warned else ''}none given: {n['silent']}" if n["silent"] else ""
+            lines.append(
+                f"| {one['row']}; {one['seed']} | {name} | {n['expected']:.4f} ({n['endless']:.4f}) | {n['printed']} of "
+                f"{n['studies']} | {held} | {warned} | " + " | ".join(share) + " |"
+            )
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--of", choices=("detectors", "labels"), default="labels")
     parser.add_argument("--studies", type=int, default=500)
-    parser.add_argument("--bootstrap", type=int, default=400)
+    parser.add_argument("--bootstrap", type=int, default=400, help="of labels; detectors take 200")
+    parser.add_argument("--results", type=Path, default=Path("coverage.jsonl"), help="rows of detectors that are done")
+    parser.add_argument("--seed", type=int, default=100, help="of the first row of detectors; each further row adds 1")
     options = parser.parse_args()
-    (detectors_table if options.of == "detectors" else labels_table)(options.studies, options.bootstrap)
+    if options.of == "detectors":
+        detectors_table(options.studies, options.results, options.seed)
+    else:
+        labels_table(options.studies, options.bootstrap)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,10 @@ class Boxes:
         scores: (n,) float64 in 0..1 for predictions; None for true boxes.
         readers: (n,) names of who drew each box; None where the source does not say.
         n_readers: (n,) int64, how many distinct readers agreed on a fused box; None if never fused.
+        crowd: (n,) whether a true box is a region that evaluation leaves out (COCO's ``iscrowd``): predictions that lie in it
+            are neither hits nor false positives. None where none is.
+        area: (n,) float64, square pixels of the outline where that is not the box's own (COCO's ``area``), for figures by
+            size; None where it is.
 
     Raises:
         ValueError: the shapes disagree. (Bad *input* is refused by the reader that meets it.)
@@ -46,12 +50,14 @@ class Boxes:
     scores: FloatArray | None = None
     readers: tuple[str, ...] | None = None
     n_readers: IntArray | None = None
+    crowd: npt.NDArray[np.bool_] | None = None
+    area: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.xyxy)
         if self.xyxy.shape != (n, 4):
             raise ValueError(f"boxes: expected an (n, 4) array, got {self.xyxy.shape}")
-        for name in ("labels", "scores", "readers", "n_readers"):
+        for name in ("labels", "scores", "readers", "n_readers", "crowd", "area"):
             value = getattr(self, name)
             if value is not None and len(value) != n:
                 raise ValueError(f"boxes: {n} boxes but {len(value)} {name}")

@@ -148,8 +148,12 @@ def test_a_perfect_predictor_has_everything_one(simulate, seed):
     perfect = {i: Boxes(b.xyxy, b.labels, np.linspace(0.5, 1, len(b))) for i, b in truth.items()}
     report = evaluate_boxes(truth, perfect, NAMES, bootstrap=20)
     n = sum(len(b) > 0 for b in truth.values())
-    for interval in report.all_images.metrics.values():
+    for name, interval in report.all_images.metrics.items():
+        if name == "ar1" or np.isnan(interval.value):
+            continue  # an image has several boxes; none of the size
         assert interval.value == pytest.approx(1.0)
+        if name.endswith(("small", "medium", "large")):
+            continue
         exact = binomtest(n, n).proportion_ci(0.95, "exact")
         assert (interval.low, interval.high) == (pytest.approx(exact.low), 1.0)
         assert "too few" in interval.method and str(n) in interval.method

@@ -114,7 +114,7 @@ def test_differences_of_few_patients_have_no_interval():
     few = difference(KEY, 0.1, samples, 0.0, support([9]))
     assert few.interval.low is None and few.share_above_zero is None and not few.tests
     assert few.interval.method == "too few to say: true boxes in 9 patients, fewer than 10"
-    apart = np.where(np.random.default_rng(0).random(300) < 0.2, 0.0, 0.1)
+    apart = np.where(np.random.default_rng(0).random(300) < 0.3, 0.0, 0.1)
     assert difference(KEY, 0.1, apart, 0.0, support([40])).interval.low is None
     alike = difference(KEY, 0.0, np.zeros(300), 0.0, support([40]))
     assert "no resample differs" in alike.interval.method

@@ -9,6 +9,7 @@ Conventions
   on the score gives a sensitivity and a mean number of false positives per image. The sensitivity
   at r false positives per image is the highest of any threshold with at most r; no interpolation. All
   predictions of one score pass a threshold together.
+- Predictions that the matching ignores (crowd regions, other sizes) count nowhere.
 - Where there is no true box, both are NaN; a mean over classes leaves these classes out.
 
 Both need the running counts only where a hit stands, and these are few; the false positives between are added
@@ -18,6 +19,7 @@ up per group by one sparse product. So 1,000 resamples cost about as much as a f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -25,10 +27,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from twinray.evaluation.matching import BoxMatches
+from twinray.evaluation.matching import MAX_DETECTIONS, BoxMatches
 from twinray.records import FloatArray, IntArray
 
 RECALLS = np.linspace(0.0, 1.0, 101)
+RECALL_DETECTIONS = (1, 10, MAX_DETECTIONS)
+"""Predictions an image and class that COCO's average recall looks at."""
+
 FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives per image at which sensitivity is read."""
 
@@ -44,12 +49,16 @@ class HitRows:
         group: (rows,) group of that hit.
         hit: (t, rows) whether it is a hit at threshold t.
         truth: (groups,) true boxes of each group.
+        ignored: by threshold (rows, groups) sparse: predictions in each row that do not count; None where none is.
+        within: by threshold and most detections an image (groups,) hits; see ``average_recall``.
     """
 
     seen: Any
     group: IntArray
     hit: npt.NDArray[np.bool_]
     truth: _Array
+    ignored: tuple[Any, ...] | None
+    within: Mapping[int, _Array]
 
 
 def hit_rows(matches: BoxMatches, label: int, groups: IntArray) -> HitRows:
@@ -65,14 +74,23 @@ def hit_rows(matches: BoxMatches, label: int, groups: IntArray) -> HitRows:
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     rows = np.flatnonzero(hit.any(axis=0))
     truth = np.bincount(groups, weights=matches.truth_counts[:, label], minlength=n_groups).astype(np.float64)
-    return HitRows(_tally(rows, group, n_groups), group[rows], hit[:, rows], truth)
+    ignored = None
+    if matches.ignored is not None:
+        ignored = tuple(_tally(rows, group, n_groups, own_row) for own_row in matches.ignored[:, own])
+    within: dict[int, _Array] = {}
+    if matches.rank is not None:
+        for most in RECALL_DETECTIONS:
+            first = hit & (matches.rank[own] < most)
+            within[most] = np.stack([np.bincount(group[one], minlength=n_groups) for one in first]).astype(np.float64)
+    return HitRows(_tally(rows, group, n_groups), group[rows], hit[:, rows], truth, ignored, within)
 
 
-def _tally(ends: IntArray, group: IntArray, n_groups: int) -> Any:
-    """(rows, groups) sparse counts: row i counts the predictions after ``ends[i - 1]`` up to ``ends[i]``."""
+def _tally(ends: IntArray, group: IntArray, n_groups: int, chosen: npt.NDArray[np.bool_] | None = None) -> Any:
+    """(rows, groups) sparse counts: row i counts the (chosen) predictions after ``ends[i - 1]`` up to ``ends[i]``."""
     last = int(ends[-1]) + 1 if len(ends) else 0
-    row = np.searchsorted(ends, np.arange(last), side="left")
-    return csr_array((np.ones(last), (row, group[:last])), shape=(len(ends), n_groups))
+    at = np.arange(last) if chosen is None else np.flatnonzero(chosen[:last])
+    row = np.searchsorted(ends, at, side="left")
+    return csr_array((np.ones(len(at)), (row, group[at])), shape=(len(ends), n_groups))
 
 
 def average_precision(rows: HitRows, weights: FloatArray) -> _Array:
@@ -93,8 +111,26 @@ def average_precision(rows: HitRows, weights: FloatArray) -> _Array:
         for t, hit in enumerate(rows.hit):
             at = np.flatnonzero(hit)
             if len(at):
-                result[t] = _interpolated(np.cumsum(own[at], axis=0), seen[at], n_true)
+                before = seen[at]
+                if rows.ignored is not None:
+                    before = before - np.cumsum(rows.ignored[t] @ weights, axis=0)[at]
+                result[t] = _interpolated(np.cumsum(own[at], axis=0), before, n_true)
     return np.where(n_true > 0, result, np.nan)
+
+
+def average_recall(rows: HitRows, weights: FloatArray, most: int) -> _Array:
+    """COCO's recall of one class at every threshold: share of true boxes that the first ``most`` predictions an image find.
+
+    Args:
+        rows: of the class, from matches that hold the predictions' ranks.
+        weights: (groups, r) multiplicities.
+        most: predictions an image, one of ``RECALL_DETECTIONS``.
+
+    Returns:
+        (t, r) in 0..1; NaN where no true box has weight.
+    """
+    n_true = rows.truth @ weights
+    return np.where(n_true > 0, (rows.within[most] @ weights) / np.maximum(n_true, 1.0), np.nan)
 
 
 def _interpolated(found: _Array, seen: _Array, n_true: _Array) -> _Array:
@@ -144,8 +180,8 @@ def froc_rows(
     own = slice(None) if label is None else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
     row = matches.row(threshold)
     hit, group, score = matches.hit[row, own], groups[matches.image[own]], matches.score[own]
-    if ignore_repeats:
-        counted = ~matches.repeat[row, own]
+    if ignore_repeats or matches.ignored is not None:
+        counted = matches.counted(row, ignore_repeats=ignore_repeats)[own]
         hit, group, score = hit[counted], group[counted], score[counted]
     if label is None:
         order = np.argsort(-score, kind="stable")

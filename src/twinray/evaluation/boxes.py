@@ -3,7 +3,11 @@
 Conventions
 
 - mAP is the mean over classes of COCO's average precision, classes without any true box left out; at IoU 0.5
-  (``map50``), at 0.4 (``map40``, VinBigData's rule) and averaged over 0.5, 0.55, ..., 0.95 (``map``).
+  (``map50``), at 0.75 (``map75``), at 0.4 (``map40``, VinBigData's rule) and averaged over 0.5, 0.55, ..., 0.95 (``map``).
+- ``map_small``, ``map_medium``, ``map_large``: ``map`` of true boxes of an area up to 32 x 32 pixels of the original image, up to
+  96 x 96, and above (COCO's limits; ``sizes``: others). Predictions on boxes of other sizes are ignored.
+- ``ar1``, ``ar10``, ``ar100``: COCO's average recall, the share of true boxes that the first 1, 10 or 100 predictions of each
+  image and class find, over 0.5, ..., 0.95 and classes; ``ar_small``, ... with 100 by size.
 - FROC: a hit is a prediction of the right class with IoU >= 0.5 (:class:`FrocRule`: another IoU, or its centre inside the true
   box). A further prediction on a found box is a false positive, as picai_eval and nnDetection count, or is ignored, as LUNA16,
   CAMELYON16 and MONAI do (:class:`FrocRule`). ``froc@r`` is the sensitivity, over all true
@@ -30,15 +34,17 @@ import numpy.typing as npt
 from twinray.errors import InputError
 from twinray.evaluation.accumulate import (
     FROC_RATES,
+    RECALL_DETECTIONS,
     FrocRows,
     HitRows,
     average_precision,
+    average_recall,
     froc,
     froc_rows,
     hit_rows,
     mean_over_classes,
 )
-from twinray.evaluation.coco_engine import COCO_IOUS, IOUS, coco_average_precision
+from twinray.evaluation.coco_engine import COCO_IOUS, IOUS, coco_average_precision, coco_tables
 from twinray.evaluation.intervals import (
     Difference,
     bootstrap_groups,
@@ -47,7 +53,7 @@ from twinray.evaluation.intervals import (
 )
 from twinray.evaluation.levels import BoxSupport, difference, lacking, level, variance
 from twinray.evaluation.levels import Key as Key
-from twinray.evaluation.matching import BoxesByImage, FlatBoxes, Images, flatten, match
+from twinray.evaluation.matching import EVERY_AREA, Areas, BoxesByImage, FlatBoxes, Images, flatten, match
 from twinray.evaluation.multiplicity import comparisons, over_classes, tests_record
 from twinray.evaluation.record import ClassFigures, SplitFigures, figure_of, split_as_json
 from twinray.records import FloatArray, IntArray, Interval
@@ -91,8 +97,27 @@ GroupsByImage: TypeAlias = Mapping[Hashable, object] | Sequence[object] | npt.ND
 
 Figures: TypeAlias = dict[Key, FloatArray]
 
-MEANS = {"map50": "ap50", "map40": "ap40", "map": "ap"}
+Sizes: TypeAlias = Mapping[str, Areas]
+
+COCO_SIZES: Sizes = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
+"""Ranges of areas in square pixels of the original image, both ends included as COCO has them."""
+
+_RECALLS = tuple(f"ar{most}" for most in RECALL_DETECTIONS)
+MEANS = {"map50": "ap50", "map75": "ap75", "map40": "ap40", "map": "ap"} | {name: name for name in _RECALLS}
+MEANS |= {f"map_{size}": f"ap_{size}" for size in COCO_SIZES} | {f"ar_{size}": f"ar_{size}" for size in COCO_SIZES}
 """Measure over all classes -> the measure by class that it is the mean of."""
+
+
+def sizes_between(limits: Sequence[float]) -> Sizes:
+    """Small, medium and large from the two sides (pixels) of squares that part them.
+
+    Raises:
+        InputError: not two rising numbers above 0.
+    """
+    if len(limits) != 2 or not 0 < limits[0] < limits[1] < float("inf"):
+        raise InputError(f"sizes of boxes: expected two rising sides in pixels such as 32 96, got {list(limits)}")
+    small, large = (float(side) ** 2 for side in limits)
+    return {"small": (0.0, small), "medium": (small, large), "large": (large, float("inf"))}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,8 +127,9 @@ class BoxFigures:
     Attributes:
         n_images: images evaluated.
         n_boxes: true boxes by class.
-        metrics: ``map50``, ``map40``, ``map``, ``froc``, ``froc@0.125`` ... ``froc@8``.
-        per_class: by class name ``ap50``, ``ap40``, ``ap``, ``froc``, ``froc@0.125`` ... ``froc@8``.
+        metrics: ``map50``, ``map40``, ``map75``, ``map``, those by size, ``ar1``, ``ar10``, ``ar100``, ``froc``, ``froc@0.125`` ...
+            ``froc@8``.
+        per_class: by class name the same, ``ap`` for ``map``.
     """
 
     n_images: int
@@ -204,6 +230,7 @@ def evaluate_boxes(
     bootstrap: int = 1000,
     seed: int = 0,
     froc_rule: FrocRule = FROC_RULE,
+    sizes: Sizes = COCO_SIZES,
 ) -> BoxReport:
     """Every measure with its 95 % interval, over all images and over images with boxes.
 
@@ -215,6 +242,7 @@ def evaluate_boxes(
         bootstrap: number of resamples; 0 for no intervals.
         seed: of the resamples.
         froc_rule: how FROC counts.
+        sizes: ranges of areas by name (see ``sizes_between``).
 
     Raises:
         InputError: no image at all, or boxes that ``matching.flatten`` refuses.
@@ -224,12 +252,14 @@ def evaluate_boxes(
         raise InputError("evaluation of boxes: expected at least one image with truth, found none; check the split")
     index = _group_by_position(groups, truth, flat)
     keep = flat.truth_counts().sum(axis=1) > 0
-    everything = _figures(flat, index, bootstrap, seed, froc_rule)
+    everything = _figures(flat, index, bootstrap, seed, froc_rule, sizes)
     if not keep.any():
         return BoxReport(everything, None)
     if keep.all():
         return BoxReport(everything, everything)
-    return BoxReport(everything, _figures(flat.subset(keep), _renumbered(index[keep]), bootstrap, seed, froc_rule))
+    return BoxReport(
+        everything, _figures(flat.subset(keep), _renumbered(index[keep]), bootstrap, seed, froc_rule, sizes)
+    )
 
 
 def compare_boxes(
@@ -243,6 +273,7 @@ def compare_boxes(
     bootstrap: int = 1000,
     seed: int = 0,
     froc_rule: FrocRule = FROC_RULE,
+    sizes: Sizes = COCO_SIZES,
 ) -> BoxComparison:
     """Candidate minus baseline with paired 95 % intervals: both are measured on the same resamples.
 
@@ -258,6 +289,7 @@ def compare_boxes(
         bootstrap: number of resamples.
         seed: of the resamples.
         froc_rule: how FROC counts.
+        sizes: ranges of areas by name.
 
     Raises:
         InputError: as ``evaluate_boxes``.
@@ -268,14 +300,20 @@ def compare_boxes(
     first, second = first.select(images), second.select(images)
     if not first.ids:
         raise InputError(f"comparison of boxes: expected at least one image ({images}), found none; check the split")
-    caches = BoxCache(first, index, froc_rule), BoxCache(second, index, froc_rule)
+    caches = BoxCache(first, index, froc_rule, sizes), BoxCache(second, index, froc_rule, sizes)
     values = plain_figures(first, caches[0]), plain_figures(second, caches[1])
     samples = _resampled(caches, index, bootstrap, seed)
     apart = {key: samples[1][key] - samples[0][key] for key in values[0]}
-    support = BoxSupport.of(first.truth_counts(), index)
-    lacks = lacking(apart, support, MEANS)
+    supports = box_supports(first, index, sizes)
+    lacks = lacking_by_size(apart, supports)
     differences = {
-        key: difference(key, float(values[1][key][0] - values[0][key][0]), apart[key], lacks[key], support)
+        key: difference(
+            key,
+            float(values[1][key][0] - values[0][key][0]),
+            apart[key],
+            lacks[key],
+            supports[size_of(key[1])],
+        )
         for key in values[0]
     }
     per_class = {
@@ -301,6 +339,25 @@ def _renumbered(groups: IntArray) -> IntArray:
     return np.asarray(np.unique(groups, return_inverse=True)[1], dtype=np.int64)
 
 
+def size_of(measure: str) -> str:
+    """The size that a measure looks at; empty for all."""
+    size = measure.rpartition("_")[2]
+    return size if size in COCO_SIZES and measure != size else ""
+
+
+def box_supports(flat: FlatBoxes, groups: IntArray, sizes: Sizes = COCO_SIZES) -> dict[str, BoxSupport]:
+    """What the figures rest on, by size; all sizes under the empty name."""
+    return {size: BoxSupport.of(flat.truth_counts(areas), groups) for size, areas in {"": EVERY_AREA, **sizes}.items()}
+
+
+def lacking_by_size(samples: Mapping[Key, FloatArray], supports: Mapping[str, BoxSupport]) -> dict[Key, float]:
+    """``levels.lacking`` of all measures."""
+    found: dict[Key, float] = {}
+    for size, support in supports.items():
+        found |= lacking({key: own for key, own in samples.items() if size_of(key[1]) == size}, support, MEANS)
+    return found
+
+
 class BoxCache:
     """The matches of one run, boiled down for resampling.
 
@@ -308,13 +365,16 @@ class BoxCache:
         flat: checked boxes.
         groups: (images,) group numbers from 0 without gaps, in the order of ``flat.ids``.
         froc_rule: how FROC counts.
+        sizes: ranges of areas by name.
     """
 
-    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule) -> None:
+    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule, sizes: Sizes = COCO_SIZES) -> None:
         self.n_groups = int(groups.max()) + 1
+        self.sizes = sizes
         matches = match(flat, IOUS)
         classes = range(matches.n_classes)
         self.hits: list[HitRows] = [hit_rows(matches, label, groups) for label in classes]
+        self.sized: dict[str, list[HitRows | None]] = {size: self._sized(flat, groups, sizes[size]) for size in sizes}
         if froc_rule.hit not in IOUS:
             matches = match(flat, froc_rule.hit if isinstance(froc_rule.hit, str) else (froc_rule.hit,))
         ignore = froc_rule.repeats == "ignore"
@@ -322,22 +382,60 @@ class BoxCache:
         self.pooled: FrocRows = rows[0]
         self.froc: list[FrocRows] = rows[1:]
 
+    def _sized(self, flat: FlatBoxes, groups: IntArray, areas: Areas) -> list[HitRows | None]:
+        """By class; None where it has no box of the size. Where all boxes are of one size, nothing is matched again."""
+        counts = flat.truth_counts(areas).sum(axis=0)
+        if not counts.any():
+            return [None] * len(counts)
+        matches = match(flat, COCO_IOUS, areas=areas)
+        return [hit_rows(matches, label, groups) if n else None for label, n in enumerate(counts.tolist())]
+
     def figures(self, weights: FloatArray) -> Figures:
         """Every measure for (groups, r) multiplicities: each (r,)."""
         table = np.stack([average_precision(rows, weights) for rows in self.hits], axis=1)  # t, k, r
-        return {**_map_figures(table), **_froc_figures(self, weights)}
+        recalls = {
+            most: np.stack([average_recall(rows, weights, most)[1:].mean(axis=0) for rows in self.hits])
+            for most in RECALL_DETECTIONS
+        }
+        nothing = np.full(weights.shape[1], np.nan)
+        most = RECALL_DETECTIONS[-1]
+        sized = {
+            size: (
+                np.stack([nothing if r is None else average_precision(r, weights).mean(axis=0) for r in rows]),
+                np.stack([nothing if r is None else average_recall(r, weights, most).mean(axis=0) for r in rows]),
+            )
+            for size, rows in self.sized.items()
+        }
+        return {**_map_figures(table), **_recall_and_size_figures(recalls, sized), **_froc_figures(self, weights)}
 
 
 def _map_figures(table: FloatArray) -> Figures:
     """(t, k, r) average precisions at ``IOUS`` -> AP by class and mAP."""
     by_iou = {
-        "40": table[IOUS.index(0.4)],
         "50": table[IOUS.index(0.5)],
+        "40": table[IOUS.index(0.4)],
+        "75": table[IOUS.index(0.75)],
         "": table[[IOUS.index(t) for t in COCO_IOUS]].mean(axis=0),
     }
-    figures: Figures = {(None, f"map{name}"): mean_over_classes(by_iou[name]) for name in ("50", "40", "")}
+    figures: Figures = {(None, f"map{name}"): mean_over_classes(own) for name, own in by_iou.items()}
     for label in range(table.shape[1]):
-        figures.update({(label, f"ap{name}"): by_iou[name][label] for name in ("50", "40", "")})
+        figures.update({(label, f"ap{name}"): own[label] for name, own in by_iou.items()})
+    return figures
+
+
+def _recall_and_size_figures(
+    recalls: Mapping[int, FloatArray], sized: Mapping[str, tuple[FloatArray, FloatArray]]
+) -> Figures:
+    """Recalls by number of predictions, and average precision and recall by size, each (k, r)."""
+    by_class = {f"ar{most}": own for most, own in recalls.items()}
+    by_class |= {f"ap_{size}": own for size, (own, _) in sized.items()}
+    by_class |= {f"ar_{size}": own for size, (_, own) in sized.items()}
+    figures: Figures = {}
+    for overall, name in MEANS.items():
+        if name in by_class:
+            figures[None, overall] = mean_over_classes(by_class[name])
+    for name, own in by_class.items():
+        figures.update({(label, name): values for label, values in enumerate(own)})
     return figures
 
 
@@ -352,9 +450,14 @@ def _froc_figures(cache: BoxCache, weights: FloatArray) -> Figures:
 
 
 def plain_figures(flat: FlatBoxes, cache: BoxCache) -> Figures:
-    """Every measure of the plain data, average precision by the engine: (class id or None, measure) -> (1,)."""
+    """Every measure of the plain data, average precision and recall by the engine: (class id or None, measure) -> (1,)."""
+    tables = coco_tables(flat, IOUS, (EVERY_AREA, *cache.sizes.values()))
+    precision, recall = tables.precision[1:].mean(axis=0), tables.recall[1:].mean(axis=0)  # over COCO's ten IoUs
+    recalls = {most: recall[:, :1, i] for i, most in enumerate(RECALL_DETECTIONS)}
+    sized = {size: (precision[:, i : i + 1], recall[:, i : i + 1, -1]) for i, size in enumerate(cache.sizes, start=1)}
     return {
-        **_map_figures(coco_average_precision(flat)[:, :, None]),
+        **_map_figures(tables.precision[:, :, :1]),
+        **_recall_and_size_figures(recalls, sized),
         **_froc_figures(cache, np.ones((cache.n_groups, 1))),
     }
 
@@ -369,8 +472,10 @@ def _resampled(caches: Sequence[BoxCache], groups: IntArray, bootstrap: int, see
     return [{key: np.concatenate([np.zeros(0), *(p[key] for p in piece)]) for key in keys} for piece in pieces]
 
 
-def _figures(flat: FlatBoxes, groups: IntArray, bootstrap: int, seed: int, froc_rule: FrocRule) -> BoxFigures:
-    cache = BoxCache(flat, groups, froc_rule)
+def _figures(
+    flat: FlatBoxes, groups: IntArray, bootstrap: int, seed: int, froc_rule: FrocRule, sizes: Sizes
+) -> BoxFigures:
+    cache = BoxCache(flat, groups, froc_rule, sizes)
     values = plain_figures(flat, cache)
     (samples,) = _resampled([cache], groups, bootstrap, seed)
     support = BoxSupport.of(flat.truth_counts(), groups)

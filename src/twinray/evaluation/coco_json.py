@@ -84,15 +84,18 @@ def truth_as_coco(
         if patient := (patients or {}).get(image):
             entry["patient_id"] = patient
         images.append(entry)
-        for label, box in zip(boxes.labels.tolist(), to_xywh(boxes.xyxy).tolist(), strict=True):
+        crowd = np.zeros(len(boxes), dtype=bool) if boxes.crowd is None else boxes.crowd
+        areas = [None] * len(boxes) if boxes.area is None else np.asarray(boxes.area, dtype=np.float64).tolist()
+        rows = zip(boxes.labels.tolist(), to_xywh(boxes.xyxy).tolist(), crowd.tolist(), areas, strict=True)
+        for label, box, region, area in rows:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": numbers[image],
                     "category_id": label + 1,
                     "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": 0,
+                    "area": box[2] * box[3] if area is None else area,
+                    "iscrowd": int(region),
                 }
             )
     categories = [{"id": i, "name": name} for i, name in enumerate(box_classes, start=1)]
@@ -126,10 +129,11 @@ def read_truth(path: Path) -> CocoTruth:
     try:
         names = {int(i["id"]): str(i.get("pack_id") or i.get("file_name") or i["id"]) for i in data["images"]}
         categories = sorted((int(c["id"]), str(c["name"])) for c in data["categories"])
-        rows: dict[int, list[tuple[list[float], int]]] = {number: [] for number in names}
+        rows: dict[int, list[tuple[list[float], int, bool, float]]] = {number: [] for number in names}
         for a in data["annotations"]:
             x, y, width, height = (float(v) for v in a["bbox"])
-            rows[int(a["image_id"])].append(([x, y, x + width, y + height], int(a["category_id"]) - 1))
+            region, area = bool(a.get("iscrowd", 0)), float(a.get("area", width * height))
+            rows[int(a["image_id"])].append(([x, y, x + width, y + height], int(a["category_id"]) - 1, region, area))
         patients: dict[ImageId, str | None] = {
             names[int(i["id"])]: None if i.get("patient_id") is None else str(i["patient_id"]) for i in data["images"]
         }
@@ -145,8 +149,10 @@ def read_truth(path: Path) -> CocoTruth:
         )
     boxes: dict[ImageId, Boxes] = {
         names[number]: Boxes(
-            np.array([b for b, _ in found], dtype=np.float64).reshape(-1, 4),
-            np.array([c for _, c in found], dtype=np.int64),
+            np.array([row[0] for row in found], dtype=np.float64).reshape(-1, 4),
+            np.array([row[1] for row in found], dtype=np.int64),
+            crowd=np.array([row[2] for row in found], dtype=bool) if any(row[2] for row in found) else None,
+            area=np.array([row[3] for row in found], dtype=np.float64),
         )
         for number, found in rows.items()
     }

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from twinray.errors import InputError
-from twinray.evaluation.matching import BoxMatches, FlatBoxes, greedy, ranked_by_image
+from twinray.evaluation.matching import BoxMatches, FlatBoxes, greedy, ranked_by_image, share_inside
 from twinray.geometry import box_iou
 from twinray.records import FloatArray, IntArray
 
@@ -67,10 +68,9 @@ def _thresholds(
 ) -> tuple[_Array, _Array, _Array, int]:
     """Scores of all distinct thresholds, hits and predictions at or above each, and the number of true boxes."""
     own = slice(None) if label is None else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
-    score, hit = matches.score[own], matches.hit[matches.row(threshold), own]
-    if ignore_repeats:
-        counted = ~matches.repeat[matches.row(threshold), own]
-        score, hit = score[counted], hit[counted]
+    row = matches.row(threshold)
+    counted = matches.counted(row, ignore_repeats=ignore_repeats)[own]
+    score, hit = matches.score[own][counted], matches.hit[row, own][counted]
     order = np.argsort(-score, kind="stable")
     score, hit = score[order], hit[order]
     ends = np.flatnonzero(np.append(np.diff(score) != 0, True)) if len(score) else np.zeros(0, dtype=np.int64)
@@ -128,10 +128,11 @@ def calibration(
     if bins < 1:
         raise InputError(f"calibration: expected at least 1 bin, got {bins}")
     own = slice(None) if label is None else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
-    score, hit = matches.score[own], matches.hit[matches.row(threshold), own]
+    row = matches.row(threshold)
+    counted = matches.counted(row)[own]
     if least is not None:
-        counted = score >= np.repeat(least, np.diff(matches.starts))[own]
-        score, hit = score[counted], hit[counted]
+        counted &= matches.score[own] >= np.repeat(least, np.diff(matches.starts))[own]
+    score, hit = matches.score[own][counted], matches.hit[row, own][counted]
     edges = np.linspace(0.0, 1.0, bins + 1)
     which = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, bins - 1)  # [a, b), the last [a, 1]
     count = np.bincount(which, minlength=bins)
@@ -180,18 +181,29 @@ def confusion_with_background(flat: FlatBoxes, score_threshold: float | FloatArr
     for i in range(len(flat.ids)):
         predicted = kept[starts[i] : starts[i + 1]]
         true = true_order[true_starts[i] : true_starts[i + 1]]
+        regions, true = true[flat.truth_crowd[true]], true[~flat.truth_crowd[true]]
+        inside = share_inside(flat.xywh[predicted], flat.truth_xywh[regions]) >= limit
+        same = flat.label[predicted][:, None] == flat.truth_label[regions][None, :]
         _confuse(
             table,
             flat.label[predicted],
             flat.truth_label[true],
             box_iou(flat.xywh[predicted], flat.truth_xywh[true]),
             limit,
+            (inside & same).any(axis=1),
         )
     return table
 
 
-def _confuse(table: IntArray, label: IntArray, true_label: IntArray, overlap: FloatArray, limit: float) -> None:
-    """Add one image to the table."""
+def _confuse(
+    table: IntArray,
+    label: IntArray,
+    true_label: IntArray,
+    overlap: FloatArray,
+    limit: float,
+    ignored: npt.NDArray[np.bool_],
+) -> None:
+    """Add one image to the table; predictions in a crowd region of their class are nobody's invention."""
     limits = np.array([limit])
     taken = greedy(np.where(label[:, None] == true_label[None, :], overlap, -1.0), limits)[0]
     left, free = np.flatnonzero(taken < 0), np.setdiff1d(np.arange(len(true_label)), taken)
@@ -199,5 +211,5 @@ def _confuse(table: IntArray, label: IntArray, true_label: IntArray, overlap: Fl
     taken[left[second >= 0]] = free[second[second >= 0]]
     matched = taken >= 0
     np.add.at(table, (true_label[taken[matched]], label[matched]), 1)
-    np.add.at(table[-1], label[~matched], 1)
+    np.add.at(table[-1], label[~matched & ~ignored], 1)
     np.add.at(table[:, -1], np.delete(true_label, taken[matched]), 1)

@@ -23,14 +23,14 @@ Conventions
   that they are too few to say.
 - A difference has value plus or minus 1.96 standard errors, p from the same normal law, and the smallest difference that would have
   been shown in 80 of 100 studies of this size, about 2.8 standard errors. No interval is given where boxes of the class are in fewer than
-  ``FEW`` patients, or where so few patients tell the two apart that one in ten resamples shows no difference at all.
+  ``FEW`` patients, or where so few patients tell the two apart that one in five resamples shows no difference at all.
 
 ``benchmarks/interval_coverage.py`` tells how often these intervals hold the truth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -47,7 +47,7 @@ Samples: TypeAlias = Mapping[Key, FloatArray]  # each (resamples,)
 POWER = 0.8
 _REACH = float(ndtri(0.5 + LEVEL / 2))
 _SHOWN = _REACH + float(ndtri(POWER))
-_TIES = 0.1
+_TIES = 0.2
 """Share of resamples without any difference above which the patients that tell two runs apart are too few."""
 
 FEW_APART = "too few to say: hardly a patient tells the two apart"
@@ -119,11 +119,12 @@ def lacking(samples: Samples, support: BoxSupport, means: Mapping[str, str]) -> 
     lacks: dict[Key, float] = {}
     classes = range(len(support.patients))
     for measure in dict.fromkeys(name for label, name in samples if label is not None):
-        spreads = {c: variance(samples[c, measure]) for c in classes if support.patients[c] > 0}
+        measured = [c for c in classes if (c, measure) in samples]
+        spreads = {c: variance(samples[c, measure]) for c in measured if support.patients[c] > 0}
         present = {c: (v, int(support.patients[c])) for c, v in spreads.items() if not np.isnan(v)}
         # variance of one patient's contribution, where it can be told
         usual = [v * m * m / (m - 1) for v, m in present.values() if m > 1]
-        for c in classes:
+        for c in measured:
             v, m = present.get(c, (0.0, 0))
             alone = max(0.0, float(np.mean(usual)) - v) if m == 1 and usual else 0.0
             lacks[c, measure] = v / (m - 1) if m > 1 else alone
@@ -136,6 +137,24 @@ def lacking(samples: Samples, support: BoxSupport, means: Mapping[str, str]) -> 
             v, m = variance(samples[None, name]), support.patients_any
             lacks[None, name] = v / (m - 1) if m > 1 and not np.isnan(v) else 0.0
     return lacks
+
+
+def lacking_over_folds(
+    parts: Sequence[Samples], supports: Sequence[BoxSupport], means: Mapping[str, str]
+) -> dict[Key, float]:
+    """The same of means over folds, which have no patient in common.
+
+    Args:
+        parts: of each fold, figure -> (resamples,); NaN throughout where the fold has no true box of the class.
+        supports: of each fold.
+        means: as in ``lacking``.
+    """
+    of_folds = [lacking(part, support, means) for part, support in zip(parts, supports, strict=True)]
+    found: dict[Key, float] = {}
+    for key in of_folds[0] if of_folds else ():
+        n = sum(not bool(np.isnan(part[key]).all()) for part in parts)
+        found[key] = sum(own[key] for own in of_folds) / max(n, 1) ** 2
+    return found
 
 
 def level(key: Key, value: float, spread: float, support: BoxSupport) -> Interval:

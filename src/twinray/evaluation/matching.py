@@ -14,7 +14,10 @@ Conventions (those of COCO, Lin et al., ECCV 2014, as pycocotools computes them)
   included), whatever the IoU; among several such boxes it takes the one with the highest IoU.
 - A *repeat* is a prediction that took no true box but overlaps one of its class as a hit must: all of these were taken by
   predictions of higher scores. Average precision counts it as a false positive; FROC does so or ignores it (``boxes.FrocRule``).
-- There are no crowd regions and no ignored boxes: every prediction kept is a hit or a false positive.
+- A crowd region (``Boxes.crowd``) is no true box. A prediction that takes none and lies in such a region of its class, by
+  intersection over the *prediction's* area, is ignored: neither hit nor false positive. A region ignores any number.
+- Under a range of areas, true boxes outside it are as good as absent, but a prediction that takes one is ignored; so is one
+  that takes nothing and whose own area is outside.
 """
 
 from __future__ import annotations
@@ -35,6 +38,10 @@ BoxesByImage: TypeAlias = Mapping[ImageId, Boxes] | Sequence[Boxes]
 """Image id -> boxes; a sequence stands for the ids 0, 1, 2, ..."""
 
 Images: TypeAlias = Literal["all", "with_boxes"]
+Areas: TypeAlias = tuple[float, float]
+"""Least and greatest area of a box in square pixels, both included."""
+
+EVERY_AREA: Areas = (0.0, float("inf"))
 MAX_DETECTIONS = 100
 _ALMOST_ONE = 1.0 - 1e-10  # pycocotools' cap on a threshold, so that IoU 1 is reachable in floating point
 
@@ -48,6 +55,8 @@ class FlatBoxes:
         box_classes: (k,) names that labels index.
         truth_image, truth_label: (true boxes,) position in ``ids``, class id.
         truth_xywh: (true boxes, 4) x, y, width, height in pixels.
+        truth_crowd: (true boxes,) whether it is a crowd region.
+        truth_area: (true boxes,) square pixels.
         image, label: (predictions,) position in ``ids``, class id.
         xywh: (predictions, 4).
         score: (predictions,) in 0..1.
@@ -58,16 +67,23 @@ class FlatBoxes:
     truth_image: IntArray
     truth_label: IntArray
     truth_xywh: FloatArray
+    truth_crowd: npt.NDArray[np.bool_]
+    truth_area: FloatArray
     image: IntArray
     label: IntArray
     xywh: FloatArray
     score: FloatArray
 
-    def truth_counts(self) -> IntArray:
-        """(images, k) int64: true boxes of each class in each image."""
+    def truth_counts(self, areas: Areas = EVERY_AREA) -> IntArray:
+        """(images, k) int64: true boxes of each class in each image, crowd regions and other areas left out."""
         counts = np.zeros((len(self.ids), len(self.box_classes)), dtype=np.int64)
-        np.add.at(counts, (self.truth_image, self.truth_label), 1)
+        counted = ~self.ignored_truth(areas)
+        np.add.at(counts, (self.truth_image[counted], self.truth_label[counted]), 1)
         return counts
+
+    def ignored_truth(self, areas: Areas = EVERY_AREA) -> npt.NDArray[np.bool_]:
+        """(true boxes,) crowd regions, and boxes whose area is outside the range, its ends included."""
+        return self.truth_crowd | (self.truth_area < areas[0]) | (self.truth_area > areas[1])
 
     def subset(self, keep: npt.NDArray[np.bool_]) -> FlatBoxes:
         """Only the images where ``keep`` (images,) is true, with all their boxes."""
@@ -79,6 +95,8 @@ class FlatBoxes:
             position[self.truth_image[true]],
             self.truth_label[true],
             self.truth_xywh[true],
+            self.truth_crowd[true],
+            self.truth_area[true],
             position[self.image[predicted]],
             self.label[predicted],
             self.xywh[predicted],
@@ -106,6 +124,8 @@ class BoxMatches:
         repeat: (t, d) whether it took none but overlaps a taken one of its class as a hit must.
         starts: (k + 1,) class c owns predictions ``starts[c]`` to ``starts[c + 1]``.
         truth_counts: (images, k) true boxes.
+        ignored: (t, d) whether the prediction is neither hit nor false positive; None where none is.
+        rank: (d,) place of the prediction among those of its image and class, by falling score from 0.
     """
 
     n_images: int
@@ -117,6 +137,13 @@ class BoxMatches:
     repeat: npt.NDArray[np.bool_]
     starts: IntArray
     truth_counts: IntArray
+    ignored: npt.NDArray[np.bool_] | None = None
+    rank: IntArray | None = None
+
+    def counted(self, row: int, *, ignore_repeats: bool = False) -> npt.NDArray[np.bool_]:
+        """(d,) predictions that are a hit or a false positive at the threshold of a row; repeats are false positives or not."""
+        counted = np.ones(len(self.score), dtype=bool) if self.ignored is None else ~self.ignored[row]
+        return counted & ~self.repeat[row] if ignore_repeats else counted
 
     @property
     def n_classes(self) -> int:
@@ -178,8 +205,21 @@ def flatten(truth: BoxesByImage, predictions: BoxesByImage, box_classes: Sequenc
         check_boxes(boxes, n_classes, f"predictions of image {image!r}", scored=True)
     truth_image, truth_label, truth_xywh, _ = _stack(ids, true)
     image_index, label, xywh, score = _stack(ids, predicted)
+    own = [true[image] for image in ids]
+    crowd = [np.zeros(len(b), dtype=bool) if b.crowd is None else np.asarray(b.crowd, dtype=bool) for b in own]
+    area = [np.prod(b.xyxy[:, 2:] - b.xyxy[:, :2], axis=1) if b.area is None else b.area for b in own]
     return FlatBoxes(
-        tuple(ids), tuple(box_classes), truth_image, truth_label, truth_xywh, image_index, label, xywh, score
+        tuple(ids),
+        tuple(box_classes),
+        truth_image,
+        truth_label,
+        truth_xywh,
+        np.concatenate([np.zeros(0, dtype=bool), *crowd]),
+        np.concatenate([np.zeros(0), *area]),
+        image_index,
+        label,
+        xywh,
+        score,
     )
 
 
@@ -246,15 +286,31 @@ def _centre_overlap(predicted: FloatArray, true: FloatArray) -> npt.NDArray[np.f
     return np.where(inside.all(axis=2), box_iou(predicted, true), -1.0)
 
 
-def greedy(overlap: FloatArray, limits: FloatArray) -> IntArray:
+def share_inside(predicted: FloatArray, region: FloatArray) -> npt.NDArray[np.float64]:
+    """Share of each prediction's area that lies in each region: (m, 4), (n, 4) xywh -> (m, n) in 0..1."""
+    low = np.maximum(predicted[:, None, :2], region[None, :, :2])
+    high = np.minimum(predicted[:, None, :2] + predicted[:, None, 2:], region[None, :, :2] + region[None, :, 2:])
+    common = np.clip(high - low, 0.0, None).prod(axis=2)
+    area = predicted[:, 2:].prod(axis=1)[:, None]
+    return np.asarray(np.divide(common, area, out=np.zeros_like(common), where=area > 0))
+
+
+def greedy(
+    overlap: FloatArray,
+    limits: FloatArray,
+    ignored: npt.NDArray[np.bool_] | None = None,
+    crowd: npt.NDArray[np.bool_] | None = None,
+) -> IntArray:
     """Hand out true boxes to predictions in the order of the rows.
 
     Args:
         overlap: (m, n) of every prediction, by falling score, with every true box.
         limits: (t,) overlap that a hit must reach.
+        ignored: (n,) true boxes that are taken only where no other can be; none if None.
+        crowd: (n,) those of the ignored ones that can be taken any number of times; none if None.
 
     Returns:
-        (t, m) int64: the true box taken, -1 for a false positive.
+        (t, m) int64: the true box taken, -1 for none.
     """
     m, n = overlap.shape
     taken = np.full((len(limits), m), -1, dtype=np.int64)
@@ -262,12 +318,17 @@ def greedy(overlap: FloatArray, limits: FloatArray) -> IntArray:
         return taken
     free = np.ones((len(limits), n), dtype=bool)
     rows = np.arange(len(limits))
+    kinds = (np.ones(n, dtype=bool),) if ignored is None else (~ignored, ignored)
     for i in np.flatnonzero(overlap.max(axis=1) >= limits.min()):
-        offers = np.where(free, overlap[i], -2.0)
-        best = n - 1 - offers[:, ::-1].argmax(axis=1)
-        won = offers[rows, best] >= limits
-        taken[won, i] = best[won]
-        free[rows[won], best[won]] = False
+        open_rows = np.ones(len(limits), dtype=bool)
+        for kind in kinds:
+            offers = np.where(free & kind, overlap[i], -2.0)
+            best = n - 1 - offers[:, ::-1].argmax(axis=1)
+            won = open_rows & (offers[rows, best] >= limits)
+            taken[won, i] = best[won]
+            used = won if crowd is None else won & ~crowd[best]
+            free[rows[used], best[used]] = False
+            open_rows &= ~won
     return taken
 
 
@@ -288,7 +349,10 @@ def _pairs(key: IntArray, true_key: IntArray) -> Iterator[tuple[slice, slice]]:
 
 
 def match(
-    flat: FlatBoxes, thresholds: Sequence[float] | Literal["centre"], max_detections: int = MAX_DETECTIONS
+    flat: FlatBoxes,
+    thresholds: Sequence[float] | Literal["centre"],
+    max_detections: int = MAX_DETECTIONS,
+    areas: Areas = EVERY_AREA,
 ) -> BoxMatches:
     """Match every image and class once, at all thresholds.
 
@@ -296,6 +360,7 @@ def match(
         flat: checked boxes.
         thresholds: IoU values in 0..1 that a hit must reach, or ``"centre"`` (see the module's conventions).
         max_detections: predictions that count per image and class.
+        areas: range of areas of the true boxes that count.
 
     Raises:
         InputError: a threshold outside 0..1 (0 itself excluded).
@@ -312,13 +377,30 @@ def match(
     image, label, xywh = flat.image[kept], flat.label[kept], flat.xywh[kept]
     true_key = flat.truth_image * n_classes + flat.truth_label
     true_order = np.argsort(true_key, kind="stable")
-    true_xywh = flat.truth_xywh[true_order]
+    true_xywh, crowd = flat.truth_xywh[true_order], flat.truth_crowd[true_order]
+    left_out = flat.ignored_truth(areas)[true_order]
+    special = bool(left_out.any()) or areas != EVERY_AREA
     hit = np.zeros((len(limits), len(kept)), dtype=bool)
     near = np.zeros_like(hit)
-    for predicted, true in _pairs(image * n_classes + label, true_key[true_order]):
+    ignored = np.zeros_like(hit)
+    key = image * n_classes + label
+    for predicted, true in _pairs(key, true_key[true_order]):
         overlap = (_centre_overlap if by_centre else box_iou)(xywh[predicted], true_xywh[true])
-        hit[:, predicted] = greedy(overlap, limits) >= 0
-        near[:, predicted] = overlap.max(axis=1) >= limits[:, None]
+        if not special:
+            hit[:, predicted] = greedy(overlap, limits) >= 0
+            near[:, predicted] = overlap.max(axis=1) >= limits[:, None]
+            continue
+        within = np.where(overlap >= 0, 1.0, -1.0) if by_centre else share_inside(xywh[predicted], true_xywh[true])
+        overlap = np.where(crowd[true], within, overlap)
+        taken = greedy(overlap, limits, left_out[true], crowd[true])
+        hit[:, predicted] = (taken >= 0) & ~left_out[true][taken]
+        ignored[:, predicted] = (taken >= 0) & left_out[true][taken]
+        counting = np.where(left_out[true], -2.0, overlap)
+        near[:, predicted] = counting.max(axis=1) >= limits[:, None]
+    if areas != EVERY_AREA:
+        own = xywh[:, 2] * xywh[:, 3]
+        ignored |= ~hit & ((own < areas[0]) | (own > areas[1]))
+    rank = np.arange(len(kept)) - np.searchsorted(key, key, side="left")
     order = np.lexsort((image, -flat.score[kept], label))
     return BoxMatches(
         n_images=len(flat.ids),
@@ -327,7 +409,9 @@ def match(
         label=label[order],
         score=flat.score[kept][order],
         hit=hit[:, order],
-        repeat=(near & ~hit)[:, order],
+        repeat=(near & ~hit & ~ignored)[:, order],
         starts=np.searchsorted(label[order], np.arange(n_classes + 1)),
-        truth_counts=flat.truth_counts(),
+        truth_counts=flat.truth_counts(areas),
+        ignored=ignored[:, order] if special else None,
+        rank=rank[order],
     )

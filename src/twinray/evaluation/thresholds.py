@@ -178,7 +178,8 @@ class _Steps:
 
 def _steps(matches: BoxMatches, label: int) -> _Steps:
     own = slice(int(matches.starts[label]), int(matches.starts[label + 1]))
-    score, hit = matches.score[own], matches.hit[matches.row(MATCH_IOU), own]
+    counted = matches.counted(matches.row(MATCH_IOU))[own]
+    score, hit = matches.score[own][counted], matches.hit[matches.row(MATCH_IOU), own][counted]
     last = np.flatnonzero(np.diff(score, append=-np.inf))  # the last prediction of each score
     return _Steps(score[last], np.cumsum(hit, dtype=np.int64)[last], np.cumsum(~hit, dtype=np.int64)[last])
 
