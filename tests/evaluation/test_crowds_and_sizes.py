@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from twinray.errors import InputError
 from twinray.evaluation.accumulate import froc, froc_rows
-from twinray.evaluation.boxes import COCO_SIZES, BoxCache, evaluate_boxes, plain_figures, sizes_between
+from twinray.evaluation.boxes import COCO_SIZES, FROC_RULE, BoxCache, evaluate_boxes, plain_figures, sizes_between
 from twinray.evaluation.coco_json import predictions_as_coco, read_truth, truth_as_coco
 from twinray.evaluation.diagnostics import confusion_with_background, froc_curve, precision_recall
 from twinray.evaluation.matching import flatten, match
@@ -64,7 +64,7 @@ def test_all_twelve_figures_are_pycocotools(simulate, seed, share):
     truth = with_crowds(truth, share, seed)
     expected = by_pycocotools(truth, predictions)
     flat = flatten(truth, predictions, NAMES)
-    cache = BoxCache(flat, np.arange(len(flat.ids)), 0.5)
+    cache = BoxCache(flat, np.arange(len(flat.ids)), FROC_RULE)
     engine, kept = plain_figures(flat, cache), cache.figures(np.ones((len(flat.ids), 1)))
     assert [engine[None, m][0] for m in TWELVE] == pytest.approx(expected, abs=1e-6, nan_ok=True)
     assert set(engine) == set(kept)
@@ -90,7 +90,7 @@ def test_resampled_figures_with_crowds_are_those_of_copied_images(simulate):
     truth = with_crowds(truth, 0.4, 2)
     flat = flatten(truth, predictions, NAMES)
     weights = np.random.default_rng(0).multinomial(25, np.full(25, 1 / 25))
-    found = BoxCache(flat, np.arange(25), 0.5).figures(weights[:, None].astype(float))
+    found = BoxCache(flat, np.arange(25), FROC_RULE).figures(weights[:, None].astype(float))
     copies = [(i, j) for i, w in enumerate(weights) for j in range(w)]
     ids = list(truth)
     own_truth = {n: truth[ids[i]] for n, (i, _) in enumerate(copies)}

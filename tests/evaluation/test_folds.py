@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from twinray.errors import InputError
-from twinray.evaluation import folds as crossed
 from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
 from twinray.evaluation.folds import FoldRun, LabelRun, Resampling, crossed_boxes, crossed_labels, over_runs
-from twinray.evaluation.intervals import mean_over_seeds, percentile_interval
+from twinray.evaluation.intervals import mean_over_seeds
 from twinray.evaluation.labels import evaluate_labels
 from twinray.evaluation.record import figure_of
 from twinray.records import Boxes
@@ -44,10 +43,10 @@ def test_one_fold_and_one_seed_is_the_plain_evaluation(simulate) -> None:
         plain = everything.metrics
         found = report.arm(name)
         for measure, interval in plain.items():
-            assert report.arms[name].over_patients[None, measure].value == pytest.approx(interval.value, nan_ok=True)
+            assert report.arms[name].over_patients[None, measure].as_json() == interval.as_json()
         for i, class_name in enumerate(CLASSES):
             for measure, interval in everything.per_class[class_name].items():
-                assert report.arms[name].over_patients[i, measure].n == interval.n
+                assert report.arms[name].over_patients[i, measure].as_json() == interval.as_json()
                 if not np.isnan(interval.value):
                     assert found.get(measure, class_name).value == pytest.approx(interval.value)
             assert found.per_class[class_name].counts["n_boxes"] == everything.n_boxes[class_name]
@@ -57,15 +56,15 @@ def test_one_fold_and_one_seed_is_the_plain_evaluation(simulate) -> None:
             .arms[name]
             .over_patients
         )
-        expected = {m: i.value for m, i in plain_report.with_boxes.metrics.items()}
-        assert {m: i.value for (label, m), i in subset.items() if label is None} == pytest.approx(expected, nan_ok=True)
-    compared = compare_boxes(
-        first.truth, first.predictions, second.predictions, CLASSES, first.patients, bootstrap=200
-    ).metrics
+        expected = {m: i.as_json() for m, i in plain_report.with_boxes.metrics.items()}
+        assert {m: i.as_json() for (label, m), i in subset.items() if label is None} == expected
+    compared = compare_boxes(first.truth, first.predictions, second.predictions, CLASSES, first.patients, bootstrap=200)
     found = report.differences["second"].over_patients
-    assert {measure: one.interval.value for (label, measure), one in found.items() if label is None} == pytest.approx(
-        {measure: one.interval.value for measure, one in compared.items()}, nan_ok=True
-    )
+    for label, own in (None, compared.metrics), *((i, compared.per_class[name]) for i, name in enumerate(CLASSES)):
+        for measure, one in own.items():
+            assert found[label, measure].as_json() == one.as_json()
+            assert found[label, measure].tests == one.tests
+    assert report.difference("second").details == compared.record().details
 
 
 def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
@@ -101,28 +100,32 @@ def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
     assert again.difference("second") == report.difference("second")
 
 
-def test_figures_over_several_folds_are_corrected_for_bias_and_differences_are_not(simulate, monkeypatch) -> None:
-    """See benchmarks/interval_coverage.py."""
-    asked = []
-
-    def spy(*arguments, bias_corrected=False):
-        asked.append(bias_corrected)
-        return percentile_interval(*arguments, bias_corrected=bias_corrected)
-
-    monkeypatch.setattr(crossed, "percentile_interval", spy)
-    for folds, corrected in (((0,), False), ((0, 1), True)):
-        asked.clear()
-        runs = [fold_run(simulate, fold, 0, 0) for fold in folds]
-        report = crossed_boxes({"one": runs, "two": runs}, CLASSES, resampling=Resampling(50))
-        assert set(asked) == {corrected}
-        assert len(asked) == 2 * len(report.arms["one"].over_patients)
+def test_an_interval_over_folds_has_the_spread_of_the_mean_of_independent_folds(simulate) -> None:
+    """Around the value, not moved by the resamples' own excess; what each fold's classes lack is added."""
+    folds = range(4)
+    runs = [fold_run(simulate, fold, 0, 0) for fold in folds]
+    arm = crossed_boxes({"one": runs}, CLASSES, resampling=Resampling(800)).arms["one"].over_patients[None, "map50"]
+    alone = [
+        evaluate_boxes(r.truth, r.predictions, CLASSES, r.patients, bootstrap=800).all_images.metrics["map50"]
+        for r in runs
+    ]
+    spread = np.sqrt(np.sum([((one.high - one.low) / 3.92) ** 2 for one in alone])) / len(folds)
+    assert (arm.high - arm.low) / 3.92 == pytest.approx(spread, rel=0.15)
+    assert (arm.high + arm.low) / 2 == pytest.approx(arm.value, abs=0.3 * spread)
+    assert arm.value == pytest.approx(np.mean([one.value for one in alone]))
+    assert arm.n == sum(one.n for one in alone)
 
 
 def test_an_arm_compared_with_itself_does_not_differ(simulate) -> None:
     runs = [fold_run(simulate, fold, seed, 0) for seed in (0, 1) for fold in (0, 1, 2)]
     same = crossed_boxes({"one": runs, "same": runs}, CLASSES, resampling=Resampling(100)).differences["same"]
-    for difference in (*(one.figure() for one in same.over_patients.values()), *same.over_seeds.values()):
-        assert (difference.value, difference.ci95, difference.share_above_zero) == (0, (0, 0), 0)
+    there = {key for key, one in same.over_patients.items() if not np.isnan(one.interval.value)}
+    assert len(there) > len(CLASSES) * 10
+    for key in there:
+        seeds, patients = same.over_seeds[key], same.over_patients[key].figure()
+        assert (seeds.value, seeds.ci95, seeds.share_above_zero) == (0, (0, 0), 0)
+        assert (patients.value, patients.ci95, patients.share_above_zero) == (0, None, None)
+        assert patients.note.startswith("too ")
 
 
 def test_what_is_not_crossed_is_refused(simulate) -> None:

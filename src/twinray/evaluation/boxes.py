@@ -51,7 +51,7 @@ from twinray.evaluation.intervals import (
     differences_record,
     group_index,
 )
-from twinray.evaluation.levels import BoxSupport, difference, lacking, level, variance
+from twinray.evaluation.levels import BoxSupport, difference, lacking_over_folds, level, variance
 from twinray.evaluation.levels import Key as Key
 from twinray.evaluation.matching import EVERY_AREA, Areas, BoxesByImage, FlatBoxes, Images, flatten, match
 from twinray.evaluation.multiplicity import comparisons, over_classes, tests_record
@@ -305,7 +305,7 @@ def compare_boxes(
     samples = _resampled(caches, index, bootstrap, seed)
     apart = {key: samples[1][key] - samples[0][key] for key in values[0]}
     supports = box_supports(first, index, sizes)
-    lacks = lacking_by_size(apart, supports)
+    lacks = lacking_by_size([apart], [supports])
     differences = {
         key: difference(
             key,
@@ -350,11 +350,14 @@ def box_supports(flat: FlatBoxes, groups: IntArray, sizes: Sizes = COCO_SIZES) -
     return {size: BoxSupport.of(flat.truth_counts(areas), groups) for size, areas in {"": EVERY_AREA, **sizes}.items()}
 
 
-def lacking_by_size(samples: Mapping[Key, FloatArray], supports: Mapping[str, BoxSupport]) -> dict[Key, float]:
-    """``levels.lacking`` of all measures."""
+def lacking_by_size(
+    folds: Sequence[Mapping[Key, FloatArray]], supports: Sequence[Mapping[str, BoxSupport]]
+) -> dict[Key, float]:
+    """``levels.lacking_over_folds`` of all measures; one fold is one set of images."""
     found: dict[Key, float] = {}
-    for size, support in supports.items():
-        found |= lacking({key: own for key, own in samples.items() if size_of(key[1]) == size}, support, MEANS)
+    for size in supports[0]:
+        own = [{key: values for key, values in fold.items() if size_of(key[1]) == size} for fold in folds]
+        found |= lacking_over_folds(own, [of_fold[size] for of_fold in supports], MEANS)
     return found
 
 
@@ -478,9 +481,12 @@ def _figures(
     cache = BoxCache(flat, groups, froc_rule, sizes)
     values = plain_figures(flat, cache)
     (samples,) = _resampled([cache], groups, bootstrap, seed)
-    support = BoxSupport.of(flat.truth_counts(), groups)
-    lacks = lacking(samples, support, MEANS)
-    intervals = {key: level(key, float(values[key][0]), variance(samples[key]) + lacks[key], support) for key in values}
+    supports = box_supports(flat, groups, sizes)
+    lacks = lacking_by_size([samples], [supports])
+    intervals = {
+        key: level(key, float(values[key][0]), variance(samples[key]) + lacks[key], supports[size_of(key[1])])
+        for key in values
+    }
     counts = flat.truth_counts().sum(axis=0).tolist()
     return BoxFigures(
         len(flat.ids),

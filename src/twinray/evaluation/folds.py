@@ -30,7 +30,19 @@ import numpy as np
 
 from twinray.errors import InputError
 from twinray.evaluation.bounded import FEW, TOO_FEW
-from twinray.evaluation.boxes import FROC_RULE, BoxCache, Figures, FrocRule, Key, plain_figures
+from twinray.evaluation.boxes import (
+    COCO_SIZES,
+    FROC_RULE,
+    BoxCache,
+    Figures,
+    FrocRule,
+    Key,
+    Sizes,
+    box_supports,
+    lacking_by_size,
+    plain_figures,
+    size_of,
+)
 from twinray.evaluation.cutoffs import LabelThresholds
 from twinray.evaluation.intervals import (
     Difference,
@@ -41,7 +53,9 @@ from twinray.evaluation.intervals import (
     percentile_interval,
 )
 from twinray.evaluation.labels import MeasuredLabels
+from twinray.evaluation.levels import BoxSupport, difference, level, variance
 from twinray.evaluation.matching import FlatBoxes, Images, flatten
+from twinray.evaluation.multiplicity import comparisons, over_classes, tests_record
 from twinray.evaluation.record import SEEDS, ClassFigures, Figure, SplitFigures, by_class, figure_of
 from twinray.records import Boxes, FloatArray, IntArray, Interval, Task
 
@@ -183,8 +197,15 @@ class CrossedReport:
             for key, one in found.over_patients.items()
         }
         overall, per_class = by_class(figures, self.classes)
+        tested = {
+            name: {m: d for (i, m), d in found.over_patients.items() if i == c} for c, name in enumerate(self.classes)
+        }
+        n = comparisons(tested)
         return SplitFigures(
-            overall, {name: ClassFigures(own) for name, own in per_class.items()}, {"n_images": self.counts["n_images"]}
+            overall,
+            {name: ClassFigures(own) for name, own in per_class.items()},
+            {"n_images": self.counts["n_images"]},
+            details=tests_record(n) if n else {},
         )
 
     def _told(self, key: Key, figure: Figure) -> Figure:
@@ -199,6 +220,7 @@ def crossed_boxes(
     images: Images = "all",
     resampling: Resampling = Resampling(),
     froc_rule: FrocRule = FROC_RULE,
+    sizes: Sizes = COCO_SIZES,
     baselines: Mapping[str, str] | None = None,
     luck: Mapping[str, Luck] | None = None,
 ) -> CrossedReport:
@@ -210,6 +232,7 @@ def crossed_boxes(
         images: ``all``, or ``with_boxes``: those with at least one true box of any class.
         resampling: of patients.
         froc_rule: how FROC counts.
+        sizes: ranges of areas by name (see ``boxes.sizes_between``).
         baselines: arm -> the arm that it is compared with; None compares all with the first.
         luck: arm -> how its runs differ by chance; None: in their seed.
 
@@ -231,18 +254,19 @@ def crossed_boxes(
         if not like.ids:
             raise InputError(f"crossed runs: expected at least one image ({images}) in fold {fold}, found none")
         groups[fold] = group_index([firsts[fold].patients.get(i) for i in like.ids], list(like.ids))
-    measured = {place: MeasuredBoxes(flat, groups[place[1]], froc_rule) for place, flat in flats.items()}
+    measured = {place: MeasuredBoxes(flat, groups[place[1]], froc_rule, sizes) for place, flat in flats.items()}
     n_boxes = np.asarray(sum(like.truth_counts().sum(axis=0) for like in likes.values())).tolist()
     counts = {"n_images": sum(len(like.ids) for like in likes.values()), "n_boxes": sum(n_boxes)}
-    crossing = _Crossing(tuple(arms), folds, seeds, measured, groups, baselines, luck or {})
+    supports = {fold: box_supports(like, groups[fold], sizes) for fold, like in likes.items()}
+    crossing = _Crossing(tuple(arms), folds, seeds, measured, groups, baselines, luck or {}, supports)
     return crossing.report(box_classes, counts, [{"n_boxes": n} for n in n_boxes], resampling)
 
 
 class MeasuredBoxes:
     """A detector's boxes on one fold, matched once."""
 
-    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule) -> None:
-        self._flat, self._cache = flat, BoxCache(flat, groups, froc_rule)
+    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule, sizes: Sizes = COCO_SIZES) -> None:
+        self._flat, self._cache = flat, BoxCache(flat, groups, froc_rule, sizes)
 
     def plain(self) -> Figures:
         """Average precision by the engine."""
@@ -367,6 +391,8 @@ class _Crossing:
     groups: Mapping[Hashable, IntArray]
     baselines: Mapping[str, str] | None
     luck: Mapping[str, Luck]
+    supports: Mapping[Hashable, Mapping[str, BoxSupport]] | None = None
+    """By fold and size of boxes; None for classifiers."""
 
     def report(
         self,
@@ -384,7 +410,7 @@ class _Crossing:
         if against is None:
             against = dict.fromkeys(self.names[1:], self.names[0])
         differences = {
-            name: self._difference((base, name), (arms[base], arms[name]), (samples[base], samples[name]))
+            name: self._difference(classes, (base, name), (arms[base], arms[name]), (samples[base], samples[name]))
             for name, base in against.items()
         }
         return CrossedReport(
@@ -395,8 +421,8 @@ class _Crossing:
     def n_patients(self) -> int:
         return sum(int(g.max()) + 1 for g in self.groups.values())
 
-    def _samples(self, resampling: Resampling) -> dict[str, dict[Key, FloatArray]]:
-        """Arm -> measure -> (resamples,) means over folds and seeds on the same resamples for all arms."""
+    def _samples(self, resampling: Resampling) -> dict[str, list[Figures]]:
+        """Arm -> by fold, measure -> (resamples,) means over seeds on the same resamples for all arms."""
         parts: dict[str, list[Figures]] = {name: [] for name in self.names}
         for number, fold in enumerate(self.folds):
             # every fold draws from a stream of its own
@@ -408,44 +434,65 @@ class _Crossing:
                     k: _mean(np.stack([np.concatenate([piece[k] for piece in run]) for run in runs])) for k in keys
                 }
                 parts[name].append(of_fold)
-        return {
-            name: {key: _mean(np.stack([fold[key] for fold in of_fold])) for key in of_fold[0]}
-            for name, of_fold in parts.items()
-        }
+        return parts
 
-    def _arm(self, name: str, plain: Mapping[_Place, Figures], samples: Mapping[Key, FloatArray]) -> CrossedArm:
+    def _box_supports(self) -> tuple[list[Mapping[str, BoxSupport]], dict[str, BoxSupport]]:
+        """By fold and size, and over all folds by size."""
+        of_folds = [self.supports[fold] for fold in self.folds] if self.supports is not None else []
+        return of_folds, {size: BoxSupport.sum([one[size] for one in of_folds]) for size in of_folds[0]}
+
+    def _arm(self, name: str, plain: Mapping[_Place, Figures], samples: Sequence[Figures]) -> CrossedArm:
         keys = list(plain[name, self.folds[0], self.seeds[0]])
         runs = {key: np.array([[plain[name, f, s][key][0] for s in self.seeds] for f in self.folds]) for key in keys}
         of_seed = {key: _mean(values) for key, values in runs.items()}
-        nothing, corrected = np.zeros(0), len(self.folds) > 1
-        patients = {
-            k: percentile_interval(
-                float(of_seed[k].mean()), samples.get(k, nothing), self.n_patients, bias_corrected=corrected
-            )
-            for k in keys
-        }
+        means = {key: float(of_seed[key].mean()) for key in keys}
+        drawn = {key: _over_folds(samples, key) for key in keys}
+        if self.supports is None:
+            several = len(self.folds) > 1
+            patients = {
+                k: percentile_interval(means[k], drawn[k], self.n_patients, bias_corrected=several) for k in keys
+            }
+        else:
+            of_folds, whole = self._box_supports()
+            lacks = lacking_by_size(samples, of_folds)
+            patients = {
+                k: level(k, means[k], variance(drawn[k]) + lacks.get(k, 0.0), whole[size_of(k[1])]) for k in keys
+            }
         levels = self._levels(name)
         return CrossedArm(patients, {k: over_runs(of_seed[k], levels) for k in keys}, runs)
 
     def _difference(
         self,
+        classes: Sequence[str],
         names: tuple[str, str],
         arms: tuple[CrossedArm, CrossedArm],
-        samples: tuple[Mapping[Key, FloatArray], Mapping[Key, FloatArray]],
+        samples: tuple[Sequence[Figures], Sequence[Figures]],
     ) -> CrossedDifference:
         first, other = arms
-        nothing = np.zeros(0)
         shared = [key for key in first.runs if key in other.runs]
-        patients = {
-            key: paired_difference(
-                first.over_patients[key].value,
-                other.over_patients[key].value,
-                samples[0].get(key, nothing),
-                samples[1].get(key, nothing),
-                self.n_patients,
+        values = {key: (first.over_patients[key].value, other.over_patients[key].value) for key in shared}
+        if self.supports is None:
+            patients = {
+                key: paired_difference(
+                    *values[key], _over_folds(samples[0], key), _over_folds(samples[1], key), self.n_patients
+                )
+                for key in shared
+            }
+        else:
+            of_folds, whole = self._box_supports()
+            apart = [{k: b[k] - a[k] for k in a} for a, b in zip(*samples, strict=True)]
+            lacks = lacking_by_size(apart, of_folds)
+            patients = {
+                k: difference(
+                    k, values[k][1] - values[k][0], _over_folds(apart, k), lacks.get(k, 0.0), whole[size_of(k[1])]
+                )
+                for k in shared
+            }
+            corrected = over_classes(
+                {name: {m: d for (i, m), d in patients.items() if i == c} for c, name in enumerate(classes)}
             )
-            for key in shared
-        }
+            for c, name in enumerate(classes):
+                patients |= {(c, measure): one for measure, one in corrected[name].items()}
         # a pair of runs shares a level of luck where both runs do
         of_first, of_other = (self._levels(name) for name in names)
         levels = {
@@ -453,13 +500,20 @@ class _Crossing:
         }
         seeds = {}
         for key in shared:
-            values = _mean(other.runs[key]) - _mean(first.runs[key])
-            share = None if np.isnan(values).any() else float(np.mean(values > 0))
-            seeds[key] = replace(over_runs(values, levels), share_above_zero=share)
+            by_run = _mean(other.runs[key]) - _mean(first.runs[key])
+            share = None if np.isnan(by_run).any() else float(np.mean(by_run > 0))
+            seeds[key] = replace(over_runs(by_run, levels), share_above_zero=share)
         return CrossedDifference(patients, seeds)
 
     def _levels(self, name: str) -> dict[str, tuple[Hashable, ...]]:
         return {kind: tuple(of_seed[s] for s in self.seeds) for kind, of_seed in self.luck.get(name, {}).items()}
+
+
+def _over_folds(samples: Sequence[Mapping[Key, FloatArray]], key: Key) -> FloatArray:
+    """(resamples,) means over folds; of none if there is none."""
+    if not samples or key not in samples[0]:
+        return np.zeros(0)
+    return _mean(np.stack([fold[key] for fold in samples]))
 
 
 def over_runs(values: FloatArray, levels: Mapping[str, Sequence[Hashable]]) -> Figure:

@@ -27,12 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from twinray.errors import InputError
-from twinray.evaluation.bounded import FEW, TOO_FEW
-from twinray.evaluation.boxes import FROC_RULE, BoxCache, FrocRule, plain_figures
+from twinray.evaluation.boxes import FROC_RULE, BoxCache, FrocRule, box_supports, plain_figures, size_of
 from twinray.evaluation.cutoffs import LabelThresholds
-from twinray.evaluation.intervals import bootstrap_groups, group_index, percentile_interval
+from twinray.evaluation.intervals import bootstrap_groups, group_index
 from twinray.evaluation.label_measures import Support, figures, interval, measures_of
 from twinray.evaluation.labelled import Drawn, Groups, Labelled
+from twinray.evaluation.levels import level, variance
 from twinray.evaluation.matching import BoxesByImage, flatten
 from twinray.evaluation.record import ClassFigures, Figure, SplitFigures, by_class, figure_of
 from twinray.records import FloatArray, IntArray, Interval, Task
@@ -310,13 +310,10 @@ def subgroups_of_boxes(
         own, inside = np.unique(index[rows], return_inverse=True)
         some = flat.subset(rows)
         cache, counts = BoxCache(some, inside, froc_rule), some.truth_counts()
-        with_box = [len(np.unique(inside[column > 0])) for column in counts.T]
-        any_box = len(np.unique(inside[counts.sum(axis=1) > 0]))
+        supports = box_supports(some, inside)
 
         def made(key: _Key, value: float, samples: FloatArray) -> Interval:
-            if not np.isnan(value) and len(samples) and (any_box if key[0] is None else with_box[key[0]]) < FEW:
-                return Interval(value, None, None, len(own), TOO_FEW)
-            return percentile_interval(value, samples, len(own))
+            return level(key, value, variance(samples), supports[size_of(key[1])])
 
         def record(found: Mapping[_Key, Figure]) -> SplitFigures:
             overall, per_class = by_class(found, some.box_classes)
