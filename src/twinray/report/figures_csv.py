@@ -3,6 +3,7 @@
 ``images`` is ``all``, ``with_boxes`` for figures over images with at least one true box, or ``attribute=group``; ``class`` is empty
 for figures over all classes. Counts (``n_images``, ``n_boxes``, ...) are rows too. ``low`` and ``high`` end the 95 % interval
 over ``over``; where runs were made with several seeds, ``seeds_low`` and ``seeds_high`` end the one over ``seeds_over``.
+``note`` says what limits a figure (``too few to say: ...``) and how its interval was made where that is not the usual way.
 """
 
 from __future__ import annotations
@@ -24,21 +25,22 @@ def figures_csv(runs: Sequence[tuple[str, SplitFigures]]) -> str:
     rows = [(name, row) for name, split in runs for row in _rows(split)]
     seeds = _over_seeds(rows)
     lines: list[tuple[Any, ...]] = [
-        ("run", "images", "class", "measure", "value", "low", "high", "n", "over", *_heads(seeds))
+        ("run", "images", "class", "measure", "value", "low", "high", "n", "over", *_heads(seeds), "note")
     ]
     for name, (images, class_name, measure, figure) in rows:
         if isinstance(figure, int):
-            lines.append((name, images, class_name, measure, figure, "", "", "", "", *(("",) * 4 if seeds else ())))
+            lines.append((name, images, class_name, measure, figure, "", "", "", "", *(("",) * 4 if seeds else ()), ""))
             continue
         own = (_value(figure), *_ends(figure), figure.n, figure.over)
-        lines.append((name, images, class_name, measure, *own, *(_seeds(figure) if seeds else ())))
+        lines.append((name, images, class_name, measure, *own, *(_seeds(figure) if seeds else ()), figure.note))
     return _text(lines)
 
 
 def differences_csv(runs: Sequence[tuple[str, str, SplitFigures]]) -> str:
     """run, minus, images, class, measure, difference, low, high, share_above_zero, n, over; as above with several seeds.
 
-    Further tests of a difference (``delong_p``, ``holm_p``) have a column each where some figure has them.
+    Further tests of a difference (``p``, ``holm_p`` over the classes, ``detectable``: what would have been shown in 80 of 100
+    such studies, approximately; ``delong_p``) have a column each where some figure has them.
 
     Args:
         runs: (name, name of the run that it is compared with, paired differences).
@@ -48,7 +50,9 @@ def differences_csv(runs: Sequence[tuple[str, str, SplitFigures]]) -> str:
     seeds = _over_seeds([(name, row) for name, _, row in rows])
     tests = tuple(dict.fromkeys(test for figure in figures for test in figure.tests))
     heads = ("run", "minus", "images", "class", "measure", "difference", "low", "high", "share_above_zero", "n", "over")
-    lines: list[tuple[Any, ...]] = [(*heads, *tests, *_heads(seeds), *(("seeds_share_above_zero",) if seeds else ()))]
+    lines: list[tuple[Any, ...]] = [
+        (*heads, *tests, *_heads(seeds), *(("seeds_share_above_zero",) if seeds else ()), "note")
+    ]
     for name, minus, (images, class_name, measure, figure) in rows:
         if isinstance(figure, int):
             continue  # how many images were compared, no difference
@@ -56,7 +60,7 @@ def differences_csv(runs: Sequence[tuple[str, str, SplitFigures]]) -> str:
         tested = tuple(_or_empty(figure.tests.get(test)) for test in tests)
         share = None if figure.over_seeds is None else figure.over_seeds.share_above_zero
         more = (*_seeds(figure), _or_empty(share)) if seeds else ()
-        lines.append((name, minus, images, class_name, measure, *own, *tested, *more))
+        lines.append((name, minus, images, class_name, measure, *own, *tested, *more, figure.note))
     return _text(lines)
 
 

@@ -53,6 +53,12 @@ def interval(figure: Figure | None, digits: int = 3, *, sign: bool = False) -> s
     return NOT_DEFINED if ends is None else f"{write(ends[0], digits)} to {write(ends[1], digits)}"
 
 
+def remark(figure: Figure | None) -> str:
+    """``too few to say`` or another limit of a figure, short enough for a cell; empty where nothing limits it."""
+    note = "" if figure is None else figure.note
+    return note.partition(":")[0] if note.startswith("too ") else ""
+
+
 def count(value: Any, what: str = "", plural: str | None = None) -> str:
     """``1,234 boxes``, ``1 box``; ``plural`` where it is not ``what`` and an s."""
     known = finite(value)

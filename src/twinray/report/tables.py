@@ -14,7 +14,7 @@ from rich.text import Text
 from twinray.evaluation.measures import count_title, title
 from twinray.evaluation.measures import measure as registered
 from twinray.evaluation.record import Figure, SplitFigures
-from twinray.report.numbers import count, interval, interval_of, number, signed, value_of
+from twinray.report.numbers import count, interval, interval_of, number, remark, signed, value_of
 
 FROC_RATES = ("0.125", "0.25", "0.5", "1", "2", "4", "8")
 """False positives per image at which the sensitivity is given (``froc@0.5``)."""
@@ -89,7 +89,7 @@ def difference_table(
             (
                 title(name),
                 signed(value_of(d), registered(name).digits),
-                interval(d, registered(name).digits, sign=True),
+                interval(d, registered(name).digits, sign=True) if interval_of(d) else remark(d) or interval(d),
                 _percent(None if d is None else d.share_above_zero),
             )
             for name, d in figures.items()
@@ -201,10 +201,13 @@ def as_html(table: Table) -> str:
 
 
 def with_interval(figure: Figure | None, *, digits: int = 3, sign: bool = False) -> str:
-    """``0.123 (0.100 to 0.145)``; the value alone where there is no interval."""
+    """``0.123 (0.100 to 0.145)``; the value alone where there is no interval; ``[too few to say]`` where that is so."""
     write = signed if sign else number
-    value = write(value_of(figure), digits)
-    return value if interval_of(figure) is None else f"{value} ({interval(figure, digits, sign=sign)})"
+    text = write(value_of(figure), digits)
+    if interval_of(figure) is not None:
+        text += f" ({interval(figure, digits, sign=sign)})"
+    limit = remark(figure)
+    return f"{text} [{limit}]" if limit else text
 
 
 def _percent(share: float | None) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from twinray.evaluation.record import Figure
-from twinray.report.numbers import interval, interval_of, number, signed, value_of
+from twinray.report.numbers import finite, interval, interval_of, number, remark, signed, value_of
 
 Outcome = Literal["higher", "lower", "open", "unknown"]
 BARELY_LEARNED = 0.05
@@ -53,9 +53,8 @@ def paired_verdict(
         )
     told = f"{known}; paired difference {signed(value)}"
     if ends is None:
-        return Verdict(
-            "unknown", "No interval, so no verdict.", f"{told}, and too few patients for an interval.", caution
-        )
+        why = remark(difference) or "too few patients for an interval"
+        return Verdict("unknown", "No interval, so no verdict.", f"{told}; {why}.", caution)
     told += f", 95 % interval {interval(difference, sign=True)}"
     if ends[0] > 0:
         headline = f"On these test images, {candidate[0]} did better than {baseline[0]}."
@@ -64,7 +63,18 @@ def paired_verdict(
         headline = f"On these test images, {candidate[0]} did worse than {baseline[0]}."
         return Verdict("lower", headline, f"{told}: the whole interval lies below 0.", caution)
     headline = "This run does not show a difference between the two arms."
-    return Verdict("open", headline, f"{told}: the interval includes 0.", caution)
+    return Verdict("open", headline, f"{told}: the interval includes 0.{not_shown(difference)}", caution)
+
+
+def not_shown(difference: Figure | None, digits: int = 3) -> str:
+    """That a difference that is not shown may be there, and how large it would have to be to be seen; empty where unknown."""
+    least = None if difference is None else finite(difference.tests.get("detectable"))
+    if least is None:
+        return ""
+    return (
+        f" That is no proof that there is none: in 80 of 100 studies like this one, only a difference of about "
+        f"{number(least, digits)} or more would have been shown."
+    )
 
 
 def _caution(baseline: tuple[str, Figure | None], candidate: tuple[str, Figure | None], measure: str) -> str:

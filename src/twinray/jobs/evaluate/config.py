@@ -62,6 +62,8 @@ class EvaluateConfig:
     """Least IoU of a hit in FROC; does nothing with --froc-hit centre."""
     froc_repeats: Annotated[Literal["false-positive", "ignore"], RECORD] = "false-positive"
     """Further boxes on a found one in FROC: false-positive, as picai_eval and nnDetection count, or ignore (LUNA16, CAMELYON16, MONAI)."""
+    size_limits: Annotated[tuple[float, float], RECORD] = (32.0, 96.0)
+    """Sides, in pixels of the original image, of the squares that part small from medium and medium from large true boxes; COCO's unless given."""
 
     def __post_init__(self) -> None:
         settle(self)

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from twinray.errors import InputError
-from twinray.evaluation.boxes import FrocRule, compare_boxes, evaluate_boxes
+from twinray.evaluation.boxes import FrocRule, Sizes, compare_boxes, evaluate_boxes
 from twinray.evaluation.folds import FoldRun, LabelRun, Luck, Resampling, crossed_boxes, crossed_labels
 from twinray.evaluation.labels import compare_labels, evaluate_labels
 from twinray.evaluation.matching import Images, flatten
@@ -28,13 +28,14 @@ class Settings:
 
     Attributes:
         split: that was tested. data: pack; empty where runs kept their predictions.
-        resampling: of patients. froc: how FROC counts.
+        resampling: of patients. froc: how FROC counts. sizes: ranges of areas by name.
     """
 
     split: str
     data: str
     resampling: Resampling
     froc: FrocRule
+    sizes: Sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +189,14 @@ class _Group:
         found: dict[str, _Pair] = {}
         for name, data in datas.items():
             report = evaluate_boxes(
-                like.truth, data.found, classes, patients, bootstrap=rs.n, seed=rs.seed, froc_rule=froc
+                like.truth,
+                data.found,
+                classes,
+                patients,
+                bootstrap=rs.n,
+                seed=rs.seed,
+                froc_rule=froc,
+                sizes=self.settings.sizes,
             )
             difference = None
             if name in self.against:
@@ -204,6 +212,7 @@ class _Group:
                         bootstrap=rs.n,
                         seed=rs.seed,
                         froc_rule=froc,
+                        sizes=self.settings.sizes,
                     ).record()
                     for images in sets
                 ]
@@ -228,6 +237,7 @@ class _Group:
                 images=images,
                 resampling=self.settings.resampling,
                 froc_rule=self.settings.froc,
+                sizes=self.settings.sizes,
                 baselines=self.against,
                 luck=self.luck,
             )

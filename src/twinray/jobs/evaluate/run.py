@@ -10,7 +10,7 @@ from rich.console import Console
 
 from twinray.data.pack import open_pack
 from twinray.errors import InputError
-from twinray.evaluation.boxes import FrocRule
+from twinray.evaluation.boxes import FrocRule, sizes_between
 from twinray.evaluation.folds import Resampling
 from twinray.evaluation.result import Evaluation
 from twinray.files import claim_folder
@@ -48,7 +48,13 @@ def evaluated(config: EvaluateConfig) -> tuple[Measured, Sequence[Pictured]]:
         raise InputError("expected at least one run, got none")
     _check_apart(config.runs)
     froc = FrocRule(config.froc_iou if config.froc_hit == "iou" else "centre", config.froc_repeats)
-    settings = Settings(config.split, str(config.data or ""), Resampling(config.bootstrap, config.seed), froc)
+    settings = Settings(
+        config.split,
+        str(config.data or ""),
+        Resampling(config.bootstrap, config.seed),
+        froc,
+        sizes_between(config.size_limits),
+    )
     runs = read_runs(config.runs)
     if config.data is None:
         arms = arms_of(kept(runs, config.split), apart=config.apart)

@@ -59,7 +59,7 @@ from twinray.report.page.strips import (
 from twinray.report.palette import Look, look_of
 from twinray.report.pictures.panels import Panel, as_png, best, panel_row, scaled
 from twinray.report.tables import FROC_RATES, Table, class_count, with_interval
-from twinray.report.verdict import BARELY_LEARNED, Verdict, paired_verdict
+from twinray.report.verdict import BARELY_LEARNED, Verdict, not_shown, paired_verdict
 from twinray.runs.seen import told_seen
 
 FEWEST = 30
@@ -262,7 +262,8 @@ def _verdict_of_many(result: Evaluation, compared: Mapping[str, ArmResult], main
     if asked in figures:
         figure = figures[asked]
         reason = f"{title(main)} of {asked}: {number(value_of(result.figure(asked, main)))}; paired difference {signed(value_of(figure))}"
-        reason += f", 95 % interval {interval(figure, sign=True)}. " if interval_of(figure) else ". "
+        reason += f", 95 % interval {interval(figure, sign=True)}." if interval_of(figure) else "."
+        reason += f"{not_shown(figure) if sides[asked] == 'open' else ''} "
     reason += _by_chance(len(figures))
     outcome = "higher" if better and not worse else "lower" if worse and not better else "open"
     return Verdict(outcome, headline, reason, _barely(result, list(result.arms), main))  # type: ignore[arg-type]
@@ -277,6 +278,17 @@ def _side(figure: Figure | None, name: str) -> str:
 
 def _by_chance(n: int) -> str:
     return f"With {n} comparisons, {0.05 * n:.2g} intervals would exclude 0 by chance if nothing differed."
+
+
+def _corrected(difference: SplitFigures | None, name: str) -> str:
+    """What is left of the differences of classes once p is corrected for their number; empty where none was tested."""
+    tested = {} if difference is None else {c: f.tests for c in difference.per_class if (f := difference.get(name, c))}
+    corrected = {c: p for c, own in tested.items() if (p := own.get("holm_p")) is not None}
+    if len(corrected) < 2:
+        return ""
+    left = [c for c, p in corrected.items() if p < 0.05]
+    told = f"shown for {join_words(left)}" if left else "shown for no class"
+    return f" Corrected for {len(corrected)} comparisons (Holm, 5 %), a difference is {told}."
 
 
 def _barely(result: Evaluation, names: Sequence[str], main: str) -> str:
@@ -649,7 +661,9 @@ def classes(result: Evaluation) -> list[Section]:
         look=view.looks[view.asked],
         numbers=_class_numbers(result, name, ordered, sizes),
         csv="metrics.csv",
-        note=_by_chance(n_classes) + " Read the pattern, not one row." if paired and n_classes > 1 else "",
+        note=_by_chance(n_classes) + _corrected(result.arms[view.asked].difference, name)
+        if paired and n_classes > 1
+        else "",
     )
     return [Section("By class", "By class", (chart,))]
 
@@ -699,7 +713,8 @@ def _class_numbers(result: Evaluation, name: str, ordered: Sequence[str], sizes:
 
 def _tested(figure: Figure | None, digits: int) -> str:
     text = with_interval(figure, digits=digits, sign=True)
-    return f"{text} {figure.note}".strip() if figure is not None else text
+    corrected = None if figure is None else figure.tests.get("holm_p")
+    return text if corrected is None else f"{text}, p {number(corrected)} (Holm)"
 
 
 def subgroups(result: Evaluation) -> list[Section]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from twinray.evaluation.record import Figure
-from twinray.report.numbers import NOT_DEFINED, interval, interval_of, number, signed, typeset, value_of
+from twinray.report.numbers import NOT_DEFINED, interval, interval_of, number, remark, signed, typeset, value_of
 from twinray.report.palette import Look
 from twinray.report.tables import Table
 
@@ -121,7 +121,12 @@ def told(figure: Figure | None, digits: int = 3, *, sign: bool = False, few: boo
     value = typeset((signed if sign else number)(value_of(figure), digits))
     if few:
         return Told(value, "too few to say")
-    ends = typeset(interval(figure, digits, sign=sign)) if interval_of(figure) else figure.note or "no interval"
+    limit = remark(figure)
+    ends = (
+        typeset(interval(figure, digits, sign=sign)) if interval_of(figure) else limit or figure.note or "no interval"
+    )
+    if limit and interval_of(figure):
+        ends += f", {limit}"
     return Told(value, ends)
 
 
