@@ -1,4 +1,4 @@
-"""Two detectors on simulated images, whose true figures can be had to any precision; made for ``coverage.py``.
+"""Two detectors on simulated images, whose true figures can be had to any precision; made for ``interval_coverage.py``.
 
 Two models of scores that have little in common, so that an interval that suits one by luck fails on the other:
 
@@ -114,7 +114,12 @@ def detectors(model: str, n: int, classes: Classes, draw: np.random.Generator) -
         order = np.lexsort((of, -scores, label))
         order = order[scores[order] > -1]
         starts = np.searchsorted(label[order], np.arange(len(parts) + 1))
-        found.append(BoxMatches(n, (0.5,), of[order], label[order], scores[order], hit[order][None], starts, truth))
+        hits = hit[order][None]
+        found.append(
+            BoxMatches(
+                n, (0.5,), of[order], label[order], scores[order], hits, np.zeros_like(hits), starts, truth
+            )
+        )  # fmt: skip
     return found[0], found[1]
 
 
