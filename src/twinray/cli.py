@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import docstring_parser
-from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from twinray.about import DISCLAIMER, own_version
 from twinray.checks import DATA, MODEL, PLACE, RECORD, SEED, SPEED, START, Kind, Option, flag, options, type_words
@@ -109,10 +109,11 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
 def _reworded(message: str, config_class: type, positional: Sequence[str]) -> str:
     """What the parser says of a value's type or of a missing option, in the option's words; anything else as it is."""
     known = options(config_class)
-    found = re.match(r'Parser key "(\w+)"( element \d+)?:\s+Expected .*Got value: (.*)', message, re.DOTALL)
+    found = re.match(r'Parser key "(\w+)"(.*)', message, re.DOTALL)
     if found and found[1] in known:
         option = known[found[1]]
-        return f"expected {option.flag} to be {type_words(option.type)}, got {found[3]}"
+        came = re.search(r"Got value: (.*)", found[2], re.DOTALL)
+        return f"expected {option.flag} to be {type_words(option.type)}" + (f", got {came[1]}" if came else "")
     found = re.match(r"the following arguments are required: (.*)", message)
     if found:
         missing = [name for name in found[1].split(", ") if name in known and known[name].required]
@@ -158,7 +159,7 @@ def _add_positional(parser: ArgumentParser, option: Option, text: str) -> None:
 
 def _add_flag(group: Any, option: Option, text: str) -> None:
     if option.type is bool:
-        action = ActionYesNo(no_prefix="no-") if option.default else "store_true"
+        action = argparse.BooleanOptionalAction if option.default else "store_true"
         group.add_argument(option.flag, action=action, help=text, default=option.default)
         return
     default = None if option.required else list(option.default) if option.several else option.default

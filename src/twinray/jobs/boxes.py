@@ -41,7 +41,7 @@ else:
 PICTURE_FILE = Told(
     "a name that ends in .png, .svg or .pdf",
     lambda path: path.suffix.lower() in (".png", ".svg", ".pdf"),
-    ("chart.gif",),
+    (Path("chart.gif"),),
 )
 
 
