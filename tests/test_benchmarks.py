@@ -53,6 +53,18 @@ def test_pretraining_is_measured_on_the_jobs_own_loop(class_pack, tmp_path):
     assert "left out" in done.stdout
 
 
+def test_classifiers_are_measured_on_the_verb_and_on_its_own_loop(tmp_path):
+    done = run(
+        "classify_throughput.py", "--toy", "--device", "cpu", "--json", tmp_path / "figures.json", "--workers", 0
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["heads"]["cached_s"] > 0 and figures["heads"]["uncached_s"] > 0
+    rates = {name: row["images_per_s"] for name, row in figures["full"].items()}
+    assert {"twinray, float32", "ImageFolder + DataLoader, float32"} <= set(rates) and min(rates.values()) > 0
+    assert all(name in done.stdout for name in rates)
+
+
 def test_bad_input_is_one_line(tmp_path):
     done = run("pretrain_throughput.py", "--pack", tmp_path / "none", "--skip-lightly")
     assert done.returncode == 2

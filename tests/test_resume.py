@@ -52,7 +52,7 @@ def test_killed_runs_continue_to_the_same_bytes(verb, weights, class_pack, blob_
 
 
 def test_a_killed_classifier_goes_on_to_the_same_bytes(class_pack, tmp_path):
-    """Killed in its first draw, and in its second: draws that were finished are not trained again."""
+    """Killed in the middle of its second draw: the first, which was finished, is not trained again."""
     small = ("--arch", "resnet18", "--size", 32, "--batch-size", 8, "--bootstrap", 20, "--precision", "float32")
     more = (
         "--policy",
@@ -61,7 +61,7 @@ def test_a_killed_classifier_goes_on_to_the_same_bytes(class_pack, tmp_path):
         0,
         1,
         "--epochs",
-        3,
+        2,
         "--least-steps",
         6,
         "--checkpoint-every",
@@ -72,10 +72,9 @@ def test_a_killed_classifier_goes_on_to_the_same_bytes(class_pack, tmp_path):
     arguments = [str(a) for a in ("classify", "--data", class_pack, *small, *more)]
     twinray(*arguments, "--out", tmp_path / "whole", check=True)
     cut = tmp_path / "cut"
-    for seed in (0, 1):
-        kill_after([*arguments, "--out", str(cut), "--resume"], cut, 7, f"seeds/{seed}/metrics.jsonl")
-        assert not (cut / "model.safetensors").exists()
-        assert (cut / "seeds" / "0" / "draw.json").exists() == bool(seed)
+    kill_after([*arguments, "--out", str(cut), "--resume"], cut, 5, "seeds/1/metrics.jsonl")
+    assert not (cut / "model.safetensors").exists()
+    assert (cut / "seeds" / "0" / "draw.json").exists() and not (cut / "seeds" / "1" / "draw.json").exists()
     finished = (cut / "seeds" / "0" / "draw.json").stat().st_mtime_ns
     twinray(*arguments, "--out", cut, "--resume", check=True)
     assert (cut / "seeds" / "0" / "draw.json").stat().st_mtime_ns == finished

@@ -28,7 +28,7 @@ from twinray.classification.draws import Fitted, keep_tuning, kept_tuning
 from twinray.classification.loss import label_loss
 from twinray.classification.model import Classifier, Head, draw_head, probabilities
 from twinray.classification.on_pack import extract_features, label_scores
-from twinray.classification.policies import Learner, layers_of, make_plan, named_parts
+from twinray.classification.policies import Learner, Plan, layers_of, make_plan, named_parts
 from twinray.classification.protocols import Recipe, rate_factor, recipe
 from twinray.classification.transforms import Transforms
 from twinray.classification.tuning import BATCHES, relative_gradient_norms, tuned_rates
@@ -110,6 +110,19 @@ class Task:
             size=self.config.size,
             batch_size=self.config.batch_size or 256,
             machine=self.exact,
+        )
+
+    def scores(self, classifier: Classifier, rows: IntArray, machine: Machine, label: str) -> FloatArray:
+        """(n, k) probabilities of some rows; the classifier is left in evaluation mode."""
+        return label_scores(
+            classifier.eval(),
+            self.pack.images,
+            rows,
+            self.k,
+            size=self.config.size,
+            batch_size=self.config.batch_size or 256,
+            machine=machine,
+            label=label,
         )
 
     def pixels(self, rows: IntArray) -> PixelSource:
@@ -222,43 +235,49 @@ def train_head(task: Task, draw: Draw, known: KnownFeatures) -> Fitted:
     return finish_on_first(task.ranks, finish)
 
 
-def train_layers(task: Task, draw: Draw) -> Fitted:
-    """Surgical and full fine-tuning.
+@dataclass(frozen=True, eq=False)
+class LayerTraining:
+    """A surgical or full fine-tuning, ready to run.
+
+    Attributes:
+        loop: the training.
+        classifier: what it trains, in place.
+        plan: which of its layers learn.
+        tuned: part -> factor that --tune gives; empty under full.
+        norms: relative gradient norms behind these; empty where parts are named.
+    """
+
+    loop: Loop
+    classifier: Classifier
+    plan: Plan
+    tuned: Mapping[str, float]
+    norms: Mapping[str, float]
+
+
+def prepare_layers(task: Task, draw: Draw) -> LayerTraining:
+    """Network, plan, optimiser and loop of a surgical or full fine-tuning.
 
     Raises:
         InputError: --tune names no part of this network.
-        TwinrayError: the loss left the finite numbers, a signal stopped the run, or the disk refuses.
     """
     config, chosen, info = task.config, recipe(task.config), task.pack.info
     device = task.machine.device
     classifier = Classifier(copy.deepcopy(task.backbone), task.k, info.task)
     draw_head(classifier.head, draw.seed)
     classifier = classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    tuning: dict[str, float] = {}
-    if config.policy == "surgical":
-        tuning = {} if config.tune != (AUTO,) else task.ranks.first(lambda: _tuning(task, draw, chosen, classifier))
-        tuned = tuned_rates(tuning) if tuning else named_parts(classifier.backbone, config.tune)
-    else:
-        tuned = {}
+    norms: dict[str, float] = {}
+    tuned: dict[str, float] = {}
+    if config.policy == "surgical" and config.tune == (AUTO,):
+        norms = task.ranks.first(lambda: _tuning(task, draw, chosen, classifier))
+        tuned = tuned_rates(norms)
+    elif config.policy == "surgical":
+        tuned = named_parts(classifier.backbone, config.tune)
     plan = make_plan(classifier.backbone, config, chosen, tuned)
     learner = Learner(classifier, plan)
     if task.ranks.world > 1:
         synchronise_norms(learner, device)
-    transforms = task.transforms(chosen)
-    step = Step(learner, transforms, task, draw.seed)
-
-    def scores_of(rows: IntArray, machine: Machine, label: str) -> FloatArray:
-        return label_scores(
-            classifier.eval(),
-            task.pack.images,
-            rows,
-            task.k,
-            size=config.size,
-            batch_size=chosen.batch_size,
-            machine=machine,
-            label=label,
-        )
-
+    step = Step(learner, task.transforms(chosen), task, draw.seed)
+    gather = task.pixels(draw.rows).gather
     loop = _loop(
         task,
         draw,
@@ -266,35 +285,47 @@ def train_layers(task: Task, draw: Draw) -> Fitted:
         learner,
         learner.groups(chosen),
         step,
-        task.pixels(draw.rows).gather,
-        lambda: scores_of(draw.choosing, task.machine, "validation"),
+        gather,
+        lambda: task.scores(classifier, draw.choosing, task.machine, "validation"),
     )
+    return LayerTraining(loop, classifier, plan, tuned, norms)
+
+
+def train_layers(task: Task, draw: Draw) -> Fitted:
+    """Surgical and full fine-tuning.
+
+    Raises:
+        InputError: --tune names no part of this network.
+        TwinrayError: the loss left the finite numbers, a signal stopped the run, or the disk refuses.
+    """
+    chosen, made = recipe(task.config), prepare_layers(task, draw)
+    loop, classifier, plan = made.loop, made.classifier, made.plan
     state = train(loop, draw.folder)
 
     def finish() -> Fitted:
         if loop.select is not None:
             load_best(loop, draw.folder)
         best = state.best_epoch if loop.select is not None else chosen.epochs - 1
+        peak = chosen.lr_backbone or 0.0
         record: dict[str, Any] = {
             "best_epoch": best,
             "selected_on": _selected_on(loop, draw),
             "seconds": state.seconds,
             "layers": layers_of(classifier),
             "norm": plan.norm,
-            "rates": {
-                "head": chosen.lr_head,
-                **{part: plan.rates[part] * (chosen.lr_backbone or 0) for part in plan.rates},
-            },
+            "rates": {"head": chosen.lr_head, **{part: factor * peak for part, factor in plan.rates.items()}},
         }
-        if config.policy == "surgical":
-            record["tune"] = {"parts": tuned, "relative_gradient_norms": tuning or None}
+        if task.config.policy == "surgical":
+            record["tune"] = {"parts": dict(made.tuned), "relative_gradient_norms": dict(made.norms) or None}
         same = len(draw.choosing) == len(task.val) and bool((draw.choosing == task.val).all())
-        val = scores_of(task.val, task.exact, "val split") if len(task.val) else None
-        choosing = val if same else scores_of(draw.choosing, task.exact, "held out") if len(draw.choosing) else None
+        val = task.scores(classifier, task.val, task.exact, "val split") if len(task.val) else None
+        choosing = val if same else None
+        if not same and len(draw.choosing):
+            choosing = task.scores(classifier, draw.choosing, task.exact, "held out")
         return Fitted(
             seed=draw.seed,
             training_images=len(draw.rows),
-            test=scores_of(task.test, task.exact, "test split"),
+            test=task.scores(classifier, task.test, task.exact, "test split"),
             val=val,
             choosing=choosing,
             choosing_rows=draw.choosing,
