@@ -325,6 +325,13 @@ class Help:
     after: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Older:
+    """What runs did before there was such an option, where that is not its default."""
+
+    value: Any
+
+
 # --- options of a verb ------------------------------------------------------------------------------------------------
 
 
@@ -341,6 +348,7 @@ class Option:
         relations: to other options.
         counts: where it decides something, or None where it always does.
         words: what stands around the field's own text in its help, or None.
+        older: what it was in runs that were made before there was such an option.
     """
 
     name: str
@@ -351,6 +359,7 @@ class Option:
     relations: tuple[Relation, ...]
     counts: CountsWith | None
     words: Help | None
+    older: Any
 
     @property
     def flag(self) -> str:
@@ -424,7 +433,10 @@ def _options(config: Any) -> Mapping[str, Option]:
         words = next((one for one in known if isinstance(one, Help)), None)
         relations = tuple(one for one in known if isinstance(one, Relation))
         rules = tuple(one for one in known if isinstance(one, Range | Told))
-        found[field.name] = Option(field.name, kinds[0], hint.__origin__, default, rules, relations, counts, words)
+        older = next((one.value for one in known if isinstance(one, Older)), default)
+        found[field.name] = Option(
+            field.name, kinds[0], hint.__origin__, default, rules, relations, counts, words, older
+        )
     return types.MappingProxyType(found)
 
 

@@ -136,15 +136,6 @@ def read_json(path: Path, what: str = "file") -> Any:
         ) from error
 
 
-def read_typed(path: Path, kind: type[T], what: str = "file") -> T:
-    """Read JSON into a dataclass, every value checked against its type, those in lists and objects too.
-
-    Raises:
-        InputError: as :func:`read_json`, or a key is missing, unknown, or holds something else than its type.
-    """
-    return typed(read_json(path, what), kind, path, what)
-
-
 def typed(content: Any, kind: type[T], path: Path, what: str = "file") -> T:
     """A dataclass from what a JSON file holds.
 

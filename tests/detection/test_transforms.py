@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
-from twinray.backbones.pixels import MEAN, STD
+from twinray.backbones.pixels import MEAN, STD, Filter, network_input
 from twinray.data.fit import fit_pixels
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import (
@@ -17,7 +18,7 @@ from twinray.detection.transforms import (
     evaluation_batch,
     flip,
     photometric,
-    resize,
+    resize_with_boxes,
     training_batch,
     without_degenerate,
     zoom,
@@ -126,13 +127,29 @@ def test_photometric_keeps_the_range_and_neutral_values_change_nothing() -> None
 
 def test_resize_scales_boxes_and_evaluation_draws_nothing() -> None:
     pixels, targets = painted([[16.0, 32, 64, 96]], 128)
-    _, moved = resize(pixels[:, None].float(), targets, 32)
+    _, moved = resize_with_boxes(pixels[:, None].float(), targets, 32, "bicubic")
     assert moved.boxes.tolist() == [[4, 8, 16, 24]]
-    first, second = evaluation_batch(pixels, 64), evaluation_batch(pixels, 64)
+    first, second = evaluation_batch(pixels, 64, "bicubic"), evaluation_batch(pixels, 64, "bicubic")
     assert torch.equal(first, second)
     assert first.shape == (1, 3, 64, 64)
     rgb = pixels[..., None].expand(-1, -1, -1, 3)
-    torch.testing.assert_close(evaluation_batch(rgb, 64), first)
+    torch.testing.assert_close(evaluation_batch(rgb, 64, "bicubic"), first)
+
+
+@pytest.mark.parametrize(
+    ("how", "pillow"), [("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)]
+)
+def test_detectors_see_what_pillow_resamples_and_other_stages_see_the_same(how: Filter, pillow: int) -> None:
+    rng = np.random.default_rng(0)
+    packed = rng.integers(90, 160, (2, 100, 100), dtype=np.uint8)  # no overshoot, which Pillow cuts after each axis
+    seen = unnormalised(evaluation_batch(torch.from_numpy(packed), 64, how))
+    theirs = np.stack([np.asarray(Image.fromarray(one).resize((64, 64), pillow)) for one in packed])
+    np.testing.assert_allclose(seen.numpy() * 255, theirs, atol=1.01)  # Pillow rounds to whole grey levels, twice
+    if how == "bicubic":
+        torch.testing.assert_close(
+            evaluation_batch(torch.from_numpy(packed), 64, how),
+            network_input(torch.from_numpy(packed), 64, torch.device("cpu")).contiguous(),
+        )
 
 
 @settings(max_examples=25, deadline=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,11 @@ STD: Final = (0.229, 0.224, 0.225)
 """ImageNet statistics on the 0..1 scale. Every network and every arm takes pixels normalised by them,
 whatever its initial weights, so that arms differ in nothing but those."""
 _KEPT: Final[dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]] = {}
+
+
+Filter = Literal["bicubic", "bilinear"]
+"""How images are brought to a network's side: bicubic in every stage; bilinear is what detectors of version 0.1.0 and before learnt
+with, and see again."""
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -45,11 +50,12 @@ def pixels_to_unit(batch: Tensor) -> Tensor:
     return x.to(torch.float32).div_(255)
 
 
-def resize(x: Tensor, size: int) -> Tensor:
-    """(b, c, h, w) in 0..1 -> (b, c, size, size), bicubic and antialiased; unchanged if it has that size."""
+def resize(x: Tensor, size: int, how: Filter = "bicubic") -> Tensor:
+    """(b, c, h, w) in 0..1 -> (b, c, size, size), antialiased; unchanged if it has that size."""
     if x.shape[-2:] == (size, size):
         return x
-    return F.interpolate(x, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp_(0, 1)
+    resized = F.interpolate(x, (size, size), mode=how, antialias=True, align_corners=False)
+    return resized.clamp_(0, 1) if how == "bicubic" else resized  # cubic weights overshoot at edges
 
 
 def network_input(pixels: Tensor, size: int, device: torch.device) -> Tensor:

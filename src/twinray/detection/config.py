@@ -16,6 +16,7 @@ from twinray.checks import (
     SEED,
     SPEED,
     START,
+    Older,
     Told,
     above,
     at_least,
@@ -59,6 +60,9 @@ class DetectConfig:
     """Seed of the order in which patients enter the fraction."""
     size: Annotated[int, MODEL, multiple_of(32, least=64)] = 224
     """Side of the network's input, pixels; a multiple of 32."""
+    resize: Annotated[Literal["bicubic", "bilinear"], MODEL, Older("bilinear")] = "bicubic"
+    """Filter that brings packed images to --size, antialiased: bicubic as in every other stage; bilinear goes on with runs of
+    versions that had no such option."""
     batch_size: Annotated[int | None, MODEL, at_least(1)] = None
     """Images in a batch (8 | 32)."""
     epochs: Annotated[int | None, MODEL, at_least(1)] = None

@@ -20,6 +20,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from twinray.backbones.build import Backbone
 from twinray.backbones.norm import NormPolicy, apply_norm_policy, is_batch_norm, set_norm_modes
+from twinray.backbones.pixels import Filter
 from twinray.detection.one_stage import OneStage
 from twinray.detection.postprocess import Detection, Limits, select_detections
 from twinray.detection.pyramid import POOLED_LEVELS, Features, Pyramid
@@ -38,6 +39,7 @@ class DetectorOptions:
     Attributes:
         detector: faster-rcnn, retinanet or fcos; options of proposals and box head are faster-rcnn's.
         size: side of the square input in pixels, a multiple of 32.
+        resize: filter that brings packed images to that side.
         norm: backbone normalisation: frozen, eval, trainable or group.
         trainable_stages: backbone stages that learn, from the last: 5 all, 3 without stem and layer1, 0 none.
         fpn_channels: channels of the feature pyramid.
@@ -59,6 +61,7 @@ class DetectorOptions:
 
     detector: DetectorKind = "faster-rcnn"
     size: int = 224
+    resize: Filter = "bicubic"
     norm: NormPolicy = "trainable"
     trainable_stages: int = 5
     fpn_channels: int = 256

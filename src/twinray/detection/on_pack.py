@@ -27,7 +27,8 @@ def detect_rows(
     found: dict[str | int, Boxes] = {}
     with progress(label, len(rows)) as meter:
         for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):
-            images = evaluation_batch(pixels.to(machine.device), size).contiguous(memory_format=torch.channels_last)
+            images = evaluation_batch(pixels.to(machine.device), size, detector.options.resize)
+            images = images.contiguous(memory_format=torch.channels_last)
             with machine.autocast():
                 detections = detector.detect(images)
             for i, detection in zip(batch, detections, strict=True):

@@ -42,5 +42,9 @@ def transform_options(config: DetectConfig) -> TransformOptions:
     """The training transforms of a configuration."""
     chosen = recipe(config)
     return TransformOptions(
-        flip=chosen.flip, scale=chosen.scale, brightness=chosen.brightness, contrast=chosen.contrast
+        flip=chosen.flip,
+        scale=chosen.scale,
+        brightness=chosen.brightness,
+        contrast=chosen.contrast,
+        resize=config.resize,
     )

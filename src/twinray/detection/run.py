@@ -118,6 +118,7 @@ def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenanc
     options = DetectorOptions(
         detector=config.detector,
         size=config.size,
+        resize=config.resize,
         norm=chosen.norm,
         trainable_stages=chosen.trainable_stages,
         fpn_channels=config.fpn_channels,

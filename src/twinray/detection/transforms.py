@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twinray.backbones.pixels import normalise, pixels_to_unit
+from twinray.backbones.pixels import Filter, normalise, pixels_to_unit, resize
 from twinray.detection.targets import BoxTargets
 
 _MIN_VISIBLE = 0.25  # a box that keeps less of its area in the window is no example of its class
@@ -34,12 +34,14 @@ class TransformOptions:
             shrinks into a random place on black. Drawn evenly on a log scale. (1, 1) is off.
         brightness: greatest shift up or down, of the 0..1 scale.
         contrast: greatest relative change of contrast about the image's mean.
+        resize: filter that brings packed images to the network's side.
     """
 
     flip: float = 0.5
     scale: tuple[float, float] = (1.0, 1.0)
     brightness: float = 0.0
     contrast: float = 0.0
+    resize: Filter = "bicubic"
 
 
 def training_batch(
@@ -57,7 +59,7 @@ def training_batch(
     Returns:
         (b, 3, s, s) normalised float32, and the boxes in its pixels.
     """
-    images, targets = resize(pixels_to_unit(pixels), targets, size)
+    images, targets = resize_with_boxes(pixels_to_unit(pixels), targets, size, options.resize)
     draws = torch.rand(len(images), _DRAWS, generator=generator, device=generator.device).to(images.device)
     images, targets = flip(images, targets, draws[:, 0] < options.flip)
     if options.scale != (1.0, 1.0):
@@ -69,23 +71,16 @@ def training_batch(
     return normalise(images), without_degenerate(clip(targets, size))
 
 
-def evaluation_batch(pixels: Tensor, size: int) -> Tensor:
+def evaluation_batch(pixels: Tensor, size: int, how: Filter) -> Tensor:
     """Packed uint8 pixels (b, p, p[, 3]) to (b, 3, s, s) normalised float32; nothing is drawn."""
-    return normalise(resize_images(pixels_to_unit(pixels), size))
+    return normalise(resize(pixels_to_unit(pixels), size, how))
 
 
-def resize_images(images: Tensor, size: int) -> Tensor:
-    """(b, c, p, p) to (b, c, s, s), bilinear and antialiased."""
-    if images.shape[-2:] == (size, size):
-        return images
-    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
-def resize(images: Tensor, targets: BoxTargets, size: int) -> tuple[Tensor, BoxTargets]:
-    """``resize_images``, with the boxes."""
+def resize_with_boxes(images: Tensor, targets: BoxTargets, size: int, how: Filter) -> tuple[Tensor, BoxTargets]:
+    """(b, c, p, p) images and their boxes to (b, c, s, s)."""
     height, width = images.shape[-2:]
     factor = targets.boxes.new_tensor([size / width, size / height] * 2)
-    return resize_images(images, size), targets.with_boxes(targets.boxes * factor)
+    return resize(images, size, how), targets.with_boxes(targets.boxes * factor)
 
 
 def flip(images: Tensor, targets: BoxTargets, which: Tensor) -> tuple[Tensor, BoxTargets]:

@@ -7,7 +7,7 @@ them see the same pixels as training did: decoded, fitted to the pack's square, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -29,7 +29,7 @@ from twinray.detection.model import Detector, DetectorOptions, build_detector
 from twinray.detection.postprocess import Detection
 from twinray.detection.transforms import evaluation_batch
 from twinray.errors import InputError
-from twinray.files import sha256
+from twinray.files import sha256, typed
 from twinray.geometry import geometry
 from twinray.inference.heat_maps import Explained, Method, heat_maps
 from twinray.inference.prepared import Prepared
@@ -137,7 +137,8 @@ class Model:
     def batch(self, images: Sequence[Prepared]) -> Tensor:
         """(n, 3, side, side) normalised: what the network sees of the images."""
         pixels = torch.from_numpy(np.stack([image.packed for image in images])).to(self.machine.device)
-        return evaluation_batch(pixels, self.size).contiguous(memory_format=torch.channels_last)
+        seen = evaluation_batch(pixels, self.size, self.detector.options.resize)
+        return seen.contiguous(memory_format=torch.channels_last)
 
     def _in_original(self, found: Detection, image: Prepared) -> Boxes:
         xyxy = image.to_original(found.boxes.double().cpu().numpy(), self.size)
@@ -189,18 +190,20 @@ def _build(description: dict[str, Any], path: Path) -> Detector | Classifier:
         raise InputError(f"no network can be built as {path} describes it: {error}") from error
 
 
+_OLDER: Mapping[str, Any] = {"resize": "bilinear"}
+"""What detectors had before a later version made an option of it."""
+
+
 def _detector_options(description: dict[str, Any], path: Path) -> DetectorOptions:
     """Options as JSON holds them, lists for tuples; each of the kind that the field's default has.
 
-    None may be missing, or a damaged file would be another network; an option that a later version adds must be
-    filled in for older files here.
+    None may be missing, or a damaged file would be another network, but those of :data:`_OLDER`.
     """
-    raw, known = description["options"], dataclasses.fields(DetectorOptions)
+    raw, known = {**_OLDER, **description["options"]}, dataclasses.fields(DetectorOptions)
     check_keys(
         raw, [(f.name, partial(_is_like, f.default), f"a value such as {f.default}") for f in known], path, "options."
     )
-    values: dict[str, Any] = {f.name: tuple(v) if isinstance(v := raw[f.name], list) else v for f in known}
-    options = DetectorOptions(**values)
+    options = typed({f.name: raw[f.name] for f in known}, DetectorOptions, path, "options in")
     if options.size != description["size"]:
         raise InputError(f"{path}: size {description['size']} and options.size {options.size} differ; was it edited?")
     return options

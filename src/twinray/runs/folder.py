@@ -151,7 +151,7 @@ def plain(value: Any) -> Any:
 def _check_same(
     run: Path, kept: Mapping[str, Any], resolved: Mapping[str, Any], config: Any, inputs: Mapping[str, Any]
 ) -> None:
-    """Refuse other options. One that the file lacks came with a later version: it had what is now its default."""
+    """Refuse other options; what the file lacks came with a later version (:func:`with_defaults`)."""
     free = of_kind(config, *MAY_CHANGE)
     if not _same_bytes(run, inputs):
         free -= of_kind(config, DATA)
@@ -180,14 +180,16 @@ def _same_bytes(run: Path, inputs: Mapping[str, Any]) -> bool:
 
 
 def with_defaults(config: type[Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in a run's ``config.yaml``, and today's defaults for those that came after the run.
+    """The options in a run's ``config.yaml``, and for those that came after the run what it did without them.
+
+    That is today's default, or what the option's :class:`~twinray.checks.Older` says.
 
     Args:
         config: dataclass of the options of the run's verb.
         kept: what the file holds.
     """
     missing = dataclasses.MISSING
-    defaults = {name: plain(o.default) for name, o in options(config).items() if o.default is not missing}
+    defaults = {name: plain(o.older) for name, o in options(config).items() if o.older is not missing}
     return {**defaults, **kept}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import twinray
+from twinray.checks import options
 from twinray.data.readers.formats import FORMATS, SourceOptions, check_format, takers_in_words
 from twinray.errors import InputError
 from twinray.jobs.pack import PackConfig
@@ -75,7 +76,9 @@ def test_every_option_of_readers_is_one_of_pack_with_the_same_default_and_is_tol
     for option in fields(SourceOptions):
         assert of_pack[option.name].default == option.default, option.name
     for name in OTHER_THAN_DEFAULT:
-        assert of_pack[name].metadata["help_before"] == f"{takers_in_words(name)}: "
+        words = options(PackConfig)[name].words
+        assert words is not None
+        assert words.before == f"{takers_in_words(name)}: "
     assert {option.name for option in fields(SourceOptions)} - {"strict", "size", "seed"} == set(OTHER_THAN_DEFAULT)
     assert all(row.takes <= set(OTHER_THAN_DEFAULT) for row in FORMATS.values())
 
