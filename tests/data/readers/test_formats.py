@@ -78,7 +78,7 @@ def test_every_option_of_readers_is_one_of_pack_with_the_same_default_and_is_tol
     for name in OTHER_THAN_DEFAULT:
         words = options(PackConfig)[name].words
         assert words is not None
-        assert words.before == f"{takers_in_words(name)}: "
+        assert words.before == f"{takers_in_words(name)}:"
     assert {option.name for option in fields(SourceOptions)} - {"strict", "size", "seed"} == set(OTHER_THAN_DEFAULT)
     assert all(row.takes <= set(OTHER_THAN_DEFAULT) for row in FORMATS.values())
 
