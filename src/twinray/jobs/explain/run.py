@@ -149,6 +149,8 @@ def run(config: ExplainConfig) -> list[Path]:
         check_method(detector, config.method)
     rows = chosen_rows(pack, config.images, config.split, config.count or _PICTURES) if pack is not None else []
     skipped = list(found.skipped)
+    for note in found.notes:
+        Console().print(f"note: {note}", soft_wrap=True, markup=False)
     if pack is not None:
         images = _from_pack(models, pack, rows)
     else:
@@ -233,6 +235,8 @@ def _explain_classifiers(config: ExplainConfig, models: Sequence[Model], pack: P
         explainer.check_method(config.method)
     method = cast(ClassMethod, config.method)
     skipped = list(found.skipped)
+    for note in found.notes:
+        Console().print(f"note: {note}", soft_wrap=True, markup=False)
     rows: list[int] = []
     box_classes: Sequence[str] = ()
     images: _Images
