@@ -136,3 +136,8 @@ def main_measure(kind: Kind) -> str:
 def count_title(name: str, *, plural: bool = True) -> str:
     """A count in words: ``true boxes`` for ``n_boxes``."""
     return _COUNTS.get(name, (name.removeprefix("n_").replace("_", " "),) * 2)[plural]
+
+
+def count_head(name: str) -> str:
+    """A count as the head of a narrow column: ``boxes`` for ``n_boxes``, ``images`` for all others."""
+    return "boxes" if name == "n_boxes" else "images"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from twinray.evaluation.record import SplitFigures
 from twinray.evaluation.result import ArmResult, Evaluation, RunResult
 from twinray.jobs.evaluate.arms import Arm, Place, baselines, places
 from twinray.jobs.evaluate.diagnose import Detected, Ranked, diagnose, diagnose_labels
+from twinray.jobs.evaluate.groups import Grouping, with_groups
 from twinray.jobs.evaluate.options import differences_in_options
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo
 from twinray.records import FloatArray, Task
@@ -29,6 +30,7 @@ class Settings:
     Attributes:
         split: that was tested. data: pack; empty where runs kept their predictions.
         resampling: of patients. froc: how FROC counts. sizes: ranges of areas by name.
+        by: groups of images that are measured on their own too.
     """
 
     split: str
@@ -36,6 +38,7 @@ class Settings:
     resampling: Resampling
     froc: FrocRule
     sizes: Sizes
+    by: Grouping = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,11 @@ def measure(arms: Mapping[str, Arm], settings: Settings) -> Measured:
         own, luck = places(group, folds)
         where |= own
         here = {name: base for name, base in against.items() if name in group}
-        found |= _Group(group, own, luck, here, run, settings).measured()
+        of_group = _Group(group, own, luck, here, run, settings)
+        figures = of_group.measured()
+        if settings.by:
+            figures = with_groups(group, figures, settings.by, of_group.of, (settings.resampling, settings.froc))
+        found |= figures
     curves = _curves(arms, settings)
     results = {name: _arm_result(arm, *found[name], against.get(name, "")) for name, arm in arms.items()}
     if all(len({one.run.path for one in arm.tested}) == 1 for arm in arms.values()):
@@ -169,6 +176,10 @@ class _Group:
     against: Mapping[str, str]
     run: RunInfo
     settings: Settings
+
+    def of(self, arms: Mapping[str, Arm]) -> dict[str, _Pair]:
+        """The same of other images."""
+        return replace(self, arms=arms).measured()
 
     def measured(self) -> dict[str, _Pair]:
         """Figures and differences by arm."""

@@ -17,6 +17,7 @@ from twinray.files import claim_folder
 from twinray.jobs.evaluate import fresh
 from twinray.jobs.evaluate.arms import arms_of
 from twinray.jobs.evaluate.config import EvaluateConfig
+from twinray.jobs.evaluate.groups import grouping
 from twinray.jobs.evaluate.measure import Measured, Settings, measure
 from twinray.jobs.evaluate.notes import notes_of, warnings_of, what_is_repeated
 from twinray.jobs.evaluate.output import show, write
@@ -64,6 +65,7 @@ def evaluated(config: EvaluateConfig) -> tuple[Measured, Sequence[Pictured]]:
             claim_folder(config.out, False, "evaluation")
     else:
         pack = open_pack(config.data)
+        settings = replace(settings, by=grouping(config.by, pack, config.split))
         models, checked = fresh.load(config, runs, pack)
         if config.out is not None:
             claim_folder(config.out, False, "evaluation")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from twinray.about import own_version
 from twinray.evaluation.measures import (
     COUNT_OF_CLASS,
+    count_head,
     count_title,
     main_measure,
     measure,
@@ -65,8 +66,8 @@ from twinray.runs.seen import told_seen
 FEWEST = 30
 """A class with fewer positives than this is shown without interval: too few to say."""
 
-_LONGEST = 40
-"""Letters of a name in a row."""
+_LONGEST, _IN_ROW = 40, 30
+"""Letters of a name in a line, and in a row of a chart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,7 +375,7 @@ def forest(result: Evaluation, name: str, *, images: str = "all", compact: bool 
         rows.append(
             Row(
                 arm,
-                cut_in_middle(arm, _LONGEST),
+                cut_in_middle(arm, _IN_ROW),
                 view.looks[arm],
                 _small(result, arm),
                 told(figure, of.digits),
@@ -555,7 +556,7 @@ def curves(result: Evaluation) -> list[Section]:
         lines.append(
             Line(
                 arm,
-                cut_in_middle(arm, _LONGEST),
+                cut_in_middle(arm, _IN_ROW),
                 view.looks[arm],
                 points,
                 band if view.looks[arm].role != "other" else (),
@@ -650,7 +651,7 @@ def classes(result: Evaluation) -> list[Section]:
             else ""
         ),
         head="class",
-        n_head=count_title(counted).split()[-1],
+        n_head=count_head(counted),
         measure=of.title,
         scale=scale,
         arms=tuple((cut_in_middle(arm, _LONGEST), view.looks[arm]) for arm in drawn),
@@ -746,8 +747,7 @@ def subgroups(result: Evaluation) -> list[Section]:
                     mark_of(difference, difference_scale, difference=True) if difference_scale and not few else None,
                 )
             )  # fmt: skip
-        known = [v for own in groups.values() if (v := value_of(own.get(main))) is not None]
-        gap = f": the largest gap is {number(max(known) - min(known), of.digits)}" if len(known) > 1 else ""
+        gap = _gap(asked.figures, attribute, main)
         numbers = Table(
             f"{of.title} by {attribute}", ("group", "images", *drawn),
             tuple((g, count(groups[g].counts.get("n_images")), *(with_interval(per_arm[a][g].get(main)) if g in per_arm[a] else "" for a in drawn)) for g in groups),
@@ -759,6 +759,17 @@ def subgroups(result: Evaluation) -> list[Section]:
                  note=_by_chance(len(rows)) if others and len(rows) > 1 else "")
         )  # fmt: skip
     return [Section("By group of patients", "Groups", tuple(blocks))]
+
+
+def _gap(figures: SplitFigures, attribute: str, name: str) -> str:
+    """The largest gap between groups, in words; with its interval over all pairs where there is one."""
+    gaps = figures.details.get("gaps") or {}
+    own = next((g for g in gaps.get(attribute, ()) if g["measure"] == name and g["class"] is None), None)
+    if own is not None:
+        told_of = Figure(own["gap"], None if own["gap_ci95"] is None else tuple(own["gap_ci95"]), own["n"])
+        return f": the largest gap is {with_interval(told_of, digits=measure(name).digits)}, {own['high']} against {own['low']}"
+    known = [v for part in figures.subgroups[attribute].values() if (v := value_of(part.get(name))) is not None]
+    return f": the largest gap is {number(max(known) - min(known), measure(name).digits)}" if len(known) > 1 else ""
 
 
 def images(result: Evaluation, pictures: Sequence[Pictured], most: int = 3, least_score: float = 0.3) -> list[Section]:

@@ -49,7 +49,7 @@ def scale_of(values: Iterable[float], *, zero: bool = False, sign: bool = False,
     if not sign:  # no room where no value can be
         low = max(low, 0.0) if min(known) >= 0 else low
         high = min(high, upper) if upper is not None and max(known) <= upper else high
-    step = _step(low, high)
+    step = _step(low, high, _MOST_SIGNED if sign else _MOST_TICKS)
     first = math.ceil(low / step - 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9)) + (round(step / 10 ** math.floor(math.log10(step)), 6) == 2.5)
     values_of_ticks = [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
@@ -59,17 +59,18 @@ def scale_of(values: Iterable[float], *, zero: bool = False, sign: bool = False,
     return Scale(low, high, ticks)
 
 
-def _step(low: float, high: float) -> float:
-    """The smallest round step with at most five ticks from ``low`` to ``high``."""
+def _step(low: float, high: float, most: int) -> float:
+    """The smallest round step with at most so many ticks from ``low`` to ``high``."""
     size = 10.0 ** math.floor(math.log10((high - low) / 5))
-    for factor in (1, 2, 2.5, 5, 10, 20, 50):
+    for factor in (1, 2, 2.5, 5, 10, 20, 25, 50):
         step = size * factor
-        if math.floor(high / step + 1e-9) - math.ceil(low / step - 1e-9) < _MOST_TICKS:
+        if math.floor(high / step + 1e-9) - math.ceil(low / step - 1e-9) < most:
             return step
     return high - low
 
 
-_MOST_TICKS = 5
+_MOST_TICKS, _MOST_SIGNED = 5, 3
+"""Ticks of an axis, and of one of differences, whose strip is narrower and whose numbers are longer."""
 
 
 @dataclass(frozen=True)
