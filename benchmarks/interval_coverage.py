@@ -173,8 +173,8 @@ class Row:
 ROWS = tuple(
     Row(classes, folds, images, model)
     for classes, folds, images in (
-        ("vindr", 1, 150), ("one", 1, 60), ("nih", 1, 176), ("vindr", 1, 60), ("one", 5, 47), ("vindr", 1, 660),
-        ("vindr", 5, 150), ("one", 1, 230), ("rare", 1, 660), ("nih", 5, 176), ("five", 5, 150), ("nih", 1, 880),
+        ("vindr", 1, 150), ("one", 1, 60), ("nih", 1, 176), ("vindr", 5, 150), ("one", 5, 47), ("vindr", 1, 660),
+        ("nih", 5, 176), ("vindr", 1, 60), ("one", 1, 230), ("rare", 1, 660), ("five", 5, 150), ("nih", 1, 880),
         ("vindr", 1, 3000), ("vindr", 5, 800),
     )
     for model in ("normal", "gamma")
@@ -304,11 +304,11 @@ def _means(
     return {name: total / counts[name] for name, total in sums.items()}
 
 
-def detectors_table(studies: int, results: Path, seed: int) -> None:
+def detectors_table(studies: int, results: Path, seed: int, *, only_show: bool = False) -> None:
     """Work out the rows that ``results`` does not hold yet, one after another, then print all as Markdown."""
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     have = {(one["row"], one["seed"], one["studies"]) for one in done}
-    for number, row in enumerate(ROWS):
+    for number, row in enumerate(() if only_show else ROWS):
         own_seed = seed + number
         if (str(row), own_seed, studies) in have:
             continue
@@ -319,27 +319,68 @@ def detectors_table(studies: int, results: Path, seed: int) -> None:
             file.write(json.dumps(done[-1]) + "\n")
         print(f"{row}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
     print(detectors_markdown(done))
+    print()
+    print(detectors_list(done))
+
+
+FEW_STUDIES = 100
+"""A share of fewer printed studies says nothing: it stands in the full list alone."""
 
 
 def detectors_markdown(done: Sequence[dict[str, Any]]) -> str:
-    """A line a figure of each row."""
+    """A line a design: percent of the printed intervals that hold the expected figure, and mAP50 by other rules."""
     lines = [
-        "| design (classes, folds x images, model of scores; seed) | figure | expected (endless) | studies printed | **held** "
-        "| held with a warning | percentiles | basic | endless: percentiles | endless: centred |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| classes, folds x images, scores; seed | mAP50 expected (endless) | mAP50 | FROC | FROC@1 | AP50 of classes | "
+        "FROC@1 of classes | difference: mAP50 | FROC | FROC@1 | AP50 of classes | FROC@1 of classes | "
+        "mAP50 by percentiles, basic | endless mAP50 by percentiles, centred |",
+        "|" + " --- |" * 14,
     ]
     for one in done:
-        for name, n in one["figures"].items():
-            share = [
-                f"{100 * n[k] / n['studies']:.1f}"
-                for k in ("percentiles", "basic", "endless_percentiles", "endless_centred")
+        of = one["figures"]
+        n = of["map50"]
+        cells = [f"{one['row']}; {one['seed']}", f"{n['expected']:.3f} ({n['endless']:.3f})"]
+        for prefix in ("", "difference "):
+            cells += [_told(of, [prefix + name]) for name in ("map50", "froc", "froc@1")]
+            cells += [
+                _told(of, [name for name in of if name.startswith(f"{prefix}{measure} ")])
+                for measure in ("ap50", "froc@1")
             ]
-            held = f"**{100 * n['held'] / n['printed']:.1f} %**" if n["printed"] else "none printed"
-            warned = f"{100 * n['warned_held'] / n['warned']:.1f} % of {n['warned']}" if n["warned"] else ""
-            warned += f"{', ' if warned else ''}none given: {n['silent']}" if n["silent"] else ""
+        cells += [
+            ", ".join(f"{100 * n[rule] / n['studies']:.1f}" for rule in rules)
+            for rules in (("percentiles", "basic"), ("endless_percentiles", "endless_centred"))
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _told(figures: dict[str, dict[str, float]], names: Sequence[str]) -> str:
+    """Shares that hold, of figures that enough studies print; how many figures too few do."""
+    shares, few = [], 0
+    for name in names:
+        n = figures[name]
+        if n["printed"] < FEW_STUDIES:
+            few += 1
+        else:
+            part = f" ({n['printed']:.0f})" if n["printed"] < 0.99 * n["studies"] else ""
+            shares.append(f"{100 * n['held'] / n['printed']:.1f}{part}")
+    return ", ".join([*shares, *(["warned"] * few)])
+
+
+def detectors_list(done: Sequence[dict[str, Any]]) -> str:
+    """A line a figure of each design, with all that was counted."""
+    lines = []
+    for one in done:
+        lines.append(f"{one['row']}; seed {one['seed']}, {one['studies']} studies")
+        for name, n in one["figures"].items():
+            held = 100 * n["held"] / n["printed"] if n["printed"] else float("nan")
+            warned = 100 * n["warned_held"] / n["warned"] if n["warned"] else float("nan")
+            other = " ".join(
+                f"{rule} {100 * n[rule] / n['studies']:.1f}"
+                for rule in ("percentiles", "basic", "endless_percentiles", "endless_centred")
+            )
             lines.append(
-                f"| {one['row']}; {one['seed']} | {name} | {n['expected']:.4f} ({n['endless']:.4f}) | {n['printed']} of "
-                f"{n['studies']} | {held} | {warned} | " + " | ".join(share) + " |"
+                f"  {name:28} expected {n['expected']:.4f} endless {n['endless']:.4f} printed {n['printed']:.0f} held {held:.1f} "
+                f"(above it {n['above']:.0f}) warned {n['warned']:.0f} held {warned:.1f} none {n['silent']:.0f} | {other}"
             )
     return "\n".join(lines)
 
@@ -351,9 +392,10 @@ def main() -> None:
     parser.add_argument("--bootstrap", type=int, default=400, help="of labels; detectors take 200")
     parser.add_argument("--results", type=Path, default=Path("coverage.jsonl"), help="rows of detectors that are done")
     parser.add_argument("--seed", type=int, default=100, help="of the first row of detectors; each further row adds 1")
+    parser.add_argument("--show", action="store_true", help="only show the rows of --results")
     options = parser.parse_args()
     if options.of == "detectors":
-        detectors_table(options.studies, options.results, options.seed)
+        detectors_table(options.studies, options.results, options.seed, only_show=options.show)
     else:
         labels_table(options.studies, options.bootstrap)
 
