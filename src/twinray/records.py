@@ -83,6 +83,7 @@ class Sample:
         labels: (k,) float32 over the collection's ``label_classes``: 1 present, 0 absent, -1 uncertain,
             NaN not stated; None for an image without any label.
         boxes: None if the image was never annotated with boxes; empty if it was and has none.
+        regions: regions of a class that evaluation leaves out (COCO's ``iscrowd`` and ``ignore``); None where there is none.
         boxes_frame: (width, height) in pixels of the frame that ``boxes`` are in where that is not the
             stored file's own (NIH's boxes are in 1024 x 1024 whatever the file's size).
         size: (width, height) that the annotations declare for the stored file; checked when it is decoded.
@@ -98,6 +99,7 @@ class Sample:
     boxes_frame: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    regions: Boxes | None = None
 
 
 RemarkKind = Literal[

@@ -124,6 +124,21 @@ def test_differences_of_few_patients_have_no_interval():
     assert "no resample differs" in alike.interval.method
 
 
+@pytest.mark.parametrize(("apart", "given"), [(4, False), (30, True)])
+def test_sensitivities_need_boxes_that_one_run_alone_finds(apart, given):
+    """Of 100 boxes in as many patients one run finds some more: the interval is that of McNemar's counts, or none."""
+    found = np.zeros(100)
+    found[:apart] = 1.0
+    weights = np.concatenate(list(bootstrap_groups(np.arange(100), 3000, 0)), axis=1)
+    one = difference((0, "froc@1"), apart / 100, found @ weights / 100, 0.0, support([100], n=100))
+    assert (one.interval.low is not None) is given
+    if given:
+        share = apart / 100
+        assert one.interval.low == pytest.approx(share - 1.96 * np.sqrt(share * (1 - share) / 100), abs=0.006)
+    else:
+        assert one.interval.method == "too few to say: hardly a patient tells the two apart"
+
+
 def test_comparisons_are_counted_and_corrected(simulate):
     truth, predictions = simulate(10, n_images=60)
     worse = {i: Boxes(b.xyxy, b.labels, b.scores[::-1]) for i, b in predictions.items()}

@@ -59,6 +59,14 @@ SCHEMA = pa.schema(
 )
 
 
+REGIONS = pa.schema(
+    [
+        ("regions", pa.list_(pa.list_(pa.float64(), 4))),  # xyxy, original pixels; null: none
+        ("region_classes", pa.list_(pa.int32())),
+    ]
+)
+"""Further columns of a pack with regions that evaluation leaves out; others lack them."""
+
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Names = tuple[Annotated[str, msgspec.Meta(min_length=1)], ...]
 
@@ -160,6 +168,28 @@ class Pack:
             readers=tuple(readers.values[readers.part(row)].to_pylist()) if readers.valid[row] else None,
             n_readers=n_readers.values[n_readers.part(row)].copy() if n_readers.valid[row] else None,
         )
+
+    def regions(self, index: int) -> Boxes | None:
+        """Regions of image ``index`` that evaluation leaves out, in original pixels, marked as crowds; None where none is."""
+        row = range(len(self))[index]
+        if self._region_columns is None or not self._region_columns[0].valid[row]:
+            return None
+        places, classes = (column.values[column.part(row)].copy() for column in self._region_columns)
+        return Boxes(places, classes, crowd=np.ones(len(classes), dtype=bool))
+
+    @cached_property
+    def _region_columns(self) -> tuple[_ListColumn, ...] | None:
+        if not set(REGIONS.names) <= set(self.table.column_names):
+            return None
+        places, classes = (_ListColumn.of(self.table, name) for name in REGIONS.names)
+        known = not len(classes.values) or (
+            classes.values.min() >= 0 and classes.values.max() < len(self.info.box_classes)
+        )
+        if not (known and np.array_equal(places.lengths, classes.lengths)):
+            raise InputError(
+                f"expected a known class for every region in {self.path / SAMPLES}; it is damaged, pack again"
+            )
+        return places, classes
 
     @cached_property
     def attributes(self) -> dict[str, list[str | None]]:

@@ -44,8 +44,11 @@ class DetectionData:
         return sum(len(boxes) for boxes in self.truth)
 
     def truth_by_id(self) -> dict[str | int, Boxes]:
-        """Image id -> true boxes."""
-        return {self.pack.ids[row]: boxes for row, boxes in zip(self.rows, self.truth, strict=True)}
+        """Image id -> true boxes, and the regions that evaluation leaves out, which are marked."""
+        return {
+            self.pack.ids[row]: _with_regions(boxes, self.pack.regions(int(row)))
+            for row, boxes in zip(self.rows, self.truth, strict=True)
+        }
 
     def patients(self) -> list[str | None]:
         """Patient of each image, None where unknown."""
@@ -115,3 +118,13 @@ def labelled_fraction(data: DetectionData, fraction: float, seed: int) -> Detect
     for row, boxes in zip(shown, data.truth, strict=True):
         row[boxes.labels] = PRESENT
     return data.part(label_fraction(data.patients(), shown, fraction, seed))
+
+
+def _with_regions(boxes: Boxes, regions: Boxes | None) -> Boxes:
+    if regions is None:
+        return boxes
+    return Boxes(
+        np.concatenate([boxes.xyxy, regions.xyxy]),
+        np.concatenate([boxes.labels, regions.labels]),
+        crowd=np.arange(len(boxes) + len(regions)) >= len(boxes),
+    )

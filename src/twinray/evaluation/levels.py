@@ -23,7 +23,8 @@ Conventions
   that they are too few to say.
 - A difference has value plus or minus 1.96 standard errors, p from the same normal law, and the smallest difference that would have
   been shown in 80 of 100 studies of this size, about 2.8 standard errors. No interval is given where boxes of the class are in fewer than
-  ``FEW`` patients, or where so few patients tell the two apart that one in five resamples shows no difference at all.
+  ``FEW`` patients, or where too few tell the two apart: fewer than ``FEW`` boxes are found by one alone, as the variance of a
+  sensitivity's difference says, or one in five resamples shows no difference at all.
 
 ``benchmarks/interval_coverage.py`` tells how often these intervals hold the truth.
 """
@@ -194,7 +195,10 @@ def difference(key: Key, value: float, samples: FloatArray, lacks: float, suppor
         return Difference(Interval(value, None, None, n), None)
     if cases < FEW:
         return Difference(Interval(value, None, None, n, too_few(cases)), None)
-    if np.mean(np.abs(known) <= 1e-12) > _TIES:
+    boxes = int(support.boxes.sum() if label is None else support.boxes[label])
+    # A box that one run alone finds moves a sensitivity by 1 / boxes; so many of them make this variance.
+    apart = variance(known) * boxes**2 if key[1].startswith("froc@") else np.inf
+    if np.mean(np.abs(known) <= 1e-12) > _TIES or apart < FEW:
         return Difference(Interval(value, None, None, n, FEW_APART if known.any() else ALL_ALIKE), None)
     error = float(np.sqrt(variance(known) + lacks))
     if error <= 1e-12:

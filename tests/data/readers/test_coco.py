@@ -138,6 +138,9 @@ def test_crowds_are_left_out_and_told(tmp_path: Path) -> None:
     assert not found.skipped
     assert any(note.startswith("2 regions") for note in found.notes)
     assert len(found.samples[0].boxes) == 1
+    regions = found.samples[0].regions
+    assert regions.xyxy.tolist() == [[1, 1, 6, 6], [1, 1, 6, 6]]
+    assert [found.box_classes[i] for i in regions.labels] == ["nodule", "mass"]
 
 
 @pytest.mark.parametrize(

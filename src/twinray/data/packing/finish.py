@@ -14,6 +14,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twinray.about import own_version, version_of
-from twinray.data.pack import IMAGES, PACK, SAMPLES, SCHEMA, PackInfo
+from twinray.data.pack import IMAGES, PACK, REGIONS, SAMPLES, SCHEMA, PackInfo
 from twinray.data.packing.journal import Journal, Packed
 from twinray.data.packing.mix import Mix
 from twinray.data.packing.options import PackOptions
@@ -70,7 +71,7 @@ class Finish:
         settled, record = self._settle(rows)
         with clear_disk_errors(out / SPLIT_RECORD, "the splits"):
             record.write(out / SPLIT_RECORD)
-        with atomic_writer(out / SAMPLES, "the table") as file, pq.ParquetWriter(file, SCHEMA) as writer:
+        with atomic_writer(out / SAMPLES, "the table") as file, pq.ParquetWriter(file, self._schema) as writer:
             for batch in self._batches(settled.splits, digests):
                 writer.write_table(batch)
         mean, std = self._mean_std(settled.splits, sums, squares)
@@ -177,11 +178,17 @@ class Finish:
                 matrix[row] = labels
         return matrix
 
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        """With columns of regions only where there are any, so that other packs are the same bytes as ever."""
+        any_region = any(self._mix.sample(i).regions is not None for i, _ in self._packed())
+        return pa.schema([*SCHEMA, *REGIONS]) if any_region else SCHEMA
+
     def _batches(self, splits: Sequence[str], digests: npt.NDArray[np.uint8]) -> Iterator[pa.Table]:
         rows = enumerate(self._packed())
         while batch := list(islice(rows, _BATCH_ROWS)):
             records = [self._record(i, p, splits[row], digests[row].tobytes().hex()) for row, (i, p) in batch]
-            yield pa.Table.from_pylist(records, schema=SCHEMA)
+            yield pa.Table.from_pylist(records, schema=self._schema)
 
     def _record(self, index: int, packed: Packed, split: str, digest: str) -> dict[str, object]:
         """One row of the table."""
@@ -208,6 +215,7 @@ class Finish:
             "how": packed.how,
             "sha256": digest,
             "attributes": json.dumps(dict(sample.attributes), ensure_ascii=False),
+            **_region_columns(mix.regions(index, packed.width, packed.height)),
         }
 
     def _mean_std(
@@ -272,6 +280,10 @@ def _box_columns(boxes: Boxes | None) -> dict[str, object]:
         "box_readers": None if boxes.readers is None else list(boxes.readers),
         "box_n_readers": None if boxes.n_readers is None else boxes.n_readers.tolist(),
     }
+
+
+def _region_columns(regions: Boxes | None) -> dict[str, object]:
+    return {} if regions is None else {"regions": regions.xyxy.tolist(), "region_classes": regions.labels.tolist()}
 
 
 def _exact(values: npt.NDArray[np.int64]) -> list[int]:

@@ -127,8 +127,14 @@ class Mix:
 
         None where the image was never annotated, or where none of its boxes could be kept.
         """
+        return self._placed(index, self.sample(index).boxes, width, height)
+
+    def regions(self, index: int, width: int, height: int) -> Boxes | None:
+        """The image's regions that evaluation leaves out, as ``boxes``; those that cannot be placed are left out."""
+        return self._placed(index, self.sample(index).regions, width, height)[0]
+
+    def _placed(self, index: int, boxes: Boxes | None, width: int, height: int) -> tuple[Boxes | None, list[Skipped]]:
         sample = self.sample(index)
-        boxes = sample.boxes
         if boxes is None or not len(boxes):
             return boxes, []
         frame = sample.boxes_frame or (width, height)
@@ -175,6 +181,10 @@ class Mix:
                 if s.boxes is not None:
                     digest.update(np.asarray(s.boxes.xyxy, dtype=np.float64).tobytes())
                     digest.update(np.asarray(s.boxes.labels, dtype=np.int64).tobytes())
+                if s.regions is not None:
+                    digest.update(b"regions")
+                    digest.update(np.asarray(s.regions.xyxy, dtype=np.float64).tobytes())
+                    digest.update(np.asarray(s.regions.labels, dtype=np.int64).tobytes())
         return digest.hexdigest()
 
 

@@ -11,8 +11,8 @@ category, an image record without a usable id, name or size. An image's label fo
 of the class, and unknown, not absent, where a box of the class was set aside; an image of which every box was set aside
 counts as never annotated rather than as healthy.
 
-Regions marked ``iscrowd`` or ``ignore`` are treated in the same way, but are no fault of the file: they are counted
-in a note.
+Regions marked ``iscrowd`` or ``ignore`` are no boxes: an image's label for their class is unknown unless it has a box of it. They
+are kept apart (``Sample.regions``) for evaluation, which counts no prediction that lies in one, and are counted in a note.
 Segmentations and areas are not read.
 
 The format: Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; cocodataset.org/#format-data.
@@ -46,6 +46,7 @@ class _Found:
 
     boxes: list[FloatArray] = field(default_factory=list)
     classes: list[int] = field(default_factory=list)
+    regions: list[tuple[FloatArray, int]] = field(default_factory=list)
     lost: set[int] = field(default_factory=set)
     """Classes of boxes that were set aside (or None of a known class: -1)."""
 
@@ -254,6 +255,11 @@ def _annotations(
         if row.get("iscrowd") or row.get("ignore"):
             n_ignored += 1
             into.lost.add(class_id)
+            region = _box(row.get("bbox"), image.size)
+            if isinstance(region, str):
+                skipped.append(Skipped(where, region))
+            else:
+                into.regions.append((region, class_id))
             continue
         box = _box(row.get("bbox"), image.size)
         if isinstance(box, str):
@@ -264,7 +270,8 @@ def _annotations(
         into.classes.append(class_id)
     if n_ignored:
         notes.append(
-            f"{n_ignored} regions marked iscrowd or ignore were left out; their class counts as unknown in those images"
+            f"{n_ignored} regions marked iscrowd or ignore are no boxes; their class counts as unknown in those images, "
+            "and evaluation counts no prediction that lies in one"
         )
     return found
 
@@ -314,4 +321,10 @@ def _sample(image: _Image, found: _Found, n_classes: int, annotated: bool) -> Sa
         boxes=boxes,
         size=image.size,
         attributes=image.attributes,
+        regions=Boxes(
+            np.array([xyxy for xyxy, _ in found.regions], dtype=np.float64),
+            np.array([c for _, c in found.regions], dtype=np.int64),
+        )
+        if found.regions
+        else None,
     )
