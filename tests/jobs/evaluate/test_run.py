@@ -374,7 +374,7 @@ def test_without_data_an_edited_truth_is_one_line(probe, detect_run, tmp_path, c
         status, _, told = cli("evaluate", run)
         assert (status, len(told.splitlines())) == (2, 1), text
     status, _, told = cli("evaluate", detect_run, "--seed", "-1")
-    assert (status, "--seed of 0 or more" in told) == (2, True)
+    assert (status, "--seed" in told) == (2, True)
 
 
 def test_marks_other_packs_and_lengths_of_folds_are_seen_through(detect_run, tmp_path, cli, monkeypatch):

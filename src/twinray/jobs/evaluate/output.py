@@ -143,8 +143,9 @@ def _charts(measured: Measured) -> dict[str, bytes]:
         charts["fractions"] = fraction_curves(result, main)
     names = list(measured.curves)
     files = file_names(names)
-    boxes = {name: one for name, one in measured.curves.items() if isinstance(one, Detected)}
-    labels = {name: one for name, one in measured.curves.items() if isinstance(one, Ranked)}
+    drawn = _one_an_arm(measured)
+    boxes = {name: one for name, one in drawn.items() if isinstance(one, Detected)}
+    labels = {name: one for name, one in drawn.items() if isinstance(one, Ranked)}
     if boxes:
         charts["froc"] = froc_curves(result)
         charts["precision-recall"] = precision_recall_curves({name: one.curves[""][0] for name, one in boxes.items()})
@@ -161,6 +162,15 @@ def _charts(measured: Measured) -> dict[str, bytes]:
             draw = confusion_plot if isinstance(one, Detected) else confusion_of_labels
             charts[f"confusion {files[name]}"] = draw(one.confusion, one.classes, cut_in_middle(name, 40))
     return charts
+
+
+def _one_an_arm(measured: Measured) -> dict[str, Detected | Ranked]:
+    """Curves of each arm's first model, under the arm's name: those of all would hide each other (``curves.csv`` has them)."""
+    found = {}
+    for name, arm in measured.result.arms.items():
+        first, n = measured.curves[arm.runs[0]], len(arm.runs)
+        found[name if n == 1 else f"{name} (first of {n})"] = first
+    return found
 
 
 def _drawn_classes(result: Evaluation) -> list[str]:

@@ -613,7 +613,7 @@ def classes(result: Evaluation) -> list[Section]:
     values = all_values([result.figure(arm, name, c) for arm in drawn for c in everything if not _few(sizes[c])])
     scale = scale_of(values, upper=of.upper)
     differences = {c: asked.difference.get(name, c) if asked.difference else None for c in everything}
-    paired = asked.difference is not None
+    paired = asked.difference is not None and not all(_few(n) for n in sizes.values())
     difference_scale = (
         scale_of(all_values([d for c, d in differences.items() if not _few(sizes[c])]), zero=True, sign=True)
         if paired
@@ -778,7 +778,7 @@ def images(result: Evaluation, pictures: Sequence[Pictured], most: int = 3, leas
         return []
     names = [arm for arm in shown(result).order if arm in pictures[0].found]
     intro = (
-        f"Drawn before any result was looked at: images of each class in turn, then others. Solid: true boxes. Dashed: at most "
+        f"Drawn before any result was looked at: images of each class in turn, then others. Solid blue: true boxes. Dashed yellow: at most "
         f"{count(most, 'box', 'boxes')} an arm, of a score of {least_score:g} or more; of an arm with several models those of the first."
     )
     return [
@@ -799,7 +799,7 @@ def picture(one: Pictured, names: Sequence[str], class_names: Sequence[str], mos
     told_of = {name: boxes_told(boxes, class_names) for name, boxes in drawn.items()}
     pictures = tuple(
         Picture(
-            as_png(panel_row([panel], tuple(class_names))),
+            as_png(panel_row([panel], tuple(class_names), key=False)),
             "png",
             f"Image {one.id}, {name}: {told_of[name]}. True: {true}.",
             "",

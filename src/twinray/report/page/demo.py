@@ -227,7 +227,7 @@ def _example(one: Example, result: Evaluation, last: str) -> Panels:
         head = "heat map of its best box" if one.heat_map.any() else EMPTY_MAP
         panel = Panel(head, pixels, None, scaled(best, one.image.scale), one.heat_map)
     alt = f"Image {one.image.id}: {panel.title}."
-    heat = Picture(as_png(panel_row([panel], result.classes)), "png", alt, "")
+    heat = Picture(as_png(panel_row([panel], result.classes, key=False)), "png", alt, "")
     return Panels((*shown.items, heat), shown.caption)
 
 

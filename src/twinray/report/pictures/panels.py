@@ -52,7 +52,9 @@ class Panel:
     name_truth: bool = False
 
 
-def panel_row(panels: Sequence[Panel], classes: Sequence[str], *, inches: float = 3.1, note: str = "") -> Sheet:
+def panel_row(
+    panels: Sequence[Panel], classes: Sequence[str], *, inches: float = 3.1, note: str = "", key: bool = True
+) -> Sheet:
     """Panels side by side: true boxes solid blue, predicted ones dashed yellow with class and score.
 
     Args:
@@ -60,6 +62,7 @@ def panel_row(panels: Sequence[Panel], classes: Sequence[str], *, inches: float 
         classes: names that labels of boxes index.
         inches: width of one panel.
         note: small text below.
+        key: what the kinds of boxes look like, above the panels.
 
     Raises:
         ValueError: no panel, or a heat map of another shape than its image.
@@ -69,7 +72,7 @@ def panel_row(panels: Sequence[Panel], classes: Sequence[str], *, inches: float 
     height, width = panels[0].image.shape[:2]
     tall = inches * min(1.6, max(0.5, height / width))
     lines = textwrap.wrap(note, round(24 * inches * len(panels) / 2.2))
-    size = (inches * len(panels), tall + 0.62 + 0.17 * len(lines))
+    size = (inches * len(panels), tall + (0.62 if key else 0.4) + 0.17 * len(lines))
     sheet = Sheet(
         figsize=size,
         layout=ConstrainedLayoutEngine(w_pad=0.06, rect=(0.008, 0.01, 0.984, 0.955)),
@@ -79,7 +82,8 @@ def panel_row(panels: Sequence[Panel], classes: Sequence[str], *, inches: float 
         draw_panel(axes, panel, classes, inches)
     if lines:
         sheet.supxlabel(literal("\n".join(lines)), color=PICTURE_INK, fontsize=8.5)
-    add_legend(sheet, panels)
+    if key:
+        add_legend(sheet, panels)
     return sheet
 
 
