@@ -96,7 +96,7 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
     config_class = load(verb.config)
     parser = build_parser(f"twinray {name}", config_class, verb.positional)
     try:
-        parsed = parser.parse_args(list(arguments))
+        parsed = parser.parse_args(_gathered(arguments, config_class))
     except (ArgumentError, ValueError, TypeError) as error:  # the latter two: a YAML file that is none
         raise InputError(
             f"{_reworded(str(error).strip(), config_class, verb.positional)}; see twinray {name} --help"
@@ -104,6 +104,28 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
     values = {option: getattr(parsed, option) for option in options(config_class)}
     given = {option: value for option, value in values.items() if value is not None or option not in verb.positional}
     load(verb.command or verb.run)(config_class(**given))
+
+
+def _gathered(arguments: Sequence[str], config_class: type) -> list[str]:
+    """Values of a flag that is given several times, behind its first place: ``--by sex --by view`` is ``--by sex view``."""
+    flags = {option.flag for option in options(config_class).values() if option.many}
+    found: list[str] = []
+    places: dict[str, list[str]] = {}
+    collecting: list[str] | None = None
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in flags:
+            if name not in places:
+                places[name] = []
+                found.append(name)
+            collecting = places[name]
+            collecting += [value] if equals else []
+        elif collecting is None or (argument.startswith("-") and not argument[1:2].isdigit()):
+            collecting = None
+            found.append(argument)
+        else:
+            collecting.append(argument)
+    return [part for argument in found for part in (argument, *places.get(argument, ()))]
 
 
 def _reworded(message: str, config_class: type, positional: Sequence[str]) -> str:

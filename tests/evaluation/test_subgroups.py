@@ -7,7 +7,7 @@ import pytest
 
 from twinray.errors import InputError
 from twinray.evaluation.boxes import evaluate_boxes
-from twinray.evaluation.labels import evaluate_labels
+from twinray.evaluation.labels import compare_labels, evaluate_labels
 from twinray.evaluation.record import read_split, split_as_json
 from twinray.evaluation.subgroups import By, group_names, parse_by, subgroups_of_boxes, subgroups_of_labels
 from twinray.records import Boxes
@@ -26,7 +26,7 @@ def test_a_groups_figures_are_those_of_its_images_alone():
     truth, scores, patients, sex = made(0)
     truth[:9] = np.nan
     by = {"sex": (sex.tolist(), ("a", "b"))}
-    found = subgroups_of_labels(truth, scores, "xy", "multilabel", patients, by, bootstrap=300)
+    found = subgroups_of_labels(truth, [scores], "xy", "multilabel", patients, by, bootstrap=300).subgroups()
     for group in "ab":
         rows = sex == group
         alone = evaluate_labels(truth[rows], scores[rows], "xy", "multilabel", patients[rows], bootstrap=300).record()
@@ -41,7 +41,7 @@ def test_a_groups_figures_are_those_of_its_images_alone():
 def test_a_gap_that_is_there_is_found_and_one_that_is_not_is_not():
     truth, scores, patients, sex = made(1, worse=0.25)
     by = {"sex": (sex.tolist(), ("a", "b"))}
-    found = subgroups_of_labels(truth, scores, "xy", "multilabel", patients, by, bootstrap=400)
+    found = subgroups_of_labels(truth, [scores], "xy", "multilabel", patients, by, bootstrap=400).subgroups()
     gap = next(g for g in found.gaps["sex"] if (g.class_name, g.measure) == (None, "auc"))
     groups = found.groups["sex"]
     assert gap.figure.value == pytest.approx(groups["a"].figures["auc"].value - groups["b"].figures["auc"].value)
@@ -57,7 +57,9 @@ def test_chance_alone_seldom_makes_a_gap(groups):
         truth, scores, patients, _ = made(seed + 10)
         of = np.repeat(rng.integers(0, groups, 300), 2).astype(str)
         by = {"site": (of.tolist(), tuple(sorted(set(of))))}
-        result = subgroups_of_labels(truth, scores, "xy", "multilabel", patients, by, bootstrap=200, seed=seed)
+        result = subgroups_of_labels(
+            truth, [scores], "xy", "multilabel", patients, by, bootstrap=200, seed=seed
+        ).subgroups()
         gap = next(g for g in result.gaps["site"] if (g.class_name, g.measure) == (None, "auc"))
         found += gap.figure.tests["p"] < 0.05
         held += gap.figure.ci95[0] <= 0
@@ -67,7 +69,7 @@ def test_chance_alone_seldom_makes_a_gap(groups):
 def test_two_groups_have_the_plain_difference():
     truth, scores, patients, sex = made(4)
     by = {"sex": (sex.tolist(), ("a", "b"))}
-    result = subgroups_of_labels(truth, scores, "xy", "multilabel", patients, by, bootstrap=2000)
+    result = subgroups_of_labels(truth, [scores], "xy", "multilabel", patients, by, bootstrap=2000).subgroups()
     gap = next(g for g in result.gaps["sex"] if (g.class_name, g.measure) == (None, "brier"))
     errors = [(np.subtract(*f.ci95) / 3.92) for f in (result.groups["sex"][g].figures["brier"] for g in "ab")]
     half = 1.96 * np.hypot(*errors)
@@ -80,7 +82,7 @@ def test_groups_of_few_are_shown_and_not_compared():
     sex[:6] = "other"
     truth[:6] = [[1, 0], [0, 1], [1, 1], [0, 0], [1, 0], [0, 1]]
     by = {"sex": (sex.tolist(), ("a", "b", "other"))}
-    result = subgroups_of_labels(truth, scores, "xy", "multilabel", patients, by, bootstrap=100)
+    result = subgroups_of_labels(truth, [scores], "xy", "multilabel", patients, by, bootstrap=100).subgroups()
     other = result.groups["sex"]["other"]
     assert other.counts == {"n_images": 6, "n_patients": 3}
     assert other.figures["average_precision"].ci95 is None and "too few" in other.figures["average_precision"].note
@@ -91,7 +93,7 @@ def test_they_travel_in_metrics_json():
     truth, scores, patients, sex = made(6)
     by = {"sex": (sex.tolist(), ("a", "b"))}
     whole = evaluate_labels(truth, scores, "xy", "multilabel", patients, bootstrap=20).record()
-    result = subgroups_of_labels(truth, scores, "xy", "multilabel", patients, by, bootstrap=20)
+    result = subgroups_of_labels(truth, [scores], "xy", "multilabel", patients, by, bootstrap=20).subgroups()
     raw = json.loads(json.dumps(split_as_json(result.beside(whole)), allow_nan=False))
     read = read_split(raw, "metrics.json")
     assert read.subgroups["sex"]["b"].figures["auc"] == result.groups["sex"]["b"].figures["auc"]
@@ -110,7 +112,7 @@ def test_detectors():
         moved = box + (rng.random((1, 4)) * (4 if i % 2 else 16))
         predictions[i] = Boxes(moved, np.zeros(1, dtype=np.int64), rng.random(1))
     by = {"site": (sites, ("far", "near"))}
-    found = subgroups_of_boxes(truth, predictions, ("nodule",), patients, by, bootstrap=300)
+    found = subgroups_of_boxes(truth, [predictions], ("nodule",), patients, by, bootstrap=300).subgroups()
     for site in ("far", "near"):
         own = {i: boxes for i, boxes in truth.items() if sites[i] == site}
         alone = evaluate_boxes(
@@ -158,3 +160,36 @@ def test_groups_of_words():
 def test_bad_attributes_are_refused(by, values, message):
     with pytest.raises(InputError, match=message):
         group_names(by, values)
+
+
+def test_differences_within_groups_are_paired():
+    truth, scores, patients, sex = made(8)
+    better = np.clip(scores * 0.7 + truth * 0.3, 0, 1)
+    by = {"sex": (sex.tolist(), ("a", "b"))}
+    first, second = (
+        subgroups_of_labels(truth, [table], "xy", "multilabel", patients, by, bootstrap=300)
+        for table in (scores, better)
+    )
+    found = second.minus(first)["sex"]
+    for group in "ab":
+        rows = sex == group
+        alone = compare_labels(
+            truth[rows], scores[rows], better[rows], "xy", "multilabel", patients[rows], bootstrap=300
+        ).record()  # fmt: skip
+        for class_name in (None, "x"):
+            own, expected = found[group].get("auc", class_name), alone.get("auc", class_name)
+            assert own.value == pytest.approx(expected.value) and own.ci95 == pytest.approx(expected.ci95, abs=0.05)
+            assert own.share_above_zero == 1
+    assert first.minus(first)["sex"]["a"].figures["auc"].ci95 == (0, 0)
+
+
+def test_figures_of_several_models_are_averaged():
+    truth, scores, patients, sex = made(9)
+    other = np.random.default_rng(0).random(scores.shape)
+    by = {"sex": (sex.tolist(), ("a", "b"))}
+    one, two, both = (
+        subgroups_of_labels(truth, tables, "xy", "multilabel", patients, by, bootstrap=50).subgroups()
+        for tables in ([scores], [other], [scores, other])
+    )
+    values = [found.groups["sex"]["a"].figures["auc"].value for found in (one, two, both)]
+    assert values[2] == pytest.approx((values[0] + values[1]) / 2)

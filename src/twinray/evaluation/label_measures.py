@@ -27,7 +27,7 @@ from twinray.evaluation.bounded import (
     newcombe_auc,
 )
 from twinray.evaluation.calibration import expected_calibration_error
-from twinray.evaluation.intervals import percentile_interval
+from twinray.evaluation.intervals import Difference, percentile_interval
 from twinray.evaluation.labelled import SPECIFICITIES, Drawn, Labelled, at, share
 from twinray.records import FloatArray, Interval, Task
 
@@ -276,3 +276,24 @@ def share_interval(value: float, samples: FloatArray, cases: int, n: int) -> Int
     if cases < FEW or not len(known) or float(known.max() - known.min()) <= 1e-12:
         return Interval(value, *exact_share(value, cases), n, EXACT)
     return percentile_interval(value, samples, n)
+
+
+def label_difference(
+    key: Key, measure: LabelMeasure, value: float, samples: FloatArray, support: Support
+) -> Difference:
+    """A paired difference with percentiles and the two-sided p of the bootstrap; no interval where patients are too few.
+
+    Args:
+        key: figure. measure: of it.
+        value: candidate minus baseline on the plain data.
+        samples: (resamples,) of it.
+        support: of the images.
+    """
+    label, known = key[0], samples[~np.isnan(samples)]
+    if label is not None and support.few(label, measure) and len(known):
+        return Difference(Interval(value, None, None, support.n, TOO_FEW), None)
+    if not len(known) or support.n < 2:
+        return Difference(percentile_interval(value, samples, support.n), None)
+    beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
+    p = min(1.0, 2 * (1 + beyond) / (1 + len(known)))
+    return Difference(percentile_interval(value, samples, support.n), float(np.mean(known > 0)), {"p": p})

@@ -32,12 +32,20 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from twinray.evaluation.bounded import FEW, TOO_FEW
+from twinray.evaluation.bounded import FEW
 from twinray.evaluation.calibration import N_BINS, BinTally, Reliability, frequencies, reliability
 from twinray.evaluation.cutoffs import LabelThresholds
 from twinray.evaluation.delong import DeLong, delong_test
-from twinray.evaluation.intervals import Difference, bootstrap_groups, differences_record, paired_difference
-from twinray.evaluation.label_measures import Key, LabelMeasure, Support, figures, interval, measures_of, share_interval
+from twinray.evaluation.intervals import Difference, bootstrap_groups, differences_record
+from twinray.evaluation.label_measures import (
+    Key,
+    Support,
+    figures,
+    interval,
+    label_difference,
+    measures_of,
+    share_interval,
+)
 from twinray.evaluation.labelled import DECISION_THRESHOLD, Drawn, Groups, Labelled
 from twinray.evaluation.multiplicity import holm, over_classes, tests_record
 from twinray.evaluation.record import ClassFigures, SplitFigures, figure_as_json, figure_of, split_as_json
@@ -266,9 +274,8 @@ def compare_labels(
         if key not in values[1]:
             continue  # one of the runs has no thresholds
         samples = [np.concatenate([np.zeros(0), *(p[key] for p in piece)]) for piece in pieces]
-        plain = [float(own[key][0]) for own in values]
-        found = paired_difference(plain[0], plain[1], samples[0], samples[1], first.n_groups)
-        differences[key] = _tested(key, by_name[key[1]], found, samples[1] - samples[0], support)
+        value = float(values[1][key][0]) - float(values[0][key][0])
+        differences[key] = label_difference(key, by_name[key[1]], value, samples[1] - samples[0], support)
     per_class = {
         name: {measure: found for (label, measure), found in differences.items() if label == i}
         for i, name in enumerate(first.names)
@@ -347,18 +354,6 @@ def _decisions(data: Labelled) -> dict[str, dict[str, object]]:
             "true_negative": sums["negative"] - false,
         }
     return found
-
-
-def _tested(key: Key, measure: LabelMeasure, found: Difference, samples: _Array, support: Support) -> Difference:
-    """With the two-sided p of the paired bootstrap; no interval where patients are too few for one."""
-    label, known = key[0], samples[~np.isnan(samples)]
-    if label is not None and support.few(label, measure) and len(known):
-        value = found.interval
-        return Difference(Interval(value.value, None, None, value.n, TOO_FEW), None)
-    if not len(known) or found.share_above_zero is None:
-        return found
-    beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
-    return replace(found, tests={"p": min(1.0, 2 * (1 + beyond) / (1 + len(known)))})
 
 
 def _delong(first: Labelled, second: Labelled) -> dict[str, tuple[DeLong, float]]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -27,19 +27,31 @@ import numpy as np
 import numpy.typing as npt
 
 from twinray.errors import InputError
-from twinray.evaluation.boxes import FROC_RULE, BoxCache, FrocRule, box_supports, plain_figures, size_of
+from twinray.evaluation.boxes import (
+    FROC_RULE,
+    BoxCache,
+    FrocRule,
+    box_supports,
+    lacking_by_size,
+    plain_figures,
+    size_of,
+)
 from twinray.evaluation.cutoffs import LabelThresholds
-from twinray.evaluation.intervals import bootstrap_groups, group_index
-from twinray.evaluation.label_measures import Support, figures, interval, measures_of
+from twinray.evaluation.intervals import Difference, bootstrap_groups, group_index
+from twinray.evaluation.label_measures import Support, figures, interval, label_difference, measures_of
 from twinray.evaluation.labelled import Drawn, Groups, Labelled
 from twinray.evaluation.levels import level, variance
-from twinray.evaluation.matching import BoxesByImage, flatten
+from twinray.evaluation.levels import difference as box_difference
+from twinray.evaluation.matching import BoxesByImage, ImageId, flatten
 from twinray.evaluation.record import ClassFigures, Figure, SplitFigures, by_class, figure_of
 from twinray.records import FloatArray, IntArray, Interval, Task
 
 UNKNOWN = "unknown"
 MOST_GROUPS = 30
 _Key: TypeAlias = tuple[int | None, str]
+_Place: TypeAlias = tuple[str, str]  # attribute, group
+_Values: TypeAlias = Mapping[_Key, float]
+_Samples: TypeAlias = Mapping[_Key, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -213,47 +225,116 @@ class _Part:
         patients: (m,) numbers of its patients among all.
         values: measures of the plain data.
         weigh: (m, r) multiplicities -> measures, each (r,).
-        interval: key, value, resamples -> interval.
+        intervals: values, resamples -> intervals.
+        differences: the same of paired differences.
         record: figures -> what is kept, with counts.
     """
 
     patients: IntArray
-    values: Mapping[_Key, float]
-    weigh: Callable[[FloatArray], Mapping[_Key, FloatArray]]
-    interval: Callable[[_Key, float, FloatArray], Interval]
+    values: _Values
+    weigh: Callable[[FloatArray], _Samples]
+    intervals: Callable[[_Values, _Samples], Mapping[_Key, Interval]]
+    differences: Callable[[_Values, _Samples], Mapping[_Key, Difference]]
     record: Callable[[Mapping[_Key, Figure]], SplitFigures]
+
+
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """Groups of one model, or of several whose figures are averaged, on the same resamples of all patients.
+
+    Attributes:
+        parts, samples: by attribute and group; groups without an image have none.
+        order: attribute -> its groups in order.
+        classes: names.
+        n: patients.
+    """
+
+    parts: Mapping[_Place, _Part]
+    samples: Mapping[_Place, _Samples]
+    order: Mapping[str, tuple[str, ...]]
+    classes: tuple[str, ...]
+    n: int
+
+    def subgroups(self) -> Subgroups:
+        """Figures of every group with their intervals, and the largest gaps."""
+        made = {place: part.intervals(part.values, self.samples[place]) for place, part in self.parts.items()}
+        groups: dict[str, dict[str, SplitFigures]] = {}
+        for (attribute, group), part in self.parts.items():
+            figures_of = {key: figure_of(one) for key, one in made[attribute, group].items()}
+            groups.setdefault(attribute, {})[group] = part.record(figures_of)
+        gaps: dict[str, tuple[Gap, ...]] = {}
+        for attribute, order in self.order.items():
+            own = [group for group in order if (attribute, group) in self.parts]
+            keys = dict.fromkeys(key for group in own for key in self.parts[attribute, group].values)
+            found = []
+            for key in keys:
+                sure = [g for g in own if (one := made[attribute, g].get(key)) is not None and _is_sure(one)]
+                gap = _gap(
+                    key,
+                    None if key[0] is None else self.classes[key[0]],
+                    {g: made[attribute, g][key].value for g in sure},
+                    {g: self.samples[attribute, g][key] for g in sure},
+                    self.n,
+                )
+                found += [gap] if gap is not None else []
+            gaps[attribute] = tuple(found)
+        return Subgroups(groups, gaps)
+
+    def minus(self, baseline: Grouped) -> dict[str, dict[str, SplitFigures]]:
+        """Paired differences to another model on the same images and resamples, group by group."""
+        found: dict[str, dict[str, SplitFigures]] = {}
+        for (attribute, group), part in self.parts.items():
+            other, place = baseline.parts[attribute, group], (attribute, group)
+            keys = [key for key in part.values if key in other.values]
+            values = {key: part.values[key] - other.values[key] for key in keys}
+            apart = {key: self.samples[place][key] - baseline.samples[place][key] for key in keys}
+            differences = part.differences(values, apart)
+            kept = part.record({key: one.figure() for key, one in differences.items()})
+            found.setdefault(attribute, {})[group] = kept
+        return found
+
+
+def _is_sure(one: Interval) -> bool:
+    """Whether there is an interval, and not one of too few patients."""
+    return one.low is not None and not one.method.startswith("too few")
 
 
 def subgroups_of_labels(
     truth: FloatArray,
-    scores: FloatArray,
+    scores: Sequence[FloatArray],
     label_classes: Sequence[str],
     task: Task,
     patients: Groups | None,
     by: Mapping[str, tuple[Sequence[str], Sequence[str]]],
     *,
-    thresholds: LabelThresholds | None = None,
+    thresholds: Sequence[LabelThresholds | None] = (),
     bootstrap: int = 1000,
     seed: int = 0,
-) -> Subgroups:
+) -> Grouped:
     """Every measure of image labels within groups.
 
     Args:
-        truth, scores, label_classes, task: as in ``labels.evaluate_labels``.
+        truth, label_classes, task: as in ``labels.evaluate_labels``.
+        scores: (n, k) of each model; figures are means over models.
         patients: (n,) of each image, or None.
         by: attribute -> (n,) group of each image, and the groups in order (``group_names``).
-        thresholds: as in ``labels.evaluate_labels``.
+        thresholds: of each model, as in ``labels.evaluate_labels``; measures that need them are given where all models have some.
         bootstrap: number of resamples.
         seed: of the resamples.
 
     Raises:
         InputError: as ``labels.evaluate_labels``.
     """
-    whole = Labelled.of(truth, scores, label_classes, task, patients, thresholds)
-    used = whole.used
+    known = thresholds if thresholds and all(one is not None for one in thresholds) else [None] * len(scores)
+    models = [
+        Labelled.of(truth, table, label_classes, task, patients, cuts)
+        for table, cuts in zip(scores, known, strict=True)
+    ]
+    whole = models[0]
 
     def part(rows: npt.NDArray[np.bool_]) -> _Part:
-        data, own = whole.part(rows[used])
+        parts = [model.part(rows[whole.used]) for model in models]
+        data, own = parts[0]
         support, rules = Support.of(data), {measure.name: measure for measure in measures_of(data)}
         positive, negative = data.counts()
 
@@ -269,66 +350,96 @@ def subgroups_of_labels(
                 {"n_images": len(data.truth), "n_patients": support.n},
             )
 
-        return _Part(
-            own,
-            {key: float(value[0]) for key, value in figures(Drawn(data, np.ones((data.n_groups, 1)))).items()},
-            lambda weights: figures(Drawn(data, weights)),
-            lambda key, value, samples: interval(key, rules[key[1]], value, samples, data, support),
-            record,
-        )
+        def intervals(values: _Values, samples: _Samples) -> dict[_Key, Interval]:
+            return {key: interval(key, rules[key[1]], v, samples[key], data, support) for key, v in values.items()}
 
-    return _within(part, by, used, whole.groups, whole.names, bootstrap, seed)
+        def differences(values: _Values, samples: _Samples) -> dict[_Key, Difference]:
+            return {key: label_difference(key, rules[key[1]], v, samples[key], support) for key, v in values.items()}
+
+        def weigh(weights: FloatArray) -> dict[_Key, FloatArray]:
+            return _mean([figures(Drawn(one, weights)) for one, _ in parts])
+
+        once = weigh(np.ones((data.n_groups, 1)))
+        return _Part(own, _plain(once), weigh, intervals, differences, record)
+
+    return _within(part, by, whole.used, whole.groups, whole.names, bootstrap, seed)
 
 
 def subgroups_of_boxes(
     truth: BoxesByImage,
-    predictions: BoxesByImage,
+    predictions: Sequence[BoxesByImage],
     box_classes: Sequence[str],
-    patients: Mapping[Hashable, object] | None,
-    by: Mapping[str, tuple[Mapping[Hashable, str], Sequence[str]]],
+    patients: Mapping[ImageId, Any] | None,
+    by: Mapping[str, tuple[Mapping[ImageId, str], Sequence[str]]],
     *,
     bootstrap: int = 1000,
     seed: int = 0,
     froc_rule: FrocRule = FROC_RULE,
-) -> Subgroups:
-    """Every measure of boxes within groups; a figure of fewer than ``FEW`` patients with a true box has no interval.
+) -> Grouped:
+    """Every measure of boxes within groups.
 
     Args:
-        truth, predictions, box_classes: as in ``boxes.evaluate_boxes``.
+        truth, box_classes: as in ``boxes.evaluate_boxes``.
+        predictions: of each model; figures are means over models.
         patients: by image id, or None.
         by: attribute -> group by image id, and the groups in order.
         bootstrap: number of resamples.
         seed: of the resamples.
+        froc_rule: how FROC counts.
 
     Raises:
         InputError: as ``boxes.evaluate_boxes``.
     """
-    flat = flatten(truth, predictions, box_classes)
-    index = group_index(patients, list(flat.ids))
+    models = [flatten(truth, found, box_classes) for found in predictions]
+    ids = list(models[0].ids)
+    index = group_index(None if patients is None else [patients[i] for i in ids], ids)
 
     def part(rows: npt.NDArray[np.bool_]) -> _Part:
         own, inside = np.unique(index[rows], return_inverse=True)
-        some = flat.subset(rows)
-        cache, counts = BoxCache(some, inside, froc_rule), some.truth_counts()
-        supports = box_supports(some, inside)
+        some = [flat.subset(rows) for flat in models]
+        caches, counts = [BoxCache(flat, inside, froc_rule) for flat in some], some[0].truth_counts()
+        supports = box_supports(some[0], inside)
 
-        def made(key: _Key, value: float, samples: FloatArray) -> Interval:
-            return level(key, value, variance(samples), supports[size_of(key[1])])
+        def intervals(values: _Values, samples: _Samples) -> dict[_Key, Interval]:
+            lacks = lacking_by_size([samples], [supports])
+            return {
+                key: level(key, v, variance(samples[key]) + lacks[key], supports[size_of(key[1])])
+                for key, v in values.items()
+            }
+
+        def differences(values: _Values, samples: _Samples) -> dict[_Key, Difference]:
+            lacks = lacking_by_size([samples], [supports])
+            return {
+                key: box_difference(key, v, samples[key], lacks[key], supports[size_of(key[1])])
+                for key, v in values.items()
+            }
 
         def record(found: Mapping[_Key, Figure]) -> SplitFigures:
-            overall, per_class = by_class(found, some.box_classes)
-            boxes = counts.sum(axis=0).tolist()
+            overall, per_class = by_class(found, some[0].box_classes)
+            boxes = dict(zip(some[0].box_classes, counts.sum(axis=0).tolist(), strict=True))
             return SplitFigures(
                 overall,
-                {name: ClassFigures(per_class[name], {"n_boxes": n}) for name, n in zip(some.box_classes, boxes, strict=True)},
-                {"n_images": len(some.ids), "n_patients": len(own), "n_boxes": sum(boxes)},
-            )  # fmt: skip
+                {name: ClassFigures(per_class[name], {"n_boxes": n}) for name, n in boxes.items()},
+                {"n_images": len(some[0].ids), "n_patients": len(own), "n_boxes": sum(boxes.values())},
+            )
 
-        values = {key: float(value[0]) for key, value in plain_figures(some, cache).items()}
-        return _Part(own, values, cache.figures, made, record)
+        def weigh(weights: FloatArray) -> dict[_Key, FloatArray]:
+            return _mean([cache.figures(weights) for cache in caches])
 
-    positions = {attribute: ([names[i] for i in flat.ids], order) for attribute, (names, order) in by.items()}
-    return _within(part, positions, np.ones(len(flat.ids), dtype=bool), index, flat.box_classes, bootstrap, seed)
+        values = _mean([plain_figures(flat, cache) for flat, cache in zip(some, caches, strict=True)])
+        return _Part(own, _plain(values), weigh, intervals, differences, record)
+
+    positions = {attribute: ([names[i] for i in ids], order) for attribute, (names, order) in by.items()}
+    return _within(part, positions, np.ones(len(ids), dtype=bool), index, models[0].box_classes, bootstrap, seed)
+
+
+def _mean(tables: Sequence[Mapping[_Key, FloatArray]]) -> dict[_Key, FloatArray]:
+    """Over models, figure by figure."""
+    return {key: np.mean([table[key] for table in tables], axis=0) for key in tables[0]}
+
+
+def _plain(once: Mapping[_Key, FloatArray]) -> dict[_Key, float]:
+    return {key: float(value[0]) for key, value in once.items()}
 
 
 def _within(
@@ -339,50 +450,25 @@ def _within(
     classes: Sequence[str],
     bootstrap: int,
     seed: int,
-) -> Subgroups:
+) -> Grouped:
     """All groups of all attributes on the same resamples of all patients."""
-    parts: dict[tuple[str, str], _Part] = {}
+    parts: dict[_Place, _Part] = {}
     for attribute, (names, order) in by.items():
         of = np.array(names, dtype=object)
         for group in order:
             rows = of == group
             if (rows & used).any():
                 parts[attribute, group] = part(rows)
-    drawn: dict[tuple[str, str], list[Mapping[_Key, FloatArray]]] = {place: [] for place in parts}
+    drawn: dict[_Place, list[_Samples]] = {place: [] for place in parts}
     for weights in bootstrap_groups(patients, bootstrap, seed):
         for place, own in parts.items():
             drawn[place].append(own.weigh(np.ascontiguousarray(weights[own.patients])))
     samples = {
-        place: {
-            key: np.concatenate([np.zeros(0), *(piece[key] for piece in drawn[place])]) for key in parts[place].values
-        }
-        for place in parts
-    }
-    made = {
-        place: {key: own.interval(key, value, samples[place][key]) for key, value in own.values.items()}
+        place: {key: np.concatenate([np.zeros(0), *(piece[key] for piece in drawn[place])]) for key in own.values}
         for place, own in parts.items()
     }
-    groups: dict[str, dict[str, SplitFigures]] = {}
-    for (attribute, group), own in parts.items():
-        figures_of = {key: figure_of(one) for key, one in made[attribute, group].items()}
-        groups.setdefault(attribute, {})[group] = own.record(figures_of)
-    gaps: dict[str, tuple[Gap, ...]] = {}
-    for attribute, (_, order) in by.items():
-        own_groups = [group for group in order if (attribute, group) in parts]
-        keys = dict.fromkeys(key for group in own_groups for key in parts[attribute, group].values)
-        found = []
-        for key in keys:
-            sure = [g for g in own_groups if (one := made[attribute, g].get(key)) is not None and one.low is not None]
-            gap = _gap(
-                key,
-                None if key[0] is None else classes[key[0]],
-                {g: made[attribute, g][key].value for g in sure},
-                {g: samples[attribute, g][key] for g in sure},
-                len(np.unique(patients)),
-            )
-            found += [gap] if gap is not None else []
-        gaps[attribute] = tuple(found)
-    return Subgroups(groups, gaps)
+    order_of = {attribute: tuple(order) for attribute, (_, order) in by.items()}
+    return Grouped(parts, samples, order_of, tuple(classes), len(np.unique(patients)))
 
 
 def _gap(

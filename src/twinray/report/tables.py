@@ -76,6 +76,36 @@ def arms_table(
     return Table(caption, ("run", *map(title, measures)), cells)
 
 
+def group_tables(rows: Sequence[tuple[str, SplitFigures]], measures: Sequence[str]) -> list[Table]:
+    """A table an attribute: a row a group and arm, with how many images and patients the group has.
+
+    Args:
+        rows: (name, figures).
+        measures: columns.
+    """
+    tables = []
+    for attribute in dict.fromkeys(a for _, figures in rows for a in figures.subgroups):
+        cells = []
+        for group in dict.fromkeys(g for _, figures in rows for g in figures.subgroups.get(attribute, {})):
+            for name, figures in rows:
+                own = figures.subgroups.get(attribute, {}).get(group)
+                if own is None:
+                    continue
+                shown = (with_interval(own.get(measure), digits=registered(measure).digits) for measure in measures)
+                who = group if len(rows) == 1 else f"{group}, {name}"
+                cells.append((who, count(own.counts.get("n_images")), count(own.counts.get("n_patients")), *shown))
+        note = "Each group's images alone. No interval: too few patients to say."
+        tables.append(
+            Table(
+                f"By {attribute}: value (95 % interval)",
+                (attribute, "images", "patients", *map(title, measures)),
+                tuple(cells),
+                note,
+            )
+        )
+    return tables
+
+
 def difference_table(
     difference: SplitFigures, measures: Sequence[str], note: str = "", *, over_seeds: bool = False
 ) -> Table:

@@ -64,7 +64,7 @@ def test_groups_have_the_figures_of_their_images_alone(sexed_pack, tmp_path, cli
     rows = {(r["run"], r["images"], r["class"], r["measure"]) for r in table(out / "metrics.csv")}
     assert ("probe", "sex=F", "", "auc") in rows
     assert "by sex" in (out / "report.html").read_text()
-    assert "images of sex F" in shown
+    assert "By sex" in shown and "largest gap of AUC by age" in shown
     status, _, told = cli("evaluate", run, "--data", sexed_pack, "--by", "scanner")
     assert (status, "no attribute 'scanner'" in told) == (2, True)
     status, _, told = cli("evaluate", run, "--by", "sex")

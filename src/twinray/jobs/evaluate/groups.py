@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
@@ -47,7 +47,7 @@ def with_groups(
     measured: Callable[[Mapping[str, Arm]], Mapping[str, Pair]],
     settings: tuple[Resampling, FrocRule],
 ) -> dict[str, Pair]:
-    """The figures over all images with those of each group, and of arms of one model the largest gaps between groups.
+    """The figures over all images with those of each group, and the largest gaps between groups.
 
     Args:
         arms: that are compared with each other.
@@ -77,11 +77,7 @@ def with_groups(
                     differences[name].setdefault(attribute, {})[group] = difference
     result: dict[str, Pair] = {}
     for name, (figures, difference) in whole.items():
-        details = (
-            {**figures.details, "gaps": _gaps(arms[name].tested[0], by, settings)}
-            if len(arms[name].tested) == 1
-            else figures.details
-        )
+        details = {**figures.details, "gaps": _gaps(arms[name], by, settings)}
         result[name] = (
             replace(figures, subgroups=groups[name], details=details),
             None if difference is None else replace(difference, subgroups=differences[name]),
@@ -113,32 +109,28 @@ def _part(one: Tested, images: set[str]) -> Tested:
     )
 
 
-def _gaps(one: Tested, by: Grouping, settings: tuple[Resampling, FrocRule]) -> dict[str, Any]:
-    """Attribute -> the largest gap of each measure, with an interval over all pairs of groups."""
-    data, (resampling, froc) = one.data, settings
-    if isinstance(data, BoxData):
-        of_boxes: dict[str, tuple[Mapping[Hashable, str], Sequence[str]]] = {
-            attribute: ({image: of[str(image)] for image in data.truth}, order) for attribute, (of, order) in by.items()
+def _gaps(arm: Arm, by: Grouping, settings: tuple[Resampling, FrocRule]) -> dict[str, Any]:
+    """Attribute -> the largest gap of each measure, with an interval over all pairs of groups; of several models that of their means."""
+    run, (resampling, froc) = arm.tested[0].run, settings
+    if len({one.images for one in arm.tested}) > 1:
+        return {}  # folds: no resample of one set of images holds them all
+    datas = [one.data for one in arm.tested]
+    if run.kind == "detector":
+        boxes = [cast(BoxData, data) for data in datas]
+        of_boxes = {
+            attribute: ({image: of[str(image)] for image in boxes[0].truth}, order)
+            for attribute, (of, order) in by.items()
         }
-        patients: dict[Hashable, object] = {image: patient for image, patient in data.patients.items()}  # noqa: C416
         found = subgroups_of_boxes(
-            data.truth, data.found, one.run.classes, patients, of_boxes, bootstrap=resampling.n, seed=resampling.seed, froc_rule=froc
+            boxes[0].truth, [data.found for data in boxes], run.classes, boxes[0].patients, of_boxes,
+            bootstrap=resampling.n, seed=resampling.seed, froc_rule=froc,
         )  # fmt: skip
     else:
-        found = _label_gaps(one, data, by, resampling)
-    return {attribute: [gap.as_json() for gap in gaps] for attribute, gaps in found.gaps.items()}
-
-
-def _label_gaps(one: Tested, data: LabelData, by: Grouping, resampling: Resampling) -> Any:
-    of_images = {a: ([of[image] for image in data.images], order) for a, (of, order) in by.items()}
-    return subgroups_of_labels(
-        data.truth,
-        data.scores,
-        one.run.classes,
-        cast(Task, one.run.task),
-        data.patients,
-        of_images,
-        thresholds=data.thresholds,
-        bootstrap=resampling.n,
-        seed=resampling.seed,
-    )
+        labels = [cast(LabelData, data) for data in datas]
+        first = labels[0]
+        of_images = {a: ([of[image] for image in first.images], order) for a, (of, order) in by.items()}
+        found = subgroups_of_labels(
+            first.truth, [data.scores for data in labels], run.classes, cast(Task, run.task), first.patients, of_images,
+            thresholds=[data.thresholds for data in labels], bootstrap=resampling.n, seed=resampling.seed,
+        )  # fmt: skip
+    return {attribute: [gap.as_json() for gap in gaps] for attribute, gaps in found.subgroups().gaps.items()}

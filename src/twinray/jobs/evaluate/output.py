@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from twinray.about import DISCLAIMER
-from twinray.evaluation.measures import COUNT_OF_CLASS, main_measure, shown_by_class, shown_overall
+from twinray.evaluation.measures import COUNT_OF_CLASS, main_measure, shown_by_class, shown_overall, title
 from twinray.evaluation.record import SplitFigures
 from twinray.evaluation.result import Evaluation, evaluation_as_json
 from twinray.files import write_bytes, write_json, write_text
@@ -24,12 +24,13 @@ from twinray.report.charts.diagnostics import (
     precision_recall_curves,
     run_dots,
 )
-from twinray.report.charts.labels import confusion_of_labels, precision_recall_of_labels, roc_curves
+from twinray.report.charts.labels import confusion_of_labels, precision_recall_of_labels, roc_curves, subgroup_plot
 from twinray.report.figures_csv import differences_csv, figures_csv, fractions_csv
 from twinray.report.fonts import cut_in_middle
-from twinray.report.numbers import count
+from twinray.report.numbers import count, number
 from twinray.report.page.comparison import Pictured, write_comparison
-from twinray.report.tables import arms_table, class_tables, difference_table
+from twinray.report.pictures.single import picture_name
+from twinray.report.tables import arms_table, class_tables, difference_table, group_tables
 from twinray.runs.names import file_names
 from twinray.runs.seen import told_seen
 
@@ -53,6 +54,10 @@ def show(console: Console, result: Evaluation, out: Path | None) -> None:
         console.print(table)
     for images, told in _subsets(rows):
         console.print(arms_table([(name, part) for name, part in images], measures, told))
+    for table in group_tables(rows, measures):
+        console.print(table)
+    for line in _gaps(result, measures[0]):
+        say(console, line)
     if result.several:
         say(console, "Intervals over seeds (the images as they are):")
         console.print(arms_table(rows, measures, over_seeds=True))
@@ -87,18 +92,79 @@ def _over(difference: SplitFigures, measure: str) -> str:
 
 
 def _subsets(rows: Sequence[tuple[str, SplitFigures]]) -> list[tuple[list[tuple[str, SplitFigures]], str]]:
-    """Figures over images with boxes, where not all images have any, and of groups of patients."""
+    """Figures over images with boxes, where not all images have any."""
     parts: dict[str, list[tuple[str, SplitFigures]]] = {}
     for name, split in rows:
         for images, part in split.sets():
-            if images != "all" and part.counts.get("n_images") != split.counts.get("n_images"):
+            if images == "with_boxes" and part.counts.get("n_images") != split.counts.get("n_images"):
                 parts.setdefault(images, []).append((name, part))
     told = []
-    for images, own in parts.items():
+    for own in parts.values():
         n = count(own[0][1].counts.get("n_images"), "image")
-        what = "with boxes" if images == "with_boxes" else f"of {images.replace('=', ' ')}"
-        told.append((own, f"Only the {n} {what}: value (95 % interval)"))
+        told.append((own, f"Only the {n} with boxes: value (95 % interval)"))
     return told
+
+
+def _gaps(result: Evaluation, main: str) -> list[str]:
+    """The largest gap of the main measure between groups, of each arm."""
+    lines = []
+    for name, arm in result.arms.items():
+        for attribute, gaps in (arm.figures.details.get("gaps") or {}).items():
+            own = [gap for gap in gaps if gap["class"] is None and gap["measure"] == main]
+            if not own and len(arm.figures.subgroups.get(attribute, {})) > 1:
+                lines.append(
+                    f"{name}: largest gap of {title(main)} by {attribute}: too few patients in all groups but one"
+                )
+            for gap in own:
+                ends = gap["gap_ci95"]
+                shown = "" if ends is None else f" ({number(ends[0])} to {number(ends[1])})"
+                p = "" if gap["p"] is None else f", p {number(gap['p'])}"
+                told = f"{gap['high']} above {gap['low']}{p}, interval and p over {count(gap['comparisons'], 'pair')} of groups"
+                lines.append(f"{name}: largest gap of {title(main)} by {attribute} {number(gap['gap'])}{shown}: {told}")
+    return lines
+
+
+def gaps_csv(result: Evaluation) -> str:
+    """run, attribute, class (empty: over all), measure, gap, low, high, p, high group, low group, comparisons, n."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        (
+            "run",
+            "attribute",
+            "class",
+            "measure",
+            "gap",
+            "low",
+            "high",
+            "p",
+            "high_group",
+            "low_group",
+            "comparisons",
+            "n",
+        )
+    )
+    for name, arm in result.arms.items():
+        for attribute, gaps in (arm.figures.details.get("gaps") or {}).items():
+            for gap in gaps:
+                ends = gap["gap_ci95"] or ("", "")
+                p = "" if gap["p"] is None else gap["p"]
+                writer.writerow(
+                    (
+                        name,
+                        attribute,
+                        gap["class"] or "",
+                        gap["measure"],
+                        gap["gap"],
+                        *ends,
+                        p,
+                        gap["high"],
+                        gap["low"],
+                        gap["comparisons"],
+                        gap["n"],
+                    )
+                )
+    return out.getvalue()
 
 
 def say(console: Console, text: str) -> None:
@@ -125,6 +191,8 @@ def write(out: Path, measured: Measured, pictures: Sequence[Pictured] = ()) -> N
         write_text(out / "differences.csv", differences_csv(differences), "table")
     if len(result.fractions) > 1:
         write_text(out / "fractions.csv", fractions_csv(result), "table")
+    if any(arm.figures.subgroups for arm in result.arms.values()):
+        write_text(out / "gaps.csv", gaps_csv(result), "table")
     write_text(out / "curves.csv", curves_csv(measured.curves), "curves")
     (out / "figures").mkdir(exist_ok=True)
     for name, svg in _charts(measured).items():
@@ -141,6 +209,14 @@ def _charts(measured: Measured) -> dict[str, bytes]:
         charts["runs"] = run_dots(result, main)
     if len(result.fractions) > 1:
         charts["fractions"] = fraction_curves(result, main)
+    for attribute in dict.fromkeys(a for arm in result.arms.values() for a in arm.figures.subgroups):
+        groups = {name: arm.figures.subgroups.get(attribute, {}) for name, arm in result.arms.items()}
+        drawn = {
+            name: {group: (part.get(main), part.counts.get("n_images", 0)) for group, part in own.items()}
+            for name, own in groups.items()
+        }
+        safe = picture_name(0, attribute).removeprefix("000000-").removesuffix(".png")
+        charts[f"by {safe}"] = subgroup_plot(drawn, f"{title(main)} by {attribute}")
     names = list(measured.curves)
     files = file_names(names)
     drawn = _one_an_arm(measured)
