@@ -40,8 +40,8 @@ from twinray.evaluation.cutoffs import LabelThresholds
 from twinray.evaluation.intervals import Difference, bootstrap_groups, group_index
 from twinray.evaluation.label_measures import Support, figures, interval, label_difference, measures_of
 from twinray.evaluation.labelled import Drawn, Groups, Labelled
-from twinray.evaluation.levels import level, variance
 from twinray.evaluation.levels import difference as box_difference
+from twinray.evaluation.levels import level, variance
 from twinray.evaluation.matching import BoxesByImage, ImageId, flatten
 from twinray.evaluation.record import ClassFigures, Figure, SplitFigures, by_class, figure_of
 from twinray.records import FloatArray, IntArray, Interval, Task

@@ -93,7 +93,8 @@ def group_tables(rows: Sequence[tuple[str, SplitFigures]], measures: Sequence[st
                     continue
                 shown = (with_interval(own.get(measure), digits=registered(measure).digits) for measure in measures)
                 who = group if len(rows) == 1 else f"{group}, {name}"
-                cells.append((who, count(own.counts.get("n_images")), count(own.counts.get("n_patients")), *shown))
+                first = own.get(measures[0])
+                cells.append((who, count(own.counts.get("n_images")), count(first.n if first else None), *shown))
         note = "Each group's images alone. No interval: too few patients to say."
         tables.append(
             Table(
