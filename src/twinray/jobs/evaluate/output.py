@@ -211,12 +211,12 @@ def _charts(measured: Measured) -> dict[str, bytes]:
         charts["fractions"] = fraction_curves(result, main)
     for attribute in dict.fromkeys(a for arm in result.arms.values() for a in arm.figures.subgroups):
         groups = {name: arm.figures.subgroups.get(attribute, {}) for name, arm in result.arms.items()}
-        drawn = {
+        by_group = {
             name: {group: (part.get(main), part.counts.get("n_images", 0)) for group, part in own.items()}
             for name, own in groups.items()
         }
         safe = picture_name(0, attribute).removeprefix("000000-").removesuffix(".png")
-        charts[f"by {safe}"] = subgroup_plot(drawn, f"{title(main)} by {attribute}")
+        charts[f"by {safe}"] = subgroup_plot(by_group, f"{title(main)} by {attribute}")
     names = list(measured.curves)
     files = file_names(names)
     drawn = _one_an_arm(measured)
