@@ -33,12 +33,12 @@ from simulated_detectors import Classes, detectors, figures, support
 from twinray.evaluation.accumulate import mean_over_classes
 from twinray.evaluation.bounded import EXACT
 from twinray.evaluation.boxes import MEANS
-from twinray.evaluation.cutoffs import LabelThresholds, choose_label_thresholds
-from twinray.evaluation.delong import auc_covariance
 from twinray.evaluation.intervals import bootstrap_groups, percentile_interval
-from twinray.evaluation.label_measures import Support, interval, measures_of
-from twinray.evaluation.label_measures import figures as label_figures
-from twinray.evaluation.labelled import Drawn, Labelled
+from twinray.evaluation.labels.cutoffs import LabelThresholds, choose_label_thresholds
+from twinray.evaluation.labels.data import Drawn, Labelled
+from twinray.evaluation.labels.delong import auc_covariance
+from twinray.evaluation.labels.measures import Support, interval, measures_of
+from twinray.evaluation.labels.measures import figures as label_figures
 from twinray.evaluation.levels import BoxSupport, Key, difference, lacking_over_folds, level, variance
 from twinray.records import FloatArray, Interval
 

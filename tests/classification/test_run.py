@@ -14,7 +14,7 @@ from PIL import Image
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.run import run as classify
 from twinray.data.pack import open_pack
-from twinray.evaluation.cutoffs import choose_label_thresholds
+from twinray.evaluation.labels.cutoffs import choose_label_thresholds
 from twinray.inference.model import load_model, prepare_row
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack_images

@@ -11,7 +11,7 @@ from twinray.errors import InputError
 from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
 from twinray.evaluation.folds import FoldRun, LabelRun, Resampling, crossed_boxes, crossed_labels, over_runs
 from twinray.evaluation.intervals import mean_over_seeds
-from twinray.evaluation.labels import evaluate_labels
+from twinray.evaluation.labels.report import evaluate_labels
 from twinray.evaluation.record import figure_of
 from twinray.records import Boxes
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinray.evaluation.boxes import evaluate_boxes
-from twinray.evaluation.labels import evaluate_labels
+from twinray.evaluation.labels.report import evaluate_labels
 from twinray.evaluation.measures import KINDS, main_measure, measure, shown_by_class, shown_overall
 from twinray.evaluation.record import (
     ClassFigures,

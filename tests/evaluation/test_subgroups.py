@@ -7,7 +7,7 @@ import pytest
 
 from twinray.errors import InputError
 from twinray.evaluation.boxes import evaluate_boxes
-from twinray.evaluation.labels import compare_labels, evaluate_labels
+from twinray.evaluation.labels.report import compare_labels, evaluate_labels
 from twinray.evaluation.record import read_split, split_as_json
 from twinray.evaluation.subgroups import By, group_names, parse_by, subgroups_of_boxes, subgroups_of_labels
 from twinray.records import Boxes

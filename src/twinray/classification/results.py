@@ -20,9 +20,9 @@ from twinray.classification.config import ClassifyConfig
 from twinray.classification.draws import Fitted
 from twinray.classification.model import Classifier
 from twinray.data.pack import Pack
-from twinray.evaluation.cutoffs import LabelThresholds, choose_label_thresholds
 from twinray.evaluation.intervals import mean_over_seeds
-from twinray.evaluation.labels import LabelReport, evaluate_labels
+from twinray.evaluation.labels.cutoffs import LabelThresholds, choose_label_thresholds
+from twinray.evaluation.labels.report import LabelReport, evaluate_labels
 from twinray.files import write_json, write_text
 from twinray.records import FloatArray, IntArray, patient_code
 from twinray.runs.folder import RunFolder, plain

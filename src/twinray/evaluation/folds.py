@@ -43,7 +43,6 @@ from twinray.evaluation.boxes import (
     plain_figures,
     size_of,
 )
-from twinray.evaluation.cutoffs import LabelThresholds
 from twinray.evaluation.intervals import (
     Difference,
     bootstrap_groups,
@@ -52,7 +51,8 @@ from twinray.evaluation.intervals import (
     paired_difference,
     percentile_interval,
 )
-from twinray.evaluation.labels import MeasuredLabels
+from twinray.evaluation.labels.cutoffs import LabelThresholds
+from twinray.evaluation.labels.report import MeasuredLabels
 from twinray.evaluation.levels import BoxSupport, difference, level, variance
 from twinray.evaluation.matching import FlatBoxes, Images, flatten
 from twinray.evaluation.multiplicity import comparisons, over_classes, tests_record
@@ -295,7 +295,7 @@ def crossed_labels(
         resampling, baselines, luck: as in ``crossed_boxes``.
 
     Raises:
-        InputError: as ``crossed_boxes`` and ``labels.evaluate_labels``.
+        InputError: as ``crossed_boxes`` and ``labels.report.evaluate_labels``.
     """
     folds, seeds = grid(arms)
     by_place = {(name, run.fold, run.seed): run for name, runs in arms.items() for run in runs}

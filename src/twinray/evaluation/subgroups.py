@@ -36,10 +36,10 @@ from twinray.evaluation.boxes import (
     plain_figures,
     size_of,
 )
-from twinray.evaluation.cutoffs import LabelThresholds
 from twinray.evaluation.intervals import Difference, bootstrap_groups, group_index
-from twinray.evaluation.label_measures import Support, figures, interval, label_difference, measures_of
-from twinray.evaluation.labelled import Drawn, Groups, Labelled
+from twinray.evaluation.labels.cutoffs import LabelThresholds
+from twinray.evaluation.labels.data import Drawn, Groups, Labelled
+from twinray.evaluation.labels.measures import Support, figures, interval, label_difference, measures_of
 from twinray.evaluation.levels import difference as box_difference
 from twinray.evaluation.levels import level, variance
 from twinray.evaluation.matching import BoxesByImage, ImageId, flatten
@@ -314,16 +314,16 @@ def subgroups_of_labels(
     """Every measure of image labels within groups.
 
     Args:
-        truth, label_classes, task: as in ``labels.evaluate_labels``.
+        truth, label_classes, task: as in ``labels.report.evaluate_labels``.
         scores: (n, k) of each model; figures are means over models.
         patients: (n,) of each image, or None.
         by: attribute -> (n,) group of each image, and the groups in order (``group_names``).
-        thresholds: of each model, as in ``labels.evaluate_labels``; measures that need them are given where all models have some.
+        thresholds: of each model, as in ``labels.report.evaluate_labels``; measures that need them are given where all models have some.
         bootstrap: number of resamples.
         seed: of the resamples.
 
     Raises:
-        InputError: as ``labels.evaluate_labels``.
+        InputError: as ``labels.report.evaluate_labels``.
     """
     known = thresholds if thresholds and all(one is not None for one in thresholds) else [None] * len(scores)
     models = [

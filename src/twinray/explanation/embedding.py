@@ -31,7 +31,7 @@ from sklearn.metrics import silhouette_samples
 from twinray.errors import InputError
 from twinray.evaluation.bounded import FEW, logit_interval
 from twinray.evaluation.intervals import bootstrap_groups
-from twinray.evaluation.ranking import auc, curve, rank
+from twinray.evaluation.labels.ranking import auc, curve, rank
 from twinray.records import FloatArray, IntArray, Interval
 
 MapName: TypeAlias = Literal["pca", "tsne", "umap"]

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from twinray.errors import InputError
-from twinray.evaluation.cutoffs import label_thresholds_from_json
+from twinray.evaluation.labels.cutoffs import label_thresholds_from_json
 from twinray.inference.model import Model
 from twinray.records import FloatArray
 from twinray.runs.description import MODEL

@@ -36,7 +36,7 @@ from twinray.data.fit import fit_pixels, to_grey, to_rgb
 from twinray.data.pack import Pack, open_pack
 from twinray.errors import InputError
 from twinray.evaluation.intervals import group_index
-from twinray.evaluation.labels import evaluate_labels
+from twinray.evaluation.labels.report import evaluate_labels
 from twinray.evaluation.record import figure_as_json, figure_of
 from twinray.evaluation.subgroups import UNKNOWN, By, group_names, parse_by
 from twinray.explanation.embedding import (

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from twinray.backbones.build import Backbone
 from twinray.backbones.pixels import network_input
-from twinray.evaluation.ranking import auc_and_average_precision, rank
+from twinray.evaluation.labels.ranking import auc_and_average_precision, rank
 from twinray.records import FloatArray, IntArray
 from twinray.training.device import Machine
 from twinray.training.loader import PixelSource

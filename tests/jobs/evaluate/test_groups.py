@@ -15,7 +15,7 @@ from twinray.classification.run import run as classify
 from twinray.data.pack import open_pack
 from twinray.evaluation.boxes import FrocRule, evaluate_boxes
 from twinray.evaluation.coco_json import read_predictions, read_truth
-from twinray.evaluation.labels import evaluate_labels
+from twinray.evaluation.labels.report import evaluate_labels
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack
 from twinray.runs.results import read_label_predictions

@@ -14,7 +14,7 @@ from twinray.classification.config import ClassifyConfig
 from twinray.classification.run import run as classify
 from twinray.cli import _gathered
 from twinray.data.pack import open_pack
-from twinray.evaluation.labels import evaluate_labels
+from twinray.evaluation.labels.report import evaluate_labels
 from twinray.inference.model import load_model
 from twinray.jobs.embed import EmbedConfig
 from twinray.jobs.evaluate.config import EvaluateConfig

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from twinray.evaluation.label_curves import label_curves
-from twinray.evaluation.labels import evaluate_labels
+from twinray.evaluation.labels.curves import label_curves
+from twinray.evaluation.labels.report import evaluate_labels
 from twinray.evaluation.record import Figure
 from twinray.report.charts.labels import (
     confusion_of_labels,

@@ -18,8 +18,8 @@ from twinray.evaluation.diagnostics import (
     froc_curve,
     precision_recall,
 )
-from twinray.evaluation.label_curves import LabelCurve, label_curves
-from twinray.evaluation.labels import confusion_matrix
+from twinray.evaluation.labels.curves import LabelCurve, label_curves
+from twinray.evaluation.labels.report import confusion_matrix
 from twinray.evaluation.matching import flatten, match
 from twinray.evaluation.thresholds import FALLBACK_SCORE, thresholds_from_json
 from twinray.jobs.evaluate.tested import BoxData, LabelData

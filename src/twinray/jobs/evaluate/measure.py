@@ -11,7 +11,7 @@ import numpy as np
 from twinray.errors import InputError
 from twinray.evaluation.boxes import FrocRule, Sizes, compare_boxes, evaluate_boxes
 from twinray.evaluation.folds import FoldRun, LabelRun, Luck, Resampling, crossed_boxes, crossed_labels
-from twinray.evaluation.labels import compare_labels, evaluate_labels
+from twinray.evaluation.labels.report import compare_labels, evaluate_labels
 from twinray.evaluation.matching import Images, flatten
 from twinray.evaluation.record import SplitFigures
 from twinray.evaluation.result import ArmResult, Evaluation, RunResult

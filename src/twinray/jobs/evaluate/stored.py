@@ -10,7 +10,7 @@ import numpy as np
 
 from twinray.errors import InputError
 from twinray.evaluation.coco_json import read_predictions, read_truth
-from twinray.evaluation.cutoffs import LabelThresholds, choose_label_thresholds, label_thresholds_from_json
+from twinray.evaluation.labels.cutoffs import LabelThresholds, choose_label_thresholds, label_thresholds_from_json
 from twinray.jobs.evaluate.options import model_options, recipe, seeds
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
 from twinray.runs.description import MODEL, read_description

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twinray.evaluation.cutoffs import LabelThresholds
+from twinray.evaluation.labels.cutoffs import LabelThresholds
 from twinray.evaluation.matching import ImageId
 from twinray.evaluation.measures import Kind
 from twinray.records import Boxes, FloatArray

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 from matplotlib.patches import Rectangle
 
-from twinray.evaluation.calibration import Reliability
-from twinray.evaluation.label_curves import LabelCurve
+from twinray.evaluation.labels.calibration import Reliability
+from twinray.evaluation.labels.curves import LabelCurve
 from twinray.evaluation.record import Figure
 from twinray.records import FloatArray, IntArray
 from twinray.report.charts.sheet import WIDTH, as_svg, legend, look, note_if_empty, style

@@ -33,11 +33,12 @@ import numpy as np
 import numpy.typing as npt
 
 from twinray.evaluation.bounded import FEW
-from twinray.evaluation.calibration import N_BINS, BinTally, Reliability, frequencies, reliability
-from twinray.evaluation.cutoffs import LabelThresholds
-from twinray.evaluation.delong import DeLong, delong_test
 from twinray.evaluation.intervals import Difference, bootstrap_groups, differences_record
-from twinray.evaluation.label_measures import (
+from twinray.evaluation.labels.calibration import N_BINS, BinTally, Reliability, frequencies, reliability
+from twinray.evaluation.labels.cutoffs import LabelThresholds
+from twinray.evaluation.labels.data import DECISION_THRESHOLD, Drawn, Groups, Labelled
+from twinray.evaluation.labels.delong import DeLong, delong_test
+from twinray.evaluation.labels.measures import (
     Key,
     Support,
     figures,
@@ -46,7 +47,6 @@ from twinray.evaluation.label_measures import (
     measures_of,
     share_interval,
 )
-from twinray.evaluation.labelled import DECISION_THRESHOLD, Drawn, Groups, Labelled
 from twinray.evaluation.multiplicity import holm, over_classes, tests_record
 from twinray.evaluation.record import ClassFigures, SplitFigures, figure_as_json, figure_of, split_as_json
 from twinray.records import FloatArray, IntArray, Interval, Task
@@ -62,7 +62,7 @@ class LabelReport:
         n_images: images with at least one usable label.
         n_positive, n_negative: images by class name.
         patients: by class name, patients with a positive image and with a negative one.
-        metrics: measures over all classes, by name (``label_measures.MEASURES``).
+        metrics: measures over all classes, by name (``labels.measures.MEASURES``).
         per_class: the same by class name.
         left_out: classes with one kind of label only, which no mean contains.
         few: classes with fewer than ``bounded.FEW`` patients of a kind: their intervals are made otherwise, and the spread

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from twinray.evaluation.delong import auc_covariance, delong_test
+from twinray.evaluation.labels.delong import auc_covariance, delong_test
 
 # Subarachnoid haemorrhage, 72 good and 41 poor outcomes by grade of the World Federation of Neurosurgical Societies: data
 # and results as pROC publishes them.

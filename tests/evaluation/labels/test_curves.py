@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
-from twinray.evaluation.label_curves import MOST_POINTS, label_curves
+from twinray.evaluation.labels.curves import MOST_POINTS, label_curves
 
 
 def made(n, decimals=None):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import f1_score, roc_curve
 
 from twinray.errors import InputError
-from twinray.evaluation.cutoffs import choose_label_thresholds, label_thresholds_from_json
+from twinray.evaluation.labels.cutoffs import choose_label_thresholds, label_thresholds_from_json
 
 
 def made(seed, n=120, decimals=None):

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from twinray.errors import InputError
-from twinray.evaluation.calibration import BinTally, expected_calibration_error, tally
-from twinray.evaluation.cutoffs import LabelThresholds
 from twinray.evaluation.intervals import group_index
-from twinray.evaluation.ranking import Ranking, auc, average_precision, curve, rank, sensitivity_at
+from twinray.evaluation.labels.calibration import BinTally, expected_calibration_error, tally
+from twinray.evaluation.labels.cutoffs import LabelThresholds
+from twinray.evaluation.labels.ranking import Ranking, auc, average_precision, curve, rank, sensitivity_at
 from twinray.records import PRESENT, FloatArray, IntArray, Task
 
 DECISION_THRESHOLD = 0.5

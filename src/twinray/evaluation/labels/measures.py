@@ -1,8 +1,8 @@
 """How measures of image labels are worked out, one row each: the function, what its cases are, how its interval is made.
 
-A measure is a function of resamples (``labelled.Drawn``: truth, scores, weights) that gives (k, r) figures by class. To add
+A measure is a function of resamples (``labels.data.Drawn``: truth, scores, weights) that gives (k, r) figures by class. To add
 one, add a row to ``MEASURES``; reports, comparisons and
-subgroups take it from there (``measures`` says what it is called and where it is shown).
+subgroups take it from there (``evaluation.measures`` says what it is called and where it is shown).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from twinray.evaluation.bounded import (
     logit_interval,
     newcombe_auc,
 )
-from twinray.evaluation.calibration import expected_calibration_error
 from twinray.evaluation.intervals import Difference, percentile_interval
-from twinray.evaluation.labelled import SPECIFICITIES, Drawn, Labelled, at, share
+from twinray.evaluation.labels.calibration import expected_calibration_error
+from twinray.evaluation.labels.data import SPECIFICITIES, Drawn, Labelled, at, share
 from twinray.records import FloatArray, Interval, Task
 
 _Array: TypeAlias = FloatArray

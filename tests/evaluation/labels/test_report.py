@@ -24,12 +24,12 @@ from sklearn.metrics import (
 
 from twinray.errors import InputError
 from twinray.evaluation.bounded import newcombe_auc
-from twinray.evaluation.cutoffs import choose_label_thresholds
-from twinray.evaluation.delong import auc_covariance
-from twinray.evaluation.label_measures import figures
-from twinray.evaluation.labelled import Drawn, Labelled
-from twinray.evaluation.labels import compare_labels, confusion_matrix, evaluate_labels, row_normalised
-from twinray.evaluation.ranking import auc_and_average_precision, rank
+from twinray.evaluation.labels.cutoffs import choose_label_thresholds
+from twinray.evaluation.labels.data import Drawn, Labelled
+from twinray.evaluation.labels.delong import auc_covariance
+from twinray.evaluation.labels.measures import figures
+from twinray.evaluation.labels.ranking import auc_and_average_precision, rank
+from twinray.evaluation.labels.report import compare_labels, confusion_matrix, evaluate_labels, row_normalised
 
 
 def made(seed, n=200, k=4, decimals=None):
@@ -358,8 +358,8 @@ def test_weights_are_copies_of_patients(task):
 @pytest.mark.long
 def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch):
     """500 simulated studies of patients with several images each, the true AUC known in closed form."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    path = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
+    path = Path(__file__).parents[3] / "benchmarks" / "interval_coverage.py"
     spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)

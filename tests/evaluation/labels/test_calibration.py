@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from twinray.evaluation.calibration import bin_of
-from twinray.evaluation.labels import evaluate_labels
+from twinray.evaluation.labels.calibration import bin_of
+from twinray.evaluation.labels.report import evaluate_labels
 
 
 def multilabel(seed, n=400, k=3):
