@@ -129,7 +129,7 @@ def faithfulness(options: argparse.Namespace, folds: list[Path]) -> None:
         if (out / "faithfulness.json").exists():
             return
         shutil.rmtree(out, ignore_errors=True)
-        arguments = ("explain", run, "--data", folds[k], "--faithfulness", "--out", out)
+        arguments = ("faithfulness", run, "--data", folds[k], "--out", out)
         try:
             twinray(*arguments, threads=threads, log=options.out / "logs" / f"{out.name}.txt")
         except subprocess.CalledProcessError as error:

@@ -62,7 +62,7 @@ def one_good(option: Option) -> Any:
     else:
         kind = one if isinstance(one, type) else option.one
         single = {
-            int: [1, 2, 3, 5, 64, 96, 128],
+            int: [*range(1, 17), 64, 96, 128],
             float: [0.25, 0.5, 1.0, 2.0, 5.0],
             str: ["cpu", "val", "x"],
             Path: [Path("a.png"), Path("b")],

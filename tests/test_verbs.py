@@ -48,8 +48,7 @@ def test_type_checkers_see_the_same_names_from_the_same_modules():
         if isinstance(line, ast.ImportFrom):
             imported |= {alias.asname: f"{line.module}:{alias.name}" for alias in line.names}
         elif isinstance(line, ast.Assign):
-            (names,), values = line.targets, line.value
-            seen |= {n.id: imported[v.id] for n, v in zip(names.elts, values.elts, strict=True)}
+            seen[line.targets[0].id] = imported[line.value.id]
     seen |= {name: where for name, where in imported.items() if not name.startswith("_")}
     assert seen == {**public_names(), "open_pack": "twinray.data.pack:open_pack"}
 

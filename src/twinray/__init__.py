@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # the same names once more for type checkers and editors; a t
     from twinray.jobs.embed import run as _embed
     from twinray.jobs.evaluate.config import EvaluateConfig as EvaluateConfig
     from twinray.jobs.evaluate.run import run as _evaluate
+    from twinray.jobs.explain.measure import FaithfulnessConfig as FaithfulnessConfig
+    from twinray.jobs.explain.measure import run as _faithfulness
     from twinray.jobs.explain.run import ExplainConfig as ExplainConfig
     from twinray.jobs.explain.run import run as _explain
     from twinray.jobs.pack import PackConfig as PackConfig
@@ -36,15 +38,14 @@ if TYPE_CHECKING:  # the same names once more for type checkers and editors; a t
     from twinray.study.demo import run as _demo
 
     __version__: str
-    boxes, demo, embed, evaluate, explain, pack, predict = (
-        _boxes,
-        _demo,
-        _embed,
-        _evaluate,
-        _explain,
-        _pack,
-        _predict,
-    )
+    boxes = _boxes
+    demo = _demo
+    embed = _embed
+    evaluate = _evaluate
+    explain = _explain
+    faithfulness = _faithfulness
+    pack = _pack
+    predict = _predict
 
 _WHERE = {**public_names(), "open_pack": "twinray.data.pack:open_pack", "__version__": "twinray.about:own_version"}
 

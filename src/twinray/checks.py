@@ -319,10 +319,19 @@ def _as_rule(rule: Rule | str | tuple[str, ...]) -> Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Help:
-    """What stands before and after the text under the field, where it is made from a table."""
+    """How an option is told of.
+
+    Attributes:
+        before, after: what stands around the text under the field, where it is made from a table.
+        hidden: whether the option is left out of the help, as one that goes with the next version is.
+    """
 
     before: str = ""
     after: str = ""
+    hidden: bool = False
+
+
+HIDDEN = Help(hidden=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,7 +383,8 @@ class Option:
     @property
     def several(self) -> int:
         """How many values it has where these are more than one, -1 for any number; 0 for a single value."""
-        of = typing.get_args(self.type) if typing.get_origin(self.type) is tuple else ()
+        inner = _inner(self.type)
+        of = typing.get_args(inner) if typing.get_origin(inner) is tuple else ()
         return -1 if of[1:] == (Ellipsis,) else len(of)
 
     @property
@@ -385,10 +395,12 @@ class Option:
     @property
     def one(self) -> Any:
         """The type of one value."""
-        return typing.get_args(self.type)[0] if self.several else self.type
+        return typing.get_args(_inner(self.type))[0] if self.several else self.type
 
-    def help(self, text: str) -> str:
-        """Its help: the text under the field, between what its annotation adds."""
+    def help(self, text: str) -> str | None:
+        """Its help: the text under the field, between what its annotation adds; None where it has none to show."""
+        if self.words and self.words.hidden:
+            return None
         parts = (self.words.before, text, self.words.after) if self.words else (text,)
         return " ".join(part for part in parts if part)
 

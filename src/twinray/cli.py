@@ -163,7 +163,7 @@ def build_parser(program: str, config_class: type, positional: Sequence[str] = (
     headings = {kind: title for title, kinds in _GROUPS.items() for kind in kinds}
     groups = {title: parser.add_argument_group(title) for title in _GROUPS}  # without options it is not shown
     for name, option in options(config_class).items():
-        text = option.help(helps.get(name, ""))
+        text = option.help(helps.get(name, "")) or argparse.SUPPRESS
         if name in positional:
             _add_positional(parser, option, text)
             continue
@@ -184,7 +184,9 @@ def _add_flag(group: Any, option: Option, text: str) -> None:
         action = argparse.BooleanOptionalAction if option.default else "store_true"
         group.add_argument(option.flag, action=action, help=text, default=option.default)
         return
-    default = None if option.required else list(option.default) if option.several else option.default
+    default = None if option.required else option.default
+    if isinstance(default, tuple):
+        default = list(default)  # as a configuration file has it
     nargs = {"nargs": "+" if option.many else option.several} if option.several else {}
     group.add_argument(option.flag, help=text, type=option.one, required=option.required, default=default, **nargs)
 

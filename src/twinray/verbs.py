@@ -86,6 +86,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             config="twinray.jobs.embed:EmbedConfig",
             run="twinray.jobs.embed:run",
         ),
+        "faithfulness": Verb(
+            help="do heat maps point at the finding? Measured over a split",
+            config="twinray.jobs.explain.measure:FaithfulnessConfig",
+            run="twinray.jobs.explain.measure:run",
+            positional=("run",),
+        ),
         "predict": Verb(
             help="boxes or labels for files and folders",
             config="twinray.jobs.predict:PredictConfig",

@@ -59,7 +59,7 @@ def test_a_classifier_is_tested_without(class_pack, tmp_path, cli, convolutions,
         ("evaluate", "--bootstrap", 0),
         ("explain", "--method", "grad-cam"),
         ("explain", "--method", "ablation-rerun", "--count", 1, "--boxes", 1),
-        ("explain", "--faithfulness", "--methods", "occlusion", "--least-score", 0, "--curve-points", 2),
+        ("faithfulness", "--methods", "occlusion", "--least-score", 0, "--curve-points", 2),
     ],
 )
 def test_a_detector_answers_without(detect_run, blob_pack, tmp_path, cli, convolutions, arguments):

@@ -84,7 +84,7 @@ def test_side_by_side(first, second, phantom, tmp_path, cli):
 
 def test_weak_localisation(first, phantom, tmp_path, cli):
     status, out, err = cli(
-        "explain", first, "--data", phantom, "--out", tmp_path / "x", "--faithfulness", "--methods", "ablation",
+        "faithfulness", first, "--data", phantom, "--out", tmp_path / "x", "--methods", "ablation",
         "grad-cam", "--bootstrap", 50, "--curve-points", 3,
     )  # fmt: skip
     assert status == 0, err

@@ -1,4 +1,4 @@
-"""``twinray explain RUN --data PACK --faithfulness`` on generated images."""
+"""``twinray faithfulness RUN --data PACK`` on generated images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from twinray.errors import InputError
 from twinray.evaluation.matching import flatten, match
 from twinray.inference.model import load_model
 from twinray.jobs.explain import faithfulness
-from twinray.jobs.explain import run as explain
+from twinray.jobs.explain import measure as job
 from twinray.jobs.explain.faithfulness import true_positives
-from twinray.jobs.explain.run import ExplainConfig
+from twinray.jobs.explain.measure import FaithfulnessConfig
 from twinray.records import Boxes
 
 LENIENT = ("--split", "train", "--least-score", 0, "--iou", 0.1, "--bootstrap", 50)
@@ -46,10 +46,10 @@ def test_true_positives_are_the_hits_that_evaluation_counts():
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory, detect_run, blob_pack) -> Path:
     out = tmp_path_factory.mktemp("faithful") / "x"
-    explain.run(
-        ExplainConfig(
+    job.run(
+        FaithfulnessConfig(
             detect_run, out=out, data=blob_pack, split="train", least_score=0.0, iou=0.1, bootstrap=50, count=3,
-            curve_points=3, faithfulness=True, methods=("ablation", "odam", "eigen-cam"),
+            curve_points=3, methods=("ablation", "odam", "eigen-cam"),
         )
     )  # fmt: skip
     return out
@@ -95,7 +95,7 @@ def test_the_box_floor_measures_the_predicted_box_against_the_true_one(measured,
 
 def test_from_the_command_line_without_curves(detect_run, blob_pack, tmp_path, cli):
     status, out, err = cli(
-        "explain", detect_run, "--data", blob_pack, "--out", tmp_path / "x", "--faithfulness", "--curve-points", 0,
+        "faithfulness", detect_run, "--data", blob_pack, "--out", tmp_path / "x", "--curve-points", 0,
         "--methods", "grad-cam", "grad-cam++", *LENIENT,
     )  # fmt: skip
     assert status == 0, err
@@ -107,30 +107,42 @@ def test_from_the_command_line_without_curves(detect_run, blob_pack, tmp_path, c
     with_boxes = [i for i in annotated.where("train") if len(annotated.boxes(int(i)) or ())]
     assert record["n_images"] == len(with_boxes)  # all, not only the first few
     again = tmp_path / "y"
-    cli(
+    status, _, err = cli(  # the flag that the verb was before; goes with the next version
         "explain", detect_run, "--data", blob_pack, "--out", again, "--faithfulness", "--curve-points", 0,
         "--methods", "grad-cam", "grad-cam++", *LENIENT,
     )  # fmt: skip
+    notes = [line for line in err.splitlines() if line.startswith("note:")]
+    assert status == 0 and len(notes) == 1 and "twinray faithfulness RUN" in notes[0]
     assert (again / "true_positives.csv").read_bytes() == (tmp_path / "x" / "true_positives.csv").read_bytes()
     assert (again / "faithfulness.png").read_bytes() == (tmp_path / "x" / "faithfulness.png").read_bytes()
 
 
+def test_the_former_flag_is_not_shown_and_its_options_do_nothing_without_it(detect_run, blob_pack, tmp_path, cli):
+    shown = cli("explain", "--help")[1]
+    assert "--least-score" in shown
+    assert not any(f"--{name}" in shown for name in ("faithfulness", "methods", "iou", "curve-points", "bootstrap"))
+    status, _, err = cli("explain", detect_run, "--data", blob_pack, "--out", tmp_path / "x", "--iou", 0.3)
+    assert status == 2 and "--iou goes with --faithfulness" in err
+    status, _, err = cli("faithfulness", detect_run)
+    assert status == 2 and "expected --data" in err
+
+
 def test_nothing_found_is_said(detect_run, blob_pack, tmp_path):
-    config = ExplainConfig(detect_run, out=tmp_path / "x", data=blob_pack, faithfulness=True, least_score=1.0)
+    config = FaithfulnessConfig(detect_run, out=tmp_path / "x", data=blob_pack, least_score=1.0)
     for _ in range(2):  # and nothing is left behind that would refuse a second try
         with pytest.raises(InputError, match="lower --least-score"):
-            explain.run(config)
+            job.run(config)
 
 
 def test_a_stop_leaves_what_was_measured(detect_run, blob_pack, tmp_path, interrupt):
-    whole = ExplainConfig(
+    whole = FaithfulnessConfig(
         detect_run, out=tmp_path / "whole", data=blob_pack, split="train", least_score=0.0, iou=0.1, bootstrap=0, count=3,
-        curve_points=0, faithfulness=True, methods=("eigen-cam",),
+        curve_points=0, methods=("eigen-cam",),
     )  # fmt: skip
-    explain.run(whole)
+    job.run(whole)
     interrupt(faithfulness, "prepare_row", 3)
     with pytest.raises(KeyboardInterrupt):
-        explain.run(dataclasses.replace(whole, out=tmp_path / "cut"))
+        job.run(dataclasses.replace(whole, out=tmp_path / "cut"))
     lines = (tmp_path / "whole" / "true_positives.csv").read_text().splitlines()
     kept = (tmp_path / "cut" / "true_positives.csv").read_text().splitlines()
     assert 1 < len(kept) < len(lines)

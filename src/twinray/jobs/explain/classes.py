@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from twinray.about import DISCLAIMER
-from twinray.data.pack import Pack
 from twinray.errors import InputError
 from twinray.explanation.class_maps import ClassMethod
 from twinray.files import write_bytes
@@ -171,16 +170,3 @@ def _record(explained: ExplainedClasses, label: int, heat: Any, name: str, path:
         "heat_map": explained.definition,
         "empty": not heat.any(),
     }
-
-
-def rows_to_explain(pack: Pack, split: str, count: int) -> list[int]:
-    """The split's first images with boxes; where it has none, its first images.
-
-    Raises:
-        InputError: the split has no image.
-    """
-    rows = [int(row) for row in pack.where(split)]
-    with_boxes = [row for row in rows if len(pack.boxes(row) or ()) > 0]
-    if not rows:
-        raise InputError(f"no image in split {split} of {pack.path}; name images by id, or see --split")
-    return (with_boxes or rows)[:count]

@@ -1,4 +1,4 @@
-"""``twinray explain RUN --data PACK --faithfulness``: do the heat maps of a split's true positives show the finding?"""
+"""``twinray faithfulness`` of detectors: do the heat maps of a split's true positives show the finding?"""
 
 from __future__ import annotations
 

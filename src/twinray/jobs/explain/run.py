@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, cast
 
@@ -13,6 +13,8 @@ from rich.console import Console
 from twinray.checks import (
     DATA,
     DEVICE,
+    GIVEN,
+    HIDDEN,
     MODEL,
     PLACE,
     RECORD,
@@ -22,9 +24,11 @@ from twinray.checks import (
     above,
     at_least,
     between,
+    goes_with,
     no_repeat,
     not_with,
     one_of,
+    options,
     settle,
     zero_or,
 )
@@ -39,10 +43,11 @@ from twinray.inference.class_maps import ClassExplainer
 from twinray.inference.heat_maps import Explained, Method, check_method
 from twinray.inference.model import Model, check_classes, check_pack, load_model, prepare_row
 from twinray.inference.prepared import Prepared
-from twinray.jobs.explain.classes import ClassChoice, draw_class_sheets, draw_classes, rows_to_explain
+from twinray.jobs.explain.classes import ClassChoice, draw_class_sheets, draw_classes
 from twinray.jobs.explain.contact_sheets import write_sheets
-from twinray.jobs.explain.faithfulness import FaithfulnessOptions, measure_faithfulness
-from twinray.jobs.explain.localisation import LocalisationOptions, measure_localisation
+from twinray.jobs.explain.measure import FaithfulnessConfig
+from twinray.jobs.explain.measure import run as faithfulness
+from twinray.jobs.explain.rows import chosen_rows, rows_to_explain
 from twinray.jobs.image_files import Found, decode, find_images
 from twinray.progress import progress
 from twinray.records import SPLITS, Boxes, Collection, Sample, Skipped
@@ -52,17 +57,7 @@ from twinray.report.pictures.single import as_png, box_picture, picture_name
 _Images = Iterator[tuple[list[Prepared], Boxes | None]]
 """Each image as the pack of every model would hold it, with its true boxes where known."""
 _PICTURES = 4
-_COMPARED: tuple[Method, ...] = (
-    "ablation",
-    "ablation-last-stage",
-    "occlusion",
-    "grad-cam",
-    "grad-cam++",
-    "eigen-cam",
-    "odam",
-    "odam-smoothed",
-)
-"""Heat maps of detectors that are compared unless somebody names others."""
+_FORMER = (HIDDEN, goes_with(faithfulness=GIVEN))
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class ExplainConfig:
     split: Annotated[str, MODEL, one_of(*SPLITS)] = "test"
     """Split of --data to choose images from."""
     count: Annotated[int | None, MODEL, at_least(1)] = None
-    """How many images of --data to choose; 4 if not given, all with --faithfulness."""
+    """How many images of --data to choose; 4 unless given."""
     boxes: Annotated[int, MODEL, at_least(1)] = 3
     """Most boxes an image, best first; of a classifier, most classes."""
     classes: Annotated[tuple[str, ...], MODEL] = ()
@@ -93,20 +88,20 @@ class ExplainConfig:
     """ablation: exact, channels of the pyramid level the box pools from; ablation-last-stage: exact, channels of the backbone's last stage; occlusion: exact, parts of the box itself, of a classifier parts of the image; grad-cam, grad-cam++, odam: by gradients; odam-smoothed: the same without the lattice that pooling leaves; eigen-cam: activations alone, centred, eigen-cam-uncentred: not centred; ablation-rerun: as the grad-cam package does it, minutes an image."""
     versus: Annotated[tuple[Path, ...], DATA] = ()
     """Further runs of the same kind: one sheet with a row an image and a column a run, in place of one picture a box."""
-    faithfulness: Annotated[bool, MODEL] = False
-    """Measure, in place of drawing: do the maps of all correctly found boxes of --split of --data (of a classifier: of all classes with true boxes) point at the finding?"""
-    methods: Annotated[tuple[Method, ...], MODEL, no_repeat("methods", "odam")] = ()
-    """Heat maps that --faithfulness compares; none given: all of the kind of run but ablation-rerun and eigen-cam-uncentred."""
-    iou: Annotated[float, MODEL, above(0, up_to=1)] = 0.5
-    """With --faithfulness, a box is found correctly if it hits a true box of its class at this IoU, 0..1."""
-    curve_points: Annotated[int, MODEL, zero_or(at_least(2))] = 12
-    """With --faithfulness, points of the deletion and insertion curves; each costs two passes of the network a map of a box. 0: no curves."""
-    bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
-    """With --faithfulness, resamples of patients for the intervals; 0 for none."""
-    seed: Annotated[int, SEED, at_least(0)] = 0
-    """With --faithfulness, seed of the resamples and of the order of equal pixels."""
-    batch_size: Annotated[int, SPEED, at_least(1)] = 16
-    """With --faithfulness, versions of an image at once."""
+    faithfulness: Annotated[bool, MODEL, HIDDEN] = False
+    """The verb faithfulness in place of drawing, as before it was one; this flag and the six options after it go with the next version."""
+    methods: Annotated[tuple[Method, ...], MODEL, no_repeat("methods", "odam"), *_FORMER] = ()
+    """See the verb faithfulness."""
+    iou: Annotated[float, MODEL, above(0, up_to=1), *_FORMER] = 0.5
+    """See the verb faithfulness."""
+    curve_points: Annotated[int, MODEL, zero_or(at_least(2)), *_FORMER] = 12
+    """See the verb faithfulness."""
+    bootstrap: Annotated[int, RECORD, at_least(0), *_FORMER] = 1000
+    """See the verb faithfulness."""
+    seed: Annotated[int, SEED, at_least(0), *_FORMER] = 0
+    """See the verb faithfulness."""
+    batch_size: Annotated[int, SPEED, at_least(1), *_FORMER] = 16
+    """See the verb faithfulness."""
     depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
     """Bits of the detector, of files of more than 8 bits (default: as in the model's pack; files are refused where that had none)."""
     value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
@@ -125,16 +120,18 @@ class ExplainConfig:
 
 
 def run(config: ExplainConfig) -> list[Path]:
-    """Write one PNG a box (with ``versus``: contact sheets) and ``explanations.json``, or the figures of faithfulness.
+    """Write one PNG a box (with ``versus``: contact sheets) and ``explanations.json``.
 
     Returns:
-        The paths of the pictures; with ``faithfulness`` of all files.
+        The paths of the pictures; with ``faithfulness`` of all files of that verb.
 
     Raises:
         InputError: bad options, or not one image that could be read.
         TwinrayError: the disk refuses a file; pictures written before stay.
     """
     _check(config)
+    if config.faithfulness and config.data is not None:
+        return _measure(config, config.data)
     pack = open_pack(config.data) if config.data is not None else None
     found = find_images([Path(name) for name in config.images]) if pack is None else Found((), ())
     models = [load_model(path, config.device) for path in (config.run, *config.versus)]
@@ -143,8 +140,6 @@ def run(config: ExplainConfig) -> list[Path]:
     detectors = [model.detector for model in models]  # mixed kinds are refused before any folder is made
     if config.classes:
         raise InputError(f"--classes is for classifiers, {config.run} is a detector: its boxes are chosen by --boxes")
-    if pack is not None and config.faithfulness:
-        return _measure(config, models[0], pack)
     for detector in detectors:
         check_method(detector, config.method)
     rows = chosen_rows(pack, config.images, config.split, config.count or _PICTURES) if pack is not None else []
@@ -229,8 +224,6 @@ def _explain_classifiers(config: ExplainConfig, models: Sequence[Model], pack: P
                 f"{list(model.classes)} in {model.path}"
             )
         choice.check(model.classes)
-    if pack is not None and config.faithfulness:
-        return _localise(config, explainers[0], pack)
     for explainer in explainers:
         explainer.check_method(config.method)
     method = cast(ClassMethod, config.method)
@@ -275,26 +268,6 @@ def _explain_classifiers(config: ExplainConfig, models: Sequence[Model], pack: P
     return drawn.pictures
 
 
-def _localise(config: ExplainConfig, explainer: ClassExplainer, pack: Pack) -> list[Path]:
-    most = len(pack) if config.count is None else config.count
-    rows = (
-        chosen_rows(pack, config.images, config.split, most)
-        if config.images
-        else rows_to_explain(pack, config.split, most)
-    )
-    for method in config.methods:
-        explainer.check_method(method)
-    options = LocalisationOptions(
-        methods=tuple(cast(ClassMethod, method) for method in config.methods),
-        split=config.split,
-        points=config.curve_points,
-        bootstrap=config.bootstrap,
-        seed=config.seed,
-        batch_size=config.batch_size,
-    )
-    return measure_localisation(explainer, pack, rows, options, config.out)
-
-
 def _report(config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped], what: str = "box") -> None:
     """Say what was set aside and what was drawn."""
     console = Console()
@@ -315,21 +288,14 @@ def _report(config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped], wh
         )
 
 
-def _measure(config: ExplainConfig, model: Model, pack: Pack) -> list[Path]:
-    check_pack(model, pack)
-    check_classes(model, pack.info.box_classes, pack.path)
-    rows = chosen_rows(pack, config.images, config.split, len(pack) if config.count is None else config.count)
-    options = FaithfulnessOptions(
-        methods=config.methods or _COMPARED,
-        split=config.split,
-        least_score=config.least_score,
-        iou=config.iou,
-        points=config.curve_points,
-        bootstrap=config.bootstrap,
-        seed=config.seed,
-        batch_size=config.batch_size,
+def _measure(config: ExplainConfig, data: Path) -> list[Path]:
+    """What ``--faithfulness`` did before it was a verb."""
+    print(
+        "note: explain --faithfulness is a verb of its own now, twinray faithfulness RUN --data PACK; with the next version the flag goes",
+        file=sys.stderr,
     )
-    return measure_faithfulness(model, pack, rows, options, config.out)
+    shared = {name: getattr(config, name) for name in options(FaithfulnessConfig)}
+    return faithfulness(FaithfulnessConfig(**{**shared, "data": data}))
 
 
 def _check(config: ExplainConfig) -> None:
@@ -358,27 +324,6 @@ def explain_pack_images(
         model.explain(prepared, true, method=method, most=most, least_score=least_score)
         for (prepared,), true in _from_pack([model], opened, rows)
     ]
-
-
-def chosen_rows(pack: Pack, ids: Sequence[str], split: str, count: int) -> list[int]:
-    """Rows of the named images, or of the split's first images with boxes.
-
-    Raises:
-        InputError: an id that the pack does not have; a split without boxes.
-    """
-    if ids:
-        position = {str(image): row for row, image in enumerate(pack.ids)}
-        unknown = [image for image in ids if image not in position]
-        if unknown:
-            raise InputError(
-                f"{pack.path} has no image {unknown[0]!r}; ids are in the column id of its samples.parquet"
-            )
-        return [position[image] for image in ids]
-    with_boxes = (int(row) for row in pack.where(split) if len(pack.boxes(int(row)) or ()) > 0)
-    rows = list(islice(with_boxes, count))
-    if not rows:
-        raise InputError(f"no image with a box in split {split} of {pack.path}; name images by id, or see --split")
-    return rows
 
 
 def write_pictures(
