@@ -214,7 +214,7 @@ def _rising(values: Any) -> bool:
     return len(values) == 2 and all(map(math.isfinite, values)) and values[0] < values[1]
 
 
-RISING = Told("two finite numbers, the second above the first", _rising, ((1.0, 1.0), (2.0, 1.0), (0.0, math.inf)))
+RISING = Told("two finite numbers, the second above the first", _rising, ((1.0, 1.0), (2.0, 1.0)))
 DEVICE = written_as("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:\d+)?")
 
 
