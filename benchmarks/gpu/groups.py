@@ -35,7 +35,7 @@ def load(place: str) -> Callable[[Any], None]:
 
 
 CORRECTNESS: Sequence[Group] = (
-    Group("commands", "gpu.commands:commands", 150, 60, 400),
+    Group("commands", "gpu.commands:commands", 200, 60, 400),
     Group("resume pretrain", "gpu.commands:resume_pretrain", 120, 60, 300),
     Group("resume detect", "gpu.commands:resume_detect", 120, 60, 300),
     Group("objectives", "gpu.correctness:objectives", 25, 20, 120),
@@ -48,7 +48,7 @@ CORRECTNESS: Sequence[Group] = (
 
 THROUGHPUT: Sequence[Group] = (
     Group("machine", "gpu.throughput:machine", 15, 10, 40),
-    Group("packs", "gpu.throughput:packs", 30, 15, 90),
+    Group("packs", "gpu.throughput:packs", 60, 15, 120),
     Group("pretrain compiled", "gpu.throughput:pretrain_compiled", 150, 60, 260),
     Group("detect 224", "gpu.throughput:detect_224", 60, 35, 110),
     Group("pretrain eager", "gpu.throughput:pretrain_eager", 45, 30, 90),

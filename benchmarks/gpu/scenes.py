@@ -1,23 +1,17 @@
-"""The data that the checks share: phantom packs, pictures of phantoms, and the loops that the jobs build."""
+"""What the checks share: phantom packs, and the loops that the jobs build."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
 from gpu.record import Session
 from twinray.data.pack import Pack, open_pack
-from twinray.data.phantom.images import CLASSES, PhantomConfig, phantom_collection, true_boxes
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as write_pack
 from twinray.pretraining import run as pretraining
@@ -41,37 +35,6 @@ def phantom_pack(path: Path, images: int, size: int, seed: int = 0) -> Pack:
         config = PackConfig(format="phantom", out=path, size=size, phantom_images=images, seed=seed, workers=workers)
         write_pack(config, Console(file=io.StringIO()))
     return open_pack(path)
-
-
-def _draw(task: tuple[PhantomConfig, int, str]) -> None:
-    config, i, path = task
-    collection = phantom_collection(config)
-    Image.fromarray(collection.load(collection.samples[i]).array).save(path)
-
-
-def phantom_files(folder: Path, images: int, size: int, seed: int = 0) -> Path:
-    """PNG files of the phantom under ``images/`` and their boxes in one COCO file, whose path is returned."""
-    config = PhantomConfig(images=images, size=size, seed=seed)
-    pictures = folder / "images"
-    pictures.mkdir(parents=True)
-    tasks = [(config, i, str(pictures / f"{i:05d}.png")) for i in range(images)]
-    if images < 64:
-        for task in tasks:
-            _draw(task)
-    else:
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-            list(pool.map(_draw, tasks, chunksize=8))
-    annotations: list[dict[str, Any]] = []
-    for i in range(images):
-        boxes = true_boxes(config, i)
-        for (x1, y1, x2, y2), label in zip(boxes.xyxy.tolist(), boxes.labels.tolist(), strict=True):
-            box = [x1, y1, x2 - x1, y2 - y1]
-            annotations.append({"id": len(annotations) + 1, "image_id": i + 1, "category_id": label + 1, "bbox": box})
-    records = [{"id": i + 1, "file_name": f"{i:05d}.png", "width": size, "height": size} for i in range(images)]
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
-    path = folder / "annotations.json"
-    path.write_text(json.dumps({"images": records, "annotations": annotations, "categories": categories}))
-    return path
 
 
 def pretraining_loop(config: PretrainConfig, machine: Machine) -> Loop:

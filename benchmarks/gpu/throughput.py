@@ -25,8 +25,9 @@ import torch
 
 import twinray.pretraining.run as job
 from detect_throughput import Arm, make_arms
+from gpu.pictures import phantom_files
 from gpu.record import Outcome, Session, Skip
-from gpu.scenes import phantom_files, phantom_pack, under_test
+from gpu.scenes import phantom_pack, under_test
 from gpu.waits import as_the_job_sets, detector_loop, steps_in_a_window
 from lightly_recipe import LightlyProcess, Recipe
 from pretrain_throughput import loop_turn, network_turn, packed_batches, ready_batches
@@ -119,7 +120,7 @@ def _pretraining_pack(session: Session) -> Path:
 def _detection_files(session: Session, side: int) -> Path:
     folder = session.work / f"files-{side}"
     done = folder / "annotations.json"
-    return done if done.exists() else phantom_files(folder, 24 if session.toy else 384, 64 if session.toy else side)
+    return done if done.exists() else phantom_files(folder, 24 if session.toy else 256, 64 if session.toy else side)
 
 
 def packs(session: Session) -> None:
