@@ -233,7 +233,8 @@ def small_disk(tmp_path):
 def test_a_full_disk_during_a_checkpoint_loses_nothing(small_disk, class_pack, tmp_path):
     """The weights of a ResNet-18 alone take 45 MB: the first checkpoint cannot fit."""
     run = small_disk / "run"
-    arguments = ("pretrain", "--data", class_pack, "--out", run, "--epochs", 2, *PRETRAIN)
+    more = ("--epochs", 4, "--checkpoint-every", 3, *PRETRAIN)
+    arguments = ("pretrain", "--data", class_pack, "--out", run, *more)
     done = twinray(*arguments)
     assert done.returncode == 1
     line = one_line(done.stderr)
@@ -241,13 +242,14 @@ def test_a_full_disk_during_a_checkpoint_loses_nothing(small_disk, class_pack, t
     assert "--resume" in line
     assert (run / "config.yaml").stat().st_size > 0
     assert list((run / "checkpoints").iterdir()) == []  # no half-written file
-    assert [json.loads(text)["step"] for text in (run / "metrics.jsonl").read_text().splitlines()] == [3]
+    steps = [json.loads(text)["step"] for text in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps in ([3], [3, 6])  # the second checkpoint waits for the first, whatever else goes on
 
     # with room again, the same command with --resume ends with the weights of a run that never stopped
     subprocess.run(["mount", "-o", "remount,size=1g", small_disk], check=True)
     assert twinray(*arguments, "--resume").returncode == 0
     whole = tmp_path / "whole"
-    assert twinray("pretrain", "--data", class_pack, "--out", whole, "--epochs", 2, *PRETRAIN).returncode == 0
+    assert twinray("pretrain", "--data", class_pack, "--out", whole, *more).returncode == 0
     assert (run / "backbone.safetensors").read_bytes() == (whole / "backbone.safetensors").read_bytes()
 
 

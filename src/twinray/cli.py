@@ -46,7 +46,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
     try:
         _run_verb(arguments[0], arguments[1:])
     except TwinrayError as error:
-        _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code, told=error.told)
     except KeyboardInterrupt:
         again = (
             "the same command with --resume goes on" if _can_resume(arguments[0]) else "run it again into a new --out"
@@ -61,7 +61,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
         )
     except Exception as error:
         if _out_of_memory(error):
-            _fail("out of memory; use a smaller --batch-size or --size", 1)
+            known = options(load(VERBS[arguments[0]].config))
+            pieces = "--accumulate (the same gradient in pieces), or " if "accumulate" in known else ""
+            _fail(f"out of memory; use {pieces}a smaller --batch-size or --size", 1)
         _unforeseen(error)
 
 
@@ -198,9 +200,11 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _fail(message: str, status: int) -> NoReturn:
-    if os.environ.get("LOCAL_RANK", "0") == "0" or "WORLD_SIZE" not in os.environ:  # once a machine, not once a rank
-        print(f"twinray: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, status: int, *, told: bool = False) -> NoReturn:
+    """End with one line; of several ranks with the rank's number, unless another one tells it."""
+    rank = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ else ""
+    if not told:
+        print(f"twinray: {rank}{' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
 

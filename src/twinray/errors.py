@@ -14,6 +14,8 @@ class TwinrayError(Exception):
     """
 
     exit_code = 1
+    told = False
+    """Whether another process of the same job tells it."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(

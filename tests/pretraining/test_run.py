@@ -99,10 +99,10 @@ def test_a_collapsed_embedding_stops_the_run(class_pack, tmp_path):
 
 
 def test_what_counts_as_collapse():
-    assert collapse({"loss": 3.0}) is None
-    assert collapse({"embedding_std": 0.7, "effective_rank": 12.0}) is None
-    assert "point" in collapse({"embedding_std": 0.001, "effective_rank": 12.0})
-    assert "line" in collapse({"embedding_std": 0.7, "effective_rank": 1.1})
+    assert collapse({"loss": 3.0}, 64) is None
+    assert collapse({"embedding_std": 0.7, "effective_rank": 12.0}, 64) is None
+    assert "point" in collapse({"embedding_std": 0.001, "effective_rank": 12.0}, 64)
+    assert "line" in collapse({"embedding_std": 0.7, "effective_rank": 1.1}, 64)
 
 
 def test_defaults_follow_the_batch_and_the_length():

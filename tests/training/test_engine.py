@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from twinray.errors import InputError, TwinrayError
 from twinray.runs.folder import RunFolder
+from twinray.training import engine, loader
 from twinray.training.checkpoint import Keep, load_checkpoint, save_checkpoint
 from twinray.training.engine import Loop, load_best, seed_everything, train
 from twinray.training.loader import PixelSource, epoch_order, prefetch
@@ -149,6 +151,76 @@ def test_kept_checkpoints_are_the_newest_and_the_milestones(tmp_path):
     ]
 
 
+def steps_saved(monkeypatch) -> list[int]:
+    """The steps whose checkpoints were written, as they come."""
+    real, steps = engine.save_checkpoint, []
+
+    def save(folder, step, *rest):
+        steps.append(step)
+        real(folder, step, *rest)
+
+    monkeypatch.setattr(engine, "save_checkpoint", save)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("minutes", "every", "figures", "expected"),
+    [
+        (10, 0, None, [15]),  # the end
+        (1e-9, 0, None, list(range(1, 16))),
+        (10, 4, None, [4, 8, 12, 15]),
+        (10, 0, [0.1, 0.7, 0.2], [5, 10, 15]),  # best epochs, and the end
+        (10, 0, [0.7, 0.1, 0.2], [5, 15]),
+    ],
+)
+def test_checkpoints_come_by_time_by_steps_and_with_the_best_epoch(
+    tmp_path, monkeypatch, minutes, every, figures, expected
+):
+    steps = steps_saved(monkeypatch)
+    train(dataclasses.replace(make_loop(every=every, figures=figures), checkpoint_minutes=minutes), folder(tmp_path))
+    assert steps == expected
+
+
+def test_what_is_written_is_the_state_when_it_was_taken(tmp_path, monkeypatch):
+    """The write of step 2 is held up until step 4 has changed the weights; a run saved on the spot is the same."""
+    plain = make_loop(every=2)
+    train(dataclasses.replace(plain, keep=Keep(last=99)), folder(tmp_path / "plain"))
+    go_on, real = threading.Event(), engine.save_checkpoint
+
+    def late(folder, step, *rest):
+        assert step != 2 or go_on.wait(60)
+        real(folder, step, *rest)
+
+    monkeypatch.setattr(engine, "save_checkpoint", late)
+    loop = make_loop(every=2)
+    loop = dataclasses.replace(loop, keep=Keep(last=99), after_step=lambda done: go_on.set() if done == 4 else None)
+    train(loop, folder(tmp_path / "late"))
+    for step in (2, 4, 15):
+        one, other = (load_checkpoint(tmp_path / name / "checkpoints", step) for name in ("plain", "late"))
+        assert all(torch.equal(one["model"][name], tensor) for name, tensor in other["model"].items())
+        assert one["optimizer"]["param_groups"] == other["optimizer"]["param_groups"]
+        for number, held in one["optimizer"]["state"].items():
+            assert all(torch.equal(held[k], value) for k, value in other["optimizer"]["state"][number].items())
+
+
+@pytest.mark.parametrize("fails_at", [4, 15])
+def test_a_write_that_fails_ends_the_run(tmp_path, monkeypatch, fails_at):
+    real = engine.save_checkpoint
+
+    def save(folder, step, *rest):
+        if step == fails_at:
+            raise OSError("disk gone")
+        real(folder, step, *rest)
+
+    monkeypatch.setattr(engine, "save_checkpoint", save)
+    seen = []
+    loop = dataclasses.replace(make_loop(every=2), after_step=seen.append)
+    with pytest.raises(TwinrayError, match="could not write a checkpoint: disk gone; the one before is kept"):
+        train(loop, folder(tmp_path))
+    assert seen[-1] <= fails_at + 2  # the next checkpoint waits for this one
+    assert load_checkpoint(tmp_path / "checkpoints")["progress"]["step"] == (2 if fails_at == 4 else 14)
+
+
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path):
     loop = make_loop()
     step = loop.step
@@ -238,3 +310,18 @@ def test_gather_takes_rows_of_several_arrays_in_the_order_asked_for():
     picked = source.gather(np.array([3, 0, 1, 2]))
     expected = np.stack([arrays[1][3], arrays[0][5], arrays[1][0], arrays[0][1]])
     assert np.array_equal(picked.numpy(), expected)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+def test_several_threads_gather_the_same_bytes_into_memory_that_is_given(monkeypatch, n):
+    rng = np.random.default_rng(n)
+    arrays = [rng.integers(0, 256, (length, 4, 5, 3), dtype=np.uint8) for length in (30, 1, 12)]
+    rows = np.concatenate([np.stack([np.full(len(a), i), np.arange(len(a))], axis=1) for i, a in enumerate(arrays)])
+    source, at = PixelSource(arrays, rows), rng.integers(0, len(rows), n)
+    expected = np.concatenate(arrays)[at]
+    assert np.array_equal(source.gather(at).numpy(), expected)
+    monkeypatch.setattr(loader, "_LARGE", 0)
+    monkeypatch.setattr(loader, "_threads", lambda: 3)
+    out = torch.zeros(source.shape(n), dtype=torch.uint8)
+    assert source.gather(at, out=out) is out
+    assert np.array_equal(out.numpy(), expected)

@@ -1,6 +1,7 @@
 """The gradient of a batch is the same wherever its rows are: on 1, 2 and 4 ranks, in 1, 2 and 4 pieces."""
 
 import importlib.util
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from torch import nn
 
 from support import ranks as start_ranks
 from twinray.backbones.pixels import normalise, pixels_to_unit
+from twinray.errors import InputError
+from twinray.training.device import choose_machine
 from twinray.training.ranks import Ranks, launched_rank
 from twinray.training.sync_norm import ProcessorSyncBatchNorm, synchronise_norms
 
@@ -90,3 +93,59 @@ def test_a_norm_with_an_activation_keeps_it():
     assert isinstance(model[0], ProcessorSyncBatchNorm)
     assert torch.equal(model(x), norm(x)) and float(model(x).min()) == 0
     assert model[0].state_dict().keys() == norm.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("loss", "on another rank the loss is not a finite number at step 4"), ("fault", "odd at step 3")],
+)
+def test_what_one_rank_finds_ends_all_of_them_and_is_told_once(kind, said, tmp_path):
+    job = Path(__file__).with_name("rank_fault_job.py")
+    ended = [process.communicate(timeout=120) for process in start_ranks(2, [job, kind, tmp_path], start_only=True)]
+    assert said in ended[0][0], ended
+    assert ended[1][0].strip() == "told by another", ended
+
+
+def test_an_error_of_any_rank_has_its_number(cli, monkeypatch):
+    for name, value in {"RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    status, _, error = cli("pretrain", "--data", "nowhere", "--out", "run", "--epochs", 0)
+    assert status == 2 and error.startswith("twinray: rank 3: expected --epochs")
+
+
+def test_an_error_that_every_rank_meets_is_told_by_the_first(class_pack, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    arguments = [
+        "-m",
+        "twinray.cli",
+        "pretrain",
+        "--data",
+        class_pack,
+        "--out",
+        tmp_path,
+        "--batch-size",
+        4,
+        "--size",
+        32,
+    ]
+    started = start_ranks(2, [*arguments, "--arch", "resnet18", "--device", "cpu"], start_only=True)
+    said = [process.communicate(timeout=240)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], said
+    assert "twinray: rank 0: " in said[0] and str(tmp_path) in said[0]
+    assert "twinray:" not in said[1]
+
+
+def test_one_gpu_for_all_ranks_of_a_machine_is_refused(monkeypatch):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        InputError, match="--device cuda:0 under torchrun would put all 2 ranks of this machine on one GPU"
+    ):
+        choose_machine("cuda:0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # one rank on each of two machines: any of their GPUs
+    with (
+        pytest.raises(InputError, match=r"no usable GPU|counted from 0")
+        if not torch.cuda.is_available()
+        else nullcontext()
+    ):
+        choose_machine("cuda:0")

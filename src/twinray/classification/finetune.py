@@ -411,6 +411,7 @@ def _loop(
         select=select,
         clip_norm=chosen.clip_norm or None,
         checkpoint_every=config.checkpoint_every,
+        checkpoint_minutes=config.checkpoint_minutes,
         log_every=config.log_every,
         ranks=ranks,
         watch=task.watch,

@@ -123,7 +123,9 @@ class DetectConfig:
     precision: Annotated[Literal["auto", "float32", "bf16"], MODEL] = "auto"
     """Of training; auto: bf16 where the processor computes in it. Final figures are always made in float32."""
     checkpoint_every: Annotated[int, SPEED, at_least(0, "steps")] = 0
-    """Steps between checkpoints; 0: one at the end of each epoch."""
+    """Steps between checkpoints, besides those by time; 0: none."""
+    checkpoint_minutes: Annotated[float, SPEED, above(0, "minutes")] = 10.0
+    """Minutes between checkpoints; one is also written with every new best epoch, at the end, and when a signal asks to stop."""
     log_every: Annotated[int, RECORD, at_least(1, "steps")] = 10
     """Steps between lines in metrics.jsonl."""
     allow_seen: Annotated[bool, RECORD] = False

@@ -201,6 +201,7 @@ def make_loop(
         select="map50" if has_val else None,
         clip_norm=chosen.clip_norm or None,
         checkpoint_every=config.checkpoint_every,
+        checkpoint_minutes=config.checkpoint_minutes,
         log_every=config.log_every,
         ranks=ranks,
         mean_gradients=True,  # each rank's loss is a mean over its own images

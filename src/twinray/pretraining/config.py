@@ -103,7 +103,9 @@ class PretrainConfig:
     knn_every: Annotated[int, RECORD, at_least(0, "epochs")] = 10
     """Epochs between looks at a k-nearest-neighbour classifier of the images learnt from, where they have labels; 0: never."""
     checkpoint_every: Annotated[int, SPEED, at_least(0, "steps")] = 0
-    """Steps between checkpoints; 0: one at the end of each epoch."""
+    """Steps between checkpoints, besides those by time; 0: none."""
+    checkpoint_minutes: Annotated[float, SPEED, above(0, "minutes")] = 10.0
+    """Minutes between checkpoints; one is also written with every new best epoch, at the end, and when a signal asks to stop."""
     keep_checkpoints: Annotated[int, SPEED, at_least(1)] = 2
     """How many of the newest checkpoints stay."""
     keep_every: Annotated[int, SPEED, at_least(0, "epochs")] = 0

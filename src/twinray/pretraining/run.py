@@ -235,11 +235,12 @@ def make_loop(
         seed=config.seed,
         at_epoch_end=_monitor(config, probe, model, machine) if probe is not None else None,
         checkpoint_every=config.checkpoint_every,
+        checkpoint_minutes=config.checkpoint_minutes,
         log_every=config.log_every,
         ranks=ranks,
         after_step=(lambda step: model.twin.update(momentum_at(step, total))) if isinstance(model, Byol) else None,
         keep=Keep(config.keep_checkpoints, config.keep_every),
-        fault=collapse,
+        fault=lambda figures: collapse(figures, config.batch_size),
     )
 
 
@@ -248,12 +249,12 @@ def _batches(
 ) -> Callable[[int, int], Iterator[Tensor]]:
     """This rank's share of each batch, read and copied ahead of the step."""
 
+    ahead = CopyAhead(source, machine.device) if machine.device.type == "cuda" else None
+
     def batches(epoch: int, first: int) -> Iterator[Tensor]:
         order = epoch_order(len(source), config.batch_size, seed=config.seed, epoch=epoch)
         own = [batch[ranks.share(len(batch))] for batch in order[first:]]
-        if machine.device.type == "cuda":
-            return CopyAhead(source.gather, machine.device).batches(own)
-        return prefetch(source.gather, own)
+        return ahead.batches(own) if ahead is not None else prefetch(source.gather, own)
 
     return batches
 

@@ -67,23 +67,25 @@ class Step:
             z1, z2 = (self._embed(view, images, p) for view, p in zip(self.views, drawn, strict=True))
         else:
             z1, z2 = self._first_pass(images, drawn)
-        value = self._loss(z1, z2, images, drawn)
+        value, watched = self._loss(z1, z2, images, drawn)
         value.loss.backward()  # type: ignore[no-untyped-call]
         if self.accumulate > 1:
             assert z1.grad is not None and z2.grad is not None
             self._second_pass(images, drawn, (z1.grad, z2.grad))
         figures = {"loss": value.loss.detach(), "mean_c_ii": value.invariance, "rms_c_ij": value.redundancy}
         if step % self.health_every == 0:
-            figures |= embedding_health(self.ranks.gather(z1.detach()))
+            figures |= embedding_health(watched)
         return figures
 
-    def _loss(self, z1: Tensor, z2: Tensor, images: Tensor, drawn: list[ViewParameters]) -> ObjectiveValue:
-        """The loss of all ranks' embeddings; gradients reach this rank's rows."""
-        gather = self.ranks.gather
+    def _loss(
+        self, z1: Tensor, z2: Tensor, images: Tensor, drawn: list[ViewParameters]
+    ) -> tuple[ObjectiveValue, Tensor]:
+        """The loss of all ranks' embeddings, whose gradients reach this rank's rows, and the embeddings to keep an eye on."""
+        first, second = self.ranks.gather(z1), self.ranks.gather(z2)
         if not isinstance(self.model, Byol):
-            return self.objective(gather(z1), gather(z2))
-        t1, t2 = (gather(t) for t in self._targets(self.model, images, drawn))
-        return byol(gather(z1), gather(z2), t1, t2)
+            return self.objective(first, second), first.detach()
+        t1, t2 = (self.ranks.gather(t) for t in self._targets(self.model, images, drawn))
+        return byol(first, second, t1, t2), t1  # predictions may differ where every embedding is one point
 
     @torch.no_grad()
     def _targets(self, model: Byol, images: Tensor, drawn: list[ViewParameters]) -> list[Tensor]:

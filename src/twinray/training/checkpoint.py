@@ -6,13 +6,17 @@ import io
 import pickle
 import re
 import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
+from torch import Tensor
 
-from twinray.errors import InputError
+from twinray.errors import InputError, TwinrayError
 from twinray.files import write_bytes
 
 _NAME = re.compile(r"step-(\d{9})\.pt")
@@ -34,6 +38,103 @@ class Keep:
         """Of the steps with a checkpoint, ascending, those to remove."""
         period = self.every_epochs * steps_per_epoch
         return [step for step in steps[: -self.last] if not period or step % period]
+
+
+@final
+class Writer:
+    """Writes a run's states from a thread of its own, in turn, while training goes on.
+
+    The state is copied first, for a GPU into pinned memory that is used again, so that later steps change nothing in it. A write that
+    failed is raised by the next call of any method: a run never goes on for long without a checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="twinray-checkpoint")
+        self._pending: Future[None] | None = None
+        self._memory: list[Tensor] = []
+        self._last = time.monotonic()
+
+    def due(self, minutes: float) -> bool:
+        """Whether so many minutes went by since the last state was taken, or since the start."""
+        return time.monotonic() - self._last >= minutes * 60
+
+    def put(self, state: Mapping[str, Any], write: Callable[[Any], None]) -> None:
+        """Copy a state, a tree of dicts, lists and tensors, and have ``write`` called with the copy; waits for the one before.
+
+        Raises:
+            TwinrayError: the write before failed.
+        """
+        self.wait()
+        held = _copied(state, self._memory)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._pending = self._thread.submit(write, held)
+        self._last = time.monotonic()
+
+    def check(self) -> None:
+        """Raise what a write that ended was refused; waits for none.
+
+        Raises:
+            TwinrayError: it failed.
+        """
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when nothing is left to write.
+
+        Raises:
+            TwinrayError: the write failed.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            pending.result()
+        except (TwinrayError, MemoryError):
+            raise
+        except Exception as error:  # torch's and the serialiser's own: whatever it was, there is no checkpoint
+            raise TwinrayError(f"could not write a checkpoint: {error}; the one before is kept") from error
+
+    def close(self) -> None:
+        """End the thread; what it is writing comes to its end, and no error is raised."""
+        self._thread.shutdown(wait=True)
+
+
+def _copied(state: Any, memory: list[Tensor]) -> Any:
+    """The same tree with tensors of the processor's memory, taken from ``memory`` in turn where they fit."""
+    used = 0
+
+    def copy(value: Any) -> Any:
+        nonlocal used
+        if isinstance(value, Tensor):
+            if used == len(memory):
+                memory.append(_like(value))
+            elif not _fits(memory[used], value):
+                memory[used] = _like(value)
+            place = memory[used].copy_(value.detach(), non_blocking=True)
+            used += 1
+            return place
+        if isinstance(value, Mapping):
+            return {key: copy(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(copy(inner) for inner in value)
+        return value
+
+    return copy(state)
+
+
+def _fits(place: Tensor, value: Tensor) -> bool:
+    return (place.shape, place.dtype, place.stride()) == (value.shape, value.dtype, value.stride())
+
+
+def _like(value: Tensor) -> Tensor:
+    if value.device.type == "cuda":
+        try:
+            return torch.empty_like(value, device="cpu", pin_memory=True, requires_grad=False)
+        except RuntimeError:  # the system pins no more: a slower copy
+            pass
+    return torch.empty_like(value, device="cpu", requires_grad=False)
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: Keep, steps_per_epoch: int) -> None:

@@ -74,8 +74,14 @@ def choose_machine(device: str = "auto", precision: Precision = "auto") -> Machi
     """Resolve ``auto``: a GPU if there is one; bf16 where the processor computes in it.
 
     Raises:
-        InputError: the device is not known or not there.
+        InputError: the device is not known or not there, or several ranks would share it.
     """
+    told = os.environ.get("LOCAL_WORLD_SIZE", "")
+    beside = int(told) if told.isdecimal() else launched_rank()[1]
+    if device.startswith("cuda:") and beside > 1:
+        raise InputError(
+            f"--device {device} under torchrun would put all {beside} ranks of this machine on one GPU; use --device cuda"
+        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":

@@ -11,6 +11,9 @@ therefore needs the weights, the optimiser's state and the number of the step, n
 Figures stay on the device between log lines: reading one makes the host wait for the GPU. On a processor
 nothing waits, so there a loss that is not finite is found before it can reach the weights; on a GPU at
 the next log line or checkpoint, whichever comes first, and never after a checkpoint.
+
+Checkpoints are written by a thread from a copy (:class:`twinray.training.checkpoint.Writer`): after some minutes or steps, with every
+new best epoch, and at the end. All ranks decide alike: what one rank found is asked for by all.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -31,8 +35,8 @@ from twinray.errors import TwinrayError
 from twinray.files import write_bytes
 from twinray.progress import Meter, progress
 from twinray.runs.folder import RunFolder
-from twinray.training.checkpoint import Keep, load_checkpoint, save_checkpoint
-from twinray.training.ranks import Ranks
+from twinray.training.checkpoint import Keep, Writer, load_checkpoint, save_checkpoint
+from twinray.training.ranks import Ranks, told_by_first
 from twinray.training.stopping import StopRequest, save_failed_step, stop_on_signal
 
 T = TypeVar("T")
@@ -42,6 +46,7 @@ BEST = "best.safetensors"
 LOWER = "lower the learning rate and start anew"
 FAULTS = 3
 """Log lines in a row with a fault that end a run: one may be an accident."""
+_NEVER = 2**62
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +68,8 @@ class Loop:
         select: the figure of ``at_epoch_end`` that picks the best epoch (larger is better); its
             weights are kept in ``checkpoints/best.safetensors``.
         clip_norm: largest gradient norm, or None.
-        checkpoint_every: steps between checkpoints; 0 for one an epoch.
+        checkpoint_every: steps between checkpoints; 0: none by steps.
+        checkpoint_minutes: minutes between checkpoints.
         log_every: steps between log lines.
         ranks: all processes of the job; each takes its share of every batch.
         mean_gradients: parameter gradients are averaged over ranks, not summed: for losses that are a mean over
@@ -89,6 +95,7 @@ class Loop:
     select: str | None = None
     clip_norm: float | None = None
     checkpoint_every: int = 0
+    checkpoint_minutes: float = 10.0
     log_every: int = 10
     ranks: Ranks = field(default_factory=Ranks)
     mean_gradients: bool = False
@@ -147,17 +154,18 @@ def train(loop: Loop, run: RunFolder) -> Progress:
         TwinrayError: the loss is no longer finite, the embedding collapsed, a signal asked to stop, or the disk refuses
             a checkpoint. What was trained up to the last good checkpoint is kept.
     """
-    ranks = loop.ranks
+    ranks, writer = loop.ranks, Writer()
     state = _restore(loop, run)
     ranks.broadcast([*loop.model.parameters(), *loop.model.buffers()])
     total = loop.steps_per_epoch * loop.epochs
     shown = progress(loop.label, total * loop.images_per_step, "images", state.step * loop.images_per_step)
-    with stop_on_signal() as stop, shown if ranks.main else nullcontext(None) as meter:
+    with closing(writer), stop_on_signal() as stop, shown if ranks.main else nullcontext(None) as meter:
         while state.step < total:
             epoch, first = divmod(state.step, loop.steps_per_epoch)
-            _train_epoch(loop, run, state, epoch, first, meter, stop)
-            _end_epoch(loop, run, state, epoch)
-            _stop_if_asked(loop, run, state, stop, saved=True)
+            _train_epoch(loop, run, state, epoch, first, meter, stop, writer)
+            saved = _end_epoch(loop, run, state, epoch, writer)
+            _stop_if_asked(loop, run, state, stop, writer, saved=saved)
+        ranks.first(writer.wait)
     return state
 
 
@@ -169,7 +177,14 @@ def seed_everything(seed: int, *more: int) -> None:
 
 
 def _train_epoch(
-    loop: Loop, run: RunFolder, state: Progress, epoch: int, first: int, meter: Meter | None, stop: StopRequest
+    loop: Loop,
+    run: RunFolder,
+    state: Progress,
+    epoch: int,
+    first: int,
+    meter: Meter | None,
+    stop: StopRequest,
+    writer: Writer,
 ) -> None:
     loop.model.train()
     tally = _Tally(state)
@@ -179,9 +194,12 @@ def _train_epoch(
         state.step += 1
         end_of_epoch = state.step % loop.steps_per_epoch == 0
         logs = state.step % loop.log_every == 0 or end_of_epoch
-        saves = bool(loop.checkpoint_every) and state.step % loop.checkpoint_every == 0 and not end_of_epoch
-        if (logs or saves) and (bad := tally.bad()) is not None:
-            _not_finite(loop, run, bad)
+        meets = loop.ranks.world == 1 or logs  # asking the other ranks has a price
+        saves = not end_of_epoch and _is_due(loop, state, writer, meets=meets)
+        if logs or saves:
+            _check_finite(loop, run, tally)
+        if meets:
+            loop.ranks.first(writer.check)
         now = time.perf_counter()
         state.seconds += now - last
         state.waited += waited
@@ -195,28 +213,43 @@ def _train_epoch(
             tally = _Tally(Progress())
         if saves:
             tally.keep_in(state)
-            _save(loop, run, state)
-        if not end_of_epoch and (loop.ranks.world == 1 or logs):  # asking the other ranks has a price
-            _stop_if_asked(loop, run, state, stop, saved=saves, tally=tally)
+            _save(loop, run, state, writer)
+        if not end_of_epoch and meets:
+            _stop_if_asked(loop, run, state, stop, writer, saved=saves, tally=tally)
     state.sums, state.counts = {}, {}
 
 
 def _stop_if_asked(
-    loop: Loop, run: RunFolder, state: Progress, stop: StopRequest, *, saved: bool, tally: _Tally | None = None
+    loop: Loop,
+    run: RunFolder,
+    state: Progress,
+    stop: StopRequest,
+    writer: Writer,
+    *,
+    saved: bool,
+    tally: _Tally | None = None,
 ) -> None:
     """On a signal to any rank: checkpoint, then end. At the very end of the run there is nothing left to stop."""
     if not loop.ranks.any(stop.name is not None) or state.step == loop.steps_per_epoch * loop.epochs:
         return
     if not saved:
         if tally is not None:
-            if (bad := tally.bad()) is not None:
-                _not_finite(loop, run, bad)
+            _check_finite(loop, run, tally)
             tally.keep_in(state)
-        _save(loop, run, state)
-    raise TwinrayError(
+        _save(loop, run, state, writer)
+    loop.ranks.first(writer.wait)
+    stopped = TwinrayError(
         f"stopped by {stop.name or 'a signal to another rank'} after step {state.step}, which is saved in {run.path}; "
         "the same command with --resume goes on from there"
     )
+    raise told_by_first(stopped, loop.ranks)
+
+
+def _is_due(loop: Loop, state: Progress, writer: Writer, *, meets: bool) -> bool:
+    """Whether the step's state is to be saved, by its number or by the first rank's clock."""
+    if loop.checkpoint_every and state.step % loop.checkpoint_every == 0:
+        return True
+    return meets and loop.ranks.any(loop.ranks.main and writer.due(loop.checkpoint_minutes))
 
 
 def _one_step(loop: Loop, run: RunFolder, batch: Any, step: int, tally: _Tally) -> None:
@@ -231,8 +264,11 @@ def _one_step(loop: Loop, run: RunFolder, batch: Any, step: int, tally: _Tally) 
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
     finite = torch.isfinite(values["loss"].detach()) & torch.isfinite(norm)
     tally.add(values, finite, step)
-    if finite.device.type == "cpu" and tally.bad() is not None:
+    # The loss is one rank's own where gradients are averaged: what one of them found ends all.
+    if finite.device.type == "cpu" and loop.ranks.any(tally.bad() is not None):
         what = f"the loss is {float(values['loss'])} and the gradient's norm {float(norm)}"
+        if tally.bad() is None:
+            what = "on another rank the loss is not a finite number"
         _give_up(loop, run, step, what, LOWER)
     if loop.clip_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, loop.clip_norm, norm, foreach=True)
@@ -241,8 +277,12 @@ def _one_step(loop: Loop, run: RunFolder, batch: Any, step: int, tally: _Tally) 
         loop.after_step(step + 1)
 
 
-def _not_finite(loop: Loop, run: RunFolder, step: int) -> None:
-    _give_up(loop, run, step, "the loss or its gradient was no longer a finite number", LOWER)
+def _check_finite(loop: Loop, run: RunFolder, tally: _Tally) -> None:
+    """End every rank at the first step that was not finite on one of them; waits for the device."""
+    own = tally.bad()
+    first = loop.ranks.least(_NEVER if own is None else own)
+    if first != _NEVER:
+        _give_up(loop, run, first, "the loss or its gradient was no longer a finite number", LOWER)
 
 
 def _give_up(loop: Loop, run: RunFolder, step: int, what: str, advice: str) -> None:
@@ -256,7 +296,7 @@ def _give_up(loop: Loop, run: RunFolder, step: int, what: str, advice: str) -> N
             f"{what} at step {step + 1} of {run.path}; the last good checkpoint is kept, and the step's batch is in {path.name}: "
             f"{advice}, or look at the data"
         )
-    raise TwinrayError(f"{what} at step {step + 1} of {run.path}")
+    raise told_by_first(TwinrayError(f"{what} at step {step + 1} of {run.path}"), loop.ranks)
 
 
 def _on_cpu(batch: Any) -> Any:
@@ -295,13 +335,16 @@ def _log(loop: Loop, run: RunFolder, state: Progress, epoch: int, tally: _Tally)
     line["seconds"] = round(state.seconds, 2)
     if loop.ranks.main:
         run.log(line)
-    reason = loop.fault(means) if loop.fault is not None else None
+    fault = loop.fault
+    reason = loop.ranks.first(lambda: fault(means)) if fault is not None else None
     state.faults = state.faults + 1 if reason else 0
     if reason and state.faults >= FAULTS:
         _give_up(loop, run, state.step - 1, reason, "start anew with another learning rate or objective")
 
 
-def _end_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int) -> None:
+def _end_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int, writer: Writer) -> bool:
+    """Figures, the best epoch so far, and a checkpoint where one is due; whether there was one."""
+    best = False
     if loop.at_epoch_end is not None:
         start = time.perf_counter()
         seed_everything(loop.seed, state.step, 1)
@@ -311,10 +354,15 @@ def _end_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int) -> None:
             shown = {f"val_{name}": value if math.isfinite(value) else None for name, value in figures.items()}
             run.log({"step": state.step, "epoch": epoch, **shown})
         if loop.select is not None:
-            _keep_best(loop, run, state, epoch, figures[loop.select])
-    _save(loop, run, state)
+            best = _is_best(state, epoch, figures[loop.select])
+    milestone = bool(loop.keep.every_epochs) and (epoch + 1) % loop.keep.every_epochs == 0
+    # The best weights lie beside a checkpoint that knows of them: a resumed run must not take those of another course.
+    saves = best or milestone or epoch + 1 == loop.epochs or _is_due(loop, state, writer, meets=True)
+    if saves:
+        _save(loop, run, state, writer, best=best)
     if loop.watch is not None and loop.ranks.main:
         loop.watch(run, state.best_epoch)
+    return saves
 
 
 def _figures(loop: Loop, epoch: int) -> dict[str, float]:
@@ -322,13 +370,13 @@ def _figures(loop: Loop, epoch: int) -> dict[str, float]:
     return {name: float(value) for name, value in loop.at_epoch_end(epoch).items()}
 
 
-def _keep_best(loop: Loop, run: RunFolder, state: Progress, epoch: int, value: float) -> None:
+def _is_best(state: Progress, epoch: int, value: float) -> bool:
+    """Whether the epoch is the best so far; of equal ones the last is: a plateau at 0 must not keep the first."""
     value = value if math.isfinite(value) else -math.inf
-    if value >= state.best:  # of equal epochs the last: a plateau at 0 must not keep the first
-        state.best, state.best_epoch = value, epoch
-        if loop.ranks.main:
-            tensors = {name: t.detach().cpu().contiguous() for name, t in loop.model.state_dict().items()}
-            write_bytes(run.checkpoints / BEST, safetensors.torch.save(tensors), "best weights")
+    if value < state.best:
+        return False
+    state.best, state.best_epoch = value, epoch
+    return True
 
 
 def load_best(loop: Loop, run: RunFolder) -> None:
@@ -336,16 +384,25 @@ def load_best(loop: Loop, run: RunFolder) -> None:
     loop.model.load_state_dict(safetensors.torch.load_file(run.checkpoints / BEST))
 
 
-def _save(loop: Loop, run: RunFolder, state: Progress) -> None:
-    def write() -> None:
+def _save(loop: Loop, run: RunFolder, state: Progress, writer: Writer, *, best: bool = False) -> None:
+    """Take the state as it is now; a thread writes it, with ``best`` its weights as those of the best epoch too."""
+
+    def start() -> None:
         saved = {
             "model": loop.model.state_dict(),
             "optimizer": loop.optimizer.state_dict(),
             "progress": vars(state).copy(),
         }
-        save_checkpoint(run.checkpoints, state.step, saved, loop.keep, loop.steps_per_epoch)
+        writer.put(saved, partial(_write, loop, run, state.step, best))
 
-    loop.ranks.first(write)  # a full disk ends every rank, with one line
+    loop.ranks.first(start)  # a full disk ends every rank, with one line
+
+
+def _write(loop: Loop, run: RunFolder, step: int, best: bool, saved: Mapping[str, Any]) -> None:
+    if best:
+        tensors = {name: tensor.contiguous() for name, tensor in saved["model"].items()}
+        write_bytes(run.checkpoints / BEST, safetensors.torch.save(tensors), "best weights")
+    save_checkpoint(run.checkpoints, step, dict(saved), loop.keep, loop.steps_per_epoch)
 
 
 def _restore(loop: Loop, run: RunFolder) -> Progress:

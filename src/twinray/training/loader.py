@@ -6,10 +6,13 @@ by arithmetic.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +23,8 @@ from torch import Tensor
 from twinray.records import IntArray
 
 T = TypeVar("T")
+_LARGE = 8 << 20
+"""Bytes from which a batch is worth several threads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +42,39 @@ class PixelSource:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def gather(self, indices: IntArray) -> Tensor:
-        """Pixels (b, s, s[, 3]) uint8 of the given positions, in their order."""
-        first = self.images[0]
-        out = np.empty((len(indices), *first.shape[1:]), dtype=np.uint8)
-        chosen = self.rows[indices]
-        for which, array in enumerate(self.images):
-            here = np.flatnonzero(chosen[:, 0] == which)
-            # Ascending rows let the disk read forwards; the positions put them back in order.
-            here = here[np.argsort(chosen[here, 1], kind="stable")]
-            out[here] = array[chosen[here, 1]]
-        return torch.from_numpy(out)
+    def shape(self, n: int) -> tuple[int, ...]:
+        """Of n images."""
+        return (n, *self.images[0].shape[1:])
+
+    def gather(self, indices: IntArray, out: Tensor | None = None) -> Tensor:
+        """Pixels (b, s, s[, 3]) uint8 of the given positions, in their order; into ``out`` where it is given."""
+        out = torch.empty(self.shape(len(indices)), dtype=torch.uint8) if out is None else out
+        chosen, pixels = self.rows[indices], out.numpy()
+        # Ascending rows let the disk read forwards; every one is copied once, to its position.
+        order = np.lexsort((chosen[:, 1], chosen[:, 0]))
+        arrays = [np.asarray(array) for array in self.images]  # rows of a memory map cost more to name than to copy
+
+        def copy(positions: IntArray) -> None:
+            for at, (which, row) in zip(positions.tolist(), chosen[positions].tolist(), strict=True):
+                pixels[at] = arrays[which][row]
+
+        parts = _threads() if pixels.nbytes >= _LARGE else 1
+        if parts == 1:
+            copy(order)
+        else:
+            list(_readers(parts).map(copy, np.array_split(order, parts)))
+        return out
+
+
+def _threads() -> int:
+    """Threads that one gather takes: a core in four, for the step has work for the others."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(4, cores // 4))
+
+
+@lru_cache(maxsize=1)
+def _readers(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n, thread_name_prefix="twinray-gather")
 
 
 def epoch_order(n: int, batch_size: int, *, seed: int, epoch: int, drop_last: bool = True) -> list[IntArray]:
@@ -100,19 +127,31 @@ class CopyAhead:
     """Copies batches to a GPU from the loader's thread, on a stream of its own, while the step computes.
 
     Pinned host memory lets the copy run beside the kernels; the consumer's stream waits for it, the host does not.
+    Made once a run: batches are gathered straight into a ring of pinned memory, each place used again when its copy is over.
     """
 
-    def __init__(self, gather: Callable[[IntArray], Tensor], device: torch.device) -> None:
-        self._gather, self._device = gather, device
+    def __init__(self, source: PixelSource, device: torch.device, depth: int = 2) -> None:
+        self._source, self._device = source, device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._ring: list[tuple[Tensor, torch.cuda.Event] | None] = [None] * depth
+        self._next = 0
 
     def __call__(self, indices: IntArray) -> tuple[Tensor, torch.cuda.Event]:
         """The batch on the device, and the event after which it is there."""
-        pixels = self._gather(indices).pin_memory()
+        at, self._next = self._next, (self._next + 1) % len(self._ring)
+        place, shape = self._ring[at], self._source.shape(len(indices))
+        if place is not None:
+            place[1].synchronize()  # the loader's thread waits, never the step
+        if place is not None and place[0].shape == shape:
+            pinned = place[0]
+        else:
+            pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        pixels = self._source.gather(indices, out=pinned)
         with torch.cuda.stream(self._stream):
             there = pixels.to(self._device, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(self._stream)
+        self._ring[at] = pinned, event
         return there, event
 
     def batches(self, order: Sequence[IntArray]) -> Iterator[Tensor]:

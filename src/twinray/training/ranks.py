@@ -83,6 +83,14 @@ class Ranks:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return bool(value.item() > 0)
 
+    def least(self, value: int) -> int:
+        """The smallest of all ranks' numbers; every rank must ask."""
+        if self.world == 1:
+            return value
+        found = torch.tensor([value], device=_device())
+        dist.all_reduce(found, op=dist.ReduceOp.MIN)
+        return int(found.item())
+
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Give every rank the first rank's values, in place."""
         if self.world > 1:
@@ -106,8 +114,14 @@ class Ranks:
         dist.broadcast_object_list(outcome, src=0, device=_device())
         value, error_ = outcome[0]
         if error_ is not None:
-            raise (InputError if error_[0] else TwinrayError)(error_[1])
+            raise told_by_first((InputError if error_[0] else TwinrayError)(error_[1]), self)
         return cast(T, value)
+
+
+def told_by_first(error: TwinrayError, ranks: Ranks) -> TwinrayError:
+    """Mark an error that every rank raises, so that the first one alone tells it."""
+    error.told = not ranks.main
+    return error
 
 
 def launched_rank() -> tuple[int, int, int]:
