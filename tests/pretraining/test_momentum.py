@@ -153,3 +153,26 @@ def test_the_predictor_is_the_papers():
     assert sum(p.numel() for p in predictor.parameters()) == 256 * 4096 * 2 + 2 * 4096
     out = Predictor(8, 16)(torch.randn(4, 8))
     assert out.shape == (4, 8) and out.requires_grad
+
+
+def test_the_targets_of_byol_are_watched_not_the_predictions(monkeypatch):
+    """Predictions may spread where every embedding is one point."""
+    from twinray.backbones.build import build_backbone
+    from twinray.pretraining import step as module
+    from twinray.pretraining.model import BarlowTwins, Byol
+    from twinray.pretraining.objective import barlow_twins
+    from twinray.pretraining.views import ViewMaker, ViewOptions
+    from twinray.training.device import Machine
+
+    model = Byol(BarlowTwins(build_backbone("resnet18", 0), (16, 16)), 32).train()
+    torch.nn.init.zeros_(model.twin.target.projector[-1].weight)
+    step = module.Step(
+        model=model,
+        machine=Machine(torch.device("cpu"), bf16=False),
+        views=tuple(ViewMaker(32, options) for options in ViewOptions.pair()),
+        objective=barlow_twins,
+        seed=1,
+        health_every=1,
+    )
+    figures = step(torch.randint(0, 256, (4, 32, 32), dtype=torch.uint8), 0)
+    assert float(figures["embedding_std"]) == 0
