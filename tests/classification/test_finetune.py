@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 import torchvision
+import yaml
 from sklearn.utils.class_weight import compute_sample_weight
 
 from support import ranks
@@ -35,6 +36,7 @@ from twinray.training.crops import crop_resize, draw_crops
 from twinray.training.device import Machine
 from twinray.training.ranks import Ranks
 
+STUDIES = Path(__file__).parents[2] / "studies"
 STILL = {"crop_min": 1.0, "flip": 0.0, "brightness": 0.0, "contrast": 0.0}
 CONSTANT = {"warmup_steps": 0, "final_lr": 1.0, "clip_norm": 0.0}
 CPU = Machine(torch.device("cpu"), bf16=False)
@@ -367,6 +369,17 @@ def test_what_is_held_out_shares_no_patient_with_what_is_learnt(class_pack):
     assert len(set(pack.labels[held].argmax(axis=1))) == 2
     one = rows[pack.patients[rows] == pack.patients[rows[0]]]
     assert len(hold_out(pack, one, pack.labels, seed=0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    "path", sorted(STUDIES.glob("*-head.yaml")) + sorted(STUDIES.glob("*-full.yaml")), ids=lambda p: p.stem
+)
+def test_the_papers_recipes_are_taken(path):
+    values = yaml.safe_load(path.read_text())
+    values["seeds"] = tuple(values["seeds"])
+    made = resolve(ClassifyConfig(Path("p"), Path("o"), **values))
+    assert (made.protocol, made.policy) == (values["protocol"], path.stem.split("-")[1])
+    assert recipe(made) == PROTOCOLS[made.protocol][made.policy]
 
 
 @pytest.mark.parametrize("policy", ["head", "full"])

@@ -12,7 +12,7 @@ import numpy as np
 from twinray.backbones.build import Backbone, build_backbone
 from twinray.backbones.norm import is_batch_norm
 from twinray.backbones.weights import Provenance, initialise, weight_file
-from twinray.classification.config import ClassifyConfig
+from twinray.classification.config import AUTO, ClassifyConfig
 from twinray.classification.data import (
     check_classes,
     hold_out,
@@ -189,7 +189,7 @@ def _notes(
     if len(draws[0].choosing) and draws[0].choosing is not val:
         why = "" if config.choose_on == "fraction" else f": {pack.path} has no labelled val images"
         notes.append(f"the epoch was chosen on {draws[0].chosen_on}{why}")
-    if config.policy == "surgical" and provenance.is_random:
+    if config.policy == "surgical" and config.tune != (AUTO,) and provenance.is_random:
         notes.append("--init random under --policy surgical: layers that do not learn stay random")
     if len(draws) > 1:
         notes.append(f"model.safetensors is that of seed {draws[0].seed}, the first of {len(draws)}")

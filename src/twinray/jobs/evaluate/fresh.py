@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-import torch
-
-from twinray.backbones.pixels import network_input
+from twinray.classification.on_pack import label_scores
 from twinray.data.pack import Pack
 from twinray.detection.data import DetectionData, annotated
 from twinray.detection.on_pack import detect_rows
@@ -20,12 +17,10 @@ from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.options import checksums_of
 from twinray.jobs.evaluate.stored import thresholds_of
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
-from twinray.progress import progress
 from twinray.records import FloatArray, IntArray, patient_code
 from twinray.runs.names import file_names
 from twinray.runs.results import LabelPredictions, write_label_predictions
 from twinray.runs.seen import MARK, Checked, check_unseen, read_seen
-from twinray.training.loader import PixelSource, prefetch
 
 
 def load(config: EvaluateConfig, runs: Sequence[RunInfo], pack: Pack) -> tuple[list[Model], list[tuple[str, Checked]]]:
@@ -170,16 +165,15 @@ def _notes(run: RunInfo, seen: Checked) -> tuple[str, ...]:
     return (*seen.notes, *(f"from its training: {note}" for note in own))
 
 
-@torch.no_grad()
 def score_rows(model: Model, pack: Pack, rows: IntArray, batch_size: int, label: str) -> FloatArray:
     """Probabilities (n, k) of the given rows of a checked pack, whole batches straight from its memory map."""
-    source = PixelSource([pack.images], np.stack([np.zeros_like(rows), rows], axis=1))
-    batches = [np.arange(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
-    scores = np.empty((len(rows), len(model.classes)), dtype=np.float64)
-    with progress(label, len(rows)) as meter:
-        for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):
-            with model.machine.autocast():
-                found = model.network(network_input(pixels, model.size, model.machine.device))
-            scores[batch] = found.double().cpu().numpy()
-            meter.advance(len(batch))
-    return scores
+    return label_scores(
+        model.network,
+        pack.images,
+        rows,
+        len(model.classes),
+        size=model.size,
+        batch_size=batch_size,
+        machine=model.machine,
+        label=label,
+    )
