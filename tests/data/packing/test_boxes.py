@@ -33,7 +33,7 @@ def box_rows(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def opened(table: pa.Table) -> Pack:
-    info = PackInfo((), (), (), "none", 8, 1, "pad", (), (), {}, 0, {}, (), "", {})  # type: ignore[arg-type]
+    info = PackInfo((), (), tuple("abcdef"), "none", 8, 1, "pad", (), (), {}, 0, {}, (), "", {})  # type: ignore[arg-type]
     n, nothing = len(table), np.zeros((0, 0))
     objects = np.empty(n, dtype=object)
     return Pack(Path("x"), info, np.zeros((n, 8, 8), np.uint8), table, objects, objects, objects, nothing.astype(int), nothing, nothing)  # fmt: skip
