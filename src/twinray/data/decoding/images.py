@@ -252,12 +252,13 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
             if image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
                 array, how = 255 - array, how + ", inverted"
         else:
-            if kind == "jpeg" and image.mode in ("L", "RGB"):
-                loaded: Any = Image.fromarray(_jpeg_pixels(data, image.mode, decoding.lenient))
+            if kind == "jpeg" and image.mode == "L":
+                array, how = _jpeg_pixels(data, "L", decoding.lenient), "8-bit grey"
+            elif kind == "jpeg" and image.mode == "RGB":
+                array, how = _grey_or_colour(Image.fromarray(_jpeg_pixels(data, "RGB", decoding.lenient)), name)
             else:
                 image.load()
-                loaded = image
-            array, how = _grey_or_colour(loaded, name)
+                array, how = _grey_or_colour(image, name)
             fault = fault or (None if whole else _end_fault(array, kind))
         asked = asked if kind == "tiff" else asked_orientation(image)
     if fault:
