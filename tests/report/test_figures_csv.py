@@ -24,6 +24,14 @@ def test_all_digits_are_kept_and_gaps_are_empty(figure: Make) -> None:
     assert len(rows) == 2 and "seeds" not in rows[0]
 
 
+def test_a_zero_has_no_sign_and_a_loss_keeps_its_own(figure: Make) -> None:
+    split = SplitFigures({"map50": figure(-0.0, -0.0, 0.5), "map": figure(-1e-9, -0.5, -0.0)})
+    values = [
+        [row[name] for name in ("difference", "low", "high")] for row in read(differences_csv([("b", "a", split)]))
+    ]
+    assert values == [["0.0", "0.0", "0.5"], ["-1e-09", "-0.5", "0.0"]]
+
+
 def test_every_measure_class_count_and_choice_of_images_has_its_row(
     split_figures: Make, classes: tuple[str, ...]
 ) -> None:

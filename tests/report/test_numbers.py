@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from twinray.evaluation.record import Figure
 from twinray.report.numbers import (
@@ -31,6 +34,13 @@ def test_numbers_intervals_and_signs() -> None:
     assert signed(-0.1) == "-0.100"
     assert interval(Figure(0.3, (0.123, 0.456), 9)) == "0.123 to 0.456"
     assert interval(Figure(0.3, (-0.02, 0.1), 9), sign=True) == "-0.020 to +0.100"
+
+
+@given(st.floats(-1e-3, 1e-3), st.integers(0, 4))
+def test_nothing_that_reads_zero_has_a_minus_sign(value: float, digits: int) -> None:
+    for text in (number(value, digits), signed(value, digits), interval(Figure(0.0, (value, value), 9), digits)):
+        assert not re.search(r"-0\.?0*(?![0-9.])", text), text
+    assert number(-0.0) == "0.000" and signed(-0.0) == "+0.000"
 
 
 @pytest.mark.parametrize("ends", [None, (math.nan, 0.2), (0.1, math.inf)])

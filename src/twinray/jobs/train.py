@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -127,19 +128,7 @@ def detect_and_tell(config: DetectConfig) -> None:
     Raises:
         InputError, TwinrayError: as there.
     """
-    before = RunFolder(config.out).finished
-    run = detect(config)
-    metrics, epochs = read_metrics(run.path), read_config(run.path).get("epochs")
-    split = next((name for name in ("test", "val", "train") if name in metrics), None)
-    lines = []
-    if split is not None:
-        figures = split_figures(run.path, metrics)[split]
-        ends = f" (95 % interval {interval(figures.get('map50'))})" if interval_of(figures.get("map50")) else ""
-        where = "of the test split" if split == "test" else f"of the split {split}: there is no test image"
-        images = count(figures.counts.get("n_images"), "image")
-        lines.append(f"mAP50 {number(value_of(figures.get('map50')))}{ends} on {images} {where}")
-    lines.append(f"best epoch {metrics['best_epoch'] + 1} of {epochs}, chosen by: {metrics['selected_on']}")
-    _tell(run, lines, metrics.get("seconds"), before)
+    _and_tell(config.out, lambda: detect(config), _detector_lines)
 
 
 def pretrain_and_tell(config: PretrainConfig) -> None:
@@ -148,13 +137,7 @@ def pretrain_and_tell(config: PretrainConfig) -> None:
     Raises:
         InputError, TwinrayError: as there.
     """
-    before = RunFolder(config.out).finished
-    run = pretrain(config)
-    lines = [
-        f"a backbone after {count(read_config(run.path).get('epochs'), 'epoch')}",
-        f"next: twinray detect --data PACK --init {shlex.quote(str(run.path))} --out RUN",
-    ]
-    _tell(run, lines, value_of(split_figures(run.path)["train"].get("seconds")), before)
+    _and_tell(config.out, lambda: pretrain(config), _pretraining_lines)
 
 
 def classify_and_tell(config: ClassifyConfig) -> None:
@@ -163,37 +146,68 @@ def classify_and_tell(config: ClassifyConfig) -> None:
     Raises:
         InputError, TwinrayError: as there.
     """
-    before = RunFolder(config.out).finished
-    run = classify(config)
-    metrics, made = read_metrics(run.path), read_config(run.path)
+    _and_tell(config.out, lambda: classify(config), _classifier_lines)
+
+
+def _and_tell(
+    out: Path, train: Callable[[], RunFolder], lines: Callable[[Path, Mapping[str, Any]], Sequence[str]]
+) -> None:
+    """Train, then say folder, result and disclaimer; once, whatever the number of ranks."""
+    before = RunFolder(out).finished
+    run = train()
+    if launched_rank()[0] != 0:
+        return
+    metrics = read_metrics(run.path)
+    seconds = _seconds(run.path, metrics)
+    trained = "finished" if seconds is None else f"finished, {duration(seconds)} of training"
+    how = "finished already, nothing was trained anew" if before else trained
+    told = [f"{run.path}: {how}", *lines(run.path, metrics), f"{DISCLAIMER}."]
+    console = Console()
+    for line in told:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _seconds(run: Path, metrics: Mapping[str, Any]) -> object:
+    """Of training; None where a run keeps none. A pre-training's stand among the figures of its training images."""
+    train = split_figures(run, metrics).get("train")
+    return metrics.get("seconds") or (None if train is None else value_of(train.get("seconds")))
+
+
+def _detector_lines(run: Path, metrics: Mapping[str, Any]) -> list[str]:
+    epochs, lines = read_config(run).get("epochs"), []
+    split = next((name for name in ("test", "val", "train") if name in metrics), None)
+    if split is not None:
+        figures = split_figures(run, metrics)[split]
+        ends = f" (95 % interval {interval(figures.get('map50'))})" if interval_of(figures.get("map50")) else ""
+        where = "of the test split" if split == "test" else f"of the split {split}: there is no test image"
+        images = count(figures.counts.get("n_images"), "image")
+        lines.append(f"mAP50 {number(value_of(figures.get('map50')))}{ends} on {images} {where}")
+    return [*lines, f"best epoch {metrics['best_epoch'] + 1} of {epochs}, chosen by: {metrics['selected_on']}"]
+
+
+def _pretraining_lines(run: Path, metrics: Mapping[str, Any]) -> list[str]:
+    del metrics
+    return [
+        f"a backbone after {count(read_config(run).get('epochs'), 'epoch')}",
+        f"next: twinray detect --data PACK --init {shlex.quote(str(run))} --out RUN",
+    ]
+
+
+def _classifier_lines(run: Path, metrics: Mapping[str, Any]) -> list[str]:
     lines = [summary(metrics)]
     if "best_epoch" in metrics:
         epochs = ", ".join(str(epoch + 1) for epoch in metrics["best_epoch"])
-        plural = "s" if len(metrics["best_epoch"]) > 1 else ""
-        lines.append(f"best epoch{plural} {epochs} of {made.get('epochs')}, chosen by: {metrics['selected_on'][0]}")
-    _tell(run, lines, metrics.get("seconds"), before)
+        plural, of = "s" if len(metrics["best_epoch"]) > 1 else "", read_config(run).get("epochs")
+        lines.append(f"best epoch{plural} {epochs} of {of}, chosen by: {metrics['selected_on'][0]}")
+    return lines
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
     """AUC of the test images in one line, with its interval and what limits it."""
     figures = read_split(metrics["test"], "test")
-    auc = value_of(figures.get("auc"))
+    auc = figures.get("auc")
     images = f"on {count(figures.counts.get('n_images'), 'image')} of the test split"
     mark = f"; {note}" if (note := told_seen(figures.seen)) else ""
-    if auc is None:
-        return f"test AUC not defined {images}{mark}"
-    ends = interval_of(figures.get("auc"))
     seeds = f" over {len(metrics['seeds'])} seeds" if len(metrics.get("seeds", ())) > 1 else ""
-    interval_text = f" (95 % interval{seeds} {ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
-    return f"test AUC {auc:.4f}{interval_text} {images}{mark}"
-
-
-def _tell(run: RunFolder, lines: Sequence[str], seconds: object, before: bool) -> None:
-    """Folder, result and disclaimer; said once, whatever the number of ranks."""
-    if launched_rank()[0] != 0:
-        return
-    trained = "finished" if seconds is None else f"finished, {duration(seconds)} of training"
-    how = "finished already, nothing was trained anew" if before else trained
-    console = Console()
-    for line in (f"{run.path}: {how}", *lines, f"{DISCLAIMER}."):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    ends = f" (95 % interval{seeds} {interval(auc, 4)})" if interval_of(auc) else ""
+    return f"test AUC {number(value_of(auc), 4)}{ends} {images}{mark}"

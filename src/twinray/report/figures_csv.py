@@ -113,11 +113,12 @@ def _value(figure: Figure) -> Any:
 
 
 def _ends(figure: Figure) -> tuple[Any, Any]:
-    return interval_of(figure) or ("", "")
+    low, high = interval_of(figure) or (None, None)
+    return _or_empty(low), _or_empty(high)
 
 
 def _or_empty(value: float | None) -> Any:
-    return "" if value is None else value
+    return "" if value is None else value or abs(value)  # a zero has no sign
 
 
 def _text(lines: Sequence[tuple[Any, ...]]) -> str:
