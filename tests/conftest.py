@@ -5,11 +5,17 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from support import DETECT, REAL_DATA, twinray, write_coco
+
+
+# tests do not measure time: a busy machine must not fail a property
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
