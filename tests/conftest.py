@@ -12,7 +12,6 @@ from PIL import Image
 
 from support import DETECT, REAL_DATA, twinray, write_coco
 
-
 # tests do not measure time: a busy machine must not fail a property
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
