@@ -53,7 +53,9 @@ class LibraryView(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        self.detector = [detector]  # kept out of the module tree: the library swaps modules by identity
+        self.detector = [
+            detector
+        ]  # kept out of the module tree: the library swaps modules by identity
         self.backbone = LibraryBackbone(detector.backbone)
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
@@ -74,7 +76,9 @@ class Fraction(AblationLayerFasterRCNN):
         super().__init__()
         self.channels = channels
 
-    def activations_to_be_ablated(self, activations: Tensor, ratio_channels_to_ablate: float = 1.0) -> np.ndarray:
+    def activations_to_be_ablated(
+        self, activations: Tensor, ratio_channels_to_ablate: float = 1.0
+    ) -> np.ndarray:
         self.indices = np.arange(self.channels, dtype=np.int32)
         return self.indices
 
@@ -91,7 +95,11 @@ def best_time(function: Callable[[], object], repeats: int) -> float:
 def library_seconds(detector: Detector, image: Tensor, found: Detection, channels: int) -> float:
     """Seconds of ``channels`` ablations, without the pass that finds the activations."""
     view = LibraryView(detector)
-    targets = [FasterRCNNBoxScoreTarget(labels=[int(found.labels[0]) + 1], bounding_boxes=found.boxes[:1].numpy())]
+    targets = [
+        FasterRCNNBoxScoreTarget(
+            labels=[int(found.labels[0]) + 1], bounding_boxes=found.boxes[:1].numpy()
+        )
+    ]
     seconds = {}
     for n in (0, channels):
         cam = AblationCAM(
@@ -106,16 +114,22 @@ def library_seconds(detector: Detector, image: Tensor, found: Detection, channel
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--size", type=int, default=640)
-    parser.add_argument("--channels", type=int, default=32, help="channels of grad-cam's 1,280 to time")
+    parser.add_argument(
+        "--channels", type=int, default=32, help="channels of grad-cam's 1,280 to time"
+    )
     parser.add_argument("--boxes", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     size = arguments.size
-    detector = build_detector(build_backbone(arguments.arch), DetectorOptions(size=size), CLASSES, seed=0).eval()
+    detector = build_detector(
+        build_backbone(arguments.arch), DetectorOptions(size=size), CLASSES, seed=0
+    ).eval()
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     forward = best_time(lambda: detector.detect(image), 2)
     (found,), features = detector.detect_with_features(image)
@@ -130,11 +144,15 @@ def main() -> None:
     occluded = best_time(lambda: bin_occlusion(levels, boxes, scorer, (size, size)), 5) / len(boxes)
     fast = best_time(lambda: ablation_cam_fpn(levels, boxes, scorer, (size, size)), 5) / len(boxes)
     fpn = detector.backbone.fpn
-    last = best_time(lambda: ablation_cam_last_stage(features.stages, fpn, boxes, scorer, (size, size)), 2) / len(boxes)
+    last = best_time(
+        lambda: ablation_cam_last_stage(features.stages, fpn, boxes, scorer, (size, size)), 2
+    ) / len(boxes)
     detector.roi_heads.score_thresh = float(found.scores[-1])
     part = library_seconds(detector, image, found, arguments.channels)
     library = part / arguments.channels * 1280
-    print(f"{arguments.arch}, {size} x {size}, {len(boxes)} boxes, {arguments.threads} threads, CPU")
+    print(
+        f"{arguments.arch}, {size} x {size}, {len(boxes)} boxes, {arguments.threads} threads, CPU"
+    )
     print(f"forward pass with boxes                          {forward * 1e3:10.1f} ms")
     print(f"ours, 256 channels of the box's level            {fast * 1e3:10.1f} ms a box")
     print(f"ours, 49 windows of the box's bins               {occluded * 1e3:10.1f} ms a box")
@@ -142,7 +160,9 @@ def main() -> None:
         f"ours, {features.stages['c5'].shape[1]:4d} channels of the last stage            {last * 1e3:10.1f} ms a box"
     )
     print(f"grad-cam, 1,280 channels                         {library:10.1f} s a box")
-    print(f"  (measured on {arguments.channels} channels: {part:.1f} s; scaled to 1,280, not run in full)")
+    print(
+        f"  (measured on {arguments.channels} channels: {part:.1f} s; scaled to 1,280, not run in full)"
+    )
     print(f"ratio grad-cam / ours                            {library / fast:10.0f}")
 
 

@@ -25,7 +25,9 @@ def random_boxes(rng: np.random.Generator, n: int, classes: int, *, scored: bool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=660)
     parser.add_argument("--classes", type=int, default=14)
     parser.add_argument("--boxes", type=int, default=100, help="predicted boxes an image")
@@ -50,7 +52,9 @@ def main() -> None:
         report = evaluate_boxes(truth, predictions, classes, bootstrap=resamples)
         seconds.append(time.perf_counter() - start)
     figure = report.all_images.metrics["map50"]
-    print(f"{options.images} images, {options.classes} classes, {options.boxes} predicted boxes an image, one core")
+    print(
+        f"{options.images} images, {options.classes} classes, {options.boxes} predicted boxes an image, one core"
+    )
     print(f"mAP50 {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})")
     print(f"figures without intervals     {seconds[0]:6.2f} s")
     print(f"with {options.resamples:,} resamples           {seconds[1]:6.2f} s")

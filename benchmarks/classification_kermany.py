@@ -38,7 +38,9 @@ def twinray(*arguments: object, log: Path | None = None, until: float = float("i
     output = log.open("wb") if log is not None else None
     try:
         limit = None if until == float("inf") else max(until - time.monotonic(), 1)
-        return subprocess.run(command, stdout=output, stderr=output, timeout=limit, check=False).returncode
+        return subprocess.run(
+            command, stdout=output, stderr=output, timeout=limit, check=False
+        ).returncode
     except subprocess.TimeoutExpired:
         return -1
 
@@ -56,7 +58,9 @@ def folder_of(out: Path, arm: str, policy: str, fraction: float) -> Path:
     return out / "runs" / f"{arm}-{policy}-{fraction:g}"
 
 
-def classify(options: argparse.Namespace, until: float, task: tuple[str, str, float, list[int]]) -> str:
+def classify(
+    options: argparse.Namespace, until: float, task: tuple[str, str, float, list[int]]
+) -> str:
     """One run, from wherever it stood."""
     arm, policy, fraction, seeds = task
     run = folder_of(options.out, arm, policy, fraction)
@@ -67,7 +71,18 @@ def classify(options: argparse.Namespace, until: float, task: tuple[str, str, fl
     start = time.monotonic()
     init = "random" if arm == "random" else options.out / "pretrained"
     more = ["--epochs", options.epochs] if options.epochs and policy != "probe" else []
-    arguments = ("--data", options.pack, "--init", init, "--arch", "resnet18", "--size", 64, "--policy", policy)
+    arguments = (
+        "--data",
+        options.pack,
+        "--init",
+        init,
+        "--arch",
+        "resnet18",
+        "--size",
+        64,
+        "--policy",
+        policy,
+    )
     drawn = ("--fraction", fraction, "--seeds", *seeds)
     (options.out / "logs").mkdir(exist_ok=True)
     log = options.out / "logs" / f"{run.name}.log"
@@ -75,7 +90,13 @@ def classify(options: argparse.Namespace, until: float, task: tuple[str, str, fl
         "classify", *arguments, *drawn, *more, "--device", options.device, "--out", run, "--resume",
         log=log, until=until,
     )  # fmt: skip
-    told = "done" if status == 0 else "stopped, the time is over" if status == -1 else f"ended with {status}, see {log}"
+    told = (
+        "done"
+        if status == 0
+        else "stopped, the time is over"
+        if status == -1
+        else f"ended with {status}, see {log}"
+    )
     return f"{run.name}: {told}, {time.monotonic() - start:.0f} s"
 
 
@@ -83,11 +104,40 @@ def prepare(options: argparse.Namespace) -> None:
     """The pack and the pre-trained weights."""
     if not options.pack.exists():
         shares = ("--val", 0.1, "--test", 0.2, "--seed", options.split_seed)
-        if twinray("pack", options.images, "--patient-regex", PATIENTS, "--size", 64, *shares, "--out", options.pack):
+        if twinray(
+            "pack",
+            options.images,
+            "--patient-regex",
+            PATIENTS,
+            "--size",
+            64,
+            *shares,
+            "--out",
+            options.pack,
+        ):
             raise SystemExit("packing failed")
-    more = ("--arch", "resnet18", "--size", 64, "--batch-size", options.batch_size, "--epochs", options.pretrain_epochs)
+    more = (
+        "--arch",
+        "resnet18",
+        "--size",
+        64,
+        "--batch-size",
+        options.batch_size,
+        "--epochs",
+        options.pretrain_epochs,
+    )
     pretrained = options.out / "pretrained"
-    if twinray("pretrain", "--data", options.pack, *more, "--device", options.device, "--out", pretrained, "--resume"):
+    if twinray(
+        "pretrain",
+        "--data",
+        options.pack,
+        *more,
+        "--device",
+        options.device,
+        "--out",
+        pretrained,
+        "--resume",
+    ):
         raise SystemExit("pre-training failed")
 
 
@@ -99,8 +149,15 @@ def rows(options: argparse.Namespace) -> list[dict[str, Any]]:
         if not path.is_file():
             continue
         metrics = json.loads(path.read_text())
-        row: dict[str, Any] = {"fraction": fraction, "policy": policy, "weights": arm, "draws": len(metrics["seeds"])}
-        row["training_images"] = round(sum(metrics["training_images"]) / len(metrics["training_images"]))
+        row: dict[str, Any] = {
+            "fraction": fraction,
+            "policy": policy,
+            "weights": arm,
+            "draws": len(metrics["seeds"]),
+        }
+        row["training_images"] = round(
+            sum(metrics["training_images"]) / len(metrics["training_images"])
+        )
         for name in ("auc", "average_precision", "balanced_accuracy", "brier"):
             figure = metrics["test"].get(name)
             if figure is not None:
@@ -119,13 +176,18 @@ def write_tables(options: argparse.Namespace) -> None:
         writer.writeheader()
         writer.writerows(found)
     by_arm = {(row["fraction"], row["policy"], row["weights"]): row for row in found}
-    lines = ["| labels | images | policy | random | Barlow Twins |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| labels | images | policy | random | Barlow Twins |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for fraction in FRACTIONS:
         for policy in options.policies:
             both = [by_arm.get((fraction, policy, arm)) for arm in ARMS]
             if any(both):
                 images = next(row["training_images"] for row in both if row)
-                lines.append(f"| {fraction:.0%} | {images:,} | {policy} | {' | '.join(map(_cell, both))} |")
+                lines.append(
+                    f"| {fraction:.0%} | {images:,} | {policy} | {' | '.join(map(_cell, both))} |"
+                )
     (options.out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
@@ -138,28 +200,45 @@ def _cell(row: dict[str, Any] | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--images", type=Path, help="folder with NORMAL and PNEUMONIA; not needed where --pack is there"
+        "--images",
+        type=Path,
+        help="folder with NORMAL and PNEUMONIA; not needed where --pack is there",
     )
     parser.add_argument("--pack", type=Path, help="pack to use or make (default: OUT/pack)")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="draws of the labels")
-    parser.add_argument("--seeds-at-all", type=int, default=5, help="how many of these at 100 %% of the labels")
-    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=POLICIES)
-    parser.add_argument("--epochs", type=int, default=0, help="of the trained policies (0: the verb's default)")
     parser.add_argument(
-        "--split-seed", type=int, default=3, help="of the patients' split; 0 to 2 chose defaults or were used"
+        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="draws of the labels"
+    )
+    parser.add_argument(
+        "--seeds-at-all", type=int, default=5, help="how many of these at 100 %% of the labels"
+    )
+    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=POLICIES)
+    parser.add_argument(
+        "--epochs", type=int, default=0, help="of the trained policies (0: the verb's default)"
+    )
+    parser.add_argument(
+        "--split-seed",
+        type=int,
+        default=3,
+        help="of the patients' split; 0 to 2 chose defaults or were used",
     )
     parser.add_argument("--pretrain-epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=256, help="of pre-training")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument(
-        "--long-first", action="store_true", help="begin with all labels: sooner done where many run at a time"
+        "--long-first",
+        action="store_true",
+        help="begin with all labels: sooner done where many run at a time",
     )
     parser.add_argument("--seconds", type=float, default=float("inf"), help="when to stop")
-    parser.add_argument("--no-comparison", action="store_true", help="leave out twinray evaluate at the end")
+    parser.add_argument(
+        "--no-comparison", action="store_true", help="leave out twinray evaluate at the end"
+    )
     options = parser.parse_args()
     until = time.monotonic() + options.seconds
     options.out.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,9 @@ def draw_images(folder: Path, n: int, side: int) -> Path:
         name = ("bright", "dark")[i % 2]
         (folder / name).mkdir(parents=True, exist_ok=True)
         coarse = rng.integers(0, 256, (side // 8, side // 8), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
+        image = (
+            Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
+        )
         image.save(folder / name / f"{name}{i}.jpg", quality=90)
     return folder
 
@@ -165,7 +167,9 @@ def full(arguments: argparse.Namespace, work: Path, images: Path) -> dict[str, A
             )
         )
         rows = pack.where("train")
-        task = Task(config, pack, pack.labels, build_backbone("resnet18", 0), rows[:0], rows[:0], machine)
+        task = Task(
+            config, pack, pack.labels, build_backbone("resnet18", 0), rows[:0], rows[:0], machine
+        )
         loop = prepare_layers(task, Draw(0, rows, rows[:0], "", RunFolder(work / "run"))).loop
         arms.append(ours(f"twinray, {machine.precision}", loop))
     arms.append(reference(arguments, images, chosen.device))
@@ -176,7 +180,11 @@ def full(arguments: argparse.Namespace, work: Path, images: Path) -> dict[str, A
         arm.batches.close()  # type: ignore[attr-defined]
     base = arms[-1].rate
     return {
-        arm.name: {"images_per_s": arm.rate, "data_wait": arm.waited / arm.seconds, "ratio": arm.rate / base}
+        arm.name: {
+            "images_per_s": arm.rate,
+            "data_wait": arm.waited / arm.seconds,
+            "ratio": arm.rate / base,
+        }
         for arm in arms
     }
 
@@ -191,12 +199,18 @@ def show(found: dict[str, Any], arguments: argparse.Namespace) -> None:
         f"full fine-tuning, resnet18, {arguments.size} pixels, batch {arguments.batch_size}, {arguments.threads} threads:"
     )
     for name, row in found["full"].items():
-        print(f"  {name:36}{row['images_per_s']:9.1f} images/s{row['data_wait']:9.1%} data wait{row['ratio']:7.2f} x")
+        print(
+            f"  {name:36}{row['images_per_s']:9.1f} images/s{row['data_wait']:9.1%} data wait{row['ratio']:7.2f} x"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of class folders with JPEG files; default: drawn images")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--images", type=Path, help="folder of class folders with JPEG files; default: drawn images"
+    )
     parser.add_argument("--arch", default="resnet18", help="of the first part")
     parser.add_argument("--head-images", type=int, default=768)
     parser.add_argument("--head-size", type=int, default=160)
@@ -210,7 +224,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="of the reference's DataLoader")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write the results here as well")
-    parser.add_argument("--toy", action="store_true", help="the same in small: says only that it runs")
+    parser.add_argument(
+        "--toy", action="store_true", help="the same in small: says only that it runs"
+    )
     arguments = parser.parse_args()
     if arguments.toy:
         arguments.head_images, arguments.head_size, arguments.head_epochs = 24, 32, 2

@@ -54,7 +54,9 @@ class ReferenceImages(torch.utils.data.Dataset[tuple[Tensor, dict[str, Tensor]]]
         self.boxes: dict[int, list[tuple[list[float], int]]] = {}
         for a in data["annotations"]:
             x, y, w, h = a["bbox"]
-            self.boxes.setdefault(a["image_id"], []).append(([x, y, x + w, y + h], labels[a["category_id"]]))
+            self.boxes.setdefault(a["image_id"], []).append(
+                ([x, y, x + w, y + h], labels[a["category_id"]])
+            )
         self.transform = v2.Compose(
             [
                 v2.ToImage(),
@@ -75,7 +77,9 @@ class ReferenceImages(torch.utils.data.Dataset[tuple[Tensor, dict[str, Tensor]]]
         found = self.boxes.get(record["id"], [])
         boxes = torch.tensor([box for box, _ in found], dtype=torch.float32).reshape(-1, 4)
         target = {
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(image.height, image.width)),  # type: ignore[call-overload]
+            "boxes": tv_tensors.BoundingBoxes(
+                boxes, format="XYXY", canvas_size=(image.height, image.width)
+            ),  # type: ignore[call-overload]
             "labels": torch.tensor([label for _, label in found], dtype=torch.int64),
         }
         image, target = self.transform(image, target)
@@ -140,7 +144,9 @@ def ours(name: str, loop: Loop) -> Arm:
     return Arm(name, batches(), step)
 
 
-def reference(arguments: argparse.Namespace, detector: Detector, images: Path, device: torch.device) -> Arm:
+def reference(
+    arguments: argparse.Namespace, detector: Detector, images: Path, device: torch.device
+) -> Arm:
     """torchvision's loop on torchvision's network with our detector's tensors."""
     body = resnet_fpn_backbone(
         backbone_name=arguments.arch, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
@@ -178,7 +184,9 @@ def reference(arguments: argparse.Namespace, detector: Detector, images: Path, d
 
     def step(batch: Any, number: int) -> None:
         pixels = [image.to(device) for image in batch[0]]
-        targets = [{name: value.to(device) for name, value in target.items()} for target in batch[1]]
+        targets = [
+            {name: value.to(device) for name, value in target.items()} for target in batch[1]
+        ]
         losses = model(pixels, targets)
         loss = sum(losses.values())
         float(loss)  # the reference reduces and checks the loss of every step
@@ -226,14 +234,18 @@ def make_arms(arguments: argparse.Namespace, work: Path) -> tuple[list[Arm], Mac
             other = reference(arguments, detector, images, machine.device)
         detector = detector.to(machine.device, memory_format=torch.channels_last)
         data = {split: annotated(pack, split) for split in ("train", "val", "test")}
-        arms.append(ours(f"twinray, {machine.precision}", make_loop(config, detector, data, machine)))
+        arms.append(
+            ours(f"twinray, {machine.precision}", make_loop(config, detector, data, machine))
+        )
     return [*arms, other], chosen
 
 
 def results(arms: list[Arm], arguments: argparse.Namespace, machine: Machine) -> dict[str, Any]:
     base = arms[-1].rate
     return {
-        "device": torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(machine.device)
+        if machine.device.type == "cuda"
+        else "cpu",
         "threads": arguments.threads,
         "workers_of_reference": arguments.workers,
         "network": f"faster-rcnn {arguments.arch}, FPN, {arguments.size} pixels, batch {arguments.batch_size}, "
@@ -254,7 +266,9 @@ def results(arms: list[Arm], arguments: argparse.Namespace, machine: Machine) ->
 
 
 def show(found: dict[str, Any]) -> None:
-    print(f"{found['network']}; {found['device']}, {found['threads']} threads; torch {found['torch']}")
+    print(
+        f"{found['network']}; {found['device']}, {found['threads']} threads; torch {found['torch']}"
+    )
     print(f"{'':42}{'images/s':>10}{'s a step':>10}{'data wait':>11}{'ratio':>8}")
     for name, row in found["arms"].items():
         print(
@@ -268,15 +282,22 @@ def show(found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("annotations", type=Path, help="COCO file")
-    parser.add_argument("--images", type=Path, help="folder of its images; default images/ beside it")
+    parser.add_argument(
+        "--images", type=Path, help="folder of its images; default images/ beside it"
+    )
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rois", type=int, default=512)
     parser.add_argument(
-        "--pack-size", type=int, default=0, help="side of packed images; default 256, or --size if larger"
+        "--pack-size",
+        type=int,
+        default=0,
+        help="side of packed images; default 256, or --size if larger",
     )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3, help="steps of an arm in each round")

@@ -53,7 +53,10 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     elif kind == 2:
         at = int(rng.integers(132, max(133, header - 4)))
         array[at : at + 4] = np.frombuffer(
-            rng.choice([b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x10", b"\0\0\0\0"]).ljust(4, b"\0"), np.uint8
+            rng.choice(
+                [b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x10", b"\0\0\0\0"]
+            ).ljust(4, b"\0"),
+            np.uint8,
         )[: len(array) - at]
     elif kind == 3:
         array = array[: int(rng.integers(100, max(101, len(array))))]
@@ -69,7 +72,12 @@ def write_cases(folder: Path, more: Path | None, mutations: int, seed: int) -> l
     """The sources and the mutations written to ``folder``; the list of all paths."""
     own = Path(pydicom.data.__file__).parent
     roots = [own] if more is None else [own, more]
-    sources = [p for root in roots for p in sorted(root.rglob("*")) if p.is_file() and p.suffix not in (".py", ".pyc")]
+    sources = [
+        p
+        for root in roots
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and p.suffix not in (".py", ".pyc")
+    ]
     dicoms = [p for p in sources if p.read_bytes()[128:132] == b"DICM"]
     rng = np.random.default_rng(seed)
     cases = list(sources)
@@ -95,7 +103,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         cases = write_cases(Path(folder), options.folder, options.mutations, options.seed)
         outcomes = map_in_workers(
-            measured, cases, workers=options.workers, timeout_s=TIME_LIMIT_S, memory_bytes=MEMORY_LIMIT_BYTES
+            measured,
+            cases,
+            workers=options.workers,
+            timeout_s=TIME_LIMIT_S,
+            memory_bytes=MEMORY_LIMIT_BYTES,
         )
         for case, outcome in zip(cases, outcomes, strict=True):
             if outcome.error is not None:
@@ -110,7 +122,8 @@ def main() -> int:
             largest = max(largest, (memory, case.name))
     seconds = time.perf_counter() - start
     print(
-        f"{sum(counts.values())} files in {seconds:.1f} s: " + ", ".join(f"{n} {k}" for k, n in sorted(counts.items()))
+        f"{sum(counts.values())} files in {seconds:.1f} s: "
+        + ", ".join(f"{n} {k}" for k, n in sorted(counts.items()))
     )
     print(f"slowest {slowest[0]:.2f} s ({slowest[1]}), limit {TIME_LIMIT_S:g} s")
     print(

@@ -32,7 +32,9 @@ from twinray.report.pictures.panels import as_png
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=112_120)
     parser.add_argument("--features", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
@@ -72,12 +74,17 @@ def main() -> None:
     step("silhouette", lambda: silhouette(features, groups))
     step("nearest images", lambda: nearest(features, features[0], 8))
     both = np.concatenate([labels, attributes], axis=1)
-    step("linear AUC of 17 targets", lambda: linear_auc(features, both, patients, bootstrap=options.bootstrap))
+    step(
+        "linear AUC of 17 targets",
+        lambda: linear_auc(features, both, patients, bootstrap=options.bootstrap),
+    )
     names = [f"group {g}" for g in groups]
     points = two_dimensions("pca", components)
     step(
         "map as PNG",
-        lambda: as_png(embedding_map(points, names, ("group 0", "group 1"), "map", ("", ""), "random features")),
+        lambda: as_png(
+            embedding_map(points, names, ("group 0", "group 1"), "map", ("", ""), "random features")
+        ),
     )
     if not options.without_tsne:
         step("t-SNE", lambda: two_dimensions("tsne", components, jobs=options.threads))
@@ -85,7 +92,12 @@ def main() -> None:
     total = [sum(one[key] for one in rest) for key in ("seconds", "processor_seconds")]
     print(f"all but t-SNE: {total[0]:.1f} s, {total[1]:.1f} s of processor time")
     if options.json:
-        record = {"images": n, "features": options.features, "threads": options.threads, "steps": figures}
+        record = {
+            "images": n,
+            "features": options.features,
+            "threads": options.threads,
+            "steps": figures,
+        }
         options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 

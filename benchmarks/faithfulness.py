@@ -19,7 +19,12 @@ import torch
 from twinray.backbones.build import build_backbone
 from twinray.detection.model import DetectorOptions, build_detector
 from twinray.detection.pyramid import POOLED_LEVELS
-from twinray.explanation.faithfulness import energy_inside, pointing_hit, removal_curves, versions_scorer
+from twinray.explanation.faithfulness import (
+    energy_inside,
+    pointing_hit,
+    removal_curves,
+    versions_scorer,
+)
 from twinray.inference.heat_maps import METHODS, box_scorer, fixed_boxes, heat_maps
 
 
@@ -33,7 +38,9 @@ def best_time(function: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--boxes", type=int, default=4)
@@ -44,18 +51,23 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     size = (arguments.size, arguments.size)
-    detector = build_detector(build_backbone(arguments.arch), DetectorOptions(size=size[0]), ("a", "b"), seed=0).eval()
+    detector = build_detector(
+        build_backbone(arguments.arch), DetectorOptions(size=size[0]), ("a", "b"), seed=0
+    ).eval()
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     forward = best_time(lambda: detector.detect(image), arguments.repeats)
     (found,), features = detector.detect_with_features(image)
     chosen = list(range(min(arguments.boxes, len(found))))
-    print(f"{arguments.arch}, {size[0]} x {size[0]}, {len(chosen)} boxes, {arguments.threads} threads, CPU")
+    print(
+        f"{arguments.arch}, {size[0]} x {size[0]}, {len(chosen)} boxes, {arguments.threads} threads, CPU"
+    )
     print(f"forward pass with boxes                 {forward * 1e3:10.1f} ms")
     for method in METHODS:
         if method == "ablation-rerun":
             continue  # benchmarks/ablation_cam.py times a part of it
         seconds = best_time(
-            lambda method=method: heat_maps(detector, features, found, chosen, size, method), arguments.repeats
+            lambda method=method: heat_maps(detector, features, found, chosen, size, method),
+            arguments.repeats,
         )
         print(f"{method:<38}  {seconds / len(chosen) * 1e3:10.1f} ms a box")
     heats = [heat.map for heat in heat_maps(detector, features, found, chosen, size, "odam")]
@@ -76,11 +88,15 @@ def main() -> None:
     score, boxes = versions_scorer(pyramid, box_scorer(detector)), fixed_boxes(found, chosen)
 
     def curves(batch_size: int) -> None:
-        removal_curves(image[0], heats, boxes, score, points=arguments.points, batch_size=batch_size)
+        removal_curves(
+            image[0], heats, boxes, score, points=arguments.points, batch_size=batch_size
+        )
 
     together = best_time(lambda: curves(arguments.batch_size), arguments.repeats) / len(chosen)
     alone = best_time(lambda: curves(1), arguments.repeats) / len(chosen)
-    print(f"deletion and insertion, {arguments.batch_size:3d} at a time     {together * 1e3:10.1f} ms a map")
+    print(
+        f"deletion and insertion, {arguments.batch_size:3d} at a time     {together * 1e3:10.1f} ms a map"
+    )
     print(f"deletion and insertion, one at a time   {alone * 1e3:10.1f} ms a map")
     print(f"ratio                                   {alone / together:10.2f}")
 

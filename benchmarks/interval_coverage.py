@@ -39,12 +39,26 @@ from twinray.evaluation.labels.data import Drawn, Labelled
 from twinray.evaluation.labels.delong import auc_covariance
 from twinray.evaluation.labels.measures import Support, interval, measures_of
 from twinray.evaluation.labels.measures import figures as label_figures
-from twinray.evaluation.levels import BoxSupport, Key, difference, lacking_over_folds, level, variance
+from twinray.evaluation.levels import (
+    BoxSupport,
+    Key,
+    difference,
+    lacking_over_folds,
+    level,
+    variance,
+)
 from twinray.records import FloatArray, Interval
 
 GAIN = 0.25
 
-DESIGNS = ((60, 0.25, 1.2), (150, 0.1, 1.2), (150, 0.1, 2.3), (400, 0.15, 1.2), (1000, 0.05, 1.2), (1000, 0.15, 1.2))
+DESIGNS = (
+    (60, 0.25, 1.2),
+    (150, 0.1, 1.2),
+    (150, 0.1, 2.3),
+    (400, 0.15, 1.2),
+    (1000, 0.05, 1.2),
+    (1000, 0.15, 1.2),
+)
 """Patients of a study, share of positive images, distance d of the two normal laws."""
 
 
@@ -58,13 +72,24 @@ def patients(
     positive = ndtr(ill) > 1 - prevalence
     found = []
     for gain in (0.0, GAIN):
-        own = (d + gain) * positive + np.sqrt(0.5) * habit[of] + np.sqrt(0.5) * draw.normal(size=len(of))
+        own = (
+            (d + gain) * positive
+            + np.sqrt(0.5) * habit[of]
+            + np.sqrt(0.5) * draw.normal(size=len(of))
+        )
         found.append(expit(1.5 * ((d + gain) * own - (d + gain) ** 2 / 2 + logit(prevalence))))
     return of, positive.astype(np.float64), np.stack(found, axis=1)
 
 
 def label_studies(
-    n: int, prevalence: float, d: float, *, studies: int, bootstrap: int, seed: int = 0, population: int = 400_000
+    n: int,
+    prevalence: float,
+    d: float,
+    *,
+    studies: int,
+    bootstrap: int,
+    seed: int = 0,
+    population: int = 400_000,
 ) -> dict[str, dict[str, float]]:
     """Measure -> ``truth``, and the shares of studies whose interval holds it: ``percentiles``, ``reported``.
 
@@ -80,11 +105,15 @@ def label_studies(
     true["auc"] = float(ndtr(d / np.sqrt(2)))
     true["auc difference"] = float(ndtr((d + GAIN) / np.sqrt(2))) - true["auc"]
     true["auc delong"] = true["auc"]
-    held = {name: {"truth": value, "percentiles": 0.0, "reported": 0.0} for name, value in true.items()}
+    held = {
+        name: {"truth": value, "percentiles": 0.0, "reported": 0.0} for name, value in true.items()
+    }
     counted = dict.fromkeys(held, 0)
     for _ in range(studies):
         drawn = patients(n, prevalence, d, draw)
-        for name, plain, reported in _intervals(drawn, thresholds, bootstrap, int(draw.integers(1 << 30))):
+        for name, plain, reported in _intervals(
+            drawn, thresholds, bootstrap, int(draw.integers(1 << 30))
+        ):
             counted[name] += 1
             held[name]["percentiles"] += _holds(plain, true[name])
             held[name]["reported"] += _holds(reported, true[name])
@@ -94,7 +123,9 @@ def label_studies(
     return held
 
 
-def _labelled(drawn: tuple[FloatArray, FloatArray, FloatArray], run: int, thresholds: LabelThresholds) -> Labelled:
+def _labelled(
+    drawn: tuple[FloatArray, FloatArray, FloatArray], run: int, thresholds: LabelThresholds
+) -> Labelled:
     of, truth, scores = drawn
     return Labelled(
         truth[:, None], scores[:, [run]], ("finding",), "multilabel", of, int(of.max()) + 1, thresholds
@@ -102,7 +133,10 @@ def _labelled(drawn: tuple[FloatArray, FloatArray, FloatArray], run: int, thresh
 
 
 def _intervals(
-    drawn: tuple[FloatArray, FloatArray, FloatArray], thresholds: LabelThresholds, bootstrap: int, seed: int
+    drawn: tuple[FloatArray, FloatArray, FloatArray],
+    thresholds: LabelThresholds,
+    bootstrap: int,
+    seed: int,
 ) -> Iterator[tuple[str, tuple[float, float] | None, tuple[float, float] | None]]:
     """Measure, plain percentiles, what is reported."""
     runs = [_labelled(drawn, run, thresholds) for run in (0, 1)]
@@ -112,7 +146,10 @@ def _intervals(
         for piece, run in zip(pieces, runs, strict=True):
             piece.append(label_figures(Drawn(run, weights)))  # type: ignore[arg-type]
     once = np.ones((data.n_groups, 1))
-    value, second = label_figures(Drawn(data, once)), float(label_figures(Drawn(runs[1], once))[0, "auc"][0])
+    value, second = (
+        label_figures(Drawn(data, once)),
+        float(label_figures(Drawn(runs[1], once))[0, "auc"][0]),
+    )
     samples = {key: np.concatenate([p[key] for p in pieces[0]]) for key in value}
     for measure in measures_of(data):
         key = (0, measure.name)
@@ -125,7 +162,9 @@ def _intervals(
     differences = np.concatenate([p[0, "auc"] for p in pieces[1]]) - samples[0, "auc"]
     ends = _ends(percentile_interval(second - auc, differences, support.n))
     yield "auc difference", ends, ends
-    variance = float(auc_covariance(data.scores[:, 0], data.present[:, 0], data.groups).covariance[0, 0])
+    variance = float(
+        auc_covariance(data.scores[:, 0], data.present[:, 0], data.groups).covariance[0, 0]
+    )
     if 0 < auc < 1 and variance > 0:
         half = 1.96 * np.sqrt(variance) / (auc * (1 - auc))
         ends = float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
@@ -142,9 +181,14 @@ def _holds(ends: tuple[float, float] | None, truth: float) -> bool:
 
 
 def labels_table(studies: int, bootstrap: int) -> None:
-    print(f"{studies} studies a design; truth, then how often plain percentiles | the reported interval hold it")
+    print(
+        f"{studies} studies a design; truth, then how often plain percentiles | the reported interval hold it"
+    )
     for n, prevalence, d in DESIGNS:
-        print(f"{n} patients, {100 * prevalence:g} % positive images, AUC {ndtr(d / np.sqrt(2)):.3f}", flush=True)
+        print(
+            f"{n} patients, {100 * prevalence:g} % positive images, AUC {ndtr(d / np.sqrt(2)):.3f}",
+            flush=True,
+        )
         found = label_studies(n, prevalence, d, studies=studies, bootstrap=bootstrap)
         for name, one in found.items():
             a, b = 100 * one["percentiles"], 100 * one["reported"]
@@ -216,13 +260,19 @@ def _name(key: Key, shown: tuple[int, ...]) -> str:
     return f"{key[1]} {('rarest', 'middle', 'commonest')[shown.index(key[0])] if len(shown) == 3 else 'class'}"
 
 
-def _study(row: Row, classes: Classes, shown: tuple[int, ...], draw: np.random.Generator) -> dict[str, Study]:
+def _study(
+    row: Row, classes: Classes, shown: tuple[int, ...], draw: np.random.Generator
+) -> dict[str, Study]:
     """Each figure's intervals by all rules."""
     parts: list[list[dict[Key, FloatArray]]] = [[], []]
     supports = []
     for _ in range(row.folds):
         runs = detectors(row.model, row.images, classes, draw)
-        drawn = next(bootstrap_groups(np.arange(row.images), RESAMPLES, int(draw.integers(1 << 30)), chunk=RESAMPLES))
+        drawn = next(
+            bootstrap_groups(
+                np.arange(row.images), RESAMPLES, int(draw.integers(1 << 30)), chunk=RESAMPLES
+            )
+        )
         weights = np.concatenate([np.ones((row.images, 1)), drawn], axis=1)
         for part, run in zip(parts, runs, strict=True):
             part.append(figures(run, weights, shown))
@@ -231,7 +281,9 @@ def _study(row: Row, classes: Classes, shown: tuple[int, ...], draw: np.random.G
     apart = [{key: b[key] - a[key] for key in a} for a, b in zip(*parts, strict=True)]
     found: dict[str, Study] = {}
     for prefix, folds in (("", parts[0]), ("difference ", apart)):
-        lacks = lacking_over_folds([{k: v[1:] for k, v in one.items()} for one in folds], supports, MEANS)
+        lacks = lacking_over_folds(
+            [{k: v[1:] for k, v in one.items()} for one in folds], supports, MEANS
+        )
         for key in folds[0]:
             if key[0] is not None and key[0] not in shown:
                 continue
@@ -263,7 +315,9 @@ class Study:
         """Boil the resamples down."""
         known = samples[~np.isnan(samples)]
         low, high = np.percentile(known, (2.5, 97.5))
-        return Study(value, float(low), float(high), float(known.mean()), float(known.std(ddof=1)), made)
+        return Study(
+            value, float(low), float(high), float(known.mean()), float(known.std(ddof=1)), made
+        )
 
 
 def _score(found: Sequence[Study], expected: float, endless: float) -> dict[str, float]:
@@ -272,7 +326,9 @@ def _score(found: Sequence[Study], expected: float, endless: float) -> dict[str,
     ) | dict.fromkeys(("endless_percentiles", "endless_centred"), 0)
     for one in found:
         ends = _ends(one.made)
-        kind = "silent" if ends is None else "printed" if one.made.method in ("", EXACT) else "warned"
+        kind = (
+            "silent" if ends is None else "printed" if one.made.method in ("", EXACT) else "warned"
+        )
         counts[kind] += 1
         if ends is not None:
             held = _holds(ends, expected)
@@ -286,7 +342,12 @@ def _score(found: Sequence[Study], expected: float, endless: float) -> dict[str,
 
 
 def _means(
-    model: str, images: int, sets: int, classes: Classes, shown: tuple[int, ...], draw: np.random.Generator
+    model: str,
+    images: int,
+    sets: int,
+    classes: Classes,
+    shown: tuple[int, ...],
+    draw: np.random.Generator,
 ) -> dict[str, float]:
     """Each figure's mean over new test sets, those where it does not exist left out."""
     once, sums, counts = np.ones((images, 1)), {}, {}  # type: ignore[var-annotated]
@@ -300,13 +361,18 @@ def _means(
                 (f"difference {_name(key, shown)}", b[key][0] - a[key][0]),
             ):
                 if not np.isnan(value):
-                    sums[name], counts[name] = sums.get(name, 0.0) + float(value), counts.get(name, 0) + 1
+                    sums[name], counts[name] = (
+                        sums.get(name, 0.0) + float(value),
+                        counts.get(name, 0) + 1,
+                    )
     return {name: total / counts[name] for name, total in sums.items()}
 
 
 def detectors_table(studies: int, results: Path, seed: int, *, only_show: bool = False) -> None:
     """Work out the rows that ``results`` does not hold yet, one after another, then print all as Markdown."""
-    done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = (
+        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    )
     have = {(one["row"], one["seed"], one["studies"]) for one in done}
     for number, row in enumerate(() if only_show else ROWS):
         own_seed = seed + number
@@ -386,12 +452,24 @@ def detectors_list(done: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--of", choices=("detectors", "labels"), default="labels")
     parser.add_argument("--studies", type=int, default=500)
     parser.add_argument("--bootstrap", type=int, default=400, help="of labels; detectors take 200")
-    parser.add_argument("--results", type=Path, default=Path("coverage.jsonl"), help="rows of detectors that are done")
-    parser.add_argument("--seed", type=int, default=100, help="of the first row of detectors; each further row adds 1")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("coverage.jsonl"),
+        help="rows of detectors that are done",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=100,
+        help="of the first row of detectors; each further row adds 1",
+    )
     parser.add_argument("--show", action="store_true", help="only show the rows of --results")
     options = parser.parse_args()
     if options.of == "detectors":

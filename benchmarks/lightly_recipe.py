@@ -97,7 +97,9 @@ def lightly_turn(recipe: Recipe, device: torch.device) -> Rate:
         for index, batch in enumerate(window.timed(loader)):
             window.before_step(index)
             x0, x1 = (view.to(device) for view in batch[0])
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+            with torch.autocast(
+                device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"
+            ):
                 loss = criterion(model(x0), model(x1))
             total += loss.detach()
             loss.backward()
@@ -107,7 +109,11 @@ def lightly_turn(recipe: Recipe, device: torch.device) -> Rate:
 
 
 def lightly_dataset(recipe: Recipe) -> Dataset[Any]:
-    from lightly.transforms.byol_transform import BYOLTransform, BYOLView1Transform, BYOLView2Transform
+    from lightly.transforms.byol_transform import (
+        BYOLTransform,
+        BYOLView1Transform,
+        BYOLView2Transform,
+    )
 
     more: dict[str, float] = {} if recipe.blur else {"gaussian_blur": 0.0}
     transform = BYOLTransform(

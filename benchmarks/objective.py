@@ -26,7 +26,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the parent process imports no torch: a child's resident memory would start at its parent's
+if (
+    TYPE_CHECKING
+):  # the parent process imports no torch: a child's resident memory would start at its parent's
     from torch import Tensor
 
 FORMS = ("gram", "dxd", "literal")
@@ -48,7 +50,9 @@ def loss_of(form: str) -> Callable[[Tensor, Tensor], Tensor]:
         norm = nn.BatchNorm1d(z1.shape[1], affine=False).to(z1.device)
         c = norm(z1).T @ norm(z2) / len(z1)
         d = len(c)
-        off_diagonal = c.flatten()[:-1].view(d - 1, d + 1)[:, 1:]  # what lies between the diagonal's elements
+        off_diagonal = c.flatten()[:-1].view(d - 1, d + 1)[
+            :, 1:
+        ]  # what lies between the diagonal's elements
         return (torch.diagonal(c) - 1).square().sum() + LAMBDA * off_diagonal.square().sum()
 
     return literal
@@ -112,16 +116,23 @@ def measure(form: str, options: argparse.Namespace) -> dict[str, float]:
 
 def in_own_process(form: str) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], "--form", form], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, __file__, *sys.argv[1:], "--form", form],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if done.returncode:
-        sys.exit(f"the {TITLES[form]} form ended with status {done.returncode}; is there enough memory?")
+        sys.exit(
+            f"the {TITLES[form]} form ended with status {done.returncode}; is there enough memory?"
+        )
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=768, help="images in the batch")
     parser.add_argument("--dim", type=int, default=8192, help="width of the embedding")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -136,15 +147,21 @@ def main() -> int:
         return 0
     found = {form: in_own_process(form) for form in FORMS}
     base = found["dxd"]
-    print(f"loss and gradient at batch {options.batch}, D = {options.dim}, float32, {options.device}")
-    print(f"{'form':<8} {'peak (bytes)':>15} {'of D x D':>9} {'seconds':>9} {'of D x D':>9} {'loss':>12}")
+    print(
+        f"loss and gradient at batch {options.batch}, D = {options.dim}, float32, {options.device}"
+    )
+    print(
+        f"{'form':<8} {'peak (bytes)':>15} {'of D x D':>9} {'seconds':>9} {'of D x D':>9} {'loss':>12}"
+    )
     for form, row in found.items():
         memory, duration = row["peak"] / base["peak"], row["seconds"] / base["seconds"]
         print(
             f"{TITLES[form]:<8} {row['peak']:>15,.0f} {memory:>9.3f} {row['seconds']:>9.3f} {duration:>9.3f} {row['loss']:>12.4f}"
         )
     share = found["gram"]["peak"] / base["peak"]
-    print(f"the Gram form's peak is {share:.3f} of the D x D form's (wanted: at most {LARGEST_SHARE:.3f})")
+    print(
+        f"the Gram form's peak is {share:.3f} of the D x D form's (wanted: at most {LARGEST_SHARE:.3f})"
+    )
     return 0 if share <= LARGEST_SHARE else 1
 
 

@@ -62,13 +62,19 @@ with multiprocessing.get_context("fork").Pool(int(sys.argv[2])) as pool:
 def enlarged_images(folder: Path, n: int, edge: int, source: Path | None) -> None:
     """Write n PNG files of edge x edge pixels, the first 200 distinct, the others copies of them (encoding is slow)."""
     folder.mkdir()
-    found = read_folder(source, layout="flat") if source else phantom_collection(PhantomConfig(images=min(n, 100)))
+    found = (
+        read_folder(source, layout="flat")
+        if source
+        else phantom_collection(PhantomConfig(images=min(n, 100)))
+    )
     rng = np.random.default_rng(0)
     for i in range(min(n, _DISTINCT)):
         array = found.load(found.samples[i % len(found.samples)]).array
         image = Image.fromarray(array).convert("L").resize((edge, edge), Image.Resampling.BICUBIC)
         # a real detector has noise: without it enlarged images would decode faster than real ones
-        noisy = np.asarray(image, dtype=np.int16) + rng.integers(-2, 3, (edge, edge), dtype=np.int16)
+        noisy = np.asarray(image, dtype=np.int16) + rng.integers(
+            -2, 3, (edge, edge), dtype=np.int16
+        )
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i:06}.png")
     for i in range(_DISTINCT, n):
         shutil.copyfile(folder / f"{i % _DISTINCT:06}.png", folder / f"{i:06}.png")
@@ -79,7 +85,9 @@ def tiny_images(folder: Path, n: int) -> None:
     folder.mkdir()
     rng = np.random.default_rng(1)
     for i in range(n):
-        pixels = np.kron(rng.integers(0, 256, (8, 8), dtype=np.uint8), np.ones((8, 8), dtype=np.uint8))
+        pixels = np.kron(
+            rng.integers(0, 256, (8, 8), dtype=np.uint8), np.ones((8, 8), dtype=np.uint8)
+        )
         Image.fromarray(pixels).save(folder / f"{i:06}.png", compress_level=1)
 
 
@@ -97,11 +105,17 @@ def pure_decode(folder: Path, workers: int) -> None:
 def speeds(folder: Path, scratch: Path, workers: int, repeats: int) -> dict[str, float]:
     """Images per second, the best of several turns; the contestants take turns, so that a noisy neighbour hits all."""
     files = sorted(str(path) for path in folder.glob("*.png"))
-    best = {"pack, 1 worker": 0.0, f"pack, {workers} workers": 0.0, f"Pillow decode, {workers} processes": 0.0}
+    best = {
+        "pack, 1 worker": 0.0,
+        f"pack, {workers} workers": 0.0,
+        f"Pillow decode, {workers} processes": 0.0,
+    }
     for turn in range(repeats):
 
         def pack(n: int, turn: int = turn) -> None:
-            write_pack([read_folder(folder)], scratch / f"{n}-{turn}", PackOptions(size=256), workers=n)
+            write_pack(
+                [read_folder(folder)], scratch / f"{n}-{turn}", PackOptions(size=256), workers=n
+            )
 
         jobs: list[Callable[[], object]] = [
             lambda: pack(1),
@@ -121,15 +135,24 @@ def peak_mb(folder: Path, out: Path, workers: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=2000, help="images for the speeds")
-    parser.add_argument("--ready", type=Path, help="folder of PNG files to use as they are, instead of making some")
+    parser.add_argument(
+        "--ready", type=Path, help="folder of PNG files to use as they are, instead of making some"
+    )
     parser.add_argument("--edge", type=int, default=1024, help="their side in pixels")
-    parser.add_argument("--source", type=Path, help="folder of images to enlarge (default: the phantom)")
+    parser.add_argument(
+        "--source", type=Path, help="folder of images to enlarge (default: the phantom)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="the several workers")
     parser.add_argument("--repeats", type=int, default=2, help="turns; the best of each counts")
     parser.add_argument(
-        "--memory-images", type=int, default=5000, help="the many images for the memory; 0 leaves it out"
+        "--memory-images",
+        type=int,
+        default=5000,
+        help="the many images for the memory; 0 leaves it out",
     )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
@@ -147,13 +170,21 @@ def main() -> None:
         one, several, bare = rates.values()
         for label, rate in rates.items():
             print(f"{label:32} {rate:8.1f} images/s")
-        print(f"{args.workers} workers over 1: {several / one:.2f}   packing over bare decoding: {several / bare:.2f}")
-        figures |= {"images_per_second": rates, "workers_over_one": several / one, "over_bare_decode": several / bare}
+        print(
+            f"{args.workers} workers over 1: {several / one:.2f}   packing over bare decoding: {several / bare:.2f}"
+        )
+        figures |= {
+            "images_per_second": rates,
+            "workers_over_one": several / one,
+            "over_bare_decode": several / bare,
+        }
         if args.memory_images:
             sizes = (1000, args.memory_images)
             for n in sizes:
                 tiny_images(scratch / f"tiny-{n}", n)
-            few, many = (peak_mb(scratch / f"tiny-{n}", scratch / f"memory-{n}", args.workers) for n in sizes)
+            few, many = (
+                peak_mb(scratch / f"tiny-{n}", scratch / f"memory-{n}", args.workers) for n in sizes
+            )
             print(
                 f"parent's peak: {few:.0f} MB for {sizes[0]} images, {many:.0f} MB for {sizes[1]}: {many - few:+.0f} MB"
             )

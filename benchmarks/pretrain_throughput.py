@@ -60,7 +60,11 @@ from twinray.runs.folder import RunFolder
 from twinray.training.engine import Loop, train
 from twinray.training.record import environment
 
-OURS, READY, NETWORK = "twinray, end to end", "the same, pixels on the device", "network alone, views ready"
+OURS, READY, NETWORK = (
+    "twinray, end to end",
+    "the same, pixels on the device",
+    "network alone, views ready",
+)
 LIGHTLY = {"float32": "lightly's recipe, float32", "bf16": "lightly's recipe under bf16 autocast"}
 
 
@@ -106,7 +110,9 @@ def packed_batches(loop: Loop) -> Iterator[Any]:
 def ready_batches(loop: Loop, device: torch.device) -> Iterator[Any]:
     """Two batches of random pixels, shaped as the job's, that lie on the device."""
     like = next(iter(loop.batches(0, 0)))
-    return itertools.cycle([torch.randint(0, 256, like.shape, dtype=like.dtype, device=device) for _ in range(2)])
+    return itertools.cycle(
+        [torch.randint(0, 256, like.shape, dtype=like.dtype, device=device) for _ in range(2)]
+    )
 
 
 def network_turn(loop: Loop, size: int, window: Window) -> Rate:
@@ -115,7 +121,10 @@ def network_turn(loop: Loop, size: int, window: Window) -> Rate:
     network = step.forward or step.model
     loop.model.train()
     shape = (loop.images_per_step, 3, size, size)
-    views = [torch.randn(shape, device=window.device).contiguous(memory_format=torch.channels_last) for _ in range(2)]
+    views = [
+        torch.randn(shape, device=window.device).contiguous(memory_format=torch.channels_last)
+        for _ in range(2)
+    ]
     with contextlib.suppress(TurnOver):
         for index in itertools.count():
             window.before_step(index)
@@ -135,7 +144,10 @@ def network_turn(loop: Loop, size: int, window: Window) -> Rate:
 def profiled(loop: Loop, folder: RunFolder, window: Window) -> tuple[str, str]:
     """The profiler's table of the end-to-end steps in the window, and one line about the largest costs."""
     cuda = window.device.type == "cuda"
-    kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if cuda else [])]
+    kinds = [
+        torch.profiler.ProfilerActivity.CPU,
+        *([torch.profiler.ProfilerActivity.CUDA] if cuda else []),
+    ]
     profiler = torch.profiler.profile(activities=kinds)
     window.at_start, window.at_end = profiler.start, profiler.stop
     loop_turn(loop, folder, packed_batches(loop), window)
@@ -146,7 +158,9 @@ def profiled(loop: Loop, folder: RunFolder, window: Window) -> tuple[str, str]:
     costs = sorted(((getattr(e, key), e.key) for e in there), reverse=True)
     total = sum(cost for cost, _ in costs)
     largest = "; ".join(f"{cost / total:.1%} {name[:60]}" for cost, name in costs[:5])
-    busy = f"; kernels and copies take {total / 1e6 / window.seconds:.1%} of the time" if cuda else ""
+    busy = (
+        f"; kernels and copies take {total / 1e6 / window.seconds:.1%} of the time" if cuda else ""
+    )
     return table, f"largest costs: {largest}{busy}"
 
 
@@ -169,7 +183,9 @@ class Figures:
         return [ours.pairs_per_s / theirs.pairs_per_s for ours, theirs in both]
 
 
-def measure(options: argparse.Namespace, size: int, pack: Path, scratch: Path, lightly: LightlyProcess) -> Figures:
+def measure(
+    options: argparse.Namespace, size: int, pack: Path, scratch: Path, lightly: LightlyProcess
+) -> Figures:
     """Let the job prepare everything up to training, then take turns in its place."""
     figures = Figures(size)
     config = PretrainConfig(
@@ -196,12 +212,18 @@ def measure(options: argparse.Namespace, size: int, pack: Path, scratch: Path, l
 
 
 def all_turns(
-    options: argparse.Namespace, loop: Loop, folder: RunFolder, figures: Figures, lightly: LightlyProcess
+    options: argparse.Namespace,
+    loop: Loop,
+    folder: RunFolder,
+    figures: Figures,
+    lightly: LightlyProcess,
 ) -> None:
     step: Any = loop.step
     device: torch.device = step.machine.device
     projector = tuple(m.out_features for m in step.model.projector if isinstance(m, nn.Linear))
-    figures.setting = f"{device}, {step.machine.precision}, {'torch.compile' if step.forward else 'not compiled'}"
+    figures.setting = (
+        f"{device}, {step.machine.precision}, {'torch.compile' if step.forward else 'not compiled'}"
+    )
     ready = ready_batches(loop, device)
 
     def window() -> Window:
@@ -217,7 +239,9 @@ def all_turns(
         str(device), "float32", not options.lightly_without_blur,
     )  # fmt: skip
     if not lightly.missing and (len(projector) != 3 or projector[0] != projector[1]):
-        figures.notes.append(f"no lightly: its head has three layers, the first two alike, not {projector}")
+        figures.notes.append(
+            f"no lightly: its head has three layers, the first two alike, not {projector}"
+        )
     elif not lightly.missing:
         for precision in ("float32", "bf16") if options.lightly_bf16 else ("float32",):
             asked = dataclasses.replace(recipe, precision=precision)
@@ -233,9 +257,14 @@ def all_turns(
                 del figures.rates[name]
                 continue
             figures.rates[name].append(result)
-            print(f"{figures.size} px, turn {repeat + 1}: {name}: {result.pairs_per_s:.1f} pairs/s", file=sys.stderr)
+            print(
+                f"{figures.size} px, turn {repeat + 1}: {name}: {result.pairs_per_s:.1f} pairs/s",
+                file=sys.stderr,
+            )
     if options.profile:
-        figures.profile, largest = profiled(loop, folder, Window(device, options.warmup, options.warmup + 3))
+        figures.profile, largest = profiled(
+            loop, folder, Window(device, options.warmup, options.warmup + 3)
+        )
         figures.notes.append(largest)
 
 
@@ -249,14 +278,21 @@ def table(results: list[Figures], batch_size: int) -> str:
             speeds = [rate.pairs_per_s for rate in rates]
             waits = [rate.data_wait for rate in rates if rate.data_wait is not None]
             peaks = [rate.peak_bytes for rate in rates if rate.peak_bytes is not None]
-            shown = name if rates[0].batch_size == batch_size else f"{name}, batch {rates[0].batch_size}"
+            shown = (
+                name
+                if rates[0].batch_size == batch_size
+                else f"{name}, batch {rates[0].batch_size}"
+            )
             ratio, best, wanted = "", "", ""
             if name != OURS:
                 ratios = figures.ratios(name)
                 ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
                 best = f"{max(r.pairs_per_s for r in figures.rates[OURS]) / max(speeds):.2f}"
                 on_gpu = figures.setting.startswith("cuda")
-                at_least = {READY: 0.95 if on_gpu else 0.9, LIGHTLY["float32"]: 2.0 if on_gpu else 1.8}.get(name)
+                at_least = {
+                    READY: 0.95 if on_gpu else 0.9,
+                    LIGHTLY["float32"]: 2.0 if on_gpu else 1.8,
+                }.get(name)
                 wanted = f">= {at_least}" if at_least is not None else ""
             wait = f"{statistics.median(waits):.1%}" if waits else ""
             peak = f"{max(peaks) / 2**20:.0f}" if peaks else ""
@@ -268,42 +304,84 @@ def table(results: list[Figures], batch_size: int) -> str:
 
 
 def as_json(results: list[Figures], options: argparse.Namespace) -> dict[str, Any]:
-    given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    given = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+    }
     sizes = [{**dataclasses.asdict(figures), "profile": None} for figures in results]
     for figures, entry in zip(results, sizes, strict=True):
-        entry["end_to_end_over"] = {name: figures.ratios(name) for name in figures.rates if name != OURS}
+        entry["end_to_end_over"] = {
+            name: figures.ratios(name) for name in figures.rates if name != OURS
+        }
     return {"options": given, "environment": environment(), "sizes": sizes}
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--images", type=Path, help="folder of class folders with image files (Kermany's chest X-rays)")
-    parser.add_argument("--pack", type=Path, help="pack of these images; without it one is made in a temporary folder")
-    parser.add_argument("--pack-size", type=int, default=224, help="side of the images in the pack that is made")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        help="folder of class folders with image files (Kermany's chest X-rays)",
+    )
+    parser.add_argument(
+        "--pack",
+        type=Path,
+        help="pack of these images; without it one is made in a temporary folder",
+    )
+    parser.add_argument(
+        "--pack-size", type=int, default=224, help="side of the images in the pack that is made"
+    )
     parser.add_argument("--arch", default="resnet18")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="sides of the views")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[64, 128], help="sides of the views"
+    )
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--projector", type=int, nargs="*", default=[], help="widths; default: the job's for --arch")
-    parser.add_argument("--warmup", type=int, default=3, help="steps before the timed ones in each turn")
+    parser.add_argument(
+        "--projector", type=int, nargs="*", default=[], help="widths; default: the job's for --arch"
+    )
+    parser.add_argument(
+        "--warmup", type=int, default=3, help="steps before the timed ones in each turn"
+    )
     parser.add_argument("--steps", type=int, default=20, help="timed steps in a turn")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bf16"], help="of twinray")
     parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="of twinray; default: the job's choice"
+        "--precision", default="auto", choices=["auto", "float32", "bf16"], help="of twinray"
     )
-    parser.add_argument("--workers", type=int, default=cores, help="lightly's loader processes; default: a core each")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="of twinray; default: the job's choice",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=cores,
+        help="lightly's loader processes; default: a core each",
+    )
     parser.add_argument("--skip-lightly", action="store_true")
-    parser.add_argument("--lightly-bf16", action="store_true", help="also lightly's recipe under bf16 autocast")
-    parser.add_argument("--lightly-without-blur", action="store_true", help="as its example does for CIFAR")
-    parser.add_argument("--profile", type=Path, help="write torch.profiler's table of three of our steps here")
+    parser.add_argument(
+        "--lightly-bf16", action="store_true", help="also lightly's recipe under bf16 autocast"
+    )
+    parser.add_argument(
+        "--lightly-without-blur", action="store_true", help="as its example does for CIFAR"
+    )
+    parser.add_argument(
+        "--profile", type=Path, help="write torch.profiler's table of three of our steps here"
+    )
     parser.add_argument("--json", type=Path, help="write all figures here too")
     options = parser.parse_args()
     if options.images is None and (options.pack is None or not options.skip_lightly):
         parser.error("expected --images FOLDER; --pack alone is enough with --skip-lightly only")
     if min(options.steps, options.repeats, options.workers) < 1 or options.warmup < 0:
-        parser.error("expected --steps, --repeats and --workers of 1 or more and --warmup of 0 or more")
+        parser.error(
+            "expected --steps, --repeats and --workers of 1 or more and --warmup of 0 or more"
+        )
     return options
 
 
@@ -316,7 +394,11 @@ def main() -> int:
             scratch = Path(name)
             pack = options.pack or scratch / "pack"
             if options.pack is None:
-                write_pack([read_folder(options.images)], pack, PackOptions(size=options.pack_size, val=0, test=0))
+                write_pack(
+                    [read_folder(options.images)],
+                    pack,
+                    PackOptions(size=options.pack_size, val=0, test=0),
+                )
             for size in options.sizes:
                 results.append(measure(options, size, pack, scratch, lightly))  # noqa: PERF401 (kept if a later one fails)
     except (InputError, TwinrayError) as error:
@@ -326,7 +408,9 @@ def main() -> int:
     if not results:
         return 2
     machine = environment()
-    where = machine["gpu"] if results[0].setting.startswith("cuda") else f"{machine['threads']} threads"
+    where = (
+        machine["gpu"] if results[0].setting.startswith("cuda") else f"{machine['threads']} threads"
+    )
     print(
         f"{options.arch}, batch {options.batch_size}, {options.steps} steps a turn, {options.repeats} turns; "
         f"{results[0].setting}, {where}, torch {torch.__version__}; lightly: "
@@ -337,7 +421,9 @@ def main() -> int:
         for note in figures.notes:
             print(f"{figures.size} px: {note}")
     if options.profile:
-        options.profile.write_text("\n".join(f"side {f.size}, {f.setting}\n{f.profile}" for f in results))
+        options.profile.write_text(
+            "\n".join(f"side {f.size}, {f.setting}\n{f.profile}" for f in results)
+        )
     if options.json:
         options.json.write_text(json.dumps(as_json(results, options), indent=1) + "\n")
     return 0 if len(results) == len(options.sizes) else 1

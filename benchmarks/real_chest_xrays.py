@@ -44,20 +44,44 @@ def probe(source: Path, out: Path, epochs: int, seed: int) -> Path:
     twinray("pretrain", "--data", pack, "--out", pretrained, *more, "--resume")
     for name, init in (("random", "random"), ("barlow-twins", pretrained)):
         more = ("--arch", "resnet18", "--size", 64, "--fraction", 0.01, "--seeds", 0, 1, 2, 3, 4)
-        twinray("classify", "--data", pack, "--init", init, "--out", out / f"probe-{name}", *more, "--resume")
+        twinray(
+            "classify",
+            "--data",
+            pack,
+            "--init",
+            init,
+            "--out",
+            out / f"probe-{name}",
+            *more,
+            "--resume",
+        )
     for name in ("random", "barlow-twins"):
-        print(f"probe, 1 % of the labels, mean test AUC over 5 seeds, {name}: {figure(out / f'probe-{name}', 'auc')}")
+        print(
+            f"probe, 1 % of the labels, mean test AUC over 5 seeds, {name}: {figure(out / f'probe-{name}', 'auc')}"
+        )
     return pretrained
 
 
 def detectors(annotations: Path, out: Path, pretrained: Path, epochs: int) -> None:
     pack = out / "rsna"
     if not pack.exists():
-        twinray("pack", annotations, "--format", "coco", "--val", 0.15, "--test", 0.3, "--out", pack)
+        twinray(
+            "pack", annotations, "--format", "coco", "--val", 0.15, "--test", 0.3, "--out", pack
+        )
     arms = {"random": "random", "barlow-twins": pretrained}
     for name, init in arms.items():
         more = ("--arch", "resnet18", "--size", 224, "--epochs", epochs, *SMALL)
-        twinray("detect", "--data", pack, "--init", init, "--out", out / f"detect-{name}", *more, "--resume")
+        twinray(
+            "detect",
+            "--data",
+            pack,
+            "--init",
+            init,
+            "--out",
+            out / f"detect-{name}",
+            *more,
+            "--resume",
+        )
     twinray("evaluate", *(out / f"detect-{name}" for name in arms), "--data", pack)
     check_with_pycocotools([out / f"detect-{name}" for name in arms])
 
@@ -93,7 +117,20 @@ def overfit(annotations: Path, out: Path) -> None:
     few.write_text(json.dumps({**data, "images": images, "annotations": chosen}))
     if not pack.exists():
         where = annotations.parent / "images"
-        twinray("pack", few, "--format", "coco", "--images", where, "--val", 0, "--test", 0, "--out", pack)
+        twinray(
+            "pack",
+            few,
+            "--format",
+            "coco",
+            "--images",
+            where,
+            "--val",
+            0,
+            "--test",
+            0,
+            "--out",
+            pack,
+        )
     still = ("--flip", 0, "--scale", 1, 1, "--brightness", 0, "--contrast", 0, "--lr", 0.0005)
     more = ("--arch", "resnet18", "--size", 224, "--epochs", 90, *SMALL, *still)
     twinray("detect", "--data", pack, "--out", run, *more, "--resume")
@@ -101,11 +138,15 @@ def overfit(annotations: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kermany", type=Path, required=True)
     parser.add_argument("--rsna", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=2, help="of the split; 0 and 1 served to choose the defaults")
+    parser.add_argument(
+        "--seed", type=int, default=2, help="of the split; 0 and 1 served to choose the defaults"
+    )
     parser.add_argument("--pretrain-epochs", type=int, default=5)
     parser.add_argument("--detect-epochs", type=int, default=15)
     options = parser.parse_args()

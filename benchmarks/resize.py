@@ -30,7 +30,11 @@ MEASURES = ("map50", "map", "froc")
 
 
 def twinray(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "twinray.cli", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "twinray.cli", *map(str, arguments)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def pack(options: argparse.Namespace) -> Path:
@@ -47,11 +51,51 @@ def pack(options: argparse.Namespace) -> Path:
 def train(options: argparse.Namespace, data: Path, how: str, seed: int) -> Path:
     out: Path = options.out / f"{how}-{seed}"
     if not (out / "metrics.json").is_file():
-        network = ("--arch", "resnet18", "--fpn-channels", 64, "--box-head-width", 256, "--rois-per-image", 64)
-        training = ("--batch-size", 8, "--epochs", options.epochs, "--precision", "float32", "--device", options.device)
+        network = (
+            "--arch",
+            "resnet18",
+            "--fpn-channels",
+            64,
+            "--box-head-width",
+            256,
+            "--rois-per-image",
+            64,
+        )
+        training = (
+            "--batch-size",
+            8,
+            "--epochs",
+            options.epochs,
+            "--precision",
+            "float32",
+            "--device",
+            options.device,
+        )
         twinray(
-            *("detect", "--data", data, "--init", options.init, *network, "--anchor-scale", 4, "--size", options.size),
-            *(*training, "--bootstrap", 0, "--seed", seed, "--resize", how, "--out", out, "--resume"),
+            *(
+                "detect",
+                "--data",
+                data,
+                "--init",
+                options.init,
+                *network,
+                "--anchor-scale",
+                4,
+                "--size",
+                options.size,
+            ),
+            *(
+                *training,
+                "--bootstrap",
+                0,
+                "--seed",
+                seed,
+                "--resize",
+                how,
+                "--out",
+                out,
+                "--resume",
+            ),
         )
     return out
 
@@ -62,7 +106,14 @@ def figures(run: Path, data: Path, how: str, device: str) -> dict[str, float]:
     part = annotated(images, "val")
     detector = model.detector
     detector.options = dataclasses.replace(detector.options, resize=how)
-    found = detect_rows(detector, images, part.rows, machine=model.machine, batch_size=8, label=f"{run.name} as {how}")
+    found = detect_rows(
+        detector,
+        images,
+        part.rows,
+        machine=model.machine,
+        batch_size=8,
+        label=f"{run.name} as {how}",
+    )
     report = evaluate_boxes(part.truth_by_id(), found, images.info.box_classes, bootstrap=0)
     return {name: report.as_json()[name]["value"] for name in MEASURES}
 
@@ -77,12 +128,18 @@ def told(name: str, values: np.ndarray) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for packs and runs")
-    parser.add_argument("--data", type=Path, help="a pack with boxes and val images (default: the phantom)")
+    parser.add_argument(
+        "--data", type=Path, help="a pack with boxes and val images (default: the phantom)"
+    )
     parser.add_argument("--init", default="random", help="initial weights, as for twinray detect")
     parser.add_argument("--images", type=int, default=320, help="images of the phantom")
-    parser.add_argument("--packed", type=int, default=256, help="side of the phantom's pack, pixels")
+    parser.add_argument(
+        "--packed", type=int, default=256, help="side of the phantom's pack, pixels"
+    )
     parser.add_argument("--size", type=int, default=96, help="side of the network's input, pixels")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -92,15 +149,21 @@ def main() -> None:
     if open_pack(data).info.size == options.size:
         parser.error(f"the pack is of {options.size} pixels already: nothing would be resized")
     seen = {
-        (learnt, used, seed): figures(train(options, data, learnt, seed), data, used, options.device)
+        (learnt, used, seed): figures(
+            train(options, data, learnt, seed), data, used, options.device
+        )
         for seed in options.seeds
         for learnt in FILTERS
         for used in FILTERS
     }
     for name in MEASURES:
-        own = {how: np.array([seen[how, how, seed][name] for seed in options.seeds]) for how in FILTERS}
+        own = {
+            how: np.array([seen[how, how, seed][name] for seed in options.seeds]) for how in FILTERS
+        }
         other = {
-            how: np.array([seen[how, FILTERS[how == FILTERS[0]], seed][name] for seed in options.seeds])
+            how: np.array(
+                [seen[how, FILTERS[how == FILTERS[0]], seed][name] for seed in options.seeds]
+            )
             for how in FILTERS
         }
         print(f"\n{name} on the validation images, mean over seeds with the 95 % interval of t")

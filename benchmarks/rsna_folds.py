@@ -38,13 +38,19 @@ SMALL = ("--fpn-channels", 128, "--rois-per-image", 128)
 def twinray(*arguments: object, threads: int | None = None, log: Path | None = None) -> None:
     told = " ".join(["twinray", *map(str, arguments)])
     print(f"\n$ {told}" if log is None else f"$ {told} > {log}", flush=True)
-    share = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    share = (
+        {}
+        if threads is None
+        else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    )
     command = [sys.executable, "-m", "twinray.cli", *map(str, arguments)]
     if log is None:
         subprocess.run(command, check=True, env=os.environ | share)
         return
     with log.open("w") as file:
-        subprocess.run(command, check=True, env=os.environ | share, stdout=file, stderr=subprocess.STDOUT)
+        subprocess.run(
+            command, check=True, env=os.environ | share, stdout=file, stderr=subprocess.STDOUT
+        )
 
 
 def packs(options: argparse.Namespace) -> list[Path]:
@@ -53,7 +59,15 @@ def packs(options: argparse.Namespace) -> list[Path]:
     if not (out / "kermany" / "pack.json").exists():
         regex = r"(person\d+)_|(IM-\d+)-"
         twinray(
-            "pack", options.kermany, "--format", "folder", "--patient-regex", regex, *one_side, "--out", out / "kermany"
+            "pack",
+            options.kermany,
+            "--format",
+            "folder",
+            "--patient-regex",
+            regex,
+            *one_side,
+            "--out",
+            out / "kermany",
         )
     if not (out / "nih" / "pack.json").exists():
         twinray("pack", options.nih, "--format", "nih", *one_side, "--out", out / "nih")
@@ -80,14 +94,31 @@ def pretrain(options: argparse.Namespace, tested: Path) -> Path:
         "--size",
         options.pretrain_size,
     )
-    recipe = ("--batch-size", options.pretrain_batch, "--epochs", options.pretrain_epochs, "--knn-every", 0)
+    recipe = (
+        "--batch-size",
+        options.pretrain_batch,
+        "--epochs",
+        options.pretrain_epochs,
+        "--knn-every",
+        0,
+    )
     twinray(
-        "pretrain", "--data", options.out / "kermany", options.out / "nih", "--out", run, *more, *recipe, "--resume"
+        "pretrain",
+        "--data",
+        options.out / "kermany",
+        options.out / "nih",
+        "--out",
+        run,
+        *more,
+        *recipe,
+        "--resume",
     )
     return run
 
 
-def detectors(options: argparse.Namespace, folds: list[Path], pretrained: Path) -> dict[str, list[Path]]:
+def detectors(
+    options: argparse.Namespace, folds: list[Path], pretrained: Path
+) -> dict[str, list[Path]]:
     runs: dict[str, list[Path]] = {arm: [] for arm in ARMS}
     (options.out / "logs").mkdir(exist_ok=True)
     threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
@@ -97,7 +128,15 @@ def detectors(options: argparse.Namespace, folds: list[Path], pretrained: Path) 
             for k, fold in enumerate(folds):
                 for arm, init in zip(ARMS, ("random", pretrained), strict=True):
                     run = options.out / f"{arm}-fold{k}-seed{seed}"
-                    recipe = ("--arch", "resnet18", "--size", 224, "--epochs", options.detect_epochs, *SMALL)
+                    recipe = (
+                        "--arch",
+                        "resnet18",
+                        "--size",
+                        224,
+                        "--epochs",
+                        options.detect_epochs,
+                        *SMALL,
+                    )
                     arguments = (
                         "detect",
                         "--data",
@@ -125,7 +164,10 @@ def faithfulness(options: argparse.Namespace, folds: list[Path]) -> None:
     threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
 
     def measure(arm: str, k: int) -> None:
-        run, out = options.out / f"{arm}-fold{k}-seed{seed}", options.out / f"faithfulness-{arm}-fold{k}"
+        run, out = (
+            options.out / f"{arm}-fold{k}-seed{seed}",
+            options.out / f"faithfulness-{arm}-fold{k}",
+        )
         if (out / "faithfulness.json").exists():
             return
         shutil.rmtree(out, ignore_errors=True)
@@ -138,10 +180,22 @@ def faithfulness(options: argparse.Namespace, folds: list[Path]) -> None:
             print(f"{run.name}: left out of the heat maps, see logs/{out.name}.txt")
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda place: measure(*place), [(arm, k) for k in range(len(folds)) for arm in ARMS]))
+        list(
+            pool.map(
+                lambda place: measure(*place), [(arm, k) for k in range(len(folds)) for arm in ARMS]
+            )
+        )
     for arm in ARMS:
-        tables = [options.out / f"faithfulness-{arm}-fold{k}" / "true_positives.csv" for k in range(len(folds))]
-        rows = [row for table in tables if table.exists() for row in csv.DictReader(table.open(newline=""))]
+        tables = [
+            options.out / f"faithfulness-{arm}-fold{k}" / "true_positives.csv"
+            for k in range(len(folds))
+        ]
+        rows = [
+            row
+            for table in tables
+            if table.exists()
+            for row in csv.DictReader(table.open(newline=""))
+        ]
         if rows:
             told = f"heat maps of {arm}, seed {seed}, test images of {len(folds)} folds"
             show_faithfulness(rows, told, options.out / f"faithfulness-{arm}.png")
@@ -151,16 +205,23 @@ def show_faithfulness(rows: list[dict[str, str]], title: str, chart: Path) -> No
     maps = list(dict.fromkeys(row["map"] for row in rows))
     measures = [name for name in MEASURES if name in rows[0]]
     boxes = [rows[at] for at in range(0, len(rows), len(maps))]
-    values = np.array([[float(row[m]) for m in measures] for row in rows]).reshape(len(boxes), len(maps), -1)
+    values = np.array([[float(row[m]) for m in measures] for row in rows]).reshape(
+        len(boxes), len(maps), -1
+    )
     groups = group_index([box["patient"] for box in boxes], [box["image"] for box in boxes])
-    measured = MeasuredMaps(tuple(maps), tuple(measures), values, np.zeros(len(boxes), dtype=np.int64), groups)
+    measured = MeasuredMaps(
+        tuple(maps), tuple(measures), values, np.zeros(len(boxes), dtype=np.int64), groups
+    )
     figures = faithfulness_figures(measured, [boxes[0]["class"]])
     print(f"\n{title}: {len(boxes)} correctly found boxes of {int(groups.max()) + 1} patients")
     print(f"{'map':20} {'':16} " + " ".join(f"{measure:>24}" for measure in measures))
     for name, own in figures.items():
         print(f"{name:20} {'':16} " + " ".join(f"{cell(own[measure]):>24}" for measure in measures))
         for floor, over in own.get("over_floor", {}).items():
-            print(f"{'':20} {'minus ' + floor:16} " + " ".join(f"{cell(over[measure]):>24}" for measure in measures))
+            print(
+                f"{'':20} {'minus ' + floor:16} "
+                + " ".join(f"{cell(over[measure]):>24}" for measure in measures)
+            )
     chart.write_bytes(as_png(faithfulness_chart(figures, measures, title)))
 
 
@@ -170,7 +231,9 @@ def cell(figure: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kermany", type=Path, required=True)
     parser.add_argument("--nih", type=Path, required=True)
     parser.add_argument("--rsna", type=Path, required=True)
@@ -188,7 +251,9 @@ def main() -> None:
     pretrained = pretrain(options, folds[0])
     runs = detectors(options, folds, pretrained)
     shutil.rmtree(options.out / "comparison", ignore_errors=True)
-    twinray("evaluate", *(run for arm in ARMS for run in runs[arm]), "--out", options.out / "comparison")
+    twinray(
+        "evaluate", *(run for arm in ARMS for run in runs[arm]), "--out", options.out / "comparison"
+    )
     faithfulness(options, folds)
 
 

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twinray.evaluation.accumulate import average_precision, froc, froc_rows, hit_rows, mean_over_classes
+from twinray.evaluation.accumulate import (
+    average_precision,
+    froc,
+    froc_rows,
+    hit_rows,
+    mean_over_classes,
+)
 from twinray.evaluation.levels import BoxSupport, Key
 from twinray.evaluation.matching import BoxMatches
 from twinray.records import FloatArray
@@ -65,24 +71,35 @@ class Classes:
         return Classes(boxes, found, lift, 0.3 + 0.9 * np.sqrt(boxes))
 
 
-def _normal(n: int, classes: Classes, c: int, image: FloatArray, draw: np.random.Generator) -> tuple[FloatArray, ...]:
+def _normal(
+    n: int, classes: Classes, c: int, image: FloatArray, draw: np.random.Generator
+) -> tuple[FloatArray, ...]:
     more = float(np.clip(0.4 * classes.boxes[c], 0.02, 0.6))
     truth = np.where(draw.random(n) < classes.boxes[c] / (1 + more), 1 + draw.poisson(more, n), 0)
     of_box = np.repeat(np.arange(n), truth)
     odds = np.log(classes.found[c] / (1 - classes.found[c])) + 0.5 * image[of_box]
     of_box = of_box[draw.random(len(of_box)) < 1 / (1 + np.exp(-odds))]
-    of_false = np.repeat(np.arange(n), draw.poisson(classes.false[c] * np.exp(0.5 * draw.normal(size=n) - 0.125)))
+    of_false = np.repeat(
+        np.arange(n), draw.poisson(classes.false[c] * np.exp(0.5 * draw.normal(size=n) - 0.125))
+    )
     of = np.concatenate([of_box, of_false])
     hit = np.arange(len(of)) < len(of_box)
     shared = 0.75 * draw.normal(size=len(of)) + 0.4 * draw.normal(size=n)[of]
-    scores = [shared + 0.55 * draw.normal(size=len(of)) + (classes.lift[c] + gain) * hit for gain in (0.0, GAIN)]
+    scores = [
+        shared + 0.55 * draw.normal(size=len(of)) + (classes.lift[c] + gain) * hit
+        for gain in (0.0, GAIN)
+    ]
     return truth, of, hit, np.stack(scores)
 
 
-def _gamma(n: int, classes: Classes, c: int, image: FloatArray, draw: np.random.Generator) -> tuple[FloatArray, ...]:
+def _gamma(
+    n: int, classes: Classes, c: int, image: FloatArray, draw: np.random.Generator
+) -> tuple[FloatArray, ...]:
     truth = np.minimum(draw.poisson(classes.boxes[c] * image), 8)
     of_box = np.repeat(np.arange(n), truth)
-    of_false = np.repeat(np.arange(n), draw.poisson(classes.false[c] * draw.gamma(1.0, 1.0, size=n)))
+    of_false = np.repeat(
+        np.arange(n), draw.poisson(classes.false[c] * draw.gamma(1.0, 1.0, size=n))
+    )
     of = np.concatenate([of_box, of_false])
     hit = np.arange(len(of)) < len(of_box)
     shared, luck = draw.gamma(1.0, 1.0, size=len(of)), draw.random(len(of))
@@ -90,11 +107,15 @@ def _gamma(n: int, classes: Classes, c: int, image: FloatArray, draw: np.random.
     for gain, more in ((0.0, 0.0), (GAIN, 0.03)):
         own = 0.7 * shared + 0.3 * draw.gamma(1.0, 1.0, size=len(of))
         missed = hit & (luck > classes.found[c] + more)
-        scores.append(np.where(missed, -1.0, own * np.where(hit, 1 + 0.7 * (classes.lift[c] + gain), 1.0)))
+        scores.append(
+            np.where(missed, -1.0, own * np.where(hit, 1 + 0.7 * (classes.lift[c] + gain), 1.0))
+        )
     return truth, of, hit, np.stack(scores)
 
 
-def detectors(model: str, n: int, classes: Classes, draw: np.random.Generator) -> tuple[BoxMatches, BoxMatches]:
+def detectors(
+    model: str, n: int, classes: Classes, draw: np.random.Generator
+) -> tuple[BoxMatches, BoxMatches]:
     """Matches of both detectors on ``n`` new images, at IoU 0.5.
 
     Args:
@@ -123,10 +144,17 @@ def detectors(model: str, n: int, classes: Classes, draw: np.random.Generator) -
     return found[0], found[1]
 
 
-def figures(matches: BoxMatches, weights: FloatArray, shown: tuple[int, ...]) -> dict[Key, FloatArray]:
+def figures(
+    matches: BoxMatches, weights: FloatArray, shown: tuple[int, ...]
+) -> dict[Key, FloatArray]:
     """AP of every class, mAP and FROC over all, and FROC of the classes in ``shown``, for (images, r) multiplicities."""
     groups = np.arange(matches.n_images)
-    table = np.stack([average_precision(hit_rows(matches, c, groups), weights)[0] for c in range(matches.n_classes)])
+    table = np.stack(
+        [
+            average_precision(hit_rows(matches, c, groups), weights)[0]
+            for c in range(matches.n_classes)
+        ]
+    )
     over_all = froc(froc_rows(matches, 0.5, groups), weights)
     found: dict[Key, FloatArray] = {(c, "ap50"): own for c, own in enumerate(table)}
     found |= {

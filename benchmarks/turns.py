@@ -72,7 +72,9 @@ class Window:
     def rate(self, batch_size: int, *, waits: bool = True) -> Rate:
         peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
         pairs = batch_size * (self.last - self.first)
-        return Rate(pairs / self.seconds, self.waited / self.seconds if waits else None, peak, batch_size)
+        return Rate(
+            pairs / self.seconds, self.waited / self.seconds if waits else None, peak, batch_size
+        )
 
 
 def synchronise(device: torch.device) -> None:

@@ -25,7 +25,19 @@ _IMAGES = {
     b"\0\0\0\x0cjP  \r\n\x87\n": "a JPEG 2000 image",
     b"\xffO\xffQ": "a JPEG 2000 codestream",
 }
-_IMAGE_NAMES = {".png", ".jpg", ".jpeg", ".jfif", ".gif", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".j2k"}
+_IMAGE_NAMES = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".webp",
+    ".jp2",
+    ".j2k",
+}
 _DICOM_NAMES = {".dcm", ".dicom", ".ima"}
 _KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)
 
@@ -41,7 +53,9 @@ def fault(path: Path) -> str | None:
     if data[128:132] == b"DICM" or suffix in _DICOM_NAMES:
         return "a DICOM file; no medical image is ever committed: generate one in the test"
     if len(data) > MOST_BYTES:
-        return f"{len(data):,} bytes; expected at most {MOST_BYTES:,}: make it smaller or generate it"
+        return (
+            f"{len(data):,} bytes; expected at most {MOST_BYTES:,}: make it smaller or generate it"
+        )
     kind = next((name for mark, name in _IMAGES.items() if data.startswith(mark)), None)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "a WebP image"

@@ -51,7 +51,10 @@ def rounded(value: Any) -> Any:
 
 def round_weights(path: Path) -> None:
     """Round a weight file, and let its description name the new bytes."""
-    state = {name: rounded(tensor).contiguous() for name, tensor in safetensors.torch.load_file(path).items()}
+    state = {
+        name: rounded(tensor).contiguous()
+        for name, tensor in safetensors.torch.load_file(path).items()
+    }
     path.write_bytes(safetensors.torch.save(state))
     description = json.loads(path.with_suffix(".json").read_text())
     description["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -99,7 +102,18 @@ def main() -> None:
         interrupt(Path("interrupted"))
         shutil.rmtree("pretrained/checkpoints")
         round_weights(Path("pretrained/backbone.safetensors"))
-        detect = ("detect", "--data", "pack", "--size", 64, "--fpn-channels", 8, "--box-head-width", 8, *training)
+        detect = (
+            "detect",
+            "--data",
+            "pack",
+            "--size",
+            64,
+            "--fpn-channels",
+            8,
+            "--box-head-width",
+            8,
+            *training,
+        )
         twinray(*detect, "--init", "pretrained", "--out", "detector")
         twinray(
             "classify",
@@ -132,7 +146,18 @@ def main() -> None:
 def expected() -> dict[str, Any]:
     """What this version says of the rounded files."""
     for run in ("detector", "classifier"):
-        twinray("evaluate", run, "--data", "pack", "--bootstrap", 0, "--device", "cpu", "--out", f"evaluated-{run}")
+        twinray(
+            "evaluate",
+            run,
+            "--data",
+            "pack",
+            "--bootstrap",
+            0,
+            "--device",
+            "cpu",
+            "--out",
+            f"evaluated-{run}",
+        )
     resumed = (
         "pretrain",
         "--data",
@@ -148,12 +173,22 @@ def expected() -> dict[str, Any]:
         "--batch-size",
         4,
     )
-    twinray(*resumed, "--device", "cpu", "--keep-checkpoints", 9, "--out", "interrupted", "--resume")
-    lines = [json.loads(line) for line in Path("interrupted/metrics.jsonl").read_text().splitlines()]
+    twinray(
+        *resumed, "--device", "cpu", "--keep-checkpoints", 9, "--out", "interrupted", "--resume"
+    )
+    lines = [
+        json.loads(line) for line in Path("interrupted/metrics.jsonl").read_text().splitlines()
+    ]
     return {
-        "detector": json.loads(Path("evaluated-detector/metrics.json").read_text())["detector"]["test"],
-        "predictions": best(json.loads(Path("evaluated-detector/predictions detector.json").read_text())),
-        "classifier": json.loads(Path("evaluated-classifier/metrics.json").read_text())["classifier"]["test"],
+        "detector": json.loads(Path("evaluated-detector/metrics.json").read_text())["detector"][
+            "test"
+        ],
+        "predictions": best(
+            json.loads(Path("evaluated-detector/predictions detector.json").read_text())
+        ),
+        "classifier": json.loads(Path("evaluated-classifier/metrics.json").read_text())[
+            "classifier"
+        ]["test"],
         "resumed_loss": [line["loss"] for line in lines if "loss" in line],
     }
 

@@ -22,9 +22,30 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "generations" / "packs"
 PACKS: dict[str, tuple[object, ...]] = {
-    "phantom": ("--format", "phantom", "--phantom-images", 12, "--size", 32, "--seed", 5, "--phantom-labelled", 0.8),
+    "phantom": (
+        "--format",
+        "phantom",
+        "--phantom-images",
+        12,
+        "--size",
+        32,
+        "--seed",
+        5,
+        "--phantom-labelled",
+        0.8,
+    ),
     "folder": ("sources/folder", "--size", 24, "--fit", "letterbox", "--patient-regex", r"(p\d+)_"),
-    "coco": ("sources/coco/boxes.json", "--format", "coco", "--size", 16, "--folds", 3, "--fold", 1),
+    "coco": (
+        "sources/coco/boxes.json",
+        "--format",
+        "coco",
+        "--size",
+        16,
+        "--folds",
+        3,
+        "--fold",
+        1,
+    ),
 }
 """Name of a pack -> how it is made; ``tests/test_generations.py`` makes it again in the same way."""
 KILLED_AFTER = 5
@@ -49,18 +70,32 @@ def write_sources() -> None:
     """Smooth colours compress well; every picture is another."""
     y, x = np.mgrid[:30, :36]
     for i in range(12):
-        picture = np.stack([(7 * i + 3 * x) % 256, (11 * i + 4 * y) % 256, (x + y + 20 * i) % 256], axis=-1)
+        picture = np.stack(
+            [(7 * i + 3 * x) % 256, (11 * i + 4 * y) % 256, (x + y + 20 * i) % 256], axis=-1
+        )
         path = Path("sources", "folder", "big" if i % 3 else "small", f"p{i // 2}_{i}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.astype(np.uint8)).save(path)
     images, annotations = [], []
     Path("sources", "coco", "images").mkdir(parents=True)
     for i in range(12):
-        Image.fromarray(((5 * x + 6 * y + 15 * i) % 256).astype(np.uint8)).save(f"sources/coco/images/{i}.png")
-        images.append({"id": i + 1, "file_name": f"{i}.png", "width": 36, "height": 30, "patient_id": f"q{i // 2}"})
+        Image.fromarray(((5 * x + 6 * y + 15 * i) % 256).astype(np.uint8)).save(
+            f"sources/coco/images/{i}.png"
+        )
+        images.append(
+            {
+                "id": i + 1,
+                "file_name": f"{i}.png",
+                "width": 36,
+                "height": 30,
+                "patient_id": f"q{i // 2}",
+            }
+        )
         for j in range(i % 3):
             box = [2 + i, 3 + 2 * j, 10.5, 12 + j]
-            annotations.append({"id": len(annotations), "image_id": i + 1, "category_id": 3 + j, "bbox": box})
+            annotations.append(
+                {"id": len(annotations), "image_id": i + 1, "category_id": 3 + j, "bbox": box}
+            )
     annotations.append(
         {"id": 99, "image_id": 1, "category_id": 3, "bbox": [2, 3, 90, 8]}
     )  # set aside: leaves its image
@@ -79,8 +114,12 @@ def main() -> None:
         write_sources()
         for name, arguments in PACKS.items():
             command = ("pack", *map(str, arguments), "--workers", "1", "--out")
-            subprocess.run([sys.executable, "-m", "twinray.cli", *command, f"whole/{name}"], check=True)
-            done = subprocess.run([sys.executable, "-c", KILLED, *command, f"cut/{name}"], check=False)
+            subprocess.run(
+                [sys.executable, "-m", "twinray.cli", *command, f"whole/{name}"], check=True
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", KILLED, *command, f"cut/{name}"], check=False
+            )
             assert done.returncode == 9
         FOLDER.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()

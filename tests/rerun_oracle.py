@@ -40,10 +40,14 @@ def ablation_cam_rerun(
     return HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, definition)
 
 
-def rerun_channel_scores(activation: Tensor, rescore: Callable[[Tensor], Tensor], batch_size: int = 16) -> Tensor:
+def rerun_channel_scores(
+    activation: Tensor, rescore: Callable[[Tensor], Tensor], batch_size: int = 16
+) -> Tensor:
     """(c,) scores with each channel of (1, c, h, w) really zeroed, by ``rescore``."""
     scores = []
-    for channels in torch.split(torch.arange(activation.shape[1], device=activation.device), batch_size):
+    for channels in torch.split(
+        torch.arange(activation.shape[1], device=activation.device), batch_size
+    ):
         versions = activation.repeat(len(channels), 1, 1, 1)
         versions[torch.arange(len(channels), device=activation.device), channels] = 0
         scores.append(rescore(versions))

@@ -18,29 +18,58 @@ DETECT = (
     "--arch", "resnet18", "--size", 64, "--batch-size", 4, "--fpn-channels", 32, "--box-head-width", 64,
     "--rois-per-image", 32, "--anchor-scale", 4, "--bootstrap", 50, "--precision", "float32",
 )  # fmt: skip
-PRETRAIN = ("--arch", "resnet18", "--size", 32, "--batch-size", 8, "--projector", 32, 32, "--precision", "float32")
+PRETRAIN = (
+    "--arch",
+    "resnet18",
+    "--size",
+    32,
+    "--batch-size",
+    8,
+    "--projector",
+    32,
+    32,
+    "--precision",
+    "float32",
+)
 
 
-def twinray(*arguments: object, check: bool = False, limit: float = 240, **options) -> subprocess.CompletedProcess[str]:
+def twinray(
+    *arguments: object, check: bool = False, limit: float = 240, **options
+) -> subprocess.CompletedProcess[str]:
     """Run the real command line in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     command = [sys.executable, "-m", "twinray.cli", *map(str, arguments)]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=limit, check=False, **options
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=limit,
+        check=False,
+        **options,
     )
     if check and done.returncode != 0:
-        raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        raise AssertionError(
+            f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        )
     return done
 
 
-def draw_blob(rng: np.random.Generator, side: int = 64) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+def draw_blob(
+    rng: np.random.Generator, side: int = 64
+) -> tuple[np.ndarray, tuple[int, int, int, int]]:
     """A noisy grey image with one bright disc, and the disc's box as x, y, width, height."""
     image = rng.normal(70, 12, (side, side))
     radius = int(rng.integers(8, 14))
     x, y = rng.integers(radius + 1, side - radius - 1, 2)
     yy, xx = np.mgrid[:side, :side]
     image[(xx - x) ** 2 + (yy - y) ** 2 <= radius**2] += 110
-    return image.clip(0, 255).astype(np.uint8), (int(x - radius), int(y - radius), 2 * radius + 1, 2 * radius + 1)
+    return image.clip(0, 255).astype(np.uint8), (
+        int(x - radius),
+        int(y - radius),
+        2 * radius + 1,
+        2 * radius + 1,
+    )
 
 
 def write_coco(folder: Path, n: int = 24, empty_every: int = 4, seed: int = 0) -> Path:
@@ -53,13 +82,23 @@ def write_coco(folder: Path, n: int = 24, empty_every: int = 4, seed: int = 0) -
         if i % empty_every == 3:
             pixels = rng.normal(70, 12, (64, 64)).clip(0, 255).astype(np.uint8)
         else:
-            annotations.append({"id": len(annotations) + 1, "image_id": i + 1, "category_id": 7, "bbox": list(box)})
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": i + 1, "category_id": 7, "bbox": list(box)}
+            )
         name = f"im{i:03d}.png"
         Image.fromarray(pixels).save(folder / "images" / name)
-        images.append({"id": i + 1, "file_name": name, "width": 64, "height": 64, "patient_id": f"p{i // 2}"})
+        images.append(
+            {"id": i + 1, "file_name": name, "width": 64, "height": 64, "patient_id": f"p{i // 2}"}
+        )
     path = folder / "annotations.json"
     path.write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "blob"}]})
+        json.dumps(
+            {
+                "images": images,
+                "annotations": annotations,
+                "categories": [{"id": 7, "name": "blob"}],
+            }
+        )
     )
     return path
 
@@ -73,11 +112,24 @@ def ranks(
         port = free.getsockname()[1]
     started = []
     for rank in range(n):
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in own.items()}, **environment}
+        own = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": n,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        variables = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            **{k: str(v) for k, v in own.items()},
+            **environment,
+        }
         command = [sys.executable, *map(str, arguments)]
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True))
+        started.append(
+            subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True)
+        )
     if not start_only:
         for process in started:
             _, error = process.communicate(timeout=240)

@@ -29,7 +29,9 @@ def test_missing_folder(cli, tmp_path):
     assert not (tmp_path / "p").exists()
 
 
-def test_a_folder_in_use_is_continued_only_by_verbs_that_can(cli, blob_pack, detect_run, blobs, tmp_path):
+def test_a_folder_in_use_is_continued_only_by_verbs_that_can(
+    cli, blob_pack, detect_run, blobs, tmp_path
+):
     used = tmp_path / "used"
     used.mkdir()
     (used / "kept.txt").write_text("mine")
@@ -61,7 +63,9 @@ def mixed_folder(tmp_path) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(6):
-        Image.fromarray(rng.integers(0, 255, (80, 80), dtype=np.uint8)).save(folder / f"good{i}.jpg")
+        Image.fromarray(rng.integers(0, 255, (80, 80), dtype=np.uint8)).save(
+            folder / f"good{i}.jpg"
+        )
     whole = (folder / "good0.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "notes.png").write_text("patient was asked to hold still")
@@ -70,7 +74,16 @@ def mixed_folder(tmp_path) -> Path:
 
 def test_a_truncated_jpeg_and_a_text_file_are_set_aside(cli, mixed_folder, tmp_path):
     status, out, err = cli(
-        "pack", mixed_folder, "--format", "folder", "--out", tmp_path / "p", "--size", 32, "--workers", 1
+        "pack",
+        mixed_folder,
+        "--format",
+        "folder",
+        "--out",
+        tmp_path / "p",
+        "--size",
+        32,
+        "--workers",
+        1,
     )
     assert status == 0, err
     pack = open_pack(tmp_path / "p")
@@ -84,7 +97,15 @@ def test_a_truncated_jpeg_and_a_text_file_are_set_aside(cli, mixed_folder, tmp_p
 
 def test_strict_stops_at_the_first_and_names_it(cli, mixed_folder, tmp_path):
     status, _, err = cli(
-        "pack", mixed_folder, "--format", "folder", "--out", tmp_path / "p", "--strict", "--workers", 1
+        "pack",
+        mixed_folder,
+        "--format",
+        "folder",
+        "--out",
+        tmp_path / "p",
+        "--strict",
+        "--workers",
+        1,
     )
     assert status == 2
     assert "cut.jpg" in one_line(err)
@@ -93,7 +114,9 @@ def test_strict_stops_at_the_first_and_names_it(cli, mixed_folder, tmp_path):
 def test_only_bad_images(cli, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_text("no image")
-    status, _, err = cli("pack", tmp_path / "bad", "--format", "folder", "--out", tmp_path / "p", "--workers", 1)
+    status, _, err = cli(
+        "pack", tmp_path / "bad", "--format", "folder", "--out", tmp_path / "p", "--workers", 1
+    )
     assert status == 2
     one_line(err)
 
@@ -122,7 +145,9 @@ def bad_coco(tmp_path) -> Path:
 
 
 def test_bad_annotations_are_set_aside_one_by_one(cli, bad_coco, tmp_path):
-    status, _, err = cli("pack", bad_coco, "--format", "coco", "--out", tmp_path / "p", "--size", 32, "--workers", 1)
+    status, _, err = cli(
+        "pack", bad_coco, "--format", "coco", "--out", tmp_path / "p", "--size", 32, "--workers", 1
+    )
     assert status == 0, err
     pack = open_pack(tmp_path / "p")
     assert len(pack) == 8
@@ -134,13 +159,23 @@ def test_bad_annotations_are_set_aside_one_by_one(cli, bad_coco, tmp_path):
 
 
 def test_bad_annotations_with_strict(cli, bad_coco, tmp_path):
-    status, _, err = cli("pack", bad_coco, "--format", "coco", "--out", tmp_path / "p", "--strict", "--workers", 1)
+    status, _, err = cli(
+        "pack", bad_coco, "--format", "coco", "--out", tmp_path / "p", "--strict", "--workers", 1
+    )
     assert status == 2
     assert "900" in one_line(err)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"images": []}', '{"images": 3, "annotations": [], "categories": []}', "\x00\xff"]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"images": []}',
+        '{"images": 3, "annotations": [], "categories": []}',
+        "\x00\xff",
+    ],
 )
 def test_a_coco_file_that_is_none(cli, tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="latin-1")
@@ -155,7 +190,16 @@ def test_weights_of_another_architecture(cli, blob_pack, class_pack, tmp_path):
     for verb, pack in (("pretrain", class_pack), ("detect", blob_pack), ("classify", class_pack)):
         more = ["--batch-size", 8, "--size", 64]
         status, _, err = cli(
-            verb, "--data", pack, "--arch", "resnet34", "--init", weights, "--out", tmp_path / verb, *more
+            verb,
+            "--data",
+            pack,
+            "--arch",
+            "resnet34",
+            "--init",
+            weights,
+            "--out",
+            tmp_path / verb,
+            *more,
         )
         assert status == 2
         line = one_line(err)
@@ -174,7 +218,9 @@ def test_a_pack_that_is_damaged(cli, class_pack, tmp_path):
         copy = tmp_path / name
         shutil.copytree(class_pack, copy)
         break_it(copy / name)
-        status, _, err = cli("pretrain", "--data", copy, "--out", tmp_path / "r", "--epochs", 1, *PRETRAIN)
+        status, _, err = cli(
+            "pretrain", "--data", copy, "--out", tmp_path / "r", "--epochs", 1, *PRETRAIN
+        )
         assert status == 2, name
         assert "pack" in one_line(err)
     copy = tmp_path / "flipped"
@@ -201,7 +247,21 @@ def test_a_model_and_a_pack_of_other_classes(cli, detect_run, tmp_path):
     data = json.loads(source.read_text())
     data["categories"][0]["name"] = "Blob"  # only the capital differs
     source.write_text(json.dumps(data))
-    assert cli("pack", source, "--format", "coco", "--out", tmp_path / "p", "--size", 64, "--workers", 1)[0] == 0
+    assert (
+        cli(
+            "pack",
+            source,
+            "--format",
+            "coco",
+            "--out",
+            tmp_path / "p",
+            "--size",
+            64,
+            "--workers",
+            1,
+        )[0]
+        == 0
+    )
     status, _, err = cli("evaluate", detect_run, "--data", tmp_path / "p")
     assert status == 2
     line = one_line(err)
@@ -243,14 +303,19 @@ def test_a_full_disk_during_a_checkpoint_loses_nothing(small_disk, class_pack, t
     assert (run / "config.yaml").stat().st_size > 0
     assert list((run / "checkpoints").iterdir()) == []  # no half-written file
     steps = [json.loads(text)["step"] for text in (run / "metrics.jsonl").read_text().splitlines()]
-    assert steps in ([3], [3, 6])  # the second checkpoint waits for the first, whatever else goes on
+    assert steps in (
+        [3],
+        [3, 6],
+    )  # the second checkpoint waits for the first, whatever else goes on
 
     # with room again, the same command with --resume ends with the weights of a run that never stopped
     subprocess.run(["mount", "-o", "remount,size=1g", small_disk], check=True)
     assert twinray(*arguments, "--resume").returncode == 0
     whole = tmp_path / "whole"
     assert twinray("pretrain", "--data", class_pack, "--out", whole, *more).returncode == 0
-    assert (run / "backbone.safetensors").read_bytes() == (whole / "backbone.safetensors").read_bytes()
+    assert (run / "backbone.safetensors").read_bytes() == (
+        whole / "backbone.safetensors"
+    ).read_bytes()
 
 
 def test_an_older_checkpoint_survives_a_disk_that_fills_later(small_disk, tmp_path):
@@ -267,14 +332,18 @@ def test_an_older_checkpoint_survives_a_disk_that_fills_later(small_disk, tmp_pa
 
 
 def test_a_place_that_may_not_be_written(cli, class_pack):
-    status, _, err = cli("pretrain", "--data", class_pack, "--out", "/proc/nowhere/run", "--epochs", 1, *PRETRAIN)
+    status, _, err = cli(
+        "pretrain", "--data", class_pack, "--out", "/proc/nowhere/run", "--epochs", 1, *PRETRAIN
+    )
     assert status == 1
     one_line(err)
 
 
 def test_out_is_a_file(cli, class_pack, tmp_path):
     (tmp_path / "f").write_text("x")
-    status, _, err = cli("pretrain", "--data", class_pack, "--out", tmp_path / "f", "--epochs", 1, *PRETRAIN)
+    status, _, err = cli(
+        "pretrain", "--data", class_pack, "--out", tmp_path / "f", "--epochs", 1, *PRETRAIN
+    )
     assert status == 2
     assert "is a file" in one_line(err)
 
@@ -284,14 +353,18 @@ def test_no_space_and_odd_names(cli, tmp_path):
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(4):
-        Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(folder / f"ünï {i} [bold].png")
+        Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(
+            folder / f"ünï {i} [bold].png"
+        )
     status, out, err = cli("pack", folder, "--out", tmp_path / "p ä", "--size", 32, "--workers", 1)
     assert status == 0, err
     assert len(open_pack(tmp_path / "p ä")) == 4
     assert "Traceback" not in out
 
 
-def test_a_damaged_description_is_one_line_that_names_file_and_key(cli, detect_run, blobs, tmp_path):
+def test_a_damaged_description_is_one_line_that_names_file_and_key(
+    cli, detect_run, blobs, tmp_path
+):
     run = tmp_path / "run"
     run.mkdir()
     for name in ("model.safetensors", "model.json"):
@@ -299,7 +372,9 @@ def test_a_damaged_description_is_one_line_that_names_file_and_key(cli, detect_r
     good = json.loads((run / "model.json").read_text())
     without = {key: value for key, value in good.items() if key != "arch"}
     nms = good | {"options": good["options"] | {"nms": "0.5"}}
-    lacking = good | {"options": {key: value for key, value in good["options"].items() if key != "nms"}}
+    lacking = good | {
+        "options": {key: value for key, value in good["options"].items() if key != "nms"}
+    }
     unknown = good | {"arch": "resnet19"}
     for described, key in (
         ([], "found a list"),
@@ -312,7 +387,9 @@ def test_a_damaged_description_is_one_line_that_names_file_and_key(cli, detect_r
         (unknown, "resnet19"),
     ):
         (run / "model.json").write_text(json.dumps(described))
-        status, _, err = cli("predict", run, blobs.parent / "images" / "im000.png", "--out", tmp_path / "p")
+        status, _, err = cli(
+            "predict", run, blobs.parent / "images" / "im000.png", "--out", tmp_path / "p"
+        )
         assert status == 2
         assert "model.json" in one_line(err) and key in err and "unforeseen" not in err
     assert not (tmp_path / "p").exists()

@@ -16,14 +16,18 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text())
+SCRIPTS = sorted(
+    path.name for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text()
+)
 PEERS = ("pytorch_grad_cam", "lightly", "pycocotools", "ensemble_boxes")
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=240, check=False
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -37,9 +41,29 @@ def test_help_runs(script):
 
 
 def test_pretraining_is_measured_on_the_jobs_own_loop(class_pack, tmp_path):
-    small = ("--arch", "resnet18", "--sizes", 32, "--batch-size", 8, "--projector", 16, 16, "--precision", "float32")
+    small = (
+        "--arch",
+        "resnet18",
+        "--sizes",
+        32,
+        "--batch-size",
+        8,
+        "--projector",
+        16,
+        16,
+        "--precision",
+        "float32",
+    )
     short = ("--warmup", 1, "--steps", 2, "--repeats", 2, "--device", "cpu", "--skip-lightly")
-    done = run("pretrain_throughput.py", "--pack", class_pack, *small, *short, "--json", tmp_path / "figures.json")
+    done = run(
+        "pretrain_throughput.py",
+        "--pack",
+        class_pack,
+        *small,
+        *short,
+        "--json",
+        tmp_path / "figures.json",
+    )
     assert done.returncode == 0, done.stderr
     (figures,) = json.loads((tmp_path / "figures.json").read_text())["sizes"]
     assert {name: len(rates) for name, rates in figures["rates"].items()} == {
@@ -55,13 +79,22 @@ def test_pretraining_is_measured_on_the_jobs_own_loop(class_pack, tmp_path):
 
 def test_classifiers_are_measured_on_the_verb_and_on_its_own_loop(tmp_path):
     done = run(
-        "classify_throughput.py", "--toy", "--device", "cpu", "--json", tmp_path / "figures.json", "--workers", 0
+        "classify_throughput.py",
+        "--toy",
+        "--device",
+        "cpu",
+        "--json",
+        tmp_path / "figures.json",
+        "--workers",
+        0,
     )
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["heads"]["cached_s"] > 0 and figures["heads"]["uncached_s"] > 0
     rates = {name: row["images_per_s"] for name, row in figures["full"].items()}
-    assert {"twinray, float32", "ImageFolder + DataLoader, float32"} <= set(rates) and min(rates.values()) > 0
+    assert {"twinray, float32", "ImageFolder + DataLoader, float32"} <= set(rates) and min(
+        rates.values()
+    ) > 0
     assert all(name in done.stdout for name in rates)
 
 
@@ -76,13 +109,31 @@ def test_bad_input_is_one_line(tmp_path):
 GPU = BENCHMARKS / "gpu.sh"
 
 
-def gpu(part: str, out: Path, *arguments: object, limit: float = 290) -> tuple[dict[str, dict], str, int]:
+def gpu(
+    part: str, out: Path, *arguments: object, limit: float = 290
+) -> tuple[dict[str, dict], str, int]:
     """The results by check, the output and the exit status."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
-    command = ["bash", str(GPU), part, "--device", "cpu", "--toy", "--out", str(out), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit, check=False)
+    command = [
+        "bash",
+        str(GPU),
+        part,
+        "--device",
+        "cpu",
+        "--toy",
+        "--out",
+        str(out),
+        *map(str, arguments),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=limit, check=False
+    )
     lines = (out / f"{part}.jsonl").read_text().splitlines()
-    return {r["check"]: r for r in map(json.loads, lines)}, done.stdout + done.stderr, done.returncode
+    return (
+        {r["check"]: r for r in map(json.loads, lines)},
+        done.stdout + done.stderr,
+        done.returncode,
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,20 +185,27 @@ def hangs(session):
 def test_what_fails_in_the_gpu_script_takes_nothing_with_it(tmp_path, monkeypatch):
     (tmp_path / "own_groups.py").write_text(GROUPS)
     monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(BENCHMARKS), str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        "PYTHONPATH",
+        os.pathsep.join([str(BENCHMARKS), str(tmp_path), os.environ.get("PYTHONPATH", "")]),
     )
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from gpu.__main__ import Run
     from gpu.groups import Group
 
     groups = [
-        Group(name, f"own_groups:{name}", 1, 0, most) for name, most in (("bad", 60), ("dies", 60), ("hangs", 25))
+        Group(name, f"own_groups:{name}", 1, 0, most)
+        for name, most in (("bad", 60), ("dies", 60), ("hangs", 25))
     ]
     out = tmp_path / "out"
     out.mkdir()
-    options = argparse.Namespace(part="correctness", out=out, device="cpu", toy=False, seconds=100, jobs=3)
+    options = argparse.Namespace(
+        part="correctness", out=out, device="cpu", toy=False, seconds=100, jobs=3
+    )
     assert Run(options, groups, tmp_path, time.time() + 100).all() == 1
-    found = {(r["group"], r["check"]): r for r in map(json.loads, (out / "correctness.jsonl").read_text().splitlines())}
+    found = {
+        (r["group"], r["check"]): r
+        for r in map(json.loads, (out / "correctness.jsonl").read_text().splitlines())
+    }
     assert {check: r["status"] for (group, check), r in found.items() if group == "bad"} == {
         "false": "FAILED", "raises": "ERROR", "cannot be made": "skipped", "no time": "skipped", "good after all": "passed",
     }  # fmt: skip
@@ -166,10 +224,17 @@ def test_boxes_without_a_partner_are_counted(monkeypatch):
 
     def boxes(shift: float, score: float, label: int = 0) -> Boxes:
         return Boxes(
-            np.array([[10.0, 10, 30, 30], [5, 5, 9, 9]]) + shift, np.array([label, 1]), np.array([score, 0.005])
+            np.array([[10.0, 10, 30, 30], [5, 5, 9, 9]]) + shift,
+            np.array([label, 1]),
+            np.array([score, 0.005]),
         )
 
-    assert _partners(boxes(0, 0.5), boxes(0.005, 0.5 + 5e-5)) == (1, 0, pytest.approx(0.005), pytest.approx(5e-5))
+    assert _partners(boxes(0, 0.5), boxes(0.005, 0.5 + 5e-5)) == (
+        1,
+        0,
+        pytest.approx(0.005),
+        pytest.approx(5e-5),
+    )
     for other in (boxes(0.02, 0.5), boxes(0, 0.5002), boxes(0, 0.5, label=2)):
         assert _partners(boxes(0, 0.5), other)[:2] == (1, 1)
 

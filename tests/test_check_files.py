@@ -62,5 +62,7 @@ def test_the_repository_itself(tmp_path):
     root = SCRIPT.parents[1]
     if not (root / ".git").exists():
         pytest.skip("not a git checkout")
-    done = subprocess.run([sys.executable, SCRIPT], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, SCRIPT], cwd=root, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout

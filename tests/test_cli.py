@@ -63,7 +63,18 @@ def test_bad_requests_are_one_line_and_exit_with_2(cli, arguments, tmp_path, mon
 
 def test_a_configuration_file_gives_the_same_as_flags(cli, tmp_path):
     status, out, _ = cli(
-        "pretrain", "--data", "a", "b", "--out", "x", "--projector", 16, 8, "--lr", 0.1, "--print_config"
+        "pretrain",
+        "--data",
+        "a",
+        "b",
+        "--out",
+        "x",
+        "--projector",
+        16,
+        8,
+        "--lr",
+        0.1,
+        "--print_config",
     )
     assert status == 0
     (tmp_path / "c.yaml").write_text(out)
@@ -93,11 +104,26 @@ def test_pretrain_then_classify(class_pack, tmp_path, cli):
     assert described["data"][0]["checksums"] == open_pack(class_pack).info.checksums
     assert "fc.weight" not in safetensors.torch.load_file(run / "backbone.safetensors")
     resolved = yaml.safe_load((run / "config.yaml").read_text())
-    assert (resolved["job"], resolved["optimizer"], resolved["lr"]) == ("pretrain", "adamw", 1e-3 * 8 / 256)
+    assert (resolved["job"], resolved["optimizer"], resolved["lr"]) == (
+        "pretrain",
+        "adamw",
+        1e-3 * 8 / 256,
+    )
 
     out = tmp_path / "probe"
     status, _, err = cli(
-        "classify", "--data", class_pack, "--init", run, "--out", out, "--seeds", 0, 1, "--fraction", 0.5
+        "classify",
+        "--data",
+        class_pack,
+        "--init",
+        run,
+        "--out",
+        out,
+        "--seeds",
+        0,
+        1,
+        "--fraction",
+        0.5,
     )
     assert status == 0, err
     figures = json.loads((out / "metrics.json").read_text())
@@ -107,11 +133,15 @@ def test_pretrain_then_classify(class_pack, tmp_path, cli):
     rows = list(csv.DictReader((out / "predictions.csv").open()))
     assert len(rows) == 2 * len(open_pack(class_pack).where("test"))
 
-    status, shown, err = cli("evaluate", out, "--data", class_pack, "--out", tmp_path / "eval", "--bootstrap", 20)
+    status, shown, err = cli(
+        "evaluate", out, "--data", class_pack, "--out", tmp_path / "eval", "--bootstrap", 20
+    )
     assert status == 0, err
     assert "AUC" in shown
     assert "model of label draw 0" in shown
-    again = json.loads((tmp_path / "eval" / "metrics.json").read_text())["arms"]["probe"]["test"]["auc"]["value"]
+    again = json.loads((tmp_path / "eval" / "metrics.json").read_text())["arms"]["probe"]["test"][
+        "auc"
+    ]["value"]
     assert again == pytest.approx(figures["test"]["per_seed"][0]["auc"]["value"], abs=1e-6)
 
     status, _, err = cli("predict", out, class_pack.parent, "--out", tmp_path / "p")
@@ -148,15 +178,22 @@ def test_a_full_folder_is_refused_and_kept(class_pack, blob_pack, tmp_path, cli)
 def test_resuming_with_other_options_is_refused_and_names_them(class_pack, tmp_path, cli):
     run = tmp_path / "pre"
     assert cli("pretrain", "--data", class_pack, "--out", run, "--epochs", 1, *PRETRAIN)[0] == 0
-    status, _, err = cli("pretrain", "--data", class_pack, "--out", run, "--epochs", 2, *PRETRAIN, "--resume")
+    status, _, err = cli(
+        "pretrain", "--data", class_pack, "--out", run, "--epochs", 2, *PRETRAIN, "--resume"
+    )
     assert status == 2
     assert "epochs was 1, now 2" in err
-    assert cli("pretrain", "--data", class_pack, "--out", run, "--epochs", 1, *PRETRAIN, "--resume")[0] == 0
+    assert (
+        cli("pretrain", "--data", class_pack, "--out", run, "--epochs", 1, *PRETRAIN, "--resume")[0]
+        == 0
+    )
 
 
 def test_a_diverging_run_is_one_line_and_can_be_told_apart(class_pack, tmp_path, cli):
     more = ("--optimizer", "sgd", "--lr", 1e30, "--warmup-epochs", 0)
-    status, _, err = cli("pretrain", "--data", class_pack, "--out", tmp_path / "r", "--epochs", 3, *PRETRAIN, *more)
+    status, _, err = cli(
+        "pretrain", "--data", class_pack, "--out", tmp_path / "r", "--epochs", 3, *PRETRAIN, *more
+    )
     assert status == 1
     assert "lower the learning rate" in err
     assert not (tmp_path / "r" / "backbone.safetensors").exists()
@@ -179,18 +216,31 @@ def test_arms_must_name_what_they_share(class_pack, blob_pack, tmp_path, cli):
     status, _, err = cli("detect", "--data", blob_pack, "--out", tmp_path / "d")
     assert status == 2
     assert "expected --arch with --init random" in err
-    status, _, err = cli("classify", "--data", class_pack, "--out", tmp_path / "c", "--arch", "resnet18")
+    status, _, err = cli(
+        "classify", "--data", class_pack, "--out", tmp_path / "c", "--arch", "resnet18"
+    )
     assert status == 2
     assert "expected --size with --init random" in err
 
 
 @pytest.mark.parametrize(
     "text",
-    ["resume: maybe", "projector: 5", "data: abc", "[1, 2]", "seed: -1", "lr: .nan", "nonsense: 1", "\xff\xfe\x00"],
+    [
+        "resume: maybe",
+        "projector: 5",
+        "data: abc",
+        "[1, 2]",
+        "seed: -1",
+        "lr: .nan",
+        "nonsense: 1",
+        "\xff\xfe\x00",
+    ],
 )
 def test_odd_configuration_files(cli, tmp_path, text):
     (tmp_path / "c.yaml").write_text(text, encoding="latin-1")
-    status, _, err = cli("pretrain", "--data", "a", "--out", tmp_path / "x", "--config", tmp_path / "c.yaml")
+    status, _, err = cli(
+        "pretrain", "--data", "a", "--out", tmp_path / "x", "--config", tmp_path / "c.yaml"
+    )
     assert status == 2
     assert err.startswith("twinray: ")
     assert err.count("\n") == 1
@@ -281,11 +331,16 @@ def test_evaluate_explain_and_predict(detect_run, blob_pack, blobs, tmp_path, cl
         "ablation-last-stage",
     )
     assert status == 0, err
-    assert "last stage" in json.loads((tmp_path / "y" / "explanations.json").read_text())[0]["heat_map"]
+    assert (
+        "last stage"
+        in json.loads((tmp_path / "y" / "explanations.json").read_text())[0]["heat_map"]
+    )
 
     (tmp_path / "in").mkdir()
     for i in range(3):
-        (tmp_path / "in" / f"{i}.png").write_bytes((blobs.parent / "images" / f"im00{i}.png").read_bytes())
+        (tmp_path / "in" / f"{i}.png").write_bytes(
+            (blobs.parent / "images" / f"im00{i}.png").read_bytes()
+        )
     (tmp_path / "in" / "broken.png").write_text("this is text")
     status, out, err = cli("predict", detect_run, tmp_path / "in", "--out", tmp_path / "p")
     assert status == 0, err
@@ -295,7 +350,9 @@ def test_evaluate_explain_and_predict(detect_run, blob_pack, blobs, tmp_path, cl
     assert len(list((tmp_path / "p" / "overlays").iterdir())) == 3
     results = json.loads((tmp_path / "p" / "predictions.json").read_text())
     assert {entry["image_id"] for entry in results} <= {1, 2, 3}
-    status, _, err = cli("predict", detect_run, tmp_path / "in", "--out", tmp_path / "q", "--strict")
+    status, _, err = cli(
+        "predict", detect_run, tmp_path / "in", "--out", tmp_path / "q", "--strict"
+    )
     assert status == 2
     assert "broken.png" in err
 
@@ -315,8 +372,12 @@ def test_predict_sees_the_same_pixels_as_training(detect_run, blob_pack, blobs):
 
 
 def test_ctrl_c_is_no_traceback(tmp_path, class_pack, monkeypatch, cli):
-    monkeypatch.setattr("twinray.pretraining.run.train", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    status, _, err = cli("pretrain", "--data", class_pack, "--out", tmp_path / "x", "--epochs", 1, *PRETRAIN)
+    monkeypatch.setattr(
+        "twinray.pretraining.run.train", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    status, _, err = cli(
+        "pretrain", "--data", class_pack, "--out", tmp_path / "x", "--epochs", 1, *PRETRAIN
+    )
     assert status == 130
     assert "--resume" in err
 
@@ -324,7 +385,9 @@ def test_ctrl_c_is_no_traceback(tmp_path, class_pack, monkeypatch, cli):
 def test_an_unforeseen_error_is_one_line_too(tmp_path, class_pack, monkeypatch, cli):
     monkeypatch.delenv("TWINRAY_TRACEBACK", raising=False)
     monkeypatch.setattr("twinray.pretraining.run.train", lambda *_: 1 / 0)
-    status, _, err = cli("pretrain", "--data", class_pack, "--out", tmp_path / "x", "--epochs", 1, *PRETRAIN)
+    status, _, err = cli(
+        "pretrain", "--data", class_pack, "--out", tmp_path / "x", "--epochs", 1, *PRETRAIN
+    )
     assert status == 1
     assert "ZeroDivisionError" in err
     assert "Traceback" not in err

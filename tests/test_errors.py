@@ -11,7 +11,11 @@ from twinray.errors import InputError, TwinrayError
 
 @pytest.mark.parametrize("kind", [InputError, TwinrayError])
 def test_a_message_is_one_printable_line(kind):
-    error = kind("expected a, found b\nc\x0bd\u2028e\ud800\x1b; größer \N{GREEK SMALL LETTER LAMDA}")
+    error = kind(
+        "expected a, found b\nc\x0bd\u2028e\ud800\x1b; größer \N{GREEK SMALL LETTER LAMDA}"
+    )
     assert len(str(error).splitlines()) == 1
-    assert str(error) == "expected a, found b c d e\\ud800\\x1b; größer \N{GREEK SMALL LETTER LAMDA}"
+    assert (
+        str(error) == "expected a, found b c d e\\ud800\\x1b; größer \N{GREEK SMALL LETTER LAMDA}"
+    )
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

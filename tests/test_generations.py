@@ -46,7 +46,11 @@ def verb(cli, generation, monkeypatch):
 
 def values(figures: dict[str, Any]) -> dict[str, float]:
     """The measures that both versions know, without their intervals."""
-    found = {name: entry["value"] for name, entry in figures.items() if isinstance(entry, dict) and "value" in entry}
+    found = {
+        name: entry["value"]
+        for name, entry in figures.items()
+        if isinstance(entry, dict) and "value" in entry
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -64,7 +68,18 @@ def test_packs_open_and_equal_what_is_packed_today(generation, verb, tmp_path: P
 def test_runs_evaluate_as_they_did(generation, verb, tmp_path: Path, run: str) -> None:
     _, expected = generation
     out = tmp_path / "evaluation"
-    arguments = ("evaluate", run, "--data", "pack", "--bootstrap", 0, "--device", "cpu", "--out", out)
+    arguments = (
+        "evaluate",
+        run,
+        "--data",
+        "pack",
+        "--bootstrap",
+        0,
+        "--device",
+        "cpu",
+        "--out",
+        out,
+    )
     verb(*arguments)
     verb("evaluate", run, "--bootstrap", 20)  # from what it kept alone
     now = values(json.loads((out / "metrics.json").read_text())["arms"][run]["test"])
@@ -80,7 +95,11 @@ def test_detectors_find_the_same_boxes(generation, verb, tmp_path: Path) -> None
     )  # fmt: skip
     now = json.loads((tmp_path / "out" / "predictions detector.json").read_text())
     for one in expected["predictions"]:
-        of_image = [p for p in now if p["image_id"] == one["image_id"] and p["category_id"] == one["category_id"]]
+        of_image = [
+            p
+            for p in now
+            if p["image_id"] == one["image_id"] and p["category_id"] == one["category_id"]
+        ]
         nearest = min(of_image, key=lambda p: np.abs(np.subtract(p["bbox"], one["bbox"])).max())
         assert nearest["bbox"] == pytest.approx(one["bbox"], abs=0.02)
         assert nearest["score"] == pytest.approx(one["score"], abs=1e-4)
@@ -100,6 +119,11 @@ def test_an_interrupted_run_ends_as_it_would_have(generation, verb) -> None:
         "--keep-checkpoints", 9, "--out", "interrupted", "--resume",
     )  # fmt: skip
     verb(*arguments)
-    lines = [json.loads(line) for line in (folder / "interrupted" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["loss"] for line in lines if "loss" in line] == pytest.approx(expected["resumed_loss"], rel=1e-3)
+    lines = [
+        json.loads(line)
+        for line in (folder / "interrupted" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [line["loss"] for line in lines if "loss" in line] == pytest.approx(
+        expected["resumed_loss"], rel=1e-3
+    )
     assert (folder / "interrupted" / "backbone.safetensors").is_file()

@@ -12,7 +12,9 @@ from pycocotools import mask
 from twinray.geometry import Geometry, box_iou, corner_iou, geometry, to_frame, to_xywh
 
 SIDES = st.integers(1, 3000)
-PLACES = st.builds(geometry, SIDES, SIDES, st.integers(16, 1024), st.sampled_from(["squash", "letterbox"]))
+PLACES = st.builds(
+    geometry, SIDES, SIDES, st.integers(16, 1024), st.sampled_from(["squash", "letterbox"])
+)
 
 
 def boxes(rng: np.random.Generator, n: int, limit: float = 100.0) -> np.ndarray:
@@ -25,7 +27,9 @@ def boxes(rng: np.random.Generator, n: int, limit: float = 100.0) -> np.ndarray:
 def test_boxes_go_to_any_square_and_back(place: Geometry, side: int, seed: int) -> None:
     width, height = place.original
     xyxy = boxes(np.random.default_rng(seed), 5, 1.0) * np.array([width, height] * 2)
-    np.testing.assert_allclose(place.to_original(place.to_square(xyxy)), xyxy, atol=1e-6 * max(width, height))
+    np.testing.assert_allclose(
+        place.to_original(place.to_square(xyxy)), xyxy, atol=1e-6 * max(width, height)
+    )
     np.testing.assert_allclose(
         place.to_original(place.to_square(xyxy, side), side), xyxy, atol=1e-6 * max(width, height)
     )
@@ -49,14 +53,18 @@ def test_the_picture_fills_what_the_maps_say(place: Geometry) -> None:
 def test_boxes_are_cut_at_the_image_and_moved_between_copies() -> None:
     place = geometry(100, 50, 64, "letterbox")
     np.testing.assert_array_equal(place.clip(np.array([[-5.0, 3, 120, 60]])), [[0, 3, 100, 50]])
-    np.testing.assert_array_equal(to_frame(np.array([[10.0, 20, 30, 40]]), (100, 200), (50, 50)), [[5, 5, 15, 10]])
+    np.testing.assert_array_equal(
+        to_frame(np.array([[10.0, 20, 30, 40]]), (100, 200), (50, 50)), [[5, 5, 15, 10]]
+    )
 
 
 def test_overlaps_are_those_of_pycocotools_and_torchvision() -> None:
     rng = np.random.default_rng(0)
     first, second = boxes(rng, 60), boxes(rng, 80)
     ours = box_iou(to_xywh(first), to_xywh(second))
-    np.testing.assert_array_equal(ours, mask.iou(to_xywh(first), to_xywh(second), np.zeros(80, dtype=np.uint8)))
+    np.testing.assert_array_equal(
+        ours, mask.iou(to_xywh(first), to_xywh(second), np.zeros(80, dtype=np.uint8))
+    )
     theirs = torchvision.ops.box_iou(torch.from_numpy(first), torch.from_numpy(second)).numpy()
     np.testing.assert_allclose(corner_iou(first[:, None], second), theirs, rtol=1e-14)
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
@@ -65,6 +73,10 @@ def test_overlaps_are_those_of_pycocotools_and_torchvision() -> None:
 def test_empty_and_touching_boxes_do_not_overlap() -> None:
     empty = np.zeros((1, 4))
     touching = np.array([[0.0, 0, 10, 10], [10, 0, 20, 10]])
-    for overlap in (box_iou(empty, empty), corner_iou(empty, empty), corner_iou(touching[0], touching[1])):
+    for overlap in (
+        box_iou(empty, empty),
+        corner_iou(empty, empty),
+        corner_iou(touching[0], touching[1]),
+    ):
         assert not np.any(overlap)
     assert box_iou(touching[:1], touching[:1]) == 1

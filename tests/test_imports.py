@@ -24,9 +24,9 @@ def graph() -> grimp.ImportGraph:
 
 def circle_contract(package: str) -> str:
     """The contract of pyproject.toml that forbids circles, for another package."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
-        "contracts"
-    ]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "importlinter"
+    ]["contracts"]
     (contract,) = (one for one in contracts if one["type"] == "acyclic_siblings")
     assert contract["ancestors"] == ["twinray"]
     assert set(contract) == {"name", "type", "ancestors"}  # nothing is ignored
@@ -41,12 +41,28 @@ def circle_contract(package: str) -> str:
     [
         ({"a.py": "from madeup import b", "b.py": ""}, True),
         ({"a.py": "from madeup import b", "b.py": "from madeup import a"}, False),
-        ({"room/__init__.py": "", "room/a.py": "import madeup.room.b", "room/b.py": "import madeup.room.a"}, False),
-        ({"room/__init__.py": "", "room/a.py": "import madeup.c", "c.py": "def f():\n    import madeup.room.a"}, False),
+        (
+            {
+                "room/__init__.py": "",
+                "room/a.py": "import madeup.room.b",
+                "room/b.py": "import madeup.room.a",
+            },
+            False,
+        ),
+        (
+            {
+                "room/__init__.py": "",
+                "room/a.py": "import madeup.c",
+                "c.py": "def f():\n    import madeup.room.a",
+            },
+            False,
+        ),
         ({"a.py": "import madeup.b", "b.py": "import madeup.c", "c.py": "import madeup.a"}, False),
     ],
 )
-def test_the_check_fails_on_a_made_up_circle(tmp_path: Path, modules: dict[str, str], kept: bool) -> None:
+def test_the_check_fails_on_a_made_up_circle(
+    tmp_path: Path, modules: dict[str, str], kept: bool
+) -> None:
     package = tmp_path / "madeup"
     package.mkdir()
     for name, text in {"__init__.py": "", **modules}.items():
@@ -54,8 +70,12 @@ def test_the_check_fails_on_a_made_up_circle(tmp_path: Path, modules: dict[str, 
         (package / name).write_text(text + "\n")
     (tmp_path / "rules.toml").write_text(circle_contract("madeup"))
     code = "from importlinter.cli import lint_imports; import sys; sys.exit(lint_imports('rules.toml', no_cache=True))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ("KEPT" in done.stdout, "BROKEN" in done.stdout) == (kept, not kept), done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ("KEPT" in done.stdout, "BROKEN" in done.stdout) == (kept, not kept), (
+        done.stdout + done.stderr
+    )
     assert (done.returncode == 0) == kept
 
 
@@ -64,7 +84,10 @@ def test_no_module_imports_a_package_around_it_that_imports_it(graph: grimp.Impo
     for package in graph.modules:
         below = graph.find_descendants(package)
         back = [m for m in below if package in graph.find_modules_directly_imported_by(m)]
-        assert not (back and below & graph.find_modules_directly_imported_by(package)), (package, back)
+        assert not (back and below & graph.find_modules_directly_imported_by(package)), (
+            package,
+            back,
+        )
 
 
 def test_no_room_holds_too_many_modules() -> None:
@@ -86,7 +109,11 @@ def private_uses(path: Path) -> list[str]:
                 if (where / f"{alias.name}.py").is_file() or (where / alias.name).is_dir():
                     modules.add(alias.asname or alias.name)
     for node in ast.walk(tree):
-        of_module = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+        of_module = (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in modules
+        )
         if of_module and node.attr.startswith("_") and not node.attr.startswith("__"):
             found.append(f"{path}:{node.lineno} {node.value.id}.{node.attr}")
     return found
@@ -95,5 +122,7 @@ def private_uses(path: Path) -> list[str]:
 def test_no_module_takes_a_private_name_of_another(tmp_path: Path) -> None:
     assert [use for path in sorted(SOURCE.rglob("*.py")) for use in private_uses(path)] == []
     bad = tmp_path / "bad.py"
-    bad.write_text("from twinray.files import _sync_folder\nfrom twinray import files\nfiles._CHUNK\n")
+    bad.write_text(
+        "from twinray.files import _sync_folder\nfrom twinray import files\nfiles._CHUNK\n"
+    )
     assert len(private_uses(bad)) == 2

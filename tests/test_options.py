@@ -15,7 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinray import cli
-from twinray.checks import CountsWith, NotWith, Option, Range, UpTo, flag, options, shown, type_words
+from twinray.checks import (
+    CountsWith,
+    NotWith,
+    Option,
+    Range,
+    UpTo,
+    flag,
+    options,
+    shown,
+    type_words,
+)
 from twinray.errors import InputError
 from twinray.runs.folder import plain
 from twinray.verbs import VERBS, load
@@ -26,7 +36,9 @@ CONFIGS = {name: load(verb.config) for name, verb in VERBS.items()}
 @pytest.fixture
 def refused(monkeypatch, capsys):
     """Run a verb up to its function, which is not called: the one line that it was refused with."""
-    monkeypatch.setattr(cli, "load", lambda where: load(where) if where.endswith("Config") else lambda config: None)
+    monkeypatch.setattr(
+        cli, "load", lambda where: load(where) if where.endswith("Config") else lambda config: None
+    )
 
     def run(verb: str, *arguments: object) -> str:
         with pytest.raises(SystemExit) as stop:
@@ -43,7 +55,9 @@ def given_as(verb: str, values: dict[str, Any]) -> list[object]:
     """A verb's arguments: what it requires, with the values given in its place; those without a flag first."""
     known = options(CONFIGS[verb])
     values = {name: one_good(option) for name, option in known.items() if option.required} | values
-    words = [word for name in VERBS[verb].positional if name in values for word in _many(values[name])]
+    words = [
+        word for name in VERBS[verb].positional if name in values for word in _many(values[name])
+    ]
     for name in values.keys() - set(VERBS[verb].positional):
         words += [flag(name)] if values[name] is True else [flag(name), *_many(values[name])]
     return words
@@ -68,19 +82,29 @@ def one_good(option: Option) -> Any:
             Path: [Path("a.png"), Path("b")],
             bool: [True],
         }[kind]
-    several = [(v,) * max(option.several, 1) for v in single] + [tuple(single[:2])] if option.several else single
-    return next(v for v in several if v != option.default and all(rule.holds(v) for rule in option.rules))
+    several = (
+        [(v,) * max(option.several, 1) for v in single] + [tuple(single[:2])]
+        if option.several
+        else single
+    )
+    return next(
+        v for v in several if v != option.default and all(rule.holds(v) for rule in option.rules)
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_has_a_kind_and_a_default_that_holds(verb):
     known = options(CONFIGS[verb])  # raises where a field has no kind, or two
     assert list(known) == [field.name for field in dataclasses.fields(CONFIGS[verb])]
-    made = CONFIGS[verb](**{name: one_good(option) for name, option in known.items() if option.required})
+    made = CONFIGS[verb](
+        **{name: one_good(option) for name, option in known.items() if option.required}
+    )
     for name, option in known.items():
         assert option.required or getattr(made, name) == option.default
         for relation in (*option.relations, *([option.counts] if option.counts else [])):
-            others = [relation.other] if isinstance(relation, NotWith | UpTo) else list(relation.others)
+            others = (
+                [relation.other] if isinstance(relation, NotWith | UpTo) else list(relation.others)
+            )
             assert set(others) <= set(known) - {name}
 
 
@@ -92,11 +116,15 @@ def test_a_bad_value_of_every_rule_is_one_line_made_from_the_rule(verb, refused)
             for bad in rule.bad():
                 assert not rule.holds(bad)
                 told = refused(verb, *given_as(verb, {name: bad})) if bad != () else None
-                if told is None or "arguments" in told:  # a number of values that the parser itself refuses
+                if (
+                    told is None or "arguments" in told
+                ):  # a number of values that the parser itself refuses
                     continue
                 expected = f"expected {option.flag} to be "
                 assert told.startswith(expected), told
-                assert told.split(", got ")[0].removeprefix(expected) in {r.words for r in option.rules}, told
+                assert told.split(", got ")[0].removeprefix(expected) in {
+                    r.words for r in option.rules
+                }, told
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -107,7 +135,11 @@ def test_a_value_of_another_type_is_one_line_from_flag_file_and_python(verb, ref
     wrong = {int: ["many", 1.5, True], float: ["much", math.nan, math.inf], bool: ["maybe", 3]}
     for name, option in known.items():
         one = next((t for t in typing.get_args(option.one) if t in wrong), option.one)
-        for value in (*wrong.get(one, []), {"a": 1}, *(["nonesuch"] if "one of" in type_words(option.type) else [])):
+        for value in (
+            *wrong.get(one, []),
+            {"a": 1},
+            *(["nonesuch"] if "one of" in type_words(option.type) else []),
+        ):
             bad = (value,) * max(option.several, 1) if option.several else value
             with pytest.raises(InputError, match=f"expected {option.flag} to be "):
                 CONFIGS[verb](**{**required, name: bad})
@@ -115,7 +147,9 @@ def test_a_value_of_another_type_is_one_line_from_flag_file_and_python(verb, ref
                 continue
             written = {k: plain(v) for k, v in required.items() if k not in VERBS[verb].positional}
             file.write_text(yaml.safe_dump({**written, name: plain(bad)}))
-            positional = [v for k in VERBS[verb].positional if k in required for v in _many(required[k])]
+            positional = [
+                v for k in VERBS[verb].positional if k in required for v in _many(required[k])
+            ]
             told = refused(verb, *positional, "--config", file)
             assert told.startswith(f"expected {option.flag} to be "), told
 
@@ -144,7 +178,11 @@ def _others(relation: Any) -> list[str]:
 
 
 def _values(option: Option) -> list[Any]:
-    return list(typing.get_args(option.type)) if typing.get_origin(option.type) is Literal else [1, 2, 3]
+    return (
+        list(typing.get_args(option.type))
+        if typing.get_origin(option.type) is Literal
+        else [1, 2, 3]
+    )
 
 
 def test_options_with_several_values_and_paths_are_taken_as_python_has_them(tmp_path):
@@ -191,7 +229,9 @@ def test_a_range_accepts_what_lies_in_it_and_nothing_else(case, value):
     else:
         with pytest.raises(InputError, match=flag(name)) as told:
             option.check(value)
-        assert f"{rule.low:g}" in str(told.value) and str(told.value).endswith(f"got {shown(value)}")
+        assert f"{rule.low:g}" in str(told.value) and str(told.value).endswith(
+            f"got {shown(value)}"
+        )
 
 
 def test_what_decides_nothing_is_stated_by_other_options_of_the_same_verb():
@@ -205,10 +245,23 @@ def test_what_decides_nothing_is_stated_by_other_options_of_the_same_verb():
 
 def test_kinds_are_told_in_the_help():
     text = cli.build_parser("twinray detect", CONFIGS["detect"]).format_help()
-    headings = ["what is read, and where results go:", "what is made:", "speed:", "records and the run's own figures:"]
+    headings = [
+        "what is read, and where results go:",
+        "what is made:",
+        "speed:",
+        "records and the run's own figures:",
+    ]
     places = [text.index(heading) for heading in headings]
     assert places == sorted(places)
-    of = {"--data": 0, "--out": 0, "--init": 0, "--epochs": 1, "--seed": 1, "--checkpoint-every": 2, "--log-every": 3}
+    of = {
+        "--data": 0,
+        "--out": 0,
+        "--init": 0,
+        "--epochs": 1,
+        "--seed": 1,
+        "--checkpoint-every": 2,
+        "--log-every": 3,
+    }
     for name, heading in of.items():
         ends = [*places[1:], len(text)]
         assert places[heading] < text.index(f"  {name} ", places[0]) < ends[heading], name

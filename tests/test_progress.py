@@ -17,14 +17,20 @@ def terminal(monkeypatch) -> io.StringIO:
     """What a terminal of 120 columns is sent."""
     screen = io.StringIO()
     monkeypatch.setattr(
-        module, "_console", lambda: Console(force_terminal=True, file=screen, width=120, color_system=None)
+        module,
+        "_console",
+        lambda: Console(force_terminal=True, file=screen, width=120, color_system=None),
     )
     return screen
 
 
 def last_frame(screen: io.StringIO) -> str:
     """The lines that stand on the terminal: what was sent since the cursor last went back to the first of them."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", re.split(r"\x1b\[2K(?:\x1b\[1A\x1b\[2K)*", screen.getvalue())[-1])
+    return re.sub(
+        r"\x1b\[[0-9;?]*[A-Za-z]",
+        "",
+        re.split(r"\x1b\[2K(?:\x1b\[1A\x1b\[2K)*", screen.getvalue())[-1],
+    )
 
 
 def redraw() -> None:

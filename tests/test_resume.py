@@ -13,7 +13,9 @@ import pytest
 from support import DETECT, PRETRAIN, ranks, twinray
 
 
-def kill_after(arguments: list[str], run: Path, lines: int, log_name: str = "metrics.jsonl") -> None:
+def kill_after(
+    arguments: list[str], run: Path, lines: int, log_name: str = "metrics.jsonl"
+) -> None:
     """Start the real command and kill it once its log has the given number of lines."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -32,11 +34,33 @@ def kill_after(arguments: list[str], run: Path, lines: int, log_name: str = "met
     process.wait()
 
 
-@pytest.mark.parametrize(("verb", "weights"), [("pretrain", "backbone.safetensors"), ("detect", "model.safetensors")])
+@pytest.mark.parametrize(
+    ("verb", "weights"), [("pretrain", "backbone.safetensors"), ("detect", "model.safetensors")]
+)
 def test_killed_runs_continue_to_the_same_bytes(verb, weights, class_pack, blob_pack, tmp_path):
     options = {
-        "pretrain": ["--data", class_pack, "--epochs", 4, "--checkpoint-every", 2, "--log-every", 1, *PRETRAIN],
-        "detect": ["--data", blob_pack, "--epochs", 4, "--checkpoint-every", 2, "--log-every", 1, *DETECT],
+        "pretrain": [
+            "--data",
+            class_pack,
+            "--epochs",
+            4,
+            "--checkpoint-every",
+            2,
+            "--log-every",
+            1,
+            *PRETRAIN,
+        ],
+        "detect": [
+            "--data",
+            blob_pack,
+            "--epochs",
+            4,
+            "--checkpoint-every",
+            2,
+            "--log-every",
+            1,
+            *DETECT,
+        ],
     }[verb]
     arguments = [str(a) for a in (verb, *options)]
     twinray(*arguments, "--out", tmp_path / "whole", check=True)
@@ -53,7 +77,18 @@ def test_killed_runs_continue_to_the_same_bytes(verb, weights, class_pack, blob_
 
 def test_a_killed_classifier_goes_on_to_the_same_bytes(class_pack, tmp_path):
     """Killed in the middle of its second draw: the first, which was finished, is not trained again."""
-    small = ("--arch", "resnet18", "--size", 32, "--batch-size", 8, "--bootstrap", 20, "--precision", "float32")
+    small = (
+        "--arch",
+        "resnet18",
+        "--size",
+        32,
+        "--batch-size",
+        8,
+        "--bootstrap",
+        20,
+        "--precision",
+        "float32",
+    )
     more = (
         "--policy",
         "full",
@@ -74,7 +109,9 @@ def test_a_killed_classifier_goes_on_to_the_same_bytes(class_pack, tmp_path):
     cut = tmp_path / "cut"
     kill_after([*arguments, "--out", str(cut), "--resume"], cut, 5, "seeds/1/metrics.jsonl")
     assert not (cut / "model.safetensors").exists()
-    assert (cut / "seeds" / "0" / "draw.json").exists() and not (cut / "seeds" / "1" / "draw.json").exists()
+    assert (cut / "seeds" / "0" / "draw.json").exists() and not (
+        cut / "seeds" / "1" / "draw.json"
+    ).exists()
     finished = (cut / "seeds" / "0" / "draw.json").stat().st_mtime_ns
     twinray(*arguments, "--out", cut, "--resume", check=True)
     assert (cut / "seeds" / "0" / "draw.json").stat().st_mtime_ns == finished
@@ -82,7 +119,9 @@ def test_a_killed_classifier_goes_on_to_the_same_bytes(class_pack, tmp_path):
         assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def killed_at_random(arguments: list[object], run: Path, n_ranks: int, kills: int, seed: int) -> None:
+def killed_at_random(
+    arguments: list[object], run: Path, n_ranks: int, kills: int, seed: int
+) -> None:
     """Start, `kill -9` every rank at a random moment, start again, ...; then let it end."""
     rng = random.Random(seed)
     command = ["-m", "twinray.cli", *arguments, "--out", run, "--resume"]
@@ -107,12 +146,18 @@ def killed_at_random(arguments: list[object], run: Path, n_ranks: int, kills: in
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2])
-@pytest.mark.parametrize("kills", [pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(3600)]), 1])
-def test_pretraining_killed_at_random_moments_ends_with_the_same_bytes(n_ranks, kills, class_pack, tmp_path):
+@pytest.mark.parametrize(
+    "kills", [pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(3600)]), 1]
+)
+def test_pretraining_killed_at_random_moments_ends_with_the_same_bytes(
+    n_ranks, kills, class_pack, tmp_path
+):
     epochs = 40 if kills > 1 else 4
     more = ["--epochs", epochs, "--checkpoint-every", 2, "--log-every", 1, "--knn-every", 0]
     arguments = ["pretrain", "--data", class_pack, *PRETRAIN, *more]
     ranks(n_ranks, ["-m", "twinray.cli", *arguments, "--out", tmp_path / "whole"])
     killed_at_random(arguments, tmp_path / "cut", n_ranks, kills, seed=n_ranks)
-    whole, cut = ((tmp_path / name / "backbone.safetensors").read_bytes() for name in ("whole", "cut"))
+    whole, cut = (
+        (tmp_path / name / "backbone.safetensors").read_bytes() for name in ("whole", "cut")
+    )
     assert cut == whole

@@ -60,7 +60,9 @@ def test_help_and_version_load_neither_torch_nor_pack_readers():
 
 
 def test_python_m_twinray_is_the_command_line():
-    done = subprocess.run([sys.executable, "-m", "twinray", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "twinray", "--version"], capture_output=True, text=True, check=True
+    )
     assert re.fullmatch(rf"twinray {re.escape(twinray.__version__)}\n", done.stdout)
 
 
@@ -69,7 +71,10 @@ def test_a_reader_that_has_gone_is_no_error_message(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-m", "twinray", *arguments], stdout=writer, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "twinray", *arguments],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     os.close(writer)
     assert done.stderr == ""

@@ -54,13 +54,27 @@ def _parse() -> argparse.Namespace:
         prog="gpu.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=list(PARTS))
-    parser.add_argument("--seconds", type=float, default=540, help="the part ends within this time (540)")
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder for what is found (gpu-results)")
-    parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the script itself")
-    parser.add_argument("--toy", action="store_true", help="small sizes; their figures mean nothing")
-    parser.add_argument("--groups", nargs="*", default=[], metavar="NAME", help="these groups alone")
     parser.add_argument(
-        "--jobs", type=int, default=0, help="groups of correctness at a time; default: a third of the cores"
+        "--seconds", type=float, default=540, help="the part ends within this time (540)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("gpu-results"),
+        help="folder for what is found (gpu-results)",
+    )
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the script itself")
+    parser.add_argument(
+        "--toy", action="store_true", help="small sizes; their figures mean nothing"
+    )
+    parser.add_argument(
+        "--groups", nargs="*", default=[], metavar="NAME", help="these groups alone"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=0,
+        help="groups of correctness at a time; default: a third of the cores",
     )
     parser.add_argument("--group", help=argparse.SUPPRESS)
     parser.add_argument("--place", help=argparse.SUPPRESS)
@@ -78,7 +92,9 @@ def _one_group(options: argparse.Namespace) -> int:
     if options.device == "cuda":
         torch.cuda.init()
     device = torch.device(options.device)
-    load(options.place)(Session(options.group, device, options.toy, options.work, options.out, options.ends))
+    load(options.place)(
+        Session(options.group, device, options.toy, options.work, options.out, options.ends)
+    )
     return 0
 
 
@@ -109,7 +125,9 @@ class Run:
             text = self.write_summary(over=True)
         bad = [told(r) for r in self.results if r["status"] not in ("passed", "measured")]
         print("\n" + text + "\n".join(["", "not passed:", *bad] if bad else []), flush=True)
-        return 0 if all(r["status"] in ("passed", "measured", "skipped") for r in self.results) else 1
+        return (
+            0 if all(r["status"] in ("passed", "measured", "skipped") for r in self.results) else 1
+        )
 
     @property
     def jobs(self) -> int:
@@ -132,9 +150,25 @@ class Run:
             self.keep({"group": group.name, "check": "start", "status": "skipped", "note": note})
             return
         limit = left if self.options.toy else min(left, group.most)
-        command = [sys.executable, "-m", "gpu", self.options.part, "--group", group.name, "--place", group.place]
+        command = [
+            sys.executable,
+            "-m",
+            "gpu",
+            self.options.part,
+            "--group",
+            group.name,
+            "--place",
+            group.place,
+        ]
         command += ["--device", self.options.device]
-        command += ["--work", str(self.work), "--out", str(self.options.out), "--ends", str(time.time() + limit - 3)]
+        command += [
+            "--work",
+            str(self.work),
+            "--out",
+            str(self.options.out),
+            "--ends",
+            str(time.time() + limit - 3),
+        ]
         command += ["--toy"] if self.options.toy else []
         process = subprocess.Popen(
             command,
@@ -159,7 +193,11 @@ class Run:
         over.cancel()
         if status != 0:
             late = time.time() - start >= limit
-            why = f"ended after its {limit:.0f} s" if late else f"ended with status {status}: {' | '.join(tail)[-400:]}"
+            why = (
+                f"ended after its {limit:.0f} s"
+                if late
+                else f"ended with status {status}: {' | '.join(tail)[-400:]}"
+            )
             self.keep({"group": group.name, "check": "end", "status": "ERROR", "note": why})
 
     def keep(self, result: dict[str, Any]) -> None:
@@ -182,7 +220,13 @@ class Run:
             }
             ended = ", ".join(f"{n} {s}" for s, n in counts.items() if n)
             text = (
-                "\n".join([f"{self.options.part}, {_versions()}", *lines, f"{'in all' if over else 'so far'}: {ended}"])
+                "\n".join(
+                    [
+                        f"{self.options.part}, {_versions()}",
+                        *lines,
+                        f"{'in all' if over else 'so far'}: {ended}",
+                    ]
+                )
                 + "\n"
             )
             (self.options.out / f"{self.options.part}.txt").write_text(text)
@@ -200,7 +244,15 @@ class Run:
 def _is_noise(line: str) -> bool:
     """Library chatter that would push results out of a reader's last lines."""
     return any(
-        mark in line for mark in ("Warning", "warnings.warn", "  return ", "_warn_once(", "USDT:", "gpuGetDeviceCount")
+        mark in line
+        for mark in (
+            "Warning",
+            "warnings.warn",
+            "  return ",
+            "_warn_once(",
+            "USDT:",
+            "gpuGetDeviceCount",
+        )
     )
 
 

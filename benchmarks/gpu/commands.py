@@ -41,7 +41,9 @@ def twinray(session: Session, *arguments: object, limit: float = LIMIT) -> str:
         env={**os.environ, "COLUMNS": "160"},
     )
     if done.returncode != 0:
-        raise RuntimeError(f"status {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
+        raise RuntimeError(
+            f"status {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}"
+        )
     return done.stdout + done.stderr
 
 
@@ -92,7 +94,9 @@ def commands(session: Session) -> None:
             figures |= _figures(json.loads((home / folder / "metrics.json").read_text()))
         bad = [name for name, value in figures.items() if not math.isfinite(value)]
         return Outcome(
-            not missing and not bad, figures, note=", ".join(f"no {name}" for name in missing) + ", ".join(bad)
+            not missing and not bad,
+            figures,
+            note=", ".join(f"no {name}" for name in missing) + ", ".join(bad),
         )
 
     session.check("pack", partial(made, *pack, shows=("images.npy", "pack.json"), folder="pack"))
@@ -146,14 +150,18 @@ def commands(session: Session) -> None:
     )  # fmt: skip
     # Loading takes most of a command's seconds, so the processor is asked for the boxes alone.
     own = _device(session)
-    for kind, where in dict.fromkeys([("detector", own), ("detector", "cpu"), ("classifier", own), ("tuned", own)]):
+    for kind, where in dict.fromkeys(
+        [("detector", own), ("detector", "cpu"), ("classifier", own), ("tuned", own)]
+    ):
         session.check(
-            f"evaluate the {kind} on {where}: the run's own figures", partial(_evaluated, session, home, kind, where)
+            f"evaluate the {kind} on {where}: the run's own figures",
+            partial(_evaluated, session, home, kind, where),
         )
     pictures = phantom_files(home / "pictures", 6 if toy else 12, 160, seed=5).parent / "images"
     for kind in ("detector", "classifier"):
         session.check(
-            f"predict with the {kind}: as on the processor", partial(_predicted, session, home, kind, pictures)
+            f"predict with the {kind}: as on the processor",
+            partial(_predicted, session, home, kind, pictures),
         )
     for method in ("ablation", "occlusion"):
         session.check(f"explain by {method}", partial(_explained, session, home, method))
@@ -190,7 +198,9 @@ def _evaluated(session: Session, home: Path, kind: str, where: str) -> Outcome:
     name = "map50" if kind == "detector" else "auc"
     found = _find(text, name)
     figures = {"here": found, "in the run": own[name]["value"]}
-    return Outcome(abs(figures["here"] - figures["in the run"]) <= 2e-3, figures, f"{name} equal to 2e-3")
+    return Outcome(
+        abs(figures["here"] - figures["in the run"]) <= 2e-3, figures, f"{name} equal to 2e-3"
+    )
 
 
 def _find(value: Any, name: str) -> float:
@@ -213,11 +223,19 @@ def _predicted(session: Session, home: Path, kind: str, pictures: Path) -> Outco
             tables.append(list(csv.DictReader(file)))
     here, there = tables
     numbers = [(_numbers(a), _numbers(b)) for a, b in zip(here, there, strict=False)]
-    worst = max((abs(x - y) for a, b in numbers for x, y in zip(a, b, strict=False)), default=math.nan)
+    worst = max(
+        (abs(x - y) for a, b in numbers for x, y in zip(a, b, strict=False)), default=math.nan
+    )
     share = abs(len(here) - len(there)) / max(len(here), 1)
-    figures = {"rows on the processor": len(here), "rows": len(there), "greatest difference in a row": worst}
+    figures = {
+        "rows on the processor": len(here),
+        "rows": len(there),
+        "greatest difference in a row": worst,
+    }
     if kind == "classifier":
-        return Outcome(len(here) == len(there) and worst <= 1e-2, figures, "equal rows, values to 1e-2")
+        return Outcome(
+            len(here) == len(there) and worst <= 1e-2, figures, "equal rows, values to 1e-2"
+        )
     note = "boxes of equal score may change their order; differences row by row are for information"
     return Outcome(len(there) > 0 and share <= 0.05, figures, "as many rows, to 5 %", note)
 
@@ -257,7 +275,19 @@ def resume_pretrain(session: Session) -> None:
         "--out",
         pack,
     )
-    network = ("--arch", "resnet18", "--size", 32, "--batch-size", 8, "--projector", 32, 32, "--knn-every", 0)
+    network = (
+        "--arch",
+        "resnet18",
+        "--size",
+        32,
+        "--batch-size",
+        8,
+        "--projector",
+        32,
+        32,
+        "--knn-every",
+        0,
+    )
     command = (
         "pretrain",
         "--data",
@@ -282,7 +312,14 @@ def resume_pretrain(session: Session) -> None:
         exact = "deterministic" in name
         session.check(
             name,
-            partial(_killed, session, (*command, "--epochs", 3, *more), "backbone.safetensors", exact, lines),
+            partial(
+                _killed,
+                session,
+                (*command, "--epochs", 3, *more),
+                "backbone.safetensors",
+                exact,
+                lines,
+            ),
             needs=45,
         )
 
@@ -338,16 +375,28 @@ def resume_detect(session: Session) -> None:
         session.check(
             "deterministic, float32",
             partial(
-                _killed, session, (*command, "--deterministic", "--precision", "float32"), "model.safetensors", True
+                _killed,
+                session,
+                (*command, "--deterministic", "--precision", "float32"),
+                "model.safetensors",
+                True,
             ),
             needs=45,
         )
     if not session.toy or "--deterministic" not in options:
-        session.check("as shipped", partial(_killed, session, command, "model.safetensors", not session.cuda), needs=45)
+        session.check(
+            "as shipped",
+            partial(_killed, session, command, "model.safetensors", not session.cuda),
+            needs=45,
+        )
 
 
 def _killed(
-    session: Session, command: tuple[object, ...], weights: str, exact: bool, kills: Sequence[int] = (3, 8)
+    session: Session,
+    command: tuple[object, ...],
+    weights: str,
+    exact: bool,
+    kills: Sequence[int] = (3, 8),
 ) -> Outcome:
     """An uninterrupted run, and one that is killed after so many lines of its log.
 
@@ -367,7 +416,9 @@ def _killed(
     if session.cuda and not figures["same bytes"]:
         twinray(session, *command, "--out", again)
         figures["of two runs without a kill"] = _apart(again / weights, whole / weights)
-        figures["their bytes the same"] = (again / weights).read_bytes() == (whole / weights).read_bytes()
+        figures["their bytes the same"] = (again / weights).read_bytes() == (
+            whole / weights
+        ).read_bytes()
     if exact or figures["same bytes"]:
         return Outcome(figures["same bytes"], figures, "the same bytes")
     close = figures["greatest difference"] <= max(10 * figures["of two runs without a kill"], 1e-6)

@@ -18,7 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from gpu.record import Outcome, Session, Skip, distance
-from gpu.scenes import exact_float32, gradients, phantom_pack, pretraining_loop, processor, under_test, values
+from gpu.scenes import (
+    exact_float32,
+    gradients,
+    phantom_pack,
+    pretraining_loop,
+    processor,
+    under_test,
+    values,
+)
 from twinray.backbones.build import build_backbone
 from twinray.backbones.contract import Backbone
 from twinray.backbones.pixels import normalise, pixels_to_unit
@@ -69,9 +77,13 @@ def objectives(session: Session) -> None:
 def _objective(session: Session, objective: Objective, b: int, d: int) -> Outcome:
     torch.manual_seed(b)
     shared = torch.randn(b, d)
-    z = [shared + 0.7 * torch.randn(b, d) + 0.5 for _ in range(2)]  # with an offset: embeddings have one
+    z = [
+        shared + 0.7 * torch.randn(b, d) + 0.5 for _ in range(2)
+    ]  # with an offset: embeddings have one
 
-    def made(dtype: torch.dtype, device: torch.device, autocast: bool = False) -> tuple[Tensor, Tensor]:
+    def made(
+        dtype: torch.dtype, device: torch.device, autocast: bool = False
+    ) -> tuple[Tensor, Tensor]:
         leaves = [x.to(device, dtype, copy=True).requires_grad_() for x in z]
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             loss = objective(*leaves).loss
@@ -89,9 +101,15 @@ def _objective(session: Session, objective: Objective, b: int, d: int) -> Outcom
         "gradient off by": distance(there_gradient, gradient),
         "processor's float32: loss": distance(own_loss, loss),
         "gradient": distance(own_gradient, gradient),
-        "same under autocast": max(distance(cast_loss, there_loss), distance(cast_gradient, there_gradient)) < 1e-6,
+        "same under autocast": max(
+            distance(cast_loss, there_loss), distance(cast_gradient, there_gradient)
+        )
+        < 1e-6,
     }
-    limit = [max(10 * figures["processor's float32: loss"], 1e-5), max(10 * figures["gradient"], 1e-5)]
+    limit = [
+        max(10 * figures["processor's float32: loss"], 1e-5),
+        max(10 * figures["gradient"], 1e-5),
+    ]
     right = figures["loss off by"] <= limit[0] and figures["gradient off by"] <= limit[1]
     wanted = f"at most {limit[0]:.1g} and {limit[1]:.1g} from float64"
     return Outcome(right and figures["same under autocast"], figures, wanted)
@@ -116,7 +134,11 @@ def _views(session: Session, channels: int) -> Outcome:
         worst = max(worst, float((here - there).abs().max()))
         low, high = min(low, float(there.min())), max(high, float(there.max()))
     figures = {"greatest difference": worst, "lowest": low, "highest": high}
-    return Outcome(worst <= 1e-3 and low >= -1e-5 and high <= 1 + 1e-5, figures, "at most 1e-3 apart, values in 0..1")
+    return Outcome(
+        worst <= 1e-3 and low >= -1e-5 and high <= 1 + 1e-5,
+        figures,
+        "at most 1e-3 apart, values in 0..1",
+    )
 
 
 def _other_seeds(session: Session) -> Outcome:
@@ -124,7 +146,9 @@ def _other_seeds(session: Session) -> Outcome:
     images = torch.rand(4, 1, 40, 40, device=session.device)
     made = [maker(images, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     same, other = bool(torch.equal(made[0], made[1])), float((made[0] - made[2]).abs().mean())
-    return Outcome(same and other > 1e-3, {"one seed, same view": same, "another seed differs by": other})
+    return Outcome(
+        same and other > 1e-3, {"one seed, same view": same, "another seed differs by": other}
+    )
 
 
 # Pre-training ---------------------------------------------------------------------------------------------------------
@@ -148,7 +172,9 @@ def pretraining(session: Session) -> None:
         knn_every=0,
     )
     session.check("batches copied ahead are the pack's", partial(_batches, session, base), needs=5)
-    session.check("network's loss and gradient against float64", partial(_network, session, base), needs=10)
+    session.check(
+        "network's loss and gradient against float64", partial(_network, session, base), needs=10
+    )
     for name, change in (
         ("whole step", {}),
         ("whole step in 4 pieces", {"accumulate": 4}),
@@ -159,7 +185,9 @@ def pretraining(session: Session) -> None:
         session.check(name, partial(_step, session, dataclasses.replace(base, **change)), needs=8)
     session.check("updates of four LARS steps", partial(_updates, session, base), needs=8)
     session.check("bf16 step is finite and near", partial(_bf16, session, base), needs=5)
-    session.check("float32 as shipped (TF32 in convolutions)", partial(_shipped, session, base), needs=5)
+    session.check(
+        "float32 as shipped (TF32 in convolutions)", partial(_shipped, session, base), needs=5
+    )
 
 
 def _first_batch(loop: Loop) -> Tensor:
@@ -171,7 +199,9 @@ def _batches(session: Session, config: PretrainConfig) -> Outcome:
     here, there = (pretraining_loop(config, m) for m in (processor(session), under_test(session)))
     pairs = list(zip(here.batches(1, 0), there.batches(1, 0), strict=True))
     same = [bool(torch.equal(a, b.cpu())) for a, b in pairs]
-    return Outcome(all(same) and len(same) == here.steps_per_epoch, {"batches": len(same), "equal": sum(same)})
+    return Outcome(
+        all(same) and len(same) == here.steps_per_epoch, {"batches": len(same), "equal": sum(same)}
+    )
 
 
 def _network(session: Session, config: PretrainConfig) -> Outcome:
@@ -180,7 +210,9 @@ def _network(session: Session, config: PretrainConfig) -> Outcome:
     images = pixels_to_unit(_first_batch(loop))
     generator = torch.Generator().manual_seed(5)
     side = images.shape[-1]
-    views = [normalise(v.apply(images, v.draw(len(images), side, side, generator))) for v in step.views]
+    views = [
+        normalise(v.apply(images, v.draw(len(images), side, side, generator))) for v in step.views
+    ]
 
     def made(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         model = copy.deepcopy(loop.model).to(device, dtype).train()
@@ -190,14 +222,21 @@ def _network(session: Session, config: PretrainConfig) -> Outcome:
         return loss.detach(), gradients(model)
 
     cpu = torch.device("cpu")
-    exact, own, there = made(torch.float64, cpu), made(torch.float32, cpu), made(torch.float32, session.device)
+    exact, own, there = (
+        made(torch.float64, cpu),
+        made(torch.float32, cpu),
+        made(torch.float32, session.device),
+    )
     figures = {
         "loss off by": distance(there[0], exact[0]),
         "gradient off by": distance(there[1], exact[1]),
         "processor's float32: loss": distance(own[0], exact[0]),
         "gradient": distance(own[1], exact[1]),
     }
-    limits = (max(10 * figures["processor's float32: loss"], 1e-5), max(10 * figures["gradient"], 1e-4))
+    limits = (
+        max(10 * figures["processor's float32: loss"], 1e-5),
+        max(10 * figures["gradient"], 1e-4),
+    )
     right = figures["loss off by"] <= limits[0] and figures["gradient off by"] <= limits[1]
     return Outcome(right, figures, f"at most {limits[0]:.1g} and {limits[1]:.1g} from float64")
 
@@ -212,7 +251,9 @@ def _one(loop: Loop) -> dict[str, Tensor]:
 def _step(session: Session, config: PretrainConfig) -> Outcome:
     here, there = (pretraining_loop(config, m) for m in (processor(session), under_test(session)))
     own, other = _one(here), _one(there)
-    figures = {"loss": float(other["loss"])} | {f"{name} off by": distance(other[name], own[name]) for name in own}
+    figures = {"loss": float(other["loss"])} | {
+        f"{name} off by": distance(other[name], own[name]) for name in own
+    }
     figures["gradient off by"] = distance(gradients(there.model), gradients(here.model))
     norms = gradients(there.model).norm(), gradients(here.model).norm()
     figures["gradient's norm off by"] = distance(*norms)
@@ -236,7 +277,9 @@ def _in_float64(loop: Loop) -> Loop:
     loop.model.double()
     for module in loop.model.modules():
         if isinstance(module, Backbone):
-            module.register_forward_pre_hook(lambda _, arguments: tuple(x.double() for x in arguments))
+            module.register_forward_pre_hook(
+                lambda _, arguments: tuple(x.double() for x in arguments)
+            )
     return loop
 
 
@@ -261,11 +304,15 @@ def _updates(session: Session, config: PretrainConfig) -> Outcome:
 def _bf16(session: Session, config: PretrainConfig) -> Outcome:
     exact, rough = (pretraining_loop(config, under_test(session, bf16=b)) for b in (False, True))
     own, other = _one(exact), _one(rough)
-    finite = bool(torch.isfinite(other["loss"])) and bool(torch.isfinite(gradients(rough.model)).all())
+    finite = bool(torch.isfinite(other["loss"])) and bool(
+        torch.isfinite(gradients(rough.model)).all()
+    )
     figures = {"loss": float(other["loss"]), "off by": distance(other["loss"], own["loss"])}
     figures["gradient off by"] = distance(gradients(rough.model), gradients(exact.model))
     figures["mean C_ii off by"] = distance(other["mean_c_ii"], own["mean_c_ii"])
-    return Outcome(finite and figures["off by"] < 0.05, figures, "finite, loss within 5 % of float32's")
+    return Outcome(
+        finite and figures["off by"] < 0.05, figures, "finite, loss within 5 % of float32's"
+    )
 
 
 def _shipped(session: Session, config: PretrainConfig) -> Outcome:
@@ -280,7 +327,10 @@ def _shipped(session: Session, config: PretrainConfig) -> Outcome:
     finally:
         exact_float32()
     off = distance(other["loss"], own["loss"])
-    figures = {"loss off by": off, "gradient off by": distance(gradients(there.model), gradients(here.model))}
+    figures = {
+        "loss off by": off,
+        "gradient off by": distance(gradients(there.model), gradients(here.model)),
+    }
     return Outcome(off <= 1e-2, figures, "loss 1e-2")
 
 
@@ -290,14 +340,24 @@ def _shipped(session: Session, config: PretrainConfig) -> Outcome:
 def detection(session: Session) -> None:
     """RoIAlign, the losses on given targets, and the boxes that trained detectors find."""
     exact_float32()
-    session.check("RoIAlign, ours against torchvision's on the GPU", partial(_roi_align, session), needs=5)
+    session.check(
+        "RoIAlign, ours against torchvision's on the GPU", partial(_roi_align, session), needs=5
+    )
     side, images = (64, 60) if session.toy else (128, 320)
     pack = phantom_pack(session.folder("pack") / "pack", images, side).path
     for kind in DETECTORS:
-        session.check(f"{kind}: losses and gradients", partial(_losses, session, pack, kind), needs=10)
-        session.check(f"{kind}: bf16 losses are finite and near", partial(_losses_bf16, session, pack, kind), needs=5)
+        session.check(
+            f"{kind}: losses and gradients", partial(_losses, session, pack, kind), needs=10
+        )
+        session.check(
+            f"{kind}: bf16 losses are finite and near",
+            partial(_losses_bf16, session, pack, kind),
+            needs=5,
+        )
     for kind in DETECTORS:
-        session.check(f"{kind}: boxes of a trained detector", partial(_boxes, session, pack, kind), needs=20)
+        session.check(
+            f"{kind}: boxes of a trained detector", partial(_boxes, session, pack, kind), needs=20
+        )
 
 
 def _roi_align(session: Session) -> Outcome:
@@ -314,7 +374,12 @@ def _roi_align(session: Session) -> Outcome:
         pooled = pool(leaves, [b.to(device) for b in boxes], [(side, side)] * 2)
         weight = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(1)).to(device)
         (pooled * weight).sum().backward()
-        found.append((pooled.detach(), torch.cat([m.grad.flatten() for m in leaves.values() if m.grad is not None])))
+        found.append(
+            (
+                pooled.detach(),
+                torch.cat([m.grad.flatten() for m in leaves.values() if m.grad is not None]),
+            )
+        )
     used = torch.bincount(pyramid_levels(torch.cat(boxes), 4), minlength=4).tolist()
     figures = {
         "values off by": distance(found[1][0], found[0][0]),
@@ -340,10 +405,14 @@ def _given(session: Session, pack: Path, kind: DetectorKind) -> tuple[Any, Tenso
         anchors_per_image=16384,
         rois_per_image=32768,
     )
-    detector = build_detector(build_backbone("resnet18", 0, side), options, opened.info.box_classes, seed=0)
+    detector = build_detector(
+        build_backbone("resnet18", 0, side), options, opened.info.box_classes, seed=0
+    )
     data = annotated(opened, "train", "with_boxes")
     pixels, targets = next(iter(data.batches(2 if session.toy else 8, seed=0, epoch=0, first=0)))
-    images, targets = training_batch(pixels, targets, side, TransformOptions(), torch.Generator().manual_seed(0))
+    images, targets = training_batch(
+        pixels, targets, side, TransformOptions(), torch.Generator().manual_seed(0)
+    )
     return detector, images, targets
 
 
@@ -353,7 +422,9 @@ def _made(
     model = copy.deepcopy(detector).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     seed_everything(0)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        losses = model(images.to(device).contiguous(memory_format=torch.channels_last), targets.to(device))
+        losses = model(
+            images.to(device).contiguous(memory_format=torch.channels_last), targets.to(device)
+        )
     torch.stack([value.float() for value in losses.values()]).sum().backward()
     return {name: value.detach() for name, value in losses.items()}, gradients(model)
 
@@ -366,7 +437,9 @@ def _losses(session: Session, pack: Path, kind: DetectorKind) -> Outcome:
     worst = max(figures.values())
     figures |= {name: float(value) for name, value in there.items()}
     figures["gradient off by"] = distance(gradient, own_gradient)
-    return Outcome(worst <= 1e-3 and figures["gradient off by"] <= 2e-2, figures, "losses 1e-3, gradient 2e-2")
+    return Outcome(
+        worst <= 1e-3 and figures["gradient off by"] <= 2e-2, figures, "losses 1e-3, gradient 2e-2"
+    )
 
 
 def _losses_bf16(session: Session, pack: Path, kind: DetectorKind) -> Outcome:
@@ -418,8 +491,18 @@ def _boxes(session: Session, pack: Path, kind: DetectorKind) -> Outcome:
     for one, two in ((own, other), (other, own)):
         for a, b in zip(one, two, strict=True):
             n, lost, far, off = _partners(a, b)
-            total, missing, furthest, scored = total + n, missing + lost, max(furthest, far), max(scored, off)
-    figures = {"boxes": total, "without a partner": missing, "furthest edge, px": furthest, "score off by": scored}
+            total, missing, furthest, scored = (
+                total + n,
+                missing + lost,
+                max(furthest, far),
+                max(scored, off),
+            )
+    figures = {
+        "boxes": total,
+        "without a partner": missing,
+        "furthest edge, px": furthest,
+        "score off by": scored,
+    }
     return Outcome(
         total > 0 and missing <= 0.005 * total,
         figures,
@@ -495,11 +578,18 @@ def _maps(session: Session, pack: Path, run: Path, method: Method) -> Outcome:
             scale = max(float(np.abs(a.weights).max()), 1e-12)
             weight_off = max(weight_off, float(np.abs(a.weights - b.weights).max()) / scale)
             score_off = max(score_off, abs(a.score - b.score))
-    figures = {"boxes": n, "map off by": map_off, "weights off by": weight_off, "score off by": score_off}
+    figures = {
+        "boxes": n,
+        "map off by": map_off,
+        "weights off by": weight_off,
+        "score off by": score_off,
+    }
     finite = all(math.isfinite(v) for v in figures.values())
     limit = 2e-2 if method == "eigen-cam" else 1e-2  # a singular vector is less well determined
     return Outcome(
-        n > 0 and finite and map_off <= limit and score_off <= 1e-4, figures, f"maps (0..1) {limit:g}, scores 1e-4"
+        n > 0 and finite and map_off <= limit and score_off <= 1e-4,
+        figures,
+        f"maps (0..1) {limit:g}, scores 1e-4",
     )
 
 

@@ -29,12 +29,14 @@ def _estimate(session: Session) -> Outcome:
     found: dict[str, dict[str, Any]] = {}
     for line in (session.out / "throughput.jsonl").read_text().splitlines():
         result = json.loads(line)
-        found[result["check"]] = result.get("figures", {})  # a later run's result takes the place of an earlier one's
+        found[result["check"]] = result.get(
+            "figures", {}
+        )  # a later run's result takes the place of an earlier one's
     hours: dict[str, float] = {}
     missing = []
-    rate = _figure(found, "resnet50, 224 px, batch 768, compiled", "pairs/s, end to end") or _figure(
-        found, "resnet50, 224 px, batch 768, not compiled", "pairs/s, end to end"
-    )
+    rate = _figure(
+        found, "resnet50, 224 px, batch 768, compiled", "pairs/s, end to end"
+    ) or _figure(found, "resnet50, 224 px, batch 768, not compiled", "pairs/s, end to end")
     checkpoint = _figure(found, "seconds of one checkpoint", "seconds") or 0.0
     if rate:
         hours["one pre-training"] = (PAIRS / rate + 600 * checkpoint) / 3600
@@ -46,7 +48,9 @@ def _estimate(session: Session) -> Outcome:
         trained = next((v for k, v in arms.items() if k.startswith("images/s, twinray")), None)
         boxes = _figure(found, f"boxes of a whole split, {size} px", "images/s, bf16")
         if trained and boxes:
-            hours[f"{runs} detectors of {size} px"] = runs * (TRAINED / trained + LOOKED_AT / boxes) / 3600
+            hours[f"{runs} detectors of {size} px"] = (
+                runs * (TRAINED / trained + LOOKED_AT / boxes) / 3600
+            )
         else:
             missing.append(f"detection at {size}")
     tuned = _figure(found, "classify --policy full, resnet50, 224 px, batch 64", "images/s")
@@ -58,7 +62,9 @@ def _estimate(session: Session) -> Outcome:
     figures = hours | {"in all": total}
     note = f"without {', '.join(missing)}" if missing else "without probes, packing and heat maps"
     complete = not missing and session.cuda and not session.toy
-    return Outcome(total <= HOURS_WANTED if complete else None, figures, f"{HOURS_WANTED} hours", note)
+    return Outcome(
+        total <= HOURS_WANTED if complete else None, figures, f"{HOURS_WANTED} hours", note
+    )
 
 
 def _figure(found: dict[str, dict[str, Any]], check: str, name: str) -> float | None:

@@ -37,11 +37,23 @@ def phantom_files(folder: Path, images: int, size: int, seed: int = 0) -> Path:
     for i, own in enumerate(boxes):
         for (x1, y1, x2, y2), label in own:
             box = [x1, y1, x2 - x1, y2 - y1]
-            annotations.append({"id": len(annotations) + 1, "image_id": i + 1, "category_id": label + 1, "bbox": box})
-    records = [{"id": i + 1, "file_name": f"{i:05d}.png", "width": size, "height": size} for i in range(images)]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i + 1,
+                    "category_id": label + 1,
+                    "bbox": box,
+                }
+            )
+    records = [
+        {"id": i + 1, "file_name": f"{i:05d}.png", "width": size, "height": size}
+        for i in range(images)
+    ]
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
     path = folder / "annotations.json"
-    path.write_text(json.dumps({"images": records, "annotations": annotations, "categories": categories}))
+    path.write_text(
+        json.dumps({"images": records, "annotations": annotations, "categories": categories})
+    )
     return path
 
 

@@ -79,7 +79,9 @@ class Session:
 
     def folder(self, name: str) -> Path:
         """A new folder of this group's own."""
-        return Path(tempfile.mkdtemp(prefix=f"{self.group.replace(' ', '-')}-{name}-", dir=self.work))
+        return Path(
+            tempfile.mkdtemp(prefix=f"{self.group.replace(' ', '-')}-{name}-", dir=self.work)
+        )
 
     def check(self, name: str, make: Callable[[], Outcome], *, needs: float = 0.0) -> bool:
         """Make one check and record it, whatever becomes of it.
@@ -95,27 +97,43 @@ class Session:
         start = time.time()
         line: dict[str, Any] = {"group": self.group, "check": name}
         if self.left < needs:
-            line |= {"status": "skipped", "note": f"{self.left:.0f} s left, about {needs:.0f} s needed"}
+            line |= {
+                "status": "skipped",
+                "note": f"{self.left:.0f} s left, about {needs:.0f} s needed",
+            }
             self._send(line, start)
             return False
         self.say(f"... {name}")
         try:
             outcome = make()
-            status = "measured" if outcome.passed is None else "passed" if outcome.passed else "FAILED"
-            line |= {"status": status, "figures": dict(outcome.figures), "wanted": outcome.wanted, "note": outcome.note}
+            status = (
+                "measured" if outcome.passed is None else "passed" if outcome.passed else "FAILED"
+            )
+            line |= {
+                "status": status,
+                "figures": dict(outcome.figures),
+                "wanted": outcome.wanted,
+                "note": outcome.note,
+            }
             done = True
         except Skip as reason:
             line |= {"status": "skipped", "note": str(reason)}
             done = False
         except Exception as error:
             traceback.print_exc()
-            line |= {"status": "ERROR", "note": " ".join(f"{type(error).__name__}: {error}".split())[:600]}
+            line |= {
+                "status": "ERROR",
+                "note": " ".join(f"{type(error).__name__}: {error}".split())[:600],
+            }
             done = False
         self._send(line, start)
         return done
 
     def _send(self, line: dict[str, Any], start: float) -> None:
-        print(MARK + json.dumps(line | {"seconds": round(time.time() - start, 2)}, default=_plain), flush=True)
+        print(
+            MARK + json.dumps(line | {"seconds": round(time.time() - start, 2)}, default=_plain),
+            flush=True,
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -126,8 +144,12 @@ def _plain(value: Any) -> Any:
 
 def told(line: Mapping[str, Any]) -> str:
     """A result in one line of text."""
-    figures = ", ".join(f"{name} {_number(value)}" for name, value in line.get("figures", {}).items())
-    more = "; ".join(part for part in (figures, line.get("wanted", ""), line.get("note", "")) if part)
+    figures = ", ".join(
+        f"{name} {_number(value)}" for name, value in line.get("figures", {}).items()
+    )
+    more = "; ".join(
+        part for part in (figures, line.get("wanted", ""), line.get("note", "")) if part
+    )
     return f"{line['status']:9} {line['group']}: {line['check']} ({line.get('seconds', 0):.1f} s)  {more}"
 
 

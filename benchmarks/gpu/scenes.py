@@ -32,7 +32,9 @@ def phantom_pack(path: Path, images: int, size: int, seed: int = 0) -> Pack:
     """A pack of the phantom with labels and boxes; made once."""
     if not (path / "pack.json").exists():
         workers = min(os.cpu_count() or 1, max(images // 64, 1))
-        config = PackConfig(format="phantom", out=path, size=size, phantom_images=images, seed=seed, workers=workers)
+        config = PackConfig(
+            format="phantom", out=path, size=size, phantom_images=images, seed=seed, workers=workers
+        )
         write_pack(config, Console(file=io.StringIO()))
     return open_pack(path)
 
@@ -53,7 +55,13 @@ def pretraining_loop(config: PretrainConfig, machine: Machine) -> Loop:
 
 def gradients(module: torch.nn.Module) -> Tensor:
     """All gradients of a module in one vector, float64 on the processor."""
-    return torch.cat([p.grad.detach().double().cpu().flatten() for p in module.parameters() if p.grad is not None])
+    return torch.cat(
+        [
+            p.grad.detach().double().cpu().flatten()
+            for p in module.parameters()
+            if p.grad is not None
+        ]
+    )
 
 
 def values(module: torch.nn.Module) -> Tensor:

@@ -64,8 +64,16 @@ def _card(session: Session) -> Outcome:
     if not session.cuda:
         return Outcome(None, {"device": "cpu", "cores": os.cpu_count()})
     of = torch.cuda.get_device_properties(0)
-    figures = {"GiB": of.total_memory / 2**30, "multiprocessors": of.multi_processor_count, "cores": os.cpu_count()}
-    return Outcome(None, figures, note=f"{of.name}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    figures = {
+        "GiB": of.total_memory / 2**30,
+        "multiprocessors": of.multi_processor_count,
+        "cores": os.cpu_count(),
+    }
+    return Outcome(
+        None,
+        figures,
+        note=f"{of.name}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}",
+    )
 
 
 def _timed(session: Session, call: Callable[[], object], repeats: int) -> float:
@@ -90,14 +98,18 @@ def _copied(session: Session) -> Outcome:
     n = (1 << 20) if session.toy else (4 << 30)
     a = torch.empty(n, dtype=torch.uint8, device=session.device).random_()
     b = torch.empty_like(a)
-    return Outcome(None, {"TB/s, read and written": 2 * n / _timed(session, lambda: b.copy_(a), 5) / 1e12})
+    return Outcome(
+        None, {"TB/s, read and written": 2 * n / _timed(session, lambda: b.copy_(a), 5) / 1e12}
+    )
 
 
 def _to_device(session: Session) -> Outcome:
     n = (1 << 20) if session.toy else (256 << 20)
     a = torch.empty(n, dtype=torch.uint8, pin_memory=session.cuda)
     there = torch.empty(n, dtype=torch.uint8, device=session.device)
-    return Outcome(None, {"GB/s": n / _timed(session, lambda: there.copy_(a, non_blocking=True), 5) / 1e9})
+    return Outcome(
+        None, {"GB/s": n / _timed(session, lambda: there.copy_(a, non_blocking=True), 5) / 1e9}
+    )
 
 
 def _gathered(session: Session) -> Outcome:
@@ -106,21 +118,34 @@ def _gathered(session: Session) -> Outcome:
     source = PixelSource([images], np.stack([np.zeros(n, np.int64), np.arange(n)], axis=1))
     order = np.random.default_rng(1).permutation(n)[:batch]
     seconds = _timed(session, lambda: source.gather(order), 5)
-    pinned = _timed(session, lambda: source.gather(order).pin_memory(), 5) if session.cuda else math.nan
+    pinned = (
+        _timed(session, lambda: source.gather(order).pin_memory(), 5) if session.cuda else math.nan
+    )
     return Outcome(
-        None, {"GB/s": batch * side * side / seconds / 1e9, "ms": seconds * 1e3, "ms with pinning": pinned * 1e3}
+        None,
+        {
+            "GB/s": batch * side * side / seconds / 1e9,
+            "ms": seconds * 1e3,
+            "ms with pinning": pinned * 1e3,
+        },
     )
 
 
 def _pretraining_pack(session: Session) -> Path:
     toy = session.toy
-    return phantom_pack(session.work / "pretraining-pack", 60 if toy else 8192, 48 if toy else 256).path
+    return phantom_pack(
+        session.work / "pretraining-pack", 60 if toy else 8192, 48 if toy else 256
+    ).path
 
 
 def _detection_files(session: Session, side: int) -> Path:
     folder = session.work / f"files-{side}"
     done = folder / "annotations.json"
-    return done if done.exists() else phantom_files(folder, 24 if session.toy else 256, 64 if session.toy else side)
+    return (
+        done
+        if done.exists()
+        else phantom_files(folder, 24 if session.toy else 256, 64 if session.toy else side)
+    )
 
 
 def packs(session: Session) -> None:
@@ -133,7 +158,9 @@ def packs(session: Session) -> None:
 
     session.check("pack for pre-training", pack)
     for side in (256, 640):
-        session.check(f"files of {side} px", lambda side=side: Outcome(bool(_detection_files(session, side))))
+        session.check(
+            f"files of {side} px", lambda side=side: Outcome(bool(_detection_files(session, side)))
+        )
 
 
 # Pre-training ---------------------------------------------------------------------------------------------------------
@@ -141,12 +168,16 @@ def packs(session: Session) -> None:
 
 def pretrain_compiled(session: Session) -> None:
     """End to end, with the pixels on the device, and the network alone; then where the time goes."""
-    session.check("resnet50, 224 px, batch 768, compiled", partial(_pretraining, session, True), needs=50)
+    session.check(
+        "resnet50, 224 px, batch 768, compiled", partial(_pretraining, session, True), needs=50
+    )
 
 
 def pretrain_eager(session: Session) -> None:
     """The same without ``torch.compile``."""
-    session.check("resnet50, 224 px, batch 768, not compiled", partial(_pretraining, session, False), needs=25)
+    session.check(
+        "resnet50, 224 px, batch 768, not compiled", partial(_pretraining, session, False), needs=25
+    )
 
 
 def _pretraining(session: Session, compiled: bool) -> Outcome:
@@ -155,11 +186,17 @@ def _pretraining(session: Session, compiled: bool) -> Outcome:
         try:
             outcome = _turns(session, _published(session, compiled, accumulate), compiled)
         except torch.OutOfMemoryError as error:
-            session.say(f"    out of memory with --accumulate {accumulate}: {' '.join(str(error).split())[:200]}")
+            session.say(
+                f"    out of memory with --accumulate {accumulate}: {' '.join(str(error).split())[:200]}"
+            )
         if outcome is None:
             let_go(session.device)  # not before: the error held the frames, and these the tensors
             continue
-        note = outcome.note if accumulate == 1 else f"out of memory at once: --accumulate {accumulate}; {outcome.note}"
+        note = (
+            outcome.note
+            if accumulate == 1
+            else f"out of memory at once: --accumulate {accumulate}; {outcome.note}"
+        )
         return dataclasses.replace(outcome, note=note)
     raise RuntimeError("out of memory even in 4 pieces")
 
@@ -194,7 +231,9 @@ def _turns(session: Session, config: PretrainConfig, compiled: bool) -> Outcome:
     def repeated(*arguments: Any) -> PixelSource:
         source = real(*arguments)
         times = 1 if session.toy else PUBLISHED_IMAGES // len(source)
-        return PixelSource(source.images, np.tile(source.rows, (times, 1)))  # epochs as long as the published ones
+        return PixelSource(
+            source.images, np.tile(source.rows, (times, 1))
+        )  # epochs as long as the published ones
 
     real = job.open_source
     with (
@@ -206,7 +245,9 @@ def _turns(session: Session, config: PretrainConfig, compiled: bool) -> Outcome:
     return found[0]
 
 
-def _take_turns(session: Session, loop: Loop, folder: RunFolder, config: PretrainConfig, compiled: bool) -> Outcome:
+def _take_turns(
+    session: Session, loop: Loop, folder: RunFolder, config: PretrainConfig, compiled: bool
+) -> Outcome:
     step: Any = loop.step
     first, last = (1, 3) if session.toy else (4, 20)
 
@@ -220,7 +261,13 @@ def _take_turns(session: Session, loop: Loop, folder: RunFolder, config: Pretrai
         "network alone": lambda: network_turn(loop, config.size, window()),
     }
     order = (
-        ["end to end", "pixels on the device", "network alone", "pixels on the device", "end to end"]
+        [
+            "end to end",
+            "pixels on the device",
+            "network alone",
+            "pixels on the device",
+            "end to end",
+        ]
         if compiled
         else list(turns)[:2]
     )
@@ -237,12 +284,13 @@ def _take_turns(session: Session, loop: Loop, folder: RunFolder, config: Pretrai
             f"    {name}: {rate.pairs_per_s:.1f} pairs/s, data wait {rate.data_wait or 0:.1%} ({time.time() - start:.0f} s)"
         )
     figures: dict[str, Any] = {
-        f"pairs/s, {name}": statistics.median(r.pairs_per_s for r in found) for name, found in rates.items()
+        f"pairs/s, {name}": statistics.median(r.pairs_per_s for r in found)
+        for name, found in rates.items()
     }
     ends, devices = rates["end to end"], rates["pixels on the device"]
-    figures["end to end / pixels on the device"] = statistics.median(e.pairs_per_s for e in ends) / statistics.median(
-        d.pairs_per_s for d in devices
-    )
+    figures["end to end / pixels on the device"] = statistics.median(
+        e.pairs_per_s for e in ends
+    ) / statistics.median(d.pairs_per_s for d in devices)
     figures["data wait"] = statistics.median(e.data_wait or 0.0 for e in ends)
     figures["peak GiB"] = max((e.peak_bytes or 0) for e in ends) / 2**30
     figures["parameters, million"] = sum(p.numel() for p in loop.model.parameters()) / 1e6
@@ -254,7 +302,10 @@ def _take_turns(session: Session, loop: Loop, folder: RunFolder, config: Pretrai
             needs=10,
         )
     wanted = "1,200 pairs/s end to end, 0.95 of pixels on the device"
-    good = figures["pairs/s, end to end"] >= 1200 and figures["end to end / pixels on the device"] >= 0.95
+    good = (
+        figures["pairs/s, end to end"] >= 1200
+        and figures["end to end / pixels on the device"] >= 0.95
+    )
     return Outcome(
         (good if compiled else None) if session.cuda and not session.toy else None,
         figures,
@@ -267,22 +318,35 @@ def _checkpoint(loop: Loop, folder: RunFolder) -> Outcome:
     path = folder.path / "one-checkpoint"
     path.mkdir()
     start = time.perf_counter()
-    state = {"model": loop.model.state_dict(), "optimizer": loop.optimizer.state_dict(), "progress": {}}
+    state = {
+        "model": loop.model.state_dict(),
+        "optimizer": loop.optimizer.state_dict(),
+        "progress": {},
+    }
     save_checkpoint(path, 1, state, Keep(), 1)
     seconds = time.perf_counter() - start
-    return Outcome(None, {"seconds": seconds, "MiB": sum(f.stat().st_size for f in path.iterdir()) / 2**20})
+    return Outcome(
+        None, {"seconds": seconds, "MiB": sum(f.stat().st_size for f in path.iterdir()) / 2**20}
+    )
 
 
 def _profile(session: Session, loop: Loop, folder: Path, name: str) -> Outcome:
     """The most costly kernels of three steps, how busy the device was, launches and waits a step."""
     steps = 1 if session.toy else 3
-    kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if session.cuda else [])]
+    kinds = [
+        torch.profiler.ProfilerActivity.CPU,
+        *([torch.profiler.ProfilerActivity.CUDA] if session.cuda else []),
+    ]
     profiler = torch.profiler.profile(activities=kinds)
     window = Window(session.device, 2, 2 + steps, at_start=profiler.start, at_end=profiler.stop)
     steps_in_a_window(loop, folder, window)
     averages = profiler.key_averages()
     key = "self_device_time_total" if session.cuda else "self_cpu_time_total"
-    there = [e for e in averages if str(e.device_type).endswith("CUDA" if session.cuda else "CPU") and not _is_range(e)]
+    there = [
+        e
+        for e in averages
+        if str(e.device_type).endswith("CUDA" if session.cuda else "CPU") and not _is_range(e)
+    ]
     costs = sorted(((getattr(e, key), e.key) for e in there), reverse=True)
     total = sum(cost for cost, _ in costs) or 1.0
     (session.out / f"profile-{name}.txt").write_text(
@@ -295,9 +359,16 @@ def _profile(session: Session, loop: Loop, folder: Path, name: str) -> Outcome:
         "busy": total / 1e6 / window.seconds,
         "launches a step": launches,
     }
-    for call in ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpyAsync"):
+    for call in (
+        "cudaStreamSynchronize",
+        "cudaDeviceSynchronize",
+        "cudaEventSynchronize",
+        "cudaMemcpyAsync",
+    ):
         figures[f"{call} a step"] = calls.get(call, 0) / steps
-    figures["operators a step"] = sum(n for key_, n in calls.items() if key_.startswith("aten::")) / steps
+    figures["operators a step"] = (
+        sum(n for key_, n in calls.items() if key_.startswith("aten::")) / steps
+    )
     largest = "; ".join(f"{cost / total:.1%} {name_[:70]}" for cost, name_ in costs[:5])
     return Outcome(None, figures, note=f"largest: {largest}")
 
@@ -324,10 +395,16 @@ def detect_640(session: Session) -> None:
 
 def _detection(session: Session, size: int, side: int) -> None:
     session.check(
-        f"resnet50, {size} px, batch 16, against torchvision's loop", partial(_arms, session, size, side), needs=25
+        f"resnet50, {size} px, batch 16, against torchvision's loop",
+        partial(_arms, session, size, side),
+        needs=25,
     )
     session.check(f"boxes of a whole split, {size} px", partial(_inference, session, size), needs=8)
-    session.check(f"where a detector step's time goes, {size} px", partial(_detector_profile, session, size), needs=10)
+    session.check(
+        f"where a detector step's time goes, {size} px",
+        partial(_detector_profile, session, size),
+        needs=10,
+    )
 
 
 def _arms(session: Session, size: int, side: int) -> Outcome:
@@ -344,13 +421,17 @@ def _arms(session: Session, size: int, side: int) -> Outcome:
     arms = [
         *arms,
         dataclasses.replace(
-            theirs, name="torchvision, reference-style, bf16 autocast", step=_under_autocast(theirs, chosen)
+            theirs,
+            name="torchvision, reference-style, bf16 autocast",
+            step=_under_autocast(theirs, chosen),
         ),
     ]
     rounds, steps = (1, 1) if toy else (2, 10)
     for number in range(rounds + 1):
         for arm in arms:
-            arm.round(steps if number else 2 if toy else 4, batch, chosen.device, counted=number > 0)
+            arm.round(
+                steps if number else 2 if toy else 4, batch, chosen.device, counted=number > 0
+            )
             session.say(
                 f"    round {number}: {arm.name}: {arm.images / arm.seconds if arm.seconds else math.nan:.1f} images/s"
             )
@@ -360,7 +441,11 @@ def _arms(session: Session, size: int, side: int) -> Outcome:
     figures |= {f"data wait, {arm.name}": arm.waited / arm.seconds for arm in arms}
     figures["ours / torchvision's loop"] = arms[0].rate / theirs.rate
     figures["ours / the same under bf16"] = arms[0].rate / arms[-1].rate
-    good = figures["ours / torchvision's loop"] >= 3 if size == 224 and session.cuda and not toy else None
+    good = (
+        figures["ours / torchvision's loop"] >= 3
+        if size == 224 and session.cuda and not toy
+        else None
+    )
     return Outcome(good, figures, "3 x torchvision's loop at 224 px" if size == 224 else "")
 
 
@@ -374,7 +459,9 @@ def _under_autocast(arm: Arm, chosen: Machine) -> Callable[[Any, int], None]:
 
 def _detector_pack(session: Session, size: int) -> Path:
     side = 64 if session.toy else max(256, size)
-    return phantom_pack(session.work / f"detector-pack-{size}", 24 if session.toy else 384, side).path
+    return phantom_pack(
+        session.work / f"detector-pack-{size}", 24 if session.toy else 384, side
+    ).path
 
 
 def _inference(session: Session, size: int) -> Outcome:
@@ -392,13 +479,19 @@ def _inference(session: Session, size: int) -> Outcome:
         start = time.perf_counter()
         detect_rows(detector, pack, rows, machine=chosen, batch_size=batch)
         synchronise(session.device)
-        figures[f"images/s, {'bf16' if bf16 else 'float32'}"] = len(rows) / (time.perf_counter() - start)
+        figures[f"images/s, {'bf16' if bf16 else 'float32'}"] = len(rows) / (
+            time.perf_counter() - start
+        )
     return Outcome(None, figures)
 
 
 def _detector_profile(session: Session, size: int) -> Outcome:
     loop = detector_loop(
-        session, _detector_pack(session, size), 64 if session.toy else size, 4 if session.toy else 16, session.cuda
+        session,
+        _detector_pack(session, size),
+        64 if session.toy else size,
+        4 if session.toy else 16,
+        session.cuda,
     )
     return _profile(session, loop, session.folder("profile"), f"detect-{size}")
 
@@ -408,7 +501,9 @@ def _detector_profile(session: Session, size: int) -> Outcome:
 
 def classify(session: Session) -> None:
     """Every layer of ResNet-50 at 224 pixels, batch 64, as the job trains it."""
-    session.check("classify --policy full, resnet50, 224 px, batch 64", partial(_classify, session), needs=15)
+    session.check(
+        "classify --policy full, resnet50, 224 px, batch 64", partial(_classify, session), needs=15
+    )
 
 
 def _classify(session: Session) -> Outcome:
@@ -423,7 +518,11 @@ def _classify(session: Session) -> Outcome:
     )  # the second epoch: kernels are chosen by then
     images = (lines[-1]["step"] - first["step"]) * (config.batch_size or 0)
     return Outcome(
-        None, {"images/s": images / max(lines[-1]["seconds"] - first["seconds"], 1e-9), "steps": lines[-1]["step"]}
+        None,
+        {
+            "images/s": images / max(lines[-1]["seconds"] - first["seconds"], 1e-9),
+            "steps": lines[-1]["step"],
+        },
     )
 
 

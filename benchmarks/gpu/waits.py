@@ -96,9 +96,15 @@ def waits(session: Session) -> None:
     pack = phantom_pack(session.folder("pack") / "pack", 60 if toy else 400, size).path
     for name, precision in (("float32", False), ("bf16", True)):
         session.check(
-            f"pre-training step, {name}", partial(_pretraining_waits, session, pack, size, precision), needs=10
+            f"pre-training step, {name}",
+            partial(_pretraining_waits, session, pack, size, precision),
+            needs=10,
         )
-        session.check(f"detector step, {name}", partial(_detector_waits, session, pack, size, precision), needs=15)
+        session.check(
+            f"detector step, {name}",
+            partial(_detector_waits, session, pack, size, precision),
+            needs=15,
+        )
 
 
 def _counted(session: Session, loop: Loop, wanted: int) -> Outcome:
@@ -106,8 +112,13 @@ def _counted(session: Session, loop: Loop, wanted: int) -> Outcome:
     window = Window(session.device, 2, 2 + STEPS, at_start=found.start, at_end=found.stop)
     steps_in_a_window(loop, session.folder("steps"), window)
     each = sum(found.places.values()) / STEPS
-    figures = {"host waits a step": each, "ms a step, under the debug mode": window.seconds / STEPS * 1000}
-    return Outcome(each <= wanted if session.cuda else None, figures, f"at most {wanted}", found.told())
+    figures = {
+        "host waits a step": each,
+        "ms a step, under the debug mode": window.seconds / STEPS * 1000,
+    }
+    return Outcome(
+        each <= wanted if session.cuda else None, figures, f"at most {wanted}", found.told()
+    )
 
 
 def _pretraining_waits(session: Session, pack: Path, size: int, bf16: bool) -> Outcome:
@@ -127,9 +138,13 @@ def as_the_job_sets(machine: Machine) -> None:
         arithmetic.set_arithmetic(machine, deterministic=False)
 
 
-def detector_loop(session: Session, pack: Path, size: int, batch: int, bf16: bool, **more: Any) -> Loop:
+def detector_loop(
+    session: Session, pack: Path, size: int, batch: int, bf16: bool, **more: Any
+) -> Loop:
     """The loop that ``twinray detect`` builds."""
-    small: dict[str, Any] = {"fpn_channels": 32, "box_head_width": 64, "rois_per_image": 32} if session.toy else {}
+    small: dict[str, Any] = (
+        {"fpn_channels": 32, "box_head_width": 64, "rois_per_image": 32} if session.toy else {}
+    )
     config = resolve_detect(
         DetectConfig(data=pack, out=session.work / "none", arch="resnet18" if session.toy else "resnet50", size=size, batch_size=batch, lr=1e-4, **small, **more)
     )  # fmt: skip
@@ -159,7 +174,9 @@ def compile_(session: Session) -> None:
         data=(pack,), out=session.work / "none", arch="resnet18", size=size, batch_size=8 if toy else 32, projector=(64, 64), knn_every=0, log_every=1000,
     )  # fmt: skip
     session.check(
-        "where compilation fails, a warning and the same loss", partial(_falls_back, session, config), needs=10
+        "where compilation fails, a warning and the same loss",
+        partial(_falls_back, session, config),
+        needs=10,
     )
     session.check("pre-training, float32", partial(_compiled, session, config, False), needs=40)
     if not toy:
@@ -205,7 +222,9 @@ def _compiled(session: Session, config: PretrainConfig, bf16: bool) -> Outcome:
     breaks, graphs = sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"]
     figures = {"graphs": graphs, "graph breaks": breaks, "loss off by": distance(loss, plain)}
     limit = 5e-2 if bf16 else 1e-3
-    warned = " ".join(said.getvalue().split())[:300] if "torch.compile failed" in said.getvalue() else ""
+    warned = (
+        " ".join(said.getvalue().split())[:300] if "torch.compile failed" in said.getvalue() else ""
+    )
     return Outcome(
         not warned and graphs == 1 and breaks == 0 and figures["loss off by"] <= limit,
         figures,
@@ -254,7 +273,9 @@ def _compiled_detector(session: Session, pack: Path, size: int) -> Outcome:
         loss = _loss(detector_loop(session, pack, side, 4, True, compile="on"))
     breaks, graphs = sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"]
     figures = {"graphs": graphs, "graph breaks": breaks, "loss off by": distance(loss, plain)}
-    warned = " ".join(said.getvalue().split())[:300] if "torch.compile failed" in said.getvalue() else ""
+    warned = (
+        " ".join(said.getvalue().split())[:300] if "torch.compile failed" in said.getvalue() else ""
+    )
     return Outcome(
         not warned and graphs >= 1 and breaks == 0 and figures["loss off by"] <= 0.1,
         figures,

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from twinray.verbs import load, public_names
 
-if TYPE_CHECKING:  # the same names once more for type checkers and editors; a test holds them against the table
+if (
+    TYPE_CHECKING
+):  # the same names once more for type checkers and editors; a test holds them against the table
     from twinray.classification.config import ClassifyConfig as ClassifyConfig
     from twinray.data.pack import open_pack as open_pack
     from twinray.detection.config import DetectConfig as DetectConfig
@@ -47,7 +49,11 @@ if TYPE_CHECKING:  # the same names once more for type checkers and editors; a t
     pack = _pack
     predict = _predict
 
-_WHERE = {**public_names(), "open_pack": "twinray.data.pack:open_pack", "__version__": "twinray.about:own_version"}
+_WHERE = {
+    **public_names(),
+    "open_pack": "twinray.data.pack:open_pack",
+    "__version__": "twinray.about:own_version",
+}
 
 __all__ = sorted(_WHERE)
 

@@ -111,7 +111,11 @@ class Range:
     def bad(self) -> tuple[Any, ...]:
         """Just outside each end."""
         below = self.low if self.low_open else self.low - 1
-        return (below,) if math.isinf(self.high) else (below, self.high if self.high_open else self.high + 1)
+        return (
+            (below,)
+            if math.isinf(self.high)
+            else (below, self.high if self.high_open else self.high + 1)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,12 +140,22 @@ def at_least(low: float, unit: str = "") -> Range:
     return Range(low, unit=unit)
 
 
-def above(low: float, unit: str = "", *, up_to: float = math.inf, below: float | None = None) -> Range:
+def above(
+    low: float, unit: str = "", *, up_to: float = math.inf, below: float | None = None
+) -> Range:
     """More than ``low``; at most ``up_to``, or less than ``below``."""
-    return Range(low, up_to if below is None else below, low_open=True, high_open=below is not None, unit=unit)
+    return Range(
+        low,
+        up_to if below is None else below,
+        low_open=True,
+        high_open=below is not None,
+        unit=unit,
+    )
 
 
-def between(low: float, high: float, name: str = "", unit: str = "", *, below: bool = False) -> Range:
+def between(
+    low: float, high: float, name: str = "", unit: str = "", *, below: bool = False
+) -> Range:
     """From ``low`` to ``high``, both included; with ``below`` less than ``high``."""
     return Range(low, high, high_open=below, name=name, unit=unit)
 
@@ -157,7 +171,9 @@ def one_of(*names: str) -> Told:
 def some_of(*names: str) -> Told:
     """At least one of these, and nothing else; for an option with several values."""
     words = f"some of {', '.join(names)}"
-    return Told(words, lambda values: bool(values) and set(values) <= set(names), ((), ("nonesuch",)))
+    return Told(
+        words, lambda values: bool(values) and set(values) <= set(names), ((), ("nonesuch",))
+    )
 
 
 def zero_or(rule: Rule) -> Told:
@@ -169,7 +185,9 @@ def zero_or(rule: Rule) -> Told:
 def multiple_of(step: int, least: int) -> Told:
     """A multiple of ``step``, not less than ``least``."""
     words = f"a multiple of {step}, {least} or more"
-    return Told(words, lambda value: value >= least and value % step == 0, (least + 1, least - step))
+    return Told(
+        words, lambda value: value >= least and value % step == 0, (least + 1, least - step)
+    )
 
 
 def each(names: str, rule: Rule) -> Told:
@@ -181,7 +199,9 @@ def each(names: str, rule: Rule) -> Told:
 def pair(names: str, rule: Rule) -> Told:
     """Both values of an option with two."""
     refused = tuple((value, value) for value in rule.bad())
-    return Told(f"two {names} of {rule.words}", lambda v: len(v) == 2 and all(map(rule.holds, v)), refused)
+    return Told(
+        f"two {names} of {rule.words}", lambda v: len(v) == 2 and all(map(rule.holds, v)), refused
+    )
 
 
 def different(names: str, example: Any) -> Told:
@@ -192,7 +212,9 @@ def different(names: str, example: Any) -> Told:
         example: one of them, which a test gives twice.
     """
     words = f"one or more different {names}"
-    return Told(words, lambda values: len(values) > 0 and _no_repeat(values), ((), (example, example)))
+    return Told(
+        words, lambda values: len(values) > 0 and _no_repeat(values), ((), (example, example))
+    )
 
 
 def no_repeat(names: str, example: Any) -> Told:
@@ -252,7 +274,9 @@ class NotWith:
         """What is wrong, in one line; None where nothing is."""
         if not GIVEN.holds(values[self.other]):
             return None
-        return f"{own.flag} and {flag(self.other)} exclude each other{self.why}; leave one of them out"
+        return (
+            f"{own.flag} and {flag(self.other)} exclude each other{self.why}; leave one of them out"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +293,9 @@ class UpTo:
         if self.low <= value and (value < most if self.below else value <= most):
             return None
         ends = f"{self.low:g} or more and below" if self.below else f"{self.low:g} to"
-        return f"expected {own.flag} to be {ends} {flag(self.other)} {shown(most)}, got {shown(value)}"
+        return (
+            f"expected {own.flag} to be {ends} {flag(self.other)} {shown(most)}, got {shown(value)}"
+        )
 
 
 Relation = GoesWith | NotWith | UpTo
@@ -283,7 +309,9 @@ class CountsWith:
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether it decides something among these values; one that is not there counts as stated."""
-        return all(name not in values or rule.holds(values[name]) for name, rule in self.others.items())
+        return all(
+            name not in values or rule.holds(values[name]) for name, rule in self.others.items()
+        )
 
 
 GIVEN = Told("", lambda value: value not in (None, (), [], "", False))
@@ -438,7 +466,9 @@ def _options(config: Any) -> Mapping[str, Option]:
         known = getattr(hint, "__metadata__", ())
         kinds = [one for one in known if isinstance(one, Kind)]
         if len(kinds) != 1:
-            raise TypeError(f"{config.__name__}.{field.name} needs one kind in its annotation, has {len(kinds)}")
+            raise TypeError(
+                f"{config.__name__}.{field.name} needs one kind in its annotation, has {len(kinds)}"
+            )
         factory = field.default_factory
         default = field.default if factory is dataclasses.MISSING else factory()
         counts = next((one for one in known if isinstance(one, CountsWith)), None)
@@ -460,7 +490,11 @@ def of_kind(config: type[Any], *kinds: Kind) -> frozenset[str]:
 def counting(config: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of those options that decide something among them: see :func:`counts_with`."""
     known = options(config)
-    idle = {name for name in values if name in known and (c := known[name].counts) and not c.holds(values)}
+    idle = {
+        name
+        for name in values
+        if name in known and (c := known[name].counts) and not c.holds(values)
+    }
     return {name: value for name, value in values.items() if name not in idle}
 
 
@@ -546,7 +580,13 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         return None
     if typing.get_origin(inner) is tuple:
         return _tuple(value, inner, name)
-    made = _CONVERT[inner](value) if inner in _CONVERT else value if value in typing.get_args(inner) else None
+    made = (
+        _CONVERT[inner](value)
+        if inner in _CONVERT
+        else value
+        if value in typing.get_args(inner)
+        else None
+    )
     if made is None:
         raise InputError(f"expected {name} to be {type_words(hint)}, got {shown(value)}")
     if inner is float and not math.isfinite(made):
@@ -567,8 +607,12 @@ def _tuple(value: Any, hint: Any, name: str) -> tuple[Any, ...]:
 
 _CONVERT: Mapping[Any, Callable[[Any], Any]] = {
     bool: lambda value: value if isinstance(value, bool) else None,
-    int: lambda value: int(value) if not isinstance(value, bool) and isinstance(value, numbers.Integral) else None,
-    float: lambda value: float(value) if not isinstance(value, bool) and isinstance(value, numbers.Real) else None,
+    int: lambda value: (
+        int(value) if not isinstance(value, bool) and isinstance(value, numbers.Integral) else None
+    ),
+    float: lambda value: (
+        float(value) if not isinstance(value, bool) and isinstance(value, numbers.Real) else None
+    ),
     str: lambda value: value if isinstance(value, str) else None,
     Path: lambda value: Path(value) if isinstance(value, str | os.PathLike) else None,
 }

@@ -17,7 +17,20 @@ import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from twinray.about import DISCLAIMER, own_version
-from twinray.checks import DATA, MODEL, PLACE, RECORD, SEED, SPEED, START, Kind, Option, flag, options, type_words
+from twinray.checks import (
+    DATA,
+    MODEL,
+    PLACE,
+    RECORD,
+    SEED,
+    SPEED,
+    START,
+    Kind,
+    Option,
+    flag,
+    options,
+    type_words,
+)
 from twinray.errors import InputError, TwinrayError
 from twinray.verbs import VERBS, load
 
@@ -49,7 +62,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
         _fail(str(error), error.exit_code, told=error.told)
     except KeyboardInterrupt:
         again = (
-            "the same command with --resume goes on" if _can_resume(arguments[0]) else "run it again into a new --out"
+            "the same command with --resume goes on"
+            if _can_resume(arguments[0])
+            else "run it again into a new --out"
         )
         _fail(f"interrupted; what was written is kept, {again}", 130)
     except BrokenPipeError:
@@ -62,7 +77,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
     except Exception as error:
         if _out_of_memory(error):
             known = options(load(VERBS[arguments[0]].config))
-            pieces = "--accumulate (the same gradient in pieces), or " if "accumulate" in known else ""
+            pieces = (
+                "--accumulate (the same gradient in pieces), or " if "accumulate" in known else ""
+            )
             _fail(f"out of memory; use {pieces}a smaller --batch-size or --size", 1)
         _unforeseen(error)
 
@@ -85,7 +102,9 @@ class _HelpFormatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: Any) -> str:
         text = action.help or ""
-        unsaid = action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        unsaid = (
+            action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        )
         if action.required or unsaid or not action.option_strings:
             return text
         default = action.default
@@ -99,12 +118,20 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
     parser = build_parser(f"twinray {name}", config_class, verb.positional)
     try:
         parsed = parser.parse_args(_gathered(arguments, config_class))
-    except (ArgumentError, ValueError, TypeError) as error:  # the latter two: a YAML file that is none
+    except (
+        ArgumentError,
+        ValueError,
+        TypeError,
+    ) as error:  # the latter two: a YAML file that is none
         raise InputError(
             f"{_reworded(str(error).strip(), config_class, verb.positional)}; see twinray {name} --help"
         ) from error
     values = {option: getattr(parsed, option) for option in options(config_class)}
-    given = {option: value for option, value in values.items() if value is not None or option not in verb.positional}
+    given = {
+        option: value
+        for option, value in values.items()
+        if value is not None or option not in verb.positional
+    }
     load(verb.command or verb.run)(config_class(**given))
 
 
@@ -137,7 +164,9 @@ def _reworded(message: str, config_class: type, positional: Sequence[str]) -> st
     if found and found[1] in known:
         option = known[found[1]]
         came = re.search(r"Got value: (.*)", found[2], re.DOTALL)
-        return f"expected {option.flag} to be {type_words(option.type)}" + (f", got {came[1]}" if came else "")
+        return f"expected {option.flag} to be {type_words(option.type)}" + (
+            f", got {came[1]}" if came else ""
+        )
     found = re.match(r"the following arguments are required: (.*)", message)
     if found:
         missing = [name for name in found[1].split(", ") if name in known and known[name].required]
@@ -154,16 +183,25 @@ _GROUPS: Mapping[str, tuple[Kind, ...]] = {
 """Headings of a verb's help, and the kinds of options under each."""
 
 
-def build_parser(program: str, config_class: type, positional: Sequence[str] = ()) -> ArgumentParser:
+def build_parser(
+    program: str, config_class: type, positional: Sequence[str] = ()
+) -> ArgumentParser:
     """A parser whose flags are the fields of a dataclass, with ``--config`` and ``--print_config``."""
     docs = docstring_parser.parse_from_object(config_class)
     helps = {param.arg_name: " ".join((param.description or "").split()) for param in docs.params}
     parser = ArgumentParser(
-        prog=program, description=docs.short_description, exit_on_error=False, formatter_class=_HelpFormatter
+        prog=program,
+        description=docs.short_description,
+        exit_on_error=False,
+        formatter_class=_HelpFormatter,
     )
-    parser.add_argument("--config", action="config", help="YAML file of options; flags given after it win")
+    parser.add_argument(
+        "--config", action="config", help="YAML file of options; flags given after it win"
+    )
     headings = {kind: title for title, kinds in _GROUPS.items() for kind in kinds}
-    groups = {title: parser.add_argument_group(title) for title in _GROUPS}  # without options it is not shown
+    groups = {
+        title: parser.add_argument_group(title) for title in _GROUPS
+    }  # without options it is not shown
     for name, option in options(config_class).items():
         text = option.help(helps.get(name, "")) or argparse.SUPPRESS
         if name in positional:
@@ -190,7 +228,9 @@ def _add_flag(group: Any, option: Option, text: str) -> None:
     if isinstance(default, tuple):
         default = list(default)  # as a configuration file has it
     nargs = {"nargs": "+" if option.many else option.several} if option.several else {}
-    group.add_argument(option.flag, help=text, type=option.one, required=option.required, default=default, **nargs)
+    group.add_argument(
+        option.flag, help=text, type=option.one, required=option.required, default=default, **nargs
+    )
 
 
 def _overview() -> str:
@@ -202,7 +242,11 @@ def _overview() -> str:
 
 def _fail(message: str, status: int, *, told: bool = False) -> NoReturn:
     """End with one line; of several ranks with the rank's number, unless another one tells it."""
-    rank = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ else ""
+    rank = (
+        f"rank {os.environ['RANK']}: "
+        if os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+        else ""
+    )
     if not told:
         print(f"twinray: {rank}{' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
@@ -214,7 +258,8 @@ def _unforeseen(error: Exception) -> NoReturn:
         raise error
     kind = type(error).__name__
     _fail(
-        f"unforeseen {kind}: {error}; set TWINRAY_TRACEBACK=1 and run again for the details that a bug report needs", 1
+        f"unforeseen {kind}: {error}; set TWINRAY_TRACEBACK=1 and run again for the details that a bug report needs",
+        1,
     )
 
 

@@ -20,7 +20,8 @@ class TwinrayError(Exception):
     def __init__(self, message: str = "") -> None:
         super().__init__(
             "".join(
-                c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.splitlines())
+                c if c.isprintable() else c.encode("unicode_escape").decode()
+                for c in " ".join(message.splitlines())
             )
         )
 

@@ -43,7 +43,9 @@ def clear_disk_errors(path: Path, what: str) -> Iterator[None]:
             advice = "this place may not be written; choose another --out"
         else:
             advice = "check the disk"
-        raise TwinrayError(f"could not write {what} {path}: {error.strerror or error}; {advice}") from error
+        raise TwinrayError(
+            f"could not write {what} {path}: {error.strerror or error}; {advice}"
+        ) from error
 
 
 @contextmanager
@@ -108,7 +110,9 @@ def check_regular(path: Path, what: str = "file") -> None:
     except (OSError, ValueError):
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise InputError(f"expected a regular file as {what}, {path} is a pipe, a socket or a device; give a file")
+        raise InputError(
+            f"expected a regular file as {what}, {path} is a pipe, a socket or a device; give a file"
+        )
 
 
 def read_json(path: Path, what: str = "file") -> Any:
@@ -121,7 +125,9 @@ def read_json(path: Path, what: str = "file") -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"could not read {what} {path}: {error.strerror}; check the path") from error
+        raise InputError(
+            f"could not read {what} {path}: {error.strerror}; check the path"
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"expected JSON text in {what} {path}, found other bytes; check that it is the right file"
@@ -147,8 +153,12 @@ def typed(content: Any, kind: type[T], path: Path, what: str = "file") -> T:
     Raises:
         InputError: naming file and key, what was expected there and what came.
     """
-    known = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
-    unknown = [key for key in content if key not in known] if isinstance(content, dict) and known else []
+    known = (
+        [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    )
+    unknown = (
+        [key for key in content if key not in known] if isinstance(content, dict) and known else []
+    )
     if unknown:
         raise InputError(
             f"{what} {path}: the key {unknown[0]!r} is not one that this version knows; use the twinray that wrote it, or "
@@ -187,7 +197,9 @@ def claim_folder(folder: Path, resume: bool, what: str, *, can_resume: bool = Fa
         TwinrayError: it cannot be made.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"expected a folder for the {what}, {folder} is a file; choose another --out")
+        raise InputError(
+            f"expected a folder for the {what}, {folder} is a file; choose another --out"
+        )
     if folder.is_dir() and any(folder.iterdir()) and not resume:
         advice = ", or continue it with --resume" if can_resume else ""
         raise InputError(f"{folder} is not empty; choose another --out for the {what}{advice}")

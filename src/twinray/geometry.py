@@ -106,7 +106,9 @@ def to_frame(xyxy: FloatArray, frame: tuple[int, int], size: tuple[int, int]) ->
     return moved
 
 
-def place_boxes(xyxy: FloatArray, width: float, height: float) -> tuple[FloatArray, list[str | None]]:
+def place_boxes(
+    xyxy: FloatArray, width: float, height: float
+) -> tuple[FloatArray, list[str | None]]:
     """Judge (n, 4) boxes against their image and clip the good ones to it.
 
     A box that reaches over the edge by up to :data:`EDGE_TOLERANCE_PX` is clipped. One that reaches further
@@ -131,16 +133,24 @@ def _fault(box: FloatArray, clipped: FloatArray, limit: FloatArray) -> str | Non
         return f"expected a box of positive size, got {xywh_text(box)}"
     beyond = np.maximum(-box, box - limit).max()
     if beyond > EDGE_TOLERANCE_PX:
-        where = "lies outside" if (clipped[2:] <= clipped[:2]).any() else f"reaches {beyond:g} pixels beyond"
+        where = (
+            "lies outside"
+            if (clipped[2:] <= clipped[:2]).any()
+            else f"reaches {beyond:g} pixels beyond"
+        )
         return f"the box {xywh_text(box)} {where} its image of {limit[0]:g} x {limit[1]:g} pixels"
     if (clipped[2:] <= clipped[:2]).any():
-        return f"the box {xywh_text(box)} lies outside its image of {limit[0]:g} x {limit[1]:g} pixels"
+        return (
+            f"the box {xywh_text(box)} lies outside its image of {limit[0]:g} x {limit[1]:g} pixels"
+        )
     return None
 
 
 def xywh_text(box: FloatArray) -> str:
     """A box (4,) xyxy in words: left, top, width, height."""
-    return f"{box[0]:g},{box[1]:g} {box[2] - box[0]:g} x {box[3] - box[1]:g} (left,top width x height)"
+    return (
+        f"{box[0]:g},{box[1]:g} {box[2] - box[0]:g} x {box[3] - box[1]:g} (left,top width x height)"
+    )
 
 
 def to_xywh(xyxy: FloatArray) -> npt.NDArray[np.float64]:
@@ -155,13 +165,17 @@ def box_iou(first: FloatArray, second: FloatArray) -> npt.NDArray[np.float64]:
     Right and bottom edges are sums of floats here, as in pycocotools, whose figures are compared to the last digit.
     """
     a, b = first[:, None, :], second[None, :, :]
-    shared = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - np.maximum(
+        a[..., :2], b[..., :2]
+    )
     return _iou(shared, a[..., 2:], b[..., 2:])
 
 
 def corner_iou(first: FloatArray, second: FloatArray) -> npt.NDArray[np.float64]:
     """Intersection over union of boxes (..., 4) with boxes (..., 4), xyxy, broadcast; 0 where both are empty."""
-    shared = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    shared = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(
+        first[..., :2], second[..., :2]
+    )
     return _iou(shared, first[..., 2:] - first[..., :2], second[..., 2:] - second[..., :2])
 
 

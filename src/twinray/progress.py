@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 _LOG_EVERY_S = 10.0
 
@@ -22,7 +29,9 @@ _live: Progress | None = None
 class Meter:
     """Counts finished units of work and shows them; made by :func:`progress`."""
 
-    def __init__(self, label: str, total: int, unit: str, bar: Progress | None, done: int = 0) -> None:
+    def __init__(
+        self, label: str, total: int, unit: str, bar: Progress | None, done: int = 0
+    ) -> None:
         self._label, self._total, self._unit, self._bar = label, total, unit, bar
         self._done = self._done_at_start = done
         self._start = self._last_line = time.monotonic()

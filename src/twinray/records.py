@@ -180,7 +180,9 @@ class Interval:
     def as_json(self) -> dict[str, object]:
         """The form used in ``metrics.json``; a value that does not exist (NaN) becomes null."""
         value = None if np.isnan(self.value) else float(self.value)
-        ci95 = None if self.low is None or self.high is None else [float(self.low), float(self.high)]
+        ci95 = (
+            None if self.low is None or self.high is None else [float(self.low), float(self.high)]
+        )
         method = {"method": self.method} if self.method else {}
         return {"value": value, "ci95": ci95, "n": int(self.n), **method}
 
@@ -190,7 +192,11 @@ def patient_code(patient: str | None) -> str | None:
 
     It hides the number from a reader, not from one who counts numbers through.
     """
-    return hashlib.sha256(patient.encode("utf-8", "surrogatepass")).hexdigest()[:16] if patient else None
+    return (
+        hashlib.sha256(patient.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        if patient
+        else None
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,7 +206,10 @@ class Part(Collection):
 
 def share_patients(collections: Sequence[Collection]) -> list[Collection]:
     """Say that the collections are parts of one data set: a patient id means the same patient in all of them."""
-    return [Part(**{field.name: getattr(c, field.name) for field in fields(Collection)}) for c in collections]
+    return [
+        Part(**{field.name: getattr(c, field.name) for field in fields(Collection)})
+        for c in collections
+    ]
 
 
 _SPLITS: dict[str, Split] = {

@@ -38,7 +38,9 @@ def test_weights_names_and_features_are_timms(name):
     ours = build_backbone(f"timm/{name}", 7, 64).eval()
     before = torch.random.get_rng_state()
     torch.manual_seed(7)
-    theirs = timm.create_model(name, num_classes=0, **({"dynamic_img_size": True} if name == VIT else {})).eval()
+    theirs = timm.create_model(
+        name, num_classes=0, **({"dynamic_img_size": True} if name == VIT else {})
+    ).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert all(torch.equal(v, theirs.state_dict()[k]) for k, v in ours.state_dict().items())
     x = images(64)
@@ -64,7 +66,11 @@ def test_stages_are_timms_features(name):
         stages, features = ours.stages(x), theirs(x)[-4:]
     assert list(stages) == ["c2", "c3", "c4", "c5"]
     for mine, timms, channels, stride in zip(
-        stages.values(), features, ours.stage_channels, theirs.feature_info.reduction()[-4:], strict=True
+        stages.values(),
+        features,
+        ours.stage_channels,
+        theirs.feature_info.reduction()[-4:],
+        strict=True,
     ):
         assert mine.shape == (2, channels, 64 // stride, 64 // stride)
         torch.testing.assert_close(mine, timms)
@@ -83,7 +89,9 @@ def test_each_parameter_has_the_stage_that_needs_it(name):
         for key, parameter in backbone.named_parameters():
             if parameter.grad is not None and reached[key] is None:
                 reached[key] = stage
-    assert {key: stage or 1 if stage is not None else None for key, stage in owner.items()} == reached
+    assert {
+        key: stage or 1 if stage is not None else None for key, stage in owner.items()
+    } == reached
     assert set(owner.values()) >= {0, 1, 2, 3, 4}
     parents = {key.rpartition(".")[0]: stage for key, stage in owner.items()}
     assert all(backbone.stage_of(module) == stage for module, stage in parents.items())
@@ -146,7 +154,11 @@ def test_names_and_sizes_that_cannot_be(arch, size, said):
 def test_a_plain_transformer_has_features_but_no_pyramid():
     backbone = build_backbone(f"timm/{VIT}", 0, 32)
     assert backbone(images(32)).shape == (2, backbone.features)
-    for ask in (lambda: backbone.stage_channels, lambda: backbone.stages(images(32)), lambda: backbone.stage_of("x")):
+    for ask in (
+        lambda: backbone.stage_channels,
+        lambda: backbone.stages(images(32)),
+        lambda: backbone.stage_of("x"),
+    ):
         said = refusal(ask)
         assert f"timm/{VIT} has maps at strides 16: pretrain and classify take it" in said
 
@@ -160,7 +172,9 @@ def test_without_timm_the_extra_is_named(monkeypatch):
 def test_published_weights_come_through_timms_loader(monkeypatch):
     donor = timm.create_model("resnet10t")
     state = donor.state_dict()
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(state))
+    monkeypatch.setattr(
+        "timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(state)
+    )
     monkeypatch.setattr(timm_backbone, "_digest", lambda _: "0" * 64)
     backbone = build_backbone("timm/resnet10t", 0, 64)
     provenance = initialise(backbone, "imagenet-v1")
@@ -176,9 +190,13 @@ def test_published_weights_come_through_timms_loader(monkeypatch):
 def test_weights_that_timm_loads_leniently_must_fill_all_the_same(monkeypatch):
     backbone = build_backbone("timm/convnextv2_atto.fcmae", 0, 64)
     state = {
-        k: v for k, v in timm.create_model("convnextv2_atto", num_classes=0).state_dict().items() if "head" not in k
+        k: v
+        for k, v in timm.create_model("convnextv2_atto", num_classes=0).state_dict().items()
+        if "head" not in k
     }
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(state))
+    monkeypatch.setattr(
+        "timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(state)
+    )
     said = refusal(initialise, backbone, "imagenet-v1")
     assert "unfilled" in said and "head.norm.weight" in said
 
@@ -199,7 +217,9 @@ def test_from_pixels_to_boxes(class_pack, blob_pack, blobs, tmp_path, cli):
     """pretrain, classify, detect, explain and predict with one architecture, each from the files of the one before."""
     arch = ("--arch", "timm/mobilenetv4_conv_small")
     first = tmp_path / "first"
-    status, _, err = cli("pretrain", "--data", class_pack, "--out", first, "--epochs", 1, *PRETRAIN, *arch)
+    status, _, err = cli(
+        "pretrain", "--data", class_pack, "--out", first, "--epochs", 1, *PRETRAIN, *arch
+    )
     assert status == 0, err
     assert described_arch(str(first)) == arch[1]
     timm.create_model("mobilenetv4_conv_small", num_classes=0).load_state_dict(
@@ -207,32 +227,62 @@ def test_from_pixels_to_boxes(class_pack, blob_pack, blobs, tmp_path, cli):
     )
     # the second pack is another data set: nothing of it was seen
     status, _, err = cli(
-        "classify", "--data", class_pack, "--out", tmp_path / "c", "--init", first, "--bootstrap", 0, "--size", 64
+        "classify",
+        "--data",
+        class_pack,
+        "--out",
+        tmp_path / "c",
+        "--init",
+        first,
+        "--bootstrap",
+        0,
+        "--size",
+        64,
     )
     assert status == 0, err
     run = tmp_path / "d"
-    status, _, err = cli("detect", "--data", blob_pack, "--out", run, "--init", first, "--epochs", 1, *DETECT, *arch)
+    status, _, err = cli(
+        "detect", "--data", blob_pack, "--out", run, "--init", first, "--epochs", 1, *DETECT, *arch
+    )
     assert status == 0, err
     described = json.loads((run / "model.json").read_text())
     assert described["arch"] == arch[1]
-    assert any("conv_head" in layer for layer in described["layers"]["frozen"])  # only pooled features need it
+    assert any(
+        "conv_head" in layer for layer in described["layers"]["frozen"]
+    )  # only pooled features need it
     assert len(described["layers"]["frozen"]) == 2
     explain = ("explain", run, "--data", blob_pack, "--count", 1, "--boxes", 1, "--least-score", 0)
     for method in ("ablation", "ablation-last-stage"):
         status, _, err = cli(*explain, "--out", tmp_path / method, "--method", method)
         assert status == 0, err
     for trained in (run, tmp_path / "c"):
-        status, _, err = cli("predict", trained, blobs.parent / "images", "--out", tmp_path / f"p-{trained.name}")
+        status, _, err = cli(
+            "predict", trained, blobs.parent / "images", "--out", tmp_path / f"p-{trained.name}"
+        )
         assert status == 0, err
 
 
 def test_a_plain_transformer_pretrains_and_classifies(class_pack, tmp_path, cli):
     run, arch = tmp_path / "r", ("--arch", f"timm/{VIT}")
-    status, _, err = cli("pretrain", "--data", class_pack, "--out", run, "--epochs", 1, *PRETRAIN, *arch)
-    assert status == 0, err
-    timm.create_model(VIT, num_classes=0).load_state_dict(safetensors.torch.load_file(run / "backbone.safetensors"))
     status, _, err = cli(
-        "classify", "--data", class_pack, "--out", tmp_path / "c", "--init", run, "--bootstrap", 0, "--size", 64
+        "pretrain", "--data", class_pack, "--out", run, "--epochs", 1, *PRETRAIN, *arch
+    )
+    assert status == 0, err
+    timm.create_model(VIT, num_classes=0).load_state_dict(
+        safetensors.torch.load_file(run / "backbone.safetensors")
+    )
+    status, _, err = cli(
+        "classify",
+        "--data",
+        class_pack,
+        "--out",
+        tmp_path / "c",
+        "--init",
+        run,
+        "--bootstrap",
+        0,
+        "--size",
+        64,
     )
     assert status == 0, err
     assert json.loads((tmp_path / "c" / "model.json").read_text())["arch"] == arch[1]
@@ -249,7 +299,9 @@ def test_a_plain_transformer_pretrains_and_classifies(class_pack, tmp_path, cli)
 )
 def test_detect_refuses_in_one_line_and_leaves_no_folder(blob_pack, tmp_path, cli, more, said):
     rest = [word for word in DETECT if word not in ("--arch", "resnet18")]
-    status, _, err = cli("detect", "--data", blob_pack, "--out", tmp_path / "d", "--epochs", 1, *rest, *more)
+    status, _, err = cli(
+        "detect", "--data", blob_pack, "--out", tmp_path / "d", "--epochs", 1, *rest, *more
+    )
     assert status == 2
     assert said in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "d").exists()

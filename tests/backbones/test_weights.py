@@ -51,7 +51,9 @@ def test_stage_channels_are_what_the_stages_have(arch):
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model"])
 def test_foreign_files_load_whatever_wraps_them(tmp_path, prefix, wrap):
     donor = build_backbone("resnet18", 9)
-    state = {prefix + k: v for k, v in donor.state_dict().items()} | {prefix + "fc.weight": torch.zeros(2, 512)}
+    state = {prefix + k: v for k, v in donor.state_dict().items()} | {
+        prefix + "fc.weight": torch.zeros(2, 512)
+    }
     torch.save({wrap: state, "epoch": 3} if wrap else state, tmp_path / "w.pth")
     backbone = build_backbone("resnet18", 0)
     provenance = initialise(backbone, str(tmp_path / "w.pth"))
@@ -65,7 +67,11 @@ def test_a_run_folder_and_its_description(tmp_path):
     donor = build_backbone("resnet18", 9)
     weights = tmp_path / "backbone.safetensors"
     safetensors.torch.save_file(donor.state_dict(), weights)
-    described = {"arch": "resnet18", "kind": "backbone", "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    described = {
+        "arch": "resnet18",
+        "kind": "backbone",
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
     (tmp_path / "backbone.json").write_text(json.dumps(described))
     backbone = build_backbone("resnet18", 0)
     provenance = initialise(backbone, str(tmp_path))
@@ -106,7 +112,12 @@ def test_one_missing_tensor_is_too_many(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("w.pth", b"not a checkpoint"), ("w.safetensors", b"\x00" * 20), ("w.pth", b""), ("w.safetensors", b"")],
+    [
+        ("w.pth", b"not a checkpoint"),
+        ("w.safetensors", b"\x00" * 20),
+        ("w.pth", b""),
+        ("w.safetensors", b""),
+    ],
 )
 def test_files_that_are_no_weights(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
@@ -146,7 +157,9 @@ def test_imagenet_without_a_network_says_what_to_do(tmp_path, monkeypatch):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
-    with pytest.raises(InputError, match=r"without a network, download resnet50-11ad3fa6\.pth") as caught:
+    with pytest.raises(
+        InputError, match=r"without a network, download resnet50-11ad3fa6\.pth"
+    ) as caught:
         initialise(build_backbone("resnet50", 0), "imagenet-v2")
     assert str(tmp_path) in str(caught.value)
 

@@ -54,7 +54,10 @@ def as_flags(options: dict[str, object]) -> list[object]:
     return flags
 
 
-HEAD, BACKBONE = 1e-3, 5e-5  # small: after five steps of larger ones rounding has grown to the size of the steps
+HEAD, BACKBONE = (
+    1e-3,
+    5e-5,
+)  # small: after five steps of larger ones rounding has grown to the size of the steps
 
 
 def plain_loop(pack_path: Path, steps: int, batch: int) -> dict[str, torch.Tensor]:
@@ -63,7 +66,9 @@ def plain_loop(pack_path: Path, steps: int, batch: int) -> dict[str, torch.Tenso
     rows = pack.where("train")
     net = torchvision.models.resnet18(weights=None, num_classes=2)
     net.load_state_dict(build_backbone("resnet18", seed=0).state_dict(), strict=False)
-    net = net.to(memory_format=torch.channels_last)  # other kernels round otherwise, and five steps make that large
+    net = net.to(
+        memory_format=torch.channels_last
+    )  # other kernels round otherwise, and five steps make that large
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         net.fc.weight.copy_(torch.empty(2, 512).normal_(0, 0.01, generator=generator))
@@ -104,7 +109,20 @@ def test_full_fine_tuning_is_a_plain_loop(class_pack, tmp_path, n_ranks):
         classify(config(class_pack, out, **options))
     else:
         more = ["--arch", "resnet18", "--size", 64, "--bootstrap", 0, "--precision", "float32"]
-        ranks(n_ranks, ["-m", "twinray.cli", "classify", "--data", class_pack, "--out", out, *more, *as_flags(options)])
+        ranks(
+            n_ranks,
+            [
+                "-m",
+                "twinray.cli",
+                "classify",
+                "--data",
+                class_pack,
+                "--out",
+                out,
+                *more,
+                *as_flags(options),
+            ],
+        )
     kept = torch.load(out / "checkpoints" / "step-000000005.pt", weights_only=True)["model"]
     ours = {k.removeprefix("classifier."): v for k, v in kept.items()}
     expected = plain_loop(class_pack, 5, 8)
@@ -112,16 +130,30 @@ def test_full_fine_tuning_is_a_plain_loop(class_pack, tmp_path, n_ranks):
     start = build_backbone("resnet18", seed=0).state_dict()
     assert (start["conv1.weight"] - expected["conv1.weight"]).abs().max() > 1e-4
     for name, value in expected.items():
-        own = ours[f"head{name.removeprefix('fc')}" if name.startswith("fc.") else f"backbone.{name}"]
-        statistics = 1e-3 if "running" in name else 0.0  # of the size of activations, not of weights
+        own = ours[
+            f"head{name.removeprefix('fc')}" if name.startswith("fc.") else f"backbone.{name}"
+        ]
+        statistics = (
+            1e-3 if "running" in name else 0.0
+        )  # of the size of activations, not of weights
         assert torch.allclose(own.double(), value.double(), rtol=statistics, atol=1e-6), name
 
 
 def head_options(**more) -> dict[str, object]:
-    return {"policy": "head", "epochs": 60, "least_steps": 1, "batch_size": 64, "choose_on": "last", **STILL, **more}
+    return {
+        "policy": "head",
+        "epochs": 60,
+        "least_steps": 1,
+        "batch_size": 64,
+        "choose_on": "last",
+        **STILL,
+        **more,
+    }
 
 
-def probe_loss(pack, rows, penalty: float, weight: np.ndarray, bias: np.ndarray, features: np.ndarray) -> float:
+def probe_loss(
+    pack, rows, penalty: float, weight: np.ndarray, bias: np.ndarray, features: np.ndarray
+) -> float:
     """The probe's own objective: cross-entropy + penalty / 2 |W|^2 on standardised features."""
     x = features.astype(np.float64)
     std = x.std(axis=0)
@@ -132,7 +164,13 @@ def probe_loss(pack, rows, penalty: float, weight: np.ndarray, bias: np.ndarray,
 
 def test_the_head_without_augmentation_approaches_the_probe(class_pack, tmp_path):
     penalty = 0.1
-    run = classify(config(class_pack, tmp_path / "h", **head_options(epochs=400, weight_decay=penalty, lr_head=0.01)))
+    run = classify(
+        config(
+            class_pack,
+            tmp_path / "h",
+            **head_options(epochs=400, weight_decay=penalty, lr_head=0.01),
+        )
+    )
     pack = open_pack(class_pack)
     rows = pack.where("train")
     backbone = build_backbone("resnet18", 0, 64)
@@ -140,7 +178,12 @@ def test_the_head_without_augmentation_approaches_the_probe(class_pack, tmp_path
     best = fit_linear(features, pack.labels[rows], "multiclass", penalty)
     kept = safetensors.torch.load_file(run.path / "model.safetensors")
     ours = probe_loss(
-        pack, rows, penalty, kept["head.weight"].double().numpy(), kept["head.bias"].double().numpy(), features
+        pack,
+        rows,
+        penalty,
+        kept["head.weight"].double().numpy(),
+        kept["head.bias"].double().numpy(),
+        features,
     )
     least = probe_loss(pack, rows, penalty, best.weight.numpy(), best.bias.numpy(), features)
     start = float(np.log(2))
@@ -151,7 +194,14 @@ def test_the_head_without_augmentation_approaches_the_probe(class_pack, tmp_path
 def test_cached_and_uncached_features_give_the_same_scores(class_pack, tmp_path):
     found = []
     for cache in (True, False):
-        run = classify(config(class_pack, tmp_path / str(cache), cache=cache, **head_options(batch_size=8, epochs=5)))
+        run = classify(
+            config(
+                class_pack,
+                tmp_path / str(cache),
+                cache=cache,
+                **head_options(batch_size=8, epochs=5),
+            )
+        )
         kept = read_label_predictions(run.path, "test")
         found.append(kept.scores[0])
     assert np.abs(found[0] - found[1]).max() < 1e-6
@@ -161,10 +211,16 @@ def test_cached_and_uncached_features_give_the_same_scores(class_pack, tmp_path)
 def test_labels_that_are_not_known_count_for_nothing():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(6, 3, generator=generator, requires_grad=True)
-    labels = np.array([[1, 0, np.nan], [0, -1, 1], [np.nan] * 3, [1, 1, 0], [0, 0, np.nan], [1, np.nan, 0]])
+    labels = np.array(
+        [[1, 0, np.nan], [0, -1, 1], [np.nan] * 3, [1, 1, 0], [0, 0, np.nan], [1, np.nan, 0]]
+    )
     known = (labels == 0) | (labels == 1)
-    weights = torch.from_numpy((label_weights(labels, "multilabel", False) / known.sum()).astype(np.float32))
-    label_loss(logits, torch.from_numpy((labels == 1).astype(np.float32)), weights, "multilabel").backward()
+    weights = torch.from_numpy(
+        (label_weights(labels, "multilabel", False) / known.sum()).astype(np.float32)
+    )
+    label_loss(
+        logits, torch.from_numpy((labels == 1).astype(np.float32)), weights, "multilabel"
+    ).backward()
     ours = logits.grad.clone()
     logits.grad = None
     masked = F.binary_cross_entropy_with_logits(
@@ -178,9 +234,13 @@ def test_labels_that_are_not_known_count_for_nothing():
 def test_a_batch_that_ranks_share_has_the_loss_of_the_whole():
     rng = np.random.default_rng(0)
     labels = rng.choice([0.0, 1.0, np.nan, -1.0], (10, 4))
-    images = LabelledImages.of(lambda at: torch.from_numpy(at), labels, "multilabel", balanced=False)
+    images = LabelledImages.of(
+        lambda at: torch.from_numpy(at), labels, "multilabel", balanced=False
+    )
     whole = list(images.batches(4, 5, seed=3, epoch=2, first=1))
-    halves = [list(images.batches(4, 5, seed=3, epoch=2, first=1, ranks=Ranks(r, 2))) for r in range(2)]
+    halves = [
+        list(images.batches(4, 5, seed=3, epoch=2, first=1, ranks=Ranks(r, 2))) for r in range(2)
+    ]
     assert len(whole) == 5  # three passes of two batches, without the first
     for batch, *shares in zip(whole, *halves, strict=True):
         assert torch.equal(batch.inputs, torch.cat([s.inputs for s in shares]))
@@ -192,11 +252,15 @@ def test_balanced_weights_are_scikit_learns():
     which = np.array([0] * 7 + [1] * 2 + [2] * 3)
     labels = np.eye(4)[which]
     expected = compute_sample_weight("balanced", which)
-    np.testing.assert_allclose(label_weights(labels, "multiclass", True)[np.arange(12), which], expected)
+    np.testing.assert_allclose(
+        label_weights(labels, "multiclass", True)[np.arange(12), which], expected
+    )
     many = np.array([[1, 0], [0, 0], [0, np.nan], [0, 1], [0, -1]])
     ours = label_weights(many, "multilabel", True)
     np.testing.assert_allclose(ours[:, 0], compute_sample_weight("balanced", many[:, 0]))
-    np.testing.assert_allclose(ours[[0, 1, 3], 1], compute_sample_weight("balanced", many[[0, 1, 3], 1]))
+    np.testing.assert_allclose(
+        ours[[0, 1, 3], 1], compute_sample_weight("balanced", many[[0, 1, 3], 1])
+    )
     assert (ours[[2, 4], 1] == 0).all()
 
 
@@ -208,17 +272,29 @@ def test_uncertain_and_blank_labels_teach_what_is_asked(uncertain, value):
 
         labels = np.array([[1, -1, np.nan], [np.nan] * 3], dtype=np.float32)
 
-    np.testing.assert_array_equal(labels_to_learn(Stub, uncertain, "unknown"), [[1, value, np.nan], [np.nan] * 3])
-    np.testing.assert_array_equal(labels_to_learn(Stub, uncertain, "zero"), [[1, value, 0], [np.nan] * 3])
+    np.testing.assert_array_equal(
+        labels_to_learn(Stub, uncertain, "unknown"), [[1, value, np.nan], [np.nan] * 3]
+    )
+    np.testing.assert_array_equal(
+        labels_to_learn(Stub, uncertain, "zero"), [[1, value, 0], [np.nan] * 3]
+    )
     assert Stub.labels[0, 1] == -1
 
 
-def learner_of(policy: str, arch: str = "resnet18", tune: tuple[str, ...] = (), **options) -> tuple[Learner, object]:
-    made = resolve(ClassifyConfig(Path("p"), Path("o"), arch=arch, size=64, policy=policy, tune=tune, **options))
+def learner_of(
+    policy: str, arch: str = "resnet18", tune: tuple[str, ...] = (), **options
+) -> tuple[Learner, object]:
+    made = resolve(
+        ClassifyConfig(
+            Path("p"), Path("o"), arch=arch, size=64, policy=policy, tune=tune, **options
+        )
+    )
     backbone = build_backbone(arch, 0, 64)
     chosen = recipe(made)
     tuned = named_parts(backbone, tune) if tune else {}
-    return Learner(Classifier(backbone, 3, "multilabel"), make_plan(backbone, made, chosen, tuned)), chosen
+    return Learner(
+        Classifier(backbone, 3, "multilabel"), make_plan(backbone, made, chosen, tuned)
+    ), chosen
 
 
 def test_layer_decay_multiplies_part_by_part():
@@ -231,7 +307,11 @@ def test_layer_decay_multiplies_part_by_part():
         ["layer4.1.conv2", "layer3.0.conv1", "layer2.0.conv1", "layer1.0.conv1", "conv1"], start=1
     ):
         assert rate[f"backbone.{name}.weight"] == pytest.approx(chosen.lr_backbone * 0.5**exponent)
-    decay = {names[id(p)]: group["weight_decay"] for group in learner.groups(chosen) for p in group["params"]}
+    decay = {
+        names[id(p)]: group["weight_decay"]
+        for group in learner.groups(chosen)
+        for p in group["params"]
+    }
     assert decay["backbone.layer4.1.conv2.weight"] == chosen.weight_decay > 0
     assert decay["backbone.layer4.1.bn2.weight"] == decay["head.bias"] == 0
 
@@ -244,12 +324,21 @@ def test_layer_decay_of_a_vit_is_timms():
     learner, chosen = learner_of("full", arch=f"timm/{arch}")
     own = {n.removeprefix("backbone.net."): p for n, p in learner.classifier.named_parameters()}
     names = {id(p): n for n, p in own.items()}
-    ours = {names[id(p)]: g["lr"] / chosen.lr_backbone for g in learner.groups(chosen) for p in g["params"]}
-    no_decay = {names[id(p)] for g in learner.groups(chosen) for p in g["params"] if g["weight_decay"] == 0}
+    ours = {
+        names[id(p)]: g["lr"] / chosen.lr_backbone
+        for g in learner.groups(chosen)
+        for p in g["params"]
+    }
+    no_decay = {
+        names[id(p)] for g in learner.groups(chosen) for p in g["params"] if g["weight_decay"] == 0
+    }
     theirs_net = timm.create_model(arch, num_classes=3)
     theirs_names = {id(p): n for n, p in theirs_net.named_parameters()}
     groups = param_groups_layer_decay(
-        theirs_net, weight_decay=0.05, layer_decay=0.75, no_weight_decay_list=theirs_net.no_weight_decay()
+        theirs_net,
+        weight_decay=0.05,
+        layer_decay=0.75,
+        no_weight_decay_list=theirs_net.no_weight_decay(),
     )
     theirs = {theirs_names[id(p)]: g["lr_scale"] for g in groups for p in g["params"]}
     still = {theirs_names[id(p)] for g in groups for p in g["params"] if g["weight_decay"] == 0}
@@ -257,7 +346,9 @@ def test_layer_decay_of_a_vit_is_timms():
     assert len(body) == len(ours) - 2
     for name in body:
         assert ours[name] == pytest.approx(theirs[name], rel=1e-6), name
-    assert {n for n in no_decay if not n.startswith("head.")} == {n for n in still if not n.startswith("head.")}
+    assert {n for n in no_decay if not n.startswith("head.")} == {
+        n for n in still if not n.startswith("head.")
+    }
 
 
 @pytest.mark.parametrize("norm", ["trainable", "eval", "frozen"])
@@ -272,17 +363,24 @@ def test_named_parts_and_norms_learn_and_nothing_else(norm):
         group["lr"] = 0.01
     optimizer.step()
     changed = {
-        k.removeprefix("backbone.") for k, v in learner.classifier.state_dict().items() if not torch.equal(v, before[k])
+        k.removeprefix("backbone.")
+        for k, v in learner.classifier.state_dict().items()
+        if not torch.equal(v, before[k])
     }
     learns = norm != "frozen"
     assert "layer4.1.conv2.weight" in changed and "head.weight" in changed
-    assert not {n for n in changed if n.startswith(("conv1", "layer1", "layer2", "layer3")) and "conv" in n}
+    assert not {
+        n for n in changed if n.startswith(("conv1", "layer1", "layer2", "layer3")) and "conv" in n
+    }
     assert ("layer2.0.bn1.weight" in changed) == learns
     assert ("layer2.0.bn1.running_mean" in changed) == (norm == "trainable")
     assert ("layer4.0.bn1.running_mean" in changed) == (norm == "trainable")
     only, _ = learner_of("surgical", tune=("layer4",))
     only.train()
-    assert not only.classifier.backbone.layer2[0].bn1.training and only.classifier.backbone.layer4[0].bn1.training
+    assert (
+        not only.classifier.backbone.layer2[0].bn1.training
+        and only.classifier.backbone.layer4[0].bn1.training
+    )
 
 
 def test_relative_gradient_norms_are_those_of_a_plain_computation():
@@ -344,17 +442,26 @@ def test_parts_cover_every_parameter_once():
 
 
 def test_no_transform_is_the_networks_own_input_and_ranks_share_one_draw():
-    pixels = torch.randint(0, 256, (4, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        0, 256, (4, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     still = Transforms(32)
-    assert still.none and torch.equal(still(pixels, torch.Generator()), network_input(pixels, 32, torch.device("cpu")))
+    assert still.none and torch.equal(
+        still(pixels, torch.Generator()), network_input(pixels, 32, torch.device("cpu"))
+    )
     moved = Transforms(32, 0.3, 0.5, 0.1, 0.2)
     assert not moved.none
     whole = moved(pixels, torch.Generator().manual_seed(5))
-    halves = [moved(pixels[2 * r : 2 * r + 2], torch.Generator().manual_seed(5), Ranks(r, 2)) for r in range(2)]
+    halves = [
+        moved(pixels[2 * r : 2 * r + 2], torch.Generator().manual_seed(5), Ranks(r, 2))
+        for r in range(2)
+    ]
     assert torch.allclose(whole, torch.cat(halves), atol=1e-6)
     crops = draw_crops(4, 40, 40, (0.3, 1.0), (3 / 4, 4 / 3), torch.Generator().manual_seed(5))
     plain = Transforms(32, 0.3)(pixels, torch.Generator().manual_seed(5))
-    expected = crop_resize(pixels.unsqueeze(1).float() / 255, crops, torch.zeros(4, dtype=torch.bool), 32).clamp(0, 1)
+    expected = crop_resize(
+        pixels.unsqueeze(1).float() / 255, crops, torch.zeros(4, dtype=torch.bool), 32
+    ).clamp(0, 1)
     expected = (expected - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
     assert torch.allclose(plain, expected, atol=1e-6)
 
@@ -372,7 +479,9 @@ def test_what_is_held_out_shares_no_patient_with_what_is_learnt(class_pack):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(STUDIES.glob("*-head.yaml")) + sorted(STUDIES.glob("*-full.yaml")), ids=lambda p: p.stem
+    "path",
+    sorted(STUDIES.glob("*-head.yaml")) + sorted(STUDIES.glob("*-full.yaml")),
+    ids=lambda p: p.stem,
 )
 def test_the_papers_recipes_are_taken(path):
     values = yaml.safe_load(path.read_text())
@@ -390,14 +499,18 @@ def test_the_papers_schedule_is_torchs(policy):
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, chosen.epochs)
     for epoch in range(chosen.epochs):
         for step in range(3):
-            assert rate_factor(chosen, epoch * 3 + step, 3) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+            assert rate_factor(chosen, epoch * 3 + step, 3) == pytest.approx(
+                optimizer.param_groups[0]["lr"], abs=1e-12
+            )
         optimizer.step()
         theirs.step()
 
 
 def test_rates_follow_batch_and_optimiser():
     def made(**options):
-        return resolve(ClassifyConfig(Path("p"), Path("o"), arch="resnet18", size=64, policy="full", **options))
+        return resolve(
+            ClassifyConfig(Path("p"), Path("o"), arch="resnet18", size=64, policy="full", **options)
+        )
 
     assert made().lr_backbone == 3e-4
     assert made(batch_size=16).lr_backbone == pytest.approx(1.5e-4)
@@ -435,11 +548,19 @@ def test_random_weights_with_stored_statistics_are_refused(class_pack, tmp_path)
 
 
 def test_a_rate_of_zero_is_the_papers_own_and_said(class_pack, tmp_path):
-    options = {"policy": "full", "protocol": "as-published", "lr_backbone": 0.0, "epochs": 1, "batch_size": 8}
+    options = {
+        "policy": "full",
+        "protocol": "as-published",
+        "lr_backbone": 0.0,
+        "epochs": 1,
+        "batch_size": 8,
+    }
     run = classify(config(class_pack, tmp_path / "r", **options))
     metrics = json.loads((run.path / "metrics.json").read_text())
     assert any("no weight of the backbone learns" in note for note in metrics["notes"])
     kept = safetensors.torch.load_file(run.path / "model.safetensors")
     start = build_backbone("resnet18", 0, 64).state_dict()
     assert torch.equal(kept["backbone.layer1.0.conv1.weight"], start["layer1.0.conv1.weight"])
-    assert not torch.equal(kept["backbone.layer1.0.bn1.running_mean"], start["layer1.0.bn1.running_mean"])
+    assert not torch.equal(
+        kept["backbone.layer1.0.bn1.running_mean"], start["layer1.0.bn1.running_mean"]
+    )

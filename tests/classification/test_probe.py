@@ -16,7 +16,9 @@ def blobs(n=120, d=6, k=3, seed=0, spread=1.5):
 def test_softmax_probe_is_scikit_learns(penalty):
     x, y, which = blobs()
     mean, std = x.mean(0), x.std(0)
-    theirs = LogisticRegression(C=1 / (penalty * len(x)), max_iter=5000, tol=1e-10).fit((x - mean) / std, which)
+    theirs = LogisticRegression(C=1 / (penalty * len(x)), max_iter=5000, tol=1e-10).fit(
+        (x - mean) / std, which
+    )
     ours = fit_linear(x, y, "multiclass", penalty)
     np.testing.assert_allclose(ours.scores(x), theirs.predict_proba((x - mean) / std), atol=1e-4)
 
@@ -26,8 +28,12 @@ def test_sigmoid_probe_is_scikit_learns_label_by_label():
     mean, std = x.mean(0), x.std(0)
     ours = fit_linear(x, y, "multilabel", 0.1).scores(x)
     for label in range(3):
-        theirs = LogisticRegression(C=1 / (0.1 * len(x)), max_iter=5000, tol=1e-10).fit((x - mean) / std, y[:, label])
-        np.testing.assert_allclose(ours[:, label], theirs.predict_proba((x - mean) / std)[:, 1], atol=1e-4)
+        theirs = LogisticRegression(C=1 / (0.1 * len(x)), max_iter=5000, tol=1e-10).fit(
+            (x - mean) / std, y[:, label]
+        )
+        np.testing.assert_allclose(
+            ours[:, label], theirs.predict_proba((x - mean) / std)[:, 1], atol=1e-4
+        )
 
 
 def test_labels_that_are_not_stated_count_for_nothing():
@@ -38,7 +44,10 @@ def test_labels_that_are_not_stated_count_for_nothing():
     complete = fit_linear(x[30:], y[30:, :1], "multilabel", 0.1 * 120 / 90)
     mean, std = x.mean(0), x.std(0)
     assert np.isfinite(with_gaps.scores(x)).all()
-    assert np.corrcoef(with_gaps.weight[0].numpy() * std, complete.weight[0].numpy() * std)[0, 1] > 0.99
+    assert (
+        np.corrcoef(with_gaps.weight[0].numpy() * std, complete.weight[0].numpy() * std)[0, 1]
+        > 0.99
+    )
     assert mean.shape == std.shape
 
 

@@ -21,7 +21,20 @@ from twinray.jobs.pack import run as pack_images
 from twinray.runs.results import read_label_predictions
 from twinray.runs.seen import read_seen
 
-TINY = ("--size", 32, "--epochs", 2, "--least-steps", 1, "--batch-size", 8, "--bootstrap", 20, "--precision", "float32")
+TINY = (
+    "--size",
+    32,
+    "--epochs",
+    2,
+    "--least-steps",
+    1,
+    "--batch-size",
+    8,
+    "--bootstrap",
+    20,
+    "--precision",
+    "float32",
+)
 POLICIES = {
     "head": (),
     "full": (),
@@ -31,7 +44,9 @@ POLICIES = {
 
 
 def options(policy: str, arch: str) -> list[object]:
-    tune = {"surgical": ["--tune", "blocks.11" if "vit" in arch else "layer4", "norms"]}.get(policy, [])
+    tune = {"surgical": ["--tune", "blocks.11" if "vit" in arch else "layer4", "norms"]}.get(
+        policy, []
+    )
     return ["--policy", "surgical" if policy == "auto" else policy, *tune, "--arch", arch, *TINY]
 
 
@@ -40,7 +55,16 @@ def finding_pack(tmp_path_factory) -> Path:
     """Multi-label: synthetic chest images, without val images."""
     out = tmp_path_factory.mktemp("packs") / "findings"
     pack_images(
-        PackConfig(source=(), format="phantom", out=out, size=64, val=0, test=0.4, phantom_images=60, workers=1)
+        PackConfig(
+            source=(),
+            format="phantom",
+            out=out,
+            size=64,
+            val=0,
+            test=0.4,
+            phantom_images=60,
+            workers=1,
+        )
     )
     return out
 
@@ -55,9 +79,14 @@ def test_every_policy_runs_and_its_model_predicts(cli, class_pack, tmp_path, pol
     assert status == 0, err
     assert "test AUC" in said and "best epoch" in said
     pack, metrics = open_pack(class_pack), json.loads((out / "metrics.json").read_text())
-    assert len(metrics["best_epoch"]) == 1 and metrics["selected_on"] == [f"AUC on {len(pack.where('val'))} val images"]
+    assert len(metrics["best_epoch"]) == 1 and metrics["selected_on"] == [
+        f"AUC on {len(pack.where('val'))} val images"
+    ]
     described = json.loads((out / "model.json").read_text())
-    assert (described["policy"], described["protocol"]) == (policy.replace("auto", "surgical"), "sound")
+    assert (described["policy"], described["protocol"]) == (
+        policy.replace("auto", "surgical"),
+        "sound",
+    )
     learning = described["layers"]["learning"]
     if policy == "head":
         assert learning == ["head"]
@@ -84,7 +113,9 @@ def test_every_policy_runs_and_its_model_predicts(cli, class_pack, tmp_path, pol
 def test_several_draws_are_several_trainings(cli, class_pack, tmp_path, policy):
     out = tmp_path / "run"
     more = ("--seeds", 3, 5, "--fraction", 0.5)
-    status, _, err = cli("classify", "--data", class_pack, "--out", out, *options(policy, "resnet18"), *more)
+    status, _, err = cli(
+        "classify", "--data", class_pack, "--out", out, *options(policy, "resnet18"), *more
+    )
     assert status == 0, err
     assert "model.safetensors is that of seed 3" in err
     metrics = json.loads((out / "metrics.json").read_text())
@@ -98,7 +129,16 @@ def test_several_draws_are_several_trainings(cli, class_pack, tmp_path, policy):
     assert {p.name for p in (out / "seeds" / "3").iterdir()} == {"draw.json", "metrics.jsonl"}
     alone = tmp_path / "alone"
     status, _, err = cli(
-        "classify", "--data", class_pack, "--out", alone, *options(policy, "resnet18"), "--seeds", 5, "--fraction", 0.5
+        "classify",
+        "--data",
+        class_pack,
+        "--out",
+        alone,
+        *options(policy, "resnet18"),
+        "--seeds",
+        5,
+        "--fraction",
+        0.5,
     )
     assert status == 0, err
     same = read_label_predictions(alone, "test").scores[5]
@@ -108,10 +148,14 @@ def test_several_draws_are_several_trainings(cli, class_pack, tmp_path, policy):
 def test_multi_label_without_val_chooses_on_a_held_out_fifth(cli, finding_pack, tmp_path):
     out = tmp_path / "run"
     more = ("--class-weights", "balanced", "--uncertain", "zero", "--blank", "zero")
-    status, said, err = cli("classify", "--data", finding_pack, "--out", out, *options("full", "resnet18"), *more)
+    status, said, err = cli(
+        "classify", "--data", finding_pack, "--out", out, *options("full", "resnet18"), *more
+    )
     assert status == 0, err
     pack, metrics = open_pack(finding_pack), json.loads((out / "metrics.json").read_text())
-    assert "held out of the labelled fraction" in said and "held out of the labelled fraction" in err
+    assert (
+        "held out of the labelled fraction" in said and "held out of the labelled fraction" in err
+    )
     assert any("has no labelled val images" in note for note in metrics["notes"])
     assert "val" not in metrics and read_label_predictions(out, "val") is None
     learnt = metrics["training_images"][0]
@@ -119,12 +163,16 @@ def test_multi_label_without_val_chooses_on_a_held_out_fifth(cli, finding_pack, 
     used = [(part.use, part.n_images) for part in read_seen(out).parts]
     assert used == [("training", learnt), ("selection", len(pack.where("train")) - learnt)]
     cutoffs = json.loads((out / "model.json").read_text())["thresholds"]
-    assert "held out" in cutoffs["chosen_on"] and list(cutoffs["per_class"]) == list(pack.info.label_classes)
+    assert "held out" in cutoffs["chosen_on"] and list(cutoffs["per_class"]) == list(
+        pack.info.label_classes
+    )
 
 
 def test_thresholds_are_chosen_on_val_and_used_by_predict(cli, class_pack, finding_pack, tmp_path):
     pack = open_pack(class_pack)
-    run = classify(ClassifyConfig(finding_pack, tmp_path / "p", arch="resnet18", size=32, bootstrap=0))
+    run = classify(
+        ClassifyConfig(finding_pack, tmp_path / "p", arch="resnet18", size=32, bootstrap=0)
+    )
     described = json.loads((run.path / "model.json").read_text())["thresholds"]
     assert "fitted without its patient's fold" in described["chosen_on"]
     names = open_pack(finding_pack).info.label_classes
@@ -132,7 +180,9 @@ def test_thresholds_are_chosen_on_val_and_used_by_predict(cli, class_pack, findi
     images.mkdir()
     for row in range(3):
         Image.fromarray(np.asarray(pack.images[row])).save(images / f"{row}.png")
-    status, said, err = cli("predict", run.path, images, "--out", tmp_path / "out", "--operating-point", "f1")
+    status, said, err = cli(
+        "predict", run.path, images, "--out", tmp_path / "out", "--operating-point", "f1"
+    )
     assert status == 0, err
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())["thresholds"]
     assert summary["rule"] == "f1" and "F1" in said
@@ -144,21 +194,35 @@ def test_thresholds_are_chosen_on_val_and_used_by_predict(cli, class_pack, findi
         known = described["per_class"][name]["thresholds"]
         assert summary["per_class"][name] == known.get("f1", 0.5)
         assert (name in summary["fallback"]) == (not known)
-    status, _, err = cli("predict", run.path, images, "--out", tmp_path / "o2", "--score-threshold", 0.0)
+    status, _, err = cli(
+        "predict", run.path, images, "--out", tmp_path / "o2", "--score-threshold", 0.0
+    )
     assert status == 0, err
-    assert next(csv.DictReader((tmp_path / "o2" / "predictions.csv").open()))["called"] == "|".join(names)
+    assert next(csv.DictReader((tmp_path / "o2" / "predictions.csv").open()))["called"] == "|".join(
+        names
+    )
 
 
 def test_thresholds_of_a_run_are_those_of_its_val_scores(class_pack, tmp_path):
-    run = classify(ClassifyConfig(class_pack, tmp_path / "p", arch="resnet18", size=32, bootstrap=0))
+    run = classify(
+        ClassifyConfig(class_pack, tmp_path / "p", arch="resnet18", size=32, bootstrap=0)
+    )
     kept = read_label_predictions(run.path, "val")
     expected = choose_label_thresholds(kept.truth, kept.scores[0], kept.classes).as_json()
-    assert json.loads((run.path / "model.json").read_text())["thresholds"] == json.loads(json.dumps(expected))
+    assert json.loads((run.path / "model.json").read_text())["thresholds"] == json.loads(
+        json.dumps(expected)
+    )
 
 
 def test_medmnists_own_evaluator_gives_the_same_figures(class_pack, tmp_path):
-    evaluator = pytest.importorskip("medmnist.evaluator", reason="medmnist is not installed; make test installs it")
-    run = classify(ClassifyConfig(class_pack, tmp_path / "p", arch="resnet18", size=32, bootstrap=0, fraction=0.2))
+    evaluator = pytest.importorskip(
+        "medmnist.evaluator", reason="medmnist is not installed; make test installs it"
+    )
+    run = classify(
+        ClassifyConfig(
+            class_pack, tmp_path / "p", arch="resnet18", size=32, bootstrap=0, fraction=0.2
+        )
+    )
     kept = read_label_predictions(run.path, "test")
     metrics = json.loads((run.path / "metrics.json").read_text())["test"]
     truth = kept.truth.argmax(axis=1).reshape(-1, 1)
@@ -170,11 +234,30 @@ def test_medmnists_own_evaluator_gives_the_same_figures(class_pack, tmp_path):
 
 def test_the_paper_s_protocol_is_recorded_whole(cli, class_pack, tmp_path):
     out = tmp_path / "run"
-    more = ("--policy", "full", "--protocol", "as-published", "--arch", "resnet18", "--size", 32, "--epochs", 1)
-    status, _, err = cli("classify", "--data", class_pack, "--out", out, *more, "--bootstrap", 0, "--batch-size", 8)
+    more = (
+        "--policy",
+        "full",
+        "--protocol",
+        "as-published",
+        "--arch",
+        "resnet18",
+        "--size",
+        32,
+        "--epochs",
+        1,
+    )
+    status, _, err = cli(
+        "classify", "--data", class_pack, "--out", out, *more, "--bootstrap", 0, "--batch-size", 8
+    )
     assert status == 0, err
     resolved = yaml.safe_load((out / "config.yaml").read_text())
-    wanted = {"optimizer": "sgd", "weight_decay": 1e-6, "crop_min": 0.08, "schedule": "epoch", "lr_head": 0.5 * 8 / 64}
+    wanted = {
+        "optimizer": "sgd",
+        "weight_decay": 1e-6,
+        "crop_min": 0.08,
+        "schedule": "epoch",
+        "lr_head": 0.5 * 8 / 64,
+    }
     assert {name: resolved[name] for name in wanted} == wanted
     assert "chooses the epoch on validation patients" in err
 
@@ -197,7 +280,9 @@ def medimeta(root: Path, n: int = 36) -> Path:
     (root / "info.yaml").write_text(yaml.safe_dump(info, sort_keys=False))
     parts = {"train": range(24), "val": range(24, 30), "test": range(30, n)}
     for name, members in parts.items():
-        (root / "splits" / f"{name}.txt").write_text("\n".join(f"images/{i:06d}.tiff" for i in members))
+        (root / "splits" / f"{name}.txt").write_text(
+            "\n".join(f"images/{i:06d}.tiff" for i in members)
+        )
     np.save(root / "task_labels" / "organ label.npy", which)
     lines = ["filepath,patient_id", *(f"images/{i:06d}.tiff,{i // 2}" for i in range(n))]
     (root / "annotations.csv").write_text("\n".join(lines) + "\n")
@@ -207,9 +292,22 @@ def medimeta(root: Path, n: int = 36) -> Path:
 @pytest.mark.parametrize("policy", ["head", "full"])
 def test_a_medimeta_folder_of_several_organs(cli, tmp_path, policy):
     source = medimeta(tmp_path / "organs")
-    status, _, err = cli("pack", source, "--format", "medimeta", "--size", 32, "--out", tmp_path / "p", "--workers", 1)
+    status, _, err = cli(
+        "pack",
+        source,
+        "--format",
+        "medimeta",
+        "--size",
+        32,
+        "--out",
+        tmp_path / "p",
+        "--workers",
+        1,
+    )
     assert status == 0, err
-    status, _, err = cli("classify", "--data", tmp_path / "p", "--out", tmp_path / "r", *options(policy, "resnet18"))
+    status, _, err = cli(
+        "classify", "--data", tmp_path / "p", "--out", tmp_path / "r", *options(policy, "resnet18")
+    )
     assert status == 0, err
     test = json.loads((tmp_path / "r" / "metrics.json").read_text())["test"]
     assert len(test["confusion"]) == 3 and set(test["per_class"]) == {"heart", "liver", "spleen"}
@@ -226,6 +324,8 @@ def test_the_same_verbs_on_real_images(cli, real_data, tmp_path):
         status, _, err = cli("pack", *source, "--size", 32, "--out", pack, "--workers", 1)
         assert status == 0, err
         more = ("--policy", "head", "--fraction", 0.05 if name == "pneumonia" else 0.5)
-        status, _, err = cli("classify", "--data", pack, "--out", out, "--arch", "resnet18", *TINY, *more)
+        status, _, err = cli(
+            "classify", "--data", pack, "--out", out, "--arch", "resnet18", *TINY, *more
+        )
         assert status == 0, err
         assert json.loads((out / "metrics.json").read_text())["test"]["auc"]["value"] > 0.4

@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 from twinray.data.fusion import fuse_table
 from twinray.errors import InputError
 
-ensemble_boxes = pytest.importorskip("ensemble_boxes", reason="the oracle ensemble-boxes is not installed")
+ensemble_boxes = pytest.importorskip(
+    "ensemble_boxes", reason="the oracle ensemble-boxes is not installed"
+)
 
 SIDE = 1000
 BOX = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(5, 60), st.integers(5, 60)).map(
     lambda b: (b[0] * 8, b[1] * 8, (b[0] + b[2]) * 8, (b[1] + b[3]) * 8)
 )
-ROW = st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 2), BOX, st.sampled_from(["R1", "R2", "R3"]))
+ROW = st.tuples(
+    st.sampled_from(["a", "b"]), st.integers(0, 2), BOX, st.sampled_from(["R1", "R2", "R3"])
+)
 ROWS = st.lists(ROW, max_size=30)
 
 
@@ -28,7 +32,9 @@ def columns(rows):
 
 
 def iou(a, b):
-    inter = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    inter = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(
+        0.0, min(a[3], b[3]) - max(a[1], b[1])
+    )
     return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
 
 
@@ -47,7 +53,9 @@ def slow_fusion(rows, scores, threshold):
             clusters[int(np.argmax(overlaps))].append((box, scores[k]))
         else:
             clusters.append([(box, scores[k])])
-    return np.array([np.average([m for m, _ in c], axis=0, weights=[w for _, w in c]) for c in clusters]), margin
+    return np.array(
+        [np.average([m for m, _ in c], axis=0, weights=[w for _, w in c]) for c in clusters]
+    ), margin
 
 
 def lexsorted(boxes):
@@ -61,7 +69,9 @@ def test_agrees_with_the_paper_and_with_ensemble_boxes_where_scores_differ(boxes
     slow, margin = slow_fusion(boxes, scores, threshold)
     assume(margin > 1e-4)  # the oracle keeps means in single precision
     xyxy = np.array(boxes, dtype=float)
-    ours = fuse_table(["i"] * len(boxes), [0] * len(boxes), xyxy, None, scores=scores, iou=threshold)
+    ours = fuse_table(
+        ["i"] * len(boxes), [0] * len(boxes), xyxy, None, scores=scores, iou=threshold
+    )
     np.testing.assert_allclose(lexsorted(ours.xyxy), lexsorted(slow), atol=1e-9)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -97,7 +107,9 @@ def test_invariants(rows):
             group = boxes[(np.array(images) == image) & (np.array(classes) == label)]
             assert bool(len(ours)) == bool(len(group))
             if len(group):
-                assert (ours.min(0) >= group.min(0) - 1e-9).all() and (ours.max(0) <= group.max(0) + 1e-9).all()
+                assert (ours.min(0) >= group.min(0) - 1e-9).all() and (
+                    ours.max(0) <= group.max(0) + 1e-9
+                ).all()
     # One image alone gives what the table gives.
     only = [row for row in rows if row[0] == "a"]
     if only:
@@ -113,11 +125,15 @@ def test_scaling_an_axis_scales_the_result(rows, sx, sy):
     images, classes, boxes, readers = columns(rows)
     scale = np.array([sx, sy, sx, sy])  # powers of two: exact
     expected = fuse_table(images, classes, boxes, readers)
-    np.testing.assert_array_equal(fuse_table(images, classes, boxes * scale, readers).xyxy, expected.xyxy * scale)
+    np.testing.assert_array_equal(
+        fuse_table(images, classes, boxes * scale, readers).xyxy, expected.xyxy * scale
+    )
 
 
 def test_duplicates_of_one_reader_count_once():
-    boxes = np.array([[0, 0, 100, 100], [0, 0, 100, 100], [2, 0, 102, 100], [500, 500, 600, 600]], dtype=float)
+    boxes = np.array(
+        [[0, 0, 100, 100], [0, 0, 100, 100], [2, 0, 102, 100], [500, 500, 600, 600]], dtype=float
+    )
     drawn = (["i"] * 4, [1, 1, 1, 1], boxes, ["R1", "R1", "R2", "R1"])
     fused = fuse_table(*drawn)
     np.testing.assert_allclose(fused.xyxy, [[2 / 3, 0, 100 + 2 / 3, 100], [500, 500, 600, 600]])
@@ -140,7 +156,9 @@ def test_tie_order_decides_chains_and_travels_with_its_row():
     right_first = fuse_table(*rows, tie_order=np.array([2, 0, 1]))
     left_first = fuse_table(*rows, tie_order=np.array([0, 2, 1]))
     assert not np.array_equal(right_first.xyxy, left_first.xyxy)
-    again = fuse_table(["i"] * 3, [0] * 3, boxes[::-1], ["R3", "R2", "R1"], tie_order=np.array([1, 2, 0]))
+    again = fuse_table(
+        ["i"] * 3, [0] * 3, boxes[::-1], ["R3", "R2", "R1"], tie_order=np.array([1, 2, 0])
+    )
     np.testing.assert_array_equal(again.xyxy, left_first.xyxy)
 
 

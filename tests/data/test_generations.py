@@ -57,7 +57,9 @@ def assert_same(now: Path, then: Path) -> None:
     about, old = (json.loads((path / "pack.json").read_text()) for path in (now, then))
     same_libraries = about.pop("created_by") == old.pop("created_by")
     assert (now / "images.npy").read_bytes() == (then / "images.npy").read_bytes()
-    rows, before = (repr(pq.read_table(path / "samples.parquet").to_pylist()) for path in (now, then))
+    rows, before = (
+        repr(pq.read_table(path / "samples.parquet").to_pylist()) for path in (now, then)
+    )
     assert rows == before  # as text: NaN equals NaN
     if not same_libraries:
         about["checksums"].pop("samples.parquet"), old["checksums"].pop("samples.parquet")
@@ -71,12 +73,17 @@ def test_a_pack_opens_whole(generation: Path, name: str) -> None:
     found = verify_pack(generation / "whole" / name)
     assert len(found) == 12
     assert found.info.channels == (3 if name == "folder" else 1)
-    assert sum(len(boxes) for i in range(12) if (boxes := found.boxes(i)) is not None) == found.info.counts["boxes"]
+    assert (
+        sum(len(boxes) for i in range(12) if (boxes := found.boxes(i)) is not None)
+        == found.info.counts["boxes"]
+    )
     assert np.isin(found.labels[~np.isnan(found.labels)], (0, 1)).all()
 
 
 @pytest.mark.parametrize("name", PACKS)
-def test_the_same_sources_give_the_same_bytes(generation: Path, pack, tmp_path: Path, name: str) -> None:
+def test_the_same_sources_give_the_same_bytes(
+    generation: Path, pack, tmp_path: Path, name: str
+) -> None:
     pack(name, "--out", tmp_path / "again")
     assert_same(tmp_path / "again", generation / "whole" / name)
 
@@ -90,7 +97,9 @@ def test_a_pack_that_was_cut_off_goes_on(generation: Path, pack, tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", PACKS)
-def test_a_finished_pack_is_known_as_the_same_job(generation: Path, pack, tmp_path: Path, name: str) -> None:
+def test_a_finished_pack_is_known_as_the_same_job(
+    generation: Path, pack, tmp_path: Path, name: str
+) -> None:
     shutil.copytree(generation / "whole" / name, tmp_path / "whole")
     pack(name, "--out", tmp_path / "whole", "--resume")
     assert_same(tmp_path / "whole", generation / "whole" / name)

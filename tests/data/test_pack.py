@@ -45,7 +45,9 @@ def pack_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{i}.png",
             patient=f"p{i // 2}",
             labels=np.array([i % 2, np.nan], dtype=np.float32),
-            boxes=None if i == 0 else Boxes(np.array([[10.0 + i, 5, 30, 10]]), np.array([0]), readers=("R1",)),
+            boxes=None
+            if i == 0
+            else Boxes(np.array([[10.0 + i, 5, 30, 10]]), np.array([0]), readers=("R1",)),
         )
         for i in range(8)
     ]
@@ -64,7 +66,9 @@ def test_a_pack_opens(pack_path: Path) -> None:
     pack = verify_pack(pack_path)
     assert len(pack) == 8
     assert pack.images.shape == (8, 16, 16)
-    assert sorted(np.concatenate([pack.where(s) for s in ("train", "val", "test")]).tolist()) == list(range(8))
+    assert sorted(
+        np.concatenate([pack.where(s) for s in ("train", "val", "test")]).tolist()
+    ) == list(range(8))
     assert pack.boxes(0) is None
     boxes = pack.boxes(3)
     assert boxes is not None
@@ -74,8 +78,12 @@ def test_a_pack_opens(pack_path: Path) -> None:
     assert pack.labels[1, 0] == 1
     assert np.isnan(pack.labels[1, 1])
     assert pack.groups[2] == "patient p1"
-    np.testing.assert_allclose(pack.place(3).to_square(boxes.xyxy), [[13 * 0.4, 4 + 5 * 0.4, 12, 8]])
-    np.testing.assert_allclose(pack.place(3).to_original(pack.place(3).to_square(boxes.xyxy)), boxes.xyxy)
+    np.testing.assert_allclose(
+        pack.place(3).to_square(boxes.xyxy), [[13 * 0.4, 4 + 5 * 0.4, 12, 8]]
+    )
+    np.testing.assert_allclose(
+        pack.place(3).to_original(pack.place(3).to_square(boxes.xyxy)), boxes.xyxy
+    )
 
 
 def test_a_changed_pack_is_found(copy: Path) -> None:
@@ -161,7 +169,11 @@ def test_damage_anywhere_opens_or_is_one_line(copy: Path, name: str) -> None:
     for n in range(150):
         damaged = bytearray(whole)
         # the header of the images; of the table the footer at its end, which says where all else is
-        low, high = (0, 128) if name == "images.npy" else (len(whole) - (4000 if n % 2 else len(whole)), len(whole))
+        low, high = (
+            (0, 128)
+            if name == "images.npy"
+            else (len(whole) - (4000 if n % 2 else len(whole)), len(whole))
+        )
         for at in rng.integers(max(low, 0), high, rng.integers(1, 4)):
             damaged[at] = rng.integers(256)
         (copy / name).write_bytes(damaged[: rng.integers(len(whole))] if n % 10 == 0 else damaged)
@@ -181,12 +193,19 @@ def test_damage_anywhere_opens_or_is_one_line(copy: Path, name: str) -> None:
         ({"dtype": "int8"}, "type uint8"),
     ],
 )
-def test_images_of_another_kind_are_refused(copy: Path, damage: dict[str, str], message: str) -> None:
+def test_images_of_another_kind_are_refused(
+    copy: Path, damage: dict[str, str], message: str
+) -> None:
     images = np.load(copy / "images.npy")
     if "size" in damage:
-        (copy / "images.npy").write_bytes((copy / "images.npy").read_bytes().replace(b"(8, 16", b"('8',16"))
+        (copy / "images.npy").write_bytes(
+            (copy / "images.npy").read_bytes().replace(b"(8, 16", b"('8',16")
+        )
     else:
-        np.save(copy / "images.npy", np.asarray(images, order=damage.get("order"), dtype=damage.get("dtype")))
+        np.save(
+            copy / "images.npy",
+            np.asarray(images, order=damage.get("order"), dtype=damage.get("dtype")),
+        )
     with pytest.raises(InputError, match=message):
         open_pack(copy)
 
@@ -195,7 +214,11 @@ def test_images_of_another_kind_are_refused(copy: Path, damage: dict[str, str], 
     ("column", "values", "message"),
     [
         ("split", pa.array([0] * 8), "column split of type string .* found int64"),
-        ("labels", pa.array([[1.0, 0.0]] * 8), r"column labels of type list<.*float> .* found list<.*double>"),
+        (
+            "labels",
+            pa.array([[1.0, 0.0]] * 8),
+            r"column labels of type list<.*float> .* found list<.*double>",
+        ),
         ("boxes", pa.array(["x"] * 8), "column boxes"),
         ("split", pa.array([None] * 8, pa.string()), "expected a split in every row"),
         ("width", pa.array([None] * 8, pa.int32()), "expected a width in every row"),
@@ -203,16 +226,22 @@ def test_images_of_another_kind_are_refused(copy: Path, damage: dict[str, str], 
         ("scale_x", pa.array([float("nan")] * 8), "expected sizes and scales above 0"),
     ],
 )
-def test_a_table_of_another_schema_is_one_line(copy: Path, column: str, values: pa.Array, message: str) -> None:
+def test_a_table_of_another_schema_is_one_line(
+    copy: Path, column: str, values: pa.Array, message: str
+) -> None:
     table = pq.read_table(copy / "samples.parquet")
-    pq.write_table(table.set_column(table.column_names.index(column), column, values), copy / "samples.parquet")
+    pq.write_table(
+        table.set_column(table.column_names.index(column), column, values), copy / "samples.parquet"
+    )
     with pytest.raises(InputError, match=message) as caught:
         open_pack(copy)
     assert "samples.parquet" in str(caught.value)
 
 
 @pytest.mark.parametrize("classes", [[[1]] * 8, [[-1]] * 8, [[0, 0]] * 8, [None] * 8])
-def test_boxes_without_a_known_class_each_are_refused(copy: Path, classes: list[list[int] | None]) -> None:
+def test_boxes_without_a_known_class_each_are_refused(
+    copy: Path, classes: list[list[int] | None]
+) -> None:
     table = pq.read_table(copy / "samples.parquet")
     at = table.column_names.index("box_classes")
     column = pa.array(classes, SCHEMA.field("box_classes").type)
@@ -234,7 +263,12 @@ def test_the_documented_way_to_open_a_pack_runs(
 ) -> None:
     snippets = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert snippets
-    assert not any("twinray" in line for snippet in snippets for line in snippet.splitlines() if "import" in line)
+    assert not any(
+        "twinray" in line
+        for snippet in snippets
+        for line in snippet.splitlines()
+        if "import" in line
+    )
     monkeypatch.chdir(pack_path.parent)
     for snippet in snippets:
         exec(compile(snippet, str(DOC), "exec"), {})
@@ -245,7 +279,9 @@ sides = st.integers(1, 3000)
 
 
 @given(sides, sides, st.integers(16, 512), st.sampled_from(["squash", "letterbox"]), st.data())
-def test_points_go_there_and_back(width: int, height: int, size: int, fit: str, data: st.DataObject) -> None:
+def test_points_go_there_and_back(
+    width: int, height: int, size: int, fit: str, data: st.DataObject
+) -> None:
     place = geometry(width, height, size, fit)  # type: ignore[arg-type]
     x = data.draw(st.floats(0, width))
     there = x * place.scale_x + place.offset_x
@@ -268,8 +304,20 @@ def test_pixels_land_where_the_geometry_says(width: int, height: int, fit: str) 
     assert fitted.shape == (64, 64)
     centres = np.arange(64) + 0.5
     weight = fitted.sum()
-    assert abs((fitted.sum(axis=0) * centres).sum() / weight - ((x1 + x2) / 2 * place.scale_x + place.offset_x)) < 0.1
-    assert abs((fitted.sum(axis=1) * centres).sum() / weight - ((y1 + y2) / 2 * place.scale_y + place.offset_y)) < 0.1
+    assert (
+        abs(
+            (fitted.sum(axis=0) * centres).sum() / weight
+            - ((x1 + x2) / 2 * place.scale_x + place.offset_x)
+        )
+        < 0.1
+    )
+    assert (
+        abs(
+            (fitted.sum(axis=1) * centres).sum() / weight
+            - ((y1 + y2) / 2 * place.scale_y + place.offset_y)
+        )
+        < 0.1
+    )
     area = (x2 - x1) * place.scale_x * (y2 - y1) * place.scale_y
     assert weight / 200 == pytest.approx(area, rel=0.05)
 
@@ -298,11 +346,18 @@ def test_the_header_has_one_length_and_numpy_reads_it(n: int, size: int, channel
     file = io.BytesIO(header)
     assert np.lib.format.read_magic(file) == (1, 0)
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    assert (shape, fortran, dtype) == ((n, size, size) + ((3,) if channels == 3 else ()), False, np.uint8)
+    assert (shape, fortran, dtype) == (
+        (n, size, size) + ((3,) if channels == 3 else ()),
+        False,
+        np.uint8,
+    )
 
 
 def test_attributes_by_name(tmp_path: Path) -> None:
-    samples = [Sample(str(i), f"{i}.png", attributes={"Age": str(i), "view": "AP"} if i else {}) for i in range(4)]
+    samples = [
+        Sample(str(i), f"{i}.png", attributes={"Age": str(i), "view": "AP"} if i else {})
+        for i in range(4)
+    ]
     one = Collection("one", (), (), "none", samples, Wide())
     other = Collection("one/more", (), (), "none", samples[:2], Wide())
     write_pack([one, other], tmp_path / "pack", PackOptions(size=16, val=0, test=0), workers=0)

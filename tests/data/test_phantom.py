@@ -37,7 +37,11 @@ def test_an_image_depends_on_seed_and_number_only():
         sample = collection.samples[i]
         np.testing.assert_array_equal(collection.load(sample).array, image)
         again = fewer.samples[i]
-        assert (again.id, again.patient, dict(again.attributes)) == (sample.id, sample.patient, dict(sample.attributes))
+        assert (again.id, again.patient, dict(again.attributes)) == (
+            sample.id,
+            sample.patient,
+            dict(sample.attributes),
+        )
         np.testing.assert_array_equal(again.boxes.xyxy, sample.boxes.xyxy)
     assert any(
         not np.array_equal(image, render(PhantomConfig(images=12, size=96, seed=6), i))
@@ -52,20 +56,28 @@ def test_same_bytes_in_another_process():
         "c = PhantomConfig(images=300, size=96, seed=5);"
         "print(hashlib.sha256(b''.join(render(c, i).tobytes() for i in (7, 3))).hexdigest(), 'torch' in __import__('sys').modules)"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     here = b"".join(collection.load(collection.samples[i]).array.tobytes() for i in (7, 3))
     assert out == [hashlib.sha256(here).hexdigest(), "False"]
 
 
 def test_samples_fit_the_contract(samples):
     collection = phantom_collection(SMALL)
-    assert (len(collection.samples), collection.task, collection.box_classes) == (300, "multilabel", CLASSES)
+    assert (len(collection.samples), collection.task, collection.box_classes) == (
+        300,
+        "multilabel",
+        CLASSES,
+    )
     assert len({sample.id for sample in samples}) == 300
     assert len(collection.samples[2:5]) == 3 and collection.samples[-1].id == samples[299].id
     with pytest.raises(IndexError):
         collection.samples[300]
     for sample in samples:
-        assert sample.split is None and sample.size == (96, 96) and sample.labels.dtype == np.float32
+        assert (
+            sample.split is None and sample.size == (96, 96) and sample.labels.dtype == np.float32
+        )
         assert set(np.flatnonzero(sample.labels)) == set(sample.boxes.labels.tolist())
         box = sample.boxes.xyxy
         assert (box >= 0).all() and (box <= 96).all() and (box[:, 2:] > box[:, :2]).all()
@@ -128,7 +140,10 @@ def test_boxes_bound_what_is_drawn():
         outside[max(y1 - 4, 0) : y2 + 4, max(x1 - 4, 0) : x2 + 4] = 0
         peak = np.quantile(inside, 0.95)
         assert peak > 8, (i, CLASSES[label])
-        assert (outside > 0.5 * peak).sum() <= 0.03 * (inside > 0.5 * peak).sum(), (i, CLASSES[label])
+        assert (outside > 0.5 * peak).sum() <= 0.03 * (inside > 0.5 * peak).sum(), (
+            i,
+            CLASSES[label],
+        )
         checked[label] += 1
         if CLASSES[label] in ("opacity", "nodule"):
             rim = max(round(0.3 * min(x2 - x1, y2 - y1)), 2)
@@ -157,7 +172,14 @@ def test_unlabelled_patients_have_neither_labels_nor_boxes():
 
 @pytest.mark.parametrize(
     "change",
-    [{"images": -1}, {"size": 8}, {"seed": -1}, {"images_per_patient": 0.5}, {"scanners": 0}, {"labelled": 1.5}],
+    [
+        {"images": -1},
+        {"size": 8},
+        {"seed": -1},
+        {"images_per_patient": 0.5},
+        {"scanners": 0},
+        {"labelled": 1.5},
+    ],
 )
 def test_bad_configurations_are_refused(change):
     with pytest.raises(InputError, match=next(iter(change))) as caught:
@@ -166,6 +188,9 @@ def test_bad_configurations_are_refused(change):
 
 
 def test_a_foreign_sample_is_refused():
-    collection, other = phantom_collection(PhantomConfig(images=2, size=64)), phantom_collection(SMALL)
+    collection, other = (
+        phantom_collection(PhantomConfig(images=2, size=64)),
+        phantom_collection(SMALL),
+    )
     with pytest.raises(InputError, match="phantom#9"):
         collection.load(other.samples[9])

@@ -12,7 +12,13 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from twinray.backbones.build import build_backbone
-from twinray.detection.model import Detector, DetectorOptions, build_detector, frozen_random_layers, layer_report
+from twinray.detection.model import (
+    Detector,
+    DetectorOptions,
+    build_detector,
+    frozen_random_layers,
+    layer_report,
+)
 from twinray.detection.pyramid import Anchors
 from twinray.detection.roi_align import pyramid_levels
 from twinray.detection.targets import BoxTargets
@@ -20,11 +26,15 @@ from twinray.errors import InputError
 from twinray.training.sync_norm import synchronise_norms
 
 CLASSES = ("opacity", "nodule")
-SMALL = DetectorOptions(size=64, proposals_before_nms=(200, 100), proposals=(100, 50), rois_per_image=32)
+SMALL = DetectorOptions(
+    size=64, proposals_before_nms=(200, 100), proposals=(100, 50), rois_per_image=32
+)
 
 
 def detector(options: DetectorOptions = SMALL, seed: int = 0, backbone_seed: int = 0) -> Detector:
-    return build_detector(build_backbone("resnet18", seed=backbone_seed), options, CLASSES, seed=seed)
+    return build_detector(
+        build_backbone("resnet18", seed=backbone_seed), options, CLASSES, seed=seed
+    )
 
 
 def images(n: int = 2, size: int = 64, seed: int = 0) -> Tensor:
@@ -33,14 +43,17 @@ def images(n: int = 2, size: int = 64, seed: int = 0) -> Tensor:
 
 def two_images_one_negative() -> BoxTargets:
     return BoxTargets.from_lists(
-        [torch.tensor([[5.0, 6, 30, 40], [20, 20, 60, 62]]), torch.zeros(0, 4)], [torch.tensor([0, 1]), torch.zeros(0)]
+        [torch.tensor([[5.0, 6, 30, 40], [20, 20, 60, 62]]), torch.zeros(0, 4)],
+        [torch.tensor([0, 1]), torch.zeros(0)],
     )
 
 
 def torchvisions(ours: Detector) -> FasterRCNN:
     """torchvision's detector with our weights, our anchors and no resizing."""
     o = ours.options
-    body = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
+    body = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
+    )
     theirs = FasterRCNN(
         body,
         num_classes=len(CLASSES) + 1,
@@ -96,9 +109,13 @@ def test_a_score_belongs_to_its_source_proposal() -> None:
     pooled = head.box_roi_pool(features.pyramid, [found.proposals], [(64, 64)])
     hidden = head.box_head(pooled)
     scores = model.class_scores(hidden)
-    torch.testing.assert_close(scores[torch.arange(len(found)), found.labels], found.scores, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        scores[torch.arange(len(found)), found.labels], found.scores, rtol=1e-4, atol=1e-6
+    )
     boxes = head.box_coder.decode(head.box_predictor(hidden)[1], [found.proposals]).clamp(0, 64)
-    torch.testing.assert_close(boxes[torch.arange(len(found)), found.labels + 1], found.boxes, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        boxes[torch.arange(len(found)), found.labels + 1], found.boxes, rtol=1e-3, atol=1e-3
+    )
     assert torch.equal(found.levels, pyramid_levels(found.proposals, 4))
     assert {name: tuple(f.shape[2:]) for name, f in features.stages.items()} == {
         "c2": (16, 16), "c3": (8, 8), "c4": (4, 4), "c5": (2, 2)
@@ -124,7 +141,9 @@ def test_anchors_at_224_lie_on_the_true_stride_of_the_coarsest_level() -> None:
         centre = ((level[:, :2] + level[:, 2:]) / 2).round(decimals=2)
         assert centre.unique().tolist() == list(range(0, 224, stride))
         sides = level[:, 2:] - level[:, :2]
-        torch.testing.assert_close(sides.prod(dim=1), torch.full((len(level),), float(8 * stride) ** 2))
+        torch.testing.assert_close(
+            sides.prod(dim=1), torch.full((len(level),), float(8 * stride) ** 2)
+        )
         torch.testing.assert_close((sides[:, 1] / sides[:, 0])[:3], torch.tensor([0.5, 1.0, 2.0]))
 
 
@@ -134,7 +153,9 @@ def test_arms_differ_in_nothing_but_the_backbones_initial_tensors() -> None:
     assert differ
     assert all(name.startswith("backbone.body.") for name in differ)
     assert layer_report(one) == layer_report(other)
-    assert [p.requires_grad for p in one.parameters()] == [p.requires_grad for p in other.parameters()]
+    assert [p.requires_grad for p in one.parameters()] == [
+        p.requires_grad for p in other.parameters()
+    ]
     reseeded = detector(seed=3, backbone_seed=1).state_dict()
     differ = [k for k, v in one.state_dict().items() if not torch.equal(v, reseeded[k])]
     assert not any(name.startswith("backbone.body.") for name in differ)
@@ -150,7 +171,11 @@ def test_building_leaves_the_global_generator_alone() -> None:
 @pytest.mark.parametrize("norm", ["frozen", "eval", "trainable", "group"])
 @pytest.mark.parametrize("stages", [5, 3, 0])
 def test_norm_policy_and_frozen_stages_hold_through_a_training_step(norm: str, stages: int) -> None:
-    model = detector(DetectorOptions(**{**vars(SMALL), "norm": norm, "trainable_stages": stages})).eval().train()
+    model = (
+        detector(DetectorOptions(**{**vars(SMALL), "norm": norm, "trainable_stages": stages}))
+        .eval()
+        .train()
+    )
     before = {k: v.clone() for k, v in model.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     sum(model(images(), two_images_one_negative()).values()).backward()
@@ -178,7 +203,9 @@ def test_stored_statistics_stay_stored_on_several_ranks_too(norm: str) -> None:
     model = detector(DetectorOptions(**{**vars(SMALL), "norm": norm}))
     synchronise_norms(model, torch.device("cpu"))
     model.train()
-    norms = [m for m in model.backbone.body.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        m for m in model.backbone.body.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
     assert norms and not any(m.training for m in norms)
 
 
@@ -186,14 +213,18 @@ def test_group_norm_keeps_the_loaded_affine() -> None:
     backbone = build_backbone("resnet18")
     nn.init.uniform_(backbone.bn1.weight)
     loaded = backbone.bn1.weight.detach().clone()
-    model = build_detector(backbone, DetectorOptions(**{**vars(SMALL), "norm": "group"}), CLASSES, seed=0)
+    model = build_detector(
+        backbone, DetectorOptions(**{**vars(SMALL), "norm": "group"}), CLASSES, seed=0
+    )
     assert isinstance(model.backbone.body.bn1, nn.GroupNorm)
     assert torch.equal(model.backbone.body.bn1.weight, loaded)
 
 
 def test_frozen_random_layers_are_found() -> None:
     def found(norm: str, stages: int, random: bool = True) -> list[str]:
-        model = detector(DetectorOptions(**{**vars(SMALL), "norm": norm, "trainable_stages": stages}))
+        model = detector(
+            DetectorOptions(**{**vars(SMALL), "norm": norm, "trainable_stages": stages})
+        )
         return frozen_random_layers(model, random)
 
     assert found("eval", 3, random=False) == []
@@ -225,7 +256,11 @@ def test_bfloat16_autocast_gives_nearly_the_same_losses_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         low = model(x, targets)
     sum(low.values()).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert all(
+        p.grad is not None and p.grad.isfinite().all()
+        for p in model.parameters()
+        if p.requires_grad
+    )
     for name, value in low.items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, full[name], rtol=0.1, atol=0.02)
@@ -233,13 +268,21 @@ def test_bfloat16_autocast_gives_nearly_the_same_losses_in_float32() -> None:
 
 def test_it_learns_where_a_bright_square_is() -> None:
     pixels = torch.zeros(4, 3, 64, 64)
-    boxes = [torch.tensor([[8.0, 8, 40, 40]]), torch.tensor([[20.0, 24, 52, 56]]), torch.tensor([[30.0, 4, 62, 36]])]
+    boxes = [
+        torch.tensor([[8.0, 8, 40, 40]]),
+        torch.tensor([[20.0, 24, 52, 56]]),
+        torch.tensor([[30.0, 4, 62, 36]]),
+    ]
     for image, box in zip(pixels, boxes, strict=False):
         x1, y1, x2, y2 = box[0].int().tolist()
         image[:, y1:y2, x1:x2] = 1
-    targets = BoxTargets.from_lists([*boxes, torch.zeros(0, 4)], [torch.tensor([1])] * 3 + [torch.zeros(0)])
+    targets = BoxTargets.from_lists(
+        [*boxes, torch.zeros(0, 4)], [torch.tensor([1])] * 3 + [torch.zeros(0)]
+    )
     model = detector(
-        DetectorOptions(**{**vars(SMALL), "norm": "group", "fpn_channels": 64, "box_head_width": 128})
+        DetectorOptions(
+            **{**vars(SMALL), "norm": "group", "fpn_channels": 64, "box_head_width": 128}
+        )
     ).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     torch.manual_seed(0)

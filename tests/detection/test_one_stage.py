@@ -46,7 +46,8 @@ def images(n: int = 2, size: int = 64) -> Tensor:
 
 def two_images_one_negative() -> BoxTargets:
     return BoxTargets.from_lists(
-        [torch.tensor([[5.0, 6, 30, 40], [20, 20, 60, 62]]), torch.zeros(0, 4)], [torch.tensor([0, 1]), torch.zeros(0)]
+        [torch.tensor([[5.0, 6, 30, 40], [20, 20, 60, 62]]), torch.zeros(0, 4)],
+        [torch.tensor([0, 1]), torch.zeros(0)],
     )
 
 
@@ -145,7 +146,9 @@ def test_one_stage_anchors_lie_on_the_true_strides(size: int) -> None:
         assert (one[:, 2:] - one[:, :2]).unique().tolist() == [stride]
         areas = (many[:, 2:] - many[:, :2]).prod(dim=1).sqrt()
         wanted = [4 * stride * 2 ** (i / 3) for i in range(3)]
-        torch.testing.assert_close(areas[:9].sort().values, torch.tensor(wanted).repeat_interleave(3))
+        torch.testing.assert_close(
+            areas[:9].sort().values, torch.tensor(wanted).repeat_interleave(3)
+        )
 
 
 def test_anchors_are_made_once_for_a_size() -> None:
@@ -159,7 +162,10 @@ def test_anchors_are_made_once_for_a_size() -> None:
 
 def test_heads_carry_torchvisions_names() -> None:
     retina, fcos = detector("retinanet").state_dict(), detector("fcos").state_dict()
-    assert {"backbone.fpn.extra_blocks.p6.weight", "head.regression_head.bbox_reg.weight"} <= retina.keys()
+    assert {
+        "backbone.fpn.extra_blocks.p6.weight",
+        "head.regression_head.bbox_reg.weight",
+    } <= retina.keys()
     assert "head.regression_head.bbox_ctrness.weight" in fcos
     for state in (retina, fcos):
         assert all(name.startswith(("backbone.body.", "backbone.fpn.", "head.")) for name in state)
@@ -167,7 +173,9 @@ def test_heads_carry_torchvisions_names() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bf16", [False, True])
-def test_a_batch_without_any_box_gives_finite_losses_and_gradients(kind: DetectorKind, bf16: bool) -> None:
+def test_a_batch_without_any_box_gives_finite_losses_and_gradients(
+    kind: DetectorKind, bf16: bool
+) -> None:
     model = detector(kind, norm="group").train()
     none = BoxTargets.from_lists([torch.zeros(0, 4)] * 2, [torch.zeros(0)] * 2)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -186,7 +194,9 @@ def test_a_one_stage_detector_learns_where_a_bright_square_is(kind: DetectorKind
     for image, box in zip(pixels, boxes, strict=False):
         x1, y1, x2, y2 = box[0].int().tolist()
         image[:, y1:y2, x1:x2] = 1
-    targets = BoxTargets.from_lists([*boxes, torch.zeros(0, 4)], [torch.tensor([1])] * 2 + [torch.zeros(0)])
+    targets = BoxTargets.from_lists(
+        [*boxes, torch.zeros(0, 4)], [torch.tensor([1])] * 2 + [torch.zeros(0)]
+    )
     model = detector(kind, norm="group").train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     totals = []

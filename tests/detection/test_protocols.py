@@ -17,7 +17,14 @@ from twinray.detection import run as run_module
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import annotated, labelled_fraction
 from twinray.detection.options import resolve
-from twinray.detection.protocols import PROTOCOLS, Recipe, learning_rate, pack_notes, recipe, with_warmup
+from twinray.detection.protocols import (
+    PROTOCOLS,
+    Recipe,
+    learning_rate,
+    pack_notes,
+    recipe,
+    with_warmup,
+)
 from twinray.detection.run import make_detector, make_loop, make_optimizer
 from twinray.errors import InputError
 from twinray.training.device import Machine
@@ -46,12 +53,18 @@ def test_protocols_are_values_of_the_same_options() -> None:
     assert {type(preset) for preset in PROTOCOLS.values()} == {Recipe}
     assert all(vars(preset).keys() == names for preset in PROTOCOLS.values())
     differing = {
-        name for name in names if getattr(PROTOCOLS["sound"], name) != getattr(PROTOCOLS["as-published"], name)
+        name
+        for name in names
+        if getattr(PROTOCOLS["sound"], name) != getattr(PROTOCOLS["as-published"], name)
     }
     assert {"norm", "trainable_stages", "optimizer", "images"} <= differing
     plain = DetectConfig(data=Path("p"), out=Path("o"), arch="resnet18")
     sound, published = resolve(plain), resolve(dataclasses.replace(plain, protocol="as-published"))
-    changed = {f.name for f in dataclasses.fields(plain) if getattr(sound, f.name) != getattr(published, f.name)}
+    changed = {
+        f.name
+        for f in dataclasses.fields(plain)
+        if getattr(sound, f.name) != getattr(published, f.name)
+    }
     assert changed == differing | {"protocol"}
     assert recipe(sound) == PROTOCOLS["sound"]
     assert recipe(published) == PROTOCOLS["as-published"]
@@ -60,15 +73,38 @@ def test_protocols_are_values_of_the_same_options() -> None:
 
 def test_the_published_values_are_the_papers() -> None:
     values = PROTOCOLS["as-published"]
-    assert (values.norm, values.trainable_stages, values.epochs, values.batch_size) == ("eval", 3, 50, 32)
-    assert (values.optimizer, values.lr, values.weight_decay, values.warmup_steps) == ("sgd", 0.005, 1e-4, 500)
+    assert (values.norm, values.trainable_stages, values.epochs, values.batch_size) == (
+        "eval",
+        3,
+        50,
+        32,
+    )
+    assert (values.optimizer, values.lr, values.weight_decay, values.warmup_steps) == (
+        "sgd",
+        0.005,
+        1e-4,
+        500,
+    )
     assert values.lr * values.final_lr == pytest.approx(1e-4)
-    assert (values.flip, values.scale, values.brightness, values.contrast) == (0.5, (1.0, 1.0), 0.0, 0.0)
+    assert (values.flip, values.scale, values.brightness, values.contrast) == (
+        0.5,
+        (1.0, 1.0),
+        0.0,
+        0.0,
+    )
 
 
 def test_options_that_are_given_win_and_the_rate_follows_batch_and_optimiser() -> None:
-    given = options(protocol="as-published", norm="group", batch_size=8, lr=0.5, scale=(0.9, 1.1), flip=0.0)
-    assert (given.norm, given.batch_size, given.lr, given.scale, given.flip) == ("group", 8, 0.5, (0.9, 1.1), 0.0)
+    given = options(
+        protocol="as-published", norm="group", batch_size=8, lr=0.5, scale=(0.9, 1.1), flip=0.0
+    )
+    assert (given.norm, given.batch_size, given.lr, given.scale, given.flip) == (
+        "group",
+        8,
+        0.5,
+        (0.9, 1.1),
+        0.0,
+    )
     assert given.trainable_stages == 3
     assert options(protocol="as-published", batch_size=16).lr == pytest.approx(0.0025)
     assert options(batch_size=32).lr == pytest.approx(4e-4)
@@ -100,7 +136,9 @@ def test_the_schedules() -> None:
     published = PROTOCOLS["as-published"]
     rates = [learning_rate(published, step, 100) for step in range(5000)]
     assert rates[0] == pytest.approx(0.005 * (0.001 + 0.999 / 500))
-    assert rates[499] == pytest.approx(0.005 * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * 4 / 50))))
+    assert rates[499] == pytest.approx(
+        0.005 * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * 4 / 50)))
+    )
     assert len(set(rates[600:700])) == 1  # one rate an epoch
     assert rates[-1] < 1.2e-4
     sound = PROTOCOLS["sound"]
@@ -124,9 +162,13 @@ def test_the_warmup_of_a_short_run_is_written_down() -> None:
     ]
 
 
-def test_a_frozen_random_layer_is_refused_in_sound_and_warned_of_in_as_published(blob_pack, capsys) -> None:
+def test_a_frozen_random_layer_is_refused_in_sound_and_warned_of_in_as_published(
+    blob_pack, capsys
+) -> None:
     pack = open_pack(blob_pack)
-    with pytest.raises(InputError, match=r"stages stem, layer1: \d+ layers stay random for ever") as error:
+    with pytest.raises(
+        InputError, match=r"stages stem, layer1: \d+ layers stay random for ever"
+    ) as error:
         make_detector(options(blob_pack, norm="group", trainable_stages=3), pack)
     assert "\n" not in str(error.value)
     assert "--protocol as-published" in str(error.value)
@@ -142,8 +184,13 @@ def test_arms_differ_in_nothing_but_their_initial_tensors(blob_pack, tmp_path, k
     weights = tmp_path / "weights.pt"
     torch.save(build_backbone("resnet18", seed=99).state_dict(), weights)
     scale = {"faster-rcnn": 4.0, "retinanet": 4.0, "fcos": 1.0}[kind]
-    configs = [options(blob_pack, detector=kind, anchor_scale=scale, init=init) for init in ("random", str(weights))]
-    assert [f for f in vars(configs[0]) if getattr(configs[0], f) != getattr(configs[1], f)] == ["init"]
+    configs = [
+        options(blob_pack, detector=kind, anchor_scale=scale, init=init)
+        for init in ("random", str(weights))
+    ]
+    assert [f for f in vars(configs[0]) if getattr(configs[0], f) != getattr(configs[1], f)] == [
+        "init"
+    ]
     arms = [make_detector(config, pack)[0].train() for config in configs]
     states = [arm.state_dict() for arm in arms]
     assert states[0].keys() == states[1].keys()
@@ -160,7 +207,9 @@ def test_arms_differ_in_nothing_but_their_initial_tensors(blob_pack, tmp_path, k
     ]
     for a, b in zip(*(loop.optimizer.param_groups for loop in loops), strict=True):
         assert [p.shape for p in a["params"]] == [p.shape for p in b["params"]]
-        assert {k: v for k, v in a.items() if k != "params"} == {k: v for k, v in b.items() if k != "params"}
+        assert {k: v for k, v in a.items() if k != "params"} == {
+            k: v for k, v in b.items() if k != "params"
+        }
     assert [loops[0].rates(s) for s in range(4)] == [loops[1].rates(s) for s in range(4)]
     for (x, truth), (y, other) in zip(loops[0].batches(0, 0), loops[1].batches(0, 0), strict=True):
         assert torch.equal(x, y)
@@ -191,7 +240,9 @@ def test_fractions_are_nested_and_by_patient(blob_pack) -> None:
         assert previous <= rows
         previous = rows
         patients = set(part.patients())
-        assert rows == {int(r) for r, p in zip(data.rows, data.patients(), strict=True) if p in patients}
+        assert rows == {
+            int(r) for r, p in zip(data.rows, data.patients(), strict=True) if p in patients
+        }
         assert len(part) == len(part.truth) == len(part.targets)
         for row, boxes in zip(part.rows, part.truth, strict=True):
             original = data.truth[int(np.flatnonzero(data.rows == row)[0])]
@@ -205,13 +256,17 @@ def test_as_published_chooses_its_epoch_on_images_with_a_box(blob_pack, monkeypa
     pack = open_pack(blob_pack)
     data = {split: annotated(pack, split) for split in ("train", "val", "test")}
     asked: list[int] = []
-    monkeypatch.setattr(run_module, "detect_rows", lambda _net, _pack, rows, **_: asked.append(len(rows)) or {})
+    monkeypatch.setattr(
+        run_module, "detect_rows", lambda _net, _pack, rows, **_: asked.append(len(rows)) or {}
+    )
     for protocol, images, wanted in (
         ("sound", None, len(data["val"])),
         ("as-published", None, len(data["val"].with_boxes())),
         ("as-published", "all", len(data["val"])),
     ):
-        config = options(blob_pack, protocol=protocol, images=images, norm="trainable", trainable_stages=5)
+        config = options(
+            blob_pack, protocol=protocol, images=images, norm="trainable", trainable_stages=5
+        )
         loop = make_loop(config, make_detector(config, pack)[0], data, cpu())
         assert loop.at_epoch_end is not None
         loop.at_epoch_end(0)
@@ -225,7 +280,9 @@ def test_a_pack_that_is_not_as_the_paper_had_it_is_named(blob_pack) -> None:
     letterboxed = dataclasses.replace(pack, info=dataclasses.replace(pack.info, fit="letterbox"))
     assert pack_notes(options(blob_pack), pack) == []
     (note,) = pack_notes(options(blob_pack, protocol="as-published"), pack)
-    assert "--fit letterbox" in note and f"0 of its {len(pack)} images are out of proportion" in note
+    assert (
+        "--fit letterbox" in note and f"0 of its {len(pack)} images are out of proportion" in note
+    )
     assert pack_notes(options(blob_pack, protocol="as-published"), letterboxed) == []
     (note,) = pack_notes(options(blob_pack, size=96), pack)
     assert "enlarged" in note and "--size 96" in note and "64 pixels" in note
@@ -236,5 +293,7 @@ def test_weights_of_a_detector_of_other_classes_are_refused(detect_run, blob_pac
     config = options(blob_pack, init=str(detect_run))
     make_detector(config, pack)
     other = dataclasses.replace(pack, info=dataclasses.replace(pack.info, box_classes=("Blob",)))
-    with pytest.raises(InputError, match=r"only in the run: \['blob'\]; only in the pack: \['Blob'\]"):
+    with pytest.raises(
+        InputError, match=r"only in the run: \['blob'\]; only in the pack: \['Blob'\]"
+    ):
         make_detector(config, other)

@@ -13,7 +13,9 @@ from torchvision.ops import roi_align as torchvision_roi_align
 from twinray.detection.roi_align import MultiScaleRoIAlign, pyramid_levels, roi_align
 
 
-def random_rois(n: int, images: int, size: float, largest: float, generator: torch.Generator) -> Tensor:
+def random_rois(
+    n: int, images: int, size: float, largest: float, generator: torch.Generator
+) -> Tensor:
     """Boxes of all sizes from a fraction of a pixel up, their centres up to half a box outside the image."""
     centre = torch.rand(n, 2, generator=generator) * size
     sides = largest ** torch.rand(n, 2, generator=generator) * 0.3
@@ -46,7 +48,11 @@ def test_value_and_gradient_equal_torchvision(
     upstream = torch.randn(n, 5, 7, 7, generator=generator)
     ours = value_and_gradient(lambda f: roi_align(f, rois, 1 / stride), feature, upstream)
     theirs = value_and_gradient(
-        lambda f: torchvision_roi_align(f, rois, (7, 7), spatial_scale=1 / stride, sampling_ratio=2), feature, upstream
+        lambda f: torchvision_roi_align(
+            f, rois, (7, 7), spatial_scale=1 / stride, sampling_ratio=2
+        ),
+        feature,
+        upstream,
     )
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-5)
     scale = float(theirs[1].abs().max().clamp(min=1))
@@ -56,7 +62,9 @@ def test_value_and_gradient_equal_torchvision(
 def test_a_box_outside_the_image_pools_zeros_and_the_border_is_clamped() -> None:
     feature = torch.ones(1, 3, 8, 8, requires_grad=True)
     outside = torch.tensor([[0.0, 400, 400, 500, 500]])
-    half = torch.tensor([[0.0, -3.5, -3.5, 32.5, 32.5]])  # every sample within [-1, 8] feature pixels
+    half = torch.tensor(
+        [[0.0, -3.5, -3.5, 32.5, 32.5]]
+    )  # every sample within [-1, 8] feature pixels
     assert roi_align(feature, outside, 0.25).abs().max() == 0
     torch.testing.assert_close(roi_align(feature, half, 0.25), torch.ones(1, 3, 7, 7))
 
@@ -80,7 +88,9 @@ def test_levels_together_equal_torchvisions_pool() -> None:
     }
     centre = torch.rand(60, 2, generator=generator) * 1024
     sides = torch.exp(torch.rand(60, 1, generator=generator) * 4 + 3)
-    boxes = list(torch.cat([centre - sides / 2, centre + sides / 2], dim=1).clamp(0, 1024).split([40, 20]))
+    boxes = list(
+        torch.cat([centre - sides / 2, centre + sides / 2], dim=1).clamp(0, 1024).split([40, 20])
+    )
     shapes = [(1024, 1024)] * 2
     ours = MultiScaleRoIAlign(names, (4, 8, 16, 32))(features, boxes, shapes)
     theirs = TorchvisionPool(list(names), 7, 2)(features, boxes, shapes)
@@ -97,7 +107,9 @@ def test_levels_together_equal_torchvisions_pool() -> None:
 
 def test_no_boxes_keep_the_graph() -> None:
     features = {"p2": torch.randn(2, 4, 8, 8, requires_grad=True)}
-    pooled = MultiScaleRoIAlign(("p2",), (4,))(features, [torch.zeros(0, 4), torch.zeros(0, 4)], [(32, 32)] * 2)
+    pooled = MultiScaleRoIAlign(("p2",), (4,))(
+        features, [torch.zeros(0, 4), torch.zeros(0, 4)], [(32, 32)] * 2
+    )
     assert pooled.shape == (0, 4, 7, 7)
     pooled.sum().backward()
     assert features["p2"].grad is not None
@@ -118,4 +130,6 @@ def test_low_precision_features_are_pooled_in_float32(dtype: torch.dtype) -> Non
     boxes = [torch.tensor([[3.3, 4.4, 40.0, 50.0]])]
     pooled = pool({"p2": feature}, boxes, [(64, 64)])
     assert pooled.dtype == torch.float32
-    torch.testing.assert_close(pooled, pool({"p2": feature.float()}, boxes, [(64, 64)]), rtol=0, atol=0)
+    torch.testing.assert_close(
+        pooled, pool({"p2": feature.float()}, boxes, [(64, 64)]), rtol=0, atol=0
+    )

@@ -62,9 +62,22 @@ def test_train_resume_and_predict(blob_pack, tmp_path, kind: Literal["retinanet"
 
 def test_as_published_says_what_its_figures_are_on(blob_pack, tmp_path, capsys) -> None:
     out = tmp_path / "run"
-    small = {"arch": "resnet18", "size": 96, "batch_size": 4, "epochs": 1, "fpn_channels": 32, "box_head_width": 32}
+    small = {
+        "arch": "resnet18",
+        "size": 96,
+        "batch_size": 4,
+        "epochs": 1,
+        "fpn_channels": 32,
+        "box_head_width": 32,
+    }
     config = DetectConfig(
-        data=blob_pack, out=out, protocol="as-published", bootstrap=0, device="cpu", precision="float32", **small
+        data=blob_pack,
+        out=out,
+        protocol="as-published",
+        bootstrap=0,
+        device="cpu",
+        precision="float32",
+        **small,
     )
     detect(config)
     metrics, told = json.loads((out / "metrics.json").read_text()), capsys.readouterr().err
@@ -83,7 +96,21 @@ def test_two_ranks_train_one_detector(blob_pack, tmp_path) -> None:
     """Rank 0 writes everything once; both ranks' gradients are averaged; the run is one that predict and evaluate take."""
     run = tmp_path / "run"
     start_ranks(
-        2, ["-m", "twinray.cli", "detect", "--data", blob_pack, "--out", run, *DETECT, "--epochs", 2, "--log-every", 1]
+        2,
+        [
+            "-m",
+            "twinray.cli",
+            "detect",
+            "--data",
+            blob_pack,
+            "--out",
+            run,
+            *DETECT,
+            "--epochs",
+            2,
+            "--log-every",
+            1,
+        ],
     )
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if "loss" in line]
@@ -95,4 +122,16 @@ def test_two_ranks_train_one_detector(blob_pack, tmp_path) -> None:
 
 def test_a_batch_that_ranks_cannot_share_is_refused(blob_pack, tmp_path) -> None:
     with pytest.raises(AssertionError, match="does not fall into 3 equal shares"):
-        start_ranks(3, ["-m", "twinray.cli", "detect", "--data", blob_pack, "--out", tmp_path / "run", *DETECT])
+        start_ranks(
+            3,
+            [
+                "-m",
+                "twinray.cli",
+                "detect",
+                "--data",
+                blob_pack,
+                "--out",
+                tmp_path / "run",
+                *DETECT,
+            ],
+        )

@@ -53,7 +53,9 @@ def test_boxes_stay_on_what_they_mark(size: int) -> None:
     boxes = [[10.0 + i, 20.0, 60.0, 50.0 + i] for i in range(24)]
     pixels, targets = painted(boxes, 128)
     generator = torch.Generator().manual_seed(0)
-    images, moved = training_batch(pixels, targets, size, TransformOptions(scale=(0.6, 1.7)), generator)
+    images, moved = training_batch(
+        pixels, targets, size, TransformOptions(scale=(0.6, 1.7)), generator
+    )
     assert images.shape == (24, 3, size, size)
     assert len(moved.boxes) > 15
     for box, image in zip(moved.boxes, unnormalised(images)[moved.image], strict=True):
@@ -82,7 +84,9 @@ def test_zoom_by_one_changes_nothing() -> None:
 
 def test_boxes_that_leave_the_window_are_dropped() -> None:
     images = torch.rand(2, 1, 32, 32)
-    targets = BoxTargets.from_lists([torch.tensor([[0.0, 0, 8, 8], [20, 20, 30, 30]])] * 2, [torch.tensor([0, 1])] * 2)
+    targets = BoxTargets.from_lists(
+        [torch.tensor([[0.0, 0, 8, 8], [20, 20, 30, 30]])] * 2, [torch.tensor([0, 1])] * 2
+    )
     # Twice as large, image 0 shows its top left quarter and image 1 its bottom right one.
     _, moved = zoom(images, targets, torch.full((2,), 2.0), torch.tensor([[0.0, 0], [1, 1]]))
     assert moved.labels.tolist() == [0, 1]
@@ -92,9 +96,15 @@ def test_boxes_that_leave_the_window_are_dropped() -> None:
 
 def test_images_without_boxes_and_degenerate_boxes() -> None:
     pixels = torch.zeros(3, 64, 64, dtype=torch.uint8)
-    boxes = [torch.zeros(0, 4), torch.tensor([[5.0, 5, 5.2, 40], [5, 5, 40, 40]]), torch.zeros(0, 4)]
+    boxes = [
+        torch.zeros(0, 4),
+        torch.tensor([[5.0, 5, 5.2, 40], [5, 5, 40, 40]]),
+        torch.zeros(0, 4),
+    ]
     targets = BoxTargets.from_lists(boxes, [torch.zeros(0), torch.tensor([0, 1]), torch.zeros(0)])
-    images, moved = training_batch(pixels, targets, 64, TransformOptions(flip=0.0), torch.Generator().manual_seed(0))
+    images, moved = training_batch(
+        pixels, targets, 64, TransformOptions(flip=0.0), torch.Generator().manual_seed(0)
+    )
     assert images.shape == (3, 3, 64, 64)
     assert [len(b) for b, _ in moved.per_image()] == [0, 1, 0]
     assert moved.labels.tolist() == [1]
@@ -103,7 +113,10 @@ def test_images_without_boxes_and_degenerate_boxes() -> None:
 
 def test_same_seed_same_bytes_and_another_seed_other_bytes() -> None:
     pixels, targets = painted([[10.0, 10, 40, 40]] * 4, 64)
-    runs = [training_batch(pixels, targets, 64, ALL, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    runs = [
+        training_batch(pixels, targets, 64, ALL, torch.Generator().manual_seed(s))
+        for s in (1, 1, 2)
+    ]
     assert torch.equal(runs[0][0], runs[1][0])
     assert torch.equal(runs[0][1].boxes, runs[1][1].boxes)
     assert not torch.equal(runs[0][0], runs[2][0])
@@ -112,7 +125,9 @@ def test_same_seed_same_bytes_and_another_seed_other_bytes() -> None:
 def test_switching_one_operation_off_does_not_change_the_other_draws() -> None:
     pixels, targets = painted([[10.0, 10, 40, 40]] * 8, 64)
     full = training_batch(pixels, targets, 64, ALL, torch.Generator().manual_seed(1))[1]
-    plain = training_batch(pixels, targets, 64, TransformOptions(scale=ALL.scale), torch.Generator().manual_seed(1))[1]
+    plain = training_batch(
+        pixels, targets, 64, TransformOptions(scale=ALL.scale), torch.Generator().manual_seed(1)
+    )[1]
     assert torch.equal(full.boxes, plain.boxes)
 
 
@@ -137,14 +152,21 @@ def test_resize_scales_boxes_and_evaluation_draws_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "pillow"), [("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)]
+    ("how", "pillow"),
+    [("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)],
 )
-def test_detectors_see_what_pillow_resamples_and_other_stages_see_the_same(how: Filter, pillow: int) -> None:
+def test_detectors_see_what_pillow_resamples_and_other_stages_see_the_same(
+    how: Filter, pillow: int
+) -> None:
     rng = np.random.default_rng(0)
-    packed = rng.integers(90, 160, (2, 100, 100), dtype=np.uint8)  # no overshoot, which Pillow cuts after each axis
+    packed = rng.integers(
+        90, 160, (2, 100, 100), dtype=np.uint8
+    )  # no overshoot, which Pillow cuts after each axis
     seen = unnormalised(evaluation_batch(torch.from_numpy(packed), 64, how))
     theirs = np.stack([np.asarray(Image.fromarray(one).resize((64, 64), pillow)) for one in packed])
-    np.testing.assert_allclose(seen.numpy() * 255, theirs, atol=1.01)  # Pillow rounds to whole grey levels, twice
+    np.testing.assert_allclose(
+        seen.numpy() * 255, theirs, atol=1.01
+    )  # Pillow rounds to whole grey levels, twice
     if how == "bicubic":
         torch.testing.assert_close(
             evaluation_batch(torch.from_numpy(packed), 64, how),
@@ -185,7 +207,9 @@ def test_resizing_padding_and_flipping_keep_boxes_on_the_same_pixels(
     pixels = torch.tensor(fit_pixels(original, 128, fit))[None]
     targets = BoxTargets.from_lists([torch.from_numpy(box)], [torch.tensor([0])])
     options = TransformOptions(flip=float(mirrored), scale=(0.7, 1.0))
-    images, moved = training_batch(pixels, targets, size, options, torch.Generator().manual_seed(seed))
+    images, moved = training_batch(
+        pixels, targets, size, options, torch.Generator().manual_seed(seed)
+    )
     torch.testing.assert_close(extent(unnormalised(images)[0]), moved.boxes[0], rtol=0, atol=1.6)
     still = TransformOptions(flip=0.0)
     _, resized = training_batch(pixels, targets, size, still, torch.Generator().manual_seed(seed))

@@ -37,7 +37,10 @@ def test_box_head_equals_torchvisions_in_value_and_gradient(n: int, channels_las
 
 
 def test_the_pool_writes_what_the_box_head_reads_without_a_copy() -> None:
-    maps = {name: torch.randn(1, 8, 64 // s, 64 // s, requires_grad=True) for name, s in (("p2", 4), ("p3", 8))}
+    maps = {
+        name: torch.randn(1, 8, 64 // s, 64 // s, requires_grad=True)
+        for name, s in (("p2", 4), ("p3", 8))
+    }
     pool = MultiScaleRoIAlign(tuple(maps), (4, 8), 7)
     found = pool(maps, [torch.tensor([[3.0, 3, 40, 50], [0, 0, 20, 20]])], [(64, 64)])
     assert found.shape == (2, 8, 7, 7)
@@ -47,11 +50,17 @@ def test_the_pool_writes_what_the_box_head_reads_without_a_copy() -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_proposals_on_several_threads_equal_torchvisions(training: bool) -> None:
     torch.manual_seed(0)
-    network = proposal_network(8, 4.0, (0.5, 1.0, 2.0), sampled=16, before_nms=(60, 40), after_nms=(30, 20))
+    network = proposal_network(
+        8, 4.0, (0.5, 1.0, 2.0), sampled=16, before_nms=(60, 40), after_nms=(30, 20)
+    )
     network.train(training)
     maps = {str(s): torch.randn(3, 8, 64 // s, 64 // s) for s in (4, 8, 16, 32, 64)}
     image_list = ImageList(torch.zeros(3, 3, 64, 64), [(64, 64)] * 3)
-    truth = [{"boxes": torch.tensor([[5.0, 5, 30, 30]])}, {"boxes": torch.zeros(0, 4)}, {"boxes": torch.zeros(0, 4)}]
+    truth = [
+        {"boxes": torch.tensor([[5.0, 5, 30, 30]])},
+        {"boxes": torch.zeros(0, 4)},
+        {"boxes": torch.zeros(0, 4)},
+    ]
     threads = torch.get_num_threads()
     results = []
     try:

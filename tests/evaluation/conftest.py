@@ -60,13 +60,16 @@ def _oracle(truth: dict, predictions: dict, n_classes: int, ious: Sequence[float
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     names = [str(i) for i in range(n_classes)]
     everywhere = {
-        image: predictions.get(image, Boxes(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))) for image in truth
+        image: predictions.get(image, Boxes(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0)))
+        for image in truth
     }
     with contextlib.redirect_stdout(io.StringIO()):
         true = coco.COCO()
         true.dataset = truth_as_coco(truth, names)
         true.createIndex()
-        evaluation = cocoeval.COCOeval(true, true.loadRes(predictions_as_coco(everywhere, n_classes)), "bbox")
+        evaluation = cocoeval.COCOeval(
+            true, true.loadRes(predictions_as_coco(everywhere, n_classes)), "bbox"
+        )
         evaluation.params.iouThrs = np.asarray(ious)
         evaluation.evaluate()
         evaluation.accumulate()

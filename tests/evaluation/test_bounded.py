@@ -31,6 +31,8 @@ def test_newcombes_interval_is_the_published_one(value, m, n, low, high):
 def test_logit_interval():
     samples = 0.82367886 + 0.03833947 * np.array([-1, 1, -1, 1]) * np.sqrt(3 / 4)
     # With many degrees of freedom pROC's logit interval of the same standard error.
-    assert logit_interval(0.82367886, samples, 10_000_000) == pytest.approx((0.735764, 0.886842), abs=1e-5)
+    assert logit_interval(0.82367886, samples, 10_000_000) == pytest.approx(
+        (0.735764, 0.886842), abs=1e-5
+    )
     assert logit_interval(1.0, samples, 10) is None
     assert logit_interval(0.8, np.full(5, 0.8), 10) is None

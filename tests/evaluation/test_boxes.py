@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from twinray.errors import InputError
-from twinray.evaluation.accumulate import average_precision, froc, froc_rows, hit_rows, mean_over_classes
+from twinray.evaluation.accumulate import (
+    average_precision,
+    froc,
+    froc_rows,
+    hit_rows,
+    mean_over_classes,
+)
 from twinray.evaluation.boxes import (
     FrocRule,
     class_average_precision,
@@ -32,7 +38,11 @@ def cached_ap(truth, predictions, weights=None, names=NAMES):
     matches, groups = match(flat, IOUS), np.arange(len(flat.ids))
     weights = np.ones(len(groups)) if weights is None else np.asarray(weights, dtype=float)
     return np.stack(
-        [average_precision(hit_rows(matches, c, groups), weights[:, None])[:, 0] for c in range(len(names))], 1
+        [
+            average_precision(hit_rows(matches, c, groups), weights[:, None])[:, 0]
+            for c in range(len(names))
+        ],
+        1,
     )
 
 
@@ -42,7 +52,12 @@ CASES = {
     "sparse integer ids": {"ids": [7, 100_003, 12, 5, 99, 2_000, 31, 4, 77, 1_000_000]},
     "text ids": {"ids": [f"{i}.png" for i in (9, 10, 2, 33, 4, 21, 8)], "decimals": 1},
     "more than 100 predictions": {"n_images": 6, "n_classes": 2, "n_false": 320},
-    "more than 100 with equal scores": {"n_images": 6, "n_classes": 2, "n_false": 320, "decimals": 1},
+    "more than 100 with equal scores": {
+        "n_images": 6,
+        "n_classes": 2,
+        "n_false": 320,
+        "decimals": 1,
+    },
     "a class without true boxes": {"classes_with_truth": 2},
     "no false ones": {"n_false": 0},
 }
@@ -55,7 +70,9 @@ def test_average_precision_is_that_of_pycocotools(case, seed, simulate, pycocoto
     truth, predictions = simulate(seed, **options)
     names = NAMES[: options.get("n_classes", 4)]
     expected = pycocotools_ap(truth, predictions, len(names), IOUS)
-    np.testing.assert_allclose(class_average_precision(truth, predictions, names), expected, atol=1e-9)
+    np.testing.assert_allclose(
+        class_average_precision(truth, predictions, names), expected, atol=1e-9
+    )
     np.testing.assert_allclose(cached_ap(truth, predictions, names=names), expected, atol=1e-9)
     for ious in ((0.5,), (0.4,), IOUS[1:]):
         rows = [IOUS.index(t) for t in ious]
@@ -67,14 +84,19 @@ def test_average_precision_is_that_of_pycocotools(case, seed, simulate, pycocoto
 def test_weights_are_copies_of_images(seed, simulate, pycocotools_ap):
     truth, predictions = simulate(seed, n_images=12)
     weights = np.random.default_rng(seed).multinomial(12, np.full(12, 1 / 12))
-    copies = [(image, i * 100 + copy) for i, image in enumerate(truth) for copy in range(weights[i])]
+    copies = [
+        (image, i * 100 + copy) for i, image in enumerate(truth) for copy in range(weights[i])
+    ]
     truth_copies = {new: truth[old] for old, new in copies}
     prediction_copies = {new: predictions[old] for old, new in copies if old in predictions}
     expected = pycocotools_ap(truth_copies, prediction_copies, 4, IOUS)
     # Copies carry equal scores, which pycocotools takes one by one and the weights all at once: a step inside
     # a run of copies may differ, so compare with the copies' order undone by unequal scores.
     np.testing.assert_allclose(cached_ap(truth, predictions, weights), expected, atol=0.02)
-    flat, flat_copies = flatten(truth, predictions, NAMES), flatten(truth_copies, prediction_copies, NAMES)
+    flat, flat_copies = (
+        flatten(truth, predictions, NAMES),
+        flatten(truth_copies, prediction_copies, NAMES),
+    )
     both = [
         froc(froc_rows(match(f, (0.5,)), 0.5, np.arange(len(f.ids))), w[:, None])
         for f, w in ((flat, weights.astype(float)), (flat_copies, np.ones(len(flat_copies.ids))))
@@ -104,7 +126,9 @@ def test_weighted_average_precision_is_the_spelled_out_one(simulate, seed):
         if n_true == 0:
             assert np.isnan(got).all()
             continue
-        expected = [plain_ap(hit, weights[matches.image[own]], n_true) for hit in matches.hit[:, own]]
+        expected = [
+            plain_ap(hit, weights[matches.image[own]], n_true) for hit in matches.hit[:, own]
+        ]
         np.testing.assert_allclose(got, expected, atol=1e-12)
 
 
@@ -120,9 +144,13 @@ def test_order_and_names_of_images_do_not_matter(simulate, seed, images):
     )
     renamed = {i: f"x{place}" for place, i in enumerate(images)}
     again = class_average_precision(
-        {renamed[i]: truth[i] for i in images}, {renamed[i]: b for i, b in predictions.items()}, NAMES
+        {renamed[i]: truth[i] for i in images},
+        {renamed[i]: b for i, b in predictions.items()},
+        NAMES,
     )
-    np.testing.assert_allclose(again, class_average_precision(truth, predictions, NAMES), atol=1e-12)
+    np.testing.assert_allclose(
+        again, class_average_precision(truth, predictions, NAMES), atol=1e-12
+    )
 
 
 @settings(deadline=None, max_examples=25)
@@ -163,7 +191,9 @@ def test_multiplicity_one_is_the_point_estimate(simulate):
     truth, predictions = simulate(3)
     report = evaluate_boxes(truth, predictions, NAMES, bootstrap=0)
     table = cached_ap(truth, predictions)
-    assert report.all_images.metrics["map50"].value == pytest.approx(mean_over_classes(table[1][:, None])[0], abs=1e-12)
+    assert report.all_images.metrics["map50"].value == pytest.approx(
+        mean_over_classes(table[1][:, None])[0], abs=1e-12
+    )
     assert report.all_images.metrics["map"].value == pytest.approx(np.nanmean(table[1:]), abs=1e-12)
     assert report.all_images.metrics["map50"].low is None
 
@@ -172,7 +202,10 @@ def test_report_has_the_form_of_metrics_json(simulate):
     truth, predictions = simulate(0, classes_with_truth=3)
     patients = [f"p{i // 2}" for i in range(25)]
     report = json.loads(
-        json.dumps(evaluate_boxes(truth, predictions, NAMES, patients, bootstrap=50).as_json(), allow_nan=False)
+        json.dumps(
+            evaluate_boxes(truth, predictions, NAMES, patients, bootstrap=50).as_json(),
+            allow_nan=False,
+        )
     )
     for name in (
         "map50",
@@ -196,9 +229,18 @@ def test_report_has_the_form_of_metrics_json(simulate):
     assert report["n_images"] == 25
     assert report["with_boxes"]["n_images"] == 20
     assert list(report["per_class"]) == list(NAMES)
-    assert report["per_class"]["d"]["ap50"] == {"value": None, "ci95": None, "n": 13, "over": "patients"}
+    assert report["per_class"]["d"]["ap50"] == {
+        "value": None,
+        "ci95": None,
+        "n": 13,
+        "over": "patients",
+    }
     assert report["per_class"]["d"]["n_boxes"] == 0
-    assert report["n_boxes"] == sum(report["per_class"][n]["n_boxes"] for n in NAMES) == sum(map(len, truth.values()))
+    assert (
+        report["n_boxes"]
+        == sum(report["per_class"][n]["n_boxes"] for n in NAMES)
+        == sum(map(len, truth.values()))
+    )
 
 
 def test_images_with_boxes_only(simulate, pycocotools_ap):
@@ -208,14 +250,18 @@ def test_images_with_boxes_only(simulate, pycocotools_ap):
     got = class_average_precision(truth, predictions, NAMES, images="with_boxes")
     np.testing.assert_allclose(got, expected, atol=1e-9)
     report = evaluate_boxes(truth, predictions, NAMES, bootstrap=0)
-    assert report.with_boxes.metrics["map50"].value == pytest.approx(np.nanmean(expected[1]), abs=1e-9)
+    assert report.with_boxes.metrics["map50"].value == pytest.approx(
+        np.nanmean(expected[1]), abs=1e-9
+    )
 
 
 def test_same_seed_same_report_whatever_the_order(simulate):
     truth, predictions = simulate(5)
     patients = {i: f"p{i % 12}" for i in truth}
     first = evaluate_boxes(truth, predictions, NAMES, patients, bootstrap=40, seed=3).as_json()
-    again = evaluate_boxes(dict(reversed(truth.items())), predictions, NAMES, patients, bootstrap=40, seed=3).as_json()
+    again = evaluate_boxes(
+        dict(reversed(truth.items())), predictions, NAMES, patients, bootstrap=40, seed=3
+    ).as_json()
     assert json.dumps(first) == json.dumps(again)
     other = evaluate_boxes(truth, predictions, NAMES, patients, bootstrap=40, seed=4).as_json()
     assert first["map50"]["value"] == other["map50"]["value"]
@@ -227,7 +273,8 @@ def test_interval_has_the_spread_of_resampled_images_around_the_value(simulate):
     report = evaluate_boxes(truth, predictions, NAMES, bootstrap=400, seed=1)
     rng = np.random.default_rng(0)
     values = [
-        np.nanmean(cached_ap(truth, predictions, rng.multinomial(60, np.full(60, 1 / 60)))[1]) for _ in range(400)
+        np.nanmean(cached_ap(truth, predictions, rng.multinomial(60, np.full(60, 1 / 60)))[1])
+        for _ in range(400)
     ]
     interval = report.all_images.metrics["map50"]
     reach = 1.96 * np.std(values)
@@ -238,7 +285,9 @@ def test_interval_has_the_spread_of_resampled_images_around_the_value(simulate):
 def test_froc_takes_another_hit_where_asked(simulate):
     truth, predictions = simulate(11, n_false=20)
     value = {
-        hit: evaluate_boxes(truth, predictions, NAMES, bootstrap=0, froc_rule=FrocRule(hit)).all_images.metrics["froc"]
+        hit: evaluate_boxes(
+            truth, predictions, NAMES, bootstrap=0, froc_rule=FrocRule(hit)
+        ).all_images.metrics["froc"]
         for hit in (0.5, 0.3, 0.9, "centre")
     }
     assert value["centre"].value > value[0.5].value > value[0.9].value
@@ -266,14 +315,20 @@ def test_further_boxes_on_a_found_one_count_or_not_as_the_rule_says():
     assert [rates[rule]["froc@0.25"].value for rule in rates] == [0, 0]
     assert [rates[rule]["froc@0.5"].value for rule in rates] == [1, 1]
     two = Boxes(np.array([[0.0, 0, 10, 10], [20, 20, 30, 30]]), np.array([0, 0]))
-    more = Boxes(np.append(xyxy, [[20.0, 20, 30, 30]], axis=0), np.zeros(5, dtype=int), np.append(found.scores, 0.5))
+    more = Boxes(
+        np.append(xyxy, [[20.0, 20, 30, 30]], axis=0),
+        np.zeros(5, dtype=int),
+        np.append(found.scores, 0.5),
+    )
     values = {
         rule: evaluate_boxes(
             {0: two}, {0: more}, ("a",), bootstrap=0, froc_rule=FrocRule(repeats=rule)
         ).all_images.metrics
         for rule in ("false-positive", "ignore")
     }
-    assert values["false-positive"]["froc@2"].value == 0.5  # 3 false positives stand before the second box
+    assert (
+        values["false-positive"]["froc@2"].value == 0.5
+    )  # 3 false positives stand before the second box
     assert values["ignore"]["froc@1"].value == 1.0
     assert values["ignore"]["map50"] == values["false-positive"]["map50"]
 
@@ -312,7 +367,9 @@ def test_comparison_with_itself_is_zero_and_with_the_truth_is_sure(simulate):
     assert better.metrics["map"].share_above_zero == 1.0
     assert better.metrics["map"].interval.low > 0
     assert better.n_images == 20
-    one_sided = evaluate_boxes(truth, predictions, NAMES, bootstrap=0).with_boxes.metrics["froc"].value
+    one_sided = (
+        evaluate_boxes(truth, predictions, NAMES, bootstrap=0).with_boxes.metrics["froc"].value
+    )
     assert better.metrics["froc"].interval.value == pytest.approx(1 - one_sided)
     assert set(better.as_json()["per_class"]) == set(NAMES)
 
@@ -320,7 +377,9 @@ def test_comparison_with_itself_is_zero_and_with_the_truth_is_sure(simulate):
 def test_paired_interval_is_narrower_than_the_runs_own(simulate):
     truth, predictions = simulate(10, n_images=40)
     worse = {i: Boxes(b.xyxy + 1.0, b.labels, b.scores) for i, b in predictions.items()}
-    difference = compare_boxes(truth, worse, predictions, NAMES, bootstrap=100).metrics["map50"].interval
+    difference = (
+        compare_boxes(truth, worse, predictions, NAMES, bootstrap=100).metrics["map50"].interval
+    )
     alone = evaluate_boxes(truth, predictions, NAMES, bootstrap=100).all_images.metrics["map50"]
     assert difference.high - difference.low < (alone.high - alone.low) / 2
 
@@ -353,7 +412,9 @@ def test_bad_truth_and_strangers_are_refused():
     with pytest.raises(InputError, match="x2 > x1 and y2 > y1"):
         evaluate_boxes([flat_box], {}, ("a",))
     with pytest.raises(InputError, match="is not among the 1 images"):
-        evaluate_boxes({"x.png": Boxes.empty()}, {"y.png": Boxes(BOX, np.array([0]), np.ones(1))}, ("a",))
+        evaluate_boxes(
+            {"x.png": Boxes.empty()}, {"y.png": Boxes(BOX, np.array([0]), np.ones(1))}, ("a",)
+        )
     with pytest.raises(InputError, match="at least one image"):
         evaluate_boxes({}, {}, ("a",))
     with pytest.raises(InputError, match="one entry for each of 1 images, found 2"):

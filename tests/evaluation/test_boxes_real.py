@@ -32,7 +32,10 @@ def annotations():
             image = row["image_id"]
             if len(boxes) >= 660 and image not in boxes:
                 continue
-            if row["class_name"] == "No finding" or reader.setdefault(image, row["rad_id"]) != row["rad_id"]:
+            if (
+                row["class_name"] == "No finding"
+                or reader.setdefault(image, row["rad_id"]) != row["rad_id"]
+            ):
                 continue
             corners = [float(row[side]) for side in ("x_min", "y_min", "x_max", "y_max")]
             boxes[image].append((corners, int(row["class_id"])))
@@ -53,10 +56,14 @@ def near_and_anywhere(truth, n_classes, side):
         start, size = rng.uniform(0, side, (n, 2)), rng.uniform(side / 100, 0.45 * side, (n, 2))
         near = boxes.xyxy + rng.normal(0, side / 66, boxes.xyxy.shape)
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2])
-        labels = np.concatenate([boxes.labels, rng.integers(0, n_classes if i else min(n_classes, 2), n)])
+        labels = np.concatenate(
+            [boxes.labels, rng.integers(0, n_classes if i else min(n_classes, 2), n)]
+        )
         scores = np.concatenate([rng.uniform(0.2, 1, len(boxes)), rng.uniform(0, 0.9, n)])
         predictions[image] = Boxes(
-            np.concatenate([near, np.concatenate([start, start + size], 1)]), labels, np.round(scores, 3)
+            np.concatenate([near, np.concatenate([start, start + size], 1)]),
+            labels,
+            np.round(scores, 3),
         )
     return predictions
 
@@ -67,14 +74,20 @@ def test_average_precision_equals_pycocotools_over_vindr(annotations, pycocotool
     names = [str(i) for i in range(14)]
     expected = pycocotools_ap(truth, predictions, 14, IOUS)
     assert 0.1 < np.nanmean(expected) < 0.9
-    np.testing.assert_allclose(class_average_precision(truth, predictions, names), expected, atol=1e-9)
+    np.testing.assert_allclose(
+        class_average_precision(truth, predictions, names), expected, atol=1e-9
+    )
 
 
 def test_average_precision_equals_pycocotools_over_rsna(real_data, pycocotools_ap):
     collection = read_coco(real_data / "rsna-pneumonia" / "annotations.json")
     truth = {sample.id: sample.boxes for sample in collection.samples}
-    assert sum(len(boxes) == 0 for boxes in truth.values()) > 100  # more images without boxes than with
+    assert (
+        sum(len(boxes) == 0 for boxes in truth.values()) > 100
+    )  # more images without boxes than with
     predictions = near_and_anywhere(truth, 1, 1024)
     expected = pycocotools_ap(truth, predictions, 1, IOUS)
     assert 0.02 < np.nanmean(expected) < 0.9
-    np.testing.assert_allclose(class_average_precision(truth, predictions, ["opacity"]), expected, atol=1e-9)
+    np.testing.assert_allclose(
+        class_average_precision(truth, predictions, ["opacity"]), expected, atol=1e-9
+    )

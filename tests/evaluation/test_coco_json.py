@@ -23,21 +23,30 @@ NAMES = ("a", "b", "c", "d")
     "ids", [None, [f"{i}.png" for i in (9, 10, 2, 33, 4, 21, 8, 70, 6, 1)], [70, 3, 100_000, 8, 22]]
 )
 def test_files_reloaded_by_pycocotools_give_the_same_map(tmp_path, simulate, capsys, ids):
-    coco, cocoeval = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    coco, cocoeval = (
+        pytest.importorskip("pycocotools.coco"),
+        pytest.importorskip("pycocotools.cocoeval"),
+    )
     truth, predictions = simulate(0, ids=ids)
     numbers = coco_image_ids(list(truth))
-    (tmp_path / "truth.json").write_text(json.dumps(truth_as_coco(truth, NAMES, image_ids=numbers), allow_nan=False))
+    (tmp_path / "truth.json").write_text(
+        json.dumps(truth_as_coco(truth, NAMES, image_ids=numbers), allow_nan=False)
+    )
     write_predictions(tmp_path / "predictions.json", predictions, 4, numbers)
     true = coco.COCO(str(tmp_path / "truth.json"))
     evaluation = cocoeval.COCOeval(true, true.loadRes(str(tmp_path / "predictions.json")), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    assert mean_average_precision(truth, predictions, NAMES) == pytest.approx(evaluation.stats[1], abs=1e-9)
+    assert mean_average_precision(truth, predictions, NAMES) == pytest.approx(
+        evaluation.stats[1], abs=1e-9
+    )
     again = read_predictions(tmp_path / "predictions.json", numbers, 4)
     assert set(again) == set(truth)
     np.testing.assert_allclose(
-        class_average_precision(truth, again, NAMES), class_average_precision(truth, predictions, NAMES), atol=1e-9
+        class_average_precision(truth, again, NAMES),
+        class_average_precision(truth, predictions, NAMES),
+        atol=1e-9,
     )
     for image, boxes in predictions.items():
         assert np.array_equal(again[image].scores, boxes.scores)
@@ -46,21 +55,40 @@ def test_files_reloaded_by_pycocotools_give_the_same_map(tmp_path, simulate, cap
 
 
 def test_form_of_the_dictionaries():
-    truth = {"b.png": Boxes(np.array([[1.0, 2.0, 4.0, 8.0]]), np.array([1])), "a.png": Boxes.empty()}
+    truth = {
+        "b.png": Boxes(np.array([[1.0, 2.0, 4.0, 8.0]]), np.array([1])),
+        "a.png": Boxes.empty(),
+    }
     coco = truth_as_coco(truth, ("x", "y"), sizes={"a.png": (30, 20)})
     assert coco["images"] == [
         {"id": 1, "file_name": "a.png", "width": 30, "height": 20},
         {"id": 2, "file_name": "b.png"},
     ]
     assert coco["annotations"] == [
-        {"id": 1, "image_id": 2, "category_id": 2, "bbox": [1.0, 2.0, 3.0, 6.0], "area": 18.0, "iscrowd": 0}
+        {
+            "id": 1,
+            "image_id": 2,
+            "category_id": 2,
+            "bbox": [1.0, 2.0, 3.0, 6.0],
+            "area": 18.0,
+            "iscrowd": 0,
+        }
     ]
     assert coco["categories"] == [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}]
     predicted = [
-        Boxes(np.array([[1.0, 2.0, 4.0, 8.0]], dtype=np.float32), np.array([0]), np.array([0.1], dtype=np.float32))
+        Boxes(
+            np.array([[1.0, 2.0, 4.0, 8.0]], dtype=np.float32),
+            np.array([0]),
+            np.array([0.1], dtype=np.float32),
+        )
     ]
     (entry,) = predictions_as_coco(predicted, 2)
-    assert entry == {"image_id": 0, "category_id": 1, "bbox": [1.0, 2.0, 3.0, 6.0], "score": float(np.float32(0.1))}
+    assert entry == {
+        "image_id": 0,
+        "category_id": 1,
+        "bbox": [1.0, 2.0, 3.0, 6.0],
+        "score": float(np.float32(0.1)),
+    }
 
 
 def test_image_ids():
@@ -104,7 +132,8 @@ def test_a_malformed_entry_is_named_with_its_file(tmp_path, entry, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{}", "results list, found an object"), ("[", "expected JSON"), (None, "could not read")]
+    ("text", "message"),
+    [("{}", "results list, found an object"), ("[", "expected JSON"), (None, "could not read")],
 )
 def test_a_file_that_is_no_list_is_refused(tmp_path, text, message):
     path = tmp_path / "predictions.json"

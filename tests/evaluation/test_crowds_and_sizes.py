@@ -14,7 +14,14 @@ from pycocotools.cocoeval import COCOeval
 
 from twinray.errors import InputError
 from twinray.evaluation.accumulate import froc, froc_rows
-from twinray.evaluation.boxes import COCO_SIZES, FROC_RULE, BoxCache, evaluate_boxes, plain_figures, sizes_between
+from twinray.evaluation.boxes import (
+    COCO_SIZES,
+    FROC_RULE,
+    BoxCache,
+    evaluate_boxes,
+    plain_figures,
+    sizes_between,
+)
 from twinray.evaluation.coco_json import predictions_as_coco, read_truth, truth_as_coco
 from twinray.evaluation.diagnostics import confusion_with_background, froc_curve, precision_recall
 from twinray.evaluation.matching import flatten, match
@@ -50,7 +57,9 @@ def by_pycocotools(truth: dict, predictions: dict, names: tuple[str, ...] = NAME
         true = COCO()
         true.dataset = truth_as_coco(truth, names)
         true.createIndex()
-        evaluation = COCOeval(true, true.loadRes(predictions_as_coco(everywhere, len(names))), "bbox")
+        evaluation = COCOeval(
+            true, true.loadRes(predictions_as_coco(everywhere, len(names))), "bbox"
+        )
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -153,13 +162,28 @@ def scored(*boxes: tuple[list[float], float]) -> Boxes:
 
 
 def test_a_region_takes_any_number_and_a_box_comes_first():
-    truth = [Boxes(np.array([BOX, [0, 0, 100, 100]]), np.zeros(2, dtype=np.int64), crowd=np.array([False, True]))]
-    found = [scored(([0, 0, 10, 10], 0.9), ([1, 1, 11, 11], 0.8), ([50, 50, 60, 60], 0.7), ([95, 95, 130, 130], 0.6))]
+    truth = [
+        Boxes(
+            np.array([BOX, [0, 0, 100, 100]]),
+            np.zeros(2, dtype=np.int64),
+            crowd=np.array([False, True]),
+        )
+    ]
+    found = [
+        scored(
+            ([0, 0, 10, 10], 0.9),
+            ([1, 1, 11, 11], 0.8),
+            ([50, 50, 60, 60], 0.7),
+            ([95, 95, 130, 130], 0.6),
+        )
+    ]
     matches = match(flatten(truth, found, ("a",)), (0.5,))
     assert matches.hit[0].tolist() == [True, False, False, False]
     assert matches.ignored[0].tolist() == [False, True, True, False]
     assert matches.truth_counts.tolist() == [[1]]
-    sensitivity = froc(froc_rows(matches, 0.5, np.zeros(1, dtype=np.int64)), np.ones((1, 1)), (0.125, 1.0))
+    sensitivity = froc(
+        froc_rows(matches, 0.5, np.zeros(1, dtype=np.int64)), np.ones((1, 1)), (0.125, 1.0)
+    )
     assert sensitivity[:, 0].tolist() == [1.0, 1.0]
     assert froc_curve(matches).false_positives_per_image[-1] == 1.0
     assert precision_recall(matches).precision[-1] == 0.5
@@ -170,7 +194,9 @@ def test_a_region_takes_any_number_and_a_box_comes_first():
 
 
 def test_thresholds_do_not_count_predictions_in_regions():
-    region = Boxes(np.array([[0.0, 0, 100, 100]]), np.zeros(1, dtype=np.int64), crowd=np.array([True]))
+    region = Boxes(
+        np.array([[0.0, 0, 100, 100]]), np.zeros(1, dtype=np.int64), crowd=np.array([True])
+    )
     truth = dict.fromkeys(range(30), region)
     found = {i: scored(([10, 10, 20, 20], 0.9)) for i in range(30)}
     point = choose_thresholds(truth, found, ("a",)).at(0.25)
@@ -185,9 +211,15 @@ def test_sizes_are_by_the_side_of_a_square():
     truth = [Boxes(np.array([[0.0, 0, 50, 50], [100, 100, 300, 300]]), np.zeros(2, dtype=np.int64))]
     found = [scored(([0, 0, 50, 50], 0.9))]
     coco = evaluate_boxes(truth, found, ("a",), bootstrap=0).all_images.metrics
-    assert [coco[f"map_{s}"].value for s in COCO_SIZES] == pytest.approx([np.nan, 1.0, 0.0], nan_ok=True)
-    wide = evaluate_boxes(truth, found, ("a",), bootstrap=0, sizes=sizes_between((60, 400))).all_images.metrics
-    assert [wide[f"map_{s}"].value for s in COCO_SIZES] == pytest.approx([1.0, 0.0, np.nan], nan_ok=True)
+    assert [coco[f"map_{s}"].value for s in COCO_SIZES] == pytest.approx(
+        [np.nan, 1.0, 0.0], nan_ok=True
+    )
+    wide = evaluate_boxes(
+        truth, found, ("a",), bootstrap=0, sizes=sizes_between((60, 400))
+    ).all_images.metrics
+    assert [wide[f"map_{s}"].value for s in COCO_SIZES] == pytest.approx(
+        [1.0, 0.0, np.nan], nan_ok=True
+    )
 
 
 def test_regions_and_areas_are_kept_in_the_file_of_true_boxes(simulate, tmp_path):

@@ -6,7 +6,12 @@ from sklearn.metrics import precision_recall_curve
 
 from twinray.errors import InputError
 from twinray.evaluation.accumulate import FROC_RATES, froc, froc_rows
-from twinray.evaluation.diagnostics import calibration, confusion_with_background, froc_curve, precision_recall
+from twinray.evaluation.diagnostics import (
+    calibration,
+    confusion_with_background,
+    froc_curve,
+    precision_recall,
+)
 from twinray.evaluation.matching import flatten, match
 from twinray.records import Boxes
 
@@ -32,7 +37,9 @@ def test_froc_curve_passes_through_the_operating_points(simulate):
     curve = froc_curve(matches)
     points = froc(froc_rows(matches, 0.5, np.arange(25)), np.ones((25, 1)))[:, 0]
     for rate, sensitivity in zip(FROC_RATES, points, strict=True):
-        assert sensitivity == pytest.approx(curve.sensitivity[curve.false_positives_per_image <= rate].max(initial=0))
+        assert sensitivity == pytest.approx(
+            curve.sensitivity[curve.false_positives_per_image <= rate].max(initial=0)
+        )
 
 
 def test_curves_without_predictions_or_truth():
@@ -77,7 +84,11 @@ def test_confusion_by_hand():
     here, there, far = [0.0, 0, 10, 10], [20.0, 20, 30, 30], [50.0, 50, 60, 60]
     truth = [Boxes(np.array([here, here, there]), np.array([0, 1, 1])), Boxes.empty()]
     predicted = [
-        Boxes(np.array([here, here, there, far, far]), np.array([1, 0, 0, 1, 1]), np.array([0.9, 0.8, 0.7, 0.6, 0.2])),
+        Boxes(
+            np.array([here, here, there, far, far]),
+            np.array([1, 0, 0, 1, 1]),
+            np.array([0.9, 0.8, 0.7, 0.6, 0.2]),
+        ),
         Boxes(np.array([here]), np.array([0]), np.array([0.9])),
     ]
     table = confusion_with_background(flatten(truth, predicted, ("a", "b")))
@@ -95,5 +106,7 @@ def test_confusion_counts_every_box_once(simulate):
     assert table[:-1].sum() == sum(map(len, truth.values()))
     assert table[:, :-1].sum() == sum((b.scores >= 0.3).sum() for b in predictions.values())
     matches = match(flatten(truth, predictions, NAMES), (0.5,))
-    right = [(matches.hit[0] & (matches.label == c) & (matches.score >= 0.3)).sum() for c in range(4)]
+    right = [
+        (matches.hit[0] & (matches.label == c) & (matches.score >= 0.3)).sum() for c in range(4)
+    ]
     assert np.diag(table)[:-1].tolist() == right

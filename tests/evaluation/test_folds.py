@@ -9,7 +9,14 @@ import pytest
 
 from twinray.errors import InputError
 from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
-from twinray.evaluation.folds import FoldRun, LabelRun, Resampling, crossed_boxes, crossed_labels, over_runs
+from twinray.evaluation.folds import (
+    FoldRun,
+    LabelRun,
+    Resampling,
+    crossed_boxes,
+    crossed_labels,
+    over_runs,
+)
 from twinray.evaluation.intervals import mean_over_seeds
 from twinray.evaluation.labels.report import evaluate_labels
 from twinray.evaluation.record import figure_of
@@ -22,23 +29,31 @@ def worse(predictions: dict, seed: int) -> dict:
     """The same boxes with scores that say less."""
     rng = np.random.default_rng(seed)
     return {
-        image: Boxes(boxes.xyxy, boxes.labels, 0.4 * boxes.scores + 0.6 * rng.uniform(size=len(boxes)))
+        image: Boxes(
+            boxes.xyxy, boxes.labels, 0.4 * boxes.scores + 0.6 * rng.uniform(size=len(boxes))
+        )
         for image, boxes in predictions.items()
     }
 
 
 def fold_run(simulate, fold: int, seed: int, arm: int) -> FoldRun:
     truth, predictions = simulate(fold, ids=[f"f{fold}i{i}" for i in range(25)])
-    predictions = worse(predictions, 10 * seed + fold) if arm == 0 else worse(worse(predictions, seed), fold)
+    predictions = (
+        worse(predictions, 10 * seed + fold) if arm == 0 else worse(worse(predictions, seed), fold)
+    )
     patients = {image: f"f{fold}p{i // 2}" for i, image in enumerate(truth)}
     return FoldRun(fold, seed, truth, predictions, patients)
 
 
 def test_one_fold_and_one_seed_is_the_plain_evaluation(simulate) -> None:
     first, second = fold_run(simulate, 0, 0, 0), fold_run(simulate, 0, 0, 1)
-    report = crossed_boxes({"first": [first], "second": [second]}, CLASSES, resampling=Resampling(200))
+    report = crossed_boxes(
+        {"first": [first], "second": [second]}, CLASSES, resampling=Resampling(200)
+    )
     for name, run in (("first", first), ("second", second)):
-        plain_report = evaluate_boxes(run.truth, run.predictions, CLASSES, run.patients, bootstrap=200)
+        plain_report = evaluate_boxes(
+            run.truth, run.predictions, CLASSES, run.patients, bootstrap=200
+        )
         everything = plain_report.all_images
         plain = everything.metrics
         found = report.arm(name)
@@ -58,9 +73,14 @@ def test_one_fold_and_one_seed_is_the_plain_evaluation(simulate) -> None:
         )
         expected = {m: i.as_json() for m, i in plain_report.with_boxes.metrics.items()}
         assert {m: i.as_json() for (label, m), i in subset.items() if label is None} == expected
-    compared = compare_boxes(first.truth, first.predictions, second.predictions, CLASSES, first.patients, bootstrap=200)
+    compared = compare_boxes(
+        first.truth, first.predictions, second.predictions, CLASSES, first.patients, bootstrap=200
+    )
     found = report.differences["second"].over_patients
-    for label, own in (None, compared.metrics), *((i, compared.per_class[name]) for i, name in enumerate(CLASSES)):
+    for label, own in (
+        (None, compared.metrics),
+        *((i, compared.per_class[name]) for i, name in enumerate(CLASSES)),
+    ):
         for measure, one in own.items():
             assert found[label, measure].as_json() == one.as_json()
             assert found[label, measure].tests == one.tests
@@ -78,7 +98,9 @@ def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
         values = np.array(
             [
                 [
-                    evaluate_boxes(r.truth, r.predictions, CLASSES, bootstrap=0).all_images.metrics["map50"].value
+                    evaluate_boxes(r.truth, r.predictions, CLASSES, bootstrap=0)
+                    .all_images.metrics["map50"]
+                    .value
                     for s in (0, 1, 2)
                     for r in runs
                     if (r.fold, r.seed) == (fold, s)
@@ -89,11 +111,20 @@ def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
         found = report.arms[name]
         np.testing.assert_allclose(found.runs[None, "map50"], values)
         assert found.over_patients[None, "map50"].value == pytest.approx(values.mean())
-        assert found.over_patients[None, "map50"].low < values.mean() < found.over_patients[None, "map50"].high
+        assert (
+            found.over_patients[None, "map50"].low
+            < values.mean()
+            < found.over_patients[None, "map50"].high
+        )
         assert found.over_patients[None, "map50"].n == 26
-        assert found.over_seeds[None, "map50"] == figure_of(mean_over_seeds(values.mean(axis=0)), "seeds")
+        assert found.over_seeds[None, "map50"] == figure_of(
+            mean_over_seeds(values.mean(axis=0)), "seeds"
+        )
     difference, key = report.differences["second"], (None, "map50")
-    expected = report.arms["second"].over_patients[key].value - report.arms["first"].over_patients[key].value
+    expected = (
+        report.arms["second"].over_patients[key].value
+        - report.arms["first"].over_patients[key].value
+    )
     assert difference.over_patients[key].interval.value == pytest.approx(expected)
     assert difference.over_seeds[key].value == pytest.approx(expected)
     again = crossed_boxes(arms, CLASSES, resampling=Resampling(300))
@@ -104,9 +135,15 @@ def test_an_interval_over_folds_has_the_spread_of_the_mean_of_independent_folds(
     """Around the value, not moved by the resamples' own excess; what each fold's classes lack is added."""
     folds = range(4)
     runs = [fold_run(simulate, fold, 0, 0) for fold in folds]
-    arm = crossed_boxes({"one": runs}, CLASSES, resampling=Resampling(800)).arms["one"].over_patients[None, "map50"]
+    arm = (
+        crossed_boxes({"one": runs}, CLASSES, resampling=Resampling(800))
+        .arms["one"]
+        .over_patients[None, "map50"]
+    )
     alone = [
-        evaluate_boxes(r.truth, r.predictions, CLASSES, r.patients, bootstrap=800).all_images.metrics["map50"]
+        evaluate_boxes(
+            r.truth, r.predictions, CLASSES, r.patients, bootstrap=800
+        ).all_images.metrics["map50"]
         for r in runs
     ]
     spread = np.sqrt(np.sum([((one.high - one.low) / 3.92) ** 2 for one in alone])) / len(folds)
@@ -118,7 +155,9 @@ def test_an_interval_over_folds_has_the_spread_of_the_mean_of_independent_folds(
 
 def test_an_arm_compared_with_itself_does_not_differ(simulate) -> None:
     runs = [fold_run(simulate, fold, seed, 0) for seed in (0, 1) for fold in (0, 1, 2)]
-    same = crossed_boxes({"one": runs, "same": runs}, CLASSES, resampling=Resampling(100)).differences["same"]
+    same = crossed_boxes(
+        {"one": runs, "same": runs}, CLASSES, resampling=Resampling(100)
+    ).differences["same"]
     there = {key for key, one in same.over_patients.items() if not np.isnan(one.interval.value)}
     assert len(there) > len(CLASSES) * 10
     for key in there:
@@ -142,8 +181,12 @@ def test_what_is_not_crossed_is_refused(simulate) -> None:
         crossed_boxes({"a": [runs[0], runs[2], *others]}, CLASSES)
     image = next(iter(runs[0].truth))
     moved = {**runs[0].truth, image: Boxes(np.array([[0.0, 0, 5, 5]]), np.array([0]))}
-    with pytest.raises(InputError, match=r"arm b, fold 0, seed 0 was tested on other images or true boxes"):
-        crossed_boxes({"a": runs, "b": [dataclasses.replace(runs[0], truth=moved), *runs[1:]]}, CLASSES)
+    with pytest.raises(
+        InputError, match=r"arm b, fold 0, seed 0 was tested on other images or true boxes"
+    ):
+        crossed_boxes(
+            {"a": runs, "b": [dataclasses.replace(runs[0], truth=moved), *runs[1:]]}, CLASSES
+        )
 
 
 def label_run(fold: int, seed: int, arm: int, n: int = 40) -> LabelRun:
@@ -158,7 +201,8 @@ def label_run(fold: int, seed: int, arm: int, n: int = 40) -> LabelRun:
 
 def test_classifiers_over_seeds_and_folds_are_means_of_the_runs_own_figures() -> None:
     arms = {
-        name: [label_run(f, s, arm) for s in (0, 1, 2) for f in (0, 1)] for arm, name in enumerate(("first", "second"))
+        name: [label_run(f, s, arm) for s in (0, 1, 2) for f in (0, 1)]
+        for arm, name in enumerate(("first", "second"))
     }
     report = crossed_labels(arms, ("no", "yes"), "multiclass", resampling=Resampling(200))
     own = {
@@ -183,15 +227,23 @@ def test_classifiers_over_seeds_and_folds_are_means_of_the_runs_own_figures() ->
         dataclasses.replace(r, images=r.images[::-1], truth=r.truth[::-1], scores=r.scores[::-1])
         for r in arms["second"]
     ]
-    again = crossed_labels(arms | {"second": turned}, ("no", "yes"), "multiclass", resampling=Resampling(200))
+    again = crossed_labels(
+        arms | {"second": turned}, ("no", "yes"), "multiclass", resampling=Resampling(200)
+    )
     assert again.difference("second") == report.difference("second")
-    one = crossed_labels({"a": [label_run(0, 0, 0)]}, ("no", "yes"), "multiclass", resampling=Resampling(200))
+    one = crossed_labels(
+        {"a": [label_run(0, 0, 0)]}, ("no", "yes"), "multiclass", resampling=Resampling(200)
+    )
     run = label_run(0, 0, 0)
-    plain = evaluate_labels(run.truth, run.scores, ("no", "yes"), "multiclass", run.patients, bootstrap=200)
+    plain = evaluate_labels(
+        run.truth, run.scores, ("no", "yes"), "multiclass", run.patients, bootstrap=200
+    )
     assert one.arms["a"].over_patients[None, "auc"].value == plain.metrics["auc"].value
     flipped = dataclasses.replace(arms["second"][0], truth=arms["second"][0].truth[:, ::-1])
     with pytest.raises(InputError, match="other images or labels"):
-        crossed_labels(arms | {"second": [flipped, *arms["second"][1:]]}, ("no", "yes"), "multiclass")
+        crossed_labels(
+            arms | {"second": [flipped, *arms["second"][1:]]}, ("no", "yes"), "multiclass"
+        )
 
 
 def test_several_kinds_of_luck_are_told_apart() -> None:
@@ -203,5 +255,9 @@ def test_several_kinds_of_luck_are_told_apart() -> None:
     figure = over_runs(values, crossed)
     assert (figure.over, figure.n, figure.value) == ("pre-trainings", 2, pytest.approx(0.4))
     assert figure.ci95 == pytest.approx(figure_of(mean_over_seeds([0.2, 0.6])).ci95)
-    assert figure.by["label draws"].ci95 == pytest.approx(figure_of(mean_over_seeds([0.3, 0.4, 0.5])).ci95)
-    assert over_runs(values, {"pre-trainings": "aaabbc"}) == figure_of(mean_over_seeds(values), "seeds")
+    assert figure.by["label draws"].ci95 == pytest.approx(
+        figure_of(mean_over_seeds([0.3, 0.4, 0.5])).ci95
+    )
+    assert over_runs(values, {"pre-trainings": "aaabbc"}) == figure_of(
+        mean_over_seeds(values), "seeds"
+    )

@@ -78,7 +78,11 @@ def test_percentile_interval():
     )
     assert percentile_interval(0.4, samples, 1).low is None
     assert percentile_interval(0.4, np.full(5, np.nan), 9).low is None
-    assert percentile_interval(float("nan"), samples, 9).as_json() == {"value": None, "ci95": None, "n": 9}
+    assert percentile_interval(float("nan"), samples, 9).as_json() == {
+        "value": None,
+        "ci95": None,
+        "n": 9,
+    }
 
 
 def test_bootstrap_of_a_mean_covers_it():
@@ -86,7 +90,9 @@ def test_bootstrap_of_a_mean_covers_it():
     covered = 0
     for seed in range(200):
         data = rng.normal(0.5, 1, 40)
-        samples = np.concatenate([data @ w / 40 for w in bootstrap_groups(np.arange(40), 200, seed)])
+        samples = np.concatenate(
+            [data @ w / 40 for w in bootstrap_groups(np.arange(40), 200, seed)]
+        )
         interval = percentile_interval(data.mean(), samples, 40)
         covered += interval.low <= 0.5 <= interval.high
     assert 175 <= covered <= 199
@@ -94,7 +100,9 @@ def test_bootstrap_of_a_mean_covers_it():
 
 def test_student_t_over_seeds():
     interval = mean_over_seeds([1.0, 2.0, 3.0, 4.0])
-    half = 3.182446305284263 * np.std([1, 2, 3, 4], ddof=1) / 2  # t with 3 degrees of freedom, from a table
+    half = (
+        3.182446305284263 * np.std([1, 2, 3, 4], ddof=1) / 2
+    )  # t with 3 degrees of freedom, from a table
     assert (interval.value, interval.low, interval.high, interval.n) == (
         2.5,
         pytest.approx(2.5 - half),
@@ -108,10 +116,15 @@ def test_student_t_over_seeds():
 
 
 def test_paired_differences():
-    difference = paired_difference(0.2, 0.3, np.array([0.1, 0.2, 0.3, np.nan]), np.array([0.2, 0.2, 0.4, 0.5]), 4)
+    difference = paired_difference(
+        0.2, 0.3, np.array([0.1, 0.2, 0.3, np.nan]), np.array([0.2, 0.2, 0.4, 0.5]), 4
+    )
     assert difference.interval.value == pytest.approx(0.1)
     assert difference.share_above_zero == pytest.approx(2 / 3)
-    assert paired_difference(0.2, 0.3, np.zeros(3), np.ones(3), 1).as_json()["share_above_zero"] is None
+    assert (
+        paired_difference(0.2, 0.3, np.zeros(3), np.ones(3), 1).as_json()["share_above_zero"]
+        is None
+    )
     with pytest.raises(ValueError, match="as many resamples"):
         paired_difference(0, 0, np.zeros(2), np.zeros(3), 4)
 

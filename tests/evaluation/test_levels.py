@@ -39,17 +39,29 @@ def test_resampled_shares_have_wilsons_interval():
     own = support([120], [400])
     found = level(KEY, hits.mean(), variance(samples[KEY]) + lacking(samples, own, {})[KEY], own)
     theirs = binomtest(40, 120).proportion_ci(0.95, "wilson")
-    assert (found.low, found.high) == (pytest.approx(theirs.low, abs=0.004), pytest.approx(theirs.high, abs=0.004))
+    assert (found.low, found.high) == (
+        pytest.approx(theirs.low, abs=0.004),
+        pytest.approx(theirs.high, abs=0.004),
+    )
     assert found.method == ""
 
 
 def test_three_of_three_are_not_certain():
     """Whatever the resamples say, three boxes found of three allow a sensitivity of 0.29."""
-    truth = {i: Boxes(BOX if i < 3 else np.zeros((0, 4)), np.zeros(int(i < 3), dtype=np.int64)) for i in range(40)}
-    predictions = {i: Boxes(BOX, np.zeros(1, dtype=np.int64), np.ones(1)) if i < 3 else NONE for i in range(40)}
+    truth = {
+        i: Boxes(BOX if i < 3 else np.zeros((0, 4)), np.zeros(int(i < 3), dtype=np.int64))
+        for i in range(40)
+    }
+    predictions = {
+        i: Boxes(BOX, np.zeros(1, dtype=np.int64), np.ones(1)) if i < 3 else NONE for i in range(40)
+    }
     report = evaluate_boxes(truth, predictions, ("a",), bootstrap=100).all_images
     exact = binomtest(3, 3).proportion_ci(0.95, "exact")
-    for interval in (report.metrics["map50"], report.per_class["a"]["ap50"], report.per_class["a"]["froc@1"]):
+    for interval in (
+        report.metrics["map50"],
+        report.per_class["a"]["ap50"],
+        report.per_class["a"]["froc@1"],
+    ):
         assert interval.value == 1.0
         assert (interval.low, interval.high) == (pytest.approx(exact.low), 1.0)
         assert interval.low == pytest.approx(0.2924, abs=1e-4)
@@ -62,7 +74,9 @@ def test_one_patient_has_no_certainty_however_many_boxes():
     found = level(KEY, 0.9, 1e-6, own)
     assert found.low < 0.2 and "1 patient," in found.method
     assert level(KEY, 1.0, 0.0, support([40])).method == EXACT
-    assert level(KEY, 1.0, 0.0, support([40])).low == pytest.approx(binomtest(40, 40).proportion_ci(0.95, "exact").low)
+    assert level(KEY, 1.0, 0.0, support([40])).low == pytest.approx(
+        binomtest(40, 40).proportion_ci(0.95, "exact").low
+    )
 
 
 def test_effective_size_is_at_most_the_boxes():
@@ -79,7 +93,11 @@ def test_levels_stay_inside_0_and_1_and_hold_the_value(value):
 
 def test_nothing_is_said_without_resamples_boxes_or_a_second_patient():
     nan = float("nan")
-    for value, spread, own in ((0.5, nan, support([20])), (nan, 0.1, support([20])), (0.5, 0.1, support([0]))):
+    for value, spread, own in (
+        (0.5, nan, support([20])),
+        (nan, 0.1, support([20])),
+        (0.5, 0.1, support([0])),
+    ):
         assert level(KEY, value, spread, own).low is None
     assert level(KEY, 0.5, 0.1, support([1], n=1)).low is None
 
@@ -134,7 +152,9 @@ def test_sensitivities_need_boxes_that_one_run_alone_finds(apart, given):
     assert (one.interval.low is not None) is given
     if given:
         share = apart / 100
-        assert one.interval.low == pytest.approx(share - 1.96 * np.sqrt(share * (1 - share) / 100), abs=0.006)
+        assert one.interval.low == pytest.approx(
+            share - 1.96 * np.sqrt(share * (1 - share) / 100), abs=0.006
+        )
     else:
         assert one.interval.method == "too few to say: hardly a patient tells the two apart"
 
@@ -144,7 +164,9 @@ def test_comparisons_are_counted_and_corrected(simulate):
     worse = {i: Boxes(b.xyxy, b.labels, b.scores[::-1]) for i, b in predictions.items()}
     names = tuple("abcd")
     record = compare_boxes(truth, worse, predictions, names, bootstrap=100).as_json()
-    tested = [own["ap50"]["tests"] for own in record["per_class"].values() if "tests" in own["ap50"]]
+    tested = [
+        own["ap50"]["tests"] for own in record["per_class"].values() if "tests" in own["ap50"]
+    ]
     assert record["tests"]["comparisons"] >= len(tested) > 1
     assert record["tests"]["correction"] == "Holm"
     assert all(t["holm_p"] >= t["p"] and t["detectable"] > 0 for t in tested)
@@ -153,12 +175,16 @@ def test_comparisons_are_counted_and_corrected(simulate):
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("model", ["normal", "gamma"])
-@pytest.mark.parametrize(("classes", "folds", "images"), [("one", 1, 60), ("nih", 1, 176), ("one", 5, 47)])
+@pytest.mark.parametrize(
+    ("classes", "folds", "images"), [("one", 1, 60), ("nih", 1, 176), ("one", 5, 47)]
+)
 def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch, classes, folds, images, model):
     """The short form of the table in docs/evaluation.md: what is printed without a warning is held in 92 to 98 %."""
     benchmarks = Path(__file__).parents[2] / "benchmarks"
     monkeypatch.syspath_prepend(benchmarks)
-    spec = importlib.util.spec_from_file_location("coverage_of_detectors", benchmarks / "interval_coverage.py")
+    spec = importlib.util.spec_from_file_location(
+        "coverage_of_detectors", benchmarks / "interval_coverage.py"
+    )
     benchmark = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, benchmark)
     spec.loader.exec_module(benchmark)

@@ -13,7 +13,11 @@ from twinray.records import Boxes
 
 
 def scored(xyxy, scores, labels=None):
-    return Boxes(np.array(xyxy, dtype=float).reshape(-1, 4), np.array(labels or [0] * len(scores)), np.array(scores))
+    return Boxes(
+        np.array(xyxy, dtype=float).reshape(-1, 4),
+        np.array(labels or [0] * len(scores)),
+        np.array(scores),
+    )
 
 
 def true(xyxy, labels=None):
@@ -23,20 +27,25 @@ def true(xyxy, labels=None):
 
 def test_iou_by_hand():
     got = box_iou(
-        np.array([[0.0, 0, 10, 10], [5, 0, 10, 10], [3, 3, 0, 0]]), np.array([[0.0, 0, 10, 10], [50, 50, 1, 1]])
+        np.array([[0.0, 0, 10, 10], [5, 0, 10, 10], [3, 3, 0, 0]]),
+        np.array([[0.0, 0, 10, 10], [50, 50, 1, 1]]),
     )
     np.testing.assert_allclose(got, [[1, 0], [1 / 3, 0], [0, 0]])
 
 
 def test_the_higher_score_takes_the_box_and_the_double_is_false():
-    flat = flatten([true([0, 0, 10, 10])], [scored([[0, 0, 10, 9], [0, 0, 10, 10]], [0.9, 0.8])], ("a",))
+    flat = flatten(
+        [true([0, 0, 10, 10])], [scored([[0, 0, 10, 9], [0, 0, 10, 10]], [0.9, 0.8])], ("a",)
+    )
     assert match(flat, (0.5, 0.95)).hit.tolist() == [[True, False], [False, True]]
 
 
 def test_an_iou_at_the_threshold_is_a_hit():
     flat = flatten([true([0, 0, 10, 10])], [scored([0, 0, 10, 5], [0.9])], ("a",))
     assert match(flat, (0.5,)).hit.all()
-    assert match(flatten([true([0, 0, 10, 10])], [scored([0, 0, 10, 10], [0.9])], ("a",)), (1.0,)).hit.all()
+    assert match(
+        flatten([true([0, 0, 10, 10])], [scored([0, 0, 10, 10], [0.9])], ("a",)), (1.0,)
+    ).hit.all()
 
 
 def test_other_classes_and_other_images_are_never_hit():

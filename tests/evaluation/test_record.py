@@ -32,19 +32,25 @@ figures = st.builds(
     st.sampled_from(["patients", "seeds"]),
     st.none() | st.builds(Figure, finite, st.none(), st.integers(0, 9), st.just("seeds")),
     st.lists(st.tuples(st.none() | finite, finite), max_size=2).map(tuple),
-    st.dictionaries(words, st.builds(Figure, finite, st.none(), st.integers(0, 9), words), max_size=2),
+    st.dictionaries(
+        words, st.builds(Figure, finite, st.none(), st.integers(0, 9), words), max_size=2
+    ),
     st.none() | st.floats(0, 1),
     st.dictionaries(words, st.none() | finite, max_size=2),
     words | st.just(""),
 )
-named = st.dictionaries(st.sampled_from(["map50", "froc@0.125", "auc", "made up"]), figures, max_size=3)
+named = st.dictionaries(
+    st.sampled_from(["map50", "froc@0.125", "auc", "made up"]), figures, max_size=3
+)
 splits = st.builds(
     SplitFigures,
     named,
     st.dictionaries(words, st.builds(ClassFigures, named, st.just({"n_boxes": 4})), max_size=3),
     st.just({"n_images": 7, "n_boxes": 3}),
     st.none() | st.builds(SplitFigures, named, st.just({}), st.just({"n_images": 2})),
-    st.dictionaries(words, st.dictionaries(words, st.builds(SplitFigures, named), max_size=2), max_size=2),
+    st.dictionaries(
+        words, st.dictionaries(words, st.builds(SplitFigures, named), max_size=2), max_size=2
+    ),
     st.none() | st.tuples(st.integers(0, 5), st.integers(5, 9)),
     st.just({"left_out": ["x"], "confusion": None}),
 )
@@ -75,7 +81,10 @@ def test_every_measure_of_both_kinds_is_in_the_registry():
     ]
     for kind, records in (("detector", [detector]), ("classifier", labels)):
         for record in records:
-            names = {*record.figures, *(m for own in record.per_class.values() for m in own.figures)}
+            names = {
+                *record.figures,
+                *(m for own in record.per_class.values() for m in own.figures),
+            }
             for name in names:
                 assert kind in measure(name).kinds and measure(name).what, name
             assert set(shown_overall(kind)) <= set(record.figures)

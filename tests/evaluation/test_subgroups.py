@@ -9,7 +9,13 @@ from twinray.errors import InputError
 from twinray.evaluation.boxes import evaluate_boxes
 from twinray.evaluation.labels.report import compare_labels, evaluate_labels
 from twinray.evaluation.record import read_split, split_as_json
-from twinray.evaluation.subgroups import By, group_names, parse_by, subgroups_of_boxes, subgroups_of_labels
+from twinray.evaluation.subgroups import (
+    By,
+    group_names,
+    parse_by,
+    subgroups_of_boxes,
+    subgroups_of_labels,
+)
 from twinray.records import Boxes
 
 
@@ -26,10 +32,14 @@ def test_a_groups_figures_are_those_of_its_images_alone():
     truth, scores, patients, sex = made(0)
     truth[:9] = np.nan
     by = {"sex": (sex.tolist(), ("a", "b"))}
-    found = subgroups_of_labels(truth, [scores], "xy", "multilabel", patients, by, bootstrap=300).subgroups()
+    found = subgroups_of_labels(
+        truth, [scores], "xy", "multilabel", patients, by, bootstrap=300
+    ).subgroups()
     for group in "ab":
         rows = sex == group
-        alone = evaluate_labels(truth[rows], scores[rows], "xy", "multilabel", patients[rows], bootstrap=300).record()
+        alone = evaluate_labels(
+            truth[rows], scores[rows], "xy", "multilabel", patients[rows], bootstrap=300
+        ).record()
         own = found.groups["sex"][group]
         assert own.counts["n_images"] == alone.counts["n_images"]
         for name, figure in alone.figures.items():
@@ -41,10 +51,14 @@ def test_a_groups_figures_are_those_of_its_images_alone():
 def test_a_gap_that_is_there_is_found_and_one_that_is_not_is_not():
     truth, scores, patients, sex = made(1, worse=0.25)
     by = {"sex": (sex.tolist(), ("a", "b"))}
-    found = subgroups_of_labels(truth, [scores], "xy", "multilabel", patients, by, bootstrap=400).subgroups()
+    found = subgroups_of_labels(
+        truth, [scores], "xy", "multilabel", patients, by, bootstrap=400
+    ).subgroups()
     gap = next(g for g in found.gaps["sex"] if (g.class_name, g.measure) == (None, "auc"))
     groups = found.groups["sex"]
-    assert gap.figure.value == pytest.approx(groups["a"].figures["auc"].value - groups["b"].figures["auc"].value)
+    assert gap.figure.value == pytest.approx(
+        groups["a"].figures["auc"].value - groups["b"].figures["auc"].value
+    )
     assert (gap.high, gap.low, gap.pairs) == ("a", "b", 1)
     assert gap.figure.ci95[0] > 0 and gap.figure.tests["p"] < 0.01
 
@@ -69,9 +83,14 @@ def test_chance_alone_seldom_makes_a_gap(groups):
 def test_two_groups_have_the_plain_difference():
     truth, scores, patients, sex = made(4)
     by = {"sex": (sex.tolist(), ("a", "b"))}
-    result = subgroups_of_labels(truth, [scores], "xy", "multilabel", patients, by, bootstrap=2000).subgroups()
+    result = subgroups_of_labels(
+        truth, [scores], "xy", "multilabel", patients, by, bootstrap=2000
+    ).subgroups()
     gap = next(g for g in result.gaps["sex"] if (g.class_name, g.measure) == (None, "brier"))
-    errors = [(np.subtract(*f.ci95) / 3.92) for f in (result.groups["sex"][g].figures["brier"] for g in "ab")]
+    errors = [
+        (np.subtract(*f.ci95) / 3.92)
+        for f in (result.groups["sex"][g].figures["brier"] for g in "ab")
+    ]
     half = 1.96 * np.hypot(*errors)
     assert gap.figure.ci95[1] - gap.figure.value == pytest.approx(half, rel=0.1)
 
@@ -82,18 +101,29 @@ def test_groups_of_few_are_shown_and_not_compared():
     sex[:6] = "other"
     truth[:6] = [[1, 0], [0, 1], [1, 1], [0, 0], [1, 0], [0, 1]]
     by = {"sex": (sex.tolist(), ("a", "b", "other"))}
-    result = subgroups_of_labels(truth, [scores], "xy", "multilabel", patients, by, bootstrap=100).subgroups()
+    result = subgroups_of_labels(
+        truth, [scores], "xy", "multilabel", patients, by, bootstrap=100
+    ).subgroups()
     other = result.groups["sex"]["other"]
     assert other.counts == {"n_images": 6, "n_patients": 3}
-    assert other.figures["average_precision"].ci95 is None and "too few" in other.figures["average_precision"].note
-    assert all({g.high, g.low} == {"a", "b"} for g in result.gaps["sex"] if g.measure == "average_precision")
+    assert (
+        other.figures["average_precision"].ci95 is None
+        and "too few" in other.figures["average_precision"].note
+    )
+    assert all(
+        {g.high, g.low} == {"a", "b"}
+        for g in result.gaps["sex"]
+        if g.measure == "average_precision"
+    )
 
 
 def test_they_travel_in_metrics_json():
     truth, scores, patients, sex = made(6)
     by = {"sex": (sex.tolist(), ("a", "b"))}
     whole = evaluate_labels(truth, scores, "xy", "multilabel", patients, bootstrap=20).record()
-    result = subgroups_of_labels(truth, [scores], "xy", "multilabel", patients, by, bootstrap=20).subgroups()
+    result = subgroups_of_labels(
+        truth, [scores], "xy", "multilabel", patients, by, bootstrap=20
+    ).subgroups()
     raw = json.loads(json.dumps(split_as_json(result.beside(whole)), allow_nan=False))
     read = read_split(raw, "metrics.json")
     assert read.subgroups["sex"]["b"].figures["auc"] == result.groups["sex"]["b"].figures["auc"]
@@ -112,13 +142,21 @@ def test_detectors():
         moved = box + (rng.random((1, 4)) * (4 if i % 2 else 16))
         predictions[i] = Boxes(moved, np.zeros(1, dtype=np.int64), rng.random(1))
     by = {"site": (sites, ("far", "near"))}
-    found = subgroups_of_boxes(truth, [predictions], ("nodule",), patients, by, bootstrap=300).subgroups()
+    found = subgroups_of_boxes(
+        truth, [predictions], ("nodule",), patients, by, bootstrap=300
+    ).subgroups()
     for site in ("far", "near"):
         own = {i: boxes for i, boxes in truth.items() if sites[i] == site}
         alone = evaluate_boxes(
-            own, {i: predictions[i] for i in own}, ("nodule",), {i: patients[i] for i in own}, bootstrap=0
+            own,
+            {i: predictions[i] for i in own},
+            ("nodule",),
+            {i: patients[i] for i in own},
+            bootstrap=0,
         ).record()
-        assert found.groups["site"][site].figures["map50"].value == pytest.approx(alone.figures["map50"].value)
+        assert found.groups["site"][site].figures["map50"].value == pytest.approx(
+            alone.figures["map50"].value
+        )
         assert found.groups["site"][site].counts["n_boxes"] == alone.counts["n_boxes"]
     gap = next(g for g in found.gaps["site"] if (g.class_name, g.measure) == (None, "map50"))
     assert gap.high == "near" and gap.figure.ci95[0] > 0
@@ -178,7 +216,9 @@ def test_differences_within_groups_are_paired():
         ).record()  # fmt: skip
         for class_name in (None, "x"):
             own, expected = found[group].get("auc", class_name), alone.get("auc", class_name)
-            assert own.value == pytest.approx(expected.value) and own.ci95 == pytest.approx(expected.ci95, abs=0.05)
+            assert own.value == pytest.approx(expected.value) and own.ci95 == pytest.approx(
+                expected.ci95, abs=0.05
+            )
             assert own.share_above_zero == 1
     assert first.minus(first)["sex"]["a"].figures["auc"].ci95 == (0, 0)
 
@@ -188,7 +228,9 @@ def test_figures_of_several_models_are_averaged():
     other = np.random.default_rng(0).random(scores.shape)
     by = {"sex": (sex.tolist(), ("a", "b"))}
     one, two, both = (
-        subgroups_of_labels(truth, tables, "xy", "multilabel", patients, by, bootstrap=50).subgroups()
+        subgroups_of_labels(
+            truth, tables, "xy", "multilabel", patients, by, bootstrap=50
+        ).subgroups()
         for tables in ([scores], [other], [scores, other])
     )
     values = [found.groups["sex"]["a"].figures["auc"].value for found in (one, two, both)]

@@ -47,11 +47,18 @@ def counts(truth: dict, found: dict, thresholds: np.ndarray) -> tuple[np.ndarray
 
 
 def test_the_lowest_score_within_the_budget():
-    truth, found = one_class([(0.9, True), (0.8, False), (0.7, True), (0.6, False), (0.5, True), (0.4, False)])
+    truth, found = one_class(
+        [(0.9, True), (0.8, False), (0.7, True), (0.6, False), (0.5, True), (0.4, False)]
+    )
     chosen = choose_thresholds(truth, found, ["a"], default=0.02, rates=(0.01, 0.03))
     assert [point.per_class["a"].threshold for point in chosen.points] == [0.7, 0.5, 0.4]
     middle = chosen.at(None).per_class["a"]
-    assert (middle.sensitivity, middle.fp_per_image, middle.n_boxes, middle.fallback) == (0.03, 0.02, 100, "")
+    assert (middle.sensitivity, middle.fp_per_image, middle.n_boxes, middle.fallback) == (
+        0.03,
+        0.02,
+        100,
+        "",
+    )
 
 
 def test_predictions_of_one_score_pass_together():
@@ -69,7 +76,9 @@ def test_where_even_the_best_score_has_too_many():
 
 def test_rates_that_round_badly_keep_their_last_false_positive():
     truth, found = one_class([(0.9 - i / 100, False) for i in range(20)], n_images=30)
-    assert choose_thresholds(truth, found, ["a"], default=0.1, rates=()).at(None).measured == pytest.approx(0.1)
+    assert choose_thresholds(truth, found, ["a"], default=0.1, rates=()).at(
+        None
+    ).measured == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("decimals", [None, 1])
@@ -142,7 +151,10 @@ def test_a_class_without_true_boxes_gets_a_marked_fallback(simulate):
 def test_a_class_without_predictions_and_few_images_get_marked_fallbacks(simulate):
     truth, found = one_class([(0.9, True)])
     never = choose_thresholds(truth, found, ["a", "never"]).at(None).per_class["never"]
-    assert (never.threshold, never.fallback) == (FALLBACK_SCORE, "no predicted box of this class on validation")
+    assert (never.threshold, never.fallback) == (
+        FALLBACK_SCORE,
+        "no predicted box of this class on validation",
+    )
     truth, found = simulate(0, n_images=MIN_IMAGES - 1)
     point = choose_thresholds(truth, found, NAMES).at(None)
     assert {one.threshold for one in point.per_class.values()} == {FALLBACK_SCORE}
@@ -154,7 +166,9 @@ def test_one_loud_class_does_not_take_the_others_share():
     """Class a has high scores and only errors; b's single error is within its share all the same."""
     truth = {i: Boxes(np.array([[0.0, 0, 10, 10]] * 2), np.array([0, 1])) for i in range(20)}
     miss = [50.0, 50, 60, 60]
-    found = {i: Boxes(np.array([miss]), np.array([0]), np.array([0.99 - i / 1000])) for i in range(18)}
+    found = {
+        i: Boxes(np.array([miss]), np.array([0]), np.array([0.99 - i / 1000])) for i in range(18)
+    }
     found[18] = Boxes(np.array([miss, [0.0, 0, 10, 10]]), np.array([1, 1]), np.array([0.2, 0.1]))
     point = choose_thresholds(truth, found, ["a", "b"], default=0.25, rates=()).at(None)
     assert point.per_class["b"].threshold == 0.1
@@ -182,7 +196,13 @@ def test_what_cannot_be_used_is_one_line(simulate):
     good = json.loads(json.dumps(chosen.as_json()))
     with pytest.raises(InputError, match=r"model\.json: the thresholds are for"):
         thresholds_from_json(good, ["a", "b", "d", "c"], "model.json")
-    for broken in ([], {}, {**good, "fp_per_image": 3}, {**good, "operating_points": [{"per_class": []}]}, None):
+    for broken in (
+        [],
+        {},
+        {**good, "fp_per_image": 3},
+        {**good, "operating_points": [{"per_class": []}]},
+        None,
+    ):
         with pytest.raises(InputError, match="cannot be read") as caught:
             thresholds_from_json(broken, NAMES, "model.json")
         assert "\n" not in str(caught.value)

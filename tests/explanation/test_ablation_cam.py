@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 
-from rerun_oracle import ablation_cam_rerun, rerun_channel_scores, rescore_from_last_stage, rescore_from_level
+from rerun_oracle import (
+    ablation_cam_rerun,
+    rerun_channel_scores,
+    rescore_from_last_stage,
+    rescore_from_level,
+)
 from twinray.explanation.ablation_cam import (
     ablation_cam_fpn,
     ablation_cam_last_stage,
@@ -33,13 +38,18 @@ def parts() -> tuple[dict[str, Tensor], FeaturePyramidNetwork, BoxScorer]:
     """A small random detector's stages, a pyramid of few channels, and its box head."""
     torch.manual_seed(0)
     stages = {
-        f"c{i + 2}": torch.randn(1, c, SIZE >> (i + 2), SIZE >> (i + 2)).relu() for i, c in enumerate(STAGE_CHANNELS)
+        f"c{i + 2}": torch.randn(1, c, SIZE >> (i + 2), SIZE >> (i + 2)).relu()
+        for i, c in enumerate(STAGE_CHANNELS)
     }
     fpn = FeaturePyramidNetwork(list(STAGE_CHANNELS), CHANNELS)
     fc6, fc7, last = nn.Linear(CHANNELS * 49, 64), nn.Linear(64, 64), nn.Linear(64, CLASSES + 1)
     for parameter in [*fpn.parameters(), *last.parameters()]:
         nn.init.normal_(parameter, std=0.2 if parameter.ndim < 3 else 0.05)  # biases too
-    return stages, fpn, BoxScorer(torchvision_pool, fc6, fc7, lambda hidden: last(hidden).softmax(1)[:, 1:])
+    return (
+        stages,
+        fpn,
+        BoxScorer(torchvision_pool, fc6, fc7, lambda hidden: last(hidden).softmax(1)[:, 1:]),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +82,9 @@ def test_every_last_stage_channel_of_twenty_boxes_equals_the_rerun(parts, boxes)
     pyramid = list(fpn(stages).values())
     for box in boxes:
         score, fast = last_stage_channel_scores(stages, fpn, pyramid[box.level], box, scorer)
-        slow = rerun_channel_scores(stages["c5"], rescore_from_last_stage(stages, fpn, box, scorer), 32)
+        slow = rerun_channel_scores(
+            stages["c5"], rescore_from_last_stage(stages, fpn, box, scorer), 32
+        )
         assert fast.shape == (STAGE_CHANNELS[-1],)
         assert (slow / score - 1).abs().max() > 1e-4
         torch.testing.assert_close(fast, slow, rtol=1e-4, atol=0)
@@ -91,7 +103,9 @@ def test_sizes_that_do_not_halve_evenly_are_repeated_as_the_pyramid_does(parts) 
     for level in range(4):
         box = FixedBox(torch.tensor([3.0, 7, 71, 88]), 0, level)
         _, fast = last_stage_channel_scores(stages, fpn, pyramid[level], box, scorer)
-        slow = rerun_channel_scores(stages["c3"], rescore_from_last_stage(stages, fpn, box, scorer), 32)
+        slow = rerun_channel_scores(
+            stages["c3"], rescore_from_last_stage(stages, fpn, box, scorer), 32
+        )
         torch.testing.assert_close(fast, slow, rtol=1e-4, atol=0)
 
 
@@ -130,7 +144,9 @@ def test_a_channel_that_carries_the_score_gets_the_weight_and_the_map() -> None:
         fc6.weight.view(4, 49).copy_(torch.tensor([0.0, 0, 1, 0])[:, None].expand(4, 49))
         fc7.weight.fill_(0.05)
     scorer = BoxScorer(torchvision_pool, fc6, fc7, lambda hidden: hidden.tanh())
-    (heat,) = ablation_cam_fpn([feature], [FixedBox(torch.tensor([8.0, 8, 40, 40]), 0, 0)], scorer, (64, 64))
+    (heat,) = ablation_cam_fpn(
+        [feature], [FixedBox(torch.tensor([8.0, 8, 40, 40]), 0, 0)], scorer, (64, 64)
+    )
     np.testing.assert_allclose(heat.weights, [0, 0, 1, 0], atol=1e-6)
     rows, columns = np.where(heat.map > 0.5)
     assert 14 <= rows.min() <= 18
@@ -164,7 +180,9 @@ def test_scores_see_the_whole_head(parts, boxes) -> None:
         box = FixedBox(boxes[0].proposal, 1, 0)
         pooled = torchvision_pool(feature, box.roi(), 0).flatten(1)
         expected = scorer.probabilities(F.relu(scorer.fc7(F.relu(scorer.fc6(pooled)))))[0, 1]
-        assert pyramid_channel_scores([feature], [box], scorer)[0].item() == pytest.approx(float(expected), rel=1e-6)
+        assert pyramid_channel_scores([feature], [box], scorer)[0].item() == pytest.approx(
+            float(expected), rel=1e-6
+        )
 
 
 def test_the_footprint_is_the_share_of_each_cell_in_the_box() -> None:
@@ -188,7 +206,9 @@ def test_the_footprint_is_what_dense_sampling_pools(boxes) -> None:
             continue  # of few cells: the blur is most of it
         inner = FixedBox(box.proposal.clamp(0, SIZE), 0, box.level)
         cells = torch.eye(side * side).view(1, -1, side, side)
-        dense = roi_align(cells, inner.roi(), (7, 7), 1 / (4 << box.level), sampling_ratio=16, aligned=True)
+        dense = roi_align(
+            cells, inner.roi(), (7, 7), 1 / (4 << box.level), sampling_ratio=16, aligned=True
+        )
         share = dense[0].flatten(1).sum(dim=1).view(side, side)
         seen = footprint(inner, (side, side), (SIZE, SIZE))
         assert float((share / share.sum() - seen / seen.sum()).abs().sum()) < 0.5

@@ -31,12 +31,16 @@ def network():
 
 @pytest.fixture(scope="module")
 def image():
-    return torch.from_numpy(np.random.default_rng(1).normal(size=(3, SIDE, SIDE)).astype(np.float32))
+    return torch.from_numpy(
+        np.random.default_rng(1).normal(size=(3, SIDE, SIDE)).astype(np.float32)
+    )
 
 
 def scorer(network, exclusive):
     backbone, linear = network
-    return ClassScorer(lambda x: backbone.stages(x)["c5"], linear, lambda x: linear(backbone(x)), exclusive)
+    return ClassScorer(
+        lambda x: backbone.stages(x)["c5"], linear, lambda x: linear(backbone(x)), exclusive
+    )
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
@@ -63,7 +67,9 @@ def test_closed_form_equals_really_zeroing_each_channel(network, image, exclusiv
     np.testing.assert_allclose(found.weights, (whole - without).numpy(), atol=1e-6)
     # The map is the weighted sum of the channels, enlarged, and 1 at its peak.
     raw = torch.einsum("c,chw->hw", whole - without, feature[0]).clamp(min=0)
-    large = torch.nn.functional.interpolate(raw[None, None], size=(SIDE, SIDE), mode="bilinear")[0, 0]
+    large = torch.nn.functional.interpolate(raw[None, None], size=(SIDE, SIDE), mode="bilinear")[
+        0, 0
+    ]
     np.testing.assert_allclose(found.map, (large / large.max()).numpy(), atol=1e-6)
 
 
@@ -72,7 +78,9 @@ def test_closed_form_equals_really_zeroing_each_channel(network, image, exclusiv
 def test_gradient_maps_equal_the_grad_cam_package(network, image, method, exclusive):
     cam = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
     backbone, linear = network[0], nn.Linear(512, 4)
-    with torch.no_grad():  # steep enough for the 1e-6 that the package adds to its denominators to count for nothing
+    with (
+        torch.no_grad()
+    ):  # steep enough for the 1e-6 that the package adds to its denominators to count for nothing
         linear.weight.copy_(40 * network[1].weight), linear.bias.copy_(network[1].bias)
 
     class Whole(nn.Module):
@@ -85,7 +93,9 @@ def test_gradient_maps_equal_the_grad_cam_package(network, image, method, exclus
 
     kind = cam.GradCAM if method == "grad-cam" else cam.GradCAMPlusPlus
     with kind(model=Whole(), target_layers=[backbone.layer4[-1]]) as library:
-        expected = library(image[None], targets=[lambda logits: log_odds(logits[None], 2, exclusive)[0]])[0]
+        expected = library(
+            image[None], targets=[lambda logits: log_odds(logits[None], 2, exclusive)[0]]
+        )[0]
     (found,) = class_maps(method, image, [2], scorer((backbone, linear), exclusive))
     least = found.map.min()  # the package takes the least value for zero
     np.testing.assert_allclose((found.map - least) / (1 - least), expected, atol=2e-3)

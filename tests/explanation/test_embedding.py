@@ -38,14 +38,21 @@ def test_components_equal_scikit_learns():
     assert principal_components(features[:3], 5).scores.shape == (3, 2)
 
 
-@pytest.mark.parametrize("name", ["pca", "tsne", pytest.param("umap", marks=pytest.mark.long)])  # it compiles first
+@pytest.mark.parametrize(
+    "name", ["pca", "tsne", pytest.param("umap", marks=pytest.mark.long)]
+)  # it compiles first
 def test_maps_keep_clusters_apart(name):
     if name != "pca":
-        pytest.importorskip("openTSNE" if name == "tsne" else "umap", reason=f"the library of {name} is not installed")
+        pytest.importorskip(
+            "openTSNE" if name == "tsne" else "umap",
+            reason=f"the library of {name} is not installed",
+        )
     features, of = clusters()
     points = two_dimensions(name, principal_components(features), seed=0)
     assert points.shape == (240, 2) and np.isfinite(points).all()
-    near = NearestNeighbors(n_neighbors=6).fit(points).kneighbors(points, return_distance=False)[:, 1:]
+    near = (
+        NearestNeighbors(n_neighbors=6).fit(points).kneighbors(points, return_distance=False)[:, 1:]
+    )
     assert (of[near] == of[:, None]).mean() > 0.95
 
 
@@ -78,7 +85,9 @@ def test_of_many_images_a_seeded_choice_is_asked():
     features, of = clusters(2)
     first = neighbour_votes(features, np.eye(3)[of], np.arange(240), most=50, seed=1)
     assert len(first.rows) == 50
-    assert np.array_equal(first.rows, neighbour_votes(features, np.eye(3)[of], np.arange(240), most=50, seed=1).rows)
+    assert np.array_equal(
+        first.rows, neighbour_votes(features, np.eye(3)[of], np.arange(240), most=50, seed=1).rows
+    )
     every = neighbour_votes(features, np.eye(3)[of], np.arange(240))
     np.testing.assert_allclose(first.scores, every.scores[first.rows])
 

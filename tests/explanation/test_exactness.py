@@ -17,7 +17,11 @@ from twinray.inference.heat_maps import box_scorer
 SIZE, BOXES = 256, 20
 SETTINGS = [
     pytest.param(("resnet18", 16, 32), id="small"),
-    pytest.param(("resnet50", 256, 1024), marks=[pytest.mark.long, pytest.mark.timeout(3600)], id="as published"),
+    pytest.param(
+        ("resnet50", 256, 1024),
+        marks=[pytest.mark.long, pytest.mark.timeout(3600)],
+        id="as published",
+    ),
 ]
 Parts = tuple[Detector, Features, list[FixedBox]]
 
@@ -30,17 +34,24 @@ def parts(request) -> Parts:
     detector = build_detector(build_backbone(arch), options, ("a", "b", "c"), seed=0).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        _, features = detector.detect_with_features(torch.randn(1, 3, SIZE, SIZE, generator=generator))
+        _, features = detector.detect_with_features(
+            torch.randn(1, 3, SIZE, SIZE, generator=generator)
+        )
     centre = torch.rand(BOXES, 2, generator=generator) * SIZE
     sides = torch.exp(torch.rand(BOXES, 2, generator=generator) * 2.5 + 3)
     proposals = torch.cat([centre - sides / 2, centre + sides / 2], dim=1).clamp(0, SIZE)
     proposals[-2:] = torch.tensor([[0.0, 0, SIZE, SIZE], [9, 3, SIZE - 5, SIZE]])
     levels = pyramid_levels(proposals, len(POOLED_LEVELS)).tolist()
     assert set(levels) == {0, 1, 2}
-    boxes = [FixedBox(p, i % 3, level) for i, (p, level) in enumerate(zip(proposals, levels, strict=True))]
+    boxes = [
+        FixedBox(p, i % 3, level)
+        for i, (p, level) in enumerate(zip(proposals, levels, strict=True))
+    ]
     with torch.no_grad():
         logits = really_seen(detector, features.pyramid, boxes)
-        detector.roi_heads.box_predictor.cls_score.weight.mul_(2 / logits.std())  # neither flat nor saturated
+        detector.roi_heads.box_predictor.cls_score.weight.mul_(
+            2 / logits.std()
+        )  # neither flat nor saturated
     return detector, features, boxes
 
 
@@ -49,7 +60,9 @@ def really_seen(detector: Detector, pyramid: dict[str, Tensor], boxes: list[Fixe
     n = len(pyramid["p2"])
     proposals = torch.stack([box.proposal for box in boxes])
     pooled = detector.roi_heads.box_roi_pool(pyramid, [proposals] * n, [(SIZE, SIZE)] * n)
-    return detector.roi_heads.box_predictor(detector.roi_heads.box_head(pooled))[0].view(n, len(boxes), -1)
+    return detector.roi_heads.box_predictor(detector.roi_heads.box_head(pooled))[0].view(
+        n, len(boxes), -1
+    )
 
 
 def really_scored(detector: Detector, pyramid: dict[str, Tensor], boxes: list[FixedBox]) -> Tensor:
@@ -72,7 +85,9 @@ def test_pyramid_channels(parts: Parts) -> None:
     scores, fast = pyramid_channel_scores(levels, boxes, box_scorer(detector))
     for box, score, row in zip(boxes, scores, fast, strict=True):
         name = POOLED_LEVELS[box.level]
-        torch.testing.assert_close(score, really_scored(detector, features.pyramid, [box])[0, 0], rtol=1e-4, atol=0)
+        torch.testing.assert_close(
+            score, really_scored(detector, features.pyramid, [box])[0, 0], rtol=1e-4, atol=0
+        )
         slow = []
         for channels in torch.arange(len(row)).split(32):
             versions = {n: f.expand(len(channels), -1, -1, -1) for n, f in features.pyramid.items()}

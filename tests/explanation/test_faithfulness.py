@@ -59,7 +59,9 @@ def test_floors_lie_in_their_box() -> None:
     assert filled.sum() == pytest.approx((24.2 - 8.3) * (40.9 - 10.6), rel=1e-5)
     whole = np.array([8.0, 10, 25, 41])
     assert energy_inside(filled, whole) == pytest.approx(1)
-    assert energy_inside(bell, odd) == pytest.approx(0.9545**2, abs=0.01)  # two standard deviations either way
+    assert energy_inside(bell, odd) == pytest.approx(
+        0.9545**2, abs=0.01
+    )  # two standard deviations either way
     assert pointing_hit(filled, whole) == pointing_hit(bell, odd) == 1
     assert bell.min() > 0 or bell[0, -1] >= 0
     assert energy_inside(np.zeros((48, 32)), odd) == 0
@@ -98,7 +100,9 @@ def test_curves_start_and_end_where_they_must_and_good_maps_win() -> None:
     np.testing.assert_allclose(curves.deletion[:, 0], 1)
     np.testing.assert_allclose(curves.deletion[:, -1], 0)
     np.testing.assert_allclose(curves.insertion[:, -1], 1, rtol=1e-6)
-    assert np.ptp(curves.insertion[:, 0]) < 1e-6 and 0 < curves.insertion[0, 0] < 1  # the blurred image
+    assert (
+        np.ptp(curves.insertion[:, 0]) < 1e-6 and 0 < curves.insertion[0, 0] < 1
+    )  # the blurred image
     deletion, insertion = curves.areas().T
     assert deletion[0] < deletion[2] < deletion[1]
     assert insertion[0] > insertion[2] > insertion[1]
@@ -127,10 +131,17 @@ def test_scores_of_versions_are_those_of_each_alone() -> None:
 
     convolutions = [nn.Conv2d(3, 4, 4 << level, stride=4 << level) for level in range(2)]
     last = nn.Linear(16, 3)
-    scorer = BoxScorer(pool, nn.Linear(4 * 49, 16), nn.Linear(16, 16), lambda hidden: last(hidden).softmax(1)[:, 1:])
+    scorer = BoxScorer(
+        pool,
+        nn.Linear(4 * 49, 16),
+        nn.Linear(16, 16),
+        lambda hidden: last(hidden).softmax(1)[:, 1:],
+    )
     score = versions_scorer(lambda images: [c(images) for c in convolutions], scorer)
     versions = torch.randn(5, 3, 64, 64)
-    boxes = [FixedBox(torch.tensor([4.0 + i, 6, 40 + 3 * i, 50]), i % 2, (i + 1) % 2) for i in range(5)]
+    boxes = [
+        FixedBox(torch.tensor([4.0 + i, 6, 40 + 3 * i, 50]), i % 2, (i + 1) % 2) for i in range(5)
+    ]
     with torch.no_grad():
         together = score(versions, boxes)
         for i, box in enumerate(boxes):
@@ -150,7 +161,13 @@ def test_few_points_have_ends_too(points: int) -> None:
     image = torch.zeros(3, 48, 32)
     image[:, 10:40, 8:24] = 1
     boxes = [BOX, BOX + 2.0]
-    curves = removal_curves(image, [box_floor(box, (48, 32)) for box in boxes], boxes, mean_inside, points=points)
+    curves = removal_curves(
+        image, [box_floor(box, (48, 32)) for box in boxes], boxes, mean_inside, points=points
+    )
     for i, box in enumerate(boxes):
-        assert curves.deletion[i, 0] == curves.insertion[i, -1] == float(mean_inside(image[None], [box]))
+        assert (
+            curves.deletion[i, 0]
+            == curves.insertion[i, -1]
+            == float(mean_inside(image[None], [box]))
+        )
         assert curves.deletion[i, -1] == 0

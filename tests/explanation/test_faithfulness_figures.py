@@ -12,7 +12,9 @@ GROUPS = np.arange(30) // 3 * 5  # gaps
 
 
 def measured(values: np.ndarray = VALUES, groups: np.ndarray = GROUPS) -> MeasuredMaps:
-    return MeasuredMaps(("odam", "box", "gaussian"), ("pointing", "energy"), values, LABELS[: len(values)], groups)
+    return MeasuredMaps(
+        ("odam", "box", "gaussian"), ("pointing", "energy"), values, LABELS[: len(values)], groups
+    )
 
 
 def test_means_over_boxes_by_class_and_intervals_over_patients() -> None:

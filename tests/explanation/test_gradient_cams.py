@@ -58,7 +58,10 @@ def test_odam_sums_to_the_first_order_change_of_a_linear_score() -> None:
 def test_grad_cam_plus_plus_does_not_turn_on_rounding() -> None:
     """At a pole of equation 19 a change in the last bits may not move the map; with tiny gradients all shares are 1/2."""
     rng = torch.Generator().manual_seed(0)
-    activation, gradient = torch.randn(8, 12, 12, generator=rng), torch.randn(8, 12, 12, generator=rng) * 0.01
+    activation, gradient = (
+        torch.randn(8, 12, 12, generator=rng),
+        torch.randn(8, 12, 12, generator=rng) * 0.01,
+    )
     activation[3] -= 1
     gradient[3, 5, 5] = -2 / activation[3].double().sum()
     raw, _ = grad_cam_plus_plus(activation, gradient)
@@ -67,7 +70,9 @@ def test_grad_cam_plus_plus_does_not_turn_on_rounding() -> None:
         assert float((moved - raw).abs().max()) < 1e-3 * float(raw.abs().max())
     small = gradient * 1e-20
     _, weights = grad_cam_plus_plus(activation, small)
-    torch.testing.assert_close(weights * 1e20, gradient.clamp(min=0).sum(dim=(1, 2)) / 2, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        weights * 1e20, gradient.clamp(min=0).sum(dim=(1, 2)) / 2, rtol=1e-4, atol=0
+    )
 
 
 def test_an_unknown_method_is_refused() -> None:
@@ -112,7 +117,10 @@ def random_head() -> tuple[Tensor, BoxScorer]:
 
 def test_eigen_cam_is_that_of_the_grad_cam_package() -> None:
     """Its projection, with the sign that the package's later function takes; its own sign is the library's luck."""
-    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection, get_2d_projection_with_sign_correction
+    from pytorch_grad_cam.utils.svd_on_activations import (
+        get_2d_projection,
+        get_2d_projection_with_sign_correction,
+    )
 
     for seed in range(4):
         feature = torch.randn(1, 6, 16, 16, generator=torch.Generator().manual_seed(seed)) + 1.0
@@ -127,7 +135,9 @@ def test_eigen_cam_is_that_of_the_grad_cam_package() -> None:
         assert np.corrcoef(ours.map.ravel(), uncentred.map.ravel())[0, 1] < 0.999
 
 
-@pytest.mark.parametrize(("method", "name"), [("grad-cam", "GradCAM"), ("grad-cam++", "GradCAMPlusPlus")])
+@pytest.mark.parametrize(
+    ("method", "name"), [("grad-cam", "GradCAM"), ("grad-cam++", "GradCAMPlusPlus")]
+)
 def test_maps_are_those_of_the_grad_cam_package(method: str, name: str) -> None:
     import pytorch_grad_cam as library
 

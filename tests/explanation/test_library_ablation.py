@@ -40,7 +40,9 @@ class AsTorchvision(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        self.detector = [detector]  # in a list: not a child, as the package swaps modules by identity
+        self.detector = [
+            detector
+        ]  # in a list: not a child, as the package swaps modules by identity
         self.backbone = LevelsAsNamed(detector)
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
@@ -64,11 +66,18 @@ class FewChannels(AblationLayerFasterRCNN):
 
 
 @pytest.mark.parametrize(
-    "channels", [8, pytest.param(256, marks=[pytest.mark.long, pytest.mark.timeout(3600)])], ids=["few", "all"]
+    "channels",
+    [8, pytest.param(256, marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
+    ids=["few", "all"],
 )
 def test_the_map_is_the_packages(channels: int) -> None:
     options = DetectorOptions(
-        size=SIZE, fpn_channels=channels, box_head_width=32, proposals=(20, 20), anchor_scale=4, score_threshold=0.05
+        size=SIZE,
+        fpn_channels=channels,
+        box_head_width=32,
+        proposals=(20, 20),
+        anchor_scale=4,
+        score_threshold=0.05,
     )
     detector = build_detector(build_backbone("resnet18"), options, ("a", "b"), seed=1).eval()
     with torch.no_grad():
@@ -86,7 +95,11 @@ def test_the_map_is_the_packages(channels: int) -> None:
         )
         layer = AblationLayerFasterRCNN() if channels == 256 else FewChannels()
         cam = library.AblationCAM(
-            view, [view.backbone], reshape_transform=fasterrcnn_reshape_transform, ablation_layer=layer, batch_size=4
+            view,
+            [view.backbone],
+            reshape_transform=fasterrcnn_reshape_transform,
+            ablation_layer=layer,
+            batch_size=4,
         )
         theirs = cam(image, targets=[target])[0]
         assert heat.weights.shape == (5 * channels,)

@@ -36,9 +36,15 @@ def test_a_map_that_is_the_box_is_perfect():
 
 def test_half_a_box():
     found = named(filled(10, 20, 20, 40), BOX)
-    assert found["iou"] == pytest.approx(0.5) and found["localised@0.5"] == 1 and found["energy"] == 1
+    assert (
+        found["iou"] == pytest.approx(0.5) and found["localised@0.5"] == 1 and found["energy"] == 1
+    )
     shifted = named(filled(20, 20, 40, 40), BOX)  # IoU 1/3
-    assert shifted["localised@0.3"] == 1 and shifted["localised@0.5"] == 0 and shifted["energy"] == pytest.approx(0.5)
+    assert (
+        shifted["localised@0.3"] == 1
+        and shifted["localised@0.5"] == 0
+        and shifted["energy"] == pytest.approx(0.5)
+    )
 
 
 def test_one_of_several_pieces_and_boxes_is_enough():
@@ -76,9 +82,16 @@ def test_overlapping_boxes_count_once():
 def test_floors():
     assert named(whole_floor((64, 64)), BOX)["pointing"] == pytest.approx(400 / 64**2)
     middle = middle_floor((64, 64))
-    assert np.unravel_index(middle.argmax(), middle.shape) in {(31, 31), (31, 32), (32, 31), (32, 32)}
+    assert np.unravel_index(middle.argmax(), middle.shape) in {
+        (31, 31),
+        (31, 32),
+        (32, 31),
+        (32, 32),
+    }
     elsewhere = elsewhere_floor(np.vstack([BOX, BOX, [[0, 0, 20, 30]]]), (64, 64))
-    assert elsewhere.max() == 1 and elsewhere[25, 15] == 1 and elsewhere[25, 5] == pytest.approx(1 / 3)
+    assert (
+        elsewhere.max() == 1 and elsewhere[25, 15] == 1 and elsewhere[25, 5] == pytest.approx(1 / 3)
+    )
     assert (elsewhere_floor(np.zeros((0, 4)), (8, 8)) == 1).all()
 
 

@@ -42,7 +42,9 @@ def test_scores_are_those_of_really_zeroed_bins(window: int, seed: int) -> None:
     for place, fast in enumerate(fast_scores[which]):
         row, column = divmod(place, 7)
         without = pooled.clone()
-        without[:, :, max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1] = 0
+        without[
+            :, :, max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1
+        ] = 0
         really = scorer.from_fc6(scorer.fc6(without.flatten(1)), box.label)[0]
         torch.testing.assert_close(fast, really, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(score, scorer.from_fc6(scorer.fc6(pooled.flatten(1)), box.label)[0])
@@ -57,7 +59,9 @@ def test_the_map_shows_the_part_that_the_score_leans_on() -> None:
     second = nn.Linear(8, 8, bias=False)
     second.weight.copy_(torch.eye(8))
     scorer = BoxScorer(pool, first, second, lambda hidden: torch.sigmoid(hidden[:, :1] - 3))
-    pyramid = [-torch.ones(1, CHANNELS, SIZE // (4 << level), SIZE // (4 << level)) for level in range(2)]
+    pyramid = [
+        -torch.ones(1, CHANNELS, SIZE // (4 << level), SIZE // (4 << level)) for level in range(2)
+    ]
     box = FixedBox(torch.tensor([8.0, 4, 50, 60]), 0, 0)
     (heat,) = bin_occlusion(pyramid, [box], scorer, (SIZE, SIZE))
     assert heat.map.shape == (SIZE, SIZE) and heat.map.dtype == np.float32
@@ -77,9 +81,14 @@ def test_the_map_shows_the_part_that_the_score_leans_on() -> None:
 
 @torch.no_grad()
 def test_boxes_of_several_levels_and_none() -> None:
-    pyramid = [torch.randn(1, CHANNELS, SIZE // (4 << level), SIZE // (4 << level)) for level in range(2)]
+    pyramid = [
+        torch.randn(1, CHANNELS, SIZE // (4 << level), SIZE // (4 << level)) for level in range(2)
+    ]
     scorer = make_scorer(1)
-    boxes = [FixedBox(torch.tensor([8.0, 4, 50, 60]), 0, 0), FixedBox(torch.tensor([1.0, 2, 60, 40]), 2, 1)]
+    boxes = [
+        FixedBox(torch.tensor([8.0, 4, 50, 60]), 0, 0),
+        FixedBox(torch.tensor([1.0, 2, 60, 40]), 2, 1),
+    ]
     together = bin_occlusion(pyramid, boxes, scorer, (SIZE, SIZE))
     for box, heat in zip(boxes, together, strict=True):
         (alone,) = bin_occlusion(pyramid, [box], scorer, (SIZE, SIZE))
@@ -91,10 +100,16 @@ def test_boxes_of_several_levels_and_none() -> None:
 @torch.no_grad()
 def test_what_nothing_speaks_for_has_an_empty_map_and_proposals_may_leave_the_image() -> None:
     flat = BoxScorer(
-        pool, nn.Linear(CHANNELS * 49, 4), nn.Linear(4, 4), lambda hidden: torch.full((len(hidden), 1), 0.5)
+        pool,
+        nn.Linear(CHANNELS * 49, 4),
+        nn.Linear(4, 4),
+        lambda hidden: torch.full((len(hidden), 1), 0.5),
     )
     pyramid = [torch.randn(1, CHANNELS, 16, 16), torch.randn(1, CHANNELS, 8, 8)]
-    boxes = [FixedBox(torch.tensor([-5.0, -5, 30, 80]), 0, 1), FixedBox(torch.tensor([10.0, 10, 10, 10]), 0, 0)]
+    boxes = [
+        FixedBox(torch.tensor([-5.0, -5, 30, 80]), 0, 1),
+        FixedBox(torch.tensor([10.0, 10, 10, 10]), 0, 0),
+    ]
     for heat in bin_occlusion(pyramid, boxes, flat, (SIZE, SIZE)):
         assert not heat.map.any() and heat.score == 0.5
     for heat in bin_occlusion(pyramid, boxes, make_scorer(0), (SIZE, SIZE)):

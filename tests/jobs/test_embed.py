@@ -20,7 +20,11 @@ SMALL = ("--arch", "resnet18", "--size", 32, "--bootstrap", 20)
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     out = tmp_path_factory.mktemp("packs") / "phantom"
-    pack(PackConfig(format="phantom", phantom_images=80, size=64, val=0.1, test=0.2, out=out, workers=1))
+    pack(
+        PackConfig(
+            format="phantom", phantom_images=80, size=64, val=0.1, test=0.2, out=out, workers=1
+        )
+    )
     return out
 
 
@@ -33,7 +37,12 @@ def test_everything_is_written(phantom, tmp_path, cli):
         str(opened.ids[5]),
     )  # fmt: skip
     assert status == 0, err
-    assert "label: " in told and "scanner: S1" in told and "k-NN accuracy" in told and "silhouette by scanner" in told
+    assert (
+        "label: " in told
+        and "scanner: S1" in told
+        and "k-NN accuracy" in told
+        and "silhouette by scanner" in told
+    )
     features = pq.read_table(out / "features.parquet")
     assert features.num_rows == 80 and len(features["features"][0]) == 512
     assert features["id"].to_pylist() == opened.ids.tolist()
@@ -42,18 +51,26 @@ def test_everything_is_written(phantom, tmp_path, cli):
     assert np.isfinite(np.stack([places[c].to_numpy() for c in places.column_names[2:]])).all()
     record = json.loads((out / "embedding.json").read_text())
     assert record["n_images"] == 80 and record["page_images"] == 50
-    assert record["knn"]["n_images"] == 80 and record["knn"]["accuracy"]["n"] == record["n_patients"]
+    assert (
+        record["knn"]["n_images"] == 80 and record["knn"]["accuracy"]["n"] == record["n_patients"]
+    )
     assert set(record["told"]) == {"label", "scanner"}
     assert record["told"]["scanner"]["per_group"]["S1"]["n_positive"] > 0
     maps = {path.name for path in (out / "maps").iterdir()}
     assert {
-        f"{m}-{c}.{e}" for m in ("pca", "tsne") for c in ("label", "split", "scanner") for e in ("svg", "png")
+        f"{m}-{c}.{e}"
+        for m in ("pca", "tsne")
+        for c in ("label", "split", "scanner")
+        for e in ("svg", "png")
     } == maps
     by_file, by_id = record["queries"]
     assert by_file["neighbours"][0] == {
         "id": str(opened.ids[3]), "similarity": pytest.approx(1, abs=1e-4), "same_patient": False,
     }  # fmt: skip
-    assert str(opened.ids[5]) not in [n["id"] for n in by_id["neighbours"]] and len(by_id["neighbours"]) == 8
+    assert (
+        str(opened.ids[5]) not in [n["id"] for n in by_id["neighbours"]]
+        and len(by_id["neighbours"]) == 8
+    )
     assert (out / by_id["picture"]).is_file()
 
 
@@ -63,11 +80,15 @@ def test_the_page_needs_nothing_else(phantom, tmp_path, cli):
     )  # fmt: skip
     assert status == 0, err
     page = (tmp_path / "x" / "embedding.html").read_text()
-    assert not re.findall(r'(?:src|href)="(?!data:)', page) and "http" not in page.replace("http-equiv", "")
+    assert not re.findall(r'(?:src|href)="(?!data:)', page) and "http" not in page.replace(
+        "http-equiv", ""
+    )
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
     data = json.loads(text)
     assert data["n"] == len(open_pack(phantom).where("train")) == len(data["names"])
-    assert {"label", "scanner"} <= set(data["colourings"]) and list(data["maps"]) == ["Principal components"]
+    assert {"label", "scanner"} <= set(data["colourings"]) and list(data["maps"]) == [
+        "Principal components"
+    ]
     assert "not a medical device" in page
 
 

@@ -30,11 +30,17 @@ def probe_run(tmp_path_factory, class_pack):
     from twinray.classification.run import run
 
     out = tmp_path_factory.mktemp("runs") / "probe"
-    run(ClassifyConfig(data=class_pack, out=out, arch="resnet18", size=32, bootstrap=0, device="cpu"))
+    run(
+        ClassifyConfig(
+            data=class_pack, out=out, arch="resnet18", size=32, bootstrap=0, device="cpu"
+        )
+    )
     return out
 
 
-def test_a_detector_learns_with_shortened_factors_and_is_tested_without(blob_pack, tmp_path, cli, convolutions):
+def test_a_detector_learns_with_shortened_factors_and_is_tested_without(
+    blob_pack, tmp_path, cli, convolutions
+):
     options = ["--epochs", 1, *DETECT, "--device", "cpu"]
     assert cli("detect", "--data", blob_pack, "--out", tmp_path / "run", *options)[0] == 0
     short = [tf32 for tf32, _ in convolutions]
@@ -45,7 +51,18 @@ def test_a_detector_learns_with_shortened_factors_and_is_tested_without(blob_pac
 
 @pytest.mark.parametrize("policy", [("probe",), ("full", "--epochs", 1, "--batch-size", 8)])
 def test_a_classifier_is_tested_without(class_pack, tmp_path, cli, convolutions, policy):
-    options = ["--arch", "resnet18", "--size", 32, "--bootstrap", 0, "--device", "cpu", "--policy", *policy]
+    options = [
+        "--arch",
+        "resnet18",
+        "--size",
+        32,
+        "--bootstrap",
+        0,
+        "--device",
+        "cpu",
+        "--policy",
+        *policy,
+    ]
     status, _, error = cli("classify", "--data", class_pack, "--out", tmp_path / "run", *options)
     assert status == 0, error
     assert convolutions and not convolutions[-1][0]
@@ -65,7 +82,15 @@ def test_a_classifier_is_tested_without(class_pack, tmp_path, cli, convolutions,
 def test_a_detector_answers_without(detect_run, blob_pack, tmp_path, cli, convolutions, arguments):
     verb, *options = arguments
     status, _, error = cli(
-        verb, detect_run, "--data", blob_pack, *options, "--out", tmp_path / "out", "--device", "cpu"
+        verb,
+        detect_run,
+        "--data",
+        blob_pack,
+        *options,
+        "--out",
+        tmp_path / "out",
+        "--device",
+        "cpu",
     )
     assert status == 0, error
     assert convolutions and not any(tf32 for tf32, _ in convolutions)
@@ -73,9 +98,15 @@ def test_a_detector_answers_without(detect_run, blob_pack, tmp_path, cli, convol
 
 @pytest.mark.parametrize("method", [None, "grad-cam", "occlusion"])
 def test_a_classifier_answers_without(probe_run, class_pack, tmp_path, cli, convolutions, method):
-    options = ("evaluate", "--bootstrap", 0) if method is None else ("explain", "--method", method, "--count", 1)
+    options = (
+        ("evaluate", "--bootstrap", 0)
+        if method is None
+        else ("explain", "--method", method, "--count", 1)
+    )
     verb, *more = options
-    status, _, error = cli(verb, probe_run, "--data", class_pack, *more, "--out", tmp_path / "out", "--device", "cpu")
+    status, _, error = cli(
+        verb, probe_run, "--data", class_pack, *more, "--out", tmp_path / "out", "--device", "cpu"
+    )
     assert status == 0, error
     assert convolutions and not any(tf32 for tf32, _ in convolutions)
 
@@ -83,6 +114,8 @@ def test_a_classifier_answers_without(probe_run, class_pack, tmp_path, cli, conv
 def test_files_are_predicted_without(detect_run, probe_run, blobs, tmp_path, cli, convolutions):
     for run in (detect_run, probe_run):
         out = tmp_path / run.name
-        status, _, error = cli("predict", run, blobs.parent / "images", "--out", out, "--device", "cpu")
+        status, _, error = cli(
+            "predict", run, blobs.parent / "images", "--out", out, "--device", "cpu"
+        )
         assert status == 0, error
     assert convolutions and not any(tf32 for tf32, _ in convolutions)

@@ -24,7 +24,9 @@ def source(tmp_path: Path) -> Path:
     for i in range(12):
         path = root / ("sick" if i % 3 else "well") / f"person{i // 2}_{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (24, 20), dtype=np.uint8)).save(path)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (24, 20), dtype=np.uint8)).save(
+            path
+        )
     (root / "sick" / "person9_broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     return root
 
@@ -57,7 +59,9 @@ def test_verify_checks_a_pack(source: Path, tmp_path: Path) -> None:
     assert len(pack) == 12
     assert "match their checksums" in text
     data = bytearray((tmp_path / "p" / "samples.parquet").read_bytes())
-    (tmp_path / "p" / "images.npy").write_bytes((tmp_path / "p" / "images.npy").read_bytes()[:-1] + b"\x00")
+    (tmp_path / "p" / "images.npy").write_bytes(
+        (tmp_path / "p" / "images.npy").read_bytes()[:-1] + b"\x00"
+    )
     with pytest.raises(InputError):
         packed(source=tmp_path / "p", verify=True)
     assert data
@@ -96,7 +100,9 @@ def test_the_phantom_needs_no_source(tmp_path: Path) -> None:
         ({"source": Path("nowhere")}, "nowhere is not there"),
     ],
 )
-def test_bad_options_are_one_clear_line(source: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_bad_options_are_one_clear_line(
+    source: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         packed(**({"source": source, "out": tmp_path / "p"} | options))
     assert "\n" not in str(caught.value)

@@ -88,17 +88,32 @@ def test_what_is_not_there_is_refused(tmp_path):
         find_images([tmp_path])
 
 
-def test_one_bad_name_and_one_closed_folder_do_not_end_the_job(inbox, detect_run, tmp_path, monkeypatch, capsys):
+def test_one_bad_name_and_one_closed_folder_do_not_end_the_job(
+    inbox, detect_run, tmp_path, monkeypatch, capsys
+):
     odd_name(inbox)
     (inbox / "broken.png").write_text("this is text")
     refuse_to_list(monkeypatch, "more")
-    out = job.run(PredictConfig(detect_run, (inbox, inbox / "0.png"), tmp_path / "p", batch_size=3, overlays=False))
+    out = job.run(
+        PredictConfig(
+            detect_run, (inbox, inbox / "0.png"), tmp_path / "p", batch_size=3, overlays=False
+        )
+    )
     said = capsys.readouterr().out
     assert "4 images, 3 set aside" in said
     assert str(inbox / "more") in said
-    assert {Path(row["file"]).name for row in rows(out / "skipped.csv")} == {"caf\\udce9.png", "more", "broken.png"}
+    assert {Path(row["file"]).name for row in rows(out / "skipped.csv")} == {
+        "caf\\udce9.png",
+        "more",
+        "broken.png",
+    }
     listed = json.loads((out / "images.json").read_text())["images"]
-    assert [Path(image["file_name"]).name for image in listed] == ["0.png", "1.png", "2.png", "3.png"]
+    assert [Path(image["file_name"]).name for image in listed] == [
+        "0.png",
+        "1.png",
+        "2.png",
+        "3.png",
+    ]
     boxes = json.loads((out / "predictions.json").read_text())
     assert len(boxes) == len(rows(out / "predictions.csv")) > 0
     monkeypatch.undo()
@@ -107,7 +122,9 @@ def test_one_bad_name_and_one_closed_folder_do_not_end_the_job(inbox, detect_run
 
 
 def test_a_job_that_is_cut_off_keeps_its_finished_batches(inbox, detect_run, tmp_path, monkeypatch):
-    whole = job.run(PredictConfig(detect_run, (inbox,), tmp_path / "whole", batch_size=2, overlays=False))
+    whole = job.run(
+        PredictConfig(detect_run, (inbox,), tmp_path / "whole", batch_size=2, overlays=False)
+    )
     decode, given = image_files.load_image, []
 
     def interrupted(file: Path, **options):
@@ -118,9 +135,17 @@ def test_a_job_that_is_cut_off_keeps_its_finished_batches(inbox, detect_run, tmp
 
     monkeypatch.setattr(image_files, "load_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        job.run(PredictConfig(detect_run, (inbox,), tmp_path / "cut", batch_size=2, overlays=False, workers=0))
+        job.run(
+            PredictConfig(
+                detect_run, (inbox,), tmp_path / "cut", batch_size=2, overlays=False, workers=0
+            )
+        )
     kept = rows(tmp_path / "cut" / "predictions.csv")
-    assert kept == [row for row in rows(whole / "predictions.csv") if Path(row["file"]).name in ("0.png", "1.png")]
+    assert kept == [
+        row
+        for row in rows(whole / "predictions.csv")
+        if Path(row["file"]).name in ("0.png", "1.png")
+    ]
 
 
 def test_a_disk_that_fills_with_overlays_keeps_the_tables(inbox, detect_run, tmp_path, monkeypatch):
@@ -136,7 +161,9 @@ def test_a_disk_that_fills_with_overlays_keeps_the_tables(inbox, detect_run, tmp
         write(path, data, what)
 
     monkeypatch.setattr(job, "write_bytes", full)
-    with pytest.raises(TwinrayError, match=r"overlays from number 2 on \(No space left on device\)") as caught:
+    with pytest.raises(
+        TwinrayError, match=r"overlays from number 2 on \(No space left on device\)"
+    ) as caught:
         job.run(PredictConfig(detect_run, (inbox,), tmp_path / "p"))
     assert "\n" not in str(caught.value)
     assert len(drawn) == 2
@@ -176,5 +203,7 @@ def test_a_table_never_ends_in_half_a_row(tmp_path):
     ],
 )
 def test_options_out_of_range_are_refused_first(tmp_path, bad):
-    with pytest.raises(InputError, match=r"--(score-threshold|fp-per-image|batch-size|workers|timeout|memory)"):
+    with pytest.raises(
+        InputError, match=r"--(score-threshold|fp-per-image|batch-size|workers|timeout|memory)"
+    ):
         job.run(PredictConfig(tmp_path / "no-run", (tmp_path,), tmp_path / "p", **bad))

@@ -32,7 +32,9 @@ def films(tmp_path: Path, blobs: Path) -> Path:
     pixels = np.asarray(Image.open(blobs.parent / "images" / "im000.png"))
     Image.fromarray(pixels).save(folder / "blob.png")
     write_radiograph(folder / "plain.dcm", pixels)
-    write_radiograph(folder / "inverted.dcm", 255 - pixels, photometric="MONOCHROME1", SOPInstanceUID="1.2.3.4.6")
+    write_radiograph(
+        folder / "inverted.dcm", 255 - pixels, photometric="MONOCHROME1", SOPInstanceUID="1.2.3.4.6"
+    )
     wide = np.pad(pixels, ((0, 0), (0, 37)))
     write_radiograph(folder / "sub" / "plain.dcm", wide, SOPInstanceUID="1.2.3.4.7")
     write_radiograph(folder / "nobody.dcm", pixels, without=("StudyInstanceUID",))
@@ -61,7 +63,8 @@ def chosen(scores: list[float]) -> dict:
     """Thresholds of 32 validation images: each score a false positive, so that every rate has its own threshold."""
     truth = {i: Boxes(np.array([[0.0, 0, 5, 5]]), np.array([0])) for i in range(32)}
     found = {
-        i: Boxes(np.array([[20.0, 20, 30, 30]]), np.array([0]), np.array([score])) for i, score in enumerate(scores)
+        i: Boxes(np.array([[20.0, 20, 30, 30]]), np.array([0]), np.array([score]))
+        for i, score in enumerate(scores)
     }
     return choose_thresholds(truth, found, ["blob"]).as_json()
 
@@ -69,7 +72,9 @@ def chosen(scores: list[float]) -> dict:
 def few(own_run: Path, paths: Path, out: Path) -> float:
     """A threshold that six boxes reach."""
     found = job.run(PredictConfig(own_run, (paths,), out, overlays=False, dicom_objects=False))
-    return sorted(entry["score"] for entry in json.loads((found / "predictions.json").read_text()))[-6]
+    return sorted(entry["score"] for entry in json.loads((found / "predictions.json").read_text()))[
+        -6
+    ]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -84,19 +89,33 @@ def by_name(out: Path, name: str) -> list[dict[str, str]]:
 def test_training_stores_thresholds_with_the_model(detect_run):
     stored = json.loads((detect_run / "model.json").read_text())["thresholds"]
     assert stored["fp_per_image"] == 0.25
-    assert [point["fp_per_image"] for point in stored["operating_points"]] == [0.125, 0.25, 0.5, 1, 2, 4, 8]
+    assert [point["fp_per_image"] for point in stored["operating_points"]] == [
+        0.125,
+        0.25,
+        0.5,
+        1,
+        2,
+        4,
+        8,
+    ]
     (blob,) = stored["per_class"].values()
     # the fixture has a handful of validation images: marked, not believed
     assert blob["threshold"] == FALLBACK_SCORE and "validation images" in blob["fallback"]
-    assert stored["n_images"] == len(json.loads((detect_run / "truth_val.json").read_text())["images"])
+    assert stored["n_images"] == len(
+        json.loads((detect_run / "truth_val.json").read_text())["images"]
+    )
 
 
 def test_the_models_thresholds_decide_what_is_shown(films, own_run, tmp_path, capsys):
     options = {"overlays": False, "dicom_objects": False}
-    everything = job.run(PredictConfig(own_run, (films,), tmp_path / "all", score_threshold=0.0, **options))
+    everything = job.run(
+        PredictConfig(own_run, (films,), tmp_path / "all", score_threshold=0.0, **options)
+    )
     all_rows = rows(everything / "predictions.csv")
     assert {row["shown"] for row in all_rows} == {"1"}
-    scores = sorted({entry["score"] for entry in json.loads((everything / "predictions.json").read_text())})
+    scores = sorted(
+        {entry["score"] for entry in json.loads((everything / "predictions.json").read_text())}
+    )
     assert len(scores) > 12
     describe(own_run, chosen(scores[-12:]))
     for rate, wanted in ((None, scores[-8]), (0.125, scores[-4])):
@@ -111,7 +130,10 @@ def test_the_models_thresholds_decide_what_is_shown(films, own_run, tmp_path, ca
         assert summary["thresholds"]["per_class"]["blob"]["threshold"] == wanted
         assert summary["thresholds"]["fp_per_image"] == (rate or 0.25)
         assert (summary["boxes_shown"], summary["images"], summary["set_aside"]) == (n_shown, 5, 0)
-        assert f"{n_shown} boxes shown: by class, for {rate or 0.25:g} false positives per image" in said
+        assert (
+            f"{n_shown} boxes shown: by class, for {rate or 0.25:g} false positives per image"
+            in said
+        )
         assert not (out / "dicom").exists()
 
 
@@ -119,7 +141,9 @@ def test_without_stored_thresholds_a_fixed_one_is_named(films, own_run, tmp_path
     describe(own_run, None)
     out = job.run(PredictConfig(own_run, (films / "blob.png",), tmp_path / "p", overlays=False))
     assert "score >= 0.3 (fixed: the model holds no thresholds)" in capsys.readouterr().out
-    assert json.loads((out / "summary.json").read_text())["thresholds"]["per_class"] == {"blob": FALLBACK_SCORE}
+    assert json.loads((out / "summary.json").read_text())["thresholds"]["per_class"] == {
+        "blob": FALLBACK_SCORE
+    }
     with pytest.raises(InputError, match="give --score-threshold in place of"):
         job.run(PredictConfig(own_run, (films,), tmp_path / "q", fp_per_image=1.0))
     describe(own_run, chosen([0.5]))
@@ -128,13 +152,19 @@ def test_without_stored_thresholds_a_fixed_one_is_named(films, own_run, tmp_path
     describe(own_run, {"per_class": {}})
     with pytest.raises(InputError, match="thresholds cannot be read"):
         job.run(PredictConfig(own_run, (films,), tmp_path / "q"))
-    job.run(PredictConfig(own_run, (films / "blob.png",), tmp_path / "q", overlays=False, score_threshold=0.5))
+    job.run(
+        PredictConfig(
+            own_run, (films / "blob.png",), tmp_path / "q", overlays=False, score_threshold=0.5
+        )
+    )
 
 
 def test_any_number_of_false_positives_is_worked_out_from_val(films, own_run, tmp_path, capsys):
     """From what the run kept of val, exactly what training would have stored; also where it stored nothing."""
     scores = [0.9 - 0.01 * i for i in range(32)]
-    truth: BoxesByImage = {f"v{i}": Boxes(np.array([[0.0, 0, 5, 5]]), np.array([0])) for i in range(32)}
+    truth: BoxesByImage = {
+        f"v{i}": Boxes(np.array([[0.0, 0, 5, 5]]), np.array([0])) for i in range(32)
+    }
     found = {
         f"v{i}": Boxes(np.array([[20.0, 20, 30, 30]]), np.array([0]), np.array([score]))
         for i, score in enumerate(scores)
@@ -145,15 +175,21 @@ def test_any_number_of_false_positives_is_worked_out_from_val(films, own_run, tm
     for number, stored in enumerate((choose_thresholds(truth, found, ["blob"]).as_json(), None)):
         describe(own_run, stored)
         out = job.run(
-            PredictConfig(own_run, (films / "blob.png",), tmp_path / f"p{number}", fp_per_image=0.3, **options)
+            PredictConfig(
+                own_run, (films / "blob.png",), tmp_path / f"p{number}", fp_per_image=0.3, **options
+            )
         )
         thresholds = json.loads((out / "summary.json").read_text())["thresholds"]
         assert thresholds["per_class"]["blob"]["threshold"] == scores[8]  # 9 of 32 images: 0.28
         assert (thresholds["fp_per_image"], thresholds["n_images"]) == (0.3, 32)
         assert thresholds["from"] == "the run's predictions on val"
-        assert "for 0.3 false positives per image on 32 validation images" in capsys.readouterr().out
+        assert (
+            "for 0.3 false positives per image on 32 validation images" in capsys.readouterr().out
+        )
     describe(own_run, chosen([0.5]))
-    out = job.run(PredictConfig(own_run, (films / "blob.png",), tmp_path / "s", fp_per_image=0.5, **options))
+    out = job.run(
+        PredictConfig(own_run, (films / "blob.png",), tmp_path / "s", fp_per_image=0.5, **options)
+    )
     assert json.loads((out / "summary.json").read_text())["thresholds"]["from"] == "model"
     (own_run / "truth_val.json").write_text(json.dumps(truth_as_coco(truth, ["Blob"])))
     with pytest.raises(InputError, match=r"truth_val\.json .*only in the model: \['blob'\]"):
@@ -191,7 +227,9 @@ def test_every_dicom_file_gets_its_objects_or_its_reason(films, own_run, tmp_pat
     capsys.readouterr()
     out = job.run(PredictConfig(own_run, (films,), tmp_path / "p", score_threshold=score))
     said = capsys.readouterr().out
-    assert "6 DICOM objects" in said and "1 images without" in said and "not a medical device" in said
+    assert (
+        "6 DICOM objects" in said and "1 images without" in said and "not a medical device" in said
+    )
     (without,) = rows(out / "dicom_skipped.csv")
     assert without["file"].endswith("nobody.dcm") and "StudyInstanceUID" in without["reason"]
     assert by_name(out, "nobody.dcm")
@@ -199,7 +237,9 @@ def test_every_dicom_file_gets_its_objects_or_its_reason(films, own_run, tmp_pat
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["dicom_objects"], summary["dicom_images_without_objects"]) == (6, 1)
     # one overlay an image and two objects a DICOM image, equal file names in two folders included
-    names = [Path(i["file_name"]).name for i in json.loads((out / "images.json").read_text())["images"]]
+    names = [
+        Path(i["file_name"]).name for i in json.loads((out / "images.json").read_text())["images"]
+    ]
     assert sorted(path.name for path in (out / "overlays").iterdir()) == [
         f"{number:06d}-{name.rsplit('.', 1)[0]}.png" for number, name in enumerate(names, start=1)
     ]
@@ -216,7 +256,11 @@ def test_regions_are_the_tables_boxes_in_pixels_of_the_file(films, own_run, tmp_
     from highdicom.sr import srread
 
     score = few(own_run, films / "sub", tmp_path / "first")
-    out = job.run(PredictConfig(own_run, (films / "sub",), tmp_path / "p", score_threshold=score, overlays=False))
+    out = job.run(
+        PredictConfig(
+            own_run, (films / "sub",), tmp_path / "p", score_threshold=score, overlays=False
+        )
+    )
     (report,) = (out / "dicom").glob("*-sr.dcm")
     groups = srread(report).content.get_planar_roi_measurement_groups()
     table = [row for row in rows(out / "predictions.csv") if row["shown"] == "1"]
@@ -230,7 +274,9 @@ def test_regions_are_the_tables_boxes_in_pixels_of_the_file(films, own_run, tmp_
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("fit", ["squash", "letterbox"])
-def test_what_is_found_in_the_networks_frame_lands_on_it_in_the_file(own_run, tmp_path, monkeypatch, fit, photometric):
+def test_what_is_found_in_the_networks_frame_lands_on_it_in_the_file(
+    own_run, tmp_path, monkeypatch, fit, photometric
+):
     """A stand-in for the detector boxes the bright patch of its input; the capture's frame must surround it."""
     pytest.importorskip("highdicom", reason="highdicom builds the objects (extra dicom)")
     from highdicom.sr import srread
@@ -249,17 +295,25 @@ def test_what_is_found_in_the_networks_frame_lands_on_it_in_the_file(own_run, tm
         found = []
         for image in images:
             rows, columns = np.nonzero(image.packed > 135)
-            box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], dtype=float)
-            found.append(Boxes(image.to_original(box, len(image.packed)), np.array([0]), np.array([0.9])))
+            box = np.array(
+                [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], dtype=float
+            )
+            found.append(
+                Boxes(image.to_original(box, len(image.packed)), np.array([0]), np.array([0.9]))
+            )
         return found
 
     monkeypatch.setattr(Model, "boxes", bright)
     out = job.run(PredictConfig(own_run, (film,), tmp_path / "p", overlays=False))
-    (group,) = srread(out / "dicom" / "000001-film-sr.dcm").content.get_planar_roi_measurement_groups()
+    (group,) = srread(
+        out / "dicom" / "000001-film-sr.dcm"
+    ).content.get_planar_roi_measurement_groups()
     pixel = 1100 / 64  # of the network's frame, in the file's pixels
     np.testing.assert_allclose(group.roi.value[[0, 2]].ravel(), patch, atol=pixel)
     capture = pydicom.dcmread(out / "dicom" / "000001-film-sc.dcm").pixel_array
-    inner = tuple(int(v) for v in (patch[0] + pixel, patch[1] + pixel, patch[2] - pixel, patch[3] - pixel))
+    inner = tuple(
+        int(v) for v in (patch[0] + pixel, patch[1] + pixel, patch[2] - pixel, patch[3] - pixel)
+    )
     assert (capture[inner[1] : inner[3], inner[0] : inner[2]] == 230).all()
     frame = (capture[:600] == (255, 210, 63)).all(axis=-1)
     middle = np.flatnonzero(frame[(patch[1] + patch[3]) // 2])
@@ -268,14 +322,21 @@ def test_what_is_found_in_the_networks_frame_lands_on_it_in_the_file(own_run, tm
 
 def test_a_dicom_file_and_a_picture_of_it_get_the_same_boxes(films, own_run, tmp_path):
     files = tuple(films / name for name in ("blob.png", "plain.dcm", "inverted.dcm"))
-    out = job.run(PredictConfig(own_run, files, tmp_path / "p", overlays=False, dicom_objects=False, batch_size=1))
+    out = job.run(
+        PredictConfig(
+            own_run, files, tmp_path / "p", overlays=False, dicom_objects=False, batch_size=1
+        )
+    )
     png, plain, inverted = (
-        [[v for k, v in row.items() if k != "file"] for row in by_name(out, file.name)] for file in files
+        [[v for k, v in row.items() if k != "file"] for row in by_name(out, file.name)]
+        for file in files
     )
     assert png == plain == inverted and png
 
 
-def test_without_highdicom_one_line_says_so_and_the_job_goes_on(films, own_run, tmp_path, monkeypatch, capsys):
+def test_without_highdicom_one_line_says_so_and_the_job_goes_on(
+    films, own_run, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(job, "objects_available", lambda: False)
     out = job.run(PredictConfig(own_run, (films,), tmp_path / "p", overlays=False))
     assert capsys.readouterr().out.count("pip install 'twinray[dicom]'") == 1
@@ -285,7 +346,9 @@ def test_without_highdicom_one_line_says_so_and_the_job_goes_on(films, own_run, 
     assert "twinray[dicom]" not in capsys.readouterr().out
 
 
-def test_an_object_that_cannot_be_made_costs_that_object_only(films, own_run, tmp_path, monkeypatch):
+def test_an_object_that_cannot_be_made_costs_that_object_only(
+    films, own_run, tmp_path, monkeypatch
+):
     pytest.importorskip("highdicom", reason="highdicom builds the objects (extra dicom)")
     from twinray.report.dicom import secondary_capture
 
@@ -299,6 +362,8 @@ def test_an_object_that_cannot_be_made_costs_that_object_only(films, own_run, tm
     monkeypatch.setattr(secondary_capture, "secondary_capture", fails_once)
     out = job.run(PredictConfig(own_run, (films,), tmp_path / "p", overlays=False))
     reasons = {Path(row["file"]).name: row["reason"] for row in rows(out / "dicom_skipped.csv")}
-    assert set(reasons) == {"inverted.dcm", "nobody.dcm"} and "odd source" in reasons["inverted.dcm"]
+    assert (
+        set(reasons) == {"inverted.dcm", "nobody.dcm"} and "odd source" in reasons["inverted.dcm"]
+    )
     assert len(list((out / "dicom").iterdir())) == 4
     assert by_name(out, "inverted.dcm")

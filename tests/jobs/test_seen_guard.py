@@ -38,7 +38,9 @@ def pretrained(folder: Path, pack: Path, *splits: str, init: str = "random") -> 
     """Weights in a run's folder, with the record of having seen the given splits."""
     folder.mkdir(parents=True)
     described = {"kind": "backbone", "arch": "resnet18", "size": 32}
-    save_weights(RunFolder(folder), "backbone", build_backbone("resnet18", 1).state_dict(), described)
+    save_weights(
+        RunFolder(folder), "backbone", build_backbone("resnet18", 1).state_dict(), described
+    )
     opened = open_pack(pack)
     rows = np.flatnonzero(np.isin(opened.splits.astype(str), splits))
     write_seen(folder, inherited(weight_file(init)).plus(folder, "pretrain", [(opened, rows)]))
@@ -54,19 +56,27 @@ def honest(tmp_path_factory, class_pack) -> Path:
 @pytest.fixture(scope="module")
 def greedy(tmp_path_factory, class_pack) -> Path:
     """Pre-trained on everything."""
-    return pretrained(tmp_path_factory.mktemp("greedy") / "pre-all", class_pack, "train", "val", "test")
+    return pretrained(
+        tmp_path_factory.mktemp("greedy") / "pre-all", class_pack, "train", "val", "test"
+    )
 
 
 @pytest.fixture(scope="module")
 def forced(tmp_path_factory, class_pack, greedy) -> Path:
     """A probe that was tested on seen images."""
     out = tmp_path_factory.mktemp("forced") / "probe"
-    classify(ClassifyConfig(class_pack, out, init=str(greedy), seeds=(0, 1), bootstrap=0, allow_seen=True))
+    classify(
+        ClassifyConfig(
+            class_pack, out, init=str(greedy), seeds=(0, 1), bootstrap=0, allow_seen=True
+        )
+    )
     return out
 
 
 def test_training_images_may_have_been_seen(honest, class_pack, tmp_path):
-    run = classify(ClassifyConfig(class_pack, tmp_path / "probe", init=str(honest), bootstrap=0)).path
+    run = classify(
+        ClassifyConfig(class_pack, tmp_path / "probe", init=str(honest), bootstrap=0)
+    ).path
     metrics = json.loads((run / "metrics.json").read_text())
     assert MARK not in metrics["test"]
     assert metrics["init"]["seen"] == "recorded"
@@ -77,7 +87,9 @@ def test_training_images_may_have_been_seen(honest, class_pack, tmp_path):
 
 def test_a_probe_on_seen_images_is_refused_before_it_starts(greedy, class_pack, tmp_path):
     config = ClassifyConfig(class_pack, tmp_path / "probe", init=str(greedy), bootstrap=0)
-    with pytest.raises(InputError, match=r"images of split test .*by the pretrain run pre-all.*--allow-seen"):
+    with pytest.raises(
+        InputError, match=r"images of split test .*by the pretrain run pre-all.*--allow-seen"
+    ):
         classify(config)
     assert not (tmp_path / "probe").exists()
 
@@ -94,16 +106,22 @@ def test_forced_figures_are_marked(forced, class_pack, tmp_path, capsys, monkeyp
         evaluate(EvaluateConfig((forced,), class_pack, out=tmp_path / "e"))
     assert not (tmp_path / "e").exists()
     capsys.readouterr()
-    results = evaluate(EvaluateConfig((forced,), class_pack, out=tmp_path / "e", bootstrap=0, allow_seen=True))
+    results = evaluate(
+        EvaluateConfig((forced,), class_pack, out=tmp_path / "e", bootstrap=0, allow_seen=True)
+    )
     assert results.arms["probe"].figures.seen == (mark["value"], mark["n"])
     shown = capsys.readouterr().out
     assert "probe *" in shown
     assert f"probe * includes {n} of {n} images" in shown
     rows = list(csv.DictReader((tmp_path / "e" / "metrics.csv").open()))
-    assert [(row["value"], row["n"]) for row in rows if row["measure"] == MARK] == [(str(float(n)), str(n))]
+    assert [(row["value"], row["n"]) for row in rows if row["measure"] == MARK] == [
+        (str(float(n)), str(n))
+    ]
 
 
-def test_permission_is_on_record_and_comes_too_late_for_a_finished_run(forced, class_pack, honest, tmp_path, capsys):
+def test_permission_is_on_record_and_comes_too_late_for_a_finished_run(
+    forced, class_pack, honest, tmp_path, capsys
+):
     assert yaml.safe_load((forced / "config.yaml").read_text())["allow_seen"] is True
     out = tmp_path / "probe"
     config = {"init": str(honest), "bootstrap": 0, "resume": True}
@@ -120,7 +138,9 @@ def test_weights_without_a_record_are_unknown_not_refused(greedy, class_pack, tm
     shutil.copy(greedy / "backbone.safetensors", tmp_path / "found.safetensors")
     config = {"arch": "resnet18", "size": 32, "bootstrap": 0}
     run = classify(
-        ClassifyConfig(class_pack, tmp_path / "probe", init=str(tmp_path / "found.safetensors"), **config)
+        ClassifyConfig(
+            class_pack, tmp_path / "probe", init=str(tmp_path / "found.safetensors"), **config
+        )
     ).path
     assert json.loads((run / "metrics.json").read_text())["init"]["seen"] == "unknown"
     assert evaluate(EvaluateConfig((run,), class_pack, bootstrap=0)).arms["probe"].seen == "unknown"
@@ -140,7 +160,9 @@ def test_a_detector_is_refused_on_seen_val_or_test_images(blob_pack, tmp_path):
 
 def test_a_forced_detector_is_marked(blob_pack, tmp_path, capsys):
     run = pretrained(tmp_path / "pre", blob_pack, "train", "test")
-    out = detect(DetectConfig(blob_pack, tmp_path / "d", init=str(run), allow_seen=True, **DETECT)).path
+    out = detect(
+        DetectConfig(blob_pack, tmp_path / "d", init=str(run), allow_seen=True, **DETECT)
+    ).path
     metrics = json.loads((out / "metrics.json").read_text())
     n = len(json.loads((out / "truth.json").read_text())["images"])
     assert metrics["test"][MARK] == {"value": n, "ci95": None, "n": n}
@@ -148,7 +170,9 @@ def test_a_forced_detector_is_marked(blob_pack, tmp_path, capsys):
     assert "note:" in capsys.readouterr().err
 
 
-def test_a_detector_trained_on_sees_its_images_for_those_after_it(detect_run, blobs, blob_pack, class_pack, tmp_path):
+def test_a_detector_trained_on_sees_its_images_for_those_after_it(
+    detect_run, blobs, blob_pack, class_pack, tmp_path
+):
     seen = inherited(detect_run / "model.safetensors")
     pack = open_pack(blob_pack)
     assert [(p.run, p.job, p.use) for p in seen.parts] == [
@@ -156,11 +180,24 @@ def test_a_detector_trained_on_sees_its_images_for_those_after_it(detect_run, bl
         ("detector", "detect", "selection"),
     ]
     assert read_seen(detect_run).before.status == "nothing"
-    again = detect(DetectConfig(blob_pack, tmp_path / "again", init=str(detect_run), **DETECT)).path  # its own splits
+    again = detect(
+        DetectConfig(blob_pack, tmp_path / "again", init=str(detect_run), **DETECT)
+    ).path  # its own splits
     assert [p.run for p in read_seen(again).parts] == ["detector", "detector", "again", "again"]
 
     other = tmp_path / "cut-anew"  # the same images in other splits
-    pack_images(PackConfig(source=(blobs,), format="coco", out=other, size=64, val=0.2, test=0.25, seed=9, workers=1))
+    pack_images(
+        PackConfig(
+            source=(blobs,),
+            format="coco",
+            out=other,
+            size=64,
+            val=0.2,
+            test=0.25,
+            seed=9,
+            workers=1,
+        )
+    )
     assert open_pack(other).splits.tolist() != pack.splits.tolist()
     with pytest.raises(InputError, match="by the detect run detector"):
         detect(DetectConfig(other, tmp_path / "d", init=str(detect_run), **DETECT))
@@ -173,7 +210,9 @@ def test_a_detector_trained_on_sees_its_images_for_those_after_it(detect_run, bl
         assert result.arms["detector"].figures.seen is None
 
 
-def test_another_archive_with_the_same_bare_numbers_is_not_refused(class_pack, class_folder, tmp_path, capsys):
+def test_another_archive_with_the_same_bare_numbers_is_not_refused(
+    class_pack, class_folder, tmp_path, capsys
+):
     """The same file names, hence patients, in a folder of another name, and other pixels: other people."""
     from PIL import Image, ImageOps
 
@@ -181,7 +220,13 @@ def test_another_archive_with_the_same_bare_numbers_is_not_refused(class_pack, c
         copy = tmp_path / "clinic" / path.relative_to(class_folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         ImageOps.invert(Image.open(path)).save(copy)
-    options = {"size": 64, "val": 0.1, "test": 0.3, "workers": 1, "patient_regex": r"((?:dark|bright)\d+)_"}
+    options = {
+        "size": 64,
+        "val": 0.1,
+        "test": 0.3,
+        "workers": 1,
+        "patient_regex": r"((?:dark|bright)\d+)_",
+    }
     pack_images(PackConfig(source=(tmp_path / "clinic",), out=tmp_path / "pack", **options))
     run = pretrained(tmp_path / "pre", tmp_path / "pack", "train", "val", "test")
     out = classify(ClassifyConfig(class_pack, tmp_path / "probe", init=str(run), bootstrap=0)).path
@@ -197,5 +242,9 @@ def test_a_chain_through_two_pretrainings(class_pack, blob_pack, tmp_path):
     with pytest.raises(InputError, match="by the pretrain run first"):
         classify(ClassifyConfig(class_pack, tmp_path / "probe", init=str(second)))
     with pytest.raises(InputError, match="by the pretrain run first"):
-        classify(ClassifyConfig(class_pack, tmp_path / "probe", init=str(second / "backbone.safetensors")))
+        classify(
+            ClassifyConfig(
+                class_pack, tmp_path / "probe", init=str(second / "backbone.safetensors")
+            )
+        )
     assert Seen().status == "nothing"

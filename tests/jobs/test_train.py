@@ -12,7 +12,14 @@ from twinray.jobs.train import CURVES, _Sketch, pretrain
 from twinray.pretraining.config import PretrainConfig
 from twinray.runs.folder import RunFolder
 
-TINY = {"arch": "resnet18", "size": 32, "batch_size": 8, "projector": (32, 32), "precision": "float32", "log_every": 1}
+TINY = {
+    "arch": "resnet18",
+    "size": 32,
+    "batch_size": 8,
+    "projector": (32, 32),
+    "precision": "float32",
+    "log_every": 1,
+}
 
 
 def test_a_detector_leaves_its_curves(detect_run):
@@ -28,7 +35,9 @@ def test_pretraining_draws_at_the_first_epoch_and_at_the_end(class_pack, tmp_pat
         drawn.append(len(run.history()))
 
     monkeypatch.setattr(_Sketch, "draw", counted)
-    config = PretrainConfig(data=(class_pack,), out=tmp_path / "run", epochs=3, resume=True, knn_every=0, **TINY)
+    config = PretrainConfig(
+        data=(class_pack,), out=tmp_path / "run", epochs=3, resume=True, knn_every=0, **TINY
+    )
     run = pretrain(config)
     assert (run.path / CURVES).is_file()
     assert drawn == [3, 9]  # three steps an epoch; epochs in between come too soon after the first
@@ -58,12 +67,18 @@ def test_detect_says_what_came_out_and_a_finished_run_that_it_was(blob_pack, tmp
 
 def test_pretrain_says_what_to_do_next(class_pack, tmp_path, cli, monkeypatch, capsys):
     run = tmp_path / "a run"
-    status, said, err = cli("pretrain", "--data", class_pack, "--out", run, *PRETRAIN, "--epochs", 2, "--knn-every", 0)
+    status, said, err = cli(
+        "pretrain", "--data", class_pack, "--out", run, *PRETRAIN, "--epochs", 2, "--knn-every", 0
+    )
     assert status == 0, err
-    assert "after 2 epochs" in said and f"--init '{run}'" in said and str(run) in said.splitlines()[0]
+    assert (
+        "after 2 epochs" in said and f"--init '{run}'" in said and str(run) in said.splitlines()[0]
+    )
     assert "not a medical device" in said
     # as a function it is silent (demo calls it), and of several ranks one talks
-    config = PretrainConfig(data=(class_pack,), out=tmp_path / "quiet", epochs=1, knn_every=0, **TINY)
+    config = PretrainConfig(
+        data=(class_pack,), out=tmp_path / "quiet", epochs=1, knn_every=0, **TINY
+    )
     pretrain(config)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(learning, "launched_rank", lambda: (1, 2, 1))
@@ -74,8 +89,21 @@ def test_pretrain_says_what_to_do_next(class_pack, tmp_path, cli, monkeypatch, c
 
 def test_images_of_packs_to_be_tested_on_are_not_learnt_from(class_pack, tmp_path, cli):
     rest = tmp_path / "rest"
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "projector"]
-    more = ("--data", class_pack, "--projector", 32, 32, "--epochs", 1, *options, "--out", tmp_path / "run")
+    options = [
+        f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "projector"
+    ]
+    more = (
+        "--data",
+        class_pack,
+        "--projector",
+        32,
+        32,
+        "--epochs",
+        1,
+        *options,
+        "--out",
+        tmp_path / "run",
+    )
     status, _, told = cli("pretrain", *more, "--leave-out", class_pack)
     assert (status, "24 of 24 images left out" in told) == (2, True)
     assert "no image of split train" in told

@@ -37,7 +37,9 @@ class Whole(nn.Module):
 def test_a_twin_starts_as_a_copy_and_shares_no_memory():
     online = network()
     twin = MomentumTwin(online)
-    for mine, theirs in zip(twin.target.state_dict().values(), online.state_dict().values(), strict=True):
+    for mine, theirs in zip(
+        twin.target.state_dict().values(), online.state_dict().values(), strict=True
+    ):
         assert torch.equal(mine, theirs)
         assert mine.data_ptr() != theirs.data_ptr()
     assert torch.equal(twin(images()), copy.deepcopy(online)(images()))
@@ -50,7 +52,10 @@ def test_an_update_averages_parameters_and_copies_buffers():
     for step, tau in enumerate((0.996, 0.9, 0.5, 0.3)):
         train_a_step(online, step)
         twin.update(tau)
-        average = [tau * a + (1 - tau) * p.detach() for a, p in zip(average, online.parameters(), strict=True)]
+        average = [
+            tau * a + (1 - tau) * p.detach()
+            for a, p in zip(average, online.parameters(), strict=True)
+        ]
         for got, want in zip(twin.target.parameters(), average, strict=True):
             torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=1e-7)
         for got, want in zip(twin.target.buffers(), online.buffers(), strict=True):
@@ -66,7 +71,10 @@ def test_the_ends_of_tau_are_exact():
     twin.update(1.0)
     assert all(torch.equal(p, q) for p, q in zip(twin.target.parameters(), before, strict=True))
     twin.update(0.0)
-    assert all(torch.equal(p, q) for p, q in zip(twin.target.parameters(), online.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(twin.target.parameters(), online.parameters(), strict=True)
+    )
 
 
 def test_no_gradient_reaches_the_twin_and_no_optimiser_takes_it():
@@ -84,7 +92,9 @@ def test_the_state_holds_each_tensor_once_and_restores_the_run():
     whole = Whole()
     names = set(whole.state_dict())
     assert {name.split(".", 1)[0] for name in names} == {"online", "predictor", "twin"}
-    assert {n.removeprefix("twin.target.") for n in names if n.startswith("twin.")} == set(whole.online.state_dict())
+    assert {n.removeprefix("twin.target.") for n in names if n.startswith("twin.")} == set(
+        whole.online.state_dict()
+    )
     for step in range(2):
         train_a_step(whole.online, step)
         whole.twin.update(0.9)
@@ -142,7 +152,9 @@ def test_momentum_goes_from_its_base_to_one_by_a_cosine():
     assert momentum_at(0, 10, base=0.9) == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize(("step", "total", "base"), [(-1, 10, 0.9), (11, 10, 0.9), (0, 0, 0.9), (0, 10, 1.5)])
+@pytest.mark.parametrize(
+    ("step", "total", "base"), [(-1, 10, 0.9), (11, 10, 0.9), (0, 0, 0.9), (0, 10, 1.5)]
+)
 def test_the_schedule_checks_its_arguments(step, total, base):
     with pytest.raises(ValueError, match="expected a"):
         momentum_at(step, total, base)

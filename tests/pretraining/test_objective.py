@@ -39,7 +39,10 @@ def test_value_and_gradient_are_the_authors(b, d, gram, dtype, tolerance):
 
 def test_both_forms_have_equal_gradients():
     z1, z2 = pair(12, 40, torch.float64)
-    grads = [torch.autograd.grad(barlow_twins(z1, z2, LAMBDA, gram).loss, (z1, z2)) for gram in (False, True)]
+    grads = [
+        torch.autograd.grad(barlow_twins(z1, z2, LAMBDA, gram).loss, (z1, z2))
+        for gram in (False, True)
+    ]
     for plain, gram in zip(*grads, strict=True):
         torch.testing.assert_close(plain, gram, rtol=1e-9, atol=1e-12)
 
@@ -65,7 +68,9 @@ def test_invariances():
 
 
 def test_identical_decorrelated_views_have_no_loss():
-    z = torch.linalg.qr(torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
+    z = torch.linalg.qr(
+        torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    )[0]
     z = z - z.mean(0)
     z = torch.linalg.qr(z)[0]
     value = barlow_twins(z * 10, z * 10, LAMBDA)

@@ -15,7 +15,9 @@ from twinray.pretraining.other_objectives import byol, simclr, vicreg
 SHAPES = [(8, 4), (6, 32), (16, 16), (2, 5)]
 
 
-def embeddings(n: int, b: int, d: int, dtype: torch.dtype = torch.float64, spread: float = 0.7) -> tuple[Tensor, ...]:
+def embeddings(
+    n: int, b: int, d: int, dtype: torch.dtype = torch.float64, spread: float = 0.7
+) -> tuple[Tensor, ...]:
     """n related embeddings, of some dimensions with a standard deviation above 1 and some below."""
     generator = torch.Generator().manual_seed(b * 1000 + d)
     scale = torch.linspace(0.3, 2.0, d, dtype=dtype)
@@ -33,9 +35,13 @@ ALL = [vicreg, simclr, byol_of_two]
 Objective = Callable[[Tensor, Tensor], ObjectiveValue]
 
 
-def assert_same(loss: Tensor, expected: Tensor, inputs: tuple[Tensor, ...], tolerance: float = 1e-9) -> None:
+def assert_same(
+    loss: Tensor, expected: Tensor, inputs: tuple[Tensor, ...], tolerance: float = 1e-9
+) -> None:
     torch.testing.assert_close(loss, expected, rtol=tolerance, atol=1e-12)
-    for got, want in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs), strict=True):
+    for got, want in zip(
+        torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs), strict=True
+    ):
         assert (got - want).norm() <= tolerance * want.norm() + 1e-12
 
 
@@ -62,7 +68,9 @@ def test_simclr_is_lightlys(b, d, temperature):
 
 @pytest.mark.parametrize(("b", "d"), SHAPES)
 def test_byol_is_lightlys_cosine(b, d):
-    lightly = pytest.importorskip("lightly.loss.negative_cosine_similarity", reason="lightly is not installed")
+    lightly = pytest.importorskip(
+        "lightly.loss.negative_cosine_similarity", reason="lightly is not installed"
+    )
     p1, p2, t1, t2 = embeddings(4, b, d)
     cosine = lightly.NegativeCosineSimilarity()
     expected = 4 + 2 * (cosine(p1, t2.detach()) + cosine(p2, t1.detach()))
@@ -101,9 +109,16 @@ def test_values_and_gradients_are_the_papers(b, d):
     p1, p2, t1, t2 = embeddings(4, b, d)
 
     def distance(p: Tensor, t: Tensor) -> Tensor:
-        return (p / p.norm(dim=1, keepdim=True) - t / t.norm(dim=1, keepdim=True)).square().sum(dim=1).mean()
+        return (
+            (p / p.norm(dim=1, keepdim=True) - t / t.norm(dim=1, keepdim=True))
+            .square()
+            .sum(dim=1)
+            .mean()
+        )
 
-    assert_same(byol(p1, p2, t1, t2).loss, distance(p1, t2.detach()) + distance(p2, t1.detach()), (p1, p2))
+    assert_same(
+        byol(p1, p2, t1, t2).loss, distance(p1, t2.detach()) + distance(p2, t1.detach()), (p1, p2)
+    )
 
 
 @pytest.mark.parametrize(("b", "d"), [(12, 40), (40, 12)])
@@ -129,7 +144,9 @@ def test_gradients_are_those_of_finite_differences(objective):
 @pytest.mark.parametrize(("b", "d"), SHAPES)
 def test_monitors_are_those_of_the_cross_correlation(objective, b, d):
     z1, z2 = embeddings(2, b, d)
-    x1, x2 = ((z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() for z in (z1.detach(), z2.detach()))
+    x1, x2 = (
+        (z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() for z in (z1.detach(), z2.detach())
+    )
     c = x1.T @ x2 / b
     off = c[~torch.eye(d, dtype=torch.bool)]
     value = objective(z1, z2)
@@ -155,7 +172,11 @@ def test_order_of_the_batch_of_the_views_and_of_dimensions_changes_nothing(objec
     z1, z2 = (torch.randn(b, d, generator=generator, dtype=torch.float64) for _ in range(2))
     base = objective(z1, z2)
     rows, columns = torch.randperm(b, generator=generator), torch.randperm(d, generator=generator)
-    for other in (objective(z1[rows], z2[rows]), objective(z1[:, columns], z2[:, columns]), objective(z2, z1)):
+    for other in (
+        objective(z1[rows], z2[rows]),
+        objective(z1[:, columns], z2[:, columns]),
+        objective(z2, z1),
+    ):
         for got, want in zip(other, base, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10)
     assert float(base.loss) >= -1e-12
@@ -175,19 +196,29 @@ def test_vicreg_does_not_see_a_shift_of_both_views():
 
 
 def test_least_values():
-    z = torch.linalg.qr(torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
-    z = torch.linalg.qr(z - z.mean(0))[0] * math.sqrt(63) * 1.01  # decorrelated, standard deviation just above 1
+    z = torch.linalg.qr(
+        torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    )[0]
+    z = (
+        torch.linalg.qr(z - z.mean(0))[0] * math.sqrt(63) * 1.01
+    )  # decorrelated, standard deviation just above 1
     assert float(vicreg(z, z).loss) < 1e-9
     assert float(byol(z, z, z, z).loss) == pytest.approx(0, abs=1e-12)
     assert float(byol(z, z, -z, -z).loss) == pytest.approx(8)
     eye = torch.eye(4, dtype=torch.float64)
-    assert float(simclr(eye, eye, 0.5).loss) == pytest.approx(-math.log(math.exp(2) / (math.exp(2) + 6)))
+    assert float(simclr(eye, eye, 0.5).loss) == pytest.approx(
+        -math.log(math.exp(2) / (math.exp(2) + 6))
+    )
 
 
 def test_a_collapsed_embedding_costs():
     same = torch.ones(8, 4, dtype=torch.float64)
-    assert float(vicreg(same, same).loss) == pytest.approx(25 * (1 - 0.01))  # every deviation is sqrt(epsilon)
-    assert float(simclr(same, same).loss) == pytest.approx(math.log(15))  # no better than a guess among 15
+    assert float(vicreg(same, same).loss) == pytest.approx(
+        25 * (1 - 0.01)
+    )  # every deviation is sqrt(epsilon)
+    assert float(simclr(same, same).loss) == pytest.approx(
+        math.log(15)
+    )  # no better than a guess among 15
 
 
 def test_targets_of_byol_get_no_gradient():
@@ -219,7 +250,9 @@ def test_autocast_changes_no_bit(objective):
     assert all(v.dtype == torch.float32 for v in (*same, *half))
     assert all(torch.equal(got, want) for got, want in zip(same, exact, strict=True))
     assert objective(z1.double(), z2.double()).loss.dtype == torch.float64
-    torch.testing.assert_close(objective(z1.double(), z2.double()).loss.float(), exact.loss, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        objective(z1.double(), z2.double()).loss.float(), exact.loss, rtol=1e-4, atol=1e-5
+    )
 
 
 class LargestTensor(TorchDispatchMode):
@@ -252,7 +285,9 @@ def test_simclr_needs_the_square_of_the_batch_only():
     assert largest.elements == 40 * 40
 
 
-@pytest.mark.parametrize("shapes", [((4, 3), (4, 2)), ((1, 3), (1, 3)), ((4,), (4,)), ((4, 3), (5, 3))])
+@pytest.mark.parametrize(
+    "shapes", [((4, 3), (4, 2)), ((1, 3), (1, 3)), ((4,), (4,)), ((4, 3), (5, 3))]
+)
 @pytest.mark.parametrize("objective", ALL)
 def test_shapes_are_checked(objective, shapes):
     with pytest.raises(ValueError, match=r"expected \d \(b, d\) embeddings"):

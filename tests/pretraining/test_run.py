@@ -49,11 +49,15 @@ def test_two_ranks_train_as_one(class_pack, tmp_path):
     start = build_backbone("resnet18", 0).state_dict()
     learnt = [name for name in one if name.endswith(("weight", "bias"))]
     moved, apart = (
-        sum(float((one[name] - other[name]).square().sum()) for name in learnt) ** 0.5 for other in (start, two)
+        sum(float((one[name] - other[name]).square().sum()) for name in learnt) ** 0.5
+        for other in (start, two)
     )
     assert apart < 0.02 * moved
     losses = [
-        [json.loads(line).get("loss") for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        [
+            json.loads(line).get("loss")
+            for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        ]
         for name in ("one", "two")
     ]
     assert len(losses[0]) == len(losses[1]) == 1  # one log, not one a rank
@@ -71,11 +75,18 @@ def test_a_batch_must_fall_into_equal_pieces():
 @pytest.mark.parametrize("objective", ["barlow-twins", "vicreg", "simclr", "byol"])
 def test_every_objective_trains_in_pieces(objective, class_pack, tmp_path):
     config = PretrainConfig(
-        data=(class_pack,), out=tmp_path / "run", epochs=1, objective=objective, accumulate=2, **TINY
+        data=(class_pack,),
+        out=tmp_path / "run",
+        epochs=1,
+        objective=objective,
+        accumulate=2,
+        **TINY,
     )
     folder = run(config)
     figures = json.loads((folder.path / "metrics.json").read_text())["train"]
-    assert np.isfinite([figures[name]["value"] for name in ("loss", "mean_c_ii", "rms_c_ij", "effective_rank")]).all()
+    assert np.isfinite(
+        [figures[name]["value"] for name in ("loss", "mean_c_ii", "rms_c_ij", "effective_rank")]
+    ).all()
     assert objective in json.loads((folder.path / "backbone.json").read_text())["trained_by"]
 
 
@@ -90,11 +101,16 @@ def test_a_collapsed_embedding_stops_the_run(class_pack, tmp_path):
     model = BarlowTwins(build_backbone("resnet18", 0), (32, 32))
     torch.nn.init.zeros_(model.projector[-1].weight)
     loop = make_loop(
-        config, model, open_source(packs, chosen_rows(packs, config), config), choose_machine("cpu", "float32")
+        config,
+        model,
+        open_source(packs, chosen_rows(packs, config), config),
+        choose_machine("cpu", "float32"),
     )
     frozen = dataclasses.replace(loop, rates=lambda step: [0.0, 0.0])
     with pytest.raises(TwinrayError, match="collapsed to a point"):
-        train(frozen, open_run(config, out=config.out, resume=False, job="pretrain", environment={}))
+        train(
+            frozen, open_run(config, out=config.out, resume=False, job="pretrain", environment={})
+        )
     assert (tmp_path / "run" / "failed-step.pt").is_file()
 
 
@@ -107,7 +123,12 @@ def test_what_counts_as_collapse():
 
 def test_defaults_follow_the_batch_and_the_length():
     long = resolve(PretrainConfig(data=(Path("a"),), out=None, epochs=600, batch_size=768))
-    assert (long.optimizer, long.lam, long.crop_min, long.warmup_epochs) == ("lars", 0.0051, 0.08, 10)
+    assert (long.optimizer, long.lam, long.crop_min, long.warmup_epochs) == (
+        "lars",
+        0.0051,
+        0.08,
+        10,
+    )
     assert long.lr == pytest.approx(0.6)
     assert long.lr_biases == pytest.approx(0.0144)
     assert long.projector == (8192, 8192, 8192)
@@ -160,4 +181,6 @@ def test_neighbours_vote_for_what_features_tell():
     more = KnnProbe.of(source, positive[:, None].astype(np.float64), np.arange(n) // 2, 32, seed=0)
     assert more(Pixel(blind=False), machine)["knn_auc"] == 1.0
     assert more(Pixel(blind=True), machine)["knn_auc"] == pytest.approx(0.5, abs=0.15)
-    assert KnnProbe.of(source, np.ones((n, 1)), np.arange(n), 32, seed=0) is None  # one class: nothing to tell
+    assert (
+        KnnProbe.of(source, np.ones((n, 1)), np.arange(n), 32, seed=0) is None
+    )  # one class: nothing to tell

@@ -20,8 +20,17 @@ def test_recipes_differ_in_values_only():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_command_takes_a_recipe(path, tmp_path):
     done = twinray(
-        "pretrain", "--config", path, "--data", tmp_path / "pack", "--out", tmp_path / "run", "--print_config"
+        "pretrain",
+        "--config",
+        path,
+        "--data",
+        tmp_path / "pack",
+        "--out",
+        tmp_path / "run",
+        "--print_config",
     )
     assert done.returncode == 0, done.stderr
     resolved = yaml.safe_load(done.stdout)
-    assert {name: resolved[name] for name in yaml.safe_load(path.read_text())} == yaml.safe_load(path.read_text())
+    assert {name: resolved[name] for name in yaml.safe_load(path.read_text())} == yaml.safe_load(
+        path.read_text()
+    )

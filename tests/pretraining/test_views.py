@@ -47,7 +47,14 @@ def test_crop_resize_is_torchvisions(size, channels):
     got = crop_resize(x, crops, flip, size)
     for i, (top, left, height, width) in enumerate(crops.tolist()):
         want = TF.resized_crop(
-            x[i], top, left, height, width, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True
+            x[i],
+            top,
+            left,
+            height,
+            width,
+            [size, size],
+            interpolation=InterpolationMode.BICUBIC,
+            antialias=True,
         )
         want = TF.horizontal_flip(want) if flip[i] else want
         torch.testing.assert_close(got[i], want, atol=2e-5, rtol=0)
@@ -58,9 +65,13 @@ def resized(image: Tensor, size: int) -> Tensor:
     return TF.resize(image, [size, size], InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
 
 
-def reference_view(image: Tensor, p: ViewParameters, i: int, size: int, kernel: int) -> tuple[Tensor, Tensor]:
+def reference_view(
+    image: Tensor, p: ViewParameters, i: int, size: int, kernel: int
+) -> tuple[Tensor, Tensor]:
     """View i by torchvision's functional operations, one at a time; before solarising and after."""
-    x = TF.resized_crop(image, *p.crop[i].tolist(), [size, size], InterpolationMode.BICUBIC, antialias=True)
+    x = TF.resized_crop(
+        image, *p.crop[i].tolist(), [size, size], InterpolationMode.BICUBIC, antialias=True
+    )
     x = x.clamp(0, 1)
     if p.flip[i]:
         x = TF.horizontal_flip(x)
@@ -78,14 +89,18 @@ def reference_view(image: Tensor, p: ViewParameters, i: int, size: int, kernel: 
 @pytest.mark.parametrize(("size", "blur"), [(24, 1.0), (40, 0.5), (64, 0.0)])
 def test_a_whole_view_is_torchvisions(channels, size, blur):
     x = images(32, channels)
-    maker = ViewMaker(size, ViewOptions(jitter=0.9, grey=0.3, blur=blur, solarise=0.4), blur_reference=size)
+    maker = ViewMaker(
+        size, ViewOptions(jitter=0.9, grey=0.3, blur=blur, solarise=0.4), blur_reference=size
+    )
     p = maker.draw(32, 48, 40, generator(size))
     got = maker.apply(x, p)
     for i in range(32):
         before, want = reference_view(x[i], p, i, size, kernel=13)
         sure = (before - 0.5).abs() > 1e-3  # at the threshold of solarising rounding decides
         # torchvision weighs red in grey by 0.2989, PIL (which the authors use) and we by 0.299
-        torch.testing.assert_close(got[i][sure], want[sure], atol=1e-5 if channels == 1 else 5e-4, rtol=0)
+        torch.testing.assert_close(
+            got[i][sure], want[sure], atol=1e-5 if channels == 1 else 5e-4, rtol=0
+        )
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
@@ -93,7 +108,9 @@ def test_a_whole_view_is_torchvisions(channels, size, blur):
 def test_blur_is_torchvisions(sigma, channels):
     x = images(2, channels, 32, 32)
     got = blur(x, torch.tensor([sigma, 0.0]), 6)
-    torch.testing.assert_close(got[0], TF.gaussian_blur(x[0], [13, 13], [sigma, sigma]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        got[0], TF.gaussian_blur(x[0], [13, 13], [sigma, sigma]), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(got[1], x[1], atol=1e-6, rtol=0)
 
 
@@ -101,11 +118,19 @@ def test_colour_operations_are_torchvisions():
     x = images(1, 3)
     for factor in (0.6, 1.0, 1.4):
         f = torch.tensor([factor])
-        torch.testing.assert_close(_brightness(x, f)[0], TF.adjust_brightness(x[0], factor), atol=1e-5, rtol=0)
-        torch.testing.assert_close(_contrast(x, f)[0], TF.adjust_contrast(x[0], factor), atol=1e-3, rtol=0)
-        torch.testing.assert_close(_saturation(x, f)[0], TF.adjust_saturation(x[0], factor), atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            _brightness(x, f)[0], TF.adjust_brightness(x[0], factor), atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(
+            _contrast(x, f)[0], TF.adjust_contrast(x[0], factor), atol=1e-3, rtol=0
+        )
+        torch.testing.assert_close(
+            _saturation(x, f)[0], TF.adjust_saturation(x[0], factor), atol=1e-3, rtol=0
+        )
     for turns in (-0.1, 0.0, 0.1):
-        torch.testing.assert_close(_hue(x, torch.tensor([turns]))[0], TF.adjust_hue(x[0], turns), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            _hue(x, torch.tensor([turns]))[0], TF.adjust_hue(x[0], turns), atol=1e-4, rtol=0
+        )
     torch.testing.assert_close(_luma(x)[0], TF.rgb_to_grayscale(x[0]), atol=1e-3, rtol=0)
 
 
@@ -137,9 +162,17 @@ def test_crops_follow_torchvisions_distribution(area, ratio, height, width):
     torch.manual_seed(0)
     maker, frame = RandomResizedCrop(10, area, ratio), torch.zeros(1, height, width)
     theirs = torch.tensor(
-        [[p["top"], p["left"], p["height"], p["width"]] for p in (maker.make_params([frame]) for _ in range(n))]
+        [
+            [p["top"], p["left"], p["height"], p["width"]]
+            for p in (maker.make_params([frame]) for _ in range(n))
+        ]
     ).float()
-    for get in (lambda t: t[:, 2] * t[:, 3], lambda t: (t[:, 3] / t[:, 2]).log(), lambda t: t[:, 0], lambda t: t[:, 1]):
+    for get in (
+        lambda t: t[:, 2] * t[:, 3],
+        lambda t: (t[:, 3] / t[:, 2]).log(),
+        lambda t: t[:, 0],
+        lambda t: t[:, 1],
+    ):
         a, b = get(ours), get(theirs)
         spread = b.std()
         assert abs(a.mean() - b.mean()) < 5 * spread / math.sqrt(n)
@@ -150,7 +183,9 @@ def test_crops_stay_inside_and_fall_back_to_the_centre():
     crops = draw_crops(200, 30, 300, (0.9, 1.0), (3 / 4, 4 / 3), generator())
     assert (crops[:, 0] + crops[:, 2] <= 30).all()
     assert (crops[:, 1] + crops[:, 3] <= 300).all()
-    assert (crops == torch.tensor([0, 130, 30, 40])).all()  # nothing that large fits: the central 40 x 30
+    assert (
+        crops == torch.tensor([0, 130, 30, 40])
+    ).all()  # nothing that large fits: the central 40 x 30
 
 
 def test_every_image_draws_its_own_and_the_seed_decides():
@@ -183,14 +218,22 @@ def test_rates_of_the_switches():
 def test_with_everything_off_a_view_is_the_resized_image(channels, height, width):
     x = images(4, channels, height, width)
     got = ViewMaker(32, OFF)(x, generator())
-    torch.testing.assert_close(got, torch.stack([resized(image, 32) for image in x]), atol=2e-5, rtol=0)
+    torch.testing.assert_close(
+        got, torch.stack([resized(image, 32) for image in x]), atol=2e-5, rtol=0
+    )
     if (height, width) == (32, 32):
         assert torch.equal(got, x)
 
 
 @pytest.mark.parametrize(
     ("switch", "drawn"),
-    [("flip", "flip"), ("grey", "grey"), ("blur", "sigma"), ("solarise", "solarise"), ("jitter", "jitter")],
+    [
+        ("flip", "flip"),
+        ("grey", "grey"),
+        ("blur", "sigma"),
+        ("solarise", "solarise"),
+        ("jitter", "jitter"),
+    ],
 )
 @pytest.mark.parametrize("rest", [ViewOptions(solarise=0.5), OFF])
 def test_each_switch_works_alone(switch, drawn, rest):
@@ -199,11 +242,15 @@ def test_each_switch_works_alone(switch, drawn, rest):
         options = dataclasses.replace(rest, **{switch: probability})
         p = ViewMaker(24, options).draw(64, 48, 40, generator())
         changed = getattr(p, drawn) != neutral
-        assert bool((changed.any(dim=1) if switch == "jitter" else changed).all()) == (probability == 1)
+        assert bool((changed.any(dim=1) if switch == "jitter" else changed).all()) == (
+            probability == 1
+        )
         assert bool(changed.any()) == (probability == 1)
 
 
-@pytest.mark.parametrize(("which", "name"), list(enumerate(["brightness", "contrast", "saturation", "hue"])))
+@pytest.mark.parametrize(
+    ("which", "name"), list(enumerate(["brightness", "contrast", "saturation", "hue"]))
+)
 def test_each_strength_can_be_zero(which, name):
     p = ViewMaker(24, ViewOptions(jitter=1.0, **{name: 0.0})).draw(64, 48, 40, generator())
     assert (p.jitter[:, which] == NEUTRAL[which]).all()
@@ -215,23 +262,35 @@ def test_jitter_and_blur_follow_torchvisions_distribution():
     o = ViewOptions(jitter=1.0, blur_sigma=(0.3, 1.7))
     p = ViewMaker(224, o).draw(n, 64, 64, generator(2))
     torch.manual_seed(0)
-    jitter, frame = ColorJitter(o.brightness, o.contrast, o.saturation, o.hue), [torch.zeros(3, 8, 8)]
+    jitter, frame = (
+        ColorJitter(o.brightness, o.contrast, o.saturation, o.hue),
+        [torch.zeros(3, 8, 8)],
+    )
     names = ("brightness_factor", "contrast_factor", "saturation_factor", "hue_factor")
     drawn = [jitter.make_params(frame) for _ in range(n)]
     blurs = GaussianBlur(13, o.blur_sigma)
-    theirs = torch.tensor([[d[name] for name in names] + blurs.make_params(frame)["sigma"][:1] for d in drawn])
+    theirs = torch.tensor(
+        [[d[name] for name in names] + blurs.make_params(frame)["sigma"][:1] for d in drawn]
+    )
     ours = torch.cat([p.jitter, p.sigma.unsqueeze(1)], dim=1)
     spread = theirs.std(dim=0)
     assert ((ours.mean(dim=0) - theirs.mean(dim=0)).abs() < 5 * spread * math.sqrt(2 / n)).all()
     assert ((ours.std(dim=0) / spread - 1).abs() < 0.05).all()
     assert ((ours.amin(dim=0) - theirs.amin(dim=0)).abs() < 0.02 * spread).all()
     assert ((ours.amax(dim=0) - theirs.amax(dim=0)).abs() < 0.02 * spread).all()
-    assert (torch.corrcoef(ours.T) - torch.eye(5)).abs().max() < 0.08  # drawn apart from one another
+    assert (
+        torch.corrcoef(ours.T) - torch.eye(5)
+    ).abs().max() < 0.08  # drawn apart from one another
     # each of the 24 orders as often as torch.randperm gives it
     for orders in (p.order, torch.stack([d["fn_idx"] for d in drawn])):
-        counts = [int((orders == torch.tensor(o)).all(dim=1).sum()) for o in itertools.permutations(range(4))]
+        counts = [
+            int((orders == torch.tensor(o)).all(dim=1).sum())
+            for o in itertools.permutations(range(4))
+        ]
         assert sum(counts) == n
-        assert sum((c - n / 24) ** 2 / (n / 24) for c in counts) < 60  # chi-square with 23 degrees: 1 in 40,000
+        assert (
+            sum((c - n / 24) ** 2 / (n / 24) for c in counts) < 60
+        )  # chi-square with 23 degrees: 1 in 40,000
 
 
 def test_sigma_is_meant_for_views_of_the_reference_side():
@@ -254,7 +313,9 @@ def test_resize_weights(data, n_in, n_out):
     assert torch.equal(resize_matrix(*place, n_in, n_out, torch.tensor([True])), matrix.flip(1))
     assert torch.equal(resize_matrix(*place, n_in, n_out, torch.tensor([False])), matrix)
     if length == n_out:
-        torch.testing.assert_close(matrix[0, :, start : start + length], torch.eye(n_out), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            matrix[0, :, start : start + length], torch.eye(n_out), atol=1e-6, rtol=0
+        )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -296,7 +357,11 @@ def test_a_device_gets_few_bytes_and_is_never_asked(channels, copies):
     x = torch.empty(b, channels, 48, 40, device="meta")  # holds no values: reading one is an error
     with Copies() as seen:
         view = maker.apply(x, p)
-    assert view.device.type == "meta" and view.shape == (b, channels, 24, 24) and view.dtype == torch.float32
+    assert (
+        view.device.type == "meta"
+        and view.shape == (b, channels, 24, 24)
+        and view.dtype == torch.float32
+    )
     assert 1 <= len(seen.bytes) <= copies
     assert sum(seen.bytes) <= b * 8 * (17 + 4 + 1)
     assert seen.largest <= b * 17
@@ -307,7 +372,9 @@ def test_parameters_survive_the_copy():
     assert p.to(torch.device("cpu")) is p
     there = p.to(torch.device("meta"))
     for name, value in vars(p).items():
-        assert getattr(there, name).dtype == value.dtype and getattr(there, name).shape == value.shape
+        assert (
+            getattr(there, name).dtype == value.dtype and getattr(there, name).shape == value.shape
+        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -331,7 +398,9 @@ def test_a_cuda_device_makes_the_same_views_without_waiting(channels):
 def test_solarise_inverts_the_bright_half():
     x = images(2, 1, 16, 16)
     base = dataclasses.replace(OFF, solarise=1.0)
-    torch.testing.assert_close(ViewMaker(16, base)(x, generator()), torch.where(x >= 0.5, 1 - x, x), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        ViewMaker(16, base)(x, generator()), torch.where(x >= 0.5, 1 - x, x), atol=1e-6, rtol=0
+    )
 
 
 def test_parameters_do_not_depend_on_the_image_content():

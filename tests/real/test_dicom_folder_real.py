@@ -14,7 +14,9 @@ FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
 PYDICOM_FILES = Path(pydicom.data.__file__).parent / "test_files"
 
 
-@pytest.mark.skipif(not FOLDER.is_dir(), reason="the shared DICOM files (../shared/data/dicom) are absent")
+@pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="the shared DICOM files (../shared/data/dicom) are absent"
+)
 def test_shared_files() -> None:
     found = read_dicom_folder(FOLDER, frontal_only=True)
     assert [s.source for s in found.samples] == [
@@ -35,6 +37,8 @@ def test_every_file_of_pydicom_is_a_sample_set_aside_or_counted() -> None:
     assert all("\n" not in skipped.reason for skipped in found.skipped)
     assert not any(Path(sample.source).name == "DICOMDIR" for sample in found.samples)
     outcomes = list(map_in_workers(found.load, found.samples, workers=1, timeout_s=20))
-    decoded = [sample.source for sample, outcome in zip(found.samples, outcomes, strict=True) if outcome.ok]
+    decoded = [
+        sample.source for sample, outcome in zip(found.samples, outcomes, strict=True) if outcome.ok
+    ]
     assert sum(source.startswith("dicomdirtests/77654033/CR") for source in decoded) == 3
     assert all("\n" not in outcome.error for outcome in outcomes if outcome.error is not None)

@@ -47,7 +47,9 @@ def test_objects_of_real_files_are_valid(path: Path, tmp_path: Path) -> None:
             assert dciodvfy_errors(tmp_path / kind) == []
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared DICOM files (../shared/data/dicom) are absent")
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the shared DICOM files (../shared/data/dicom) are absent"
+)
 def test_the_box_around_the_side_marker_holds_the_side_marker(tmp_path: Path) -> None:
     """The lead letters at the top right are the brightest thing there: inside the frame they are, unchanged."""
     path = SHARED / "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm"
@@ -55,7 +57,9 @@ def test_the_box_around_the_side_marker_holds_the_side_marker(tmp_path: Path) ->
     x1, y1, x2, y2 = 872, 0, 920, 143
     boxes = Boxes(np.array([[x1, y1, x2, y2]], dtype=float), np.array([1]), np.array([0.97]))
     algorithm = Algorithm("0.1.0", "ab" * 32, "score >= 0.3")
-    built = dicom_objects(Finding(read_source(path), image, boxes, CLASSES, algorithm, datetime(2026, 1, 2)))
+    built = dicom_objects(
+        Finding(read_source(path), image, boxes, CLASSES, algorithm, datetime(2026, 1, 2))
+    )
     for kind, data in built.items():
         (tmp_path / kind).write_bytes(data)
     pixels = pydicom.dcmread(tmp_path / "sc").pixel_array
@@ -63,7 +67,10 @@ def test_the_box_around_the_side_marker_holds_the_side_marker(tmp_path: Path) ->
     assert stored[y1:y2, x1:x2].max() > 200
     np.testing.assert_array_equal(pixels[8:y2, x1:x2, 0], image[8:y2, x1:x2])
     frame = (pixels[: stored.shape[0]] == (255, 210, 63)).all(axis=-1)
-    rows, columns = np.flatnonzero(frame[: y2 + 4].any(axis=1)), np.flatnonzero(frame[: y2 + 4].any(axis=0))
+    rows, columns = (
+        np.flatnonzero(frame[: y2 + 4].any(axis=1)),
+        np.flatnonzero(frame[: y2 + 4].any(axis=0)),
+    )
     assert abs(columns.min() - (x1 - 4)) <= 2 and abs(columns.max() - (x2 + 3)) <= 2
     assert rows.min() <= 4
     from highdicom.sr import srread

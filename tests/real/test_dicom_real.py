@@ -16,9 +16,13 @@ from twinray.data.decoding.images import image_size, load_image
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
 RSNA = FOLDER / "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm"
 INVERTED = FOLDER / "Fake_MONOHR1.dcm"
-CR_FILES = sorted((Path(pydicom.data.__file__).parent / "test_files/dicomdirtests/77654033").glob("CR*/*"))
+CR_FILES = sorted(
+    (Path(pydicom.data.__file__).parent / "test_files/dicomdirtests/77654033").glob("CR*/*")
+)
 
-needs_data = pytest.mark.skipif(not FOLDER.is_dir(), reason="the shared DICOM files (../shared/data/dicom) are absent")
+needs_data = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="the shared DICOM files (../shared/data/dicom) are absent"
+)
 
 
 @needs_data
@@ -40,14 +44,21 @@ def test_polarity_is_inverted_exactly_once() -> None:
 
 @needs_data
 def test_never_flipped() -> None:
-    np.testing.assert_allclose(load_dicom(RSNA).array, pydicom.dcmread(RSNA).pixel_array.astype(int), atol=1)
+    np.testing.assert_allclose(
+        load_dicom(RSNA).array, pydicom.dcmread(RSNA).pixel_array.astype(int), atol=1
+    )
 
 
 @needs_data
 def test_attributes_of_a_shared_file() -> None:
     seen = dicom_attributes(RSNA)
     assert (seen.patient_id, seen.view_position) == ("16d7f894-55d7-4d95-8957-d18987f0e981", "PA")
-    assert (seen.modality, seen.photometric, seen.frames, seen.lateral) == ("CR", "MONOCHROME2", 1, False)
+    assert (seen.modality, seen.photometric, seen.frames, seen.lateral) == (
+        "CR",
+        "MONOCHROME2",
+        1,
+        False,
+    )
     assert image_size(RSNA) == (1024, 1024)
 
 

@@ -20,7 +20,11 @@ PUBLISHED = [3386, 230, 745, 2402, 435, 733, 954, 2017, 1867, 1836, 1771, 4058, 
 @pytest.fixture(scope="module")
 def rows():
     spec = importlib.util.find_spec("torchxrayvision")
-    path = Path(spec.origin).parent / "data" / "vinbigdata-train.csv.gz" if spec and spec.origin else None
+    path = (
+        Path(spec.origin).parent / "data" / "vinbigdata-train.csv.gz"
+        if spec and spec.origin
+        else None
+    )
     if path is None or not path.exists():
         pytest.skip("torchxrayvision, whose wheel ships VinDr-CXR's rows, is not installed")
     with gzip.open(path, "rt", newline="") as file:
@@ -28,7 +32,9 @@ def rows():
     return {
         "image_ids": np.array([row["image_id"] for row in table]),
         "class_ids": np.array([int(row["class_id"]) for row in table]),
-        "xyxy": np.array([[float(row[c]) for c in ("x_min", "y_min", "x_max", "y_max")] for row in table]),
+        "xyxy": np.array(
+            [[float(row[c]) for c in ("x_min", "y_min", "x_max", "y_max")] for row in table]
+        ),
         "readers": np.array([row["rad_id"] for row in table]),
     }
 
@@ -41,7 +47,9 @@ def test_published_counts_in_the_files_own_order_of_ties(rows):
     assert len(fused) == 23_934 and len(np.unique(fused.image_ids)) == 4_394
     assert fused.n_boxes.sum() == 36_096 and fused.n_readers.max() == 3
     shuffle = np.random.default_rng(0).permutation(len(number))
-    again = fuse_table(**{name: column[shuffle] for name, column in rows.items()}, tie_order=number[shuffle])
+    again = fuse_table(
+        **{name: column[shuffle] for name, column in rows.items()}, tie_order=number[shuffle]
+    )
     assert again.xyxy.tobytes() == fused.xyxy.tobytes()
 
 
@@ -59,7 +67,9 @@ def test_default_is_the_same_however_the_file_is_shuffled(rows):
 def test_sizes_do_not_matter(rows):
     number = -np.arange(len(rows["class_ids"]))
     fused = fuse_table(**rows, tie_order=number)
-    sizes = np.array([3000.0, 3500.0])  # any size holds all boxes here; dividing by it changes rounding only
+    sizes = np.array(
+        [3000.0, 3500.0]
+    )  # any size holds all boxes here; dividing by it changes rounding only
     normalised = {**rows, "xyxy": rows["xyxy"] / np.tile(sizes, 2)}
     scaled = fuse_table(**normalised, tie_order=number)
     assert np.bincount(scaled.class_ids, minlength=14).tolist() == PUBLISHED
@@ -72,7 +82,9 @@ def test_sizes_do_not_matter(rows):
 
 
 def test_agrees_with_ensemble_boxes_box_by_box(rows):
-    oracle = pytest.importorskip("ensemble_boxes", reason="the oracle ensemble-boxes is not installed")
+    oracle = pytest.importorskip(
+        "ensemble_boxes", reason="the oracle ensemble-boxes is not installed"
+    )
     images = np.unique(rows["image_ids"])[:400]
     keep = np.isin(rows["image_ids"], images)
     part = {name: column[keep] for name, column in rows.items()}

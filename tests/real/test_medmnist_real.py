@@ -21,7 +21,11 @@ pytestmark = pytest.mark.skipif(
 
 def test_every_image_and_label_equals_numpy() -> None:
     found = read_medmnist(FILE)
-    assert (found.name, found.label_classes, found.task) == ("pneumoniamnist", ("normal", "pneumonia"), "multiclass")
+    assert (found.name, found.label_classes, found.task) == (
+        "pneumoniamnist",
+        ("normal", "pneumonia"),
+        "multiclass",
+    )
     with np.load(FILE) as archive:
         for split in ("train", "val", "test"):
             own = [sample for sample in found.samples if sample.split == split]

@@ -43,11 +43,16 @@ def test_680_images_are_packed_as_their_tables_say(real_data, tmp_path):
     assert set(ids) == set(rows) and len(ids) == 680 and pack.info.skipped == 0
     assert {i for i, split in zip(ids, splits, strict=True) if split == "test"} == test
     of_patient = dict(zip(patients, splits, strict=True))
-    assert all(of_patient[patient] == split for patient, split in zip(patients, splits, strict=True))
+    assert all(
+        of_patient[patient] == split for patient, split in zip(patients, splits, strict=True)
+    )
     assert Counter(splits)["val"] > 0
     for i, name in enumerate(ids):
         found = {pack.info.label_classes[k] for k in np.flatnonzero(pack.labels[i] == 1)}
-        assert found == set(rows[name]["Finding Labels"].split("|")) and patients[i] == rows[name]["Patient ID"]
+        assert (
+            found == set(rows[name]["Finding Labels"].split("|"))
+            and patients[i] == rows[name]["Patient ID"]
+        )
     boxes = {name: pack.boxes(i) for i, name in enumerate(ids)}
     with (root / "BBox_List_2017.csv").open(newline="") as file:
         drawn = [row for row in list(csv.reader(file))[1:] if row]

@@ -16,7 +16,18 @@ def test_kermany_patients_come_from_the_file_names(real_data, tmp_path, cli):
             (source / name / file.name).symlink_to(file)
     regex = r"(person\d+)_|(IM-\d+)-"
     status, _, err = cli(
-        "pack", source, "--patient-regex", regex, "--val", 0.1, "--test", 0.2, "--size", 64, "--out", tmp_path / "p"
+        "pack",
+        source,
+        "--patient-regex",
+        regex,
+        "--val",
+        0.1,
+        "--test",
+        0.2,
+        "--size",
+        64,
+        "--out",
+        tmp_path / "p",
     )
     assert status == 0, err
     pack = open_pack(tmp_path / "p")
@@ -32,7 +43,18 @@ def test_kermany_patients_come_from_the_file_names(real_data, tmp_path, cli):
 def test_rsna_boxes_pack_with_patients_on_one_side(real_data, tmp_path, cli):
     source = real_data / "rsna-pneumonia" / "annotations.json"
     status, _, err = cli(
-        "pack", source, "--format", "coco", "--size", 64, "--val", 0.15, "--test", 0.3, "--out", tmp_path / "p"
+        "pack",
+        source,
+        "--format",
+        "coco",
+        "--size",
+        64,
+        "--val",
+        0.15,
+        "--test",
+        0.3,
+        "--out",
+        tmp_path / "p",
     )
     assert status == 0, err
     pack = open_pack(tmp_path / "p")
@@ -56,14 +78,53 @@ def test_a_detector_learns_sixteen_images_by_heart(real_data, tmp_path):
     ids = {image["id"] for image in images}
     few = tmp_path / "few.json"
     few.write_text(
-        json.dumps({**data, "images": images, "annotations": [a for a in data["annotations"] if a["image_id"] in ids]})
+        json.dumps(
+            {
+                **data,
+                "images": images,
+                "annotations": [a for a in data["annotations"] if a["image_id"] in ids],
+            }
+        )
     )
     where = source.parent / "images"
     twinray(
-        "pack", few, "--format", "coco", "--images", where, "--val", 0, "--test", 0, "--out", tmp_path / "p", check=True
+        "pack",
+        few,
+        "--format",
+        "coco",
+        "--images",
+        where,
+        "--val",
+        0,
+        "--test",
+        0,
+        "--out",
+        tmp_path / "p",
+        check=True,
     )
-    small = ("--arch", "resnet18", "--fpn-channels", 128, "--rois-per-image", 128, "--lr", 0.0005, "--epochs", 90)
+    small = (
+        "--arch",
+        "resnet18",
+        "--fpn-channels",
+        128,
+        "--rois-per-image",
+        128,
+        "--lr",
+        0.0005,
+        "--epochs",
+        90,
+    )
     still = ("--flip", 0, "--scale", 1, 1, "--brightness", 0, "--contrast", 0)
-    twinray("detect", "--data", tmp_path / "p", "--out", tmp_path / "r", *small, *still, check=True, limit=3000)
+    twinray(
+        "detect",
+        "--data",
+        tmp_path / "p",
+        "--out",
+        tmp_path / "r",
+        *small,
+        *still,
+        check=True,
+        limit=3000,
+    )
     metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
     assert metrics["train"]["map50"]["value"] >= 0.9

@@ -18,7 +18,11 @@ from twinray.data.readers.rsna import read_rsna
 
 def test_the_whole_labels(tmp_path):
     spec = importlib.util.find_spec("torchxrayvision")
-    path = Path(spec.origin).parent / "data" / "kaggle_stage_2_train_labels.csv.zip" if spec and spec.origin else None
+    path = (
+        Path(spec.origin).parent / "data" / "kaggle_stage_2_train_labels.csv.zip"
+        if spec and spec.origin
+        else None
+    )
     if path is None or not path.exists():
         pytest.skip("torchxrayvision, whose wheel ships RSNA's labels, is not installed")
     with zipfile.ZipFile(path) as archive:
@@ -41,8 +45,12 @@ def test_232_images_have_the_boxes_and_patients_of_their_coco_file(real_data, tm
     for image in truth["images"]:
         i = row_of[Path(image["file_name"]).stem]
         assert pack.patients[i] == image["patient_id"]
-        expected = np.array([a["bbox"] for a in truth["annotations"] if a["image_id"] == image["id"]]).reshape(-1, 4)
+        expected = np.array(
+            [a["bbox"] for a in truth["annotations"] if a["image_id"] == image["id"]]
+        ).reshape(-1, 4)
         expected[:, 2:] += expected[:, :2]
         found = pack.boxes(i).xyxy
         assert found.shape == expected.shape
-        np.testing.assert_allclose(found[np.lexsort(found.T)], expected[np.lexsort(expected.T)], atol=0.02)
+        np.testing.assert_allclose(
+            found[np.lexsort(found.T)], expected[np.lexsort(expected.T)], atol=0.02
+        )

@@ -19,11 +19,19 @@ TEST_LIST_IMAGES, TEST_LIST_PATIENTS = 25_596, 2_797
 @pytest.fixture(scope="module")
 def nih():
     spec = importlib.util.find_spec("torchxrayvision")
-    path = Path(spec.origin).parent / "data" / "Data_Entry_2017_v2020.csv.gz" if spec and spec.origin else None
+    path = (
+        Path(spec.origin).parent / "data" / "Data_Entry_2017_v2020.csv.gz"
+        if spec and spec.origin
+        else None
+    )
     if path is None or not path.exists():
-        pytest.skip("torchxrayvision, whose wheel ships NIH's Data_Entry_2017_v2020, is not installed")
+        pytest.skip(
+            "torchxrayvision, whose wheel ships NIH's Data_Entry_2017_v2020, is not installed"
+        )
     with gzip.open(path, "rt", newline="") as file:
-        rows = [(row["Patient ID"], row["Finding Labels"].split("|")) for row in csv.DictReader(file)]
+        rows = [
+            (row["Patient ID"], row["Finding Labels"].split("|")) for row in csv.DictReader(file)
+        ]
     names = sorted({name for _, found in rows for name in found})
     labels = np.array([[name in found for name in names] for _, found in rows], dtype=np.float32)
     assert labels.shape == (112_120, 15)
@@ -58,7 +66,9 @@ def assert_follows(whole, chosen, patients):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_eighty_twenty(pool, order, seed):
     patients, labels = pool
-    splits = np.array(cut_splits(patients.tolist(), labels, {"train": 0.8, "test": 0.2}, seed, order))
+    splits = np.array(
+        cut_splits(patients.tolist(), labels, {"train": 0.8, "test": 0.2}, seed, order)
+    )
     check_disjoint(patients.tolist(), splits.tolist())
     assert abs((splits == "test").mean() - 0.2) < 0.005
     for name in ("train", "test"):
@@ -70,13 +80,17 @@ def test_one_and_ten_per_cent_of_the_eighty(pool, seed):
     patients, labels = pool
     splits = np.array(cut_splits(patients.tolist(), labels, {"train": 0.8, "test": 0.2}, seed))
     train = np.flatnonzero(splits == "train")
-    one, ten = (train[label_fraction(patients[train].tolist(), labels[train], f, seed)] for f in (0.01, 0.1))
+    one, ten = (
+        train[label_fraction(patients[train].tolist(), labels[train], f, seed)] for f in (0.01, 0.1)
+    )
     assert set(one) <= set(ten)
     assert abs(len(one) - 0.01 * len(train)) <= 10 and abs(len(ten) - 0.1 * len(train)) <= 20
     assert (labels[one].sum(0) > 0).all()
     for chosen in (one, ten):
         assert_follows(labels, chosen, patients)
-        check_disjoint(patients[train].tolist(), np.where(np.isin(train, chosen), "in", "out").tolist())
+        check_disjoint(
+            patients[train].tolist(), np.where(np.isin(train, chosen), "in", "out").tolist()
+        )
 
 
 def test_all_of_nih(nih):

@@ -16,14 +16,17 @@ CLASSES = ("opacity", "nodule", "<script>alert(1)</script>")
 Make = Callable[..., Any]
 
 
-def _figure(value: float | None, low: float | None = None, high: float | None = None, n: int = 40) -> Figure:
+def _figure(
+    value: float | None, low: float | None = None, high: float | None = None, n: int = 40
+) -> Figure:
     return Figure(value, None if low is None or high is None else (low, high), n)
 
 
 def _split_figures(shift: float = 0.0) -> SplitFigures:
     """Figures of one split, with the gaps that real ones have: a class without a box, a value without an interval."""
     rates = {
-        f"froc@{r}": _figure(0.2 + 0.05 * i + shift, 0.1, 0.9) for i, r in enumerate((0.125, 0.25, 0.5, 1, 2, 4, 8))
+        f"froc@{r}": _figure(0.2 + 0.05 * i + shift, 0.1, 0.9)
+        for i, r in enumerate((0.125, 0.25, 0.5, 1, 2, 4, 8))
     }
     per_class = {
         CLASSES[0]: ClassFigures({"ap50": _figure(0.4 + shift, 0.3, 0.5)}, {"n_boxes": 45}),
@@ -40,7 +43,9 @@ def _split_figures(shift: float = 0.0) -> SplitFigures:
 
 
 def _evaluation(
-    arms: Mapping[str, SplitFigures], differences: Mapping[str, SplitFigures] | None = None, **more: Any
+    arms: Mapping[str, SplitFigures],
+    differences: Mapping[str, SplitFigures] | None = None,
+    **more: Any,
 ) -> Evaluation:
     """What an evaluation of detectors came to: one run an arm, each later arm compared with the first."""
     differences = differences or {}
@@ -58,8 +63,13 @@ def _evaluation(
         )
         for name, figures in arms.items()
     }
-    runs = {f"run {name}": RunResult(f"runs/{name}", name, 0, 0, None, "random", "nothing") for name in arms}
-    return replace(Evaluation("detector", "", "test", "", CLASSES, 1, (0,), "a rule", results, runs), **more)
+    runs = {
+        f"run {name}": RunResult(f"runs/{name}", name, 0, 0, None, "random", "nothing")
+        for name in arms
+    }
+    return replace(
+        Evaluation("detector", "", "test", "", CLASSES, 1, (0,), "a rule", results, runs), **more
+    )
 
 
 @pytest.fixture
@@ -101,7 +111,20 @@ def pretraining_lines() -> list[dict[str, Any]]:
 def detector_lines() -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for epoch in range(4):
-        lines.append({"step": 10 * (epoch + 1), "epoch": epoch, "loss": 2.0 / (epoch + 1), "loss_classifier": 0.1})
-        lines.append({"step": 10 * (epoch + 1), "epoch": epoch, "val_map50": None if epoch == 1 else 0.1 * epoch})
+        lines.append(
+            {
+                "step": 10 * (epoch + 1),
+                "epoch": epoch,
+                "loss": 2.0 / (epoch + 1),
+                "loss_classifier": 0.1,
+            }
+        )
+        lines.append(
+            {
+                "step": 10 * (epoch + 1),
+                "epoch": epoch,
+                "val_map50": None if epoch == 1 else 0.1 * epoch,
+            }
+        )
     lines.append({"step": 50, "epoch": 4, "loss": math.nan})
     return lines

@@ -46,7 +46,9 @@ def test_usual_letters_never_ask_for_other_fonts(monkeypatch: pytest.MonkeyPatch
 
 def test_letters_come_from_a_font_that_has_them(only, capfd: pytest.CaptureFixture[str]) -> None:
     rare = next(
-        chr(c) for c in FT2Font(str(STIX)).get_charmap() if c > 0x1D00 and c not in FT2Font(str(DEJAVU)).get_charmap()
+        chr(c)
+        for c in FT2Font(str(STIX)).get_charmap()
+        if c > 0x1D00 and c not in FT2Font(str(DEJAVU)).get_charmap()
     )
     only()
     boxes = picture(rare)
@@ -76,7 +78,8 @@ def test_wide_letters_count_twice() -> None:
 
 
 @pytest.mark.skipif(
-    not any("CJK" in path or "wqy" in path for path in findSystemFonts()), reason="no Chinese font is installed"
+    not any("CJK" in path or "wqy" in path for path in findSystemFonts()),
+    reason="no Chinese font is installed",
 )
 def test_chinese_names_are_burnt_in_as_letters(capfd: pytest.CaptureFixture[str]) -> None:
     boxes = Boxes(np.array([[20.0, 60, 120, 150]]), np.zeros(1, dtype=np.int64), np.array([0.8]))
@@ -90,9 +93,13 @@ def test_chinese_names_are_burnt_in_as_letters(capfd: pytest.CaptureFixture[str]
 def test_a_font_is_made_known_once(only, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever draws thousands of pictures does not read a large font for each."""
     rare = next(
-        chr(c) for c in FT2Font(str(STIX)).get_charmap() if c > 0x1D00 and c not in FT2Font(str(DEJAVU)).get_charmap()
+        chr(c)
+        for c in FT2Font(str(STIX)).get_charmap()
+        if c > 0x1D00 and c not in FT2Font(str(DEJAVU)).get_charmap()
     )
     only(STIX)
     picture(rare)
-    monkeypatch.setattr(fonts.font_manager.fontManager, "addfont", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(
+        fonts.font_manager.fontManager, "addfont", lambda path: pytest.fail("read again")
+    )
     picture(rare)

@@ -24,7 +24,13 @@ from twinray.report.numbers import (
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf, -math.inf, "0.5", True])
 def test_what_is_no_finite_number_reads_not_defined(missing: object) -> None:
-    assert [number(missing), signed(missing), seconds(missing), count(missing), duration(missing)] == [NOT_DEFINED] * 5
+    assert [
+        number(missing),
+        signed(missing),
+        seconds(missing),
+        count(missing),
+        duration(missing),
+    ] == [NOT_DEFINED] * 5
 
 
 def test_numbers_intervals_and_signs() -> None:
@@ -38,7 +44,11 @@ def test_numbers_intervals_and_signs() -> None:
 
 @given(st.floats(-1e-3, 1e-3), st.integers(0, 4))
 def test_nothing_that_reads_zero_has_a_minus_sign(value: float, digits: int) -> None:
-    for text in (number(value, digits), signed(value, digits), interval(Figure(0.0, (value, value), 9), digits)):
+    for text in (
+        number(value, digits),
+        signed(value, digits),
+        interval(Figure(0.0, (value, value), 9), digits),
+    ):
         assert not re.search(r"-0\.?0*(?![0-9.])", text), text
     assert number(-0.0) == "0.000" and signed(-0.0) == "+0.000"
 
@@ -54,7 +64,10 @@ def test_an_absent_figure_has_no_value() -> None:
 
 
 def test_a_page_has_a_real_minus_sign_and_names_keep_their_hyphens() -> None:
-    assert typeset("-0.020 to +0.100, detect-3, 1e-5, -x (-0.1)") == "−0.020 to +0.100, detect-3, 1e-5, -x (−0.1)"
+    assert (
+        typeset("-0.020 to +0.100, detect-3, 1e-5, -x (-0.1)")
+        == "−0.020 to +0.100, detect-3, 1e-5, -x (−0.1)"
+    )
 
 
 def test_counts_and_times_read_naturally() -> None:

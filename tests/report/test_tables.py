@@ -39,23 +39,36 @@ def test_differences_show_their_sign_and_what_they_are_over(figure: Make) -> Non
     assert shown.rows[0] == ("mAP50", "+0.100", "-0.020 to +0.200", "93 %")
     assert shown.rows[1] == ("none", "not defined", "not defined", "not defined")
     shown = difference_table(difference, ("map50",), over_seeds=True)
-    assert (shown.columns[-1], shown.rows[0]) == ("seeds above 0", ("mAP50", "+0.100", "-0.300 to +0.500", "100 %"))
+    assert (shown.columns[-1], shown.rows[0]) == (
+        "seeds above 0",
+        ("mAP50", "+0.100", "-0.300 to +0.500", "100 %"),
+    )
 
 
 def test_a_narrow_terminal_breaks_names_and_cuts_none(split_figures: Make) -> None:
     names = [f"runs/somewhere/barlow-twins-on-everything-fold0-seed{i}" for i in range(2)]
-    text = printed(arms_table([(name, split_figures()) for name in names], ("map50", "map", "froc", "froc@1")), 80)
+    text = printed(
+        arms_table([(name, split_figures()) for name in names], ("map50", "map", "froc", "froc@1")),
+        80,
+    )
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
-    first = "".join(line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│"))
+    first = "".join(
+        line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")
+    )
     assert first == "".join(names)
     assert text.count("├") == 1  # a line between rows that are broken
-    assert "├" not in printed(arms_table([("a", split_figures()), ("b", split_figures())], ("map50",)), 80)
+    assert "├" not in printed(
+        arms_table([("a", split_figures()), ("b", split_figures())], ("map50",)), 80
+    )
 
 
 def test_fourteen_classes_of_many_runs_stay_readable(figure: Make) -> None:
     classes = [f"Pleural thickening {i}" for i in range(14)]
-    own = {c: ClassFigures({"ap50": figure(0.1, 0.05, 0.2)}, {"n_boxes": 7 + i}) for i, c in enumerate(classes)}
+    own = {
+        c: ClassFigures({"ap50": figure(0.1, 0.05, 0.2)}, {"n_boxes": 7 + i})
+        for i, c in enumerate(classes)
+    }
     split = SplitFigures({}, own)
     runs = [(f"barlow-twins-fold0-seed{i}", split) for i in range(5)]
     tables = class_tables(runs, "ap50", "n_boxes", 80)

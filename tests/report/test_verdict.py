@@ -22,8 +22,12 @@ Make = Callable[..., Any]
         (None, (None, None), "unknown", "cannot be compared"),
     ],
 )
-def test_the_interval_decides(figure: Make, value: float, ends: tuple[float, float], outcome: str, words: str) -> None:
-    verdict = paired_verdict(("random", figure(0.3)), ("Barlow Twins", figure(0.4)), figure(value, *ends))
+def test_the_interval_decides(
+    figure: Make, value: float, ends: tuple[float, float], outcome: str, words: str
+) -> None:
+    verdict = paired_verdict(
+        ("random", figure(0.3)), ("Barlow Twins", figure(0.4)), figure(value, *ends)
+    )
     assert verdict.outcome == outcome and words in verdict.headline
     assert "0.400 (Barlow Twins) and 0.300 (random)" in verdict.reason
     assert not verdict.caution
@@ -39,4 +43,7 @@ def test_detectors_that_learned_nothing_are_called_so(figure: Make) -> None:
     assert paired_verdict(("a", figure(0.01)), ("b", figure(None)), same).caution.startswith(
         "Neither detector learned much"
     )
-    assert "of the arm a hardly learned" in paired_verdict(("a", figure(0.01)), ("b", figure(0.4)), same).caution
+    assert (
+        "of the arm a hardly learned"
+        in paired_verdict(("a", figure(0.01)), ("b", figure(0.4)), same).caution
+    )

@@ -26,7 +26,11 @@ GOOD: dict[str, Any] = {
     "seed": 0,
     "options": {},
 }
-CLASSIFIER = {**{k: v for k, v in GOOD.items() if k != "options"}, "kind": "classifier", "task": "multilabel"}
+CLASSIFIER = {
+    **{k: v for k, v in GOOD.items() if k != "options"},
+    "kind": "classifier",
+    "task": "multilabel",
+}
 
 
 def written(folder: Path, value: Any) -> Path:
@@ -54,13 +58,18 @@ def test_every_key_is_needed_and_none_may_be_of_another_kind(tmp_path, good):
             assert key in str(caught.value) and "model.json" in str(caught.value)
             assert "\n" not in str(caught.value)
     for other in ([], None, "text", 3):
-        with pytest.raises(InputError, match=r"expected the description of a model in .*model\.json, found"):
+        with pytest.raises(
+            InputError, match=r"expected the description of a model in .*model\.json, found"
+        ):
             read_description(written(tmp_path, other))
 
 
 def test_lists_differ_by_name_or_by_order():
     assert difference(["a", "b"], ("a", "b"), "run", "pack") == ""
-    assert difference(["a", "b"], ["b", "c"], "run", "pack") == "only in the run: ['a']; only in the pack: ['c']"
+    assert (
+        difference(["a", "b"], ["b", "c"], "run", "pack")
+        == "only in the run: ['a']; only in the pack: ['c']"
+    )
     order = difference(["b", "a"], ["a", "b"], "run", "pack")
     assert "another order" in order and "['b', 'a']" in order
 

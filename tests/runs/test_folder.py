@@ -28,7 +28,14 @@ class Options:
 
 
 def reopened(folder: Path, inputs: object = None, **options: object) -> None:
-    open_run(Options(**{"out": folder, **options}), out=folder, resume=True, job="train", environment={}, inputs=inputs)
+    open_run(
+        Options(**{"out": folder, **options}),
+        out=folder,
+        resume=True,
+        job="train",
+        environment={},
+        inputs=inputs,
+    )
 
 
 def test_a_run_made_before_an_option_existed_goes_on_with_its_default(tmp_path):
@@ -55,16 +62,22 @@ def test_an_option_that_is_gone_is_a_difference(tmp_path):
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_what_a_resumed_run_may_change_follows_from_the_kind_of_the_option(tmp_path, capsys, finished):
+def test_what_a_resumed_run_may_change_follows_from_the_kind_of_the_option(
+    tmp_path, capsys, finished
+):
     folder, inputs = tmp_path / "run", {"packs": ["5a"], "init": None}
-    run = open_run(Options(folder), out=folder, resume=False, job="train", environment={}, inputs=inputs)
+    run = open_run(
+        Options(folder), out=folder, resume=False, job="train", environment={}, inputs=inputs
+    )
     if finished:
         run.write_metrics({})
     moved = folder.rename(tmp_path / "moved")
     first = (moved / CONFIG).read_bytes()
     reopened(moved, inputs, data=Path("elsewhere/pack"), threads=4, log_every=3)
     kept = yaml.safe_load((moved / CONFIG).read_text())
-    assert (kept["threads"], kept["log_every"]) == ((1, 10) if finished else (4, 3))  # as the figures are made
+    assert (kept["threads"], kept["log_every"]) == (
+        (1, 10) if finished else (4, 3)
+    )  # as the figures are made
     told = "made with --log-every 10, not 3"
     assert (told in capsys.readouterr().err) is finished
     (moved / CONFIG).write_bytes(first)
@@ -73,8 +86,12 @@ def test_what_a_resumed_run_may_change_follows_from_the_kind_of_the_option(tmp_p
     for name, value in (("epochs", 4), ("seed", 1), ("init", "imagenet-v2")):
         with pytest.raises(InputError, match=f"{name} was"):
             reopened(moved, inputs, **{name: value})
-    with pytest.raises(InputError, match="data was 'pack', now 'other'"):  # other bytes, in another place
+    with pytest.raises(
+        InputError, match="data was 'pack', now 'other'"
+    ):  # other bytes, in another place
         reopened(moved, {**inputs, "packs": ["6b"]}, data=Path("other"))
-    (moved / "inputs.json").unlink()  # as an older version left it: nothing tells that the bytes are the same
+    (
+        moved / "inputs.json"
+    ).unlink()  # as an older version left it: nothing tells that the bytes are the same
     with pytest.raises(InputError, match="data was 'pack', now 'other'"):
         reopened(moved, inputs, data=Path("other"))

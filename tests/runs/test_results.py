@@ -24,7 +24,9 @@ def kept(split: str = "test", n: int = 5, draws=(0, 7)) -> LabelPredictions:
     truth[0, 1] = np.nan
     images = tuple(f"{split}{i}" for i in range(n))
     patients = tuple(None if i == 2 else patient_code(f"p{i // 2}") for i in range(n))
-    return LabelPredictions(split, images, patients, ("a", "b|c"), truth, {d: rng.random((n, 2)) for d in draws})
+    return LabelPredictions(
+        split, images, patients, ("a", "b|c"), truth, {d: rng.random((n, 2)) for d in draws}
+    )
 
 
 def test_scores_come_back_as_they_were_written_and_pandas_reads_them(tmp_path):
@@ -32,14 +34,27 @@ def test_scores_come_back_as_they_were_written_and_pandas_reads_them(tmp_path):
     write_label_predictions(tmp_path, parts)
     for part in parts:
         found = read_label_predictions(tmp_path, part.split)
-        assert (found.images, found.patients, found.classes) == (part.images, part.patients, part.classes)
+        assert (found.images, found.patients, found.classes) == (
+            part.images,
+            part.patients,
+            part.classes,
+        )
         np.testing.assert_array_equal(found.truth, part.truth)
         assert list(found.scores) == [0, 7]
         for draw, scores in part.scores.items():
             np.testing.assert_array_equal(found.scores[draw], scores)
     assert read_label_predictions(tmp_path, "train") is None
     table = pd.read_parquet(tmp_path / "predictions.parquet")
-    assert list(table.columns) == ["image", "patient", "split", "seed", "truth:a", "truth:b|c", "score:a", "score:b|c"]
+    assert list(table.columns) == [
+        "image",
+        "patient",
+        "split",
+        "seed",
+        "truth:a",
+        "truth:b|c",
+        "score:a",
+        "score:b|c",
+    ]
     assert (str(table["seed"].dtype), str(table["truth:a"].dtype), str(table["score:a"].dtype)) == (
         "int32", "float32", "float64",
     )  # fmt: skip

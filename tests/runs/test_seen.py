@@ -77,9 +77,14 @@ TRAINED = make_pack(["a", "b", "c"], ["7", "8", None])
 
 
 def test_the_same_pixels_alone_are_seen():
-    other = make_pack(["x", "y"], ["70", "80"], names=("elsewhere",), pixels=TRAINED.images[1:].copy())
+    other = make_pack(
+        ["x", "y"], ["70", "80"], names=("elsewhere",), pixels=TRAINED.images[1:].copy()
+    )
     assert n_seen(saw(TRAINED), other) == 2
-    with pytest.raises(InputError, match=r"2 of 2 images of split test \(2 patients; same pixels 2, same id 0, same p"):
+    with pytest.raises(
+        InputError,
+        match=r"2 of 2 images of split test \(2 patients; same pixels 2, same id 0, same p",
+    ):
         check_unseen(saw(TRAINED), other, {"test": every(other)}, weights="W", allow=False)
 
 
@@ -112,9 +117,19 @@ def test_a_bare_number_of_another_source_is_another_patient_but_is_noted():
 def test_files_of_one_folder_that_number_their_images_anew_are_told_apart():
     before = make_pack(["1", "2"], [None, None], sources=["images/a.png", "images/b.png"])
     assert (
-        n_seen(saw(before), make_pack(["1", "2"], [None, None], sources=["images/c.png", "images/d.png"], seed=1)) == 0
+        n_seen(
+            saw(before),
+            make_pack(["1", "2"], [None, None], sources=["images/c.png", "images/d.png"], seed=1),
+        )
+        == 0
     )
-    assert n_seen(saw(before), make_pack(["1", "2"], [None, None], sources=["png/a.dcm", "images/d.png"], seed=1)) == 1
+    assert (
+        n_seen(
+            saw(before),
+            make_pack(["1", "2"], [None, None], sources=["png/a.dcm", "images/d.png"], seed=1),
+        )
+        == 1
+    )
 
 
 def test_a_source_is_itself_alone_and_among_others():
@@ -124,21 +139,32 @@ def test_a_source_is_itself_alone_and_among_others():
     assert n_seen(saw(mixed), alone) == 1
     assert n_seen(saw(mixed), make_pack(["q"], ["7"], names=("y",), seed=2)) == 1
     assert n_seen(saw(mixed), make_pack(["q"], ["7"], names=("x",), seed=2)) == 0
-    twins = make_pack(["x/k", "x-2/m"], ["x/1", "x/2"], names=("x", "x-2"), seed=3)  # two folders of one name
+    twins = make_pack(
+        ["x/k", "x-2/m"], ["x/1", "x/2"], names=("x", "x-2"), seed=3
+    )  # two folders of one name
     assert n_seen(saw(twins), make_pack(["m"], ["5"], names=("x",), seed=4)) == 1
 
 
 def test_shared_patients_are_those_of_every_source():
     shared = make_pack(["x/k", "y/m"], ["7", "8"], names=("x", "y"))
     for name in ("x", "y"):
-        assert n_seen(saw(shared), make_pack(["p", "q", "r"], ["7", "8", "9"], names=(name,), seed=1)) == 2
+        assert (
+            n_seen(saw(shared), make_pack(["p", "q", "r"], ["7", "8", "9"], names=(name,), seed=1))
+            == 2
+        )
     assert n_seen(saw(shared), make_pack(["p", "q"], ["7", "8"], names=("z",), seed=1)) == 0
 
 
 def test_sizes_of_one_medmnist_set_are_one_source():
-    small = make_pack(["test/0"], [None], names=("chestmnist_64",), sources=["chestmnist_64.npz#test/0"])
-    large = make_pack(["test/0"], [None], names=("chestmnist_224",), sources=["chestmnist_224.npz#test/0"], seed=1)
-    other = make_pack(["test/0"], [None], names=("pathmnist_64",), sources=["pathmnist_64.npz#test/0"], seed=2)
+    small = make_pack(
+        ["test/0"], [None], names=("chestmnist_64",), sources=["chestmnist_64.npz#test/0"]
+    )
+    large = make_pack(
+        ["test/0"], [None], names=("chestmnist_224",), sources=["chestmnist_224.npz#test/0"], seed=1
+    )
+    other = make_pack(
+        ["test/0"], [None], names=("pathmnist_64",), sources=["pathmnist_64.npz#test/0"], seed=2
+    )
     assert n_seen(saw(small), large) == 1
     assert n_seen(saw(small), other) == 0
 
@@ -229,10 +255,22 @@ def test_a_damaged_record_is_one_line(tmp_path):
     write_seen(tmp_path, saw(TRAINED))
     path = tmp_path / "seen.json"
     good = json.loads(path.read_text())
-    bad: list[object] = [[], "x", {**good, "format": 2}, {**good, "parts": [{}]}, {**good, "parts": None}]
+    bad: list[object] = [
+        [],
+        "x",
+        {**good, "format": 2},
+        {**good, "parts": [{}]},
+        {**good, "parts": None},
+    ]
     wrong = json.loads(path.read_text())
     wrong["parts"][0]["hashes"]["ids"] = "not hex"
-    for key, value in (("use", "fun"), ("sources", "archive"), ("sources", [1]), ("n_images", "2"), ("hashes", {})):
+    for key, value in (
+        ("use", "fun"),
+        ("sources", "archive"),
+        ("sources", [1]),
+        ("n_images", "2"),
+        ("hashes", {}),
+    ):
         bad.append({**good, "parts": [{**good["parts"][0], key: value}]})
     bad += [{**good, "own": 7}, {**good, "own": -1}, {**good, "unknown": [3]}, {**good, "more": 1}]
     for content in (*bad, wrong):
@@ -244,9 +282,13 @@ def test_a_damaged_record_is_one_line(tmp_path):
 
 def test_an_archive_of_112120_images(tmp_path):
     n = 112_120
-    pixels = np.frombuffer(np.arange(n, dtype=np.uint64).tobytes() * 2, dtype=np.uint8).reshape(n, SIDE, SIDE)
+    pixels = np.frombuffer(np.arange(n, dtype=np.uint64).tobytes() * 2, dtype=np.uint8).reshape(
+        n, SIDE, SIDE
+    )
     pack = make_pack(
-        [f"{i // 4:08d}_{i % 4:03d}.png" for i in range(n)], [str(i // 4) for i in range(n)], pixels=pixels
+        [f"{i // 4:08d}_{i % 4:03d}.png" for i in range(n)],
+        [str(i // 4) for i in range(n)],
+        pixels=pixels,
     )
     write_seen(tmp_path, saw(pack))
     seen = read_seen(tmp_path)
@@ -258,14 +300,20 @@ def test_an_archive_of_112120_images(tmp_path):
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([*"1234", None])), unique_by=lambda r: r[0]),
+    st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.sampled_from([*"1234", None])),
+        unique_by=lambda r: r[0],
+    ),
     st.data(),
 )
 def test_an_image_is_seen_if_and_only_if_its_id_or_patient_was(rows, data):
     """Against sets, for any division of any images; the order of the images changes nothing."""
     pack = make_pack([i for i, _ in rows], [p for _, p in rows])
     trained = np.array(
-        data.draw(st.lists(st.sampled_from(range(len(rows))), unique=True) if rows else st.just([])), int
+        data.draw(
+            st.lists(st.sampled_from(range(len(rows))), unique=True) if rows else st.just([])
+        ),
+        int,
     )
     tested = np.setdiff1d(every(pack), trained)
     seen = Seen().plus(Path("r"), "pretrain", [(pack, trained)])

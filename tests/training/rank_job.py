@@ -24,9 +24,14 @@ class TinyTwins(nn.Module):
     def __init__(self, norm: bool, dtype: torch.dtype) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.backbone = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), *([nn.BatchNorm2d(6)] if norm else []), nn.Tanh())
+        self.backbone = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), *([nn.BatchNorm2d(6)] if norm else []), nn.Tanh()
+        )
         self.projector = nn.Sequential(
-            nn.Linear(6 * SIDE**2, 12), *([nn.BatchNorm1d(12)] if norm else []), nn.ReLU(), nn.Linear(12, 24)
+            nn.Linear(6 * SIDE**2, 12),
+            *([nn.BatchNorm1d(12)] if norm else []),
+            nn.ReLU(),
+            nn.Linear(12, 24),
         )
         self.to(dtype)
         self.dtype = dtype
@@ -37,7 +42,9 @@ class TinyTwins(nn.Module):
 
 
 def make_pixels() -> Tensor:
-    return torch.randint(0, 256, (BATCH, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (BATCH, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def view_makers() -> tuple[ViewMaker, ViewMaker]:
@@ -74,7 +81,9 @@ def main() -> None:
                     if ranks.world > 1:
                         synchronise_norms(model, torch.device("cpu"))
                     name = f"{'norm' if norm else 'plain'}-{str(dtype).removeprefix('torch.')}-{accumulate}"
-                    results[name] = {k: v.detach().clone() for k, v in run_step(model, ranks, accumulate).items()}
+                    results[name] = {
+                        k: v.detach().clone() for k, v in run_step(model, ranks, accumulate).items()
+                    }
         if ranks.main:
             torch.save(results, out)
 

@@ -22,7 +22,10 @@ def test_exact_arithmetic_is_full_float32_and_leaves_training_as_it_was(device, 
     assert before == (True, "highest", True, False)
     training = Machine(torch.device(device), bf16=False)
     exact = Machine(torch.device(device), bf16=True).exact
-    assert exact == Machine(torch.device(device), bf16=False, tf32=False) and exact.precision == "float32"
+    assert (
+        exact == Machine(torch.device(device), bf16=False, tf32=False)
+        and exact.precision == "float32"
+    )
     with training.autocast():
         assert precisions() == before
         with exact.autocast():

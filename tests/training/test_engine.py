@@ -24,7 +24,12 @@ def folder(path) -> RunFolder:
 
 
 def make_loop(
-    *, stop_at: int | None = None, epochs: int = 3, poison_at: int | None = None, figures=None, every: int = 2
+    *,
+    stop_at: int | None = None,
+    epochs: int = 3,
+    poison_at: int | None = None,
+    figures=None,
+    every: int = 2,
 ) -> Loop:
     """A small net with dropout, so that the global generator matters; ``stop_at`` stands for a kill."""
     torch.manual_seed(7)
@@ -73,7 +78,8 @@ def test_a_stopped_run_continues_to_the_same_bytes(tmp_path, stop_at):
     train(resumed, folder(tmp_path / "cut"))
     assert weights(resumed) == weights(whole)
     logs = [
-        [(line["step"], line.get("loss")) for line in folder(tmp_path / name).history()] for name in ("whole", "cut")
+        [(line["step"], line.get("loss")) for line in folder(tmp_path / name).history()]
+        for name in ("whole", "cut")
     ]
     assert logs[0] == logs[1]
 
@@ -177,7 +183,10 @@ def test_checkpoints_come_by_time_by_steps_and_with_the_best_epoch(
     tmp_path, monkeypatch, minutes, every, figures, expected
 ):
     steps = steps_saved(monkeypatch)
-    train(dataclasses.replace(make_loop(every=every, figures=figures), checkpoint_minutes=minutes), folder(tmp_path))
+    train(
+        dataclasses.replace(make_loop(every=every, figures=figures), checkpoint_minutes=minutes),
+        folder(tmp_path),
+    )
     assert steps == expected
 
 
@@ -193,14 +202,23 @@ def test_what_is_written_is_the_state_when_it_was_taken(tmp_path, monkeypatch):
 
     monkeypatch.setattr(engine, "save_checkpoint", late)
     loop = make_loop(every=2)
-    loop = dataclasses.replace(loop, keep=Keep(last=99), after_step=lambda done: go_on.set() if done == 4 else None)
+    loop = dataclasses.replace(
+        loop, keep=Keep(last=99), after_step=lambda done: go_on.set() if done == 4 else None
+    )
     train(loop, folder(tmp_path / "late"))
     for step in (2, 4, 15):
-        one, other = (load_checkpoint(tmp_path / name / "checkpoints", step) for name in ("plain", "late"))
-        assert all(torch.equal(one["model"][name], tensor) for name, tensor in other["model"].items())
+        one, other = (
+            load_checkpoint(tmp_path / name / "checkpoints", step) for name in ("plain", "late")
+        )
+        assert all(
+            torch.equal(one["model"][name], tensor) for name, tensor in other["model"].items()
+        )
         assert one["optimizer"]["param_groups"] == other["optimizer"]["param_groups"]
         for number, held in one["optimizer"]["state"].items():
-            assert all(torch.equal(held[k], value) for k, value in other["optimizer"]["state"][number].items())
+            assert all(
+                torch.equal(held[k], value)
+                for k, value in other["optimizer"]["state"][number].items()
+            )
 
 
 @pytest.mark.parametrize("fails_at", [4, 15])
@@ -215,10 +233,14 @@ def test_a_write_that_fails_ends_the_run(tmp_path, monkeypatch, fails_at):
     monkeypatch.setattr(engine, "save_checkpoint", save)
     seen = []
     loop = dataclasses.replace(make_loop(every=2), after_step=seen.append)
-    with pytest.raises(TwinrayError, match="could not write a checkpoint: disk gone; the one before is kept"):
+    with pytest.raises(
+        TwinrayError, match="could not write a checkpoint: disk gone; the one before is kept"
+    ):
         train(loop, folder(tmp_path))
     assert seen[-1] <= fails_at + 2  # the next checkpoint waits for this one
-    assert load_checkpoint(tmp_path / "checkpoints")["progress"]["step"] == (2 if fails_at == 4 else 14)
+    assert load_checkpoint(tmp_path / "checkpoints")["progress"]["step"] == (
+        2 if fails_at == 4 else 14
+    )
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path):
@@ -280,9 +302,14 @@ def test_epochs_are_permutations_that_the_seed_decides():
     assert len(batches) == 10
     flat = np.concatenate(batches)
     assert len(set(flat.tolist())) == 100
-    assert all(np.array_equal(a, b) for a, b in zip(batches, epoch_order(103, 10, seed=1, epoch=4), strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(batches, epoch_order(103, 10, seed=1, epoch=4), strict=True)
+    )
     assert not np.array_equal(flat, np.concatenate(epoch_order(103, 10, seed=1, epoch=5)))
-    assert sorted(np.concatenate(epoch_order(103, 10, seed=1, epoch=4, drop_last=False)).tolist()) == list(range(103))
+    assert sorted(
+        np.concatenate(epoch_order(103, 10, seed=1, epoch=4, drop_last=False)).tolist()
+    ) == list(range(103))
 
 
 def test_prefetch_keeps_order_passes_errors_on_and_ends():
@@ -304,7 +331,10 @@ def test_prefetch_keeps_order_passes_errors_on_and_ends():
 
 
 def test_gather_takes_rows_of_several_arrays_in_the_order_asked_for():
-    arrays = [np.arange(24, dtype=np.uint8).reshape(6, 2, 2), np.arange(100, 116, dtype=np.uint8).reshape(4, 2, 2)]
+    arrays = [
+        np.arange(24, dtype=np.uint8).reshape(6, 2, 2),
+        np.arange(100, 116, dtype=np.uint8).reshape(4, 2, 2),
+    ]
     rows = np.array([[0, 5], [1, 0], [0, 1], [1, 3]])
     source = PixelSource(arrays, rows)
     picked = source.gather(np.array([3, 0, 1, 2]))
@@ -316,7 +346,9 @@ def test_gather_takes_rows_of_several_arrays_in_the_order_asked_for():
 def test_several_threads_gather_the_same_bytes_into_memory_that_is_given(monkeypatch, n):
     rng = np.random.default_rng(n)
     arrays = [rng.integers(0, 256, (length, 4, 5, 3), dtype=np.uint8) for length in (30, 1, 12)]
-    rows = np.concatenate([np.stack([np.full(len(a), i), np.arange(len(a))], axis=1) for i, a in enumerate(arrays)])
+    rows = np.concatenate(
+        [np.stack([np.full(len(a), i), np.arange(len(a))], axis=1) for i, a in enumerate(arrays)]
+    )
     source, at = PixelSource(arrays, rows), rng.integers(0, len(rows), n)
     expected = np.concatenate(arrays)[at]
     assert np.array_equal(source.gather(at).numpy(), expected)

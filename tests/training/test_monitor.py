@@ -44,7 +44,9 @@ def test_healthy_embeddings_are_left_alone_and_their_rank_is_that_of_an_svd(dtyp
     exact = z.double().numpy()
     p = np.linalg.svd(exact - exact.mean(axis=0), compute_uv=False)
     p = p[p > 0] / p.sum()
-    assert float(embedding_health(z)["effective_rank"]) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=0.02)
+    assert float(embedding_health(z)["effective_rank"]) == pytest.approx(
+        np.exp(-(p * np.log(p)).sum()), rel=0.02
+    )
 
 
 def test_a_batch_of_two_always_lies_on_a_line():

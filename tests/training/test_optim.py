@@ -46,10 +46,15 @@ def test_lars_is_the_authors():
 def test_groups_hold_every_parameter_once_and_norms_take_no_decay():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
     weights, biases = parameter_groups(model)
-    assert sum(p.numel() for g in (weights, biases) for p in g["params"]) == sum(p.numel() for p in model.parameters())
+    assert sum(p.numel() for g in (weights, biases) for p in g["params"]) == sum(
+        p.numel() for p in model.parameters()
+    )
     assert all(p.ndim == 1 for p in biases["params"])
     optimizer = build_optimizer("adamw", model, lr=1e-3, lr_biases=2e-3, weight_decay=0.1)
-    assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(1e-3, 0.1), (2e-3, 0.0)]
+    assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [
+        (1e-3, 0.1),
+        (2e-3, 0.0),
+    ]
 
 
 def test_frozen_parameters_are_left_out():
@@ -81,7 +86,9 @@ def test_lars_accepts_an_empty_gradient():
 
 def test_tokens_and_positions_that_a_network_excepts_take_no_decay():
     timm = pytest.importorskip("timm", reason="the extra timm is not installed")
-    model = nn.Sequential(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0), nn.Linear(192, 4))
+    model = nn.Sequential(
+        timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0), nn.Linear(192, 4)
+    )
     weights, rest = parameter_groups(model)
     named = {id(p): name for name, p in model.named_parameters()}
     excepted = {named[id(p)] for p in rest["params"] if p.ndim > 1}

@@ -38,10 +38,17 @@ def expected(norm: bool, dtype: torch.dtype, world: int, pieces: int):
     z = [torch.zeros(job.BATCH, 24, dtype=dtype) for _ in views]
     for piece in range(pieces):
         own = rows[:, piece].flatten()
-        z = [whole.index_put((own,), model(view[own])[1]) for whole, view in zip(z, views, strict=True)]
+        z = [
+            whole.index_put((own,), model(view[own])[1])
+            for whole, view in zip(z, views, strict=True)
+        ]
     loss = authors_loss(*z, job.LAMBDA)
     loss.backward()
-    return loss.detach(), {name: p.grad for name, p in model.named_parameters()}, dict(model.named_buffers())
+    return (
+        loss.detach(),
+        {name: p.grad for name, p in model.named_parameters()},
+        dict(model.named_buffers()),
+    )
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
@@ -61,18 +68,25 @@ def test_loss_and_gradient_are_the_authors_on_any_ranks_and_pieces(world, tmp_pa
         assert (theirs - whole).norm() <= tolerance * whole.norm(), name
         for key, value in buffers.items():
             if key.endswith(("running_mean", "running_var")):
-                torch.testing.assert_close(got[key], value, rtol=1e-4, atol=1e-6, msg=f"{name} {key}")
+                torch.testing.assert_close(
+                    got[key], value, rtol=1e-4, atol=1e-6, msg=f"{name} {key}"
+                )
             else:
                 assert got[key] == value, f"{name} {key}"
 
 
 def test_a_bare_sum_of_correlations_would_be_wrong():
     """The convention matters: differentiating one rank's share of C alone gives another direction."""
-    z1, z2 = (torch.randn(8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
+    z1, z2 = (
+        torch.randn(8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(s))
+        for s in (1, 2)
+    )
     z1.requires_grad_()
     whole = torch.autograd.grad(authors_loss(z1, z2, 0.01), z1)[0]
     half = torch.autograd.grad(authors_loss(z1[:4], z2[:4], 0.01), z1)[0]
-    assert torch.nn.functional.cosine_similarity(whole[:4].flatten(), half[:4].flatten(), dim=0) < 0.99
+    assert (
+        torch.nn.functional.cosine_similarity(whole[:4].flatten(), half[:4].flatten(), dim=0) < 0.99
+    )
 
 
 def test_one_rank_does_not_communicate(monkeypatch):
@@ -97,11 +111,17 @@ def test_a_norm_with_an_activation_keeps_it():
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("loss", "on another rank the loss is not a finite number at step 4"), ("fault", "odd at step 3")],
+    [
+        ("loss", "on another rank the loss is not a finite number at step 4"),
+        ("fault", "odd at step 3"),
+    ],
 )
 def test_what_one_rank_finds_ends_all_of_them_and_is_told_once(kind, said, tmp_path):
     job = Path(__file__).with_name("rank_fault_job.py")
-    ended = [process.communicate(timeout=120) for process in start_ranks(2, [job, kind, tmp_path], start_only=True)]
+    ended = [
+        process.communicate(timeout=120)
+        for process in start_ranks(2, [job, kind, tmp_path], start_only=True)
+    ]
     assert said in ended[0][0], ended
     assert ended[1][0].strip() == "told by another", ended
 
@@ -139,10 +159,13 @@ def test_one_gpu_for_all_ranks_of_a_machine_is_refused(monkeypatch):
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
-        InputError, match="--device cuda:0 under torchrun would put all 2 ranks of this machine on one GPU"
+        InputError,
+        match="--device cuda:0 under torchrun would put all 2 ranks of this machine on one GPU",
     ):
         choose_machine("cuda:0")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # one rank on each of two machines: any of their GPUs
+    monkeypatch.setenv(
+        "LOCAL_WORLD_SIZE", "1"
+    )  # one rank on each of two machines: any of their GPUs
     with (
         pytest.raises(InputError, match=r"no usable GPU|counted from 0")
         if not torch.cuda.is_available()

@@ -55,5 +55,8 @@ def test_statistics_move_where_the_policy_says_and_nowhere_else(group, plain, po
         elif not moves:
             assert torch.equal(value, before[name]) and torch.equal(two[name], before[name]), name
     assert bool(one) == (policy != "group")
-    learn = [{name for name, p in backbone.named_parameters() if p.requires_grad} for backbone in backbones]
+    learn = [
+        {name for name, p in backbone.named_parameters() if p.requires_grad}
+        for backbone in backbones
+    ]
     assert learn[0] == learn[1]

@@ -46,7 +46,12 @@ class ResNet(Backbone):
         self.arch = arch
         self.features: int = net.fc.in_features
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            net.layer1,
+            net.layer2,
+            net.layer3,
+            net.layer4,
+        )
 
     @property
     def stage_channels(self) -> Channels:
@@ -69,7 +74,10 @@ class ResNet(Backbone):
     def parts(self) -> dict[str, tuple[str, ...]]:
         """``stem`` and ``layer1`` .. ``layer4``, each with the names of its parameters."""
         names = [name for name, _ in self.named_parameters()]
-        return {part: tuple(n for n in names if self.stage_of(n) == i) for i, part in enumerate(STAGE_NAMES)}
+        return {
+            part: tuple(n for n in names if self.stage_of(n) == i)
+            for i, part in enumerate(STAGE_NAMES)
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Pooled features (b, d) of (b, 3, h, w) normalised images."""

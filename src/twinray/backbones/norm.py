@@ -35,9 +35,13 @@ def apply_norm_policy(backbone: Backbone, policy: NormPolicy, trainable_stages: 
         InputError: an unknown policy or number of stages, or a layer that group norm does not divide.
     """
     if policy not in ("frozen", "eval", "trainable", "group"):
-        raise InputError(f"expected norm to be frozen, eval, trainable or group, got {policy!r}; choose one of those")
+        raise InputError(
+            f"expected norm to be frozen, eval, trainable or group, got {policy!r}; choose one of those"
+        )
     if not 0 <= trainable_stages <= N_STAGES:
-        raise InputError(f"expected trainable_stages from 0 to {N_STAGES}, got {trainable_stages}; choose one of those")
+        raise InputError(
+            f"expected trainable_stages from 0 to {N_STAGES}, got {trainable_stages}; choose one of those"
+        )
     if policy == "group":
         _replace_by_group_norm(backbone)
     for name, parameter in backbone.named_parameters():
@@ -66,7 +70,9 @@ def is_batch_norm(module: nn.Module) -> bool:
 def _replace_by_group_norm(backbone: nn.Module) -> None:
     modules = list(backbone.named_modules())
     if not any(isinstance(module, nn.BatchNorm2d) for _, module in modules):
-        raise InputError("group norm stands in for batch norm, and this backbone has none; choose --norm trainable")
+        raise InputError(
+            "group norm stands in for batch norm, and this backbone has none; choose --norm trainable"
+        )
     for name, module in modules:
         if not isinstance(module, nn.BatchNorm2d):
             continue

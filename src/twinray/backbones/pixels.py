@@ -32,12 +32,15 @@ def _statistics(like: Tensor) -> tuple[Tensor, Tensor]:
     Made once for a device and precision: a GPU's host waits for every constant that it sends.
     """
     key = (like.device, like.dtype)
-    plain = not torch.compiler.is_compiling() and type(like) is Tensor  # a trace makes constants of its own
+    plain = (
+        not torch.compiler.is_compiling() and type(like) is Tensor
+    )  # a trace makes constants of its own
     if plain and key in _KEPT:
         return _KEPT[key]
     with torch.inference_mode(False):  # or what a prediction kept could not be learnt through
         mean, std = (
-            torch.tensor(values, device=like.device, dtype=like.dtype).view(1, 3, 1, 1) for values in (MEAN, STD)
+            torch.tensor(values, device=like.device, dtype=like.dtype).view(1, 3, 1, 1)
+            for values in (MEAN, STD)
         )
     if plain and type(mean) is Tensor:
         _KEPT[key] = mean, std

@@ -51,7 +51,9 @@ class TimmBackbone(Backbone):
         options: what timm's ``create_model`` was given besides the name.
     """
 
-    def __init__(self, arch: str, net: nn.Module, features: int, side: int, options: dict[str, Any]) -> None:
+    def __init__(
+        self, arch: str, net: nn.Module, features: int, side: int, options: dict[str, Any]
+    ) -> None:
         super().__init__()
         self.arch, self.features = arch, features
         self.side, self.options = side, options
@@ -68,7 +70,9 @@ class TimmBackbone(Backbone):
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """Feature maps of (b, 3, h, w) normalised images, by stage name, each (b, c, h / stride, w / stride)."""
         indices = list(self._stages().indices)
-        maps = self.net.forward_intermediates(x, indices=indices, output_fmt="NCHW", intermediates_only=True)  # type: ignore[operator]
+        maps = self.net.forward_intermediates(
+            x, indices=indices, output_fmt="NCHW", intermediates_only=True
+        )  # type: ignore[operator]
         return dict(zip(STAGE_STRIDES, maps, strict=True))
 
     def stage_of(self, name: str) -> int | None:
@@ -110,7 +114,9 @@ class TimmBackbone(Backbone):
         indices = tuple(index for index in last.values() if index is not None)
         if len(indices) < len(STAGE_STRIDES):
             strides = sorted({round(self.side / side) for side in sides})
-            have = f"has maps at strides {', '.join(map(str, strides))}" if strides else "gives none"
+            have = (
+                f"has maps at strides {', '.join(map(str, strides))}" if strides else "gives none"
+            )
             raise InputError(
                 f"expected --arch to be a network with feature maps at strides 4, 8, 16 and 32, which a feature pyramid needs; "
                 f"{self.arch} {have}: pretrain and classify take it, for detect choose one with four stages, such as "
@@ -153,7 +159,9 @@ def build_timm(arch: str, seed: int, size: int | None) -> TimmBackbone:
     published = _published(timm, name)
     fixed = published is not None and published.fixed_input_size
     side = size or (int(published.input_size[-1]) if published is not None else 224)
-    attempts: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"img_size": side}, {}] if fixed else [{}]
+    attempts: list[dict[str, Any]] = (
+        [{"dynamic_img_size": True}, {"img_size": side}, {}] if fixed else [{}]
+    )
     net, options = _create(timm, name, seed, attempts)
     try:
         shape = _output_shape(net, side)
@@ -162,11 +170,15 @@ def build_timm(arch: str, seed: int, size: int | None) -> TimmBackbone:
             f"{arch} cannot take images of {side} pixels ({_words(error)}); choose another --size or --arch"
         ) from error
     if len(shape) != 2:
-        raise InputError(f"expected --arch to be a network with pooled features, {arch} gives {shape}; choose another")
+        raise InputError(
+            f"expected --arch to be a network with pooled features, {arch} gives {shape}; choose another"
+        )
     return TimmBackbone(arch, net, shape[1], side, options)
 
 
-def _create(timm: Any, name: str, seed: int, attempts: list[dict[str, Any]]) -> tuple[nn.Module, dict[str, Any]]:
+def _create(
+    timm: Any, name: str, seed: int, attempts: list[dict[str, Any]]
+) -> tuple[nn.Module, dict[str, Any]]:
     """The network made with the first of the options that its constructor takes, and those options."""
     for options in attempts:
         with torch.random.fork_rng(devices=[]):
@@ -202,7 +214,9 @@ def pretrained_state(backbone: TimmBackbone) -> tuple[dict[str, Tensor], str, st
     name = backbone.arch.removeprefix(PREFIX)
     published = _published(timm, name)
     if published is None or not published.has_weights:
-        raise InputError(f"timm has no pre-trained weights of {name}; choose --init random, a run or a file")
+        raise InputError(
+            f"timm has no pre-trained weights of {name}; choose --init random, a run or a file"
+        )
     source = f"{PREFIX}{published.architecture}.{published.tag}"
     with torch.random.fork_rng(devices=[]), _unfilled() as missing:
         try:
@@ -224,7 +238,10 @@ def pretrained_state(backbone: TimmBackbone) -> tuple[dict[str, Tensor], str, st
 def _part_of(name: str) -> str:
     """A parameter's name up to the first number in it (``blocks.3``, ``layer4``), or without the tensor's own name."""
     pieces = name.split(".")
-    numbered = next((i for i, piece in enumerate(pieces[:-1]) if any(c.isdigit() for c in piece)), len(pieces) - 2)
+    numbered = next(
+        (i for i, piece in enumerate(pieces[:-1]) if any(c.isdigit() for c in piece)),
+        len(pieces) - 2,
+    )
     return ".".join(pieces[: max(numbered + 1, 1)])
 
 
@@ -236,14 +253,20 @@ def _timm(arch: str) -> Any:
     try:
         return importlib.import_module("timm")
     except ImportError as error:
-        raise InputError(f"--arch {arch} needs timm, which is not installed: pip install 'twinray[timm]'") from error
+        raise InputError(
+            f"--arch {arch} needs timm, which is not installed: pip install 'twinray[timm]'"
+        ) from error
 
 
 def _published(timm: Any, name: str) -> Any:
     """timm's record of the network's weights (input size, where they are); None for a network without."""
     if not timm.is_model(name):
         close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=4)
-        hint = f"did you mean {', '.join(PREFIX + one for one in close)}?" if close else "see timm.list_models()"
+        hint = (
+            f"did you mean {', '.join(PREFIX + one for one in close)}?"
+            if close
+            else "see timm.list_models()"
+        )
         raise InputError(f"timm {timm.__version__} has no network {name!r}; {hint}")
     try:
         return timm.get_pretrained_cfg(name)
@@ -304,7 +327,9 @@ def _last(sides: list[int], wanted: float) -> int | None:
 def _first_stage(net: nn.Module) -> str:
     """Name of the module that ends with c2, as timm records it; what comes before it is the stem."""
     records: Any = getattr(net, "feature_info", [])
-    names = [str(record["module"]) for record in records if record["reduction"] == STAGE_STRIDES["c2"]]
+    names = [
+        str(record["module"]) for record in records if record["reduction"] == STAGE_STRIDES["c2"]
+    ]
     return names[-1] if names else ""
 
 
@@ -345,7 +370,11 @@ def _unfilled() -> Iterator[list[str]]:
 
 def _digest(published: Any) -> str:
     """SHA-256 of the weight file in the cache of the hub or of torch."""
-    names = [published.hf_hub_filename] if published.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    names = (
+        [published.hf_hub_filename]
+        if published.hf_hub_filename
+        else ["model.safetensors", "pytorch_model.bin"]
+    )
     if published.hf_hub_id:
         hub = importlib.import_module("huggingface_hub")
         for name in names:
@@ -356,7 +385,9 @@ def _digest(published: Any) -> str:
     return sha256(file) if published.url and file.is_file() else ""
 
 
-def _without_net(module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: dict[str, Any]) -> None:
+def _without_net(
+    module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
+) -> None:
     """State-dict hook: the names that timm gives, without the attribute that holds the network."""
     del module, local_metadata
     for key in [key for key in state if key.startswith(prefix + _NET)]:

@@ -26,7 +26,16 @@ from twinray.files import read_json, sha256
 
 _IMAGENET = {"imagenet-v1": "IMAGENET1K_V1", "imagenet-v2": "IMAGENET1K_V2"}
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "net", "backbone")
-_PREFIXES = ("", "module.", "backbone.", "encoder.", "model.", "module.backbone.", "model.backbone.", "backbone.body.")
+_PREFIXES = (
+    "",
+    "module.",
+    "backbone.",
+    "encoder.",
+    "model.",
+    "module.backbone.",
+    "model.backbone.",
+    "backbone.body.",
+)
 RUN_WEIGHTS = ("backbone.safetensors", "model.safetensors")
 
 
@@ -181,7 +190,14 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         raw = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except (
+        safetensors.SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+    ) as error:
         raise InputError(
             f"could not read weights from {path} ({_first_line(error)}); expected a .safetensors file or a PyTorch file that "
             "holds tensors only"
@@ -191,7 +207,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping):
                 raw = raw[key]
                 break
-    if not isinstance(raw, Mapping) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
+    if (
+        not isinstance(raw, Mapping)
+        or not raw
+        or not all(isinstance(v, Tensor) for v in raw.values())
+    ):
         raise InputError(
             f"expected a dictionary of tensors in {path}, found {type(raw).__name__}; export the model's state_dict"
         )
@@ -202,12 +222,17 @@ def _strip_prefix(state: dict[str, Tensor], backbone: Backbone) -> dict[str, Ten
     """Undo the prefix that a wrapper (DataParallel, MMDetection, lightly) put before every name."""
     wanted = backbone.state_dict().keys()
     best = max(_PREFIXES, key=lambda prefix: sum(prefix + key in state for key in wanted))
-    return {key.removeprefix(best) if key.startswith(best) else f"(other) {key}": value for key, value in state.items()}
+    return {
+        key.removeprefix(best) if key.startswith(best) else f"(other) {key}": value
+        for key, value in state.items()
+    }
 
 
 def _load_exactly(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
     own = backbone.state_dict()
-    optional = {key for key in own if key.endswith("num_batches_tracked")}  # a counter, not a weight
+    optional = {
+        key for key in own if key.endswith("num_batches_tracked")
+    }  # a counter, not a weight
     missing = sorted(own.keys() - state.keys() - optional)
     shapes = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
     unexpected = tuple(sorted(state.keys() - own.keys()))

@@ -36,7 +36,9 @@ GRADIENT: tuple[Policy, ...] = ("head", "surgical", "full")
 TRAINED = counts_with(policy=GRADIENT)
 AUTO = "auto"
 PARTS = Told(
-    "auto alone, or the names of parts", lambda parts: parts == (AUTO,) or AUTO not in parts, ((AUTO, "layer4"),)
+    "auto alone, or the names of parts",
+    lambda parts: parts == (AUTO,) or AUTO not in parts,
+    ((AUTO, "layer4"),),
 )
 
 
@@ -67,7 +69,9 @@ class ClassifyConfig:
     each part at a rate in proportion to its relative gradient norm (Lee et al. 2023); auto unless given."""
     fraction: Annotated[float, MODEL, above(0, up_to=1)] = 1.0
     """Share of the training patients' labels that may be used, 0..1; drawn by --seeds, stratified, nested."""
-    seeds: Annotated[tuple[int, ...], SEED, different("numbers", 1), each("numbers", at_least(0))] = (0,)
+    seeds: Annotated[
+        tuple[int, ...], SEED, different("numbers", 1), each("numbers", at_least(0))
+    ] = (0,)
     """Seeds of the label fraction, and of head, order and transforms; with several, figures are means with an interval over seeds."""
     choose_on: Annotated[ChooseOn, MODEL, goes_with(policy=GRADIENT)] = "auto"
     """Images that the epoch is chosen on. val: the pack's; fraction: a patient-disjoint fifth of the labelled fraction, not learnt
@@ -97,7 +101,9 @@ class ClassifyConfig:
     """Steps of linear warm-up (500, or a tenth of a run shorter than 5,000 steps | 0 | 0)."""
     schedule: Annotated[Literal["step", "epoch"] | None, MODEL, TRAINED] = None
     """How the cosine falls: at every step after the warm-up, or once an epoch (step | epoch | epoch)."""
-    final_lr: Annotated[float | None, MODEL, between(0, 1, "a share of the peak rate"), TRAINED] = None
+    final_lr: Annotated[float | None, MODEL, between(0, 1, "a share of the peak rate"), TRAINED] = (
+        None
+    )
     """Learning rate at the end, share of the peak (0.001 | 0 | 0)."""
     clip_norm: Annotated[float | None, MODEL, at_least(0), TRAINED] = None
     """Largest norm of the gradient; 0 is off (10, head alone 0 | 0 | 0)."""
@@ -107,7 +113,9 @@ class ClassifyConfig:
     features: Annotated[Literal["standardised", "raw"] | None, MODEL, TRAINED] = None
     """What the head alone learns on: each feature scaled to mean 0 and deviation 1 over the labelled images, or as it is
     (standardised | raw | raw)."""
-    crop_min: Annotated[float | None, MODEL, above(0, "of the image's area", up_to=1), TRAINED] = None
+    crop_min: Annotated[float | None, MODEL, above(0, "of the image's area", up_to=1), TRAINED] = (
+        None
+    )
     """Smallest area of a random resized crop, share of the image; 1 is off (0.5 | 0.08 | 1)."""
     flip: Annotated[float | None, MODEL, PROBABILITY, TRAINED] = None
     """Probability of a left-right flip; 0 keeps laterality (0.5 | 0.5 | 0)."""

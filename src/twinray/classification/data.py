@@ -37,7 +37,9 @@ def labelled_rows(pack: Pack, split: str, labels: FloatArray | None = None) -> I
     """
     usable = rows_with_labels(pack, split, labels)
     if len(usable) == 0:
-        raise InputError(f"no labelled image of split {split} in {pack.path}; pack again with a larger share for it")
+        raise InputError(
+            f"no labelled image of split {split} in {pack.path}; pack again with a larger share for it"
+        )
     return usable
 
 
@@ -48,7 +50,9 @@ def rows_with_labels(pack: Pack, split: str, labels: FloatArray | None = None) -
         InputError: the pack has no labels at all.
     """
     if pack.info.task == "none":
-        raise InputError(f"{pack.path} has no labels: pack a source with class folders, a label table or annotations")
+        raise InputError(
+            f"{pack.path} has no labels: pack a source with class folders, a label table or annotations"
+        )
     rows = pack.where(split)
     stated = (pack.labels if labels is None else labels)[rows]
     usable: IntArray = rows[((stated == PRESENT) | (stated == ABSENT)).any(axis=1)]
@@ -79,7 +83,9 @@ def labels_to_learn(
     return labels
 
 
-def check_classes(pack: Pack, rows: IntArray, labels: FloatArray, fraction: float, seed: int) -> tuple[str, ...]:
+def check_classes(
+    pack: Pack, rows: IntArray, labels: FloatArray, fraction: float, seed: int
+) -> tuple[str, ...]:
     """Refuse what teaches nothing, before any work is done; name what teaches little.
 
     Args:
@@ -96,7 +102,9 @@ def check_classes(pack: Pack, rows: IntArray, labels: FloatArray, fraction: floa
         InputError: all images are of one class, or no label is known.
     """
     chosen, names = labels[rows], pack.info.label_classes
-    missing = tuple(name for name, column in zip(names, chosen.T, strict=True) if not (column == PRESENT).any())
+    missing = tuple(
+        name for name, column in zip(names, chosen.T, strict=True) if not (column == PRESENT).any()
+    )
     if pack.info.task == "multiclass" and len(missing) >= len(names) - 1:
         name = names[int(chosen[0].argmax())]
         raise InputError(
@@ -110,7 +118,9 @@ def check_classes(pack: Pack, rows: IntArray, labels: FloatArray, fraction: floa
     return missing
 
 
-def hold_out(pack: Pack, rows: IntArray, labels: FloatArray, seed: int) -> tuple[IntArray, IntArray]:
+def hold_out(
+    pack: Pack, rows: IntArray, labels: FloatArray, seed: int
+) -> tuple[IntArray, IntArray]:
     """Cut a labelled fraction into what is learnt from and a patient-disjoint fifth that the epoch is chosen on.
 
     Returns:
@@ -119,7 +129,12 @@ def hold_out(pack: Pack, rows: IntArray, labels: FloatArray, seed: int) -> tuple
     if len(np.unique(pack.groups[rows].astype(str))) < 2:
         return rows, rows[:0]
     names = np.array(
-        cut_splits(pack.patients[rows].tolist(), labels[rows], {"train": 1 - HELD_OUT, "val": HELD_OUT}, seed=seed)
+        cut_splits(
+            pack.patients[rows].tolist(),
+            labels[rows],
+            {"train": 1 - HELD_OUT, "val": HELD_OUT},
+            seed=seed,
+        )
     )
     return rows[names == "train"], rows[names == "val"]
 
@@ -180,7 +195,9 @@ class LabelledImages:
     task: Task
 
     @staticmethod
-    def of(gather: Callable[[IntArray], Tensor], labels: FloatArray, task: Task, *, balanced: bool) -> LabelledImages:
+    def of(
+        gather: Callable[[IntArray], Tensor], labels: FloatArray, task: Task, *, balanced: bool
+    ) -> LabelledImages:
         """From (n, k) labels as training takes them."""
         targets = (labels == PRESENT).astype(np.float32)
         return LabelledImages(gather, targets, label_weights(labels, task, balanced), task)
@@ -194,7 +211,14 @@ class LabelledImages:
         return per_pass, -(-least // per_pass)
 
     def batches(
-        self, batch_size: int, least: int, *, seed: int, epoch: int, first: int, ranks: Ranks | None = None
+        self,
+        batch_size: int,
+        least: int,
+        *,
+        seed: int,
+        epoch: int,
+        first: int,
+        ranks: Ranks | None = None,
     ) -> Iterator[Batch]:
         """This rank's shares of one epoch's shuffled batches, from number ``first`` on; incomplete ones are dropped."""
         ranks = ranks or Ranks()
@@ -210,7 +234,11 @@ class LabelledImages:
         def make(indices: IntArray) -> Batch:
             weights = self.weights[indices]
             # every rank knows the whole batch's labels: nothing has to be asked for
-            number = len(indices) if self.task == "multiclass" else max(int(np.count_nonzero(weights)), 1)
+            number = (
+                len(indices)
+                if self.task == "multiclass"
+                else max(int(np.count_nonzero(weights)), 1)
+            )
             own = indices[share]
             return Batch(
                 self.gather(own),

@@ -83,8 +83,14 @@ def keep_draw(folder: RunFolder, fitted: Fitted, weights: bool) -> None:
     np.savez(buffer, allow_pickle=False, **arrays)
     write_bytes(folder.path / _SCORES, buffer.getbuffer(), "scores of a draw")
     if weights and fitted.state:
-        write_bytes(folder.path / _WEIGHTS, safetensors.torch.save(dict(fitted.state)), "weights of a draw")
-    record = {"seed": fitted.seed, "training_images": fitted.training_images, "record": dict(fitted.record)}
+        write_bytes(
+            folder.path / _WEIGHTS, safetensors.torch.save(dict(fitted.state)), "weights of a draw"
+        )
+    record = {
+        "seed": fitted.seed,
+        "training_images": fitted.training_images,
+        "record": dict(fitted.record),
+    }
     record["choosing_words"] = fitted.choosing_words
     if fitted.head is not None:
         record |= {"task": fitted.head.task, "penalty": fitted.head.penalty}
@@ -127,7 +133,9 @@ def drop_kept(folder: RunFolder) -> None:
         (folder.path / name).unlink(missing_ok=True)
 
 
-def histories(run: RunFolder, best_epoch: int) -> dict[str, tuple[list[dict[str, Any]], int | None]]:
+def histories(
+    run: RunFolder, best_epoch: int
+) -> dict[str, tuple[list[dict[str, Any]], int | None]]:
     """What there is to draw of a run in progress, or of a finished one: name -> lines of its log, best epoch.
 
     Args:
@@ -136,14 +144,20 @@ def histories(run: RunFolder, best_epoch: int) -> dict[str, tuple[list[dict[str,
     """
     best = best_epoch if best_epoch >= 0 else None
     folders = (
-        sorted((run.path / DRAWS).iterdir(), key=lambda path: int(path.name)) if (run.path / DRAWS).is_dir() else []
+        sorted((run.path / DRAWS).iterdir(), key=lambda path: int(path.name))
+        if (run.path / DRAWS).is_dir()
+        else []
     )
     if not folders:
         return {run.path.resolve().name: (run.history(), best)}
     found = {}
     for path in folders:
         own = RunFolder(path)
-        done = read_json(path / _DONE, "record of a draw")["record"]["best_epoch"] if is_done(own) else best
+        done = (
+            read_json(path / _DONE, "record of a draw")["record"]["best_epoch"]
+            if is_done(own)
+            else best
+        )
         found[f"seed {path.name}"] = (own.history(), done)
     return found
 

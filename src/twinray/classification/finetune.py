@@ -99,7 +99,9 @@ class Task:
 
     def transforms(self, chosen: Recipe) -> Transforms:
         """Of training images."""
-        return Transforms(self.config.size, chosen.crop_min, chosen.flip, chosen.brightness, chosen.contrast)
+        return Transforms(
+            self.config.size, chosen.crop_min, chosen.flip, chosen.brightness, chosen.contrast
+        )
 
     def features(self, rows: IntArray) -> FloatArray:
         """(n, d) float32 of frozen layers, without augmentation."""
@@ -112,7 +114,9 @@ class Task:
             machine=self.exact,
         )
 
-    def scores(self, classifier: Classifier, rows: IntArray, machine: Machine, label: str) -> FloatArray:
+    def scores(
+        self, classifier: Classifier, rows: IntArray, machine: Machine, label: str
+    ) -> FloatArray:
         """(n, k) probabilities of some rows; the classifier is left in evaluation mode."""
         return label_scores(
             classifier.eval(),
@@ -158,7 +162,9 @@ class Step:
         targets, weights = batch.targets.to(device), batch.weights.to(device)
         loss = label_loss(logits, targets, weights, self.task.pack.info.task)
         loss.backward()  # type: ignore[no-untyped-call]
-        return {"loss": loss.detach() * self.task.ranks.world}  # an estimate of the whole batch's, for the log
+        return {
+            "loss": loss.detach() * self.task.ranks.world
+        }  # an estimate of the whole batch's, for the log
 
 
 def train_head(task: Task, draw: Draw, known: KnownFeatures) -> Fitted:
@@ -193,13 +199,27 @@ def train_head(task: Task, draw: Draw, known: KnownFeatures) -> Fitted:
         return found
 
     features = torch.from_numpy(known.of(draw.rows)) if cached else None
-    gather = task.pixels(draw.rows).gather if features is None else lambda at: features[torch.from_numpy(at)]
-    step = Step(head, None, task, draw.seed) if cached else Step(logits, transforms, task, draw.seed)
+    gather = (
+        task.pixels(draw.rows).gather
+        if features is None
+        else lambda at: features[torch.from_numpy(at)]
+    )
+    step = (
+        Step(head, None, task, draw.seed) if cached else Step(logits, transforms, task, draw.seed)
+    )
     groups: list[dict[str, Any]] = [
         {"params": [head.linear.weight], "lr": chosen.lr_head, "weight_decay": chosen.weight_decay},
-        {"params": [head.linear.bias], "lr": chosen.lr_head, "weight_decay": chosen.weight_decay_biases},
+        {
+            "params": [head.linear.bias],
+            "lr": chosen.lr_head,
+            "weight_decay": chosen.weight_decay_biases,
+        },
     ]
-    choosing = torch.from_numpy(known.of(draw.choosing)) if len(draw.choosing) else torch.zeros(0, head.mean.numel())
+    choosing = (
+        torch.from_numpy(known.of(draw.choosing))
+        if len(draw.choosing)
+        else torch.zeros(0, head.mean.numel())
+    )
 
     @torch.no_grad()
     def scores() -> FloatArray:
@@ -313,10 +333,16 @@ def train_layers(task: Task, draw: Draw) -> Fitted:
             "seconds": state.seconds,
             "layers": layers_of(classifier),
             "norm": plan.norm,
-            "rates": {"head": chosen.lr_head, **{part: factor * peak for part, factor in plan.rates.items()}},
+            "rates": {
+                "head": chosen.lr_head,
+                **{part: factor * peak for part, factor in plan.rates.items()},
+            },
         }
         if task.config.policy == "surgical":
-            record["tune"] = {"parts": dict(made.tuned), "relative_gradient_norms": dict(made.norms) or None}
+            record["tune"] = {
+                "parts": dict(made.tuned),
+                "relative_gradient_norms": dict(made.norms) or None,
+            }
         same = len(draw.choosing) == len(task.val) and bool((draw.choosing == task.val).all())
         val = task.scores(classifier, task.val, task.exact, "val split") if len(task.val) else None
         choosing = val if same else None
@@ -330,7 +356,9 @@ def train_layers(task: Task, draw: Draw) -> Fitted:
             choosing=choosing,
             choosing_rows=draw.choosing,
             choosing_words=draw.chosen_on,
-            state={name: t.detach().cpu().contiguous() for name, t in classifier.state_dict().items()},
+            state={
+                name: t.detach().cpu().contiguous() for name, t in classifier.state_dict().items()
+            },
             record=record,
         )
 
@@ -387,7 +415,9 @@ def _loop(
     scores: Callable[[], FloatArray],
 ) -> Loop:
     config, info, ranks = task.config, task.pack.info, task.ranks
-    images = LabelledImages.of(gather, task.labels[draw.rows], info.task, balanced=config.class_weights == "balanced")
+    images = LabelledImages.of(
+        gather, task.labels[draw.rows], info.task, balanced=config.class_weights == "balanced"
+    )
     batch_size = min(chosen.batch_size, len(images))
     per_pass, passes = images.steps(batch_size, chosen.least_steps)
     steps_per_epoch = per_pass * passes
@@ -444,7 +474,9 @@ def _figures(task: Task, draw: Draw, scores: FloatArray) -> dict[str, float]:
 def _selected_on(loop: Loop, draw: Draw) -> str:
     if loop.select is None:
         return f"last epoch ({draw.chosen_on})"
-    name = {"auc": "AUC", "minus_loss": "loss, since no class there has positives and negatives,"}[loop.select]
+    name = {"auc": "AUC", "minus_loss": "loss, since no class there has positives and negatives,"}[
+        loop.select
+    ]
     return f"{name} on {draw.chosen_on}"
 
 
@@ -454,9 +486,14 @@ def _tuning(task: Task, draw: Draw, chosen: Recipe, classifier: Classifier) -> d
     if kept is not None:
         return kept
     source = task.pixels(draw.rows)
-    order = epoch_order(len(source), min(chosen.batch_size, len(source)), seed=draw.seed, epoch=0)[:BATCHES]
+    order = epoch_order(len(source), min(chosen.batch_size, len(source)), seed=draw.seed, epoch=0)[
+        :BATCHES
+    ]
     device = task.machine.device
-    batches = [(network_input(source.gather(at), task.config.size, device), task.labels[draw.rows[at]]) for at in order]
+    batches = [
+        (network_input(source.gather(at), task.config.size, device), task.labels[draw.rows[at]])
+        for at in order
+    ]
     assert chosen.norm is not None
     found = relative_gradient_norms(classifier, chosen.norm, batches)
     keep_tuning(draw.folder, found)

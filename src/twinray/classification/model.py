@@ -54,7 +54,9 @@ class Head(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, features: int, classes: int, mean: Tensor | None = None, std: Tensor | None = None) -> None:
+    def __init__(
+        self, features: int, classes: int, mean: Tensor | None = None, std: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(features, classes)
         self.register_buffer("mean", torch.zeros(features) if mean is None else mean)
@@ -69,14 +71,18 @@ class Head(nn.Module):
         """The same layer on features as they are, in float64."""
         mean, std = self.mean.double().cpu(), self.std.double().cpu()
         weight = self.linear.weight.detach().double().cpu() / std
-        return LinearProbe(weight, self.linear.bias.detach().double().cpu() - weight @ mean, task, penalty)
+        return LinearProbe(
+            weight, self.linear.bias.detach().double().cpu() - weight @ mean, task, penalty
+        )
 
 
 def draw_head(linear: nn.Linear, seed: int) -> None:
     """Initial weights of a linear layer, drawn from the seed alone."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        linear.weight.copy_(torch.empty(linear.weight.shape).normal_(0, HEAD_STD, generator=generator))
+        linear.weight.copy_(
+            torch.empty(linear.weight.shape).normal_(0, HEAD_STD, generator=generator)
+        )
         linear.bias.zero_()
 
 

@@ -19,7 +19,13 @@ from twinray.training.loader import PixelSource, prefetch
 
 @torch.no_grad()
 def extract_features(
-    backbone: Backbone, images: npt.NDArray[np.uint8], rows: IntArray, *, size: int, batch_size: int, machine: Machine
+    backbone: Backbone,
+    images: npt.NDArray[np.uint8],
+    rows: IntArray,
+    *,
+    size: int,
+    batch_size: int,
+    machine: Machine,
 ) -> FloatArray:
     """Features (n, d) float32 of the given rows of a pack's images, in their order; no augmentation."""
     backbone = backbone.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -68,10 +74,15 @@ def _forward(
     out: npt.NDArray[np.floating],
 ) -> None:
     source = PixelSource([images], np.stack([np.zeros(len(rows), dtype=np.int64), rows], axis=1))
-    batches = [np.arange(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
+    batches = [
+        np.arange(start, min(start + batch_size, len(rows)))
+        for start in range(0, len(rows), batch_size)
+    ]
     with progress(label, len(rows)) as meter:
         for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):
             with machine.autocast():
                 found = network(network_input(pixels, size, machine.device))
-            out[batch] = found.to(torch.float64 if out.dtype == np.float64 else torch.float32).cpu().numpy()
+            out[batch] = (
+                found.to(torch.float64 if out.dtype == np.float64 else torch.float32).cpu().numpy()
+            )
             meter.advance(len(batch))

@@ -34,7 +34,9 @@ def resolve(config: ClassifyConfig) -> ClassifyConfig:
 
 def _check_rate(config: ClassifyConfig) -> None:
     """A rate of 0 is what the paper's code does by default: allowed under its protocol, and said in every result."""
-    if config.lr_backbone == 0 and not (config.protocol == "as-published" and config.policy == "full"):
+    if config.lr_backbone == 0 and not (
+        config.protocol == "as-published" and config.policy == "full"
+    ):
         raise InputError(
             "expected --lr-backbone to be more than 0 (to keep the backbone as it is: --policy head), got 0"
         )

@@ -49,7 +49,9 @@ class Plan:
         return tuple(name for name, factor in self.of.items() if factor > 0)
 
 
-def make_plan(backbone: Backbone, config: ClassifyConfig, chosen: Recipe, tuned: Mapping[str, float]) -> Plan:
+def make_plan(
+    backbone: Backbone, config: ClassifyConfig, chosen: Recipe, tuned: Mapping[str, float]
+) -> Plan:
     """What learns under the policies surgical and full.
 
     Args:
@@ -96,7 +98,9 @@ def named_parts(backbone: Backbone, tune: Sequence[str]) -> dict[str, float]:
     known = [*backbone.parts(), NORMS]
     wrong = [name for name in tune if name not in known]
     if wrong:
-        raise InputError(f"expected --tune to name parts of {backbone.arch} ({', '.join(known)}), got {wrong[0]!r}")
+        raise InputError(
+            f"expected --tune to name parts of {backbone.arch} ({', '.join(known)}), got {wrong[0]!r}"
+        )
     return dict.fromkeys(tune, 1.0)
 
 
@@ -150,8 +154,12 @@ class Learner(nn.Module):
             of_head = name.startswith("head.")
             factor = 1.0 if of_head else self.plan.of[name.removeprefix("backbone.")]
             if factor > 0:
-                found.setdefault(("head" if of_head else "backbone", factor, is_weight), []).append(parameter)
-        ordered = sorted(found.items(), key=lambda item: (item[0][0] != "head", -item[0][1], not item[0][2]))
+                found.setdefault(("head" if of_head else "backbone", factor, is_weight), []).append(
+                    parameter
+                )
+        ordered = sorted(
+            found.items(), key=lambda item: (item[0][0] != "head", -item[0][1], not item[0][2])
+        )
         return [
             {
                 "params": parameters,

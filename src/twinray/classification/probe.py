@@ -40,7 +40,9 @@ class LinearProbe:
 
     def scores(self, features: FloatArray) -> FloatArray:
         """(n, d) features -> (n, k) probabilities."""
-        logits = torch.from_numpy(np.asarray(features, dtype=np.float64)) @ self.weight.T + self.bias
+        logits = (
+            torch.from_numpy(np.asarray(features, dtype=np.float64)) @ self.weight.T + self.bias
+        )
         scores = logits.softmax(dim=1) if self.task == "multiclass" else logits.sigmoid()
         return np.asarray(scores.numpy())
 
@@ -79,7 +81,11 @@ def _choose_penalty(
     seed: int,
     weights: FloatArray | None,
 ) -> tuple[float, FloatArray | None]:
-    strata = labels.argmax(axis=1) if task == "multiclass" else (labels == 1).any(axis=1).astype(np.int64)
+    strata = (
+        labels.argmax(axis=1)
+        if task == "multiclass"
+        else (labels == 1).any(axis=1).astype(np.int64)
+    )
     folds = min(folds, len(np.unique(groups)), int(np.bincount(strata)[np.unique(strata)].min()))
     if folds < 2:
         return 1.0, None  # too few patients to choose; a strong penalty is the safe side
@@ -91,17 +97,30 @@ def _choose_penalty(
             continue
         warm: tuple[Tensor, Tensor] | None = None
         for i, penalty in enumerate(PENALTIES):  # strong to weak: each solution starts the next
-            of_train, of_rest = (None, None) if weights is None else (weights[train], weights[held_out])
+            of_train, of_rest = (
+                (None, None) if weights is None else (weights[train], weights[held_out])
+            )
             probe, warm = _fit(features[train], labels[train], task, penalty, warm, of_train)
-            logits = torch.from_numpy(features[held_out].astype(np.float64)) @ probe.weight.T + probe.bias
-            losses[i] += float(_loss(logits, _targets(labels[held_out]), task, of_rest)) * len(held_out)
-            scores[i, held_out] = (logits.softmax(dim=1) if task == "multiclass" else logits.sigmoid()).numpy()
+            logits = (
+                torch.from_numpy(features[held_out].astype(np.float64)) @ probe.weight.T
+                + probe.bias
+            )
+            losses[i] += float(_loss(logits, _targets(labels[held_out]), task, of_rest)) * len(
+                held_out
+            )
+            scores[i, held_out] = (
+                logits.softmax(dim=1) if task == "multiclass" else logits.sigmoid()
+            ).numpy()
     best = int(np.argmin(losses))
     return PENALTIES[best], scores[best]
 
 
 def fit_linear(
-    features: FloatArray, labels: FloatArray, task: Task, penalty: float, weights: FloatArray | None = None
+    features: FloatArray,
+    labels: FloatArray,
+    task: Task,
+    penalty: float,
+    weights: FloatArray | None = None,
 ) -> LinearProbe:
     """Minimise mean cross-entropy + penalty / 2 * ||W||^2 on standardised features (L-BFGS, float64)."""
     return _fit(features, labels, task, penalty, None, weights)[0]
@@ -119,12 +138,18 @@ def _fit(
     mean, std = x.mean(dim=0), x.std(dim=0, correction=0)
     std = torch.where(std > 1e-12, std, torch.ones_like(std))
     x, y = (x - mean) / std, _targets(labels)
-    weight = warm[0].clone() if warm else torch.zeros(labels.shape[1], x.shape[1], dtype=torch.float64)
+    weight = (
+        warm[0].clone() if warm else torch.zeros(labels.shape[1], x.shape[1], dtype=torch.float64)
+    )
     bias = warm[1].clone() if warm else torch.zeros(labels.shape[1], dtype=torch.float64)
     weight.requires_grad_(True)
     bias.requires_grad_(True)
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=500, tolerance_grad=1e-7, tolerance_change=1e-11, line_search_fn="strong_wolfe"
+        [weight, bias],
+        max_iter=500,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-11,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> float:
@@ -150,7 +175,11 @@ def _loss(logits: Tensor, y: Tensor, task: Task, weights: FloatArray | None) -> 
         if factors is None:
             return F.cross_entropy(logits, y.argmax(dim=1))
         each = F.cross_entropy(logits, y.argmax(dim=1), reduction="none")
-        return (each * factors.gather(1, y.argmax(dim=1, keepdim=True)).squeeze(1)).sum() / max(len(y), 1)
+        return (each * factors.gather(1, y.argmax(dim=1, keepdim=True)).squeeze(1)).sum() / max(
+            len(y), 1
+        )
     known = (y == 0) | (y == 1)
-    each = F.binary_cross_entropy_with_logits(logits, torch.where(known, y, torch.zeros_like(y)), reduction="none")
+    each = F.binary_cross_entropy_with_logits(
+        logits, torch.where(known, y, torch.zeros_like(y)), reduction="none"
+    )
     return (each * (known if factors is None else factors)).sum() / max(len(y), 1)

@@ -207,7 +207,11 @@ def _rates(preset: Recipe, given: Mapping[str, Any], values: Mapping[str, Any]) 
     ratio = values["batch_size"] / batch_size
     factor = ratio if values["optimizer"] == "sgd" else math.sqrt(ratio)
     rates = {"lr_head": head, "lr_backbone": backbone}
-    return {name: rate * factor for name, rate in rates.items() if rate is not None and name not in given}
+    return {
+        name: rate * factor
+        for name, rate in rates.items()
+        if rate is not None and name not in given
+    }
 
 
 def _refuse_useless(config: ClassifyConfig, names: list[str] | tuple[str, ...]) -> None:
@@ -220,7 +224,9 @@ def _refuse_useless(config: ClassifyConfig, names: list[str] | tuple[str, ...]) 
 
 def recipe(config: ClassifyConfig) -> Recipe:
     """The protocol's options of a filled configuration of any policy but the probe."""
-    return Recipe(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Recipe)})
+    return Recipe(
+        **{field.name: getattr(config, field.name) for field in dataclasses.fields(Recipe)}
+    )
 
 
 def rate_factor(chosen: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -233,7 +239,9 @@ def rate_factor(chosen: Recipe, step: int, steps_per_epoch: int) -> float:
     warmup = chosen.warmup_steps if chosen.warmup_steps is not None else min(500, total // 10)
     if chosen.schedule == "step":
         return warmup_cosine(step, total=total, warmup=warmup, end=chosen.final_lr)
-    fallen = warmup_cosine(step // steps_per_epoch, total=chosen.epochs, warmup=0, end=chosen.final_lr)
+    fallen = warmup_cosine(
+        step // steps_per_epoch, total=chosen.epochs, warmup=0, end=chosen.final_lr
+    )
     return fallen * (min((step + 1) / warmup, 1.0) if warmup else 1.0)
 
 
@@ -245,7 +253,9 @@ def notes_of(config: ClassifyConfig) -> list[str]:
             "--protocol as-published chooses the epoch on validation patients; the paper's code reports the best epoch of the test images"
         )
         if config.policy == "full" and config.lr_backbone == 0:
-            notes.append("--lr-backbone 0: no weight of the backbone learns, only its batch statistics move")
+            notes.append(
+                "--lr-backbone 0: no weight of the backbone learns, only its batch statistics move"
+            )
     if config.protocol == "comparative-study":
         notes.append(
             "--protocol comparative-study: the study does not state optimiser, rates, epochs and transforms of its fine-tuning; "

@@ -64,7 +64,11 @@ def mean_auc(report: LabelReport) -> float | None:
 
 
 def report_of(
-    config: ClassifyConfig, pack: Pack, rows: IntArray, scores: FloatArray, thresholds: LabelThresholds | None
+    config: ClassifyConfig,
+    pack: Pack,
+    rows: IntArray,
+    scores: FloatArray,
+    thresholds: LabelThresholds | None,
 ) -> LabelReport:
     """Figures of some rows of a pack."""
     return evaluate_labels(
@@ -98,26 +102,42 @@ def write_results(folder: RunFolder, out: Outcome) -> None:
     """Weights, predictions and figures of a finished run."""
     config, pack, fitted = out.config, out.pack, out.fitted
     cutoffs = [thresholds_of(pack, out.val, one) for one in fitted]
-    reports = [report_of(config, pack, out.test, one.test, own) for one, own in zip(fitted, cutoffs, strict=True)]
+    reports = [
+        report_of(config, pack, out.test, one.test, own)
+        for one, own in zip(fitted, cutoffs, strict=True)
+    ]
     if config.policy == "probe" or len(fitted) > 1:  # else the log is the training's own
         folder.forget_after(0)
         for number, (one, report) in enumerate(zip(fitted, reports, strict=True), start=1):
             folder.log(_line(number, one, report))
     save_weights(folder, "model", _state(out), plain(_description(out, cutoffs[0])))
-    _write_predictions(folder.path / PREDICTIONS, pack, out.test, [one.test for one in fitted], config.seeds)
+    _write_predictions(
+        folder.path / PREDICTIONS, pack, out.test, [one.test for one in fitted], config.seeds
+    )
     parts = [_kept(pack, "test", out.test, {one.seed: one.test for one in fitted})]
     if len(out.val):
-        parts.append(_kept(pack, "val", out.val, {one.seed: one.val for one in fitted if one.val is not None}))
+        parts.append(
+            _kept(
+                pack, "val", out.val, {one.seed: one.val for one in fitted if one.val is not None}
+            )
+        )
     write_label_predictions(folder.path, parts)
     tuned = {str(one.seed): one.record["tune"] for one in fitted if "tune" in one.record}
     if tuned:
         write_json(folder.path / TUNE, tuned, "rates of the parts")
     splits: dict[str, Any] = {"test": _figures(reports)}
     if len(out.val):
-        pairs = [(one.val, own) for one, own in zip(fitted, cutoffs, strict=True) if one.val is not None]
-        splits["val"] = _figures([report_of(config, pack, out.val, scores, own) for scores, own in pairs])
+        pairs = [
+            (one.val, own) for one, own in zip(fitted, cutoffs, strict=True) if one.val is not None
+        ]
+        splits["val"] = _figures(
+            [report_of(config, pack, out.val, scores, own) for scores, own in pairs]
+        )
     metrics: dict[str, Any] = {
-        **{split: figures | dict(out.checked.marks.get(split, {})) for split, figures in splits.items()},
+        **{
+            split: figures | dict(out.checked.marks.get(split, {}))
+            for split, figures in splits.items()
+        },
         "seeds": list(config.seeds),
         "training_images": [one.training_images for one in fitted],
         **_records(out),
@@ -176,7 +196,13 @@ def _description(out: Outcome, thresholds: LabelThresholds | None) -> dict[str, 
         "pack": pack.info.made(),
         "trained_by": f"classify ({config.policy})",
         "seed": config.seeds[0],
-        "data": [{"pack": str(config.data), "names": list(pack.info.names), "checksums": pack.info.checksums}],
+        "data": [
+            {
+                "pack": str(config.data),
+                "names": list(pack.info.names),
+                "checksums": pack.info.checksums,
+            }
+        ],
         "init": out.provenance.as_json(),
     }
     if config.policy != "probe":
@@ -192,10 +218,15 @@ def over_seeds(reports: Sequence[LabelReport]) -> dict[str, Any]:
     """Means over seeds with Student's t intervals, and under ``per_seed`` each seed with its own interval."""
     names = reports[0].metrics
     return {
-        **{name: mean_over_seeds([report.metrics[name].value for report in reports]).as_json() for name in names},
+        **{
+            name: mean_over_seeds([report.metrics[name].value for report in reports]).as_json()
+            for name in names
+        },
         "per_class": {
             label: {
-                name: mean_over_seeds([report.per_class[label][name].value for report in reports]).as_json()
+                name: mean_over_seeds(
+                    [report.per_class[label][name].value for report in reports]
+                ).as_json()
                 for name in figures
             }
             for label, figures in reports[0].per_class.items()
@@ -205,7 +236,9 @@ def over_seeds(reports: Sequence[LabelReport]) -> dict[str, Any]:
     }
 
 
-def _kept(pack: Pack, split: str, rows: IntArray, scores: Mapping[int, FloatArray]) -> LabelPredictions:
+def _kept(
+    pack: Pack, split: str, rows: IntArray, scores: Mapping[int, FloatArray]
+) -> LabelPredictions:
     return LabelPredictions(
         split,
         tuple(map(str, pack.ids[rows])),
@@ -223,9 +256,19 @@ def _write_predictions(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     classes = pack.info.label_classes
-    writer.writerow(["id", "patient", "seed", *(f"true {c}" for c in classes), *(f"score {c}" for c in classes)])
+    writer.writerow(
+        ["id", "patient", "seed", *(f"true {c}" for c in classes), *(f"score {c}" for c in classes)]
+    )
     for seed, table in zip(seeds, scores, strict=True):
         for row, values in zip(rows, table, strict=True):
             true: list[Any] = ["" if np.isnan(v) else int(v) for v in pack.labels[row]]
-            writer.writerow([pack.ids[row], pack.patients[row] or "", seed, *true, *(repr(float(v)) for v in values)])
+            writer.writerow(
+                [
+                    pack.ids[row],
+                    pack.patients[row] or "",
+                    seed,
+                    *true,
+                    *(repr(float(v)) for v in values),
+                ]
+            )
     write_text(path, text.getvalue(), "predictions")

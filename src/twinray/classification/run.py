@@ -21,7 +21,14 @@ from twinray.classification.data import (
     labels_to_learn,
     rows_with_labels,
 )
-from twinray.classification.draws import Fitted, draw_folder, drop_kept, is_done, keep_draw, kept_draw
+from twinray.classification.draws import (
+    Fitted,
+    draw_folder,
+    drop_kept,
+    is_done,
+    keep_draw,
+    kept_draw,
+)
 from twinray.classification.finetune import Draw, KnownFeatures, Task, train_head, train_layers
 from twinray.classification.options import check_ranks, resolve
 from twinray.classification.probe import LinearProbe, fit_probe
@@ -39,7 +46,9 @@ from twinray.training.ranks import joined_ranks, launched_rank
 from twinray.training.record import environment
 
 
-def run(config: ClassifyConfig, watch: Watch | None = None, finished: Watch | None = None) -> RunFolder:
+def run(
+    config: ClassifyConfig, watch: Watch | None = None, finished: Watch | None = None
+) -> RunFolder:
     """Fit on the training split's labelled fraction, once a seed; test on the test split, once.
 
     Args:
@@ -56,20 +65,32 @@ def run(config: ClassifyConfig, watch: Watch | None = None, finished: Watch | No
     config = resolve(config)
     pack = open_pack(config.data)
     labels = labels_to_learn(pack, config.uncertain, config.blank)
-    train, test, val = labelled_rows(pack, "train", labels), labelled_rows(pack, "test"), rows_with_labels(pack, "val")
+    train, test, val = (
+        labelled_rows(pack, "train", labels),
+        labelled_rows(pack, "test"),
+        rows_with_labels(pack, "val"),
+    )
     backbone = build_backbone(config.arch, config.seed, config.size)
     provenance = initialise(backbone, config.init)
     _check_norms(config, backbone, provenance)
     seen = inherited(weight_file(config.init))
     chosen = [
-        train[label_fraction(pack.patients[train].tolist(), labels[train], config.fraction, s)] for s in config.seeds
+        train[label_fraction(pack.patients[train].tolist(), labels[train], config.fraction, s)]
+        for s in config.seeds
     ]
-    draws = [_draw(config, pack, labels, val, seed, rows) for seed, rows in zip(config.seeds, chosen, strict=True)]
+    draws = [
+        _draw(config, pack, labels, val, seed, rows)
+        for seed, rows in zip(config.seeds, chosen, strict=True)
+    ]
     checked = _check_seen(config, pack, seen, val, test, draws)
     provenance = dataclasses.replace(provenance, seen=seen.status)
     missing = [check_classes(pack, d.rows, labels, config.fraction, d.seed) for d in draws]
     machine = choose_machine(config.device, config.precision)
-    inputs = {"pack": pack.info.checksums, "init": provenance.sha256, "precision": machine.precision}
+    inputs = {
+        "pack": pack.info.checksums,
+        "init": provenance.sha256,
+        "precision": machine.precision,
+    }
     if config.policy == "probe" and launched_rank()[1] > 1:
         check_ranks(config, 0, launched_rank()[1])
     with joined_ranks(machine.device) as ranks:
@@ -110,7 +131,9 @@ def run(config: ClassifyConfig, watch: Watch | None = None, finished: Watch | No
     return folder
 
 
-def _draw(config: ClassifyConfig, pack: Pack, labels: FloatArray, val: IntArray, seed: int, rows: IntArray) -> Draw:
+def _draw(
+    config: ClassifyConfig, pack: Pack, labels: FloatArray, val: IntArray, seed: int, rows: IntArray
+) -> Draw:
     """A draw's images, and those that its epoch is chosen on."""
     folder = draw_folder(RunFolder(config.out), seed, several=len(config.seeds) > 1)
     if config.policy == "probe":
@@ -145,7 +168,12 @@ def _check_norms(config: ClassifyConfig, backbone: Backbone, provenance: Provena
 
 
 def _check_seen(
-    config: ClassifyConfig, pack: Pack, seen: Seen, val: IntArray, test: IntArray, draws: Sequence[Draw]
+    config: ClassifyConfig,
+    pack: Pack,
+    seen: Seen,
+    val: IntArray,
+    test: IntArray,
+    draws: Sequence[Draw],
 ) -> Checked:
     """Refuse what the initial weights have met among the images that decide; a probe's val images are only marked."""
     chooses = any(draw.choosing is val for draw in draws)
@@ -154,10 +182,14 @@ def _check_seen(
     if chooses or not len(val):
         return checked
     also = check_unseen(seen, pack, {"val": val}, weights=config.init, allow=True)
-    return Checked({**also.marks, **checked.marks}, tuple(dict.fromkeys((*checked.notes, *also.notes))))
+    return Checked(
+        {**also.marks, **checked.marks}, tuple(dict.fromkeys((*checked.notes, *also.notes)))
+    )
 
 
-def _seen(seen: Seen, config: ClassifyConfig, pack: Pack, draws: Sequence[Draw], val: IntArray) -> Seen:
+def _seen(
+    seen: Seen, config: ClassifyConfig, pack: Pack, draws: Sequence[Draw], val: IntArray
+) -> Seen:
     """What this run adds: images that gradients or thresholds came from."""
     learnt = np.unique(np.concatenate([draw.rows for draw in draws]))
     seen = seen.plus(config.out, "classify", [(pack, learnt)])
@@ -192,14 +224,18 @@ def _notes(
     if config.policy == "surgical" and config.tune != (AUTO,) and provenance.is_random:
         notes.append("--init random under --policy surgical: layers that do not learn stay random")
     if len(draws) > 1:
-        notes.append(f"model.safetensors is that of seed {draws[0].seed}, the first of {len(draws)}")
+        notes.append(
+            f"model.safetensors is that of seed {draws[0].seed}, the first of {len(draws)}"
+        )
     return notes
 
 
 def _probes(task: Task, draws: Sequence[Draw]) -> list[Fitted]:
     """Convex fits on features that are computed once; an interrupted run does them again."""
     needed = np.unique(np.concatenate([*(draw.rows for draw in draws), task.test]))
-    features = KnownFeatures(needed, task.features(needed))  # at 1 % of the labels few images need features
+    features = KnownFeatures(
+        needed, task.features(needed)
+    )  # at 1 % of the labels few images need features
     val = task.features(task.val) if len(task.val) else None
     fitted = []
     for draw in draws:
@@ -223,8 +259,20 @@ def _probes(task: Task, draws: Sequence[Draw]) -> list[Fitted]:
 def _probe(task: Task, draw: Draw, features: FloatArray) -> LinearProbe:
     config, pack, labels = task.config, task.pack, task.labels[draw.rows]
     patients = np.unique(pack.groups[draw.rows].astype(str), return_inverse=True)[1]
-    weights = label_weights(labels, pack.info.task, balanced=True) if config.class_weights == "balanced" else None
-    return fit_probe(features, labels, patients, pack.info.task, folds=config.folds, seed=draw.seed, weights=weights)
+    weights = (
+        label_weights(labels, pack.info.task, balanced=True)
+        if config.class_weights == "balanced"
+        else None
+    )
+    return fit_probe(
+        features,
+        labels,
+        patients,
+        pack.info.task,
+        folds=config.folds,
+        seed=draw.seed,
+        weights=weights,
+    )
 
 
 def _train(task: Task, draws: list[Draw]) -> list[Fitted]:

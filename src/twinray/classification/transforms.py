@@ -44,7 +44,9 @@ class Transforms:
         """Whether images go through as they are, so that features of a frozen network stay the same."""
         return self.crop_min >= 1 and not self.flip and not self.brightness and not self.contrast
 
-    def __call__(self, pixels: Tensor, generator: torch.Generator, ranks: Ranks | None = None) -> Tensor:
+    def __call__(
+        self, pixels: Tensor, generator: torch.Generator, ranks: Ranks | None = None
+    ) -> Tensor:
         """uint8 (b, p, p) grey or (b, p, p, 3) RGB -> (b, 3, s, s) normalised float32, channels last.
 
         Args:
@@ -56,7 +58,9 @@ class Transforms:
         images = pixels_to_unit(pixels)
         n = len(images) * ranks.world
         share = ranks.share(n)
-        crops = draw_crops(n, images.shape[-2], images.shape[-1], (self.crop_min, 1.0), _RATIO, generator)
+        crops = draw_crops(
+            n, images.shape[-2], images.shape[-1], (self.crop_min, 1.0), _RATIO, generator
+        )
         draws = torch.rand(n, 3, generator=generator)
         crop, own = crops[share].to(images.device), draws[share].to(images.device)
         flipped = own[:, 0] < self.flip
@@ -68,7 +72,9 @@ class Transforms:
                 images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
         if self.brightness or self.contrast:
             images = _photometric(
-                images, (own[:, 1] * 2 - 1) * self.brightness, 1 + (own[:, 2] * 2 - 1) * self.contrast
+                images,
+                (own[:, 1] * 2 - 1) * self.brightness,
+                1 + (own[:, 2] * 2 - 1) * self.contrast,
             )
         return normalise(images).contiguous(memory_format=torch.channels_last)
 

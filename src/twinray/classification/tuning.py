@@ -43,7 +43,9 @@ def relative_gradient_norms(
     learner = _copy(classifier, norm)
     own = learner.classifier
     with torch.no_grad():
-        features = np.concatenate([own.backbone(images).float().cpu().numpy() for images, _ in batches])
+        features = np.concatenate(
+            [own.backbone(images).float().cpu().numpy() for images, _ in batches]
+        )
     labels = np.concatenate([labels for _, labels in batches])
     own.set_head(fit_linear(features, labels, own.task, PENALTY))
     left_out = norm_parameters(own.backbone)

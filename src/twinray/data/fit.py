@@ -43,7 +43,10 @@ def _resample(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     Averages are exact there (every pixel counts once), differ from bicubic by as much as a reducing gap
     of 2 does, and cost a quarter: NIH's 1,024 pixels to 256 is such a case.
     """
-    factors = [old // new if new * (old // new) == old else 0 for old, new in zip(image.size, size, strict=True)]
+    factors = [
+        old // new if new * (old // new) == old else 0
+        for old, new in zip(image.size, size, strict=True)
+    ]
     if min(factors) >= _AVERAGE_FROM:
         return image.reduce((factors[0], factors[1]))
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)

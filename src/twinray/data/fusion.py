@@ -103,7 +103,9 @@ def fuse_table(
     used, members = np.unique(slots, return_inverse=True)
     n_boxes = np.bincount(members, minlength=len(used))
     total = np.bincount(members, weights, len(used))
-    fused = np.stack([np.bincount(members, weights * boxes[:, side], len(used)) / total for side in range(4)], 1)
+    fused = np.stack(
+        [np.bincount(members, weights * boxes[:, side], len(used)) / total for side in range(4)], 1
+    )
     pairs = np.unique(np.stack([members, reader_codes], 1), axis=0)
     n_readers = np.bincount(pairs[:, 0], minlength=len(used))
     rank = np.lexsort((*fused.T[::-1], classes[used], image_codes[used]))
@@ -139,7 +141,9 @@ def _checked(
     min_readers: int,
 ) -> _Table:
     if not 0 <= iou < 1:
-        raise InputError(f"box fusion: expected an IoU threshold in [0, 1), got {iou}; the usual one is 0.5")
+        raise InputError(
+            f"box fusion: expected an IoU threshold in [0, 1), got {iou}; the usual one is 0.5"
+        )
     if min_readers < 1:
         raise InputError(f"box fusion: expected min_readers of at least 1, got {min_readers}")
     if readers is None and min_readers > 1:
@@ -158,7 +162,9 @@ def _checked(
     weights = np.ones(n) if scores is None else np.asarray(scores, dtype=np.float64)
     if not np.all((weights > 0) & (weights <= 1)):
         row = int(np.argmin((weights > 0) & (weights <= 1)))
-        raise InputError(f"box fusion: expected scores in (0, 1], got {weights[row]} in row {row}; leave the box out")
+        raise InputError(
+            f"box fusion: expected scores in (0, 1], got {weights[row]} in row {row}; leave the box out"
+        )
     sound = np.isfinite(boxes).all(1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     if not sound.all():
         row = int(np.argmin(sound))
@@ -170,7 +176,9 @@ def _checked(
         image_ids=np.asarray(image_ids, dtype=np.str_),
         class_ids=np.asarray(class_ids, dtype=np.int64),
         xyxy=boxes,
-        readers=np.zeros(n, dtype=np.str_) if readers is None else np.asarray(readers, dtype=np.str_),
+        readers=np.zeros(n, dtype=np.str_)
+        if readers is None
+        else np.asarray(readers, dtype=np.str_),
         scores=weights,
         tie_order=np.zeros(n) if tie_order is None else np.asarray(tie_order, dtype=np.float64),
     )
@@ -178,11 +186,20 @@ def _checked(
 
 def _canonical_order(image_codes: Index, table: _Table, reader_codes: Index) -> Index:
     """Rows by image and class, best score first; two rows that still tie are alike in every respect."""
-    keys = (reader_codes, *table.xyxy.T[::-1], table.tie_order, -table.scores, table.class_ids, image_codes)
+    keys = (
+        reader_codes,
+        *table.xyxy.T[::-1],
+        table.tie_order,
+        -table.scores,
+        table.class_ids,
+        image_codes,
+    )
     return np.lexsort(keys)
 
 
-def _cluster(boxes: FloatArray, weights: FloatArray, starts: Index, counts: Index, iou: float) -> Index:
+def _cluster(
+    boxes: FloatArray, weights: FloatArray, starts: Index, counts: Index, iou: float
+) -> Index:
     """Give every row the slot of its fused box.
 
     Groups (one image, one class) are independent, so step j takes the j-th box of all groups at once. Group g's
@@ -196,7 +213,9 @@ def _cluster(boxes: FloatArray, weights: FloatArray, starts: Index, counts: Inde
     sums, totals = np.zeros_like(boxes), np.zeros_like(weights)
     slots = np.zeros(len(boxes), dtype=np.int64)
     for step in range(int(counts.max(initial=0))):
-        active = int(np.searchsorted(-counts, -step, side="left"))  # groups with more than `step` rows come first
+        active = int(
+            np.searchsorted(-counts, -step, side="left")
+        )  # groups with more than `step` rows come first
         start, fused = starts[:active], n_fused[:active]
         rows = start + step
         choice = fused.copy()
@@ -204,7 +223,9 @@ def _cluster(boxes: FloatArray, weights: FloatArray, starts: Index, counts: Inde
         if width:
             column = np.arange(width)
             candidates = np.where(column < fused[:, None], start[:, None] + column, start[:, None])
-            overlap = corner_iou(sums[candidates] / totals[candidates][..., None], boxes[rows][:, None])
+            overlap = corner_iou(
+                sums[candidates] / totals[candidates][..., None], boxes[rows][:, None]
+            )
             overlap[column >= fused[:, None]] = -1.0
             best = overlap.argmax(1)
             choice = np.where(overlap[np.arange(active), best] > iou, best, fused)
@@ -221,7 +242,10 @@ TieOrder = Callable[[Sequence[str], Sequence[str], FloatArray, Sequence[str]], I
 
 
 def fuse_collection(
-    collection: Collection, iou: float = 0.5, min_readers: int = 1, tie_order: TieOrder | None = None
+    collection: Collection,
+    iou: float = 0.5,
+    min_readers: int = 1,
+    tie_order: TieOrder | None = None,
 ) -> Collection:
     """Fuse each image's boxes, class by class.
 
@@ -241,7 +265,11 @@ def fuse_collection(
         InputError: a threshold outside its range, or ``min_readers`` above 1 without names.
     """
     named = any(sample.boxes is not None and sample.boxes.readers for sample in collection.samples)
-    chosen = [s for s in collection.samples if s.boxes is not None and len(s.boxes) and (s.boxes.readers or not named)]
+    chosen = [
+        s
+        for s in collection.samples
+        if s.boxes is not None and len(s.boxes) and (s.boxes.readers or not named)
+    ]
     fused = _fuse(collection, chosen, named, iou, min_readers, tie_order)
     names, starts, counts = np.unique(fused.image_ids, return_index=True, return_counts=True)
     place = {
@@ -251,14 +279,18 @@ def fuse_collection(
     of = {sample.id for sample in chosen}
     nowhere = slice(0, 0)
     samples = tuple(
-        replace(sample, boxes=_part(fused, place.get(sample.id, nowhere))) if sample.id in of else sample
+        replace(sample, boxes=_part(fused, place.get(sample.id, nowhere)))
+        if sample.id in of
+        else sample
         for sample in collection.samples
     )
     before = sum(len(sample.boxes) for sample in chosen if sample.boxes is not None)
     note = f"weighted box fusion at IoU {iou:g}: {before:,} boxes became {len(fused):,}"
     if min_readers > 1:
         note += f" that at least {min_readers} readers drew"
-    return replace(collection, samples=samples, notes=(*collection.notes, note) if chosen else collection.notes)
+    return replace(
+        collection, samples=samples, notes=(*collection.notes, note) if chosen else collection.notes
+    )
 
 
 def _fuse(

@@ -46,8 +46,14 @@ SCHEMA = pa.schema(
         ("scale_y", pa.float64()),
         ("offset_x", pa.float64()),
         ("offset_y", pa.float64()),
-        ("labels", pa.list_(pa.float32())),  # over pack.json label_classes; null: image without labels
-        ("boxes", pa.list_(pa.list_(pa.float64(), 4))),  # xyxy, original pixels; null: never annotated
+        (
+            "labels",
+            pa.list_(pa.float32()),
+        ),  # over pack.json label_classes; null: image without labels
+        (
+            "boxes",
+            pa.list_(pa.list_(pa.float64(), 4)),
+        ),  # xyxy, original pixels; null: never annotated
         ("box_classes", pa.list_(pa.int32())),  # ids into pack.json box_classes
         ("box_readers", pa.list_(pa.string())),  # null: not known
         ("box_n_readers", pa.list_(pa.int32())),  # null: not fused
@@ -119,11 +125,20 @@ class PackInfo:
 
     def as_json(self) -> dict[str, Any]:
         """The JSON object that ``pack.json`` holds; ``decoded`` is left out where nothing was chosen or found."""
-        return {key: value for key, value in asdict(self).items() if key != "decoded" or self.decoded != Decoded()}
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if key != "decoded" or self.decoded != Decoded()
+        }
 
     def made(self) -> dict[str, Any]:
         """How images became those of the pack, as ``model.json`` says it of the pack that a model learned from."""
-        return {"size": self.size, "fit": self.fit, "channels": self.channels, "decoded": asdict(self.decoded)}
+        return {
+            "size": self.size,
+            "fit": self.fit,
+            "channels": self.channels,
+            "decoded": asdict(self.decoded),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,8 +180,12 @@ class Pack:
         return Boxes(
             boxes.values[boxes.part(row)].copy(),
             classes.values[classes.part(row)].copy(),
-            readers=tuple(readers.values[readers.part(row)].to_pylist()) if readers.valid[row] else None,
-            n_readers=n_readers.values[n_readers.part(row)].copy() if n_readers.valid[row] else None,
+            readers=tuple(readers.values[readers.part(row)].to_pylist())
+            if readers.valid[row]
+            else None,
+            n_readers=n_readers.values[n_readers.part(row)].copy()
+            if n_readers.valid[row]
+            else None,
         )
 
     def regions(self, index: int) -> Boxes | None:
@@ -174,7 +193,9 @@ class Pack:
         row = range(len(self))[index]
         if self._region_columns is None or not self._region_columns[0].valid[row]:
             return None
-        places, classes = (column.values[column.part(row)].copy() for column in self._region_columns)
+        places, classes = (
+            column.values[column.part(row)].copy() for column in self._region_columns
+        )
         return Boxes(places, classes, crowd=np.ones(len(classes), dtype=bool))
 
     @cached_property
@@ -197,14 +218,19 @@ class Pack:
 
         ``source`` is the data set that an image came from, and is there where the pack was made of several.
         """
-        rows = [json.loads(text) if text else {} for text in self.table.column("attributes").to_pylist()]
+        rows = [
+            json.loads(text) if text else {} for text in self.table.column("attributes").to_pylist()
+        ]
         names = dict.fromkeys(name for row in rows for name in row)
-        found: dict[str, list[str | None]] = {name: [row.get(name) for row in rows] for name in names}
+        found: dict[str, list[str | None]] = {
+            name: [row.get(name) for row in rows] for name in names
+        }
         if len(self.info.names) > 1:
             # Ids of a pack of several sources begin with the source's name.
             longest_first = sorted(self.info.names, key=len, reverse=True)
             found["source"] = [
-                next((name for name in longest_first if str(image).startswith(f"{name}/")), None) for image in self.ids
+                next((name for name in longest_first if str(image).startswith(f"{name}/")), None)
+                for image in self.ids
             ]
         return found
 
@@ -243,7 +269,10 @@ class Pack:
     def groups(self) -> npt.NDArray[np.object_]:
         """(n,) what a bootstrap resamples: the patient, or the image where the patient is unknown."""
         return np.array(
-            [f"image {i}" if p is None else f"patient {p}" for i, p in zip(self.ids, self.patients, strict=True)],
+            [
+                f"image {i}" if p is None else f"patient {p}"
+                for i, p in zip(self.ids, self.patients, strict=True)
+            ],
             dtype=object,
         )
 
@@ -346,7 +375,9 @@ def _open_table(path: Path) -> pa.Table:
                 "written anew by another program? Restore it, or pack the source again"
             )
         if column.null_count and wanted.name in _ALWAYS:
-            raise InputError(f"expected a {wanted.name} in every row of {path / SAMPLES}; pack the source again")
+            raise InputError(
+                f"expected a {wanted.name} in every row of {path / SAMPLES}; pack the source again"
+            )
     return table
 
 
@@ -364,7 +395,9 @@ def verify_pack(path: Path) -> Pack:
             )
     wrong = [split for split in pack.splits.tolist() if split not in SPLITS]
     if wrong:
-        raise InputError(f"expected splits {SPLITS} in {path / SAMPLES}, found {wrong[0]!r}; pack again")
+        raise InputError(
+            f"expected splits {SPLITS} in {path / SAMPLES}, found {wrong[0]!r}; pack again"
+        )
     return pack
 
 
@@ -379,7 +412,9 @@ def read_info(path: Path) -> PackInfo:
             f"expected a pack (a folder), {path} is not there; make one with: twinray pack SOURCE --out {path}"
         )
     if not (path / PACK).is_file():
-        raise InputError(f"{path} has no {PACK}: not a pack, or one whose making was cut off; run twinray pack again")
+        raise InputError(
+            f"{path} has no {PACK}: not a pack, or one whose making was cut off; run twinray pack again"
+        )
     raw = read_json(path / PACK, "pack description")
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
@@ -389,7 +424,9 @@ def read_info(path: Path) -> PackInfo:
         )
     info = typed(raw, PackInfo, path / PACK, "the description of the pack")
     if not len(info.mean) == len(info.std) == info.channels:
-        raise InputError(f"expected {info.channels} values of mean and std in {path / PACK}; was it edited?")
+        raise InputError(
+            f"expected {info.channels} values of mean and std in {path / PACK}; was it edited?"
+        )
     return info
 
 
@@ -400,7 +437,9 @@ def _objects(table: pa.Table, name: str) -> npt.NDArray[np.object_]:
 
 
 def _numbers(table: pa.Table, names: tuple[str, ...]) -> FloatArray:
-    return np.stack([np.asarray(table.column(name).to_numpy(), dtype=np.float64) for name in names], axis=1)
+    return np.stack(
+        [np.asarray(table.column(name).to_numpy(), dtype=np.float64) for name in names], axis=1
+    )
 
 
 def _label_matrix(table: pa.Table, k: int) -> FloatArray:

@@ -57,7 +57,9 @@ class DetectionData:
     def part(self, indices: Sequence[int] | IntArray) -> DetectionData:
         """Some of the images, by their places in ``rows``."""
         truth, targets = [self.truth[i] for i in indices], [self.targets[i] for i in indices]
-        return DetectionData(self.pack, self.rows[np.asarray(indices, dtype=np.int64)], truth, targets)
+        return DetectionData(
+            self.pack, self.rows[np.asarray(indices, dtype=np.int64)], truth, targets
+        )
 
     def with_boxes(self) -> DetectionData:
         """The images that have a box."""
@@ -65,7 +67,9 @@ class DetectionData:
 
     def pixels(self) -> PixelSource:
         """The images, in the order of ``rows``."""
-        return PixelSource([self.pack.images], np.stack([np.zeros_like(self.rows), self.rows], axis=1))
+        return PixelSource(
+            [self.pack.images], np.stack([np.zeros_like(self.rows), self.rows], axis=1)
+        )
 
     def batches(
         self, batch_size: int, *, seed: int, epoch: int, first: int, ranks: Ranks | None = None
@@ -79,19 +83,25 @@ class DetectionData:
         order = epoch_order(len(self), min(batch_size, len(self)), seed=seed, epoch=epoch)
 
         def make(indices: IntArray) -> tuple[Tensor, BoxTargets]:
-            return source.gather(indices), BoxTargets.from_lists(*zip(*(self.targets[i] for i in indices), strict=True))
+            return source.gather(indices), BoxTargets.from_lists(
+                *zip(*(self.targets[i] for i in indices), strict=True)
+            )
 
         return prefetch(make, [batch[share(len(batch))] for batch in order[first:]])
 
 
-def annotated(pack: Pack, split: str, images: Literal["all", "with_boxes"] = "all") -> DetectionData:
+def annotated(
+    pack: Pack, split: str, images: Literal["all", "with_boxes"] = "all"
+) -> DetectionData:
     """The images of a split that were annotated with boxes (an image with none counts: a negative).
 
     Raises:
         InputError: the pack has no box classes.
     """
     if not pack.info.box_classes:
-        raise InputError(f"{pack.path} has no boxes: pack a source with boxes (--format coco, for one)")
+        raise InputError(
+            f"{pack.path} has no boxes: pack a source with boxes (--format coco, for one)"
+        )
     rows, truth, targets = [], [], []
     for row in pack.where(split):
         boxes = pack.boxes(int(row))

@@ -89,12 +89,16 @@ class Detector(nn.Module):
         box_classes: names that labels index from 0; the background is added inside.
     """
 
-    def __init__(self, backbone: Backbone, options: DetectorOptions, box_classes: Sequence[str]) -> None:
+    def __init__(
+        self, backbone: Backbone, options: DetectorOptions, box_classes: Sequence[str]
+    ) -> None:
         super().__init__()
         self.options = options
         self.box_classes = tuple(box_classes)
         apply_norm_policy(backbone, options.norm, options.trainable_stages)
-        self.backbone = Pyramid(backbone, options.fpn_channels, one_stage=options.detector != "faster-rcnn")
+        self.backbone = Pyramid(
+            backbone, options.fpn_channels, one_stage=options.detector != "faster-rcnn"
+        )
         self.one_stage: OneStage | None = None
         if options.detector != "faster-rcnn":
             self.one_stage = OneStage(
@@ -141,7 +145,9 @@ class Detector(nn.Module):
             ValueError: the detector is in evaluation mode, or the batch sizes disagree.
         """
         if not self.training:
-            raise ValueError("losses need training mode: call train() first; for boxes call detect()")
+            raise ValueError(
+                "losses need training mode: call train() first; for boxes call detect()"
+            )
         if targets.n_images != len(images):
             raise ValueError(f"expected targets of {len(images)} images, got {targets.n_images}")
         image_list = _as_image_list(images)
@@ -169,22 +175,34 @@ class Detector(nn.Module):
         if self.training:
             raise ValueError("boxes need evaluation mode: call eval() first")
         features = self.backbone(images)
-        return self.detect_on_pyramid(features.pyramid, (images.shape[2], images.shape[3])), features
+        return self.detect_on_pyramid(
+            features.pyramid, (images.shape[2], images.shape[3])
+        ), features
 
     @torch.no_grad()
-    def detect_on_pyramid(self, pyramid: Mapping[str, Tensor], image_size: tuple[int, int]) -> list[Detection]:
+    def detect_on_pyramid(
+        self, pyramid: Mapping[str, Tensor], image_size: tuple[int, int]
+    ) -> list[Detection]:
         """Final boxes from the maps of every level, (b, c, h, w) each, of images of ``image_size`` (height, width)."""
         maps = list(pyramid.values())
-        images = ImageList(maps[0], [image_size] * len(maps[0]))  # proposals ask for the images' sizes alone
-        limits = Limits(self.options.score_threshold, self.options.nms, self.options.detections_per_image)
+        images = ImageList(
+            maps[0], [image_size] * len(maps[0])
+        )  # proposals ask for the images' sizes alone
+        limits = Limits(
+            self.options.score_threshold, self.options.nms, self.options.detections_per_image
+        )
         if self.one_stage is not None:
-            return self.one_stage.detections(images, maps, limits, self.options.proposals_before_nms[1])
+            return self.one_stage.detections(
+                images, maps, limits, self.options.proposals_before_nms[1]
+            )
         proposals, _ = self.rpn(images, dict(pyramid), None)
         pooled = self.roi_heads.box_roi_pool(dict(pyramid), proposals, images.image_sizes)
         logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         boxes = self.roi_heads.box_coder.decode(deltas, proposals)[:, 1:]
         probabilities = logits.softmax(dim=1)[:, 1:]
-        return select_detections(probabilities, boxes, proposals, image_size, limits, len(POOLED_LEVELS))
+        return select_detections(
+            probabilities, boxes, proposals, image_size, limits, len(POOLED_LEVELS)
+        )
 
     def pool_level(self, feature: Tensor, rois: Tensor, level: int) -> Tensor:
         """Pool ``rois`` (n, 5: image, xyxy) from pyramid level 0..3's map (b, c, h, w): (n, c, 7, 7)."""
@@ -197,7 +215,9 @@ class Detector(nn.Module):
         return logits.softmax(dim=1)[:, 1:]
 
 
-def build_detector(backbone: Backbone, options: DetectorOptions, box_classes: Sequence[str], seed: int) -> Detector:
+def build_detector(
+    backbone: Backbone, options: DetectorOptions, box_classes: Sequence[str], seed: int
+) -> Detector:
     """A detector on ``backbone``, which it takes over and changes in place (norms, frozen stages).
 
     Args:
@@ -280,7 +300,11 @@ def _check(options: DetectorOptions, box_classes: Sequence[str]) -> None:
     }
     for name, value in positive.items():
         if value <= 0:
-            raise InputError(f"expected {name} above 0, got {getattr(options, name)}; choose another value")
+            raise InputError(
+                f"expected {name} above 0, got {getattr(options, name)}; choose another value"
+            )
     for name in ("score_threshold", "nms"):
         if not 0 <= getattr(options, name) <= 1:
-            raise InputError(f"expected {name} between 0 and 1, got {getattr(options, name)}; choose another value")
+            raise InputError(
+                f"expected {name} between 0 and 1, got {getattr(options, name)}; choose another value"
+            )

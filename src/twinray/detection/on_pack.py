@@ -17,13 +17,22 @@ from twinray.training.loader import PixelSource, prefetch
 
 @torch.no_grad()
 def detect_rows(
-    detector: Detector, pack: Pack, rows: IntArray, *, machine: Machine, batch_size: int, label: str = "detecting"
+    detector: Detector,
+    pack: Pack,
+    rows: IntArray,
+    *,
+    machine: Machine,
+    batch_size: int,
+    label: str = "detecting",
 ) -> dict[str | int, Boxes]:
     """Image id -> predicted boxes with scores, in original pixels, for the given rows of a pack."""
     detector.eval()
     size = detector.options.size
     source = PixelSource([pack.images], np.stack([np.zeros_like(rows), rows], axis=1))
-    batches = [np.arange(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
+    batches = [
+        np.arange(start, min(start + batch_size, len(rows)))
+        for start in range(0, len(rows), batch_size)
+    ]
     found: dict[str | int, Boxes] = {}
     with progress(label, len(rows)) as meter:
         for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):

@@ -46,12 +46,16 @@ class OneStage:
         anchor_scale: float,
         ratios: Sequence[float],
     ) -> None:
-        place = nn.Identity()  # torchvision asks a backbone for its channels; the maps come from ours
+        place = (
+            nn.Identity()
+        )  # torchvision asks a backbone for its channels; the maps come from ours
         place.out_channels = channels  # type: ignore[assignment]
         self.network: RetinaNet | FCOS
         if kind == "retinanet":
             self.anchors = Anchors(anchor_scale, ratios, ONE_STAGE_STRIDES, OCTAVE_STEPS)
-            shapes = AnchorGenerator(((1,) * OCTAVE_STEPS,) * len(ONE_STAGE_STRIDES), (tuple(ratios),) * 5)
+            shapes = AnchorGenerator(
+                ((1,) * OCTAVE_STEPS,) * len(ONE_STAGE_STRIDES), (tuple(ratios),) * 5
+            )
             self.network = RetinaNet(place, n_classes, anchor_generator=shapes)
         else:
             self.anchors = Anchors(anchor_scale, (1.0,), ONE_STAGE_STRIDES)
@@ -77,7 +81,9 @@ class OneStage:
                 losses = self.network.compute_loss(truth, outputs, anchors)
         return {f"loss_{name}": value for name, value in losses.items()}
 
-    def detections(self, images: ImageList, maps: Sequence[Tensor], limits: Limits, candidates: int) -> list[Detection]:
+    def detections(
+        self, images: ImageList, maps: Sequence[Tensor], limits: Limits, candidates: int
+    ) -> list[Detection]:
         """Final boxes of each image, best first.
 
         Args:
@@ -104,7 +110,9 @@ class OneStage:
         source, labels = place // n_classes, place % n_classes
         deltas = outputs["bbox_regression"].gather(1, source[:, :, None].expand(-1, -1, 4))
         boxes = clip_boxes_to_image(self._decode(deltas, anchors[source]), images.image_sizes[0])
-        level = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(boxes.device)
+        level = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(
+            boxes.device
+        )
         chosen = []
         for b, s, y, a in zip(boxes, best, labels, source, strict=True):
             above = s > limits.score
@@ -124,5 +132,7 @@ class OneStage:
         if isinstance(self.network, FCOS):
             decoded: Tensor = self.network.box_coder.decode(deltas, anchors)
             return decoded
-        flat: Tensor = self.network.box_coder.decode_single(deltas.reshape(-1, 4), anchors.reshape(-1, 4))
+        flat: Tensor = self.network.box_coder.decode_single(
+            deltas.reshape(-1, 4), anchors.reshape(-1, 4)
+        )
         return flat.view_as(deltas)

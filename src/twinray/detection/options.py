@@ -34,8 +34,12 @@ def resolve(config: DetectConfig) -> DetectConfig:
         InputError: initial weights that do not say their architecture, where --arch does not either.
     """
     config = filled(config)
-    scale = config.anchor_scale if config.anchor_scale is not None else ANCHOR_SCALE[config.detector]
-    return dataclasses.replace(config, arch=config.arch or described_arch(config.init), anchor_scale=scale)
+    scale = (
+        config.anchor_scale if config.anchor_scale is not None else ANCHOR_SCALE[config.detector]
+    )
+    return dataclasses.replace(
+        config, arch=config.arch or described_arch(config.init), anchor_scale=scale
+    )
 
 
 def transform_options(config: DetectConfig) -> TransformOptions:

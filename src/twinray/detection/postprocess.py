@@ -67,17 +67,29 @@ def select_detections(
     counts = [len(p) for p in proposals]
     return [
         _one_image(p, b, source, image_size, limits, n_levels)
-        for p, b, source in zip(torch.split(probabilities, counts), torch.split(boxes, counts), proposals, strict=True)
+        for p, b, source in zip(
+            torch.split(probabilities, counts), torch.split(boxes, counts), proposals, strict=True
+        )
     ]
 
 
 def _one_image(
-    probabilities: Tensor, boxes: Tensor, proposals: Tensor, image_size: tuple[int, int], limits: Limits, n_levels: int
+    probabilities: Tensor,
+    boxes: Tensor,
+    proposals: Tensor,
+    image_size: tuple[int, int],
+    limits: Limits,
+    n_levels: int,
 ) -> Detection:
     source, labels = torch.where(probabilities > limits.score)
-    scores, chosen = probabilities[source, labels], clip_boxes_to_image(boxes[source, labels], image_size)
+    scores, chosen = (
+        probabilities[source, labels],
+        clip_boxes_to_image(boxes[source, labels], image_size),
+    )
     large = remove_small_boxes(chosen, min_size=_SMALLEST)
     source, labels, scores, chosen = source[large], labels[large], scores[large], chosen[large]
     best = batched_nms(chosen, scores, labels, limits.nms)[: limits.per_image]
     origin = proposals[source[best]]
-    return Detection(chosen[best], labels[best], scores[best], origin, pyramid_levels(origin, n_levels))
+    return Detection(
+        chosen[best], labels[best], scores[best], origin, pyramid_levels(origin, n_levels)
+    )

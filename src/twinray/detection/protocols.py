@@ -105,7 +105,9 @@ def filled(config: DetectConfig) -> DetectConfig:
     values: dict[str, Any] = {**vars(preset), **given}
     rule = next(r for r in (preset, *PROTOCOLS.values()) if r.optimizer == values["optimizer"])
     ratio = values["batch_size"] / rule.batch_size
-    values["lr"] = given.get("lr", rule.lr * (math.sqrt(ratio) if rule.optimizer == "adamw" else ratio))
+    values["lr"] = given.get(
+        "lr", rule.lr * (math.sqrt(ratio) if rule.optimizer == "adamw" else ratio)
+    )
     for name in ("weight_decay", "weight_decay_biases"):
         values[name] = given.get(name, getattr(rule, name))
     return dataclasses.replace(config, **values)
@@ -113,7 +115,9 @@ def filled(config: DetectConfig) -> DetectConfig:
 
 def recipe(config: DetectConfig) -> Recipe:
     """The protocol's options of a filled configuration."""
-    return Recipe(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Recipe)})
+    return Recipe(
+        **{field.name: getattr(config, field.name) for field in dataclasses.fields(Recipe)}
+    )
 
 
 def pack_notes(config: DetectConfig, pack: Pack) -> list[str]:
@@ -138,7 +142,9 @@ def with_warmup(config: DetectConfig, training_images: int) -> DetectConfig:
     chosen = recipe(config)
     if chosen.warmup_steps is not None:
         return config
-    return dataclasses.replace(config, warmup_steps=default_warmup(chosen.batch_size, chosen.epochs, training_images))
+    return dataclasses.replace(
+        config, warmup_steps=default_warmup(chosen.batch_size, chosen.epochs, training_images)
+    )
 
 
 def default_warmup(batch_size: int, epochs: int, training_images: int) -> int:
@@ -170,4 +176,8 @@ def learning_rate(chosen: Recipe, step: int, steps_per_epoch: int) -> float:
         done = 0.0
     else:
         done = min((step - warmup) / max(total - warmup, 1), 1.0)
-    return chosen.lr * warm * (chosen.final_lr + (1 - chosen.final_lr) * 0.5 * (1 + math.cos(math.pi * done)))
+    return (
+        chosen.lr
+        * warm
+        * (chosen.final_lr + (1 - chosen.final_lr) * 0.5 * (1 + math.cos(math.pi * done)))
+    )

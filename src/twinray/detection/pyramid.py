@@ -75,7 +75,9 @@ class CoarseLevels(LastLevelP6P7):  # type: ignore[misc]
     weight leaves memory unset (seen with torch 2.15: not-a-number in the taps that lie outside).
     """
 
-    def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+    def forward(
+        self, p: list[Tensor], c: list[Tensor], names: list[str]
+    ) -> tuple[list[Tensor], list[str]]:
         """The levels with two more, and their names."""
         with torch.autocast(p[-1].device.type, enabled=False):
             (_, *coarse), all_names = super().forward([p[-1].float()], c, names)
@@ -97,7 +99,13 @@ class Anchors(nn.Module):
         steps: anchors of one shape at a place, evenly over one octave of sizes from ``scale`` up.
     """
 
-    def __init__(self, scale: float, ratios: Sequence[float], strides: Sequence[int] = STRIDES, steps: int = 1) -> None:
+    def __init__(
+        self,
+        scale: float,
+        ratios: Sequence[float],
+        strides: Sequence[int] = STRIDES,
+        steps: int = 1,
+    ) -> None:
         super().__init__()
         self.ratios, self.strides = tuple(ratios), tuple(strides)
         self.scales = tuple(scale * 2 ** (i / steps) for i in range(steps))

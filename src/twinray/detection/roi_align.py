@@ -54,7 +54,9 @@ def roi_align(feature: Tensor, rois: Tensor, spatial_scale: float, output_size: 
     """
     # A few boxes without gradient: gathering them is cheaper than laying out the whole map by pixels.
     few = len(rois) * output_size**2 < feature.shape[2] * feature.shape[3]
-    if feature.device.type != "cpu" or (few and not (torch.is_grad_enabled() and feature.requires_grad)):
+    if feature.device.type != "cpu" or (
+        few and not (torch.is_grad_enabled() and feature.requires_grad)
+    ):
         return _torchvision(feature, rois, spatial_scale, output_size)
     levels = torch.zeros(len(rois), dtype=torch.int64)
     return _pool_on_cpu([feature], rois, levels, [spatial_scale], output_size)
@@ -76,7 +78,10 @@ class MultiScaleRoIAlign(nn.Module):
         self.output_size = (output_size, output_size)
 
     def forward(
-        self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: Sequence[tuple[int, int]]
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        image_shapes: Sequence[tuple[int, int]],
     ) -> Tensor:
         """Pool every box from the level that its size asks for.
 
@@ -102,7 +107,9 @@ class MultiScaleRoIAlign(nn.Module):
         pooled = maps[0].new_zeros((len(rois), maps[0].shape[1], *self.output_size))
         for level, (feature, scale) in enumerate(zip(maps, self.scales, strict=True)):
             chosen = torch.where(levels == level)[0]
-            pooled = pooled.index_copy(0, chosen, _torchvision(feature, rois[chosen], scale, self.output_size[0]))
+            pooled = pooled.index_copy(
+                0, chosen, _torchvision(feature, rois[chosen], scale, self.output_size[0])
+            )
         return pooled
 
     def pool_level(self, feature: Tensor, rois: Tensor, level: int) -> Tensor:
@@ -116,22 +123,32 @@ def _at_least_float32(feature: Tensor) -> Tensor:
 
 def _torchvision(feature: Tensor, rois: Tensor, scale: float, side: int) -> Tensor:
     pooled: Tensor = torchvision_roi_align(
-        feature, rois.to(feature.dtype), (side, side), spatial_scale=scale, sampling_ratio=SAMPLING_RATIO
+        feature,
+        rois.to(feature.dtype),
+        (side, side),
+        spatial_scale=scale,
+        sampling_ratio=SAMPLING_RATIO,
     )
     return pooled
 
 
-def _pool_on_cpu(maps: Sequence[Tensor], rois: Tensor, levels: Tensor, scales: Sequence[float], side: int) -> Tensor:
+def _pool_on_cpu(
+    maps: Sequence[Tensor], rois: Tensor, levels: Tensor, scales: Sequence[float], side: int
+) -> Tensor:
     channels = maps[0].shape[1]
     if len(rois) == 0:
         # Keeps the graph whole: a batch without boxes still has (zero) gradients.
         return sum((m.sum() * 0 for m in maps), start=maps[0].new_zeros(())) + maps[0].new_zeros(
             (0, channels, side, side)
         )
-    table = torch.cat([m.permute(0, 2, 3, 1).reshape(-1, channels) for m in maps])  # every pixel of every level
+    table = torch.cat(
+        [m.permute(0, 2, 3, 1).reshape(-1, channels) for m in maps]
+    )  # every pixel of every level
     index, weight, offsets = _combination(maps, rois.detach(), levels, scales, side)
     pooled: Tensor = _WeightedRowSum.apply(table, index, weight, offsets)
-    return pooled.view(len(rois), side, side, channels).permute(0, 3, 1, 2)  # as it lies: BoxHead reads it so
+    return pooled.view(len(rois), side, side, channels).permute(
+        0, 3, 1, 2
+    )  # as it lies: BoxHead reads it so
 
 
 def _combination(
@@ -149,10 +166,17 @@ def _combination(
     y, wy = _axis_taps(corners[:, 1], corners[:, 3], height, side)  # (n, s, taps)
     x, wx = _axis_taps(corners[:, 0], corners[:, 2], width, side)
     y = first[:, None, None] + y * width[:, None, None]
-    index_type = torch.int32 if sum(rows) < 2**31 and len(rois) * side * side < 2**31 else torch.int64
+    index_type = (
+        torch.int32 if sum(rows) < 2**31 and len(rois) * side * side < 2**31 else torch.int64
+    )
     index = y.to(index_type)[:, :, None, :, None] + x.to(index_type)[:, None, :, None, :]
     weight = wy[:, :, None, :, None] * wx[:, None, :, None, :]
-    used = ((wy != 0)[:, :, None, :, None] & (wx != 0)[:, None, :, None, :]).flatten().nonzero().squeeze(1)
+    used = (
+        ((wy != 0)[:, :, None, :, None] & (wx != 0)[:, None, :, None, :])
+        .flatten()
+        .nonzero()
+        .squeeze(1)
+    )
     counts = ((wy != 0).sum(2)[:, :, None] * (wx != 0).sum(2)[:, None, :]).flatten()
     offsets = (counts.cumsum(0) - counts).to(index_type)
     return index.flatten()[used], weight.flatten()[used], offsets
@@ -168,7 +192,9 @@ def _axis_taps(low: Tensor, high: Tensor, length: Tensor, side: int) -> tuple[Te
     step = bin_size / SAMPLING_RATIO
     sample = torch.arange(SAMPLING_RATIO, dtype=low.dtype) + 0.5
     bins = torch.arange(side, dtype=low.dtype)
-    position = low[:, None, None] + bins[:, None] * bin_size[:, None, None] + sample * step[:, None, None]
+    position = (
+        low[:, None, None] + bins[:, None] * bin_size[:, None, None] + sample * step[:, None, None]
+    )
     size = length[:, None, None]
     inside = (position >= -1.0) & (position <= size)
     position = torch.minimum(position.clamp(min=0), (size - 1).to(low.dtype))
@@ -183,7 +209,10 @@ def _axis_taps(low: Tensor, high: Tensor, length: Tensor, side: int) -> tuple[Te
     p0, p1, p2, _ = pixel.unbind(2)
     same, next_ = p2 == p0, (p2 == p1) & (p1 != p0)
     zero = torch.zeros_like(w0)
-    w0, w1 = w0 + torch.where(same, w2, zero), w1 + torch.where(same, w3, zero) + torch.where(next_, w2, zero)
+    w0, w1 = (
+        w0 + torch.where(same, w2, zero),
+        w1 + torch.where(same, w3, zero) + torch.where(next_, w2, zero),
+    )
     w2, w3 = torch.where(same | next_, zero, w2), torch.where(same, zero, w3)
     return pixel, torch.stack([w0, w1, w2, w3], dim=2)
 
@@ -208,6 +237,10 @@ class _WeightedRowSum(torch.autograd.Function):
             rows, torch.arange(ctx.rows, dtype=index.dtype), out_int32=index.dtype == torch.int32
         )
         summed = F.embedding_bag(
-            bag[order], gradients[0].contiguous(), starts, mode="sum", per_sample_weights=weight[order]
+            bag[order],
+            gradients[0].contiguous(),
+            starts,
+            mode="sum",
+            per_sample_weights=weight[order],
         )
         return summed, None, None, None

@@ -16,7 +16,13 @@ from twinray.backbones.weights import Provenance, initialise, weight_file
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import DetectionData, annotated, labelled_fraction
-from twinray.detection.model import Detector, DetectorOptions, build_detector, frozen_random_layers, layer_report
+from twinray.detection.model import (
+    Detector,
+    DetectorOptions,
+    build_detector,
+    frozen_random_layers,
+    layer_report,
+)
 from twinray.detection.on_pack import detect_rows
 from twinray.detection.options import check_ranks, resolve, transform_options
 from twinray.detection.protocols import Recipe, learning_rate, pack_notes, recipe, with_warmup
@@ -37,7 +43,9 @@ from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
 
 
-def run(config: DetectConfig, watch: Watch | None = None, finished: Watch | None = None) -> RunFolder:
+def run(
+    config: DetectConfig, watch: Watch | None = None, finished: Watch | None = None
+) -> RunFolder:
     """Train, keep the epoch with the best mAP50 on val, test it once.
 
     Args:
@@ -68,14 +76,23 @@ def run(config: DetectConfig, watch: Watch | None = None, finished: Watch | None
     checked = check_unseen(seen, pack, tested, weights=config.init, allow=config.allow_seen)
     provenance = dataclasses.replace(provenance, seen=seen.status)
     machine = choose_machine(config.device, config.precision)
-    inputs = {"pack": pack.info.checksums, "init": provenance.sha256, "precision": machine.precision}
+    inputs = {
+        "pack": pack.info.checksums,
+        "init": provenance.sha256,
+        "precision": machine.precision,
+    }
     folder, resume = RunFolder(config.out), config.resume
     with joined_ranks(machine.device) as ranks:
         check_ranks(config, len(data["train"]), ranks.world)
         if ranks.first(
             lambda: (
                 open_run(
-                    config, out=folder.path, resume=resume, job="detect", environment=environment(), inputs=inputs
+                    config,
+                    out=folder.path,
+                    resume=resume,
+                    job="detect",
+                    environment=environment(),
+                    inputs=inputs,
                 ).finished
             )
         ):
@@ -99,7 +116,9 @@ def run(config: DetectConfig, watch: Watch | None = None, finished: Watch | None
             if finished is not None:
                 finished(folder, state.best_epoch)
 
-        ranks.first(finish)  # the others wait: figures come from one process, whatever the number of ranks
+        ranks.first(
+            finish
+        )  # the others wait: figures come from one process, whatever the number of ranks
     return folder
 
 
@@ -179,9 +198,16 @@ def make_loop(
 
     def validate(epoch: int) -> dict[str, float]:
         found = detect_rows(
-            detector, val.pack, val.rows, machine=machine, batch_size=batch_size, label=f"validation {epoch + 1}"
+            detector,
+            val.pack,
+            val.rows,
+            machine=machine,
+            batch_size=batch_size,
+            label=f"validation {epoch + 1}",
         )
-        return {"map50": mean_average_precision(val.truth_by_id(), found, val.pack.info.box_classes)}
+        return {
+            "map50": mean_average_precision(val.truth_by_id(), found, val.pack.info.box_classes)
+        }
 
     has_val = val.n_boxes > 0
     return Loop(
@@ -194,7 +220,9 @@ def make_loop(
         ),
         steps_per_epoch=steps_per_epoch,
         epochs=chosen.epochs,
-        rates=lambda step: [learning_rate(chosen, step, steps_per_epoch)] * len(optimizer.param_groups),
+        rates=lambda step: (
+            [learning_rate(chosen, step, steps_per_epoch)] * len(optimizer.param_groups)
+        ),
         images_per_step=batch_size,
         seed=config.seed,
         at_epoch_end=validate if has_val else None,
@@ -216,7 +244,9 @@ def _choosing(chosen: Recipe, val: DetectionData) -> DetectionData:
 def make_optimizer(chosen: Recipe, detector: Detector) -> torch.optim.Optimizer:
     """The optimiser of everything that learns: weights in one group, biases and norm parameters in another."""
     lr = chosen.lr
-    optimizer = build_optimizer(chosen.optimizer, detector, lr=lr, lr_biases=lr, weight_decay=chosen.weight_decay)
+    optimizer = build_optimizer(
+        chosen.optimizer, detector, lr=lr, lr_biases=lr, weight_decay=chosen.weight_decay
+    )
     for group in optimizer.param_groups:
         if group["name"] != "weights":
             group["weight_decay"] = chosen.weight_decay_biases
@@ -238,7 +268,13 @@ def _save_model(
         "detector": config.detector,
         "protocol": config.protocol,
         "seed": config.seed,
-        "data": [{"pack": str(config.data), "names": list(pack.info.names), "checksums": pack.info.checksums}],
+        "data": [
+            {
+                "pack": str(config.data),
+                "names": list(pack.info.names),
+                "checksums": pack.info.checksums,
+            }
+        ],
         "init": provenance.as_json(),
         "layers": layer_report(detector),
     }
@@ -263,13 +299,20 @@ def _evaluate(
     for split in splits:
         part = data[split]
         found = detect_rows(
-            detector, part.pack, part.rows, machine=machine, batch_size=chosen.batch_size, label=f"{split} split"
+            detector,
+            part.pack,
+            part.rows,
+            machine=machine,
+            batch_size=chosen.batch_size,
+            label=f"{split} split",
         )
         metrics[split] = evaluate_boxes(
             part.truth_by_id(),
             found,
             detector.box_classes,
-            [patient_code(p) for p in part.patients()],  # numbered as evaluate does, so that its intervals are these
+            [
+                patient_code(p) for p in part.patients()
+            ],  # numbered as evaluate does, so that its intervals are these
             bootstrap=config.bootstrap,
             seed=config.seed,
             froc_rule=froc,

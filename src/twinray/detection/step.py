@@ -27,7 +27,9 @@ class Step:
 
     def __call__(self, batch: tuple[Tensor, BoxTargets], step: int) -> Mapping[str, Tensor]:
         """Packed pixels and targets -> losses; gradients are left in ``.grad``."""
-        each = (self.seed * 1_000_003 + step) * self.ranks.world + self.ranks.rank  # other draws on every rank
+        each = (
+            self.seed * 1_000_003 + step
+        ) * self.ranks.world + self.ranks.rank  # other draws on every rank
         generator = torch.Generator().manual_seed(each)
         pixels, targets = batch
         device = self.machine.device

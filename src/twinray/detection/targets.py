@@ -37,11 +37,15 @@ class BoxTargets:
             ValueError: an image's boxes and labels disagree in number, or there are no images.
         """
         if not boxes or [len(b) for b in boxes] != [len(x) for x in labels]:
-            raise ValueError("expected as many labels as boxes for each image, and at least one image")
+            raise ValueError(
+                "expected as many labels as boxes for each image, and at least one image"
+            )
         counts = torch.tensor([len(b) for b in boxes])
         image = torch.repeat_interleave(torch.arange(len(boxes)), counts).to(boxes[0].device)
         flat = torch.cat([b.reshape(-1, 4).to(torch.float32) for b in boxes])
-        return BoxTargets(flat, torch.cat([x.reshape(-1).to(torch.int64) for x in labels]), image, len(boxes))
+        return BoxTargets(
+            flat, torch.cat([x.reshape(-1).to(torch.int64) for x in labels]), image, len(boxes)
+        )
 
     def with_boxes(self, boxes: Tensor) -> BoxTargets:
         """The same labels on moved boxes."""
@@ -53,9 +57,13 @@ class BoxTargets:
 
     def to(self, device: torch.device | str) -> BoxTargets:
         """The same boxes on another device."""
-        return BoxTargets(self.boxes.to(device), self.labels.to(device), self.image.to(device), self.n_images)
+        return BoxTargets(
+            self.boxes.to(device), self.labels.to(device), self.image.to(device), self.n_images
+        )
 
     def per_image(self) -> list[tuple[Tensor, Tensor]]:
         """(boxes (n_i, 4), labels (n_i,)) of each image in turn."""
         counts = torch.bincount(self.image, minlength=self.n_images).tolist()
-        return list(zip(torch.split(self.boxes, counts), torch.split(self.labels, counts), strict=True))
+        return list(
+            zip(torch.split(self.boxes, counts), torch.split(self.labels, counts), strict=True)
+        )

@@ -45,7 +45,11 @@ class TransformOptions:
 
 
 def training_batch(
-    pixels: Tensor, targets: BoxTargets, size: int, options: TransformOptions, generator: torch.Generator
+    pixels: Tensor,
+    targets: BoxTargets,
+    size: int,
+    options: TransformOptions,
+    generator: torch.Generator,
 ) -> tuple[Tensor, BoxTargets]:
     """Packed pixels and boxes to what the detector trains on.
 
@@ -60,14 +64,20 @@ def training_batch(
         (b, 3, s, s) normalised float32, and the boxes in its pixels.
     """
     images, targets = resize_with_boxes(pixels_to_unit(pixels), targets, size, options.resize)
-    draws = torch.rand(len(images), _DRAWS, generator=generator, device=generator.device).to(images.device)
+    draws = torch.rand(len(images), _DRAWS, generator=generator, device=generator.device).to(
+        images.device
+    )
     images, targets = flip(images, targets, draws[:, 0] < options.flip)
     if options.scale != (1.0, 1.0):
         low, high = (math.log(value) for value in options.scale)
-        images, targets = zoom(images, targets, torch.exp(low + (high - low) * draws[:, 1]), draws[:, 2:4])
+        images, targets = zoom(
+            images, targets, torch.exp(low + (high - low) * draws[:, 1]), draws[:, 2:4]
+        )
     if options.brightness or options.contrast:
         signed = draws[:, 4:6] * 2 - 1
-        images = photometric(images, signed[:, 0] * options.brightness, 1 + signed[:, 1] * options.contrast)
+        images = photometric(
+            images, signed[:, 0] * options.brightness, 1 + signed[:, 1] * options.contrast
+        )
     return normalise(images), without_degenerate(clip(targets, size))
 
 
@@ -76,7 +86,9 @@ def evaluation_batch(pixels: Tensor, size: int, how: Filter) -> Tensor:
     return normalise(resize(pixels_to_unit(pixels), size, how))
 
 
-def resize_with_boxes(images: Tensor, targets: BoxTargets, size: int, how: Filter) -> tuple[Tensor, BoxTargets]:
+def resize_with_boxes(
+    images: Tensor, targets: BoxTargets, size: int, how: Filter
+) -> tuple[Tensor, BoxTargets]:
     """(b, c, p, p) images and their boxes to (b, c, s, s)."""
     height, width = images.shape[-2:]
     factor = targets.boxes.new_tensor([size / width, size / height] * 2)
@@ -88,10 +100,14 @@ def flip(images: Tensor, targets: BoxTargets, which: Tensor) -> tuple[Tensor, Bo
     images = torch.where(which[:, None, None, None], images.flip(-1), images)
     x1, y1, x2, y2 = targets.boxes.unbind(1)
     mirrored = torch.stack([images.shape[-1] - x2, y1, images.shape[-1] - x1, y2], dim=1)
-    return images, targets.with_boxes(torch.where(which[targets.image][:, None], mirrored, targets.boxes))
+    return images, targets.with_boxes(
+        torch.where(which[targets.image][:, None], mirrored, targets.boxes)
+    )
 
 
-def zoom(images: Tensor, targets: BoxTargets, scale: Tensor, place: Tensor) -> tuple[Tensor, BoxTargets]:
+def zoom(
+    images: Tensor, targets: BoxTargets, scale: Tensor, place: Tensor
+) -> tuple[Tensor, BoxTargets]:
     """Magnify each (s, s) image about a place of its own, keeping its size; outside is black.
 
     Args:

@@ -17,7 +17,13 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from twinray.detection.pyramid import POOLED_LEVELS, STRIDES, Anchors, Float32Predictor, Float32RPNHead
+from twinray.detection.pyramid import (
+    POOLED_LEVELS,
+    STRIDES,
+    Anchors,
+    Float32Predictor,
+    Float32RPNHead,
+)
 from twinray.detection.roi_align import MultiScaleRoIAlign
 
 POOLED_SIDE = 7
@@ -48,7 +54,10 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         def one(i: int) -> tuple[Tensor, Tensor]:
             with torch.no_grad():  # a thread starts with gradients on
                 (box,), (score,) = keep(
-                    proposals[i : i + 1], logits[i : i + 1], image_shapes[i : i + 1], num_anchors_per_level
+                    proposals[i : i + 1],
+                    logits[i : i + 1],
+                    image_shapes[i : i + 1],
+                    num_anchors_per_level,
                 )
             return box, score
 
@@ -99,7 +108,14 @@ def proposal_network(
 
 
 def box_heads(
-    channels: int, width: int, n_outputs: int, *, sampled: int, score_threshold: float, nms: float, per_image: int
+    channels: int,
+    width: int,
+    n_outputs: int,
+    *,
+    sampled: int,
+    score_threshold: float,
+    nms: float,
+    per_image: int,
 ) -> RoIHeads:
     """RoIAlign, the box head and its class and box layers; ``n_outputs`` counts the background."""
     return RoIHeads(

@@ -73,19 +73,27 @@ def hit_rows(matches: BoxMatches, label: int, groups: IntArray) -> HitRows:
     hit, group = matches.hit[:, own], groups[matches.image[own]]
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     rows = np.flatnonzero(hit.any(axis=0))
-    truth = np.bincount(groups, weights=matches.truth_counts[:, label], minlength=n_groups).astype(np.float64)
+    truth = np.bincount(groups, weights=matches.truth_counts[:, label], minlength=n_groups).astype(
+        np.float64
+    )
     ignored = None
     if matches.ignored is not None:
-        ignored = tuple(_tally(rows, group, n_groups, own_row) for own_row in matches.ignored[:, own])
+        ignored = tuple(
+            _tally(rows, group, n_groups, own_row) for own_row in matches.ignored[:, own]
+        )
     within: dict[int, _Array] = {}
     if matches.rank is not None:
         for most in RECALL_DETECTIONS:
             first = hit & (matches.rank[own] < most)
-            within[most] = np.stack([np.bincount(group[one], minlength=n_groups) for one in first]).astype(np.float64)
+            within[most] = np.stack(
+                [np.bincount(group[one], minlength=n_groups) for one in first]
+            ).astype(np.float64)
     return HitRows(_tally(rows, group, n_groups), group[rows], hit[:, rows], truth, ignored, within)
 
 
-def _tally(ends: IntArray, group: IntArray, n_groups: int, chosen: npt.NDArray[np.bool_] | None = None) -> Any:
+def _tally(
+    ends: IntArray, group: IntArray, n_groups: int, chosen: npt.NDArray[np.bool_] | None = None
+) -> Any:
     """(rows, groups) sparse counts: row i counts the (chosen) predictions after ``ends[i - 1]`` up to ``ends[i]``."""
     last = int(ends[-1]) + 1 if len(ends) else 0
     at = np.arange(last) if chosen is None else np.flatnonzero(chosen[:last])
@@ -135,7 +143,9 @@ def average_recall(rows: HitRows, weights: FloatArray, most: int) -> _Array:
 
 def _interpolated(found: _Array, seen: _Array, n_true: _Array) -> _Array:
     """101-point mean of the precision envelope: hits so far (h, r), predictions so far (h, r), truth (r,)."""
-    precision = found / np.maximum(seen, 1.0)  # multiplicities are whole: below 1 means that nothing was seen
+    precision = found / np.maximum(
+        seen, 1.0
+    )  # multiplicities are whole: below 1 means that nothing was seen
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     reached = np.searchsorted(RECALLS, found / np.maximum(n_true, 1.0), side="right")
     return np.asarray((np.diff(reached, axis=0, prepend=0) * envelope).sum(axis=0) / len(RECALLS))
@@ -177,7 +187,11 @@ def froc_rows(
         label: class id, or None for all.
         ignore_repeats: further predictions on a found box are neither hits nor false positives.
     """
-    own = slice(None) if label is None else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
+    own = (
+        slice(None)
+        if label is None
+        else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
+    )
     row = matches.row(threshold)
     hit, group, score = matches.hit[row, own], groups[matches.image[own]], matches.score[own]
     if ignore_repeats or matches.ignored is not None:
@@ -218,8 +232,12 @@ def froc(rows: FrocRows, weights: FloatArray, rates: tuple[float, ...] = FROC_RA
         false = np.cumsum(rows.seen @ weights, axis=0) - found
         columns = np.arange(weights.shape[1])
         for i, rate in enumerate(rates):
-            within = np.count_nonzero(false <= rate * n_images * (1 + 1e-12), axis=0)  # false never falls
-            result[i] = np.where(within > 0, found[within - 1, columns], 0.0) / np.maximum(n_true, 1.0)
+            within = np.count_nonzero(
+                false <= rate * n_images * (1 + 1e-12), axis=0
+            )  # false never falls
+            result[i] = np.where(within > 0, found[within - 1, columns], 0.0) / np.maximum(
+                n_true, 1.0
+            )
     return np.where(n_true > 0, result, np.nan)
 
 

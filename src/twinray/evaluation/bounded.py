@@ -43,7 +43,9 @@ def score_interval(value: float, size: float) -> tuple[float, float]:
     """95 % interval of Wilson of a share, from its value and the (effective, not whole) sample size."""
     z2 = float(ndtri(0.975)) ** 2
     middle = (value + z2 / (2 * size)) / (1 + z2 / size)
-    half = float(np.sqrt(z2 * (max(value * (1 - value), 0.0) / size + z2 / (4 * size**2)))) / (1 + z2 / size)
+    half = float(np.sqrt(z2 * (max(value * (1 - value), 0.0) / size + z2 / (4 * size**2)))) / (
+        1 + z2 / size
+    )
     return max(0.0, middle - half), min(1.0, middle + half)
 
 

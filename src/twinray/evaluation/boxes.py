@@ -53,7 +53,15 @@ from twinray.evaluation.intervals import (
 )
 from twinray.evaluation.levels import BoxSupport, difference, lacking_over_folds, level, variance
 from twinray.evaluation.levels import Key as Key
-from twinray.evaluation.matching import EVERY_AREA, Areas, BoxesByImage, FlatBoxes, Images, flatten, match
+from twinray.evaluation.matching import (
+    EVERY_AREA,
+    Areas,
+    BoxesByImage,
+    FlatBoxes,
+    Images,
+    flatten,
+    match,
+)
 from twinray.evaluation.multiplicity import comparisons, over_classes, tests_record
 from twinray.evaluation.record import ClassFigures, SplitFigures, figure_of, split_as_json
 from twinray.records import FloatArray, IntArray, Interval
@@ -80,13 +88,21 @@ class FrocRule:
 
     def __post_init__(self) -> None:
         if self.hit != "centre" and not (isinstance(self.hit, int | float) and 0 < self.hit <= 1):
-            raise InputError(f"FROC: expected a hit of IoU above 0 and up to 1, or centre, got {self.hit!r}")
+            raise InputError(
+                f"FROC: expected a hit of IoU above 0 and up to 1, or centre, got {self.hit!r}"
+            )
         if self.repeats not in ("false-positive", "ignore"):
-            raise InputError(f"FROC: expected repeats false-positive or ignore, got {self.repeats!r}")
+            raise InputError(
+                f"FROC: expected repeats false-positive or ignore, got {self.repeats!r}"
+            )
 
     def told(self) -> str:
         """The rule in words."""
-        hit = "the centre of the box lies in a true box" if self.hit == "centre" else f"IoU is {self.hit:g} or more"
+        hit = (
+            "the centre of the box lies in a true box"
+            if self.hit == "centre"
+            else f"IoU is {self.hit:g} or more"
+        )
         repeats = "are ignored" if self.repeats == "ignore" else "are false positives"
         return f"a box hits where {hit}; further boxes on a found one {repeats}"
 
@@ -99,12 +115,20 @@ Figures: TypeAlias = dict[Key, FloatArray]
 
 Sizes: TypeAlias = Mapping[str, Areas]
 
-COCO_SIZES: Sizes = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
+COCO_SIZES: Sizes = {
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, float("inf")),
+}
 """Ranges of areas in square pixels of the original image, both ends included as COCO has them."""
 
 _RECALLS = tuple(f"ar{most}" for most in RECALL_DETECTIONS)
-MEANS = {"map50": "ap50", "map75": "ap75", "map40": "ap40", "map": "ap"} | {name: name for name in _RECALLS}
-MEANS |= {f"map_{size}": f"ap_{size}" for size in COCO_SIZES} | {f"ar_{size}": f"ar_{size}" for size in COCO_SIZES}
+MEANS = {"map50": "ap50", "map75": "ap75", "map40": "ap40", "map": "ap"} | {
+    name: name for name in _RECALLS
+}
+MEANS |= {f"map_{size}": f"ap_{size}" for size in COCO_SIZES} | {
+    f"ar_{size}": f"ar_{size}" for size in COCO_SIZES
+}
 """Measure over all classes -> the measure by class that it is the mean of."""
 
 
@@ -115,7 +139,9 @@ def sizes_between(limits: Sequence[float]) -> Sizes:
         InputError: not two rising numbers above 0.
     """
     if len(limits) != 2 or not 0 < limits[0] < limits[1] < float("inf"):
-        raise InputError(f"sizes of boxes: expected two rising sides in pixels such as 32 96, got {list(limits)}")
+        raise InputError(
+            f"sizes of boxes: expected two rising sides in pixels such as 32 96, got {list(limits)}"
+        )
     small, large = (float(side) ** 2 for side in limits)
     return {"small": (0.0, small), "medium": (small, large), "large": (large, float("inf"))}
 
@@ -142,7 +168,9 @@ class BoxFigures:
         return SplitFigures(
             {name: figure_of(interval) for name, interval in self.metrics.items()},
             {
-                name: ClassFigures({m: figure_of(i) for m, i in figures.items()}, {"n_boxes": self.n_boxes[name]})
+                name: ClassFigures(
+                    {m: figure_of(i) for m, i in figures.items()}, {"n_boxes": self.n_boxes[name]}
+                )
                 for name, figures in self.per_class.items()
             },
             {"n_images": self.n_images, "n_boxes": sum(self.n_boxes.values())},
@@ -177,7 +205,9 @@ class BoxComparison:
     def record(self) -> SplitFigures:
         """What is kept and shown."""
         tests = tests_record(comparisons(self.per_class))
-        return replace(differences_record(self.metrics, self.per_class, self.n_images), details=tests)
+        return replace(
+            differences_record(self.metrics, self.per_class, self.n_images), details=tests
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The record as ``metrics.json`` holds it."""
@@ -249,7 +279,9 @@ def evaluate_boxes(
     """
     flat = flatten(truth, predictions, box_classes)
     if not flat.ids:
-        raise InputError("evaluation of boxes: expected at least one image with truth, found none; check the split")
+        raise InputError(
+            "evaluation of boxes: expected at least one image with truth, found none; check the split"
+        )
     index = _group_by_position(groups, truth, flat)
     keep = flat.truth_counts().sum(axis=1) > 0
     everything = _figures(flat, index, bootstrap, seed, froc_rule, sizes)
@@ -258,7 +290,8 @@ def evaluate_boxes(
     if keep.all():
         return BoxReport(everything, everything)
     return BoxReport(
-        everything, _figures(flat.subset(keep), _renumbered(index[keep]), bootstrap, seed, froc_rule, sizes)
+        everything,
+        _figures(flat.subset(keep), _renumbered(index[keep]), bootstrap, seed, froc_rule, sizes),
     )
 
 
@@ -295,11 +328,17 @@ def compare_boxes(
         InputError: as ``evaluate_boxes``.
     """
     first, second = flatten(truth, baseline, box_classes), flatten(truth, candidate, box_classes)
-    keep = np.ones(len(first.ids), dtype=bool) if images == "all" else first.truth_counts().sum(axis=1) > 0
+    keep = (
+        np.ones(len(first.ids), dtype=bool)
+        if images == "all"
+        else first.truth_counts().sum(axis=1) > 0
+    )
     index = _renumbered(_group_by_position(groups, truth, first)[keep])
     first, second = first.select(images), second.select(images)
     if not first.ids:
-        raise InputError(f"comparison of boxes: expected at least one image ({images}), found none; check the split")
+        raise InputError(
+            f"comparison of boxes: expected at least one image ({images}), found none; check the split"
+        )
     caches = BoxCache(first, index, froc_rule, sizes), BoxCache(second, index, froc_rule, sizes)
     values = plain_figures(first, caches[0]), plain_figures(second, caches[1])
     samples = _resampled(caches, index, bootstrap, seed)
@@ -327,7 +366,9 @@ def compare_boxes(
     )
 
 
-def _group_by_position(groups: GroupsByImage | None, truth: BoxesByImage, flat: FlatBoxes) -> IntArray:
+def _group_by_position(
+    groups: GroupsByImage | None, truth: BoxesByImage, flat: FlatBoxes
+) -> IntArray:
     """Group number of each image in evaluation order; a sequence of groups is in the truth's own order."""
     ids = list(truth) if isinstance(truth, Mapping) else list(range(len(truth)))
     by_image = dict(zip(ids, group_index(groups, ids).tolist(), strict=True))
@@ -345,9 +386,14 @@ def size_of(measure: str) -> str:
     return size if size in COCO_SIZES and measure != size else ""
 
 
-def box_supports(flat: FlatBoxes, groups: IntArray, sizes: Sizes = COCO_SIZES) -> dict[str, BoxSupport]:
+def box_supports(
+    flat: FlatBoxes, groups: IntArray, sizes: Sizes = COCO_SIZES
+) -> dict[str, BoxSupport]:
     """What the figures rest on, by size; all sizes under the empty name."""
-    return {size: BoxSupport.of(flat.truth_counts(areas), groups) for size, areas in {"": EVERY_AREA, **sizes}.items()}
+    return {
+        size: BoxSupport.of(flat.truth_counts(areas), groups)
+        for size, areas in {"": EVERY_AREA, **sizes}.items()
+    }
 
 
 def lacking_by_size(
@@ -356,7 +402,10 @@ def lacking_by_size(
     """``levels.lacking_over_folds`` of all measures; one fold is one set of images."""
     found: dict[Key, float] = {}
     for size in supports[0]:
-        own = [{key: values for key, values in fold.items() if size_of(key[1]) == size} for fold in folds]
+        own = [
+            {key: values for key, values in fold.items() if size_of(key[1]) == size}
+            for fold in folds
+        ]
         found |= lacking_over_folds(own, [of_fold[size] for of_fold in supports], MEANS)
     return found
 
@@ -371,17 +420,26 @@ class BoxCache:
         sizes: ranges of areas by name.
     """
 
-    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule, sizes: Sizes = COCO_SIZES) -> None:
+    def __init__(
+        self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule, sizes: Sizes = COCO_SIZES
+    ) -> None:
         self.n_groups = int(groups.max()) + 1
         self.sizes = sizes
         matches = match(flat, IOUS)
         classes = range(matches.n_classes)
         self.hits: list[HitRows] = [hit_rows(matches, label, groups) for label in classes]
-        self.sized: dict[str, list[HitRows | None]] = {size: self._sized(flat, groups, sizes[size]) for size in sizes}
+        self.sized: dict[str, list[HitRows | None]] = {
+            size: self._sized(flat, groups, sizes[size]) for size in sizes
+        }
         if froc_rule.hit not in IOUS:
-            matches = match(flat, froc_rule.hit if isinstance(froc_rule.hit, str) else (froc_rule.hit,))
+            matches = match(
+                flat, froc_rule.hit if isinstance(froc_rule.hit, str) else (froc_rule.hit,)
+            )
         ignore = froc_rule.repeats == "ignore"
-        rows = [froc_rows(matches, froc_rule.hit, groups, one, ignore_repeats=ignore) for one in (None, *classes)]
+        rows = [
+            froc_rows(matches, froc_rule.hit, groups, one, ignore_repeats=ignore)
+            for one in (None, *classes)
+        ]
         self.pooled: FrocRows = rows[0]
         self.froc: list[FrocRows] = rows[1:]
 
@@ -391,25 +449,46 @@ class BoxCache:
         if not counts.any():
             return [None] * len(counts)
         matches = match(flat, COCO_IOUS, areas=areas)
-        return [hit_rows(matches, label, groups) if n else None for label, n in enumerate(counts.tolist())]
+        return [
+            hit_rows(matches, label, groups) if n else None
+            for label, n in enumerate(counts.tolist())
+        ]
 
     def figures(self, weights: FloatArray) -> Figures:
         """Every measure for (groups, r) multiplicities: each (r,)."""
-        table = np.stack([average_precision(rows, weights) for rows in self.hits], axis=1)  # t, k, r
+        table = np.stack(
+            [average_precision(rows, weights) for rows in self.hits], axis=1
+        )  # t, k, r
         recalls = {
-            most: np.stack([average_recall(rows, weights, most)[1:].mean(axis=0) for rows in self.hits])
+            most: np.stack(
+                [average_recall(rows, weights, most)[1:].mean(axis=0) for rows in self.hits]
+            )
             for most in RECALL_DETECTIONS
         }
         nothing = np.full(weights.shape[1], np.nan)
         most = RECALL_DETECTIONS[-1]
         sized = {
             size: (
-                np.stack([nothing if r is None else average_precision(r, weights).mean(axis=0) for r in rows]),
-                np.stack([nothing if r is None else average_recall(r, weights, most).mean(axis=0) for r in rows]),
+                np.stack(
+                    [
+                        nothing if r is None else average_precision(r, weights).mean(axis=0)
+                        for r in rows
+                    ]
+                ),
+                np.stack(
+                    [
+                        nothing if r is None else average_recall(r, weights, most).mean(axis=0)
+                        for r in rows
+                    ]
+                ),
             )
             for size, rows in self.sized.items()
         }
-        return {**_map_figures(table), **_recall_and_size_figures(recalls, sized), **_froc_figures(self, weights)}
+        return {
+            **_map_figures(table),
+            **_recall_and_size_figures(recalls, sized),
+            **_froc_figures(self, weights),
+        }
 
 
 def _map_figures(table: FloatArray) -> Figures:
@@ -420,7 +499,9 @@ def _map_figures(table: FloatArray) -> Figures:
         "75": table[IOUS.index(0.75)],
         "": table[[IOUS.index(t) for t in COCO_IOUS]].mean(axis=0),
     }
-    figures: Figures = {(None, f"map{name}"): mean_over_classes(own) for name, own in by_iou.items()}
+    figures: Figures = {
+        (None, f"map{name}"): mean_over_classes(own) for name, own in by_iou.items()
+    }
     for label in range(table.shape[1]):
         figures.update({(label, f"ap{name}"): own[label] for name, own in by_iou.items()})
     return figures
@@ -444,20 +525,31 @@ def _recall_and_size_figures(
 
 def _froc_figures(cache: BoxCache, weights: FloatArray) -> Figures:
     figures: Figures = {}
-    everything: Iterable[tuple[int | None, FrocRows]] = [(None, cache.pooled), *enumerate(cache.froc)]
+    everything: Iterable[tuple[int | None, FrocRows]] = [
+        (None, cache.pooled),
+        *enumerate(cache.froc),
+    ]
     for label, rows in everything:
         sensitivity = froc(rows, weights)
         figures[label, "froc"] = sensitivity.mean(axis=0)
-        figures.update({(label, f"froc@{rate:g}"): sensitivity[i] for i, rate in enumerate(FROC_RATES)})
+        figures.update(
+            {(label, f"froc@{rate:g}"): sensitivity[i] for i, rate in enumerate(FROC_RATES)}
+        )
     return figures
 
 
 def plain_figures(flat: FlatBoxes, cache: BoxCache) -> Figures:
     """Every measure of the plain data, average precision and recall by the engine: (class id or None, measure) -> (1,)."""
     tables = coco_tables(flat, IOUS, (EVERY_AREA, *cache.sizes.values()))
-    precision, recall = tables.precision[1:].mean(axis=0), tables.recall[1:].mean(axis=0)  # over COCO's ten IoUs
+    precision, recall = (
+        tables.precision[1:].mean(axis=0),
+        tables.recall[1:].mean(axis=0),
+    )  # over COCO's ten IoUs
     recalls = {most: recall[:, :1, i] for i, most in enumerate(RECALL_DETECTIONS)}
-    sized = {size: (precision[:, i : i + 1], recall[:, i : i + 1, -1]) for i, size in enumerate(cache.sizes, start=1)}
+    sized = {
+        size: (precision[:, i : i + 1], recall[:, i : i + 1, -1])
+        for i, size in enumerate(cache.sizes, start=1)
+    }
     return {
         **_map_figures(tables.precision[:, :, :1]),
         **_recall_and_size_figures(recalls, sized),
@@ -465,14 +557,19 @@ def plain_figures(flat: FlatBoxes, cache: BoxCache) -> Figures:
     }
 
 
-def _resampled(caches: Sequence[BoxCache], groups: IntArray, bootstrap: int, seed: int) -> list[Figures]:
+def _resampled(
+    caches: Sequence[BoxCache], groups: IntArray, bootstrap: int, seed: int
+) -> list[Figures]:
     """Every measure of every run on the same resamples: each (bootstrap,)."""
     keys = caches[0].figures(np.ones((caches[0].n_groups, 1)))
     pieces: list[list[Figures]] = [[] for _ in caches]
     for weights in bootstrap_groups(groups, bootstrap, seed):
         for piece, cache in zip(pieces, caches, strict=True):
             piece.append(cache.figures(weights))
-    return [{key: np.concatenate([np.zeros(0), *(p[key] for p in piece)]) for key in keys} for piece in pieces]
+    return [
+        {key: np.concatenate([np.zeros(0), *(p[key] for p in piece)]) for key in keys}
+        for piece in pieces
+    ]
 
 
 def _figures(
@@ -484,7 +581,12 @@ def _figures(
     supports = box_supports(flat, groups, sizes)
     lacks = lacking_by_size([samples], [supports])
     intervals = {
-        key: level(key, float(values[key][0]), variance(samples[key]) + lacks[key], supports[size_of(key[1])])
+        key: level(
+            key,
+            float(values[key][0]),
+            variance(samples[key]) + lacks[key],
+            supports[size_of(key[1])],
+        )
         for key in values
     }
     counts = flat.truth_counts().sum(axis=0).tolist()
@@ -493,7 +595,9 @@ def _figures(
         dict(zip(flat.box_classes, counts, strict=True)),
         {name: interval for (label, name), interval in intervals.items() if label is None},
         {
-            class_name: {name: interval for (label, name), interval in intervals.items() if label == i}
+            class_name: {
+                name: interval for (label, name), interval in intervals.items() if label == i
+            }
             for i, class_name in enumerate(flat.box_classes)
         },
     )

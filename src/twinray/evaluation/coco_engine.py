@@ -38,7 +38,9 @@ class CocoTables:
     recall: npt.NDArray[np.float64]
 
 
-def coco_average_precision(flat: FlatBoxes, ious: tuple[float, ...] = IOUS) -> npt.NDArray[np.float64]:
+def coco_average_precision(
+    flat: FlatBoxes, ious: tuple[float, ...] = IOUS
+) -> npt.NDArray[np.float64]:
     """Average precision of every class at every IoU threshold, boxes of every size.
 
     Args:
@@ -51,7 +53,9 @@ def coco_average_precision(flat: FlatBoxes, ious: tuple[float, ...] = IOUS) -> n
     return np.asarray(coco_tables(flat, ious).precision[:, :, 0])
 
 
-def coco_tables(flat: FlatBoxes, ious: tuple[float, ...] = IOUS, areas: Sequence[Areas] = (EVERY_AREA,)) -> CocoTables:
+def coco_tables(
+    flat: FlatBoxes, ious: tuple[float, ...] = IOUS, areas: Sequence[Areas] = (EVERY_AREA,)
+) -> CocoTables:
     """Average precision and recall of every class at every IoU threshold and range of areas.
 
     Args:
@@ -61,7 +65,9 @@ def coco_tables(flat: FlatBoxes, ious: tuple[float, ...] = IOUS, areas: Sequence
     """
     shape = (len(ious), len(flat.box_classes), len(areas))
     precision, recall = np.full(shape, np.nan), np.full((*shape, len(RECALL_DETECTIONS)), np.nan)
-    present = np.stack([flat.truth_counts(one).sum(axis=0) > 0 for one in areas], axis=1)  # k, areas
+    present = np.stack(
+        [flat.truth_counts(one).sum(axis=0) > 0 for one in areas], axis=1
+    )  # k, areas
     if not present.any():
         return CocoTables(precision, recall)
     if not len(flat.score):
@@ -71,17 +77,29 @@ def coco_tables(flat: FlatBoxes, ious: tuple[float, ...] = IOUS, areas: Sequence
     own = flat.xywh[:, 2] * flat.xywh[:, 3]
     n_true, n = len(flat.truth_image), len(flat.image)
     true = _dataset(
-        flat, flat.truth_image, flat.truth_label, flat.truth_xywh, np.ones(n_true), flat.truth_area, flat.truth_crowd
+        flat,
+        flat.truth_image,
+        flat.truth_label,
+        flat.truth_xywh,
+        np.ones(n_true),
+        flat.truth_area,
+        flat.truth_crowd,
     )
-    predicted = _dataset(flat, flat.image, flat.label, flat.xywh, flat.score, own, np.zeros(n, dtype=bool))
-    evaluation = COCOeval_faster(COCO(true), COCO(predicted), iouType="bbox", print_function=_silent)
+    predicted = _dataset(
+        flat, flat.image, flat.label, flat.xywh, flat.score, own, np.zeros(n, dtype=bool)
+    )
+    evaluation = COCOeval_faster(
+        COCO(true), COCO(predicted), iouType="bbox", print_function=_silent
+    )
     evaluation.params.iouThrs = np.asarray(ious, dtype=np.float64)
     evaluation.params.maxDets = list(RECALL_DETECTIONS)
     evaluation.params.areaRng = [list(one) for one in areas]
     evaluation.params.areaRngLbl = [str(i) for i in range(len(areas))]
     evaluation.evaluate()
     evaluation.accumulate()
-    mean = np.asarray(evaluation.eval["precision"])[..., -1].mean(axis=1)  # thresholds, classes, areas
+    mean = np.asarray(evaluation.eval["precision"])[..., -1].mean(
+        axis=1
+    )  # thresholds, classes, areas
     precision[:, present] = mean[:, present]
     recall[:, present] = np.asarray(evaluation.eval["recall"])[:, present]
     return CocoTables(precision, recall)
@@ -102,13 +120,27 @@ def _dataset(
 ) -> dict[str, object]:
     """COCO's dictionary; annotation ids from 1, since the engine takes 0 for "unmatched"."""
     columns = zip(
-        image.tolist(), label.tolist(), xywh.tolist(), area.tolist(), crowd.tolist(), score.tolist(), strict=True
+        image.tolist(),
+        label.tolist(),
+        xywh.tolist(),
+        area.tolist(),
+        crowd.tolist(),
+        score.tolist(),
+        strict=True,
     )
     return {
         "info": {},
         "images": [{"id": i} for i in range(len(flat.ids))],
         "annotations": [
-            {"id": i, "image_id": im, "category_id": c, "bbox": box, "area": a, "iscrowd": int(crowd), "score": s}
+            {
+                "id": i,
+                "image_id": im,
+                "category_id": c,
+                "bbox": box,
+                "area": a,
+                "iscrowd": int(crowd),
+                "score": s,
+            }
             for i, (im, c, box, a, crowd, s) in enumerate(columns, start=1)
         ],
         "categories": [{"id": i, "name": name} for i, name in enumerate(flat.box_classes)],

@@ -34,14 +34,20 @@ def coco_image_ids(ids: Sequence[ImageId]) -> dict[ImageId, int]:
     return {ids[position]: rank for rank, position in enumerate(image_order(ids), start=1)}
 
 
-def _checked_image_ids(images: Sequence[ImageId], image_ids: Mapping[ImageId, int] | None) -> Mapping[ImageId, int]:
+def _checked_image_ids(
+    images: Sequence[ImageId], image_ids: Mapping[ImageId, int] | None
+) -> Mapping[ImageId, int]:
     if image_ids is None:
         return coco_image_ids(images)
     absent = next((image for image in images if image not in image_ids), None)
     if absent is not None:
-        raise InputError(f"COCO image ids: expected one for every image, image {absent!r} has none; add it")
+        raise InputError(
+            f"COCO image ids: expected one for every image, image {absent!r} has none; add it"
+        )
     if len(set(image_ids.values())) != len(image_ids):
-        raise InputError("COCO image ids: expected different ids for different images, found one twice; renumber them")
+        raise InputError(
+            "COCO image ids: expected different ids for different images, found one twice; renumber them"
+        )
     return image_ids
 
 
@@ -76,7 +82,10 @@ def truth_as_coco(
     annotations: list[dict[str, object]] = []
     for image, boxes in sorted(boxes_of.items(), key=lambda item: numbers[item[0]]):
         check_boxes(boxes, len(box_classes), f"true boxes of image {image!r}", scored=False)
-        entry: dict[str, object] = {"id": numbers[image], "file_name": (file_names or {}).get(image, str(image))}
+        entry: dict[str, object] = {
+            "id": numbers[image],
+            "file_name": (file_names or {}).get(image, str(image)),
+        }
         if entry["file_name"] != str(image):
             entry["pack_id"] = image
         if sizes is not None and image in sizes:
@@ -85,8 +94,14 @@ def truth_as_coco(
             entry["patient_id"] = patient
         images.append(entry)
         crowd = np.zeros(len(boxes), dtype=bool) if boxes.crowd is None else boxes.crowd
-        areas = [None] * len(boxes) if boxes.area is None else np.asarray(boxes.area, dtype=np.float64).tolist()
-        rows = zip(boxes.labels.tolist(), to_xywh(boxes.xyxy).tolist(), crowd.tolist(), areas, strict=True)
+        areas = (
+            [None] * len(boxes)
+            if boxes.area is None
+            else np.asarray(boxes.area, dtype=np.float64).tolist()
+        )
+        rows = zip(
+            boxes.labels.tolist(), to_xywh(boxes.xyxy).tolist(), crowd.tolist(), areas, strict=True
+        )
         for label, box, region, area in rows:
             annotations.append(
                 {
@@ -127,15 +142,23 @@ def read_truth(path: Path) -> CocoTruth:
     """
     data = read_json(path, "true boxes")
     try:
-        names = {int(i["id"]): str(i.get("pack_id") or i.get("file_name") or i["id"]) for i in data["images"]}
+        names = {
+            int(i["id"]): str(i.get("pack_id") or i.get("file_name") or i["id"])
+            for i in data["images"]
+        }
         categories = sorted((int(c["id"]), str(c["name"])) for c in data["categories"])
-        rows: dict[int, list[tuple[list[float], int, bool, float]]] = {number: [] for number in names}
+        rows: dict[int, list[tuple[list[float], int, bool, float]]] = {
+            number: [] for number in names
+        }
         for a in data["annotations"]:
             x, y, width, height = (float(v) for v in a["bbox"])
             region, area = bool(a.get("iscrowd", 0)), float(a.get("area", width * height))
-            rows[int(a["image_id"])].append(([x, y, x + width, y + height], int(a["category_id"]) - 1, region, area))
+            rows[int(a["image_id"])].append(
+                ([x, y, x + width, y + height], int(a["category_id"]) - 1, region, area)
+            )
         patients: dict[ImageId, str | None] = {
-            names[int(i["id"])]: None if i.get("patient_id") is None else str(i["patient_id"]) for i in data["images"]
+            names[int(i["id"])]: None if i.get("patient_id") is None else str(i["patient_id"])
+            for i in data["images"]
         }
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
@@ -143,7 +166,11 @@ def read_truth(path: Path) -> CocoTruth:
             "was it edited?"
         ) from error
     different = len(names) == len(set(names.values())) == len(data["images"])
-    if [number for number, _ in categories] != list(range(1, len(categories) + 1)) or not names or not different:
+    if (
+        [number for number, _ in categories] != list(range(1, len(categories) + 1))
+        or not names
+        or not different
+    ):
         raise InputError(
             f"{path}: expected at least one image, every image once, and category ids from 1 without gaps; was it edited?"
         )
@@ -151,12 +178,19 @@ def read_truth(path: Path) -> CocoTruth:
         names[number]: Boxes(
             np.array([row[0] for row in found], dtype=np.float64).reshape(-1, 4),
             np.array([row[1] for row in found], dtype=np.int64),
-            crowd=np.array([row[2] for row in found], dtype=bool) if any(row[2] for row in found) else None,
+            crowd=np.array([row[2] for row in found], dtype=bool)
+            if any(row[2] for row in found)
+            else None,
             area=np.array([row[3] for row in found], dtype=np.float64),
         )
         for number, found in rows.items()
     }
-    return CocoTruth(boxes, {name: number for number, name in names.items()}, patients, tuple(n for _, n in categories))
+    return CocoTruth(
+        boxes,
+        {name: number for number, name in names.items()},
+        patients,
+        tuple(n for _, n in categories),
+    )
 
 
 def predictions_as_coco(
@@ -179,13 +213,20 @@ def predictions_as_coco(
     for image, boxes in sorted(boxes_of.items(), key=lambda item: numbers[item[0]]):
         check_boxes(boxes, n_classes, f"predictions of image {image!r}", scored=True)
         scores = [] if boxes.scores is None else np.asarray(boxes.scores, dtype=np.float64).tolist()
-        for label, box, score in zip(boxes.labels.tolist(), to_xywh(boxes.xyxy).tolist(), scores, strict=True):
-            results.append({"image_id": numbers[image], "category_id": label + 1, "bbox": box, "score": score})
+        for label, box, score in zip(
+            boxes.labels.tolist(), to_xywh(boxes.xyxy).tolist(), scores, strict=True
+        ):
+            results.append(
+                {"image_id": numbers[image], "category_id": label + 1, "bbox": box, "score": score}
+            )
     return results
 
 
 def write_predictions(
-    path: Path, predictions: BoxesByImage, n_classes: int, image_ids: Mapping[ImageId, int] | None = None
+    path: Path,
+    predictions: BoxesByImage,
+    n_classes: int,
+    image_ids: Mapping[ImageId, int] | None = None,
 ) -> None:
     """Write ``predictions_as_coco`` to a file, atomically.
 
@@ -196,7 +237,9 @@ def write_predictions(
     write_json(path, predictions_as_coco(predictions, n_classes, image_ids), "predictions")
 
 
-def read_predictions(path: Path, image_ids: Mapping[ImageId, int], n_classes: int) -> dict[ImageId, Boxes]:
+def read_predictions(
+    path: Path, image_ids: Mapping[ImageId, int], n_classes: int
+) -> dict[ImageId, Boxes]:
     """Read a COCO results file.
 
     Args:
@@ -244,20 +287,28 @@ def read_predictions(path: Path, image_ids: Mapping[ImageId, int], n_classes: in
 def _entry(entry: Any, where: str) -> tuple[int, int, list[float], float]:
     """Image id, category id, box and score of one result."""
     if not isinstance(entry, dict):
-        raise InputError(f"{where}: expected an object, found {_kind(entry)}; see the COCO results format")
+        raise InputError(
+            f"{where}: expected an object, found {_kind(entry)}; see the COCO results format"
+        )
     absent = [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]
     if absent:
-        raise InputError(f"{where}: expected image_id, category_id, bbox and score, {absent[0]} is missing; add it")
+        raise InputError(
+            f"{where}: expected image_id, category_id, bbox and score, {absent[0]} is missing; add it"
+        )
     for key in ("image_id", "category_id"):
         if not isinstance(entry[key], int) or isinstance(entry[key], bool):
-            raise InputError(f"{where}: expected {key} to be a whole number, found {entry[key]!r}; correct it")
+            raise InputError(
+                f"{where}: expected {key} to be a whole number, found {entry[key]!r}; correct it"
+            )
     box, score = entry["bbox"], entry["score"]
     if not isinstance(box, list) or len(box) != 4 or not all(_finite(side) for side in box):
         raise InputError(
             f"{where}: expected bbox to be 4 finite numbers [x, y, width, height], found {box!r}; correct it"
         )
     if box[2] < 0 or box[3] < 0:
-        raise InputError(f"{where}: expected bbox width and height of 0 or more, found {box!r}; correct it")
+        raise InputError(
+            f"{where}: expected bbox width and height of 0 or more, found {box!r}; correct it"
+        )
     if not _finite(score) or not 0 <= score <= 1:
         raise InputError(f"{where}: expected a score in 0..1, found {score!r}; correct it")
     return entry["image_id"], entry["category_id"], [float(side) for side in box], float(score)
@@ -268,4 +319,6 @@ def _finite(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
+    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(
+        type(value), "a number"
+    )

@@ -67,18 +67,28 @@ def _thresholds(
     matches: BoxMatches, threshold: float | str, label: int | None, *, ignore_repeats: bool = False
 ) -> tuple[_Array, _Array, _Array, int]:
     """Scores of all distinct thresholds, hits and predictions at or above each, and the number of true boxes."""
-    own = slice(None) if label is None else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
+    own = (
+        slice(None)
+        if label is None
+        else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
+    )
     row = matches.row(threshold)
     counted = matches.counted(row, ignore_repeats=ignore_repeats)[own]
     score, hit = matches.score[own][counted], matches.hit[row, own][counted]
     order = np.argsort(-score, kind="stable")
     score, hit = score[order], hit[order]
-    ends = np.flatnonzero(np.append(np.diff(score) != 0, True)) if len(score) else np.zeros(0, dtype=np.int64)
+    ends = (
+        np.flatnonzero(np.append(np.diff(score) != 0, True))
+        if len(score)
+        else np.zeros(0, dtype=np.int64)
+    )
     counts = matches.truth_counts if label is None else matches.truth_counts[:, label]
     return score[ends], np.cumsum(hit)[ends].astype(np.float64), ends + 1.0, int(counts.sum())
 
 
-def precision_recall(matches: BoxMatches, threshold: float | str = 0.5, label: int | None = None) -> PrecisionRecall:
+def precision_recall(
+    matches: BoxMatches, threshold: float | str = 0.5, label: int | None = None
+) -> PrecisionRecall:
     """Precision and recall at every score threshold.
 
     Args:
@@ -92,7 +102,11 @@ def precision_recall(matches: BoxMatches, threshold: float | str = 0.5, label: i
 
 
 def froc_curve(
-    matches: BoxMatches, threshold: float | str = 0.5, label: int | None = None, *, ignore_repeats: bool = False
+    matches: BoxMatches,
+    threshold: float | str = 0.5,
+    label: int | None = None,
+    *,
+    ignore_repeats: bool = False,
 ) -> FrocCurve:
     """Sensitivity against false positives per image at every score threshold.
 
@@ -100,7 +114,9 @@ def froc_curve(
         matches, threshold, label: as ``precision_recall``.
         ignore_repeats: further predictions on a found box are neither hits nor false positives.
     """
-    score, found, seen, n_boxes = _thresholds(matches, threshold, label, ignore_repeats=ignore_repeats)
+    score, found, seen, n_boxes = _thresholds(
+        matches, threshold, label, ignore_repeats=ignore_repeats
+    )
     sensitivity = found / n_boxes if n_boxes else np.full(len(found), np.nan)
     return FrocCurve(score, (seen - found) / max(matches.n_images, 1), sensitivity, n_boxes)
 
@@ -127,23 +143,35 @@ def calibration(
     """
     if bins < 1:
         raise InputError(f"calibration: expected at least 1 bin, got {bins}")
-    own = slice(None) if label is None else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
+    own = (
+        slice(None)
+        if label is None
+        else slice(int(matches.starts[label]), int(matches.starts[label + 1]))
+    )
     row = matches.row(threshold)
     counted = matches.counted(row)[own]
     if least is not None:
         counted &= matches.score[own] >= np.repeat(least, np.diff(matches.starts))[own]
     score, hit = matches.score[own][counted], matches.hit[row, own][counted]
     edges = np.linspace(0.0, 1.0, bins + 1)
-    which = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, bins - 1)  # [a, b), the last [a, 1]
+    which = np.clip(
+        np.searchsorted(edges, score, side="right") - 1, 0, bins - 1
+    )  # [a, b), the last [a, 1]
     count = np.bincount(which, minlength=bins)
     filled = np.where(count > 0, count, np.nan)
     mean_score = np.bincount(which, weights=score, minlength=bins) / filled
     precision = np.bincount(which, weights=hit, minlength=bins) / filled
-    error = float(np.nansum(count * np.abs(precision - mean_score)) / len(score)) if len(score) else float("nan")
+    error = (
+        float(np.nansum(count * np.abs(precision - mean_score)) / len(score))
+        if len(score)
+        else float("nan")
+    )
     return Calibration(edges, count, mean_score, precision, error)
 
 
-def confusion_with_background(flat: FlatBoxes, score_threshold: float | FloatArray = 0.5, iou: float = 0.5) -> IntArray:
+def confusion_with_background(
+    flat: FlatBoxes, score_threshold: float | FloatArray = 0.5, iou: float = 0.5
+) -> IntArray:
     """Which class was taken for which, and what was missed or invented.
 
     Per image, predictions at or above the score threshold first take true boxes of their own class (as in
@@ -166,9 +194,13 @@ def confusion_with_background(flat: FlatBoxes, score_threshold: float | FloatArr
     n_classes = len(flat.box_classes)
     least = np.broadcast_to(np.asarray(score_threshold, dtype=np.float64), (n_classes,))
     if not (least >= 0).all():
-        raise InputError(f"confusion matrix: expected a score threshold of 0 or more, got {score_threshold}")
+        raise InputError(
+            f"confusion matrix: expected a score threshold of 0 or more, got {score_threshold}"
+        )
     if not 0 < iou <= 1:
-        raise InputError(f"confusion matrix: expected an IoU threshold above 0 and up to 1, got {iou}")
+        raise InputError(
+            f"confusion matrix: expected an IoU threshold above 0 and up to 1, got {iou}"
+        )
     table = np.zeros((n_classes + 1, n_classes + 1), dtype=np.int64)
     kept = ranked_by_image(flat)
     kept = kept[flat.score[kept] >= least[flat.label[kept]]]

@@ -180,14 +180,19 @@ class CrossedReport:
             key: replace(
                 figure_of(interval),
                 over_seeds=arm.over_seeds[key],
-                runs=tuple(tuple(None if np.isnan(v) else float(v) for v in row) for row in arm.runs[key].tolist()),
+                runs=tuple(
+                    tuple(None if np.isnan(v) else float(v) for v in row)
+                    for row in arm.runs[key].tolist()
+                ),
             )
             for key, interval in arm.over_patients.items()
         }
         figures = {key: self._told(key, figure) for key, figure in figures.items()}
         overall, per_class = by_class(figures, self.classes)
         counted = zip(per_class.items(), self.class_counts, strict=True)
-        return SplitFigures(overall, {name: ClassFigures(own, n) for (name, own), n in counted}, self.counts)
+        return SplitFigures(
+            overall, {name: ClassFigures(own, n) for (name, own), n in counted}, self.counts
+        )
 
     def difference(self, name: str) -> SplitFigures:
         """The same of an arm's differences."""
@@ -198,7 +203,8 @@ class CrossedReport:
         }
         overall, per_class = by_class(figures, self.classes)
         tested = {
-            name: {m: d for (i, m), d in found.over_patients.items() if i == c} for c, name in enumerate(self.classes)
+            name: {m: d for (i, m), d in found.over_patients.items() if i == c}
+            for c, name in enumerate(self.classes)
         }
         n = comparisons(tested)
         return SplitFigures(
@@ -210,7 +216,11 @@ class CrossedReport:
 
     def _told(self, key: Key, figure: Figure) -> Figure:
         """Without interval where it would rest on too few patients."""
-        return replace(figure, ci95=None, share_above_zero=None, note=TOO_FEW) if key[0] in self.few else figure
+        return (
+            replace(figure, ci95=None, share_above_zero=None, note=TOO_FEW)
+            if key[0] in self.few
+            else figure
+        )
 
 
 def crossed_boxes(
@@ -242,30 +252,44 @@ def crossed_boxes(
     """
     folds, seeds = grid(arms)
     by_place = {(name, run.fold, run.seed): run for name, runs in arms.items() for run in runs}
-    flats = {place: flatten(run.truth, run.predictions, box_classes).select(images) for place, run in by_place.items()}
+    flats = {
+        place: flatten(run.truth, run.predictions, box_classes).select(images)
+        for place, run in by_place.items()
+    }
     first = next(iter(arms))
     likes = {fold: flats[first, fold, seeds[0]] for fold in folds}
     for (name, fold, s), flat in flats.items():
         _check_truth(likes[fold], flat, f"arm {name}, fold {fold}, seed {s}")
     firsts = {fold: by_place[first, fold, seeds[0]] for fold in folds}
-    _check_apart({fold: [(i, run.patients.get(i)) for i in run.truth] for fold, run in firsts.items()})
+    _check_apart(
+        {fold: [(i, run.patients.get(i)) for i in run.truth] for fold, run in firsts.items()}
+    )
     groups: dict[Hashable, IntArray] = {}
     for fold, like in likes.items():
         if not like.ids:
-            raise InputError(f"crossed runs: expected at least one image ({images}) in fold {fold}, found none")
+            raise InputError(
+                f"crossed runs: expected at least one image ({images}) in fold {fold}, found none"
+            )
         groups[fold] = group_index([firsts[fold].patients.get(i) for i in like.ids], list(like.ids))
-    measured = {place: MeasuredBoxes(flat, groups[place[1]], froc_rule, sizes) for place, flat in flats.items()}
+    measured = {
+        place: MeasuredBoxes(flat, groups[place[1]], froc_rule, sizes)
+        for place, flat in flats.items()
+    }
     n_boxes = np.asarray(sum(like.truth_counts().sum(axis=0) for like in likes.values())).tolist()
     counts = {"n_images": sum(len(like.ids) for like in likes.values()), "n_boxes": sum(n_boxes)}
     supports = {fold: box_supports(like, groups[fold], sizes) for fold, like in likes.items()}
-    crossing = _Crossing(tuple(arms), folds, seeds, measured, groups, baselines, luck or {}, supports)
+    crossing = _Crossing(
+        tuple(arms), folds, seeds, measured, groups, baselines, luck or {}, supports
+    )
     return crossing.report(box_classes, counts, [{"n_boxes": n} for n in n_boxes], resampling)
 
 
 class MeasuredBoxes:
     """A detector's boxes on one fold, matched once."""
 
-    def __init__(self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule, sizes: Sizes = COCO_SIZES) -> None:
+    def __init__(
+        self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule, sizes: Sizes = COCO_SIZES
+    ) -> None:
         self._flat, self._cache = flat, BoxCache(flat, groups, froc_rule, sizes)
 
     def plain(self) -> Figures:
@@ -312,16 +336,22 @@ def crossed_labels(
                 f"crossed runs: arm {name}, fold {fold}, seed {s} was tested on other images or labels than the first run of its fold"
             )
         orders[name, fold, s] = order
-    _check_apart({fold: list(zip(run.images, run.patients, strict=True)) for fold, run in likes.items()})
+    _check_apart(
+        {fold: list(zip(run.images, run.patients, strict=True)) for fold, run in likes.items()}
+    )
     measured = {}
     for place, run in by_place.items():
         like, scores = likes[place[1]], run.scores[orders[place]]
-        measured[place] = MeasuredLabels(like.truth, scores, label_classes, task, like.patients, run.thresholds)
+        measured[place] = MeasuredLabels(
+            like.truth, scores, label_classes, task, like.patients, run.thresholds
+        )
     of_fold = {fold: measured[first, fold, seeds[0]] for fold in folds}
     groups = {fold: one.groups for fold, one in of_fold.items()}
     counted = [one.counts() for one in of_fold.values()]
     positive, negative = (np.sum([c[i] for c in counted], axis=0).tolist() for i in (0, 1))
-    class_counts = [{"n_positive": p, "n_negative": n} for p, n in zip(positive, negative, strict=True)]
+    class_counts = [
+        {"n_positive": p, "n_negative": n} for p, n in zip(positive, negative, strict=True)
+    ]
     patients = np.sum([np.stack(one.patients()) for one in of_fold.values()], axis=0)
     few = frozenset(np.flatnonzero(patients.min(axis=0) < FEW).tolist())
     counts = {"n_images": sum(len(one.groups) for one in of_fold.values())}
@@ -336,9 +366,14 @@ def grid(arms: Mapping[str, Sequence[_Run]]) -> tuple[tuple[Hashable, ...], tupl
         InputError: an arm that lacks a pair, or has one twice.
     """
     if not arms or not all(arms.values()):
-        raise InputError("crossed runs: expected arms with at least one run each; check which runs were selected")
+        raise InputError(
+            "crossed runs: expected arms with at least one run each; check which runs were selected"
+        )
     name, runs = next(iter(arms.items()))
-    folds, seeds = tuple(dict.fromkeys(r.fold for r in runs)), tuple(dict.fromkeys(r.seed for r in runs))
+    folds, seeds = (
+        tuple(dict.fromkeys(r.fold for r in runs)),
+        tuple(dict.fromkeys(r.seed for r in runs)),
+    )
     wanted = {(fold, seed) for fold in folds for seed in seeds}
     for other, its in arms.items():
         places = [(run.fold, run.seed) for run in its]
@@ -410,11 +445,20 @@ class _Crossing:
         if against is None:
             against = dict.fromkeys(self.names[1:], self.names[0])
         differences = {
-            name: self._difference(classes, (base, name), (arms[base], arms[name]), (samples[base], samples[name]))
+            name: self._difference(
+                classes, (base, name), (arms[base], arms[name]), (samples[base], samples[name])
+            )
             for name, base in against.items()
         }
         return CrossedReport(
-            self.folds, self.seeds, tuple(classes), counts, tuple(class_counts), few, arms, differences
+            self.folds,
+            self.seeds,
+            tuple(classes),
+            counts,
+            tuple(class_counts),
+            few,
+            arms,
+            differences,
         )
 
     @property
@@ -426,12 +470,20 @@ class _Crossing:
         parts: dict[str, list[Figures]] = {name: [] for name in self.names}
         for number, fold in enumerate(self.folds):
             # every fold draws from a stream of its own
-            draws = list(bootstrap_groups(self.groups[fold], resampling.n, resampling.seed * 1009 + number))
+            draws = list(
+                bootstrap_groups(self.groups[fold], resampling.n, resampling.seed * 1009 + number)
+            )
             for name in self.names:
-                runs = [[self.measured[name, fold, s].figures(weights) for weights in draws] for s in self.seeds]
+                runs = [
+                    [self.measured[name, fold, s].figures(weights) for weights in draws]
+                    for s in self.seeds
+                ]
                 keys = list(runs[0][0]) if runs[0] else []
                 of_fold = {
-                    k: _mean(np.stack([np.concatenate([piece[k] for piece in run]) for run in runs])) for k in keys
+                    k: _mean(
+                        np.stack([np.concatenate([piece[k] for piece in run]) for run in runs])
+                    )
+                    for k in keys
                 }
                 parts[name].append(of_fold)
         return parts
@@ -439,24 +491,33 @@ class _Crossing:
     def _box_supports(self) -> tuple[list[Mapping[str, BoxSupport]], dict[str, BoxSupport]]:
         """By fold and size, and over all folds by size."""
         of_folds = [self.supports[fold] for fold in self.folds] if self.supports is not None else []
-        return of_folds, {size: BoxSupport.sum([one[size] for one in of_folds]) for size in of_folds[0]}
+        return of_folds, {
+            size: BoxSupport.sum([one[size] for one in of_folds]) for size in of_folds[0]
+        }
 
-    def _arm(self, name: str, plain: Mapping[_Place, Figures], samples: Sequence[Figures]) -> CrossedArm:
+    def _arm(
+        self, name: str, plain: Mapping[_Place, Figures], samples: Sequence[Figures]
+    ) -> CrossedArm:
         keys = list(plain[name, self.folds[0], self.seeds[0]])
-        runs = {key: np.array([[plain[name, f, s][key][0] for s in self.seeds] for f in self.folds]) for key in keys}
+        runs = {
+            key: np.array([[plain[name, f, s][key][0] for s in self.seeds] for f in self.folds])
+            for key in keys
+        }
         of_seed = {key: _mean(values) for key, values in runs.items()}
         means = {key: float(of_seed[key].mean()) for key in keys}
         drawn = {key: _over_folds(samples, key) for key in keys}
         if self.supports is None:
             several = len(self.folds) > 1
             patients = {
-                k: percentile_interval(means[k], drawn[k], self.n_patients, bias_corrected=several) for k in keys
+                k: percentile_interval(means[k], drawn[k], self.n_patients, bias_corrected=several)
+                for k in keys
             }
         else:
             of_folds, whole = self._box_supports()
             lacks = lacking_by_size(samples, of_folds)
             patients = {
-                k: level(k, means[k], variance(drawn[k]) + lacks.get(k, 0.0), whole[size_of(k[1])]) for k in keys
+                k: level(k, means[k], variance(drawn[k]) + lacks.get(k, 0.0), whole[size_of(k[1])])
+                for k in keys
             }
         levels = self._levels(name)
         return CrossedArm(patients, {k: over_runs(of_seed[k], levels) for k in keys}, runs)
@@ -470,11 +531,16 @@ class _Crossing:
     ) -> CrossedDifference:
         first, other = arms
         shared = [key for key in first.runs if key in other.runs]
-        values = {key: (first.over_patients[key].value, other.over_patients[key].value) for key in shared}
+        values = {
+            key: (first.over_patients[key].value, other.over_patients[key].value) for key in shared
+        }
         if self.supports is None:
             patients = {
                 key: paired_difference(
-                    *values[key], _over_folds(samples[0], key), _over_folds(samples[1], key), self.n_patients
+                    *values[key],
+                    _over_folds(samples[0], key),
+                    _over_folds(samples[1], key),
+                    self.n_patients,
                 )
                 for key in shared
             }
@@ -484,19 +550,28 @@ class _Crossing:
             lacks = lacking_by_size(apart, of_folds)
             patients = {
                 k: difference(
-                    k, values[k][1] - values[k][0], _over_folds(apart, k), lacks.get(k, 0.0), whole[size_of(k[1])]
+                    k,
+                    values[k][1] - values[k][0],
+                    _over_folds(apart, k),
+                    lacks.get(k, 0.0),
+                    whole[size_of(k[1])],
                 )
                 for k in shared
             }
             corrected = over_classes(
-                {name: {m: d for (i, m), d in patients.items() if i == c} for c, name in enumerate(classes)}
+                {
+                    name: {m: d for (i, m), d in patients.items() if i == c}
+                    for c, name in enumerate(classes)
+                }
             )
             for c, name in enumerate(classes):
                 patients |= {(c, measure): one for measure, one in corrected[name].items()}
         # a pair of runs shares a level of luck where both runs do
         of_first, of_other = (self._levels(name) for name in names)
         levels = {
-            kind: tuple(zip(of_first[kind], of_other[kind], strict=True)) for kind in of_first if kind in of_other
+            kind: tuple(zip(of_first[kind], of_other[kind], strict=True))
+            for kind in of_first
+            if kind in of_other
         }
         seeds = {}
         for key in shared:
@@ -506,7 +581,10 @@ class _Crossing:
         return CrossedDifference(patients, seeds)
 
     def _levels(self, name: str) -> dict[str, tuple[Hashable, ...]]:
-        return {kind: tuple(of_seed[s] for s in self.seeds) for kind, of_seed in self.luck.get(name, {}).items()}
+        return {
+            kind: tuple(of_seed[s] for s in self.seeds)
+            for kind, of_seed in self.luck.get(name, {}).items()
+        }
 
 
 def _over_folds(samples: Sequence[Mapping[Key, FloatArray]], key: Key) -> FloatArray:
@@ -528,9 +606,14 @@ def over_runs(values: FloatArray, levels: Mapping[str, Sequence[Hashable]]) -> F
     n = len(values)
     by: dict[str, Figure] = {}
     for kind, of_run in levels.items():
-        rows = {level: [i for i, own in enumerate(of_run) if own == level] for level in dict.fromkeys(of_run)}
+        rows = {
+            level: [i for i, own in enumerate(of_run) if own == level]
+            for level in dict.fromkeys(of_run)
+        }
         if 1 < len(rows) < n and len({len(own) for own in rows.values()}) == 1:
-            by[kind] = figure_of(mean_over_seeds([float(values[own].mean()) for own in rows.values()]), kind)
+            by[kind] = figure_of(
+                mean_over_seeds([float(values[own].mean()) for own in rows.values()]), kind
+            )
         elif 1 < len(rows) == n:
             by[kind] = replace(plain, over=kind)
     if all(figure.n == n for figure in by.values()):

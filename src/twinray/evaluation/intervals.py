@@ -33,7 +33,14 @@ import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtrit
 
 from twinray.errors import InputError
-from twinray.evaluation.record import PATIENTS, ClassFigures, Figure, SplitFigures, figure_as_json, figure_of
+from twinray.evaluation.record import (
+    PATIENTS,
+    ClassFigures,
+    Figure,
+    SplitFigures,
+    figure_as_json,
+    figure_of,
+)
 from twinray.records import FloatArray, IntArray, Interval
 
 LEVEL = 0.95
@@ -59,7 +66,9 @@ class Difference:
 
     def figure(self, over: str = PATIENTS) -> Figure:
         """What is kept and shown; ``over`` says what was resampled."""
-        return replace(figure_of(self.interval, over), share_above_zero=self.share_above_zero, tests=self.tests)
+        return replace(
+            figure_of(self.interval, over), share_above_zero=self.share_above_zero, tests=self.tests
+        )
 
     def as_json(self) -> dict[str, Any]:
         """``{"value", "ci95", "n", "over", "share_above_zero"}``."""
@@ -67,12 +76,17 @@ class Difference:
 
 
 def differences_record(
-    metrics: Mapping[str, Difference], per_class: Mapping[str, Mapping[str, Difference]], n_images: int
+    metrics: Mapping[str, Difference],
+    per_class: Mapping[str, Mapping[str, Difference]],
+    n_images: int,
 ) -> SplitFigures:
     """Paired differences over all classes and by class name, as they are kept and shown."""
     return SplitFigures(
         {name: difference.figure() for name, difference in metrics.items()},
-        {name: ClassFigures({m: d.figure() for m, d in own.items()}) for name, own in per_class.items()},
+        {
+            name: ClassFigures({m: d.figure() for m, d in own.items()})
+            for name, own in per_class.items()
+        },
         {"n_images": n_images},
     )
 
@@ -163,7 +177,9 @@ def bootstrap_groups(
         yield np.ascontiguousarray(counts.T, dtype=np.float64)
 
 
-def percentile_interval(value: float, samples: FloatArray, n: int, *, bias_corrected: bool = False) -> Interval:
+def percentile_interval(
+    value: float, samples: FloatArray, n: int, *, bias_corrected: bool = False
+) -> Interval:
     """The 95 % percentile interval of a bootstrapped measure.
 
     Args:
@@ -189,7 +205,11 @@ def _corrected(value: float, samples: FloatArray) -> tuple[float, float]:
 
 
 def paired_difference(
-    baseline: float, candidate: float, baseline_samples: FloatArray, candidate_samples: FloatArray, n: int
+    baseline: float,
+    candidate: float,
+    baseline_samples: FloatArray,
+    candidate_samples: FloatArray,
+    n: int,
 ) -> Difference:
     """Candidate minus baseline, bootstrapped: both samples come from the same resamples in the same order.
 
@@ -225,7 +245,9 @@ def mean_over_seeds(values: Sequence[float] | FloatArray) -> Interval:
     figures = np.asarray(values, dtype=np.float64)
     n = len(figures)
     if n == 0:
-        raise InputError("mean over seeds: expected at least one run, found none; check which runs were selected")
+        raise InputError(
+            "mean over seeds: expected at least one run, found none; check which runs were selected"
+        )
     mean = float(figures.mean())
     if n < 2 or np.isnan(mean):
         return Interval(mean, None, None, n)
@@ -233,7 +255,9 @@ def mean_over_seeds(values: Sequence[float] | FloatArray) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
-def paired_over_seeds(baseline: Sequence[float] | FloatArray, candidate: Sequence[float] | FloatArray) -> Difference:
+def paired_over_seeds(
+    baseline: Sequence[float] | FloatArray, candidate: Sequence[float] | FloatArray
+) -> Difference:
     """Candidate minus baseline where run i of both used the same seed and the same data.
 
     Raises:

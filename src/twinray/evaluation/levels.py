@@ -86,7 +86,9 @@ class BoxSupport:
         n = int(groups.max()) + 1 if len(groups) else 0
         table = np.zeros((n, truth_counts.shape[1]), dtype=np.int64)
         np.add.at(table, groups, truth_counts)
-        return BoxSupport(n, (table > 0).sum(axis=0), table.sum(axis=0), int((table.sum(axis=1) > 0).sum()))
+        return BoxSupport(
+            n, (table > 0).sum(axis=0), table.sum(axis=0), int((table.sum(axis=1) > 0).sum())
+        )
 
     @staticmethod
     def sum(parts: list[BoxSupport]) -> BoxSupport:
@@ -150,7 +152,9 @@ def lacking_over_folds(
         supports: of each fold.
         means: as in ``lacking``.
     """
-    of_folds = [lacking(part, support, means) for part, support in zip(parts, supports, strict=True)]
+    of_folds = [
+        lacking(part, support, means) for part, support in zip(parts, supports, strict=True)
+    ]
     found: dict[Key, float] = {}
     for key in of_folds[0] if of_folds else ():
         n = sum(not bool(np.isnan(part[key]).all()) for part in parts)
@@ -179,7 +183,9 @@ def level(key: Key, value: float, spread: float, support: BoxSupport) -> Interva
     return Interval(value, *score_interval(value, size), n, note)
 
 
-def difference(key: Key, value: float, samples: FloatArray, lacks: float, support: BoxSupport) -> Difference:
+def difference(
+    key: Key, value: float, samples: FloatArray, lacks: float, support: BoxSupport
+) -> Difference:
     """A paired difference with its 95 % interval, p and the smallest difference that would have been shown.
 
     Args:
@@ -199,7 +205,9 @@ def difference(key: Key, value: float, samples: FloatArray, lacks: float, suppor
     # A box that one run alone finds moves a sensitivity by 1 / boxes; so many of them make this variance.
     apart = variance(known) * boxes**2 if key[1].startswith("froc@") else np.inf
     if np.mean(np.abs(known) <= 1e-12) > _TIES or apart < FEW:
-        return Difference(Interval(value, None, None, n, FEW_APART if known.any() else ALL_ALIKE), None)
+        return Difference(
+            Interval(value, None, None, n, FEW_APART if known.any() else ALL_ALIKE), None
+        )
     error = float(np.sqrt(variance(known) + lacks))
     if error <= 1e-12:
         return Difference(Interval(value, None, None, n, ALL_ALIKE), None)

@@ -43,7 +43,9 @@ Areas: TypeAlias = tuple[float, float]
 
 EVERY_AREA: Areas = (0.0, float("inf"))
 MAX_DETECTIONS = 100
-_ALMOST_ONE = 1.0 - 1e-10  # pycocotools' cap on a threshold, so that IoU 1 is reachable in floating point
+_ALMOST_ONE = (
+    1.0 - 1e-10
+)  # pycocotools' cap on a threshold, so that IoU 1 is reachable in floating point
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +144,9 @@ class BoxMatches:
 
     def counted(self, row: int, *, ignore_repeats: bool = False) -> npt.NDArray[np.bool_]:
         """(d,) predictions that are a hit or a false positive at the threshold of a row; repeats are false positives or not."""
-        counted = np.ones(len(self.score), dtype=bool) if self.ignored is None else ~self.ignored[row]
+        counted = (
+            np.ones(len(self.score), dtype=bool) if self.ignored is None else ~self.ignored[row]
+        )
         return counted & ~self.repeat[row] if ignore_repeats else counted
 
     @property
@@ -158,7 +162,9 @@ class BoxMatches:
         """
         for position, value in enumerate(self.thresholds):
             same_number = (
-                not isinstance(value, str) and not isinstance(threshold, str) and abs(value - threshold) < 1e-9
+                not isinstance(value, str)
+                and not isinstance(threshold, str)
+                and abs(value - threshold) < 1e-9
             )
             if value == threshold or same_number:
                 return position
@@ -175,7 +181,9 @@ def as_mapping(boxes: BoxesByImage) -> Mapping[ImageId, Boxes]:
     return boxes if isinstance(boxes, Mapping) else dict(enumerate(boxes))
 
 
-def flatten(truth: BoxesByImage, predictions: BoxesByImage, box_classes: Sequence[str]) -> FlatBoxes:
+def flatten(
+    truth: BoxesByImage, predictions: BoxesByImage, box_classes: Sequence[str]
+) -> FlatBoxes:
     """Check true and predicted boxes and lay them out flat.
 
     Args:
@@ -206,8 +214,13 @@ def flatten(truth: BoxesByImage, predictions: BoxesByImage, box_classes: Sequenc
     truth_image, truth_label, truth_xywh, _ = _stack(ids, true)
     image_index, label, xywh, score = _stack(ids, predicted)
     own = [true[image] for image in ids]
-    crowd = [np.zeros(len(b), dtype=bool) if b.crowd is None else np.asarray(b.crowd, dtype=bool) for b in own]
-    area = [np.prod(b.xyxy[:, 2:] - b.xyxy[:, :2], axis=1) if b.area is None else b.area for b in own]
+    crowd = [
+        np.zeros(len(b), dtype=bool) if b.crowd is None else np.asarray(b.crowd, dtype=bool)
+        for b in own
+    ]
+    area = [
+        np.prod(b.xyxy[:, 2:] - b.xyxy[:, :2], axis=1) if b.area is None else b.area for b in own
+    ]
     return FlatBoxes(
         tuple(ids),
         tuple(box_classes),
@@ -247,7 +260,9 @@ def check_boxes(boxes: Boxes, n_classes: int, where: str, *, scored: bool) -> No
     if not fits.all():
         bad = int(np.argmin(fits))
         wanted = "x2 >= x1 and y2 >= y1" if scored else "x2 > x1 and y2 > y1"
-        raise InputError(f"{where}: expected {wanted}, box {bad} is {boxes.xyxy[bad].tolist()}; correct or drop it")
+        raise InputError(
+            f"{where}: expected {wanted}, box {bad} is {boxes.xyxy[bad].tolist()}; correct or drop it"
+        )
     named = (boxes.labels >= 0) & (boxes.labels < n_classes)
     if not named.all():
         bad = int(np.argmin(named))
@@ -258,7 +273,9 @@ def check_boxes(boxes: Boxes, n_classes: int, where: str, *, scored: bool) -> No
     if not scored:
         return
     if boxes.scores is None:
-        raise InputError(f"{where}: expected a score for each box, found none; hand over predictions, not true boxes")
+        raise InputError(
+            f"{where}: expected a score for each box, found none; hand over predictions, not true boxes"
+        )
     inside = (boxes.scores >= 0) & (boxes.scores <= 1)
     if not inside.all():
         bad = int(np.argmin(inside))
@@ -267,8 +284,12 @@ def check_boxes(boxes: Boxes, n_classes: int, where: str, *, scored: bool) -> No
         )
 
 
-def _stack(ids: Sequence[ImageId], boxes: Mapping[ImageId, Boxes]) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
-    present = [(i, boxes[image]) for i, image in enumerate(ids) if image in boxes and len(boxes[image])]
+def _stack(
+    ids: Sequence[ImageId], boxes: Mapping[ImageId, Boxes]
+) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+    present = [
+        (i, boxes[image]) for i, image in enumerate(ids) if image in boxes and len(boxes[image])
+    ]
     if not present:
         none = np.zeros(0, dtype=np.int64)
         return none, none, np.zeros((0, 4)), np.zeros(0)
@@ -289,7 +310,9 @@ def _centre_overlap(predicted: FloatArray, true: FloatArray) -> npt.NDArray[np.f
 def share_inside(predicted: FloatArray, region: FloatArray) -> npt.NDArray[np.float64]:
     """Share of each prediction's area that lies in each region: (m, 4), (n, 4) xywh -> (m, n) in 0..1."""
     low = np.maximum(predicted[:, None, :2], region[None, :, :2])
-    high = np.minimum(predicted[:, None, :2] + predicted[:, None, 2:], region[None, :, :2] + region[None, :, 2:])
+    high = np.minimum(
+        predicted[:, None, :2] + predicted[:, None, 2:], region[None, :, :2] + region[None, :, 2:]
+    )
     common = np.clip(high - low, 0.0, None).prod(axis=2)
     area = predicted[:, 2:].prod(axis=1)[:, None]
     return np.asarray(np.divide(common, area, out=np.zeros_like(common), where=area > 0))
@@ -371,7 +394,9 @@ def match(
     else:
         limits = np.minimum(np.asarray(thresholds, dtype=np.float64), _ALMOST_ONE)
         if not all(0 < t <= 1 for t in thresholds):
-            raise InputError(f"IoU threshold: expected values above 0 and up to 1, got {list(thresholds)}")
+            raise InputError(
+                f"IoU threshold: expected values above 0 and up to 1, got {list(thresholds)}"
+            )
     n_classes = len(flat.box_classes)
     kept = ranked_by_image(flat, max_detections)
     image, label, xywh = flat.image[kept], flat.label[kept], flat.xywh[kept]
@@ -390,7 +415,11 @@ def match(
             hit[:, predicted] = greedy(overlap, limits) >= 0
             near[:, predicted] = overlap.max(axis=1) >= limits[:, None]
             continue
-        within = np.where(overlap >= 0, 1.0, -1.0) if by_centre else share_inside(xywh[predicted], true_xywh[true])
+        within = (
+            np.where(overlap >= 0, 1.0, -1.0)
+            if by_centre
+            else share_inside(xywh[predicted], true_xywh[true])
+        )
         overlap = np.where(crowd[true], within, overlap)
         taken = greedy(overlap, limits, left_out[true], crowd[true])
         hit[:, predicted] = (taken >= 0) & ~left_out[true][taken]
@@ -404,7 +433,9 @@ def match(
     order = np.lexsort((image, -flat.score[kept], label))
     return BoxMatches(
         n_images=len(flat.ids),
-        thresholds=("centre",) if isinstance(thresholds, str) else tuple(float(t) for t in thresholds),
+        thresholds=("centre",)
+        if isinstance(thresholds, str)
+        else tuple(float(t) for t in thresholds),
         image=image[order],
         label=label[order],
         score=flat.score[kept][order],

@@ -109,7 +109,9 @@ def measure(name: str) -> Measure:
     family, at, point = name.partition("@")
     if at and family + at in _BY_NAME:
         whole = _BY_NAME[family + at]
-        return replace(whole, name=name, title=whole.title.format(point), what=whole.what.format(point))
+        return replace(
+            whole, name=name, title=whole.title.format(point), what=whole.what.format(point)
+        )
     return Measure(name, name.replace("_", " "), "", KINDS)
 
 

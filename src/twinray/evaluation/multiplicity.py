@@ -39,7 +39,9 @@ def holm(p: FloatArray) -> _Array:
     return adjusted
 
 
-def over_classes(per_class: ByClass, counted: Sequence[bool] | None = None) -> dict[str, dict[str, Difference]]:
+def over_classes(
+    per_class: ByClass, counted: Sequence[bool] | None = None
+) -> dict[str, dict[str, Difference]]:
     """Each measure's ``p`` with ``holm_p`` over the classes beside it.
 
     Args:
@@ -47,19 +49,28 @@ def over_classes(per_class: ByClass, counted: Sequence[bool] | None = None) -> d
         counted: (k,) whether a class is a comparison of its own; one that mirrors another is not. All if None.
     """
     result = {name: dict(own) for name, own in per_class.items()}
-    family = [name for name, counts in zip(result, counted or [True] * len(result), strict=True) if counts]
+    family = [
+        name for name, counts in zip(result, counted or [True] * len(result), strict=True) if counts
+    ]
     for measure in dict.fromkeys(m for name in family for m in result[name]):
         own = {name: result[name][measure] for name in family if measure in result[name]}
         tested = {name: p for name, one in own.items() if (p := one.tests.get("p")) is not None}
-        for (name, _), value in zip(tested.items(), holm(np.array(list(tested.values()))), strict=True):
-            result[name][measure] = replace(own[name], tests={**own[name].tests, "holm_p": float(value)})
+        for (name, _), value in zip(
+            tested.items(), holm(np.array(list(tested.values()))), strict=True
+        ):
+            result[name][measure] = replace(
+                own[name], tests={**own[name].tests, "holm_p": float(value)}
+            )
     return result
 
 
 def comparisons(per_class: ByClass) -> int:
     """The largest number of classes that any one measure was tested for."""
     measures = dict.fromkeys(m for own in per_class.values() for m in own)
-    return max((sum("p" in own[m].tests for own in per_class.values() if m in own) for m in measures), default=0)
+    return max(
+        (sum("p" in own[m].tests for own in per_class.values() if m in own) for m in measures),
+        default=0,
+    )
 
 
 def tests_record(n: int) -> dict[str, Any]:

@@ -120,7 +120,11 @@ class SplitFigures:
 
 def figure_of(interval: Interval, over: str = PATIENTS) -> Figure:
     """A measure as ``intervals`` made it."""
-    ends = None if interval.low is None or interval.high is None else (float(interval.low), float(interval.high))
+    ends = (
+        None
+        if interval.low is None or interval.high is None
+        else (float(interval.low), float(interval.high))
+    )
     return Figure(_known(interval.value), ends, int(interval.n), over, note=interval.method)
 
 
@@ -145,9 +149,15 @@ def figure_as_json(figure: Figure) -> dict[str, Any]:
 
 def split_as_json(split: SplitFigures) -> dict[str, Any]:
     """A split's figures as ``metrics.json`` holds them."""
-    result: dict[str, Any] = {name: figure_as_json(figure) for name, figure in split.figures.items()}
+    result: dict[str, Any] = {
+        name: figure_as_json(figure) for name, figure in split.figures.items()
+    }
     result["per_class"] = {
-        name: {**{m: figure_as_json(f) for m, f in own.figures.items()}, **own.counts, **own.details}
+        name: {
+            **{m: figure_as_json(f) for m, f in own.figures.items()},
+            **own.counts,
+            **own.details,
+        }
         for name, own in split.per_class.items()
     }
     result |= {**split.details, **split.counts}
@@ -175,10 +185,16 @@ def read_figure(raw: Mapping[str, Any], where: str, over: str = PATIENTS) -> Fig
         InputError: the interval or the count is of another form.
     """
     ends = raw.get("ci95")
-    if ends is not None and not (isinstance(ends, list | tuple) and len(ends) == 2 and all(map(_number, ends))):
-        raise InputError(f"{where}: expected two numbers or null as ci95, found {ends!r:.60}; was it edited?")
+    if ends is not None and not (
+        isinstance(ends, list | tuple) and len(ends) == 2 and all(map(_number, ends))
+    ):
+        raise InputError(
+            f"{where}: expected two numbers or null as ci95, found {ends!r:.60}; was it edited?"
+        )
     if raw["value"] is not None and not _number(raw["value"]):
-        raise InputError(f"{where}: expected a number or null as value, found {raw['value']!r:.60}; was it edited?")
+        raise InputError(
+            f"{where}: expected a number or null as value, found {raw['value']!r:.60}; was it edited?"
+        )
     n = raw.get("n", 0)
     if not isinstance(n, int) or isinstance(n, bool):
         raise InputError(f"{where}: expected a whole number as n, found {n!r:.60}; was it edited?")
@@ -188,7 +204,9 @@ def read_figure(raw: Mapping[str, Any], where: str, over: str = PATIENTS) -> Fig
         None if ends is None else (float(ends[0]), float(ends[1])),
         n,
         str(raw.get("over", over)),
-        read_figure(seeds, where, SEEDS) if isinstance(seeds, Mapping) and "value" in seeds else None,
+        read_figure(seeds, where, SEEDS)
+        if isinstance(seeds, Mapping) and "value" in seeds
+        else None,
         tuple(tuple(map(_known, row)) for row in raw.get("runs") or ()),
         {str(k): read_figure(v, where, str(k)) for k, v in (raw.get("by") or {}).items()},
         _known(share),
@@ -212,19 +230,30 @@ def read_split(raw: object, where: str) -> SplitFigures:
     over = SEEDS if raw.get("per_seed") else PATIENTS
     figures, counts, details = _sorted(raw, where, over)
     per_class = raw.get("per_class") or {}
-    if not isinstance(per_class, Mapping) or not all(isinstance(own, Mapping) for own in per_class.values()):
+    if not isinstance(per_class, Mapping) or not all(
+        isinstance(own, Mapping) for own in per_class.values()
+    ):
         raise InputError(f"{where}: expected figures by class under per_class; was it edited?")
     some, groups = raw.get("with_boxes"), raw.get("subgroups") or {}
-    if not isinstance(groups, Mapping) or not all(isinstance(of, Mapping) for of in groups.values()):
-        raise InputError(f"{where}: expected figures by attribute and group under subgroups; was it edited?")
+    if not isinstance(groups, Mapping) or not all(
+        isinstance(of, Mapping) for of in groups.values()
+    ):
+        raise InputError(
+            f"{where}: expected figures by attribute and group under subgroups; was it edited?"
+        )
     seen = raw.get(SEEN)
     return SplitFigures(
         figures,
-        {str(name): ClassFigures(*_sorted(own, f"{where}, class {name}", over)) for name, own in per_class.items()},
+        {
+            str(name): ClassFigures(*_sorted(own, f"{where}, class {name}", over))
+            for name, own in per_class.items()
+        },
         counts,
         None if some is None else read_split(some, f"{where}, with_boxes"),
         {
-            attribute: {group: read_split(own, f"{where}, {attribute} {group}") for group, own in of.items()}
+            attribute: {
+                group: read_split(own, f"{where}, {attribute} {group}") for group, own in of.items()
+            }
             for attribute, of in groups.items()
         },
         (int(seen.get("value", 0)), int(seen.get("n", 0))) if isinstance(seen, Mapping) else None,
@@ -232,7 +261,9 @@ def read_split(raw: object, where: str) -> SplitFigures:
     )
 
 
-def _sorted(raw: Mapping[str, Any], where: str, over: str) -> tuple[dict[str, Figure], dict[str, int], dict[str, Any]]:
+def _sorted(
+    raw: Mapping[str, Any], where: str, over: str
+) -> tuple[dict[str, Figure], dict[str, int], dict[str, Any]]:
     """Figures, counts and what else there is, apart."""
     figures, counts, details = {}, {}, {}
     for key, value in raw.items():

@@ -140,7 +140,9 @@ def renamed(result: Evaluation, names: Mapping[str, str]) -> Evaluation:
         )
         for name, arm in result.arms.items()
     }
-    runs = {name: replace(run, arm=names.get(run.arm, run.arm)) for name, run in result.runs.items()}
+    runs = {
+        name: replace(run, arm=names.get(run.arm, run.arm)) for name, run in result.runs.items()
+    }
     return replace(result, arms=arms, runs=runs)
 
 
@@ -169,7 +171,9 @@ def evaluation_as_json(result: Evaluation) -> dict[str, Any]:
                 "fraction": arm.fraction,
                 "minus": arm.minus,
                 **({} if arm.difference is None else {"difference": split_as_json(arm.difference)}),
-                "differences_in_options": {name: dict(values) for name, values in arm.differing.items()},
+                "differences_in_options": {
+                    name: dict(values) for name, values in arm.differing.items()
+                },
             }
             for name, arm in result.arms.items()
         },

@@ -39,7 +39,13 @@ from twinray.evaluation.boxes import (
 from twinray.evaluation.intervals import Difference, bootstrap_groups, group_index
 from twinray.evaluation.labels.cutoffs import LabelThresholds
 from twinray.evaluation.labels.data import Drawn, Groups, Labelled
-from twinray.evaluation.labels.measures import Support, figures, interval, label_difference, measures_of
+from twinray.evaluation.labels.measures import (
+    Support,
+    figures,
+    interval,
+    label_difference,
+    measures_of,
+)
 from twinray.evaluation.levels import difference as box_difference
 from twinray.evaluation.levels import level, variance
 from twinray.evaluation.matching import BoxesByImage, ImageId, flatten
@@ -116,7 +122,9 @@ class Subgroups:
 
     def beside(self, whole: SplitFigures) -> SplitFigures:
         """The figures over all images with those of the groups."""
-        gaps = {attribute: [gap.as_json() for gap in found] for attribute, found in self.gaps.items()}
+        gaps = {
+            attribute: [gap.as_json() for gap in found] for attribute, found in self.gaps.items()
+        }
         return replace(whole, subgroups=self.groups, details={**whole.details, "gaps": gaps})
 
 
@@ -144,7 +152,9 @@ def parse_by(texts: Sequence[str]) -> tuple[By, ...]:
         found.append(By(attribute, edges))
     names = [by.attribute for by in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"expected each attribute once in --by, got {twice} {names.count(twice)} times")
+        raise InputError(
+            f"expected each attribute once in --by, got {twice} {names.count(twice)} times"
+        )
     return tuple(found)
 
 
@@ -160,7 +170,9 @@ def group_names(by: By, values: Sequence[object]) -> tuple[list[str], tuple[str,
     """
     texts = ["" if value is None or value != value else str(value).strip() for value in values]
     if not any(texts):
-        raise InputError(f"expected images with the attribute {by.attribute!r}, none of them states it; see --by")
+        raise InputError(
+            f"expected images with the attribute {by.attribute!r}, none of them states it; see --by"
+        )
     if by.edges:
         names = [_numeric_group(by.edges, _number(text)) for text in texts]
         order = [_range(by.edges, i) for i in range(-1, len(by.edges))]
@@ -213,7 +225,9 @@ def _range(edges: tuple[float, ...], i: int) -> str:
 def _natural(text: str) -> tuple[tuple[int, float, str], ...]:
     """Numbers inside names by value."""
     return tuple(
-        (0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in re.split(r"(\d+)", text) if part
+        (0, float(part), "") if part.isdigit() else (1, 0.0, part)
+        for part in re.split(r"(\d+)", text)
+        if part
     )
 
 
@@ -257,7 +271,10 @@ class Grouped:
 
     def subgroups(self) -> Subgroups:
         """Figures of every group with their intervals, and the largest gaps."""
-        made = {place: part.intervals(part.values, self.samples[place]) for place, part in self.parts.items()}
+        made = {
+            place: part.intervals(part.values, self.samples[place])
+            for place, part in self.parts.items()
+        }
         groups: dict[str, dict[str, SplitFigures]] = {}
         for (attribute, group), part in self.parts.items():
             figures_of = {key: figure_of(one) for key, one in made[attribute, group].items()}
@@ -265,10 +282,16 @@ class Grouped:
         gaps: dict[str, tuple[Gap, ...]] = {}
         for attribute, order in self.order.items():
             own = [group for group in order if (attribute, group) in self.parts]
-            keys = dict.fromkeys(key for group in own for key in self.parts[attribute, group].values)
+            keys = dict.fromkeys(
+                key for group in own for key in self.parts[attribute, group].values
+            )
             found = []
             for key in keys:
-                sure = [g for g in own if (one := made[attribute, g].get(key)) is not None and _is_sure(one)]
+                sure = [
+                    g
+                    for g in own
+                    if (one := made[attribute, g].get(key)) is not None and _is_sure(one)
+                ]
                 gap = _gap(
                     key,
                     None if key[0] is None else self.classes[key[0]],
@@ -325,7 +348,11 @@ def subgroups_of_labels(
     Raises:
         InputError: as ``labels.report.evaluate_labels``.
     """
-    known = thresholds if thresholds and all(one is not None for one in thresholds) else [None] * len(scores)
+    known = (
+        thresholds
+        if thresholds and all(one is not None for one in thresholds)
+        else [None] * len(scores)
+    )
     models = [
         Labelled.of(truth, table, label_classes, task, patients, cuts)
         for table, cuts in zip(scores, known, strict=True)
@@ -341,20 +368,36 @@ def subgroups_of_labels(
         def record(found: Mapping[_Key, Figure]) -> SplitFigures:
             overall, per_class = by_class(found, data.names)
             counts = [
-                {"n_positive": p, "n_negative": q, "n_patients_positive": int(a), "n_patients_negative": int(b)}
-                for p, q, a, b in zip(positive, negative, support.positive, support.negative, strict=True)
+                {
+                    "n_positive": p,
+                    "n_negative": q,
+                    "n_patients_positive": int(a),
+                    "n_patients_negative": int(b),
+                }
+                for p, q, a, b in zip(
+                    positive, negative, support.positive, support.negative, strict=True
+                )
             ]
             return SplitFigures(
                 overall,
-                {name: ClassFigures(per_class[name], count) for name, count in zip(data.names, counts, strict=True)},
+                {
+                    name: ClassFigures(per_class[name], count)
+                    for name, count in zip(data.names, counts, strict=True)
+                },
                 {"n_images": len(data.truth), "n_patients": support.n},
             )
 
         def intervals(values: _Values, samples: _Samples) -> dict[_Key, Interval]:
-            return {key: interval(key, rules[key[1]], v, samples[key], data, support) for key, v in values.items()}
+            return {
+                key: interval(key, rules[key[1]], v, samples[key], data, support)
+                for key, v in values.items()
+            }
 
         def differences(values: _Values, samples: _Samples) -> dict[_Key, Difference]:
-            return {key: label_difference(key, rules[key[1]], v, samples[key], support) for key, v in values.items()}
+            return {
+                key: label_difference(key, rules[key[1]], v, samples[key], support)
+                for key, v in values.items()
+            }
 
         def weigh(weights: FloatArray) -> dict[_Key, FloatArray]:
             return _mean([figures(Drawn(one, weights)) for one, _ in parts])
@@ -397,7 +440,10 @@ def subgroups_of_boxes(
     def part(rows: npt.NDArray[np.bool_]) -> _Part:
         own, inside = np.unique(index[rows], return_inverse=True)
         some = [flat.subset(rows) for flat in models]
-        caches, counts = [BoxCache(flat, inside, froc_rule) for flat in some], some[0].truth_counts()
+        caches, counts = (
+            [BoxCache(flat, inside, froc_rule) for flat in some],
+            some[0].truth_counts(),
+        )
         supports = box_supports(some[0], inside)
 
         def intervals(values: _Values, samples: _Samples) -> dict[_Key, Interval]:
@@ -420,17 +466,33 @@ def subgroups_of_boxes(
             return SplitFigures(
                 overall,
                 {name: ClassFigures(per_class[name], {"n_boxes": n}) for name, n in boxes.items()},
-                {"n_images": len(some[0].ids), "n_patients": len(own), "n_boxes": sum(boxes.values())},
+                {
+                    "n_images": len(some[0].ids),
+                    "n_patients": len(own),
+                    "n_boxes": sum(boxes.values()),
+                },
             )
 
         def weigh(weights: FloatArray) -> dict[_Key, FloatArray]:
             return _mean([cache.figures(weights) for cache in caches])
 
-        values = _mean([plain_figures(flat, cache) for flat, cache in zip(some, caches, strict=True)])
+        values = _mean(
+            [plain_figures(flat, cache) for flat, cache in zip(some, caches, strict=True)]
+        )
         return _Part(own, _plain(values), weigh, intervals, differences, record)
 
-    positions = {attribute: ([names[i] for i in ids], order) for attribute, (names, order) in by.items()}
-    return _within(part, positions, np.ones(len(ids), dtype=bool), index, models[0].box_classes, bootstrap, seed)
+    positions = {
+        attribute: ([names[i] for i in ids], order) for attribute, (names, order) in by.items()
+    }
+    return _within(
+        part,
+        positions,
+        np.ones(len(ids), dtype=bool),
+        index,
+        models[0].box_classes,
+        bootstrap,
+        seed,
+    )
 
 
 def _mean(tables: Sequence[Mapping[_Key, FloatArray]]) -> dict[_Key, FloatArray]:
@@ -464,7 +526,10 @@ def _within(
         for place, own in parts.items():
             drawn[place].append(own.weigh(np.ascontiguousarray(weights[own.patients])))
     samples = {
-        place: {key: np.concatenate([np.zeros(0), *(piece[key] for piece in drawn[place])]) for key in own.values}
+        place: {
+            key: np.concatenate([np.zeros(0), *(piece[key] for piece in drawn[place])])
+            for key in own.values
+        }
         for place, own in parts.items()
     }
     order_of = {attribute: tuple(order) for attribute, (_, order) in by.items()}
@@ -472,7 +537,11 @@ def _within(
 
 
 def _gap(
-    key: _Key, class_name: str | None, values: Mapping[str, float], samples: Mapping[str, FloatArray], n: int
+    key: _Key,
+    class_name: str | None,
+    values: Mapping[str, float],
+    samples: Mapping[str, FloatArray],
+    n: int,
 ) -> Gap | None:
     """The largest difference; None with fewer than two groups to compare."""
     if len(values) < 2:
@@ -489,10 +558,14 @@ def _gap(
     errors = drawn.std(axis=1, ddof=1)
     largest = int(np.argmax(distances))
     i, j = pairs[largest]
-    high, low = (names[i], names[j]) if values[names[i]] >= values[names[j]] else (names[j], names[i])
+    high, low = (
+        (names[i], names[j]) if values[names[i]] >= values[names[j]] else (names[j], names[i])
+    )
     spread = errors > 0
     if not spread[largest]:
-        return Gap(class_name, key[1], Figure(float(distances[largest]), None, n), high, low, len(names))
+        return Gap(
+            class_name, key[1], Figure(float(distances[largest]), None, n), high, low, len(names)
+        )
     chance = (np.abs(drawn[spread]) / errors[spread, None]).max(axis=0)
     half = float(np.percentile(chance, 95)) * float(errors[largest])
     seen = float((distances[spread] / errors[spread]).max())

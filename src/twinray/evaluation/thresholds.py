@@ -111,7 +111,9 @@ class Thresholds:
 
     def has(self, fp_per_image: float) -> bool:
         """Whether the thresholds for so many false positives per image were worked out."""
-        return any(math.isclose(point.fp_per_image, fp_per_image, rel_tol=1e-9) for point in self.points)
+        return any(
+            math.isclose(point.fp_per_image, fp_per_image, rel_tol=1e-9) for point in self.points
+        )
 
     def at(self, fp_per_image: float | None) -> OperatingPoint:
         """The operating point for a wanted number of false positives per image; the default for None.
@@ -124,7 +126,9 @@ class Thresholds:
             if math.isclose(point.fp_per_image, wanted, rel_tol=1e-9):
                 return point
         stored = ", ".join(f"{point.fp_per_image:g}" for point in self.points)
-        raise InputError(f"expected --fp-per-image to be one of those stored with the model ({stored}), got {wanted:g}")
+        raise InputError(
+            f"expected --fp-per-image to be one of those stored with the model ({stored}), got {wanted:g}"
+        )
 
     def as_json(self) -> dict[str, object]:
         """The default operating point, how it was chosen, and under ``operating_points`` all of them."""
@@ -160,7 +164,9 @@ def choose_thresholds(
     wanted = sorted({float(rate) for rate in (*rates, default)})
     bad = [rate for rate in wanted if not (math.isfinite(rate) and rate > 0)]
     if bad:
-        raise InputError(f"false positives per image: expected finite numbers above 0, got {bad[0]}")
+        raise InputError(
+            f"false positives per image: expected finite numbers above 0, got {bad[0]}"
+        )
     matches = match(flatten(truth, predictions, box_classes), (MATCH_IOU,))
     steps = [_steps(matches, label) for label in range(len(box_classes))]
     points = tuple(_point(rate, matches, steps, box_classes) for rate in wanted)
@@ -181,7 +187,9 @@ def _steps(matches: BoxMatches, label: int) -> _Steps:
     counted = matches.counted(matches.row(MATCH_IOU))[own]
     score, hit = matches.score[own][counted], matches.hit[matches.row(MATCH_IOU), own][counted]
     last = np.flatnonzero(np.diff(score, append=-np.inf))  # the last prediction of each score
-    return _Steps(score[last], np.cumsum(hit, dtype=np.int64)[last], np.cumsum(~hit, dtype=np.int64)[last])
+    return _Steps(
+        score[last], np.cumsum(hit, dtype=np.int64)[last], np.cumsum(~hit, dtype=np.int64)[last]
+    )
 
 
 def _shares(budget: int, available: Sequence[int]) -> list[int]:
@@ -194,7 +202,9 @@ def _shares(budget: int, available: Sequence[int]) -> list[int]:
     return shares
 
 
-def _point(rate: float, matches: BoxMatches, steps: Sequence[_Steps], box_classes: Sequence[str]) -> OperatingPoint:
+def _point(
+    rate: float, matches: BoxMatches, steps: Sequence[_Steps], box_classes: Sequence[str]
+) -> OperatingPoint:
     n_images, n_boxes = matches.n_images, matches.truth_counts.sum(axis=0)
     budget = math.floor(rate * n_images * (1 + 1e-12))  # 0.1 * 30 must give 3
     shares = _shares(budget, [int(s.false[-1]) if len(s.false) else 0 for s in steps])
@@ -204,9 +214,13 @@ def _point(rate: float, matches: BoxMatches, steps: Sequence[_Steps], box_classe
         threshold, why = _threshold(own, share, n, n_images)
         shown = np.count_nonzero(own.score >= threshold)
         found, wrong = (int(own.hits[shown - 1]), int(own.false[shown - 1])) if shown else (0, 0)
-        per_class[name] = ClassThreshold(threshold, n, _ratio(found, n), _ratio(wrong, n_images), why)
+        per_class[name] = ClassThreshold(
+            threshold, n, _ratio(found, n), _ratio(wrong, n_images), why
+        )
         hits, false = hits + found, false + wrong
-    return OperatingPoint(rate, _ratio(false, n_images), _ratio(hits, int(n_boxes.sum())), per_class)
+    return OperatingPoint(
+        rate, _ratio(false, n_images), _ratio(hits, int(n_boxes.sum())), per_class
+    )
 
 
 def _threshold(own: _Steps, share: int, n_boxes: int, n_images: int) -> tuple[float, str]:
@@ -216,7 +230,9 @@ def _threshold(own: _Steps, share: int, n_boxes: int, n_images: int) -> tuple[fl
     if len(own.score) == 0:
         return FALLBACK_SCORE, "no predicted box of this class on validation"
     within = int(np.count_nonzero(own.false <= share))  # false positives never fall
-    threshold = float(own.score[within - 1]) if within else float(np.nextafter(own.score[0], np.inf))
+    threshold = (
+        float(own.score[within - 1]) if within else float(np.nextafter(own.score[0], np.inf))
+    )
     if n_boxes == 0:
         return max(threshold, FALLBACK_SCORE), "no true box of this class on validation"
     return threshold, ""
@@ -268,4 +284,6 @@ def _point_from_json(raw: Any) -> OperatingPoint:
     }
     if not all(math.isfinite(one.threshold) for one in per_class.values()):
         raise ValueError("a threshold is not a finite number")
-    return OperatingPoint(float(raw["fp_per_image"]), raw["fp_per_image_measured"], raw["sensitivity"], per_class)
+    return OperatingPoint(
+        float(raw["fp_per_image"]), raw["fp_per_image_measured"], raw["sensitivity"], per_class
+    )

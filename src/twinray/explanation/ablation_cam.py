@@ -26,16 +26,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, drop_weights, footprint, pool_boxes, render
+from twinray.explanation.scoring import (
+    BoxScorer,
+    FixedBox,
+    HeatMap,
+    drop_weights,
+    footprint,
+    pool_boxes,
+    render,
+)
 
 PYRAMID_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the pyramid level it pools from, drawn where it pools"
-LAST_STAGE_DEFINITION = "Ablation-CAM, fixed box, zeroed channels of the backbone's last stage, drawn where it pools"
+LAST_STAGE_DEFINITION = (
+    "Ablation-CAM, fixed box, zeroed channels of the backbone's last stage, drawn where it pools"
+)
 _BOXES_AT_ONCE = 16
 
 
 @torch.no_grad()
 def ablation_cam_fpn(
-    pyramid: Sequence[Tensor], boxes: Sequence[FixedBox], scorer: BoxScorer, image_size: tuple[int, int]
+    pyramid: Sequence[Tensor],
+    boxes: Sequence[FixedBox],
+    scorer: BoxScorer,
+    image_size: tuple[int, int],
 ) -> list[HeatMap]:
     """Heat maps from the channels of the pyramid level that each box pools from.
 
@@ -55,7 +68,9 @@ def ablation_cam_fpn(
         feature = pyramid[box.level]
         seen = footprint(box, (feature.shape[2], feature.shape[3]), image_size)
         drawn = render(feature[0].float(), weights, image_size, seen)
-        maps.append(HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, PYRAMID_DEFINITION))
+        maps.append(
+            HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, PYRAMID_DEFINITION)
+        )
     return maps
 
 
@@ -84,16 +99,24 @@ def ablation_cam_last_stage(
     """
     last = list(stages.values())[-1].float()
     pyramid = list(fpn(dict(stages)).values())
-    spread = {level: spread_of_channels(fpn, level) for level in sorted({box.level for box in boxes})}
+    spread = {
+        level: spread_of_channels(fpn, level) for level in sorted({box.level for box in boxes})
+    }
     maps = []
     for box in boxes:
         feature = pyramid[box.level].float()
-        score, ablated = last_stage_channel_scores(stages, fpn, feature, box, scorer, spread[box.level])
+        score, ablated = last_stage_channel_scores(
+            stages, fpn, feature, box, scorer, spread[box.level]
+        )
         weights = drop_weights(score, ablated)
-        reach = image_size[0] // feature.shape[2]  # one cell of the box's level: that of the 3 x 3 convolution
+        reach = (
+            image_size[0] // feature.shape[2]
+        )  # one cell of the box's level: that of the 3 x 3 convolution
         seen = footprint(box, (last.shape[2], last.shape[3]), image_size, reach)
         drawn = render(last[0], weights, image_size, seen)
-        maps.append(HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, LAST_STAGE_DEFINITION))
+        maps.append(
+            HeatMap(drawn, weights.cpu().numpy(), float(score), box.level, LAST_STAGE_DEFINITION)
+        )
     return maps
 
 
@@ -112,7 +135,9 @@ def pyramid_channel_scores(
         [pyramid[0].new_zeros(0, dtype=torch.float32)],
         [pyramid[0].new_zeros(0, channels, dtype=torch.float32)],
     )
-    for start in range(0, len(boxes), _BOXES_AT_ONCE):  # together, as reading fc6's weights is most of the work
+    for start in range(
+        0, len(boxes), _BOXES_AT_ONCE
+    ):  # together, as reading fc6's weights is most of the work
         chunk = boxes[start : start + _BOXES_AT_ONCE]
         pooled = pool_boxes(pyramid, chunk, scorer).flatten(2)
         weight = scorer.fc6.weight.view(-1, *pooled.shape[1:])  # (width, c, s * s)
@@ -151,7 +176,9 @@ def last_stage_channel_scores(
     taps = _pooled_shifts(stages, fpn, feature, box, scorer)  # (9, s * s, h * w)
     last = list(stages.values())[-1][0].float()  # (j, h, w)
     seen = torch.einsum("tsp,jp->jts", taps, last.flatten(1))
-    share = torch.bmm(spread, seen).flatten(1)  # (j, c * s * s): what each channel adds to the pooled box
+    share = torch.bmm(spread, seen).flatten(
+        1
+    )  # (j, c * s * s): what each channel adds to the pooled box
     hidden = scorer.fc6(scorer.pool(feature, box.roi().to(feature), box.level).flatten(1))
     without = hidden - F.linear(share, scorer.fc6.weight)
     scores = scorer.from_fc6(torch.cat([hidden, without]), box.label)
@@ -165,7 +192,9 @@ def spread_of_channels(fpn: FeaturePyramidNetwork, level: int) -> Tensor:
         ValueError: the pyramid has a norm or activation.
     """
     lateral, output = _linear_path(fpn, level)
-    spread: Tensor = torch.einsum("omt,mj->jot", output.weight.flatten(2), lateral.weight[:, :, 0, 0])
+    spread: Tensor = torch.einsum(
+        "omt,mj->jot", output.weight.flatten(2), lateral.weight[:, :, 0, 0]
+    )
     return spread
 
 
@@ -174,12 +203,18 @@ def _linear_path(fpn: FeaturePyramidNetwork, level: int) -> tuple[nn.Conv2d, nn.
     blocks = [fpn.inner_blocks[-1], fpn.layer_blocks[level]]
     for block in blocks:
         if len(block) != 1 or not isinstance(block[0], nn.Conv2d):
-            raise ValueError("exact ablation of the last stage needs a pyramid without norm or activation layers")
+            raise ValueError(
+                "exact ablation of the last stage needs a pyramid without norm or activation layers"
+            )
     return blocks[0][0], blocks[1][0]
 
 
 def _pooled_shifts(
-    stages: Mapping[str, Tensor], fpn: FeaturePyramidNetwork, feature: Tensor, box: FixedBox, scorer: BoxScorer
+    stages: Mapping[str, Tensor],
+    fpn: FeaturePyramidNetwork,
+    feature: Tensor,
+    box: FixedBox,
+    scorer: BoxScorer,
 ) -> Tensor:
     """How every pixel of the last stage's grid enters every bin, for each tap of the output convolution.
 

@@ -89,7 +89,12 @@ def log_odds(logits: Tensor, label: int, exclusive: bool) -> Tensor:
 
 
 def class_maps(
-    method: ClassMethod, image: Tensor, labels: Sequence[int], scorer: ClassScorer, *, batch_size: int = 16
+    method: ClassMethod,
+    image: Tensor,
+    labels: Sequence[int],
+    scorer: ClassScorer,
+    *,
+    batch_size: int = 16,
 ) -> list[ClassMap]:
     """Heat maps of some classes on one image.
 
@@ -119,7 +124,9 @@ def class_maps(
     return found
 
 
-def _raw(method: str, feature: Tensor, label: int, scorer: ClassScorer) -> tuple[Tensor, Tensor, float]:
+def _raw(
+    method: str, feature: Tensor, label: int, scorer: ClassScorer
+) -> tuple[Tensor, Tensor, float]:
     """Raw map (h, w), weights (d,) and the log-odds."""
     if method == "ablation":
         with torch.no_grad():
@@ -138,7 +145,9 @@ def _raw(method: str, feature: Tensor, label: int, scorer: ClassScorer) -> tuple
     return raw, weights, float(value.detach())
 
 
-def ablated_log_odds(feature: Tensor, label: int, linear: nn.Linear, exclusive: bool) -> tuple[Tensor, Tensor]:
+def ablated_log_odds(
+    feature: Tensor, label: int, linear: nn.Linear, exclusive: bool
+) -> tuple[Tensor, Tensor]:
     """The log-odds (), and those without each channel (d,), of one image's last map (d, h, w); in closed form."""
     pooled = feature.float().mean(dim=(1, 2))
     logits = linear(pooled)
@@ -147,7 +156,9 @@ def ablated_log_odds(feature: Tensor, label: int, linear: nn.Linear, exclusive: 
 
 
 @torch.no_grad()
-def _occlusion(image: Tensor, labels: Sequence[int], scorer: ClassScorer, batch_size: int) -> list[ClassMap]:
+def _occlusion(
+    image: Tensor, labels: Sequence[int], scorer: ClassScorer, batch_size: int
+) -> list[ClassMap]:
     """The mean drop over the squares that cover each pixel; a drop below zero counts as none."""
     size = image.shape[1]
     places = occlusion_places(size)
@@ -172,7 +183,10 @@ def _occlusion(image: Tensor, labels: Sequence[int], scorer: ClassScorer, batch_
         mean = torch.from_numpy(total / np.maximum(covered, 1))
         found.append(
             ClassMap(
-                peak_to_one(mean, (size, size)), drops.astype(np.float32), float(values[0]), DEFINITIONS["occlusion"]
+                peak_to_one(mean, (size, size)),
+                drops.astype(np.float32),
+                float(values[0]),
+                DEFINITIONS["occlusion"],
             )
         )
     return found
@@ -194,4 +208,8 @@ def last_map_is_pooled(last_map: Tensor, features: Tensor) -> bool:
     """Whether features (b, d) are the means over places of a map (b, d, h, w), to float32 rounding."""
     if last_map.ndim != 4 or last_map.shape[:2] != features.shape:
         return False
-    return bool(torch.allclose(F.adaptive_avg_pool2d(last_map, 1).flatten(1), features, rtol=1e-3, atol=1e-4))
+    return bool(
+        torch.allclose(
+            F.adaptive_avg_pool2d(last_map, 1).flatten(1), features, rtol=1e-3, atol=1e-4
+        )
+    )

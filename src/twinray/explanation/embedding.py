@@ -89,7 +89,9 @@ def check_map(name: str) -> None:
             importlib.import_module(library)
         except ImportError as error:
             how = f"pip install 'twinray[{extra}]'" if extra else "pip install openTSNE"
-            raise InputError(f"the map {name} needs {library}, which is not installed: {how}") from error
+            raise InputError(
+                f"the map {name} needs {library}, which is not installed: {how}"
+            ) from error
 
 
 def two_dimensions(
@@ -115,7 +117,10 @@ def two_dimensions(
     check_map(name)
     if name == "umap":
         reducer = importlib.import_module("umap").UMAP(
-            n_neighbors=max(2, min(15, len(scores) - 1)), random_state=seed, n_jobs=1, init=_start(scores)
+            n_neighbors=max(2, min(15, len(scores) - 1)),
+            random_state=seed,
+            n_jobs=1,
+            init=_start(scores),
         )
         return np.asarray(reducer.fit_transform(scores), dtype=np.float32)
     library = importlib.import_module("openTSNE")
@@ -170,7 +175,11 @@ def neighbour_votes(
         seed: of that choice.
     """
     known = np.flatnonzero(((labels == 0) | (labels == 1)).any(axis=1))
-    rows = known if len(known) <= most else np.sort(np.random.default_rng([seed, 21]).permutation(known)[:most])
+    rows = (
+        known
+        if len(known) <= most
+        else np.sort(np.random.default_rng([seed, 21]).permutation(known)[:most])
+    )
     pool, of_pool = unit(features[known]), patients[known]
     present, stated = labels[known] == 1, (labels[known] == 0) | (labels[known] == 1)
     scores = np.full((len(rows), labels.shape[1]), np.nan)
@@ -183,7 +192,9 @@ def neighbour_votes(
         allowed = np.isfinite(np.take_along_axis(near, best, axis=1))[:, :, None]
         told = (stated[best] & allowed).sum(axis=1)
         found = (present[best] & allowed).sum(axis=1)
-        scores[start : start + _CHUNK] = np.divide(found, told, out=np.full(told.shape, np.nan), where=told > 0)
+        scores[start : start + _CHUNK] = np.divide(
+            found, told, out=np.full(told.shape, np.nan), where=told > 0
+        )
     return Votes(rows, scores, min(neighbours, max(len(known) - 1, 0)))
 
 
@@ -271,11 +282,15 @@ def linear_auc(
         columns = np.flatnonzero((stated == pattern[:, None]).all(axis=0))
         rows = np.flatnonzero(pattern)
         scores = (
-            _out_of_fold(features, targets[:, columns], fold, rows, folds) if len(rows) else np.zeros((0, len(columns)))
+            _out_of_fold(features, targets[:, columns], fold, rows, folds)
+            if len(rows)
+            else np.zeros((0, len(columns)))
         )
         for at, column in enumerate(columns):
             positive = targets[rows, column] == 1
-            found[int(column)] = _told(scores[:, at], positive, patients[rows], fold[rows], folds, bootstrap, seed)
+            found[int(column)] = _told(
+                scores[:, at], positive, patients[rows], fold[rows], folds, bootstrap, seed
+            )
     return [found[column] for column in range(targets.shape[1])]
 
 
@@ -295,7 +310,9 @@ def _folds(targets: FloatArray, patients: IntArray, folds: int, seed: int) -> In
     return of[patients]
 
 
-def _out_of_fold(features: FloatArray, targets: FloatArray, fold: IntArray, rows: IntArray, folds: int) -> FloatArray:
+def _out_of_fold(
+    features: FloatArray, targets: FloatArray, fold: IntArray, rows: IntArray, folds: int
+) -> FloatArray:
     """(rows, t) scores, each fold's by ridge regression on the others; each column's penalty chosen on one of those."""
     d, t = features.shape[1], targets.shape[1]
     mean = features[rows].mean(axis=0, dtype=np.float64)
@@ -319,7 +336,9 @@ def _out_of_fold(features: FloatArray, targets: FloatArray, fold: IntArray, rows
         part = (features[rows[val]] - mean) * scale
         areas = np.stack([_areas(part @ weights, targets[rows[val]]) for weights in inner])
         best = np.nan_to_num(areas, nan=-1.0).argmax(axis=0)
-        outer = _weights(every - grams[f], products - sums[f], len(rows) - len(test), sorted(set(best.tolist())))
+        outer = _weights(
+            every - grams[f], products - sums[f], len(rows) - len(test), sorted(set(best.tolist()))
+        )
         part = (features[rows[test]] - mean) * scale
         for place, weights in zip(sorted(set(best.tolist())), outer, strict=True):
             chosen = best == place
@@ -327,19 +346,26 @@ def _out_of_fold(features: FloatArray, targets: FloatArray, fold: IntArray, rows
     return scores
 
 
-def _weights(gram: FloatArray, product: FloatArray, n: int, places: Sequence[int] | None = None) -> list[FloatArray]:
+def _weights(
+    gram: FloatArray, product: FloatArray, n: int, places: Sequence[int] | None = None
+) -> list[FloatArray]:
     """(d, t) ridge weights for each penalty, from one decomposition."""
     values, vectors = scipy.linalg.eigh(gram)
     turned = vectors.T @ product
     places = range(len(PENALTIES)) if places is None else places
-    return [vectors @ (turned / (values.clip(min=0) + PENALTIES[p] * max(n, 1))[:, None]) for p in places]
+    return [
+        vectors @ (turned / (values.clip(min=0) + PENALTIES[p] * max(n, 1))[:, None])
+        for p in places
+    ]
 
 
 def _areas(scores: FloatArray, targets: FloatArray) -> FloatArray:
     """(t,) AUCs."""
     found = []
     for column in range(scores.shape[1]):
-        one = rank(scores[:, column], targets[:, column] == 1, np.zeros(len(scores), dtype=np.int64), 1)
+        one = rank(
+            scores[:, column], targets[:, column] == 1, np.zeros(len(scores), dtype=np.int64), 1
+        )
         found.append(float(auc(curve(one, np.ones((1, 1))))[0]))
     return np.array(found)
 
@@ -366,7 +392,9 @@ def _told(
         samples.append(np.concatenate([np.zeros(0), *drawn]))
     if not values or min(of_positive, of_negative) < FEW:
         value = float(np.mean(values)) if values else float("nan")
-        return Told(Interval(value, None, None, n, "too few to say"), n_positive, n_negative, of_positive)
+        return Told(
+            Interval(value, None, None, n, "too few to say"), n_positive, n_negative, of_positive
+        )
     value, table = float(np.mean(values)), np.stack(samples)
     known = table[:, ~np.isnan(table).any(axis=0)].mean(axis=0) if table.size else np.zeros(0)
     ends = logit_interval(value, known, min(of_positive, of_negative) - 1)

@@ -94,8 +94,15 @@ def removal_ranks(heat: FloatArray, seed: int) -> npt.NDArray[np.int64]:
     the top they would favour one side of the image, one by one they would sprinkle it with dots that no map's order has.
     """
     height, width = heat.shape
-    cells = np.random.default_rng(seed).permutation(_TIE_CELLS * _TIE_CELLS).reshape(_TIE_CELLS, _TIE_CELLS)
-    tie = cells[np.arange(height)[:, None] * _TIE_CELLS // height, np.arange(width)[None, :] * _TIE_CELLS // width]
+    cells = (
+        np.random.default_rng(seed)
+        .permutation(_TIE_CELLS * _TIE_CELLS)
+        .reshape(_TIE_CELLS, _TIE_CELLS)
+    )
+    tie = cells[
+        np.arange(height)[:, None] * _TIE_CELLS // height,
+        np.arange(width)[None, :] * _TIE_CELLS // width,
+    ]
     order = np.lexsort((tie.ravel(), -heat.ravel()))
     ranks = np.empty(heat.size, dtype=np.int64)
     ranks[order] = np.arange(heat.size)
@@ -122,7 +129,10 @@ class RemovalCurves:
 
     def areas(self) -> FloatArray:
         """(m, 2): area under the deletion and the insertion curve, 0..1, by trapezoids."""
-        return np.stack([np.trapezoid(curve, self.shares, axis=1) for curve in (self.deletion, self.insertion)], axis=1)
+        return np.stack(
+            [np.trapezoid(curve, self.shares, axis=1) for curve in (self.deletion, self.insertion)],
+            axis=1,
+        )
 
 
 @torch.no_grad()
@@ -151,20 +161,33 @@ def removal_curves(
         ValueError: fewer than 2 points, or not a box for each map.
     """
     if points < 2 or len(heats) != len(boxes):
-        raise ValueError(f"expected 2 points or more and a box for each map, got {points}, {len(heats)}, {len(boxes)}")
+        raise ValueError(
+            f"expected 2 points or more and a box for each map, got {points}, {len(heats)}, {len(boxes)}"
+        )
     shares = removal_shares(points)
     counts = np.round(shares * image.shape[1] * image.shape[2]).astype(np.int64)
     blurred = _blurred(image)
-    jobs = [(m, p, kind) for m in range(len(heats)) for kind in (0, 1) for p in range(1, points - 1)]
-    ranks: dict[int, Tensor] = {}  # of the maps in hand only: a large image's ranks take as much room as its pixels
+    jobs = [
+        (m, p, kind) for m in range(len(heats)) for kind in (0, 1) for p in range(1, points - 1)
+    ]
+    ranks: dict[
+        int, Tensor
+    ] = {}  # of the maps in hand only: a large image's ranks take as much room as its pixels
     curves = np.zeros((2, len(heats), points))
     curves[:, :, [0, -1]] = _ends(image, blurred, boxes, score, batch_size)
     for start in range(0, len(jobs), batch_size):
         part = jobs[start : start + batch_size]
-        ranks = {m: ranks[m] if m in ranks else _ranks(heats[m], seed, image) for m in {m for m, *_ in part}}
+        ranks = {
+            m: ranks[m] if m in ranks else _ranks(heats[m], seed, image)
+            for m in {m for m, *_ in part}
+        }
         chosen = torch.stack([ranks[m] < int(counts[p]) for m, p, _ in part])[:, None]
-        deleted = torch.tensor([kind == 0 for *_, kind in part], device=image.device).view(-1, 1, 1, 1)
-        versions = torch.where(chosen, torch.where(deleted, 0.0, image), torch.where(deleted, image, blurred))
+        deleted = torch.tensor([kind == 0 for *_, kind in part], device=image.device).view(
+            -1, 1, 1, 1
+        )
+        versions = torch.where(
+            chosen, torch.where(deleted, 0.0, image), torch.where(deleted, image, blurred)
+        )
         values = score(versions, [boxes[m] for m, *_ in part]).double().cpu().numpy()
         for (m, p, kind), value in zip(part, values, strict=True):
             curves[kind, m, p] = value
@@ -180,11 +203,20 @@ def _ends(
 ) -> FloatArray:
     """(2, m, 2) scores at the first and the last point of both curves: alike for all maps of a box, so worked out once."""
     own = {id(box): box for box in boxes}
-    jobs = [(box, version) for box in own.values() for version in (image, torch.zeros_like(image), blurred)]
+    jobs = [
+        (box, version)
+        for box in own.values()
+        for version in (image, torch.zeros_like(image), blurred)
+    ]
     values: list[float] = []
     for start in range(0, len(jobs), batch_size):
         part = jobs[start : start + batch_size]
-        values += score(torch.stack([version for _, version in part]), [box for box, _ in part]).double().cpu().tolist()
+        values += (
+            score(torch.stack([version for _, version in part]), [box for box, _ in part])
+            .double()
+            .cpu()
+            .tolist()
+        )
     of_box = {key: values[3 * i : 3 * i + 3] for i, key in enumerate(own)}
     whole, grey, blur = np.array([of_box[id(box)] for box in boxes]).reshape(-1, 3).T
     return np.array([[whole, grey], [blur, whole]]).transpose(0, 2, 1)
@@ -207,7 +239,12 @@ def versions_scorer(
         pooled = maps[0].new_zeros(len(boxes), scorer.fc6.in_features, dtype=torch.float32)
         for level in sorted(set(levels.tolist())):
             own: list[int] = np.flatnonzero(levels == level).tolist()
-            rois = torch.stack([torch.cat([boxes[i].proposal.new_tensor([float(i)]), boxes[i].proposal]) for i in own])
+            rois = torch.stack(
+                [
+                    torch.cat([boxes[i].proposal.new_tensor([float(i)]), boxes[i].proposal])
+                    for i in own
+                ]
+            )
             pooled[own] = scorer.pool(maps[level].float(), rois.float(), level).flatten(1)
         hidden = F.relu(scorer.fc7(F.relu(scorer.fc6(pooled))))
         labels = torch.tensor([box.label for box in boxes], device=hidden.device)
@@ -223,7 +260,9 @@ def _ranks(heat: FloatArray, seed: int, like: Tensor) -> Tensor:
 def _coverage(length: int, low: float, high: float) -> npt.NDArray[np.float64]:
     """(length,) how much of each pixel lies between two edges, 0..1."""
     edges = np.arange(length, dtype=np.float64)
-    covered: npt.NDArray[np.float64] = np.clip(np.minimum(edges + 1, high) - np.maximum(edges, low), 0.0, 1.0)
+    covered: npt.NDArray[np.float64] = np.clip(
+        np.minimum(edges + 1, high) - np.maximum(edges, low), 0.0, 1.0
+    )
     return covered
 
 

@@ -65,7 +65,9 @@ def faithfulness_figures(
             part = _resampled(measured, own, bootstrap, seed)
             per_class[name] = {m: _means(measured, part, i) for i, m in enumerate(measured.maps)}
     for i, name in enumerate(measured.maps):
-        figures[name]["per_class"] = {class_name: maps[name] for class_name, maps in per_class.items()}
+        figures[name]["per_class"] = {
+            class_name: maps[name] for class_name, maps in per_class.items()
+        }
         if name not in measured.floors:
             figures[name]["over_floor"] = {
                 floor: _difference(measured, whole, measured.maps.index(floor), i)
@@ -103,7 +105,9 @@ def _resampled(measured: MeasuredMaps, own: Any, bootstrap: int, seed: int) -> _
 
 def _means(measured: MeasuredMaps, part: _Resampled, i: int) -> dict[str, Any]:
     figures: dict[str, Any] = {
-        measure: percentile_interval(float(part.means[i, k]), part.samples[:, i, k], part.n_groups).as_json()
+        measure: percentile_interval(
+            float(part.means[i, k]), part.samples[:, i, k], part.n_groups
+        ).as_json()
         for k, measure in enumerate(measured.measures)
     }
     return {**figures, "n_boxes": part.n_boxes}

@@ -29,7 +29,9 @@ from torch import Tensor
 
 from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, peak_to_one
 
-GradientMethod = Literal["grad-cam", "grad-cam++", "eigen-cam", "eigen-cam-uncentred", "odam", "odam-smoothed"]
+GradientMethod = Literal[
+    "grad-cam", "grad-cam++", "eigen-cam", "eigen-cam-uncentred", "odam", "odam-smoothed"
+]
 
 _Rule = Callable[[Tensor, Tensor, tuple[float, float]], tuple[Tensor, Tensor]]
 """Activation and gradient (c, h, w), height and width of a bin in cells -> raw map (h, w), channel weights (c,)."""
@@ -68,19 +70,25 @@ def gradient_cam(
         feature = pyramid[box.level]
         if method in ("eigen-cam", "eigen-cam-uncentred"):
             if box.level not in principal:
-                principal[box.level] = eigen_cam(feature[0].detach().float(), centred=method == "eigen-cam")
+                principal[box.level] = eigen_cam(
+                    feature[0].detach().float(), centred=method == "eigen-cam"
+                )
             raw, weights = principal[box.level]
             score = float(scorer.score(feature.detach().float(), box)[0].detach())
         else:
             activation, gradient, score = _score_gradient(feature, box, scorer)
-            raw, weights = _RULES[method](activation, gradient, _bin_size(feature, box, scorer, image_size))
+            raw, weights = _RULES[method](
+                activation, gradient, _bin_size(feature, box, scorer, image_size)
+            )
         definition = f"{NAMES[method]}, fixed box, channels of the pyramid level it pools from"
         drawn = peak_to_one(raw, image_size)
         maps.append(HeatMap(drawn, weights.float().cpu().numpy(), score, box.level, definition))
     return maps
 
 
-def _score_gradient(feature: Tensor, box: FixedBox, scorer: BoxScorer) -> tuple[Tensor, Tensor, float]:
+def _score_gradient(
+    feature: Tensor, box: FixedBox, scorer: BoxScorer
+) -> tuple[Tensor, Tensor, float]:
     """Activation (c, h, w), the gradient of the box's score with respect to it, and the score."""
     with torch.enable_grad():
         leaf = feature.detach().float().requires_grad_(True)
@@ -89,7 +97,9 @@ def _score_gradient(feature: Tensor, box: FixedBox, scorer: BoxScorer) -> tuple[
     return leaf.detach()[0], gradient[0], float(score.detach())
 
 
-def _bin_size(feature: Tensor, box: FixedBox, scorer: BoxScorer, image_size: tuple[int, int]) -> tuple[float, float]:
+def _bin_size(
+    feature: Tensor, box: FixedBox, scorer: BoxScorer, image_size: tuple[int, int]
+) -> tuple[float, float]:
     """Height and width of one bin of the pooled box, in cells of its level's grid."""
     bins = (scorer.fc6.in_features / feature.shape[1]) ** 0.5
     x1, y1, x2, y2 = (float(v) for v in box.proposal)
@@ -115,7 +125,9 @@ def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> tuple[Tensor, Te
     # 1 / d would make a rounding error the map's largest value.
     share = denominator / (denominator.square() + _POLE**2)
     weights = (share * inside.clamp(min=0)).sum(dim=(1, 2))
-    return torch.einsum("c,chw->hw", weights, wide).to(activation.dtype), weights.to(activation.dtype)
+    return torch.einsum("c,chw->hw", weights, wide).to(activation.dtype), weights.to(
+        activation.dtype
+    )
 
 
 def eigen_cam(activation: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
@@ -131,12 +143,16 @@ def eigen_cam(activation: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
     return raw * sign, direction * sign
 
 
-def _odam(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def _odam(
+    activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
     del bin_size
     return (activation * gradient).sum(dim=0), gradient.mean(dim=(1, 2))
 
 
-def _odam_smoothed(activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def _odam_smoothed(
+    activation: Tensor, gradient: Tensor, bin_size: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
     sigmas = [max(side / 4, _LEAST_SIGMA) for side in bin_size]
     rows, columns = _support(gradient, [_reach(sigma) for sigma in sigmas])
     smooth = _blur(_blur(gradient[:, rows, columns], sigmas[0], dim=1), sigmas[1], dim=2)
@@ -149,7 +165,9 @@ def _support(gradient: Tensor, margin: Sequence[int] = (0, 0)) -> tuple[slice, s
     """Rows and columns of (c, h, w) that hold all that is not zero, and a margin: a box is a small part of its level."""
     used = (gradient != 0).any(dim=0)
     found = []
-    for places, around, length in zip((used.any(dim=1), used.any(dim=0)), margin, used.shape, strict=True):
+    for places, around, length in zip(
+        (used.any(dim=1), used.any(dim=0)), margin, used.shape, strict=True
+    ):
         at = torch.nonzero(places)[:, 0]
         low, high = (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)
         found.append(slice(max(low - around, 0), min(high + around, length)))

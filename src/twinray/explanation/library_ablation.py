@@ -97,19 +97,29 @@ def ablation_cam_library(
         return []
     before = _match_scores(redetect(list(pyramid))[0], boxes)
     after = torch.cat(
-        [_rerun_level(pyramid, level, boxes, redetect, value, batch_size) for level in range(len(pyramid))]
+        [
+            _rerun_level(pyramid, level, boxes, redetect, value, batch_size)
+            for level in range(len(pyramid))
+        ]
     )  # (l * c, boxes)
     coarsest = (pyramid[-1].shape[2], pyramid[-1].shape[3])
     activation = torch.cat(
-        [F.interpolate(level.float().abs(), coarsest, mode="bilinear", align_corners=False)[0] for level in pyramid]
+        [
+            F.interpolate(level.float().abs(), coarsest, mode="bilinear", align_corners=False)[0]
+            for level in pyramid
+        ]
     )
     maps = []
     for number, box in enumerate(boxes):
         score = before[number]
-        weights = (score - after[:, number]) / score if score > 0 else torch.zeros_like(after[:, number])
+        weights = (
+            (score - after[:, number]) / score if score > 0 else torch.zeros_like(after[:, number])
+        )
         raw = torch.einsum("c,chw->hw", weights, activation).clamp(min=0)
         drawn = _stretched(raw, image_size)
-        maps.append(HeatMap(drawn, weights.float().cpu().numpy(), box.score, box.level, LIBRARY_DEFINITION))
+        maps.append(
+            HeatMap(drawn, weights.float().cpu().numpy(), box.score, box.level, LIBRARY_DEFINITION)
+        )
     return maps
 
 
@@ -123,7 +133,9 @@ def _rerun_level(
 ) -> Tensor:
     """(c, boxes) scores with each channel of one level set to ``value``."""
     scores = []
-    for channels in torch.split(torch.arange(pyramid[level].shape[1], device=pyramid[level].device), batch_size):
+    for channels in torch.split(
+        torch.arange(pyramid[level].shape[1], device=pyramid[level].device), batch_size
+    ):
         versions = [feature.expand(len(channels), -1, -1, -1) for feature in pyramid]
         versions[level] = pyramid[level].repeat(len(channels), 1, 1, 1)
         versions[level][torch.arange(len(channels), device=channels.device), channels] = value
@@ -144,7 +156,9 @@ def _match_scores(found: Redetected, boxes: Sequence[FinalBox]) -> Tensor:
 
 def _stretched(raw: Tensor, image_size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """A map enlarged to the image, its least value 0 and its greatest 1; all zero if it is flat."""
-    large = F.interpolate(_zero_to_one(raw)[None, None], size=image_size, mode="bilinear", align_corners=False)[0, 0]
+    large = F.interpolate(
+        _zero_to_one(raw)[None, None], size=image_size, mode="bilinear", align_corners=False
+    )[0, 0]
     drawn: npt.NDArray[np.float32] = _zero_to_one(large).cpu().numpy()
     return drawn
 

@@ -28,7 +28,13 @@ from twinray.records import FloatArray
 IOUS = (0.1, 0.3, 0.5)
 CUT = 0.5
 """Share of the peak at which a map is cut."""
-LOCALISATION_MEASURES = ("pointing", "energy", "empty", *(f"localised@{iou:g}" for iou in IOUS), "iou")
+LOCALISATION_MEASURES = (
+    "pointing",
+    "energy",
+    "empty",
+    *(f"localised@{iou:g}" for iou in IOUS),
+    "iou",
+)
 LOCALISATION_FLOORS = ("whole", "middle", "elsewhere")
 FLOOR_DEFINITIONS = {
     "whole": "floor: the whole image, evenly",
@@ -72,7 +78,9 @@ def pieces(cut: npt.NDArray[np.bool_]) -> FloatArray:
     """(m, 4) boxes round the connected pieces of a mask (h, w); pixels that touch at a corner are connected."""
     named, _ = ndimage.label(cut, structure=np.ones((3, 3)))
     slices = ndimage.find_objects(named)
-    return np.array([[s[1].start, s[0].start, s[1].stop, s[0].stop] for s in slices], dtype=np.float64).reshape(-1, 4)
+    return np.array(
+        [[s[1].start, s[0].start, s[1].stop, s[0].stop] for s in slices], dtype=np.float64
+    ).reshape(-1, 4)
 
 
 def whole_floor(image_size: tuple[int, int]) -> _Map:

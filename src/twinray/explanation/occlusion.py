@@ -20,18 +20,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap, drop_weights, footprint, peak_to_one, pool_boxes
+from twinray.explanation.scoring import (
+    BoxScorer,
+    FixedBox,
+    HeatMap,
+    drop_weights,
+    footprint,
+    peak_to_one,
+    pool_boxes,
+)
 
 WINDOW = 3
 """Bins along a side of what is covered at a time: one bin alone is made up for by its neighbours."""
-DEFINITION = (
-    f"occlusion, fixed box: drop of the score without {WINDOW} x {WINDOW} of the bins that it pools, around each bin"
-)
+DEFINITION = f"occlusion, fixed box: drop of the score without {WINDOW} x {WINDOW} of the bins that it pools, around each bin"
 
 
 @torch.no_grad()
 def bin_occlusion(
-    pyramid: Sequence[Tensor], boxes: Sequence[FixedBox], scorer: BoxScorer, image_size: tuple[int, int]
+    pyramid: Sequence[Tensor],
+    boxes: Sequence[FixedBox],
+    scorer: BoxScorer,
+    image_size: tuple[int, int],
 ) -> list[HeatMap]:
     """Heat maps of one image's boxes.
 
@@ -51,7 +60,15 @@ def bin_occlusion(
     for box, score, covered in zip(boxes, *occluded_scores(pooled, boxes, scorer), strict=True):
         drops = drop_weights(score, covered)
         drawn = _drawn(drops.view(pooled.shape[2:]).clamp(min=0), box, image_size)
-        maps.append(HeatMap(peak_to_one(drawn, image_size), drops.cpu().numpy(), float(score), box.level, DEFINITION))
+        maps.append(
+            HeatMap(
+                peak_to_one(drawn, image_size),
+                drops.cpu().numpy(),
+                float(score),
+                box.level,
+                DEFINITION,
+            )
+        )
     return maps
 
 
@@ -72,9 +89,15 @@ def occluded_scores(
     n, c, s, _ = pooled.shape
     hidden = scorer.fc6(pooled.flatten(1))
     weight = scorer.fc6.weight.view(-1, c, s * s).permute(2, 0, 1)
-    bins = torch.bmm(weight, pooled.flatten(2).permute(2, 1, 0))  # (s * s, w, n): what each bin adds to the first layer
+    bins = torch.bmm(
+        weight, pooled.flatten(2).permute(2, 1, 0)
+    )  # (s * s, w, n): what each bin adds to the first layer
     grid = bins.permute(2, 1, 0).reshape(n, -1, s, s)
-    windows = F.avg_pool2d(grid, window, stride=1, padding=window // 2, divisor_override=1).flatten(2).transpose(1, 2)
+    windows = (
+        F.avg_pool2d(grid, window, stride=1, padding=window // 2, divisor_override=1)
+        .flatten(2)
+        .transpose(1, 2)
+    )
     scores = [
         scorer.from_fc6(torch.cat([whole[None], whole - without]), box.label)
         for box, whole, without in zip(boxes, hidden, windows, strict=True)
@@ -90,5 +113,7 @@ def _drawn(drops: Tensor, box: FixedBox, image_size: tuple[int, int]) -> Tensor:
     across = (torch.arange(width, device=drops.device) + 0.5 - x0) / max(x1 - x0, 1e-6) * 2 - 1
     down = (torch.arange(height, device=drops.device) + 0.5 - y0) / max(y1 - y0, 1e-6) * 2 - 1
     places = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)[None]
-    laid = F.grid_sample(drops[None, None], places, mode="bilinear", padding_mode="border", align_corners=False)
+    laid = F.grid_sample(
+        drops[None, None], places, mode="bilinear", padding_mode="border", align_corners=False
+    )
     return laid[0, 0] * footprint(box, image_size, image_size)

@@ -110,7 +110,9 @@ def drop_weights(score: Tensor, ablated: Tensor) -> Tensor:
     return (score - ablated) / score.clamp(min=_TINY)
 
 
-def footprint(box: FixedBox, grid: tuple[int, int], image_size: tuple[int, int], margin: int = 0) -> Tensor:
+def footprint(
+    box: FixedBox, grid: tuple[int, int], image_size: tuple[int, int], margin: int = 0
+) -> Tensor:
     """(h, w): the share of each cell of a grid over the image that the box pools, its largest value 1.
 
     RoIAlign reads single points, a few in each bin; drawn as it reads, a large box's map is a lattice of stripes.
@@ -124,8 +126,13 @@ def footprint(box: FixedBox, grid: tuple[int, int], image_size: tuple[int, int],
     """
     x0, y0, x1, y1 = box.proposal.tolist()
     sides = []
-    for low, high, cells, length in ((y0, y1, grid[0], image_size[0]), (x0, x1, grid[1], image_size[1])):
-        edges = torch.arange(cells + 1, dtype=torch.float32, device=box.proposal.device) * (length / cells)
+    for low, high, cells, length in (
+        (y0, y1, grid[0], image_size[0]),
+        (x0, x1, grid[1], image_size[1]),
+    ):
+        edges = torch.arange(cells + 1, dtype=torch.float32, device=box.proposal.device) * (
+            length / cells
+        )
         inside = edges[1:].clamp(max=high + margin) - edges[:-1].clamp(min=low - margin)
         sides.append(inside.clamp(min=0))
     share = sides[0][:, None] * sides[1][None, :]

@@ -95,7 +95,9 @@ class ClassExplainer:
         with self.model.machine.autocast():
             return class_maps(method, pixels, labels, self.scorer, batch_size=batch_size)
 
-    def explain(self, image: Prepared, labels: Sequence[int], method: ClassMethod) -> ExplainedClasses:
+    def explain(
+        self, image: Prepared, labels: Sequence[int], method: ClassMethod
+    ) -> ExplainedClasses:
         """Heat maps over the image as it is shown, and the probabilities of all classes."""
         found = self.maps(image, labels, method)
         height, width = image.display.shape[:2]
@@ -116,7 +118,9 @@ class ClassExplainer:
         """(b,) probability of class i on version i of an image, ``versions`` (b, 3, s, s)."""
         with self.model.machine.autocast():
             scores: Tensor = self.network(versions.contiguous(memory_format=torch.channels_last))
-        return scores.float().gather(1, torch.tensor(list(labels), device=scores.device)[:, None])[:, 0]
+        return scores.float().gather(1, torch.tensor(list(labels), device=scores.device)[:, None])[
+            :, 0
+        ]
 
 
 def _scorer(network: Classifier, size: int, device: torch.device) -> ClassScorer:
@@ -136,4 +140,6 @@ def _scorer(network: Classifier, size: int, device: torch.device) -> ClassScorer
             pooled = last_map_is_pooled(last_map(probe).float(), backbone(probe).float())
     except InputError:
         pooled = False
-    return ClassScorer(last_map if pooled else None, network.head, logits, network.task == "multiclass")
+    return ClassScorer(
+        last_map if pooled else None, network.head, logits, network.task == "multiclass"
+    )

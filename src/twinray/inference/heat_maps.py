@@ -90,13 +90,18 @@ def heat_maps(
     pyramid = list(features.pyramid.values())
     if method == "ablation-rerun":
         final = [
-            FinalBox(found.boxes[i], int(found.labels[i]), float(found.scores[i]), int(found.levels[i])) for i in chosen
+            FinalBox(
+                found.boxes[i], int(found.labels[i]), float(found.scores[i]), int(found.levels[i])
+            )
+            for i in chosen
         ]
         names = list(features.pyramid)
         return ablation_cam_library(
             pyramid,
             final,
-            lambda maps: detector.detect_on_pyramid(dict(zip(names, maps, strict=True)), image_size),
+            lambda maps: detector.detect_on_pyramid(
+                dict(zip(names, maps, strict=True)), image_size
+            ),
             image_size,
         )
     boxes = fixed_boxes(found, chosen)
@@ -104,7 +109,9 @@ def heat_maps(
     if method == "ablation":
         return ablation_cam_fpn(pyramid, boxes, scorer, image_size)
     if method == "ablation-last-stage":
-        return ablation_cam_last_stage(features.stages, detector.backbone.fpn, boxes, scorer, image_size)
+        return ablation_cam_last_stage(
+            features.stages, detector.backbone.fpn, boxes, scorer, image_size
+        )
     if method == "occlusion":
         return bin_occlusion(pyramid, boxes, scorer, image_size)
     return gradient_cam(method, pyramid, boxes, scorer, image_size)
@@ -128,7 +135,9 @@ def check_method(detector: Detector, method: str) -> None:
 
 def fixed_boxes(found: Detection, chosen: Sequence[int]) -> list[FixedBox]:
     """The source proposals of some detected boxes, which hold their scores."""
-    return [FixedBox(found.proposals[i], int(found.labels[i]), int(found.levels[i])) for i in chosen]
+    return [
+        FixedBox(found.proposals[i], int(found.labels[i]), int(found.levels[i])) for i in chosen
+    ]
 
 
 def box_scorer(detector: Detector) -> BoxScorer:

@@ -46,7 +46,10 @@ class LabelRule:
         if self.exclusive:
             return [self.classes[int(one)] for one in scores[:, 1] >= self.thresholds[1]]
         reached = scores >= self.thresholds
-        return ["|".join(name for name, one in zip(self.classes, row, strict=True) if one) for row in reached.tolist()]
+        return [
+            "|".join(name for name, one in zip(self.classes, row, strict=True) if one)
+            for row in reached.tolist()
+        ]
 
 
 def label_rule(model: Model, point: OperatingPoint | None, score: float | None) -> LabelRule:
@@ -74,7 +77,11 @@ def label_rule(model: Model, point: OperatingPoint | None, score: float | None) 
     if score is not None:
         record = {"from": "--score-threshold", "per_class": dict.fromkeys(classes, score)}
         return _rule(
-            classes, np.full(len(classes), score), exclusive, f"score >= {score:g} (--score-threshold)", record
+            classes,
+            np.full(len(classes), score),
+            exclusive,
+            f"score >= {score:g} (--score-threshold)",
+            record,
         )
     if raw is None:
         if point is not None:
@@ -82,7 +89,10 @@ def label_rule(model: Model, point: OperatingPoint | None, score: float | None) 
                 f"{model.path} holds no thresholds (trained without images to choose them on, or by an older version); "
                 "give --score-threshold in place of --operating-point"
             )
-        record = {"from": "fixed: the model holds no thresholds", "per_class": dict.fromkeys(classes, FALLBACK)}
+        record = {
+            "from": "fixed: the model holds no thresholds",
+            "per_class": dict.fromkeys(classes, FALLBACK),
+        }
         words = f"score >= {FALLBACK:g} (fixed: the model holds no thresholds)"
         return _rule(classes, np.full(len(classes), FALLBACK), exclusive, words, record)
     kept = label_thresholds_from_json(raw, classes, str(model.path / MODEL))
@@ -112,5 +122,7 @@ _WORDS = {
 }
 
 
-def _rule(classes: Sequence[str], values: FloatArray, exclusive: bool, words: str, record: dict[str, Any]) -> LabelRule:
+def _rule(
+    classes: Sequence[str], values: FloatArray, exclusive: bool, words: str, record: dict[str, Any]
+) -> LabelRule:
     return LabelRule(tuple(classes), values, False, exclusive, words, record)

@@ -44,7 +44,11 @@ class Model:
     """A trained detector or classifier, ready for single images; made by :func:`load_model`."""
 
     def __init__(
-        self, path: Path, description: dict[str, Any], network: Detector | Classifier, machine: Machine
+        self,
+        path: Path,
+        description: dict[str, Any],
+        network: Detector | Classifier,
+        machine: Machine,
     ) -> None:
         self.path = path
         self.description = description
@@ -62,7 +66,9 @@ class Model:
             InputError: the run is a classifier.
         """
         if not isinstance(self.network, Detector):
-            raise InputError(f"expected a detection run, {self.path} is a {self.kind}; pass the folder of a detect run")
+            raise InputError(
+                f"expected a detection run, {self.path} is a {self.kind}; pass the folder of a detect run"
+            )
         return self.network
 
     def decoding(self, declared: Scale | None = None) -> Decoding:
@@ -79,7 +85,11 @@ class Model:
         pack = self.description["pack"]
         height, width = pixels.array.shape[:2]
         fitted = fit_pixels(pixels.array, pack["size"], pack["fit"])
-        fitted = to_grey(fitted) if pack["channels"] == 1 else (to_rgb(fitted) if fitted.ndim == 2 else fitted)
+        fitted = (
+            to_grey(fitted)
+            if pack["channels"] == 1
+            else (to_rgb(fitted) if fitted.ndim == 2 else fitted)
+        )
         place = geometry(width, height, pack["size"], pack["fit"])
         return Prepared(name, fitted, place, pixels.array)
 
@@ -136,7 +146,9 @@ class Model:
 
     def batch(self, images: Sequence[Prepared]) -> Tensor:
         """(n, 3, side, side) normalised: what the network sees of the images."""
-        pixels = torch.from_numpy(np.stack([image.packed for image in images])).to(self.machine.device)
+        pixels = torch.from_numpy(np.stack([image.packed for image in images])).to(
+            self.machine.device
+        )
         seen = evaluation_batch(pixels, self.size, self.detector.options.resize)
         return seen.contiguous(memory_format=torch.channels_last)
 
@@ -201,11 +213,16 @@ def _detector_options(description: dict[str, Any], path: Path) -> DetectorOption
     """
     raw, known = {**_OLDER, **description["options"]}, dataclasses.fields(DetectorOptions)
     check_keys(
-        raw, [(f.name, partial(_is_like, f.default), f"a value such as {f.default}") for f in known], path, "options."
+        raw,
+        [(f.name, partial(_is_like, f.default), f"a value such as {f.default}") for f in known],
+        path,
+        "options.",
     )
     options = typed({f.name: raw[f.name] for f in known}, DetectorOptions, path, "options in")
     if options.size != description["size"]:
-        raise InputError(f"{path}: size {description['size']} and options.size {options.size} differ; was it edited?")
+        raise InputError(
+            f"{path}: size {description['size']} and options.size {options.size} differ; was it edited?"
+        )
     return options
 
 
@@ -215,10 +232,14 @@ def _is_like(default: Any, value: Any) -> bool:
         return isinstance(value, str)
     if isinstance(default, tuple):
         return (
-            isinstance(value, list) and len(value) == len(default) and all(_is_like(default[0], one) for one in value)
+            isinstance(value, list)
+            and len(value) == len(default)
+            and all(_is_like(default[0], one) for one in value)
         )
     whole = isinstance(value, int) and not isinstance(value, bool)
-    return (whole or (isinstance(default, float) and isinstance(value, float))) and 0 <= value < float("inf")
+    return (
+        whole or (isinstance(default, float) and isinstance(value, float))
+    ) and 0 <= value < float("inf")
 
 
 def prepare_row(model: Model, pack: Pack, row: int) -> Prepared:
@@ -240,7 +261,9 @@ def check_pack(model: Model, pack: Pack) -> None:
     """
     wanted = model.description["pack"]
     have = {"size": pack.info.size, "fit": pack.info.fit, "channels": pack.info.channels}
-    differing = [f"{k}: the model's {wanted[k]}, the pack's {have[k]}" for k in have if have[k] != wanted[k]]
+    differing = [
+        f"{k}: the model's {wanted[k]}, the pack's {have[k]}" for k in have if have[k] != wanted[k]
+    ]
     if differing:
         raise InputError(
             f"the pack {pack.path} was not made as that of the run {model.path} ({'; '.join(differing)}); pack it alike"

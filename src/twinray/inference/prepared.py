@@ -37,4 +37,6 @@ class Prepared:
         height, width = self.display.shape[:2]
         image = Image.fromarray(heat.astype(np.float32))
         inner = self.place.picture_at(heat.shape[0])
-        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=inner)).clip(0, 1)
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=inner)).clip(
+            0, 1
+        )

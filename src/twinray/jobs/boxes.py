@@ -137,16 +137,22 @@ def _checked(config: BoxesConfig) -> float:
     if iou is None:
         iou = FUSION_IOU if _FORMATS[config.format].fuse else 0.0
     if config.min_readers > 1 and not iou:
-        raise InputError("--min-readers needs fused boxes, --fusion-iou 0 keeps them raw; change one of them")
+        raise InputError(
+            "--min-readers needs fused boxes, --fusion-iou 0 keeps them raw; change one of them"
+        )
     for name, path in (("--out", config.out), ("--figure", config.figure)):
         if path is not None and (path.exists() or path.is_symlink()):
             raise InputError(f"{path} is there already; choose another {name}, or remove it")
     if config.figure is not None and config.figure.resolve() == config.out.resolve():
-        raise InputError(f"--out and --figure are the same file, {config.out}; choose another for one of them")
+        raise InputError(
+            f"--out and --figure are the same file, {config.out}; choose another for one of them"
+        )
     return iou
 
 
-def _check_classes(raw: Collection, config: BoxesConfig, wanted: tuple[str, ...], whose: str) -> None:
+def _check_classes(
+    raw: Collection, config: BoxesConfig, wanted: tuple[str, ...], whose: str
+) -> None:
     """Refuse other classes: boxes of a class that the model does not know, or knows by another number, would be lost or swapped."""
     what = difference(wanted, raw.box_classes, whose, "annotations")
     if what:
@@ -167,7 +173,9 @@ def _fuse(raw: Collection, config: BoxesConfig, iou: float) -> Collection:
     return fuse(raw, iou, config.min_readers)
 
 
-def as_coco(collection: Collection, with_boxes_only: bool = False) -> tuple[dict[str, Any], list[Skipped]]:
+def as_coco(
+    collection: Collection, with_boxes_only: bool = False
+) -> tuple[dict[str, Any], list[Skipped]]:
     """The annotated images of a collection as a COCO dictionary, and the images and boxes that had to be set aside.
 
     Image and annotation ids count from 1 in the collection's order; category ids are class ids plus 1.
@@ -202,8 +210,16 @@ def as_coco(collection: Collection, with_boxes_only: bool = False) -> tuple[dict
             f"expected annotated images in {collection.name}, found none that can be used; check the source"
         )
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(collection.box_classes)]
-    info = {"description": f"boxes of {collection.name}, research use only", "notes": list(collection.notes)}
-    return {"info": info, "images": images, "annotations": annotations, "categories": categories}, aside
+    info = {
+        "description": f"boxes of {collection.name}, research use only",
+        "notes": list(collection.notes),
+    }
+    return {
+        "info": info,
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }, aside
 
 
 def _size(sample: Sample, root: Path | None) -> tuple[tuple[int, int] | None, str | None]:
@@ -230,7 +246,9 @@ def _image(number: int, sample: Sample, size: tuple[int, int] | None) -> dict[st
 
 def _annotations(boxes: Boxes, image: int, first: int) -> list[dict[str, Any]]:
     rows = []
-    for j, ((x1, y1, x2, y2), label) in enumerate(zip(boxes.xyxy.tolist(), boxes.labels.tolist(), strict=True)):
+    for j, ((x1, y1, x2, y2), label) in enumerate(
+        zip(boxes.xyxy.tolist(), boxes.labels.tolist(), strict=True)
+    ):
         row: dict[str, Any] = {
             "id": first + j,
             "image_id": image,
@@ -274,16 +292,24 @@ def _chart(config: BoxesConfig, result: BoxesResult, raw: Collection) -> bytes:
 
     assert config.figure is not None
     panels = []
-    if result.after is None and raw.label_classes != raw.box_classes:  # labels that no box stands for
+    if (
+        result.after is None and raw.label_classes != raw.box_classes
+    ):  # labels that no box stands for
         panels.append(Panel(f"Images by label, {raw.name}", result.labels))
-    what = f"Boxes by class, {raw.name}" + ("" if result.after is None else ", before and after fusion")
+    what = f"Boxes by class, {raw.name}" + (
+        "" if result.after is None else ", before and after fusion"
+    )
     panels.append(Panel(what, result.before, result.after))
     kind = cast(ImageKind, config.figure.suffix.lower().removeprefix("."))
     return box_counts_chart(tuple(panels), kind)
 
 
 def _show(
-    config: BoxesConfig, result: BoxesResult, written: Collection, content: dict[str, Any], console: Console
+    config: BoxesConfig,
+    result: BoxesResult,
+    written: Collection,
+    content: dict[str, Any],
+    console: Console,
 ) -> None:
     console.print(Text(f"{config.out} - boxes of {written.name}", style="italic"))
     table = Table(box=None)

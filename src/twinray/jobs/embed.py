@@ -157,9 +157,14 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     backbone = build_backbone(config.arch or described_arch(config.init), config.seed, size)
     provenance = initialise(backbone, config.init)
     machine = choose_machine(config.device, config.precision)
-    machine = machine if machine.bf16 else machine.exact  # features that are kept are those of any device
+    machine = (
+        machine if machine.bf16 else machine.exact
+    )  # features that are kept are those of any device
     seen = inherited(weight_file(config.init))
-    notes = [*skipped, *check_unseen(seen, pack, {"embedded": known.rows}, weights=config.init, allow=True).notes]
+    notes = [
+        *skipped,
+        *check_unseen(seen, pack, {"embedded": known.rows}, weights=config.init, allow=True).notes,
+    ]
     if len(known.rows) < _in_split(config, pack):
         notes.append(
             f"{len(known.rows)} of {_in_split(config, pack)} images, a seeded choice of whole patients (--most)"
@@ -175,7 +180,9 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     # Below some ten thousand images threads wait for each other longer than they work.
     jobs = config.workers or (os.cpu_count() or 1 if len(features) >= _MANY else 1)
     places: dict[str, FloatArray] = {
-        name: two_dimensions(name, components, perplexity=config.perplexity, seed=config.seed, jobs=jobs)
+        name: two_dimensions(
+            name, components, perplexity=config.perplexity, seed=config.seed, jobs=jobs
+        )
         for name in config.maps
     }
     _write_places(config.out, pack, known, places)
@@ -191,7 +198,11 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         **_figures(config, pack, known, features),
         "notes": notes,
     }
-    colourings = {name: found for name, found in (_label_colouring(pack, known), *known.by.items()) if found[1]}
+    colourings = {
+        name: found
+        for name, found in (_label_colouring(pack, known), *known.by.items())
+        if found[1]
+    }
     tables = _tables(record)
     _draw_maps(config, pack, known, components, places, colourings)
     record["page_images"] = _write_page(config, pack, known, places, colourings, tables, notes)
@@ -203,7 +214,9 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     for note in notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     console.print(
-        f"features, maps and figures of {len(known.rows)} images in {config.out}", soft_wrap=True, markup=False
+        f"features, maps and figures of {len(known.rows)} images in {config.out}",
+        soft_wrap=True,
+        markup=False,
     )
     return record
 
@@ -215,7 +228,9 @@ def _in_split(config: EmbedConfig, pack: Pack) -> int:
 def _choose(config: EmbedConfig, pack: Pack) -> _Known:
     rows = np.arange(len(pack)) if config.split == "all" else pack.where(config.split)
     if len(rows) < 3:
-        raise InputError(f"expected 3 images or more in split {config.split} of {pack.path}, found {len(rows)}")
+        raise InputError(
+            f"expected 3 images or more in split {config.split} of {pack.path}, found {len(rows)}"
+        )
     patients = group_index(list(pack.patients[rows]), list(pack.ids[rows]))
     if config.most and len(rows) > config.most:
         order = np.random.default_rng([config.seed, 24]).permutation(int(patients.max()) + 1)
@@ -260,11 +275,15 @@ def _queries(config: EmbedConfig, pack: Pack) -> tuple[list[tuple[str, int | Pix
             else:
                 found.append((str(file), pixels))
     if config.query and not found:
-        raise InputError(f"none of the {len(config.query)} queries could be read; the first: {skipped[0]}")
+        raise InputError(
+            f"none of the {len(config.query)} queries could be read; the first: {skipped[0]}"
+        )
     return found, skipped
 
 
-def _figures(config: EmbedConfig, pack: Pack, known: _Known, features: FloatArray) -> dict[str, Any]:
+def _figures(
+    config: EmbedConfig, pack: Pack, known: _Known, features: FloatArray
+) -> dict[str, Any]:
     """k-NN and silhouette of the labels, and how well a linear layer tells labels and attributes."""
     result: dict[str, Any] = {"knn": None, "silhouette": None, "told": {}}
     classes, task = pack.info.label_classes, pack.info.task
@@ -274,7 +293,9 @@ def _figures(config: EmbedConfig, pack: Pack, known: _Known, features: FloatArra
         usable = np.isfinite(votes.scores).any(axis=1)
         if usable.any():
             rows, scores = votes.rows[usable], votes.scores[usable]
-            truth = np.where(np.isfinite(scores), known.labels[rows], np.nan)  # nobody near states it: not asked
+            truth = np.where(
+                np.isfinite(scores), known.labels[rows], np.nan
+            )  # nobody near states it: not asked
             report = evaluate_labels(
                 truth, np.nan_to_num(scores), classes, task, known.patients[rows].tolist(),
                 bootstrap=config.bootstrap, seed=config.seed,
@@ -284,7 +305,11 @@ def _figures(config: EmbedConfig, pack: Pack, known: _Known, features: FloatArra
                 "neighbours": votes.neighbours,
                 "n_images": report.n_images,
                 "n_in_pool": int(((known.labels == 0) | (known.labels == 1)).any(axis=1).sum()),
-                **{name: figure_as_json(figure_of(report.metrics[name])) for name in shown if name in report.metrics},
+                **{
+                    name: figure_as_json(figure_of(report.metrics[name]))
+                    for name in shown
+                    if name in report.metrics
+                },
             }
         result["silhouette"] = _silhouettes(config, pack, known, features)
     targets: dict[str, tuple[FloatArray, tuple[str, ...]]] = {}
@@ -298,7 +323,12 @@ def _figures(config: EmbedConfig, pack: Pack, known: _Known, features: FloatArra
     if targets:
         table = np.concatenate([values for values, _ in targets.values()], axis=1)
         areas = linear_auc(
-            features, table, known.patients, folds=config.folds, bootstrap=config.bootstrap, seed=config.seed
+            features,
+            table,
+            known.patients,
+            folds=config.folds,
+            bootstrap=config.bootstrap,
+            seed=config.seed,
         )
         at = 0
         for name, (_, groups) in targets.items():
@@ -324,7 +354,9 @@ def _told_as_json(told: Mapping[str, Told]) -> dict[str, Any]:
     }
 
 
-def _silhouettes(config: EmbedConfig, pack: Pack, known: _Known, features: FloatArray) -> dict[str, Any]:
+def _silhouettes(
+    config: EmbedConfig, pack: Pack, known: _Known, features: FloatArray
+) -> dict[str, Any]:
     """Of exclusive classes one figure, of others one a class against the rest; and of each attribute."""
     found: dict[str, Any] = {}
 
@@ -339,7 +371,10 @@ def _silhouettes(config: EmbedConfig, pack: Pack, known: _Known, features: Float
     else:
         for i, name in enumerate(pack.info.label_classes):
             column = labels[:, i]
-            add(f"label {name}", np.where(column == 1, 1, np.where(column == 0, 0, -1)).astype(np.int64))
+            add(
+                f"label {name}",
+                np.where(column == 1, 1, np.where(column == 0, 0, -1)).astype(np.int64),
+            )
     for attribute, (of, groups) in known.by.items():
         place = {name: i for i, name in enumerate(g for g in groups if g != UNKNOWN)}
         add(attribute, np.array([place.get(name, -1) for name in of], dtype=np.int64))
@@ -360,7 +395,12 @@ def _label_colouring(pack: Pack, known: _Known) -> tuple[str, tuple[list[str], t
         for s, c, i in zip(stated, count, first, strict=True)
     ]
     used = set(of)
-    return "label", (of, tuple(name for name in dict.fromkeys((*classes, "several", "none", UNKNOWN)) if name in used))
+    return "label", (
+        of,
+        tuple(
+            name for name in dict.fromkeys((*classes, "several", "none", UNKNOWN)) if name in used
+        ),
+    )
 
 
 def _tables(record: Mapping[str, Any]) -> list[Table]:
@@ -372,7 +412,13 @@ def _tables(record: Mapping[str, Any]) -> list[Table]:
             figure = one["auc"]
             why = figure.get("note") or interval(figure)
             rows.append(
-                (f"{name}: {group}", number(figure["value"]), why, f"{one['n_positive']:,}", f"{one['n_negative']:,}")
+                (
+                    f"{name}: {group}",
+                    number(figure["value"]),
+                    why,
+                    f"{one['n_positive']:,}",
+                    f"{one['n_negative']:,}",
+                )
             )
     tables = []
     if rows:
@@ -382,11 +428,20 @@ def _tables(record: Mapping[str, Any]) -> list[Table]:
             "at the label's figures within its groups (evaluate --by)."
         )
         caption = "How well a linear layer on the features tells what (AUC over folds of patients, 95 % interval)"
-        tables.append(Table(caption, ("what", "AUC", "95 % interval", "with it", "without"), tuple(rows), note))
+        tables.append(
+            Table(
+                caption, ("what", "AUC", "95 % interval", "with it", "without"), tuple(rows), note
+            )
+        )
     knn = record["knn"]
     if knn:
         own = [
-            (f"k-NN {name.replace('_', ' ')}", number(knn[name]["value"]), interval(knn[name]), f"{knn['n_images']:,}")
+            (
+                f"k-NN {name.replace('_', ' ')}",
+                number(knn[name]["value"]),
+                interval(knn[name]),
+                f"{knn['n_images']:,}",
+            )
             for name in ("accuracy", "balanced_accuracy", "auc")
             if name in knn
         ]
@@ -450,9 +505,13 @@ def _write_page(
         {name: ([of[i] for i in chosen], groups) for name, (of, groups) in colourings.items()},
         thumbnails(pack.images, [int(known.rows[i]) for i in chosen]),
     )
-    own = [f"{len(chosen):,} of {n:,} images are shown, a seeded choice."] if len(chosen) < n else []
+    own = (
+        [f"{len(chosen):,} of {n:,} images are shown, a seeded choice."] if len(chosen) < n else []
+    )
     title = f"Features of {config.init} on {pack.path.name}"
-    write_text(config.out / "embedding.html", embedding_page(title, dots, tables, [*own, *notes]), "page")
+    write_text(
+        config.out / "embedding.html", embedding_page(title, dots, tables, [*own, *notes]), "page"
+    )
     return len(chosen)
 
 
@@ -483,8 +542,12 @@ def _answer(
             title = f"{similarity:.3f}" + (f" {labels[row]}" if labels else "")
             panels.append(Panel(title, np.asarray(pack.images[at])))
             patient = pack.patients[at]
-            same = isinstance(query, int) and patient is not None and patient == pack.patients[query]
-            found.append({"id": str(pack.ids[at]), "similarity": similarity, "same_patient": bool(same)})
+            same = (
+                isinstance(query, int) and patient is not None and patient == pack.patients[query]
+            )
+            found.append(
+                {"id": str(pack.ids[at]), "similarity": similarity, "same_patient": bool(same)}
+            )
         note = f"Nearest of {len(known.rows)} images by cosine of the features of {config.init}. {DISCLAIMER}."
         path = config.out / picture_name(number_of, "neighbours", Path(name).name)
         write_bytes(path, as_png(panel_row(panels, (), inches=2.1, note=note)), "picture")

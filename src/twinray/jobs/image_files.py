@@ -99,7 +99,9 @@ def open_image(file: Path, decoding: Decoding) -> Opened:
     pixels = load_image(file, decoding=decoding)
     if file_kind(file) != "dicom":
         return Opened(pixels, None)
-    from twinray.report.dicom.source import read_source  # pydicom loads for half a second: not for PNG files
+    from twinray.report.dicom.source import (
+        read_source,
+    )  # pydicom loads for half a second: not for PNG files
 
     try:
         return Opened(pixels, read_source(file))
@@ -110,7 +112,9 @@ def open_image(file: Path, decoding: Decoding) -> Opened:
 def _in_workers(
     function: Callable[[Path], T], files: Sequence[Path], workers: int, timeout: float, memory: int
 ) -> Iterator[tuple[Path, T | Skipped]]:
-    outcomes = map_in_workers(function, files, workers=workers, timeout_s=timeout, memory_bytes=memory << 20)
+    outcomes = map_in_workers(
+        function, files, workers=workers, timeout_s=timeout, memory_bytes=memory << 20
+    )
     with closing(cast(Any, outcomes)):
         for file, outcome in zip(files, outcomes, strict=True):
             if outcome.error is None and outcome.value is not None:
@@ -124,9 +128,13 @@ def _files(path: Path, skipped: list[Skipped], notes: list[str]) -> list[Path]:
     try:
         path.stat()
     except FileNotFoundError as error:
-        raise InputError(f"expected an image file or a folder, {shown} is not there; check the path") from error
+        raise InputError(
+            f"expected an image file or a folder, {shown} is not there; check the path"
+        ) from error
     except OSError as error:
-        raise InputError(f"could not open {shown}: {error.strerror}; check the path and its rights") from error
+        raise InputError(
+            f"could not open {shown}: {error.strerror}; check the path and its rights"
+        ) from error
     top = path.absolute()
     if shown != str(path) or not _is_text(top):
         skipped.append(Skipped(shown, "expected a path in UTF-8; rename the file or folder"))
@@ -135,7 +143,10 @@ def _files(path: Path, skipped: list[Skipped], notes: list[str]) -> list[Path]:
         return [path]
     found = scan_images(top)
     notes += [f"{path}: {note}" for note in found.notes]
-    own = [Skipped(str(path / (top / item.where).relative_to(top)), item.reason) for item in found.skipped]
+    own = [
+        Skipped(str(path / (top / item.where).relative_to(top)), item.reason)
+        for item in found.skipped
+    ]
     if not found.names:
         why = f" ({len(own)} set aside; the first: {own[0].where}: {own[0].reason})" if own else ""
         raise InputError(f"no image file (PNG, JPEG, TIFF, DICOM) in {path}{why}; check the path")

@@ -95,7 +95,9 @@ class PackConfig:
     table: Annotated[Path | None, DATA, taken("table")] = None
     """CSV with a column path and any of patient, split, label (several joined by |)."""
 
-    fusion_iou: Annotated[float | None, MODEL, between(0, 1, below=True), taken("fusion_iou")] = None
+    fusion_iou: Annotated[float | None, MODEL, between(0, 1, below=True), taken("fusion_iou")] = (
+        None
+    )
     """fuse the readers' boxes that overlap by more than this intersection over union (default: 0.5;
     0 keeps every reader's boxes)."""
 
@@ -137,7 +139,9 @@ class PackConfig:
     folds: Annotated[int, MODEL, zero_or(at_least(2))] = 0
     """Cross-validation: cut this many folds by patient and test on one of them, instead of on a share (0: no folds)."""
 
-    fold: Annotated[int, SEED, at_least(0), goes_with(folds=at_least(2)), up_to("folds", below=True)] = 0
+    fold: Annotated[
+        int, SEED, at_least(0), goes_with(folds=at_least(2)), up_to("folds", below=True)
+    ] = 0
     """With --folds, which fold is the test split, from 0; the folds are the same for one --seed."""
 
     splits: Annotated[Path | None, DATA] = None
@@ -168,10 +172,14 @@ class PackConfig:
     phantom_images: Annotated[int, MODEL, at_least(1), taken("phantom_images")] = 1000
     """number of images to draw."""
 
-    phantom_images_per_patient: Annotated[float, MODEL, between(1, 16), taken("phantom_images_per_patient")] = 2.0
+    phantom_images_per_patient: Annotated[
+        float, MODEL, between(1, 16), taken("phantom_images_per_patient")
+    ] = 2.0
     """mean number of images of a patient (1 to 16)."""
 
-    phantom_labelled: Annotated[float, MODEL, between(0, 1, "a share"), taken("phantom_labelled")] = 1.0
+    phantom_labelled: Annotated[
+        float, MODEL, between(0, 1, "a share"), taken("phantom_labelled")
+    ] = 1.0
     """share of patients whose images carry labels and boxes (0 to 1)."""
 
     def __post_init__(self) -> None:
@@ -203,7 +211,12 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
         raise InputError("expected --out, the new folder of the pack")
     out = config.out
     result = write_pack(
-        read_sources(config.format, config.source, _source_options(config), shared_patients=config.shared_patients),
+        read_sources(
+            config.format,
+            config.source,
+            _source_options(config),
+            shared_patients=config.shared_patients,
+        ),
         out,
         options,
         workers=config.workers,
@@ -219,12 +232,17 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
 def show(info: PackInfo, path: Path, console: Console, heading: str) -> None:
     """Print what a pack holds: images by split, classes, boxes, what was set aside, and its notes."""
     counts = info.counts
-    table = Table(title=Text(f"{path} - {heading}"), title_justify="left", show_header=False, box=None)
+    table = Table(
+        title=Text(f"{path} - {heading}"), title_justify="left", show_header=False, box=None
+    )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     by_split = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
     colour = "grey" if info.channels == 1 else "RGB"
-    table.add_row("images", f"{counts['images']:,} ({by_split}), {info.size} x {info.size} {colour}, {info.fit}")
+    table.add_row(
+        "images",
+        f"{counts['images']:,} ({by_split}), {info.size} x {info.size} {colour}, {info.fit}",
+    )
     table.add_row("patients", f"{counts['patients']:,}" if counts.get("patients") else "not known")
     table.add_row("splits", Text(info.split_method))
     if info.label_classes:
@@ -232,7 +250,9 @@ def show(info: PackInfo, path: Path, console: Console, heading: str) -> None:
     if info.box_classes:
         told = f"{counts.get('boxes', 0):,} on {counts.get('annotated', 0):,} annotated images: "
         table.add_row("boxes", Text(told + _named(info.extra.get("box_counts", {}))))
-    table.add_row("set aside", Text(f"{info.skipped:,}" + (" (skipped.csv)" if info.skipped else "")))
+    table.add_row(
+        "set aside", Text(f"{info.skipped:,}" + (" (skipped.csv)" if info.skipped else ""))
+    )
     for reason, n in list(info.skipped_reasons.items())[:3]:
         table.add_row("", Text(f"{n:,} x {reason}"))
     for note in info.notes:
@@ -246,7 +266,9 @@ def _named(counts: Mapping[str, int], most: int = 20) -> str:
 
 
 def _source_options(config: PackConfig) -> SourceOptions:
-    return SourceOptions(**{option.name: getattr(config, option.name) for option in fields(SourceOptions)})
+    return SourceOptions(
+        **{option.name: getattr(config, option.name) for option in fields(SourceOptions)}
+    )
 
 
 def _options(config: PackConfig) -> PackOptions:

@@ -171,8 +171,14 @@ def run(config: PredictConfig) -> Path:
     model = load_model(config.run, config.device)
     shown = _choose_shown(config, model)
     claim_folder(config.out, False, "predictions")
-    rule = label_rule(model, config.operating_point, config.score_threshold) if shown is None else None
-    columns = (*model.classes, "called") if shown is None else ("class", "score", "x1", "y1", "x2", "y2", "shown")
+    rule = (
+        label_rule(model, config.operating_point, config.score_threshold) if shown is None else None
+    )
+    columns = (
+        (*model.classes, "called")
+        if shown is None
+        else ("class", "score", "x1", "y1", "x2", "y2", "shown")
+    )
     words = "" if shown is None else shown.words
     job = _Job(
         config,
@@ -202,10 +208,14 @@ def _choose_shown(config: PredictConfig, model: Model) -> _Shown | None:
     score, rate, k = config.score_threshold, config.fp_per_image, len(model.classes)
     if model.kind == "classifier":
         if rate is not None:
-            raise InputError(f"expected no --fp-per-image: {config.run} is a classification run, without boxes")
+            raise InputError(
+                f"expected no --fp-per-image: {config.run} is a classification run, without boxes"
+            )
         return None
     if config.operating_point is not None:
-        raise InputError(f"expected no --operating-point: {config.run} is a detection run; use --fp-per-image")
+        raise InputError(
+            f"expected no --operating-point: {config.run} is a detection run; use --fp-per-image"
+        )
     raw, source = model.description.get("thresholds"), "--score-threshold"
     if score is None and rate is None and raw is None:
         score, source = FALLBACK_SCORE, "fixed: the model holds no thresholds"
@@ -217,10 +227,14 @@ def _choose_shown(config: PredictConfig, model: Model) -> _Shown | None:
     fallback = sum(bool(one.fallback) for one in point.per_class.values())
     words = f"by class, for {point.fp_per_image:g} false positives per image on {table.n_images} validation images"
     words += f" ({fallback} of {k} classes by a fallback)" if fallback else ""
-    return _Shown(point.thresholds(), words, {"from": source, "n_images": table.n_images, **point.as_json()})
+    return _Shown(
+        point.thresholds(), words, {"from": source, "n_images": table.n_images, **point.as_json()}
+    )
 
 
-def _thresholds(run: Path, classes: Sequence[str], raw: Any, rate: float | None) -> tuple[Thresholds, str]:
+def _thresholds(
+    run: Path, classes: Sequence[str], raw: Any, rate: float | None
+) -> tuple[Thresholds, str]:
     """Those stored with the model; where they lack the wanted rate, worked out from what the run kept of val."""
     stored = None if raw is None else thresholds_from_json(raw, classes, str(run / "model.json"))
     if rate is not None and not (stored and stored.has(rate)):
@@ -277,13 +291,21 @@ def _predict(job: _Job, batch: Sequence[tuple[Prepared, DicomSource | Skipped | 
         return
     assert job.shown is not None
     found = job.model.boxes(images)
-    rows = [row for i, b in zip(images, found, strict=True) for row in _rows(i.id, b, job.model.classes, job.shown)]
+    rows = [
+        row
+        for i, b in zip(images, found, strict=True)
+        for row in _rows(i.id, b, job.model.classes, job.shown)
+    ]
     job.table.append(rows)
     for (image, source), boxes in zip(batch, found, strict=True):
         job.names.append(image.id)
         job.boxes[image.id], job.sizes[image.id] = boxes, image.place.original
         keep = job.shown.mask(boxes)
-        best = Boxes(boxes.xyxy[keep], boxes.labels[keep], boxes.scores[keep] if boxes.scores is not None else None)
+        best = Boxes(
+            boxes.xyxy[keep],
+            boxes.labels[keep],
+            boxes.scores[keep] if boxes.scores is not None else None,
+        )
         job.n_shown += len(best)
         _draw(job, image, source, best)
 
@@ -291,8 +313,13 @@ def _predict(job: _Job, batch: Sequence[tuple[Prepared, DicomSource | Skipped | 
 def _rows(name: str, boxes: Boxes, classes: Sequence[str], shown: _Shown) -> list[Sequence[Any]]:
     """The lines of ``predictions.csv`` of one image, in original pixels."""
     assert boxes.scores is not None
-    columns = zip(boxes.labels, boxes.scores, np.round(boxes.xyxy, 2), shown.mask(boxes), strict=True)
-    return [(name, classes[int(i)], f"{score:.4f}", *map(float, box), int(best)) for i, score, box, best in columns]
+    columns = zip(
+        boxes.labels, boxes.scores, np.round(boxes.xyxy, 2), shown.mask(boxes), strict=True
+    )
+    return [
+        (name, classes[int(i)], f"{score:.4f}", *map(float, box), int(best))
+        for i, score, box, best in columns
+    ]
 
 
 def _draw(job: _Job, image: Prepared, source: DicomSource | Skipped | None, boxes: Boxes) -> None:
@@ -300,9 +327,17 @@ def _draw(job: _Job, image: Prepared, source: DicomSource | Skipped | None, boxe
     number = len(job.names)
     stem = picture_name(number, Path(image.id).stem).removesuffix(".png")
     if job.config.overlays and not job.unwritten:
-        _try(f"the overlays from number {number} on", lambda: _write_overlay(job, image, boxes, stem), job)
+        _try(
+            f"the overlays from number {number} on",
+            lambda: _write_overlay(job, image, boxes, stem),
+            job,
+        )
     if job.config.dicom_objects and source is not None and not job.unwritten:
-        _try(f"the DICOM objects from number {number} on", lambda: _write_objects(job, image, source, boxes, stem), job)
+        _try(
+            f"the DICOM objects from number {number} on",
+            lambda: _write_objects(job, image, source, boxes, stem),
+            job,
+        )
 
 
 def _write_overlay(job: _Job, image: Prepared, boxes: Boxes, stem: str) -> None:
@@ -310,7 +345,9 @@ def _write_overlay(job: _Job, image: Prepared, boxes: Boxes, stem: str) -> None:
     write_bytes(_folder(job, "overlays") / f"{stem}.png", as_png(picture), "overlay")
 
 
-def _write_objects(job: _Job, image: Prepared, source: DicomSource | Skipped, boxes: Boxes, stem: str) -> None:
+def _write_objects(
+    job: _Job, image: Prepared, source: DicomSource | Skipped, boxes: Boxes, stem: str
+) -> None:
     if not objects_available():
         job.lacks_highdicom = True
         return
@@ -318,7 +355,9 @@ def _write_objects(job: _Job, image: Prepared, source: DicomSource | Skipped, bo
         job.without_objects.add(source)
         return
     try:
-        built = dicom_objects(Finding(source, image.display, boxes, job.model.classes, job.algorithm, job.made))
+        built = dicom_objects(
+            Finding(source, image.display, boxes, job.model.classes, job.algorithm, job.made)
+        )
     except InputError as error:
         job.without_objects.add(Skipped(image.id, str(error)))
         return
@@ -354,7 +393,9 @@ def _finish(job: _Job) -> None:
     for reason, count in Counter(s.reason for s in skipped).most_common(5):
         lines.append(f"  set aside ({count}): {first[reason]}: {reason}")
     lines += job.notes
-    lines += [f"{n} files {_REMARKS[kind]}" for kind, n in sorted(job.remarks.items()) if kind in _REMARKS]
+    lines += [
+        f"{n} files {_REMARKS[kind]}" for kind, n in sorted(job.remarks.items()) if kind in _REMARKS
+    ]
     if job.shown is not None:
         lines.append(f"{job.n_shown} boxes shown: {job.shown.words}")
     if job.rule is not None:
@@ -362,8 +403,14 @@ def _finish(job: _Job) -> None:
         told = ", ".join(f"{name} {counts[name]:,}" for name in job.rule.classes)
         lines.append(f"images by called label: {told}; {job.rule.words}")
     if job.n_objects or without:
-        aside = f"; {len(without)} images without, {job.without_objects.path} says why" if without else ""
-        lines.append(f"{job.n_objects} DICOM objects (Secondary Capture, Structured Report) in {out / 'dicom'}{aside}")
+        aside = (
+            f"; {len(without)} images without, {job.without_objects.path} says why"
+            if without
+            else ""
+        )
+        lines.append(
+            f"{job.n_objects} DICOM objects (Secondary Capture, Structured Report) in {out / 'dicom'}{aside}"
+        )
     if job.lacks_highdicom:
         lines.append("no DICOM objects: highdicom is not installed; pip install 'twinray[dicom]'")
     console = Console()
@@ -405,6 +452,12 @@ def _write_boxes(job: _Job) -> None:
     out, classes, boxes = job.config.out, job.model.classes, job.boxes
     ids: dict[str | int, int] = {name: number for number, name in enumerate(job.names, start=1)}
     nothing: dict[str | int, Boxes] = {name: Boxes.empty() for name in job.names}
-    images = truth_as_coco(nothing, classes, sizes=job.sizes, file_names={n: str(n) for n in nothing}, image_ids=ids)
+    images = truth_as_coco(
+        nothing, classes, sizes=job.sizes, file_names={n: str(n) for n in nothing}, image_ids=ids
+    )
     _try("images.json", lambda: write_json(out / "images.json", images, "image list"), job)
-    _try("predictions.json", lambda: write_predictions(out / "predictions.json", boxes, len(classes), ids), job)
+    _try(
+        "predictions.json",
+        lambda: write_predictions(out / "predictions.json", boxes, len(classes), ids),
+        job,
+    )

@@ -25,7 +25,12 @@ from twinray.evaluation.record import read_split
 from twinray.files import read_json, write_bytes
 from twinray.pretraining import run as pretraining
 from twinray.pretraining.config import PretrainConfig
-from twinray.report.charts.curves import ArmCurve, classifier_curves, detector_curves, pretraining_curves
+from twinray.report.charts.curves import (
+    ArmCurve,
+    classifier_curves,
+    detector_curves,
+    pretraining_curves,
+)
 from twinray.report.charts.tuning import tuning_chart
 from twinray.report.numbers import count, duration, interval, interval_of, number, value_of
 from twinray.report.pictures.single import DISCLAIMER
@@ -60,7 +65,9 @@ class _Sketch:
 
 
 def _of_detector(run: RunFolder, best_epoch: int) -> bytes:
-    return detector_curves([ArmCurve(run.path.resolve().name, run.history(), best_epoch if best_epoch >= 0 else None)])
+    return detector_curves(
+        [ArmCurve(run.path.resolve().name, run.history(), best_epoch if best_epoch >= 0 else None)]
+    )
 
 
 def _of_pretraining(run: RunFolder, best_epoch: int) -> bytes:
@@ -69,7 +76,9 @@ def _of_pretraining(run: RunFolder, best_epoch: int) -> bytes:
 
 
 def _of_classifier(run: RunFolder, best_epoch: int) -> bytes:
-    return classifier_curves([ArmCurve(name, *drawn) for name, drawn in histories(run, best_epoch).items()])
+    return classifier_curves(
+        [ArmCurve(name, *drawn) for name, drawn in histories(run, best_epoch).items()]
+    )
 
 
 def detect(config: DetectConfig) -> RunFolder:
@@ -150,7 +159,9 @@ def classify_and_tell(config: ClassifyConfig) -> None:
 
 
 def _and_tell(
-    out: Path, train: Callable[[], RunFolder], lines: Callable[[Path, Mapping[str, Any]], Sequence[str]]
+    out: Path,
+    train: Callable[[], RunFolder],
+    lines: Callable[[Path, Mapping[str, Any]], Sequence[str]],
 ) -> None:
     """Train, then say folder, result and disclaimer; once, whatever the number of ranks."""
     before = RunFolder(out).finished
@@ -178,11 +189,22 @@ def _detector_lines(run: Path, metrics: Mapping[str, Any]) -> list[str]:
     split = next((name for name in ("test", "val", "train") if name in metrics), None)
     if split is not None:
         figures = split_figures(run, metrics)[split]
-        ends = f" (95 % interval {interval(figures.get('map50'))})" if interval_of(figures.get("map50")) else ""
-        where = "of the test split" if split == "test" else f"of the split {split}: there is no test image"
+        ends = (
+            f" (95 % interval {interval(figures.get('map50'))})"
+            if interval_of(figures.get("map50"))
+            else ""
+        )
+        where = (
+            "of the test split"
+            if split == "test"
+            else f"of the split {split}: there is no test image"
+        )
         images = count(figures.counts.get("n_images"), "image")
         lines.append(f"mAP50 {number(value_of(figures.get('map50')))}{ends} on {images} {where}")
-    return [*lines, f"best epoch {metrics['best_epoch'] + 1} of {epochs}, chosen by: {metrics['selected_on']}"]
+    return [
+        *lines,
+        f"best epoch {metrics['best_epoch'] + 1} of {epochs}, chosen by: {metrics['selected_on']}",
+    ]
 
 
 def _pretraining_lines(run: Path, metrics: Mapping[str, Any]) -> list[str]:

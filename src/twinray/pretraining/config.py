@@ -48,7 +48,9 @@ class PretrainConfig:
     """Initial weights: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
     size: Annotated[int, MODEL, at_least(32, "pixels")] = 224
     """Side of a view, pixels."""
-    batch_size: Annotated[int, MODEL, at_least(2, "images (statistics over one do not exist)")] = 256
+    batch_size: Annotated[int, MODEL, at_least(2, "images (statistics over one do not exist)")] = (
+        256
+    )
     """Images in a batch, over all ranks; the correlations are estimated over all of them."""
     accumulate: Annotated[int, MODEL, at_least(1, "pieces")] = 1
     """Pieces in which each rank embeds its share of a batch, to fit a small memory; the loss stays that of the whole batch. BatchNorm is per piece."""
@@ -56,7 +58,9 @@ class PretrainConfig:
     """Passes over the images."""
     projector: Annotated[tuple[int, ...], MODEL, each("widths", at_least(2))] = ()
     """Widths of the projector's layers; default 8192 8192 8192 from resnet50 up, 2048 2048 2048 for resnet18, resnet34 and timm's."""
-    objective: Annotated[Literal["barlow-twins", "vicreg", "simclr", "byol"], MODEL] = "barlow-twins"
+    objective: Annotated[Literal["barlow-twins", "vicreg", "simclr", "byol"], MODEL] = (
+        "barlow-twins"
+    )
     """What makes the two views agree: Barlow Twins, or one of those that papers compare it with."""
     lam: Annotated[float | None, MODEL, above(0), counts_with(objective="barlow-twins")] = None
     """Weight of the redundancy term; default 0.0051 as published; for fewer than 100 epochs 1 / width of the embedding, so that views agree soon."""
@@ -88,7 +92,10 @@ class PretrainConfig:
     """Probability of taking the colour away; nothing on grey images."""
     blur: Annotated[tuple[float, float], MODEL, pair("probabilities", between(0, 1))] = (1.0, 0.1)
     """Probabilities of a Gaussian blur of the first and of the second view."""
-    solarise: Annotated[tuple[float, float], MODEL, pair("probabilities", between(0, 1))] = (0.0, 0.2)
+    solarise: Annotated[tuple[float, float], MODEL, pair("probabilities", between(0, 1))] = (
+        0.0,
+        0.2,
+    )
     """Probabilities of inverting what is brighter than one half, in the first and in the second view."""
     seed: Annotated[int, SEED, at_least(0)] = 0
     """Seed of the random initial weights, of the order and of the views."""

@@ -46,20 +46,28 @@ class KnnProbe:
     size: int
 
     @classmethod
-    def of(cls, source: PixelSource, labels: FloatArray, patients: IntArray, size: int, seed: int) -> KnnProbe | None:
+    def of(
+        cls, source: PixelSource, labels: FloatArray, patients: IntArray, size: int, seed: int
+    ) -> KnnProbe | None:
         """A seeded choice of at most 2,000 labelled images; None where those are under 200 or no class has
         both kinds among them.
 
         Args:
             labels: (n, k) of every image of ``source``, NaN where not stated; ``patients``: (n,) group numbers.
         """
-        known = np.flatnonzero(~np.isnan(labels).all(axis=1)) if labels.shape[1] else np.zeros(0, dtype=np.int64)
+        known = (
+            np.flatnonzero(~np.isnan(labels).all(axis=1))
+            if labels.shape[1]
+            else np.zeros(0, dtype=np.int64)
+        )
         chosen = np.sort(np.random.default_rng([seed, 20]).permutation(known)[:IMAGES])
         probe = cls(source, chosen, labels[chosen], patients[chosen], size)
         return probe if len(chosen) >= FEWEST and probe._usable().any() else None
 
     def _usable(self) -> npt.NDArray[np.bool_]:
-        both: npt.NDArray[np.bool_] = (self.labels == 1).any(axis=0) & (self.labels == 0).any(axis=0)
+        both: npt.NDArray[np.bool_] = (self.labels == 1).any(axis=0) & (self.labels == 0).any(
+            axis=0
+        )
         return both
 
     def __call__(self, backbone: Backbone, machine: Machine) -> dict[str, float]:
@@ -75,7 +83,9 @@ class KnnProbe:
             truth = self.labels[stated, c]
             if 0 < truth.sum() < len(truth):
                 ranking = rank(votes[stated, c], truth == 1, np.arange(len(truth)))
-                areas.append(float(auc_and_average_precision(ranking, np.ones((len(truth), 1)))[0][0]))
+                areas.append(
+                    float(auc_and_average_precision(ranking, np.ones((len(truth), 1)))[0][0])
+                )
         return {"knn_auc": float(np.mean(areas)) if areas else float("nan")}
 
     @torch.no_grad()

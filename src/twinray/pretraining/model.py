@@ -28,7 +28,11 @@ class BarlowTwins(nn.Module):
         widths = [backbone.features, *projector]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths[:-1]):
-            layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Linear(before, after, bias=False),
+                nn.BatchNorm1d(after),
+                nn.ReLU(inplace=True),
+            ]
         layers.append(nn.Linear(widths[-2], widths[-1], bias=False))
         self.projector = nn.Sequential(*layers)
 

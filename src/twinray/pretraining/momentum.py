@@ -20,7 +20,9 @@ def momentum_at(step: int, total: int, base: float = BASE_MOMENTUM) -> float:
         ValueError: ``step`` outside 0..total, no steps at all, or ``base`` outside 0..1.
     """
     if total < 1 or not 0 <= step <= total:
-        raise ValueError(f"expected a step of 0..total and a total of 1 or more, got step {step} of {total}")
+        raise ValueError(
+            f"expected a step of 0..total and a total of 1 or more, got step {step} of {total}"
+        )
     if not 0 <= base <= 1:
         raise ValueError(f"expected a base momentum of 0..1, got {base}")
     return 1 - (1 - base) * (math.cos(math.pi * step / total) + 1) / 2
@@ -42,7 +44,9 @@ class MomentumTwin(nn.Module):
 
     def __init__(self, online: nn.Module) -> None:
         super().__init__()
-        self._online = (online,)  # in a tuple: as an attribute it would become a submodule, stored twice
+        self._online = (
+            online,
+        )  # in a tuple: as an attribute it would become a submodule, stored twice
         self.target = copy.deepcopy(online).requires_grad_(False)
 
     @torch.no_grad()

@@ -29,7 +29,9 @@ class ObjectiveValue(NamedTuple):
     redundancy: Tensor
 
 
-def barlow_twins(z1: Tensor, z2: Tensor, lam: float = 0.0051, gram: bool | None = None) -> ObjectiveValue:
+def barlow_twins(
+    z1: Tensor, z2: Tensor, lam: float = 0.0051, gram: bool | None = None
+) -> ObjectiveValue:
     """Barlow Twins loss of the embeddings of two views.
 
     All statistics and sums are float32 (float64 for float64 input) whatever the autocast: in bf16
@@ -48,7 +50,9 @@ def barlow_twins(z1: Tensor, z2: Tensor, lam: float = 0.0051, gram: bool | None 
         ValueError: the shapes differ or the batch has fewer than two rows.
     """
     if z1.shape != z2.shape or z1.ndim != 2 or len(z1) < 2:
-        raise ValueError(f"expected two (b, d) embeddings with b >= 2, got {tuple(z1.shape)} and {tuple(z2.shape)}")
+        raise ValueError(
+            f"expected two (b, d) embeddings with b >= 2, got {tuple(z1.shape)} and {tuple(z2.shape)}"
+        )
     b, d = z1.shape
     with torch.autocast(z1.device.type, enabled=False):
         z1, z2 = standardise(z1), standardise(z2)

@@ -22,7 +22,9 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     optimizer = config.optimizer
     if optimizer == "auto":
         optimizer = "lars" if config.batch_size >= 512 else "adamw"
-    projector = config.projector or (_NARROW if config.arch in _SMALL or config.arch.startswith("timm/") else _WIDE)
+    projector = config.projector or (
+        _NARROW if config.arch in _SMALL or config.arch.startswith("timm/") else _WIDE
+    )
     short = config.epochs < _SHORT
     scale = config.batch_size / 256
     lr = config.lr if config.lr is not None else _RATE_PER_256[optimizer] * scale
@@ -30,12 +32,16 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     return dataclasses.replace(
         config,
         lam=config.lam if config.lam is not None else (1 / projector[-1] if short else _LAMBDA),
-        crop_min=config.crop_min if config.crop_min is not None else (_CROP_MIN_SHORT if short else _CROP_MIN),
+        crop_min=config.crop_min
+        if config.crop_min is not None
+        else (_CROP_MIN_SHORT if short else _CROP_MIN),
         optimizer=optimizer,
         lr=lr,
         lr_biases=config.lr_biases if config.lr_biases is not None else default_biases,
         weight_decay=config.weight_decay if config.weight_decay is not None else _DECAY[optimizer],
-        warmup_epochs=config.warmup_epochs if config.warmup_epochs is not None else min(10.0, config.epochs / 10),
+        warmup_epochs=config.warmup_epochs
+        if config.warmup_epochs is not None
+        else min(10.0, config.epochs / 10),
         projector=projector,
     )
 

@@ -51,7 +51,9 @@ def vicreg(
         x1, x2 = x1 - x1.mean(dim=0), x2 - x2.mean(dim=0)
         hinge = (_variance_hinge(x1) + _variance_hinge(x2)) / 2
         covariance = _covariance(x1, use_gram) + _covariance(x2, use_gram)
-        loss = invariance_weight * distance + variance_weight * hinge + covariance_weight * covariance
+        loss = (
+            invariance_weight * distance + variance_weight * hinge + covariance_weight * covariance
+        )
     return _monitored(loss, z1, z2)
 
 
@@ -105,7 +107,9 @@ def _check(first: Tensor, *others: Tensor) -> None:
     shapes = [first.shape, *(other.shape for other in others)]
     if len(set(shapes)) != 1 or first.ndim != 2 or len(first) < 2:
         got = ", ".join(str(tuple(shape)) for shape in shapes)
-        raise ValueError(f"expected {len(shapes)} (b, d) embeddings of one shape with b >= 2, got {got}")
+        raise ValueError(
+            f"expected {len(shapes)} (b, d) embeddings of one shape with b >= 2, got {got}"
+        )
 
 
 def _exact(z: Tensor) -> Tensor:

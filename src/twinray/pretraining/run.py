@@ -39,7 +39,9 @@ from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
 
 
-def run(config: PretrainConfig, watch: Watch | None = None, finished: Watch | None = None) -> RunFolder:
+def run(
+    config: PretrainConfig, watch: Watch | None = None, finished: Watch | None = None
+) -> RunFolder:
     """Pre-train and write ``backbone.safetensors`` into the run's folder.
 
     Args:
@@ -75,7 +77,12 @@ def run(config: PretrainConfig, watch: Watch | None = None, finished: Watch | No
         done = ranks.first(
             lambda: (
                 open_run(
-                    config, out=out, resume=resume, job="pretrain", environment=environment(), inputs=inputs
+                    config,
+                    out=out,
+                    resume=resume,
+                    job="pretrain",
+                    environment=environment(),
+                    inputs=inputs,
                 ).finished
             )
         )
@@ -96,7 +103,9 @@ def run(config: PretrainConfig, watch: Watch | None = None, finished: Watch | No
         state = train(dataclasses.replace(loop, watch=watch), folder)
 
         def finish() -> None:
-            _write_results(config, folder, model, packs, provenance, loop, (state.seconds, state.waited))
+            _write_results(
+                config, folder, model, packs, provenance, loop, (state.seconds, state.waited)
+            )
             if finished is not None:
                 finished(folder, -1)
 
@@ -145,7 +154,8 @@ def chosen_rows(packs: list[Pack], config: PretrainConfig) -> list[IntArray]:
         rows.append(apart_from(pack, own, others) if others else own)
         if others and launched_rank()[0] == 0:
             print(
-                f"{pack.path}: {len(own) - len(rows[-1])} of {len(own)} images left out (--leave-out)", file=sys.stderr
+                f"{pack.path}: {len(own) - len(rows[-1])} of {len(own)} images left out (--leave-out)",
+                file=sys.stderr,
             )
     return rows
 
@@ -168,10 +178,16 @@ def open_source(packs: list[Pack], rows: list[IntArray], config: PretrainConfig)
     return source
 
 
-def _probe(config: PretrainConfig, packs: list[Pack], rows: list[IntArray], source: PixelSource) -> KnnProbe | None:
+def _probe(
+    config: PretrainConfig, packs: list[Pack], rows: list[IntArray], source: PixelSource
+) -> KnnProbe | None:
     """The k-NN monitor, where the packs share their label classes and it can say something."""
     classes = packs[0].info.label_classes
-    if not config.knn_every or not classes or any(pack.info.label_classes != classes for pack in packs):
+    if (
+        not config.knn_every
+        or not classes
+        or any(pack.info.label_classes != classes for pack in packs)
+    ):
         return None
     labels = np.concatenate([pack.labels[r] for pack, r in zip(packs, rows, strict=True)])
     groups = [
@@ -179,7 +195,9 @@ def _probe(config: PretrainConfig, packs: list[Pack], rows: list[IntArray], sour
         for which, (pack, r) in enumerate(zip(packs, rows, strict=True))
         for i in r
     ]
-    return KnnProbe.of(source, labels, np.unique(groups, return_inverse=True)[1], config.size, config.seed)
+    return KnnProbe.of(
+        source, labels, np.unique(groups, return_inverse=True)[1], config.size, config.seed
+    )
 
 
 def objective(config: PretrainConfig) -> Objective:
@@ -202,13 +220,19 @@ def make_loop(
     probe: KnnProbe | None = None,
 ) -> Loop:
     """The training loop of a resolved configuration."""
-    assert config.lr is not None and config.lr_biases is not None and config.optimizer != "auto"  # set by resolve
+    assert (
+        config.lr is not None and config.lr_biases is not None and config.optimizer != "auto"
+    )  # set by resolve
     assert config.weight_decay is not None and config.warmup_epochs is not None
     ranks = ranks or Ranks()
     steps_per_epoch = len(source) // config.batch_size
     total, warmup = steps_per_epoch * config.epochs, round(config.warmup_epochs * steps_per_epoch)
     optimizer = build_optimizer(
-        config.optimizer, model, lr=config.lr, lr_biases=config.lr_biases, weight_decay=config.weight_decay
+        config.optimizer,
+        model,
+        lr=config.lr,
+        lr_biases=config.lr_biases,
+        weight_decay=config.weight_decay,
     )
     base = [float(group["lr"]) for group in optimizer.param_groups]
     wanted = config.compile == "on" or (config.compile == "auto" and machine.device.type == "cuda")
@@ -230,7 +254,9 @@ def make_loop(
         batches=_batches(config, source, machine, ranks),
         steps_per_epoch=steps_per_epoch,
         epochs=config.epochs,
-        rates=lambda step: [rate * warmup_cosine(step, total=total, warmup=warmup) for rate in base],
+        rates=lambda step: [
+            rate * warmup_cosine(step, total=total, warmup=warmup) for rate in base
+        ],
         images_per_step=config.batch_size,
         seed=config.seed,
         at_epoch_end=_monitor(config, probe, model, machine) if probe is not None else None,
@@ -238,7 +264,9 @@ def make_loop(
         checkpoint_minutes=config.checkpoint_minutes,
         log_every=config.log_every,
         ranks=ranks,
-        after_step=(lambda step: model.twin.update(momentum_at(step, total))) if isinstance(model, Byol) else None,
+        after_step=(lambda step: model.twin.update(momentum_at(step, total)))
+        if isinstance(model, Byol)
+        else None,
         keep=Keep(config.keep_checkpoints, config.keep_every),
         fault=lambda figures: collapse(figures, config.batch_size),
     )
@@ -323,7 +351,11 @@ def _write_results(
         if last.get(name) is not None
     }
     rate = loop.steps_per_epoch * loop.epochs * config.batch_size / seconds
-    for name, value in (("images_per_s", rate), ("seconds", seconds), ("data_wait", waited / seconds)):
+    for name, value in (
+        ("images_per_s", rate),
+        ("seconds", seconds),
+        ("data_wait", waited / seconds),
+    ):
         figures[name] = {"value": value, "ci95": None, "n": 1}
     folder.write_metrics({"train": figures})
 

@@ -64,7 +64,9 @@ class Step:
         images = pixels_to_unit(pixels.to(self.machine.device, non_blocking=True))
         drawn = self._draw(images, step)
         if self.accumulate == 1:
-            z1, z2 = (self._embed(view, images, p) for view, p in zip(self.views, drawn, strict=True))
+            z1, z2 = (
+                self._embed(view, images, p) for view, p in zip(self.views, drawn, strict=True)
+            )
         else:
             z1, z2 = self._first_pass(images, drawn)
         value, watched = self._loss(z1, z2, images, drawn)
@@ -72,7 +74,11 @@ class Step:
         if self.accumulate > 1:
             assert z1.grad is not None and z2.grad is not None
             self._second_pass(images, drawn, (z1.grad, z2.grad))
-        figures = {"loss": value.loss.detach(), "mean_c_ii": value.invariance, "rms_c_ij": value.redundancy}
+        figures = {
+            "loss": value.loss.detach(),
+            "mean_c_ii": value.invariance,
+            "rms_c_ij": value.redundancy,
+        }
         if step % self.health_every == 0:
             figures |= embedding_health(watched)
         return figures
@@ -85,7 +91,9 @@ class Step:
         if not isinstance(self.model, Byol):
             return self.objective(first, second), first.detach()
         t1, t2 = (self.ranks.gather(t) for t in self._targets(self.model, images, drawn))
-        return byol(first, second, t1, t2), t1  # predictions may differ where every embedding is one point
+        return byol(
+            first, second, t1, t2
+        ), t1  # predictions may differ where every embedding is one point
 
     @torch.no_grad()
     def _targets(self, model: Byol, images: Tensor, drawn: list[ViewParameters]) -> list[Tensor]:
@@ -102,7 +110,10 @@ class Step:
         """This rank's parameters of both views, from those of the whole batch: the same however it is shared out."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         n, height, width = len(images) * self.ranks.world, images.shape[-2], images.shape[-1]
-        return [_rows(view.draw(n, height, width, generator), self.ranks.share(n)) for view in self.views]
+        return [
+            _rows(view.draw(n, height, width, generator), self.ranks.share(n))
+            for view in self.views
+        ]
 
     def _embed(self, view: ViewMaker, images: Tensor, parameters: ViewParameters) -> Tensor:
         made = self._view(view, images, parameters)
@@ -110,7 +121,9 @@ class Step:
             return (self.forward or self.model)(made)[1]
 
     def _view(self, view: ViewMaker, images: Tensor, parameters: ViewParameters) -> Tensor:
-        return normalise(view.apply(images, parameters)).contiguous(memory_format=torch.channels_last)
+        return normalise(view.apply(images, parameters)).contiguous(
+            memory_format=torch.channels_last
+        )
 
     def _pieces(self, n: int) -> list[slice]:
         each = n // self.accumulate
@@ -128,7 +141,9 @@ class Step:
         z1, z2 = (torch.cat(embeddings).requires_grad_() for embeddings in found)
         return z1, z2
 
-    def _second_pass(self, images: Tensor, drawn: list[ViewParameters], gradients: tuple[Tensor, Tensor]) -> None:
+    def _second_pass(
+        self, images: Tensor, drawn: list[ViewParameters], gradients: tuple[Tensor, Tensor]
+    ) -> None:
         for rows in self._pieces(len(images)):
             for view, parameters, gradient in zip(self.views, drawn, gradients, strict=True):
                 with _same_draws():
@@ -137,13 +152,19 @@ class Step:
 
 
 def _rows(parameters: ViewParameters, rows: slice) -> ViewParameters:
-    return ViewParameters(**{f.name: getattr(parameters, f.name)[rows] for f in dataclasses.fields(parameters)})
+    return ViewParameters(
+        **{f.name: getattr(parameters, f.name)[rows] for f in dataclasses.fields(parameters)}
+    )
 
 
 @contextmanager
 def _running_statistics_kept(model: nn.Module) -> Iterator[None]:
     """BatchNorm computes as in training and leaves its running statistics alone: the second pass counts, not both."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [
+        m
+        for m in model.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
     for norm in norms:
         norm.track_running_stats = False
     try:

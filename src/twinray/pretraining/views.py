@@ -27,7 +27,9 @@ from torch.nn import functional
 from twinray.training.crops import crop_resize, draw_crops
 
 _LUMA = (0.299, 0.587, 0.114)
-_NEUTRAL = torch.tensor([1.0, 1.0, 1.0, 0.0])  # brightness, contrast, saturation, hue that change nothing
+_NEUTRAL = torch.tensor(
+    [1.0, 1.0, 1.0, 0.0]
+)  # brightness, contrast, saturation, hue that change nothing
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,22 @@ class ViewParameters:
             return self
         switches = torch.stack([self.flip, self.grey, self.solarise], dim=1)
         parts = (self.crop, self.order, self.jitter, self.sigma.unsqueeze(1), switches)
-        packed = torch.cat([part.double() for part in parts], dim=1)  # float64 holds each of them exactly
+        packed = torch.cat(
+            [part.double() for part in parts], dim=1
+        )  # float64 holds each of them exactly
         crop, order, jitter, sigma, switches = torch.split(
             _put(packed, device), [part.shape[1] for part in parts], dim=1
         )
         flip, grey, solarise = switches.bool().unbind(dim=1)
-        return ViewParameters(crop.long(), flip, jitter.float(), order.long(), grey, sigma.squeeze(1).float(), solarise)
+        return ViewParameters(
+            crop.long(),
+            flip,
+            jitter.float(),
+            order.long(),
+            grey,
+            sigma.squeeze(1).float(),
+            solarise,
+        )
 
 
 def _put(small: Tensor, device: torch.device) -> Tensor:
@@ -113,7 +125,9 @@ class ViewMaker:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(b, 1 or 3, h, w) float32 in 0..1 -> (b, 1 or 3, size, size) float32 in 0..1."""
-        return self.apply(images, self.draw(len(images), images.shape[-2], images.shape[-1], generator))
+        return self.apply(
+            images, self.draw(len(images), images.shape[-2], images.shape[-1], generator)
+        )
 
     def draw(self, b: int, height: int, width: int, generator: torch.Generator) -> ViewParameters:
         """Draw parameters for b views of (height, width) images, the same on every device."""
@@ -127,8 +141,12 @@ class ViewMaker:
 
         crop = draw_crops(b, height, width, o.crop_area, o.crop_ratio, generator)
         flip, jittered = chance(o.flip), chance(o.jitter)
-        factors = [uniform(max(0.0, 1 - s), 1 + s) for s in (o.brightness, o.contrast, o.saturation)]
-        jitter = torch.where(jittered[:, None], torch.stack([*factors, uniform(-o.hue, o.hue)], dim=1), _NEUTRAL)
+        factors = [
+            uniform(max(0.0, 1 - s), 1 + s) for s in (o.brightness, o.contrast, o.saturation)
+        ]
+        jitter = torch.where(
+            jittered[:, None], torch.stack([*factors, uniform(-o.hue, o.hue)], dim=1), _NEUTRAL
+        )
         order = torch.rand(b, 4, generator=generator).argsort(dim=1)
         grey = chance(o.grey)
         scale = self.size / self.blur_reference
@@ -153,7 +171,9 @@ class ViewMaker:
         if len(which) == 0:
             return x
         index = _put(which, x.device)
-        return x.index_copy_(0, index, blur(x.index_select(0, index), there.sigma.index_select(0, index), radius))
+        return x.index_copy_(
+            0, index, blur(x.index_select(0, index), there.sigma.index_select(0, index), radius)
+        )
 
 
 def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
@@ -168,8 +188,12 @@ def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
     radius = min(max(radius, 1), side - 1)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=x.device)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3).unsqueeze(1)).square())
-    kernel = functional.pad(kernel / kernel.sum(dim=1, keepdim=True), (0, 1))  # (b, taps + 1), the last one 0
-    span = torch.arange(side + 2 * radius, device=x.device) - torch.arange(side, device=x.device).unsqueeze(1)
+    kernel = functional.pad(
+        kernel / kernel.sum(dim=1, keepdim=True), (0, 1)
+    )  # (b, taps + 1), the last one 0
+    span = torch.arange(side + 2 * radius, device=x.device) - torch.arange(
+        side, device=x.device
+    ).unsqueeze(1)
     tap = torch.where((span >= 0) & (span <= 2 * radius), span, 2 * radius + 1)
     matrix = kernel.index_select(1, tap.flatten()).view(len(x), 1, side, -1)
     return matrix @ functional.pad(x, (radius,) * 4, mode="reflect") @ matrix.mT
@@ -214,7 +238,11 @@ def _hue(x: Tensor, turns: Tensor) -> Tensor:
     chroma = top - bottom
     safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
     r, g, b = x.unbind(dim=1)
-    hue = torch.where(top == r, ((g - b) / safe) % 6, torch.where(top == g, (b - r) / safe + 2, (r - g) / safe + 4))
+    hue = torch.where(
+        top == r,
+        ((g - b) / safe) % 6,
+        torch.where(top == g, (b - r) / safe + 2, (r - g) / safe + 4),
+    )
     hue = (hue / 6 + turns.view(-1, 1, 1)) % 1.0
     # HSV -> RGB without branches: channel n is v - v*s*max(0, min(k, 4 - k, 1)), k = (n + 6h) mod 6
     n = torch.arange(5.0, 0.0, -2.0, device=x.device).view(1, 3, 1, 1)  # 5, 3, 1

@@ -25,14 +25,50 @@ def figures_csv(runs: Sequence[tuple[str, SplitFigures]]) -> str:
     rows = [(name, row) for name, split in runs for row in _rows(split)]
     seeds = _over_seeds(rows)
     lines: list[tuple[Any, ...]] = [
-        ("run", "images", "class", "measure", "value", "low", "high", "n", "over", *_heads(seeds), "note")
+        (
+            "run",
+            "images",
+            "class",
+            "measure",
+            "value",
+            "low",
+            "high",
+            "n",
+            "over",
+            *_heads(seeds),
+            "note",
+        )
     ]
     for name, (images, class_name, measure, figure) in rows:
         if isinstance(figure, int):
-            lines.append((name, images, class_name, measure, figure, "", "", "", "", *(("",) * 4 if seeds else ()), ""))
+            lines.append(
+                (
+                    name,
+                    images,
+                    class_name,
+                    measure,
+                    figure,
+                    "",
+                    "",
+                    "",
+                    "",
+                    *(("",) * 4 if seeds else ()),
+                    "",
+                )
+            )
             continue
         own = (_value(figure), *_ends(figure), figure.n, figure.over)
-        lines.append((name, images, class_name, measure, *own, *(_seeds(figure) if seeds else ()), figure.note))
+        lines.append(
+            (
+                name,
+                images,
+                class_name,
+                measure,
+                *own,
+                *(_seeds(figure) if seeds else ()),
+                figure.note,
+            )
+        )
     return _text(lines)
 
 
@@ -49,14 +85,32 @@ def differences_csv(runs: Sequence[tuple[str, str, SplitFigures]]) -> str:
     figures = [row[3] for _, _, row in rows if isinstance(row[3], Figure)]
     seeds = _over_seeds([(name, row) for name, _, row in rows])
     tests = tuple(dict.fromkeys(test for figure in figures for test in figure.tests))
-    heads = ("run", "minus", "images", "class", "measure", "difference", "low", "high", "share_above_zero", "n", "over")
+    heads = (
+        "run",
+        "minus",
+        "images",
+        "class",
+        "measure",
+        "difference",
+        "low",
+        "high",
+        "share_above_zero",
+        "n",
+        "over",
+    )
     lines: list[tuple[Any, ...]] = [
         (*heads, *tests, *_heads(seeds), *(("seeds_share_above_zero",) if seeds else ()), "note")
     ]
     for name, minus, (images, class_name, measure, figure) in rows:
         if isinstance(figure, int):
             continue  # how many images were compared, no difference
-        own = (_value(figure), *_ends(figure), _or_empty(figure.share_above_zero), figure.n, figure.over)
+        own = (
+            _value(figure),
+            *_ends(figure),
+            _or_empty(figure.share_above_zero),
+            figure.n,
+            figure.over,
+        )
         tested = tuple(_or_empty(figure.tests.get(test)) for test in tests)
         share = None if figure.over_seeds is None else figure.over_seeds.share_above_zero
         more = (*_seeds(figure), _or_empty(share)) if seeds else ()
@@ -67,7 +121,19 @@ def differences_csv(runs: Sequence[tuple[str, str, SplitFigures]]) -> str:
 def fractions_csv(result: Evaluation) -> str:
     """arm, fraction, training_images, class, measure, value, low, high, n, over, and the interval over seeds: points of curves."""
     lines: list[tuple[Any, ...]] = [
-        ("arm", "fraction", "training_images", "class", "measure", "value", "low", "high", "n", "over", *_heads(True))
+        (
+            "arm",
+            "fraction",
+            "training_images",
+            "class",
+            "measure",
+            "value",
+            "low",
+            "high",
+            "n",
+            "over",
+            *_heads(True),
+        )
     ]
     for family, points in result.families.items():
         for fraction, name in points.items():
@@ -87,7 +153,9 @@ def _rows(split: SplitFigures) -> Iterator[_Row]:
         if part.seen is not None:
             yield images, "", SEEN, Figure(float(part.seen[0]), None, part.seen[1], "images")
         for class_name, own in part.per_class.items():
-            yield from ((images, class_name, measure, figure) for measure, figure in own.figures.items())
+            yield from (
+                (images, class_name, measure, figure) for measure, figure in own.figures.items()
+            )
             yield from ((images, class_name, name, count) for name, count in own.counts.items())
 
 

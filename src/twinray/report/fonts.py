@@ -37,7 +37,9 @@ def all_letters(sheet: Figure) -> Iterator[None]:
     level = log.level
     with warnings.catch_warnings():
         # what no font has was told in one line, and a fallback without a bold face is no news
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font", category=UserWarning
+        )
         log.setLevel(logging.ERROR)
         try:
             yield
@@ -85,7 +87,11 @@ def _installed() -> tuple[Path, ...]:
 
     def unlike(path: Path) -> tuple[bool, bool, str]:
         name = path.stem.lower()
-        return any(w in name for w in ("bold", "italic", "oblique", "mono")), "serif" in name, str(path)
+        return (
+            any(w in name for w in ("bold", "italic", "oblique", "mono")),
+            "serif" in name,
+            str(path),
+        )
 
     return tuple(sorted(map(Path, font_manager.findSystemFonts()), key=unlike))
 

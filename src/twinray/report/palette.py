@@ -17,7 +17,13 @@ CARD, GROUND, SOFT = "#ffffff", "#f5f6f8", "#e8f1f8"
 """Grounds: of a figure or a section, of the page, of what is set apart."""
 
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p")
-_DASHES: tuple[Any, ...] = ((0, (4, 1.6)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_DASHES: tuple[Any, ...] = (
+    (0, (4, 1.6)),
+    (0, (1, 1.2)),
+    (0, (6, 1.5, 1, 1.5)),
+    (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
 
 Role = Literal["first", "asked", "other"]
 

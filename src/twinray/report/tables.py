@@ -39,13 +39,17 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[rich.table.Table]:
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterable[rich.table.Table]:
         yield as_rich(self, options.max_width)
 
     def __post_init__(self) -> None:
         wrong = [row for row in self.rows if len(row) != len(self.columns)]
         if wrong:
-            raise ValueError(f"table {self.caption!r}: {len(self.columns)} columns but a row of {len(wrong[0])}")
+            raise ValueError(
+                f"table {self.caption!r}: {len(self.columns)} columns but a row of {len(wrong[0])}"
+            )
 
 
 def arms_table(
@@ -67,7 +71,9 @@ def arms_table(
         (
             name,
             *(
-                with_interval(_of(figures.get(measure), over_seeds), digits=registered(measure).digits)
+                with_interval(
+                    _of(figures.get(measure), over_seeds), digits=registered(measure).digits
+                )
                 for measure in measures
             ),
         )
@@ -86,15 +92,27 @@ def group_tables(rows: Sequence[tuple[str, SplitFigures]], measures: Sequence[st
     tables = []
     for attribute in dict.fromkeys(a for _, figures in rows for a in figures.subgroups):
         cells = []
-        for group in dict.fromkeys(g for _, figures in rows for g in figures.subgroups.get(attribute, {})):
+        for group in dict.fromkeys(
+            g for _, figures in rows for g in figures.subgroups.get(attribute, {})
+        ):
             for name, figures in rows:
                 own = figures.subgroups.get(attribute, {}).get(group)
                 if own is None:
                     continue
-                shown = (with_interval(own.get(measure), digits=registered(measure).digits) for measure in measures)
+                shown = (
+                    with_interval(own.get(measure), digits=registered(measure).digits)
+                    for measure in measures
+                )
                 who = group if len(rows) == 1 else f"{group}, {name}"
                 first = own.get(measures[0])
-                cells.append((who, count(own.counts.get("n_images")), count(first.n if first else None), *shown))
+                cells.append(
+                    (
+                        who,
+                        count(own.counts.get("n_images")),
+                        count(first.n if first else None),
+                        *shown,
+                    )
+                )
         note = "Each group's images alone. No interval: too few patients to say."
         tables.append(
             Table(
@@ -120,7 +138,9 @@ def difference_table(
             (
                 title(name),
                 signed(value_of(d), registered(name).digits),
-                interval(d, registered(name).digits, sign=True) if interval_of(d) else remark(d) or interval(d),
+                interval(d, registered(name).digits, sign=True)
+                if interval_of(d)
+                else remark(d) or interval(d),
                 _percent(None if d is None else d.share_above_zero),
             )
             for name, d in figures.items()
@@ -133,7 +153,9 @@ def _of(figure: Figure | None, over_seeds: bool) -> Figure | None:
     return figure.over_seeds if over_seeds and figure is not None else figure
 
 
-def class_tables(rows: Sequence[tuple[str, SplitFigures]], measure: str, counted: str, width: int) -> list[Table]:
+def class_tables(
+    rows: Sequence[tuple[str, SplitFigures]], measure: str, counted: str, width: int
+) -> list[Table]:
     """Each class with how often it occurs and every arm's measure; several tables where one would be too wide to read.
 
     Args:
@@ -149,18 +171,30 @@ def class_tables(rows: Sequence[tuple[str, SplitFigures]], measure: str, counted
     caption = f"{title(measure)} of each class (95 % interval)"
     tables: list[Table] = []
     for name, split in rows:
-        cells = [with_interval(split.get(measure, c), digits=registered(measure).digits) for c in classes]
+        cells = [
+            with_interval(split.get(measure, c), digits=registered(measure).digits) for c in classes
+        ]
         last = tables[-1] if tables else None
         if last is not None and _narrowest(wider := _with_column(last, name, cells)) <= width:
             tables[-1] = wider
         else:
-            tables.append(_with_column(Table(caption, ("class", count_title(counted)), tuple(left)), name, cells))
+            tables.append(
+                _with_column(
+                    Table(caption, ("class", count_title(counted)), tuple(left)), name, cells
+                )
+            )
     return tables
 
 
-def class_count(rows: Sequence[tuple[str, SplitFigures]], class_name: str, counted: str) -> int | None:
+def class_count(
+    rows: Sequence[tuple[str, SplitFigures]], class_name: str, counted: str
+) -> int | None:
     """How often a class occurs, by the first arm that says."""
-    known = (split.per_class[class_name].counts.get(counted) for _, split in rows if class_name in split.per_class)
+    known = (
+        split.per_class[class_name].counts.get(counted)
+        for _, split in rows
+        if class_name in split.per_class
+    )
     return next((n for n in known if n is not None), None)
 
 
@@ -186,9 +220,13 @@ def as_rich(table: Table, width: int | None = None) -> rich.table.Table:
         show_lines=not fits,
     )
     drawn.caption_justify = "left"
-    wide = _column_widths(table, width) if width is not None and fits else [None] * len(table.columns)
+    wide = (
+        _column_widths(table, width) if width is not None and fits else [None] * len(table.columns)
+    )
     for i, head in enumerate(table.columns):
-        drawn.add_column(Text(head), justify="left" if i == 0 else "right", overflow="fold", width=wide[i])
+        drawn.add_column(
+            Text(head), justify="left" if i == 0 else "right", overflow="fold", width=wide[i]
+        )
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
     return drawn
@@ -196,9 +234,14 @@ def as_rich(table: Table, width: int | None = None) -> rich.table.Table:
 
 def _least(table: Table) -> list[int]:
     """Letters that each column needs for its cells, and for the words of its head unless these are long."""
-    columns: Iterable[Sequence[str]] = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+    columns: Iterable[Sequence[str]] = (
+        zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+    )
     words = [max((cell_len(word) for word in head.split()), default=0) for head in table.columns]
-    return [max([min(word, _LONGEST_WORD), *map(cell_len, cells)]) for word, cells in zip(words, columns, strict=True)]
+    return [
+        max([min(word, _LONGEST_WORD), *map(cell_len, cells)])
+        for word, cells in zip(words, columns, strict=True)
+    ]
 
 
 def _narrowest(table: Table) -> int:
@@ -219,7 +262,9 @@ def as_html(table: Table) -> str:
     """For a page: caption, column and row heads with their scope; everything escaped."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
     body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
         for row in table.rows
     )
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""

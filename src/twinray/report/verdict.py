@@ -49,7 +49,10 @@ def paired_verdict(
     caution = _caution(baseline, candidate, measure)
     if value is None:
         return Verdict(
-            "unknown", "The two arms cannot be compared.", f"{known}: the difference does not exist.", caution
+            "unknown",
+            "The two arms cannot be compared.",
+            f"{known}: the difference does not exist.",
+            caution,
         )
     told = f"{known}; paired difference {signed(value)}"
     if ends is None:
@@ -63,7 +66,9 @@ def paired_verdict(
         headline = f"On these test images, {candidate[0]} did worse than {baseline[0]}."
         return Verdict("lower", headline, f"{told}: the whole interval lies below 0.", caution)
     headline = "This run does not show a difference between the two arms."
-    return Verdict("open", headline, f"{told}: the interval includes 0.{not_shown(difference)}", caution)
+    return Verdict(
+        "open", headline, f"{told}: the interval includes 0.{not_shown(difference)}", caution
+    )
 
 
 def not_shown(difference: Figure | None, digits: int = 3) -> str:
@@ -77,8 +82,12 @@ def not_shown(difference: Figure | None, digits: int = 3) -> str:
     )
 
 
-def _caution(baseline: tuple[str, Figure | None], candidate: tuple[str, Figure | None], measure: str) -> str:
-    weak = [name for name, figure in (baseline, candidate) if (value_of(figure) or 0.0) < BARELY_LEARNED]
+def _caution(
+    baseline: tuple[str, Figure | None], candidate: tuple[str, Figure | None], measure: str
+) -> str:
+    weak = [
+        name for name, figure in (baseline, candidate) if (value_of(figure) or 0.0) < BARELY_LEARNED
+    ]
     if not weak:
         return ""
     who = "Neither detector" if len(weak) == 2 else f"The detector of the arm {weak[0]}"

@@ -47,5 +47,7 @@ def box_classes_of(path: Path) -> tuple[tuple[str, ...], str]:
             f"expected a pack or the folder of a finished detect run, {path} has neither {PACK} nor {MODEL}; check the path"
         )
     if not names:
-        raise InputError(f"the {what} {path} has no box classes; give a pack with boxes or a finished detect run")
+        raise InputError(
+            f"the {what} {path} has no box classes; give a pack with boxes or a finished detect run"
+        )
     return names, what

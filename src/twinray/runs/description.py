@@ -31,7 +31,9 @@ def read_description(path: Path) -> dict[str, Any]:
     """
     described = read_json(path, "weight description")
     if not isinstance(described, dict):
-        raise InputError(f"expected the description of a model in {path}, found {_kind(described)}; was it edited?")
+        raise InputError(
+            f"expected the description of a model in {path}, found {_kind(described)}; was it edited?"
+        )
     kind = described.get("kind")
     check_keys(described, _RULES + (_OF_DETECTORS if kind == "detector" else _OF_CLASSIFIERS), path)
     check_keys(described["pack"], _OF_PACKS, path, "pack.")
@@ -53,7 +55,9 @@ def decoded_of(described: Mapping[str, Any], path: Path) -> Decoded:
     return Decoded() if said is None else typed(said, Decoded, path, "pack.decoded in")
 
 
-def check_keys(values: Mapping[str, Any], rules: Sequence[_Rule], path: Path, inside: str = "") -> None:
+def check_keys(
+    values: Mapping[str, Any], rules: Sequence[_Rule], path: Path, inside: str = ""
+) -> None:
     """Refuse the first key that is missing or holds something unexpected.
 
     Args:
@@ -67,10 +71,18 @@ def check_keys(values: Mapping[str, Any], rules: Sequence[_Rule], path: Path, in
     """
     for key, will_do, expected in rules:
         if key not in values:
-            raise InputError(f"{path}: expected the key {inside}{key} ({expected}), it is missing; was it edited?")
+            raise InputError(
+                f"{path}: expected the key {inside}{key} ({expected}), it is missing; was it edited?"
+            )
         if not will_do(values[key]):
-            came = _kind(values[key]) if isinstance(values[key], dict | list) else json.dumps(values[key])
-            raise InputError(f"{path}: expected {inside}{key} to be {expected}, found {came:.80}; was it edited?")
+            came = (
+                _kind(values[key])
+                if isinstance(values[key], dict | list)
+                else json.dumps(values[key])
+            )
+            raise InputError(
+                f"{path}: expected {inside}{key} to be {expected}, found {came:.80}; was it edited?"
+            )
 
 
 def _text(value: Any) -> bool:
@@ -86,7 +98,12 @@ def _side(value: Any) -> bool:
 
 
 def _names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_text, value)) and len(set(value)) == len(value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(map(_text, value))
+        and len(set(value)) == len(value)
+    )
 
 
 def _mappings(value: Any) -> bool:
@@ -98,7 +115,9 @@ def _mapping(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
+    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(
+        type(value), "a number"
+    )
 
 
 _RULES: tuple[_Rule, ...] = (

@@ -18,7 +18,14 @@ import yaml
 from twinray.checks import DATA, MAY_CHANGE, RECORD, counting, flag, of_kind, options, shown
 from twinray.errors import InputError
 from twinray.evaluation.record import FORMAT
-from twinray.files import check_regular, claim_folder, clear_disk_errors, read_json, write_json, write_text
+from twinray.files import (
+    check_regular,
+    claim_folder,
+    clear_disk_errors,
+    read_json,
+    write_json,
+    write_text,
+)
 
 CONFIG, METRICS, LOG, INPUTS = "config.yaml", "metrics.json", "metrics.jsonl", "inputs.json"
 
@@ -33,7 +40,10 @@ class RunFolder:
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
-        with clear_disk_errors(self.path / LOG, "log"), (self.path / LOG).open("a", encoding="utf-8") as file:
+        with (
+            clear_disk_errors(self.path / LOG, "log"),
+            (self.path / LOG).open("a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(values) + "\n")
 
     def history(self) -> list[dict[str, Any]]:
@@ -100,10 +110,16 @@ def open_run(
         run.checkpoints.mkdir(parents=True, exist_ok=True)
     _keep_inputs(out / INPUTS, plain(inputs or {}))
     _keep_environment(out / "environment.json", dict(environment))
-    if kept is not None:  # what changed is on record as it holds for the figures to come; --resume alone is no change
+    if (
+        kept is not None
+    ):  # what changed is on record as it holds for the figures to come; --resume alone is no change
         resolved = {**kept, **resolved, **({"resume": kept["resume"]} if "resume" in kept else {})}
     if resolved != kept:
-        write_text(out / CONFIG, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), "configuration")
+        write_text(
+            out / CONFIG,
+            yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True),
+            "configuration",
+        )
     return run
 
 
@@ -117,11 +133,15 @@ def read_config(run: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"expected a run folder with a {CONFIG}, {run} has none; check the path") from error
+        raise InputError(
+            f"expected a run folder with a {CONFIG}, {run} has none; check the path"
+        ) from error
     except yaml.YAMLError as error:
         raise InputError(f"{run / CONFIG} is not YAML; was it edited?") from error
     if not isinstance(raw, dict):
-        raise InputError(f"expected options in {run / CONFIG}, found {type(raw).__name__}; was it edited?")
+        raise InputError(
+            f"expected options in {run / CONFIG}, found {type(raw).__name__}; was it edited?"
+        )
     return raw
 
 
@@ -132,7 +152,9 @@ def read_metrics(run: Path) -> dict[str, Any]:
         InputError: the run is not there or did not finish.
     """
     if not (run / METRICS).is_file():
-        raise InputError(f"{run} has no {METRICS}: not a run, or one that did not finish; continue it with --resume")
+        raise InputError(
+            f"{run} has no {METRICS}: not a run, or one that did not finish; continue it with --resume"
+        )
     metrics: dict[str, Any] = read_json(run / METRICS, "metrics")
     return metrics
 
@@ -149,14 +171,20 @@ def plain(value: Any) -> Any:
 
 
 def _check_same(
-    run: Path, kept: Mapping[str, Any], resolved: Mapping[str, Any], config: Any, inputs: Mapping[str, Any]
+    run: Path,
+    kept: Mapping[str, Any],
+    resolved: Mapping[str, Any],
+    config: Any,
+    inputs: Mapping[str, Any],
 ) -> None:
     """Refuse other options; what the file lacks came with a later version (:func:`with_defaults`)."""
     free = of_kind(config, *MAY_CHANGE)
     if not _same_bytes(run, inputs):
         free -= of_kind(config, DATA)
     before, now = (counting(config, values) for values in (with_defaults(config, kept), resolved))
-    differing = [k for k in _ordered_union(before, now) if k not in free and before.get(k) != now.get(k)]
+    differing = [
+        k for k in _ordered_union(before, now) if k not in free and before.get(k) != now.get(k)
+    ]
     if differing:
         what = "; ".join(f"{k} was {before.get(k)!r}, now {now.get(k)!r}" for k in differing[:4])
         raise InputError(
@@ -164,10 +192,16 @@ def _check_same(
         )
 
 
-def _note_unused(run: Path, kept: Mapping[str, Any], resolved: Mapping[str, Any], config: Any) -> None:
+def _note_unused(
+    run: Path, kept: Mapping[str, Any], resolved: Mapping[str, Any], config: Any
+) -> None:
     """A finished run stays as it is: what would have made other records and figures is said to do nothing."""
     before = with_defaults(config, kept)
-    unused = [name for name in of_kind(config, RECORD) - {"resume"} if before.get(name) != resolved.get(name)]
+    unused = [
+        name
+        for name in of_kind(config, RECORD) - {"resume"}
+        if before.get(name) != resolved.get(name)
+    ]
     for name in sorted(unused):
         told = f"made with {flag(name)} {shown(before.get(name))}, not {shown(resolved.get(name))}"
         print(f"note: {run} is finished and stays as it is, {told}", file=sys.stderr)
@@ -189,7 +223,9 @@ def with_defaults(config: type[Any], kept: Mapping[str, Any]) -> dict[str, Any]:
         kept: what the file holds.
     """
     missing = dataclasses.MISSING
-    defaults = {name: plain(o.older) for name, o in options(config).items() if o.older is not missing}
+    defaults = {
+        name: plain(o.older) for name, o in options(config).items() if o.older is not missing
+    }
     return {**defaults, **kept}
 
 
@@ -226,5 +262,6 @@ def _ordered_union(first: Mapping[str, Any], second: Mapping[str, Any]) -> Itera
 def _only_leftovers(folder: Path) -> bool:
     """A kill right after the folder was made leaves at most these."""
     return all(
-        p.name in {"checkpoints", "environment.json", INPUTS} or p.name.endswith(".tmp") for p in folder.iterdir()
+        p.name in {"checkpoints", "environment.json", INPUTS} or p.name.endswith(".tmp")
+        for p in folder.iterdir()
     )

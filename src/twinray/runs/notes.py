@@ -37,5 +37,9 @@ def told_once(notes: Mapping[str, Sequence[Sequence[str]]]) -> list[str]:
         for name, runs in notes.items():
             n = sum(note in own for own in runs)
             if n:
-                told.append(f"{name}: {note}" if n == len(runs) else f"{name}, {n} of {len(runs)} runs: {note}")
+                told.append(
+                    f"{name}: {note}"
+                    if n == len(runs)
+                    else f"{name}, {n} of {len(runs)} runs: {note}"
+                )
     return told

@@ -54,7 +54,9 @@ class LabelPredictions:
     scores: Mapping[int, FloatArray]
 
 
-def write_label_predictions(run: Path, parts: Sequence[LabelPredictions], name: str = PREDICTIONS) -> None:
+def write_label_predictions(
+    run: Path, parts: Sequence[LabelPredictions], name: str = PREDICTIONS
+) -> None:
     """Write ``predictions.parquet`` into a run's folder, atomically.
 
     Args:
@@ -83,8 +85,13 @@ def write_label_predictions(run: Path, parts: Sequence[LabelPredictions], name: 
         "patient": pa.array(columns["patient"], pa.string()),
         "split": pa.array(columns["split"], pa.string()),
         "seed": pa.array(columns["seed"], pa.int32()),
-        **{_TRUTH + name: pa.array(all_truth[:, i], pa.float32()) for i, name in enumerate(classes)},
-        **{_SCORE + name: pa.array(all_scores[:, i], pa.float64()) for i, name in enumerate(classes)},
+        **{
+            _TRUTH + name: pa.array(all_truth[:, i], pa.float32()) for i, name in enumerate(classes)
+        },
+        **{
+            _SCORE + name: pa.array(all_scores[:, i], pa.float64())
+            for i, name in enumerate(classes)
+        },
     }
     sink = io.BytesIO()
     pq.write_table(pa.table(arrays), sink)
@@ -110,17 +117,32 @@ def _from_parquet(path: Path, split: str) -> LabelPredictions | None:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"could not read {path} as Parquet ({error!s:.80}); copy it again from the run") from error
+        raise InputError(
+            f"could not read {path} as Parquet ({error!s:.80}); copy it again from the run"
+        ) from error
     names = table.column_names
     classes = tuple(name.removeprefix(_TRUTH) for name in names if name.startswith(_TRUTH))
-    wanted = ["image", "patient", "split", "seed", *(_TRUTH + c for c in classes), *(_SCORE + c for c in classes)]
+    wanted = [
+        "image",
+        "patient",
+        "split",
+        "seed",
+        *(_TRUTH + c for c in classes),
+        *(_SCORE + c for c in classes),
+    ]
     if not classes or (missing := [name for name in wanted if name not in names]):
         raise InputError(f"{path}: expected the columns image, patient, split, seed, and truth and score of each class; "
                          f"missing: {', '.join(missing) if classes else 'truth:CLASS'}; was it edited?")  # fmt: skip
     try:
-        columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in wanted[:4]}
-        truth = np.stack([np.asarray(table.column(_TRUTH + c), dtype=np.float64) for c in classes], axis=1)
-        scores = np.stack([np.asarray(table.column(_SCORE + c), dtype=np.float64) for c in classes], axis=1)
+        columns: dict[str, list[Any]] = {
+            name: table.column(name).to_pylist() for name in wanted[:4]
+        }
+        truth = np.stack(
+            [np.asarray(table.column(_TRUTH + c), dtype=np.float64) for c in classes], axis=1
+        )
+        scores = np.stack(
+            [np.asarray(table.column(_SCORE + c), dtype=np.float64) for c in classes], axis=1
+        )
         kept = np.flatnonzero(np.array(columns["split"], dtype=object) == split)
         draws = np.array(columns["seed"], dtype=np.int64)[kept]
     except (TypeError, ValueError) as error:
@@ -141,9 +163,16 @@ def _from_csv(path: Path) -> LabelPredictions:
             head, *rows = csv.reader(file)
         classes = tuple(name.removeprefix("true ") for name in head if name.startswith("true "))
         at = {name: i for i, name in enumerate(head)}
-        truth = np.array([[_number(row[at[f"true {c}"]]) for c in classes] for row in rows], dtype=np.float64)
-        scores = np.array([[float(row[at[f"score {c}"]]) for c in classes] for row in rows], dtype=np.float64)
-        images, patients = [row[at["id"]] for row in rows], [patient_code(row[at["patient"]]) for row in rows]
+        truth = np.array(
+            [[_number(row[at[f"true {c}"]]) for c in classes] for row in rows], dtype=np.float64
+        )
+        scores = np.array(
+            [[float(row[at[f"score {c}"]]) for c in classes] for row in rows], dtype=np.float64
+        )
+        images, patients = (
+            [row[at["id"]] for row in rows],
+            [patient_code(row[at["patient"]]) for row in rows],
+        )
         draws = np.array([int(row[at["seed"]]) for row in rows], dtype=np.int64)
     except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
         raise InputError(f"{path}: expected predictions of a classify run, got something else ({error!s:.80}); "
@@ -170,7 +199,9 @@ def _by_draw(
     first = next(iter(parts.values()))
     of_first = [images[i] for i in first]
     if len(set(of_first)) != len(of_first):
-        raise InputError(f"{path}: expected every image once for each seed, found one twice; was it edited?")
+        raise InputError(
+            f"{path}: expected every image once for each seed, found one twice; was it edited?"
+        )
     tables = {}
     for draw, own in parts.items():
         same = [images[i] for i in own] == of_first
@@ -179,7 +210,9 @@ def _by_draw(
                 f"{path}: expected the same images and labels for every seed, seed {draw} has others; was it edited?"
             )
         tables[draw] = scores[own]
-    return LabelPredictions(split, tuple(of_first), tuple(patients[i] for i in first), classes, truth[first], tables)
+    return LabelPredictions(
+        split, tuple(of_first), tuple(patients[i] for i in first), classes, truth[first], tables
+    )
 
 
 def split_figures(run: Path, metrics: Mapping[str, Any] | None = None) -> dict[str, SplitFigures]:
@@ -195,11 +228,19 @@ def split_figures(run: Path, metrics: Mapping[str, Any] | None = None) -> dict[s
     metrics = read_metrics(run) if metrics is None else metrics
     version = metrics.get("format", 1)
     if not isinstance(version, int) or version > FORMAT:
-        raise InputError(f"{run / METRICS} is of format {version!r}, this version reads up to {FORMAT}; update twinray")
-    return {s: read_split(metrics[s], f"{run / METRICS}, {s}") for s in SPLITS if metrics.get(s) is not None}
+        raise InputError(
+            f"{run / METRICS} is of format {version!r}, this version reads up to {FORMAT}; update twinray"
+        )
+    return {
+        s: read_split(metrics[s], f"{run / METRICS}, {s}")
+        for s in SPLITS
+        if metrics.get(s) is not None
+    }
 
 
-def thresholds_on_val(run: Path, box_classes: Sequence[str], fp_per_image: float) -> Thresholds | None:
+def thresholds_on_val(
+    run: Path, box_classes: Sequence[str], fp_per_image: float
+) -> Thresholds | None:
     """Thresholds for one number of false positives per image, from what a run kept of val; None where it kept nothing.
 
     Raises:
@@ -210,6 +251,8 @@ def thresholds_on_val(run: Path, box_classes: Sequence[str], fp_per_image: float
         return None
     truth = read_truth(truth_file)
     if what := difference(box_classes, truth.classes, "model", "file"):
-        raise InputError(f"classes of {truth_file} and of the run's model differ ({what}); restore the file")
+        raise InputError(
+            f"classes of {truth_file} and of the run's model differ ({what}); restore the file"
+        )
     found = read_predictions(predictions_file, truth.image_ids, len(box_classes))
     return choose_thresholds(truth.boxes, found, box_classes, default=fp_per_image, rates=())

@@ -118,13 +118,17 @@ class Seen:
         """``recorded``, ``nothing`` (random or ImageNet weights), or ``unknown``."""
         return "unknown" if self.unknown else "recorded" if self.parts else "nothing"
 
-    def plus(self, run: Path, job: str, images: Iterable[tuple[Pack, IntArray]], use: Use = "training") -> Seen:
+    def plus(
+        self, run: Path, job: str, images: Iterable[tuple[Pack, IntArray]], use: Use = "training"
+    ) -> Seen:
         """With a further part of the run itself: the given rows of packs; as it was where there are none."""
         chosen = [(pack, np.asarray(rows, dtype=np.int64)) for pack, rows in images if len(rows)]
         if not chosen:
             return self
         keys = [_keys(pack, rows) for pack, rows in chosen]
-        hashes = {kind: np.unique(np.concatenate([k[kind].hashes for k in keys])) for kind in _KINDS}
+        hashes = {
+            kind: np.unique(np.concatenate([k[kind].hashes for k in keys])) for kind in _KINDS
+        }
         names = tuple(dict.fromkeys(name for pack, _ in chosen for name in pack.info.names))
         patients = {
             patient if len(pack.info.names) > 1 else f"{pack.info.names[0]}/{patient}"
@@ -172,7 +176,10 @@ def read_seen(run: Path) -> Seen:
     kept = typed(raw, _Kept, path, what)
     try:
         parts = tuple(
-            Part(**{f.name: getattr(p, f.name) for f in fields(Part)} | {"hashes": _read_hashes(p.hashes)})
+            Part(
+                **{f.name: getattr(p, f.name) for f in fields(Part)}
+                | {"hashes": _read_hashes(p.hashes)}
+            )
             for p in kept.parts
         )
     except (KeyError, ValueError) as error:
@@ -194,7 +201,10 @@ def write_seen(run: Path, seen: Seen) -> None:
         TwinrayError: the place cannot be written.
     """
     parts = [
-        {**asdict(replace(part, hashes={})), "hashes": {kind: part.hashes[kind].tobytes().hex() for kind in _KINDS}}
+        {
+            **asdict(replace(part, hashes={})),
+            "hashes": {kind: part.hashes[kind].tobytes().hex() for kind in _KINDS},
+        }
         for part in seen.parts
     ]
     content = {"format": _FORMAT, "own": seen.own, "unknown": list(seen.unknown), "parts": parts}
@@ -230,7 +240,10 @@ def check_unseen(
     Raises:
         InputError: ``allow`` is off and some image was seen: how many, by which run, and what to do.
     """
-    found = {split: _find(seen, pack, np.asarray(rows, dtype=np.int64), split) for split, rows in splits.items()}
+    found = {
+        split: _find(seen, pack, np.asarray(rows, dtype=np.int64), split)
+        for split, rows in splits.items()
+    }
     hits = {split: overlap for split, overlap in found.items() if overlap.seen.any()}
     told = " and ".join(overlap.told(split) for split, overlap in hits.items())
     runs = ", ".join(dict.fromkeys(run for overlap in hits.values() for run in overlap.runs))
@@ -268,7 +281,11 @@ def footnote(figures: Mapping[str, Any]) -> str:
 
 def told_seen(seen: tuple[int, int] | None) -> str:
     """What to write below figures that include seen images, given how many, and of how many; empty where there is none."""
-    return f"includes {seen[0]:,} of {seen[1]:,} images that training had seen (--allow-seen)" if seen else ""
+    return (
+        f"includes {seen[0]:,} of {seen[1]:,} images that training had seen (--allow-seen)"
+        if seen
+        else ""
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +300,9 @@ class _Overlap:
     others: tuple[str, ...]
 
     def told(self, split: str) -> str:
-        pixels, ids, patients = (f"{int(self.by[kind].sum()):,}" for kind in ("pixels", "ids", "patients"))
+        pixels, ids, patients = (
+            f"{int(self.by[kind].sum()):,}" for kind in ("pixels", "ids", "patients")
+        )
         n = _distinct(self.patients[self.seen])
         return (
             f"{int(self.seen.sum()):,} of {len(self.seen):,} images of split {split} ({f'{n:,}' if n else 'unknown'} patients; same pixels "
@@ -337,7 +356,10 @@ class _Keys:
 
     @staticmethod
     def of(pairs: Sequence[tuple[bytes, int]]) -> _Keys:
-        return _Keys(_hashes(b"".join(key for key, _ in pairs)), np.array([at for _, at in pairs], dtype=np.int64))
+        return _Keys(
+            _hashes(b"".join(key for key, _ in pairs)),
+            np.array([at for _, at in pairs], dtype=np.int64),
+        )
 
     def rows_in(self, known: Hashes, n: int) -> npt.NDArray[np.bool_]:
         rows = np.zeros(n, dtype=bool)
@@ -363,7 +385,10 @@ def _keys(pack: Pack, rows: IntArray) -> dict[str, _Keys]:
             continue
         if patient not in known:
             spaces, own = names.of(patient)
-            known[patient] = [_hash("patient", space, own) for space in spaces], _hash("patient", own)
+            known[patient] = (
+                [_hash("patient", space, own) for space in spaces],
+                _hash("patient", own),
+            )
         named, bare = known[patient]
         found["patients"] += [(key, at) for key in named]
         found["bare_patients"].append((bare, at))
@@ -375,7 +400,9 @@ class _Names:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
-        self._of_one = {name: self._spaces((name,)) for name in sorted(names, key=len, reverse=True)}
+        self._of_one = {
+            name: self._spaces((name,)) for name in sorted(names, key=len, reverse=True)
+        }
         self._of_all = self._spaces(self._names)
 
     def of(self, text: str) -> tuple[list[str], str]:
@@ -392,9 +419,15 @@ class _Names:
     def _spaces(self, names: Sequence[str]) -> list[str]:
         """A second source of one name is called name-2 in a pack, and its own name in a pack by itself."""
         own = (re.sub(r"-\d+$", "", name) for name in names)
-        both = [n for name, first in zip(names, own, strict=True) for n in (name, *([first] * (first in self._names)))]
+        both = [
+            n
+            for name, first in zip(names, own, strict=True)
+            for n in (name, *([first] * (first in self._names)))
+        ]
         # the sizes in which MedMNIST is published have the same ids
-        return list(dict.fromkeys(re.sub(r"(?<=mnist)_(28|64|128|224)$", "", name) for name in both))
+        return list(
+            dict.fromkeys(re.sub(r"(?<=mnist)_(28|64|128|224)$", "", name) for name in both)
+        )
 
 
 def _hash(*what: str) -> bytes:

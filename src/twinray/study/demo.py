@@ -96,16 +96,23 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
         TwinrayError: the disk is full; what was finished stays, to be resumed.
     """
     console = console or Console()
-    folder = open_run(config, out=config.out, resume=config.resume, job="demo", environment=environment())
+    folder = open_run(
+        config, out=config.out, resume=config.resume, job="demo", environment=environment()
+    )
     clock = _Clock(folder, console)
     unlabelled_config, labelled_config = _packs(config)
-    with clock.step(1, "Pack", "draw synthetic chest images: one pack without labels, one with boxes"):
+    with clock.step(
+        1, "Pack", "draw synthetic chest images: one pack without labels, one with boxes"
+    ):
         pack_images(unlabelled_config, console)
         pack = pack_images(labelled_config, console)
     pretrain_config = _pretrain(config)
     with clock.step(2, "Pre-train", "Barlow Twins on the unlabelled images"):
         pretrained = pretrain(pretrain_config).path
-    detect_configs = {RANDOM: _detect(config, "random"), BARLOW_TWINS: _detect(config, str(pretrained))}
+    detect_configs = {
+        RANDOM: _detect(config, "random"),
+        BARLOW_TWINS: _detect(config, str(pretrained)),
+    }
     runs: dict[str, Path] = {}
     for number, (name, detect_config) in enumerate(detect_configs.items(), start=3):
         with clock.step(number, "Detect", f"a detector that starts from {_START[name]}"):
@@ -132,7 +139,9 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
     folder.write_metrics(evaluation_as_json(result))
     console.print()
     console.print(summary_table(result, trained, seconds_note(figures)))
-    console.print(f"Synthetic images: the figures say how the tools work, nothing about patients. {DISCLAIMER}.")
+    console.print(
+        f"Synthetic images: the figures say how the tools work, nothing about patients. {DISCLAIMER}."
+    )
     console.print(Text(f"report: {report}"), soft_wrap=True)
     return report
 
@@ -274,4 +283,10 @@ def _figures(
 def _trained(name: str, path: Path, before: float) -> Trained:
     metrics = read_metrics(path)
     lines = RunFolder(path).history()
-    return Trained(name, lines, metrics.get("best_epoch"), metrics["seconds"] + before, metrics.get("training_boxes"))
+    return Trained(
+        name,
+        lines,
+        metrics.get("best_epoch"),
+        metrics["seconds"] + before,
+        metrics.get("training_boxes"),
+    )

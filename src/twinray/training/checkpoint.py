@@ -93,8 +93,12 @@ class Writer:
             pending.result()
         except (TwinrayError, MemoryError):
             raise
-        except Exception as error:  # torch's and the serialiser's own: whatever it was, there is no checkpoint
-            raise TwinrayError(f"could not write a checkpoint: {error}; the one before is kept") from error
+        except (
+            Exception
+        ) as error:  # torch's and the serialiser's own: whatever it was, there is no checkpoint
+            raise TwinrayError(
+                f"could not write a checkpoint: {error}; the one before is kept"
+            ) from error
 
     def close(self) -> None:
         """End the thread; what it is writing comes to its end, and no error is raised."""
@@ -137,7 +141,9 @@ def _like(value: Tensor) -> Tensor:
     return torch.empty_like(value, device="cpu", requires_grad=False)
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: Keep, steps_per_epoch: int) -> None:
+def save_checkpoint(
+    folder: Path, step: int, state: dict[str, Any], keep: Keep, steps_per_epoch: int
+) -> None:
     """Write the checkpoint of ``step`` atomically, then remove those that :class:`Keep` does not keep.
 
     The bytes are made in memory first, so that a full disk is an ordinary error here and the older
@@ -163,7 +169,9 @@ def load_checkpoint(folder: Path, step: int | None = None) -> dict[str, Any] | N
         InputError: there are checkpoints and none can be read.
     """
     if step is not None:
-        chosen: dict[str, Any] = torch.load(folder / _name(step), map_location="cpu", weights_only=True)
+        chosen: dict[str, Any] = torch.load(
+            folder / _name(step), map_location="cpu", weights_only=True
+        )
         return chosen
     for leftover in folder.glob(".*.tmp"):  # of a run that was killed while writing
         leftover.unlink(missing_ok=True)
@@ -177,11 +185,15 @@ def load_checkpoint(folder: Path, step: int | None = None) -> dict[str, Any] | N
                 file=sys.stderr,
             )
             continue
-        for useless in (p for p in found if p > path):  # or it would count among the newest, for ever
+        for useless in (
+            p for p in found if p > path
+        ):  # or it would count among the newest, for ever
             useless.unlink(missing_ok=True)
         return state
     if found:
-        raise InputError(f"none of the {len(found)} checkpoints in {folder} can be read; start anew in another --out")
+        raise InputError(
+            f"none of the {len(found)} checkpoints in {folder} can be read; start anew in another --out"
+        )
     return None
 
 

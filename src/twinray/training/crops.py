@@ -14,7 +14,12 @@ from torch import Tensor
 
 
 def draw_crops(
-    b: int, height: int, width: int, area: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+    b: int,
+    height: int,
+    width: int,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
 ) -> Tensor:
     """Parameters of b random resized crops, (b, 4) int64: top, left, height, width.
 
@@ -24,7 +29,11 @@ def draw_crops(
     """
     attempts = 10
     areas = torch.empty(b, attempts).uniform_(*area, generator=generator) * (height * width)
-    ratios = torch.empty(b, attempts).uniform_(math.log(ratio[0]), math.log(ratio[1]), generator=generator).exp()
+    ratios = (
+        torch.empty(b, attempts)
+        .uniform_(math.log(ratio[0]), math.log(ratio[1]), generator=generator)
+        .exp()
+    )
     w, h = (areas * ratios).sqrt().round().long(), (areas / ratios).sqrt().round().long()
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
@@ -61,7 +70,9 @@ def crop_resize(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tensor
     return rows.unsqueeze(1) @ narrowed
 
 
-def resize_matrix(start: Tensor, length: Tensor, n_in: int, n_out: int, reverse: Tensor | None = None) -> Tensor:
+def resize_matrix(
+    start: Tensor, length: Tensor, n_in: int, n_out: int, reverse: Tensor | None = None
+) -> Tensor:
     """(b, n_out, n_in) weights that resample pixels ``start .. start + length`` of a line to n_out.
 
     Bicubic (a = -0.5) stretched by the scale when shrinking, as PIL and torchvision with antialias;
@@ -87,7 +98,9 @@ def resize_matrix(start: Tensor, length: Tensor, n_in: int, n_out: int, reverse:
     high = torch.minimum((centre + 2 * stretch + 0.5).floor(), size)
     # as many taps as the longest crop can need: a number that no device has to be asked for
     taps = min(math.ceil(4 * max(n_in / n_out, 1.0)) + 2, n_in)
-    line = (low + first).clamp_max(n_in - taps) + torch.arange(taps, dtype=torch.float64, device=start.device)
+    line = (low + first).clamp_max(n_in - taps) + torch.arange(
+        taps, dtype=torch.float64, device=start.device
+    )
     position = line - first  # (b, n_out, taps)
     weight = _cubic((position - centre + 0.5) / stretch)
     weight = torch.where((position >= low) & (position < high), weight, 0.0)

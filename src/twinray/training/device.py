@@ -60,7 +60,11 @@ class Machine:
 def _full_float32() -> Iterator[None]:
     """No shortened factors in matrix products and convolutions, and no kernel that a race of kernels chose."""
     cudnn = torch.backends.cudnn
-    products, convolutions, race = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+    products, convolutions, race = (
+        torch.get_float32_matmul_precision(),
+        cudnn.allow_tf32,
+        cudnn.benchmark,
+    )
     torch.set_float32_matmul_precision("highest")
     cudnn.allow_tf32, cudnn.benchmark = False, False
     try:
@@ -95,7 +99,9 @@ def choose_machine(device: str = "auto", precision: Precision = "auto") -> Machi
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {device}: this machine has no usable GPU; use --device cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {device}: this machine has {torch.cuda.device_count()} GPU(s), counted from 0")
+        raise InputError(
+            f"--device {device}: this machine has {torch.cuda.device_count()} GPU(s), counted from 0"
+        )
     bf16 = precision == "bf16" or (precision == "auto" and _computes_bf16(chosen))
     return Machine(chosen, bf16)
 
@@ -121,7 +127,9 @@ def _computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.is_file() and any(flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+    return cpuinfo.is_file() and any(
+        flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16")
+    )
 
 
 def compiled(module: nn.Module) -> Callable[[Tensor], Any]:
@@ -142,7 +150,8 @@ def compiled(module: nn.Module) -> Callable[[Tensor], Any]:
         except Exception as error:  # the compiler's stages each raise errors of their own
             reason = " ".join(str(error).split())[:200]
             print(
-                f"warning: torch.compile failed ({type(error).__name__}: {reason}); going on without", file=sys.stderr
+                f"warning: torch.compile failed ({type(error).__name__}: {reason}); going on without",
+                file=sys.stderr,
             )
             chosen.append(module)
             return module(x)

@@ -132,7 +132,9 @@ class _Tally:
             self.sums[name] = value.detach().double() + self.sums.get(name, 0.0)
             self.counts[name] = self.counts.get(name, 0) + 1
         now = torch.where(finite, -1, step)
-        self.bad_step = now if self.bad_step is None else torch.where(self.bad_step >= 0, self.bad_step, now)
+        self.bad_step = (
+            now if self.bad_step is None else torch.where(self.bad_step >= 0, self.bad_step, now)
+        )
 
     def bad(self) -> int | None:
         """The first step that was not finite; waits for the device."""
@@ -158,8 +160,14 @@ def train(loop: Loop, run: RunFolder) -> Progress:
     state = _restore(loop, run)
     ranks.broadcast([*loop.model.parameters(), *loop.model.buffers()])
     total = loop.steps_per_epoch * loop.epochs
-    shown = progress(loop.label, total * loop.images_per_step, "images", state.step * loop.images_per_step)
-    with closing(writer), stop_on_signal() as stop, shown if ranks.main else nullcontext(None) as meter:
+    shown = progress(
+        loop.label, total * loop.images_per_step, "images", state.step * loop.images_per_step
+    )
+    with (
+        closing(writer),
+        stop_on_signal() as stop,
+        shown if ranks.main else nullcontext(None) as meter,
+    ):
         while state.step < total:
             epoch, first = divmod(state.step, loop.steps_per_epoch)
             _train_epoch(loop, run, state, epoch, first, meter, stop, writer)
@@ -230,7 +238,10 @@ def _stop_if_asked(
     tally: _Tally | None = None,
 ) -> None:
     """On a signal to any rank: checkpoint, then end. At the very end of the run there is nothing left to stop."""
-    if not loop.ranks.any(stop.name is not None) or state.step == loop.steps_per_epoch * loop.epochs:
+    if (
+        not loop.ranks.any(stop.name is not None)
+        or state.step == loop.steps_per_epoch * loop.epochs
+    ):
         return
     if not saved:
         if tally is not None:
@@ -291,7 +302,9 @@ def _give_up(loop: Loop, run: RunFolder, step: int, what: str, advice: str) -> N
     batch = next(iter(loop.batches(epoch, first)))
     if loop.ranks.main:
         state = {name: t.detach().cpu() for name, t in loop.model.state_dict().items()}
-        path = save_failed_step(run.path, step=step, seed=loop.seed, batch=_on_cpu(batch), model=state, reason=what)
+        path = save_failed_step(
+            run.path, step=step, seed=loop.seed, batch=_on_cpu(batch), model=state, reason=what
+        )
         raise TwinrayError(
             f"{what} at step {step + 1} of {run.path}; the last good checkpoint is kept, and the step's batch is in {path.name}: "
             f"{advice}, or look at the data"
@@ -308,7 +321,11 @@ def _on_cpu(batch: Any) -> Any:
     if isinstance(batch, Mapping):
         return {str(name): _on_cpu(item) for name, item in batch.items()}
     if isinstance(batch, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(batch)) if batch.dtype.kind in "biuf" else batch.tolist()
+        return (
+            torch.from_numpy(np.ascontiguousarray(batch))
+            if batch.dtype.kind in "biuf"
+            else batch.tolist()
+        )
     if hasattr(batch, "__dataclass_fields__"):
         return {name: _on_cpu(getattr(batch, name)) for name in batch.__dataclass_fields__}
     return batch if isinstance(batch, (int, float, str, bool, type(None))) else repr(batch)
@@ -339,7 +356,9 @@ def _log(loop: Loop, run: RunFolder, state: Progress, epoch: int, tally: _Tally)
     reason = loop.ranks.first(lambda: fault(means)) if fault is not None else None
     state.faults = state.faults + 1 if reason else 0
     if reason and state.faults >= FAULTS:
-        _give_up(loop, run, state.step - 1, reason, "start anew with another learning rate or objective")
+        _give_up(
+            loop, run, state.step - 1, reason, "start anew with another learning rate or objective"
+        )
 
 
 def _end_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int, writer: Writer) -> bool:
@@ -351,13 +370,18 @@ def _end_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int, writer: 
         figures = loop.ranks.first(lambda: _figures(loop, epoch))
         state.seconds += time.perf_counter() - start
         if figures and loop.ranks.main:
-            shown = {f"val_{name}": value if math.isfinite(value) else None for name, value in figures.items()}
+            shown = {
+                f"val_{name}": value if math.isfinite(value) else None
+                for name, value in figures.items()
+            }
             run.log({"step": state.step, "epoch": epoch, **shown})
         if loop.select is not None:
             best = _is_best(state, epoch, figures[loop.select])
     milestone = bool(loop.keep.every_epochs) and (epoch + 1) % loop.keep.every_epochs == 0
     # The best weights lie beside a checkpoint that knows of them: a resumed run must not take those of another course.
-    saves = best or milestone or epoch + 1 == loop.epochs or _is_due(loop, state, writer, meets=True)
+    saves = (
+        best or milestone or epoch + 1 == loop.epochs or _is_due(loop, state, writer, meets=True)
+    )
     if saves:
         _save(loop, run, state, writer, best=best)
     if loop.watch is not None and loop.ranks.main:
@@ -384,7 +408,9 @@ def load_best(loop: Loop, run: RunFolder) -> None:
     loop.model.load_state_dict(safetensors.torch.load_file(run.checkpoints / BEST))
 
 
-def _save(loop: Loop, run: RunFolder, state: Progress, writer: Writer, *, best: bool = False) -> None:
+def _save(
+    loop: Loop, run: RunFolder, state: Progress, writer: Writer, *, best: bool = False
+) -> None:
     """Take the state as it is now; a thread writes it, with ``best`` its weights as those of the best epoch too."""
 
     def start() -> None:
@@ -407,7 +433,9 @@ def _write(loop: Loop, run: RunFolder, step: int, best: bool, saved: Mapping[str
 
 def _restore(loop: Loop, run: RunFolder) -> Progress:
     """The newest checkpoint's state on every rank; the first rank chooses it and clears what is damaged."""
-    step = loop.ranks.first(lambda: (load_checkpoint(run.checkpoints) or {"progress": {"step": 0}})["progress"]["step"])
+    step = loop.ranks.first(
+        lambda: (load_checkpoint(run.checkpoints) or {"progress": {"step": 0}})["progress"]["step"]
+    )
     saved = load_checkpoint(run.checkpoints, step) if step else None
     if saved is None:
         state = Progress()

@@ -52,10 +52,14 @@ class PixelSource:
         chosen, pixels = self.rows[indices], out.numpy()
         # Ascending rows let the disk read forwards; every one is copied once, to its position.
         order = np.lexsort((chosen[:, 1], chosen[:, 0]))
-        arrays = [np.asarray(array) for array in self.images]  # rows of a memory map cost more to name than to copy
+        arrays = [
+            np.asarray(array) for array in self.images
+        ]  # rows of a memory map cost more to name than to copy
 
         def copy(positions: IntArray) -> None:
-            for at, (which, row) in zip(positions.tolist(), chosen[positions].tolist(), strict=True):
+            for at, (which, row) in zip(
+                positions.tolist(), chosen[positions].tolist(), strict=True
+            ):
                 pixels[at] = arrays[which][row]
 
         parts = _threads() if pixels.nbytes >= _LARGE else 1
@@ -68,7 +72,9 @@ class PixelSource:
 
 def _threads() -> int:
     """Threads that one gather takes: a core in four, for the step has work for the others."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(4, cores // 4))
 
 
@@ -77,14 +83,18 @@ def _readers(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, thread_name_prefix="twinray-gather")
 
 
-def epoch_order(n: int, batch_size: int, *, seed: int, epoch: int, drop_last: bool = True) -> list[IntArray]:
+def epoch_order(
+    n: int, batch_size: int, *, seed: int, epoch: int, drop_last: bool = True
+) -> list[IntArray]:
     """The epoch's batches of indices in 0..n-1, shuffled by (seed, epoch)."""
     order = np.random.default_rng([seed, epoch]).permutation(n)
     full = n // batch_size * batch_size if drop_last else n
     return [order[start : start + batch_size] for start in range(0, full, batch_size)]
 
 
-def prefetch(make: Callable[[IntArray], T], batches: Sequence[IntArray], depth: int = 2) -> Iterator[T]:
+def prefetch(
+    make: Callable[[IntArray], T], batches: Sequence[IntArray], depth: int = 2
+) -> Iterator[T]:
     """``make(batch)`` for each batch in order, computed by one thread up to ``depth`` batches ahead.
 
     NumPy's gather and torch's copies let go of the interpreter lock, so one thread is enough. An
@@ -159,5 +169,7 @@ class CopyAhead:
         for pixels, event in prefetch(self, order):
             current = torch.cuda.current_stream(self._device)
             current.wait_event(event)
-            pixels.record_stream(current)  # or its memory could be reused while the step still reads it
+            pixels.record_stream(
+                current
+            )  # or its memory could be reused while the step still reads it
             yield pixels

@@ -30,7 +30,14 @@ class LARS(torch.optim.Optimizer):
         eta: float = 0.001,
     ) -> None:
         super().__init__(
-            params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "adapt": True}
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "weight_decay": weight_decay,
+                "eta": eta,
+                "adapt": True,
+            },
         )
 
     @torch.no_grad()
@@ -44,7 +51,9 @@ class LARS(torch.optim.Optimizer):
             updates: list[Tensor] = [p.grad for p in params if p.grad is not None]
             if group["adapt"]:
                 updates = list(torch._foreach_add(updates, params, alpha=group["weight_decay"]))
-                updates = list(torch._foreach_mul(updates, _trust_ratios(params, updates, group["eta"])))
+                updates = list(
+                    torch._foreach_mul(updates, _trust_ratios(params, updates, group["eta"]))
+                )
             buffers = []
             for p in params:
                 state = self.state[p]
@@ -59,7 +68,10 @@ class LARS(torch.optim.Optimizer):
 
 def _trust_ratios(params: list[Tensor], updates: list[Tensor], eta: float) -> list[Tensor]:
     """eta * |p| / |u|, or 1 where either norm is zero."""
-    p_norm, u_norm = torch.stack(torch._foreach_norm(params)), torch.stack(torch._foreach_norm(updates))
+    p_norm, u_norm = (
+        torch.stack(torch._foreach_norm(params)),
+        torch.stack(torch._foreach_norm(updates)),
+    )
     ratio = torch.where((p_norm > 0) & (u_norm > 0), eta * p_norm / u_norm, torch.ones_like(p_norm))
     return list(ratio.unbind())
 
@@ -70,7 +82,11 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     Tokens and position embeddings, which networks of timm name in ``no_weight_decay()``, are of the second.
     """
     plain = never_decayed(model)
-    trainable = [(p, p.ndim > 1 and name not in plain) for name, p in model.named_parameters() if p.requires_grad]
+    trainable = [
+        (p, p.ndim > 1 and name not in plain)
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    ]
     return [
         {"params": [p for p, is_weight in trainable if is_weight], "name": "weights"},
         {"params": [p for p, is_weight in trainable if not is_weight], "name": "biases and norms"},
@@ -88,7 +104,13 @@ def never_decayed(model: nn.Module) -> set[str]:
 
 
 def build_optimizer(
-    name: OptimizerName, model: nn.Module, *, lr: float, lr_biases: float, weight_decay: float, momentum: float = 0.9
+    name: OptimizerName,
+    model: nn.Module,
+    *,
+    lr: float,
+    lr_biases: float,
+    weight_decay: float,
+    momentum: float = 0.9,
 ) -> torch.optim.Optimizer:
     """An optimiser over :func:`parameter_groups`; biases and norms take ``lr_biases`` and no decay."""
     weights, biases = parameter_groups(model)
@@ -101,7 +123,9 @@ def build_optimizer(
     return optimizer_of(name, groups, momentum)
 
 
-def optimizer_of(name: OptimizerName, groups: list[dict[str, Any]], momentum: float = 0.9) -> torch.optim.Optimizer:
+def optimizer_of(
+    name: OptimizerName, groups: list[dict[str, Any]], momentum: float = 0.9
+) -> torch.optim.Optimizer:
     """An optimiser over groups that have their own ``lr`` and ``weight_decay`` (and ``adapt`` for LARS)."""
     if name == "lars":
         return LARS(groups, momentum=momentum)
@@ -112,7 +136,9 @@ def optimizer_of(name: OptimizerName, groups: list[dict[str, Any]], momentum: fl
     return torch.optim.SGD(groups, momentum=momentum, foreach=True)
 
 
-def warmup_cosine(step: int, *, total: int, warmup: int, start: float = 0.0, end: float = 0.001) -> float:
+def warmup_cosine(
+    step: int, *, total: int, warmup: int, start: float = 0.0, end: float = 0.001
+) -> float:
     """The factor on the base learning rate at ``step`` (counted from 0).
 
     Linear from ``start`` over ``warmup`` steps to 1, then half a cosine down to ``end`` at ``total``

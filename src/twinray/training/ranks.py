@@ -25,7 +25,9 @@ from twinray.errors import InputError, TwinrayError
 
 T = TypeVar("T")
 _BUCKET_BYTES = 64 << 20
-_TIMEOUT = timedelta(minutes=60)  # of one collective; the first rank may evaluate or write while others wait
+_TIMEOUT = timedelta(
+    minutes=60
+)  # of one collective; the first rank may evaluate or write while others wait
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Ranks:
             dist.all_reduce(flat)
             if mean:
                 flat /= self.world
-            for p, g, piece in zip(bucket, gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            for p, g, piece in zip(
+                bucket, gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
+            ):
                 p.grad = g.copy_(piece.view_as(g))
 
     def any(self, flag: bool) -> bool:
@@ -161,7 +165,11 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
 
 def _device() -> torch.device:
     """Where small messages travel: NCCL moves tensors on GPUs only."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if dist.get_backend() == "nccl"
+        else torch.device("cpu")
+    )
 
 
 def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
@@ -169,7 +177,9 @@ def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     bucket: list[nn.Parameter] = []
     size = 0
     for p in parameters:
-        if bucket and (p.dtype != bucket[0].dtype or size + p.numel() * p.element_size() > _BUCKET_BYTES):
+        if bucket and (
+            p.dtype != bucket[0].dtype or size + p.numel() * p.element_size() > _BUCKET_BYTES
+        ):
             yield bucket
             bucket, size = [], 0
         bucket.append(p)

@@ -35,7 +35,9 @@ def environment() -> dict[str, Any]:
     }
 
 
-def save_weights(folder: RunFolder, name: str, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> Path:
+def save_weights(
+    folder: RunFolder, name: str, state: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> Path:
     """Write ``name.safetensors`` and ``name.json`` (what loading needs to know, and the file's hash).
 
     Raises:
@@ -44,5 +46,7 @@ def save_weights(folder: RunFolder, name: str, state: Mapping[str, Tensor], desc
     path = folder.path / f"{name}.safetensors"
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     write_bytes(path, safetensors.torch.save(tensors), "weights")
-    write_json(path.with_suffix(".json"), {**description, "sha256": sha256(path)}, "weight description")
+    write_json(
+        path.with_suffix(".json"), {**description, "sha256": sha256(path)}, "weight description"
+    )
     return path

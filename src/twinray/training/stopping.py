@@ -50,14 +50,18 @@ def stop_on_signal() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def save_failed_step(folder: Path, *, step: int, seed: int, batch: Any, model: dict[str, Any], reason: str) -> Path:
+def save_failed_step(
+    folder: Path, *, step: int, seed: int, batch: Any, model: dict[str, Any], reason: str
+) -> Path:
     """Keep what is needed to run a broken step again.
 
     ``torch.load(path, weights_only=True)`` gives ``step`` (counted from 0), ``seed``, ``reason``, ``batch`` (what the
     loader gave) and ``model`` (the state dict when it was noticed: on a processor before the step's update).
     """
     buffer = io.BytesIO()
-    torch.save({"step": step, "seed": seed, "reason": reason, "batch": batch, "model": model}, buffer)
+    torch.save(
+        {"step": step, "seed": seed, "reason": reason, "batch": batch, "model": model}, buffer
+    )
     path = folder / FAILED_STEP
     write_bytes(path, buffer.getbuffer(), "the failed step")
     return path

@@ -19,14 +19,18 @@ def synchronise_norms(model: nn.Module, device: torch.device) -> nn.Module:
     """Replace every BatchNorm by one whose statistics are those of all ranks' batches together."""
     if device.type == "cuda":
         convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-        if "timm" in sys.modules:  # its norms may hold an activation, which torch's conversion would lose
+        if (
+            "timm" in sys.modules
+        ):  # its norms may hold an activation, which torch's conversion would lose
             from timm.layers.norm_act import convert_sync_batchnorm as convert
         return convert(model)
     return _replaced(model)
 
 
 def _replaced(module: nn.Module) -> nn.Module:
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, ProcessorSyncBatchNorm):
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(
+        module, ProcessorSyncBatchNorm
+    ):
         return ProcessorSyncBatchNorm.like(module)
     for name, child in module.named_children():
         module.add_module(name, _replaced(child))
@@ -80,9 +84,13 @@ class ProcessorSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         ):
             return
         self.num_batches_tracked += 1
-        momentum = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        momentum = (
+            self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        )
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-        self.running_var.lerp_((variance * (n / max(n - 1, 1))).to(self.running_var.dtype), momentum)
+        self.running_var.lerp_(
+            (variance * (n / max(n - 1, 1))).to(self.running_var.dtype), momentum
+        )
 
 
 class _Normalise(torch.autograd.Function):

@@ -50,7 +50,10 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "webp-lossless": ("WEBP", {"lossless": True}),
     "webp": ("WEBP", {"quality": 90}),
     "jpeg2000": ("JPEG2000", {}),
-    "jpeg2000-lossy": ("JPEG2000", {"irreversible": True, "quality_mode": "rates", "quality_layers": [8]}),
+    "jpeg2000-lossy": (
+        "JPEG2000",
+        {"irreversible": True, "quality_mode": "rates", "quality_layers": [8]},
+    ),
     "gif": ("GIF", {}),
 }
 
@@ -128,7 +131,9 @@ def test_a_png_whose_stream_is_not_the_one_that_was_written(tmp_path: Path) -> N
     stream[3000] ^= 0xFF
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))
     body = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", bytes(stream)) + chunk(b"IEND", b"")
@@ -183,13 +188,17 @@ def test_runs_in_compressed_data() -> None:
 
 
 def test_packbits_sizes_are_those_of_the_rows() -> None:
-    assert packbits_size(bytes([0xFE, 0xAA, 0x02, 0x80, 0x00, 0x2A, 0xFD, 0xAA, 0x80])) == 10  # TIFF 6.0, section 9
+    assert (
+        packbits_size(bytes([0xFE, 0xAA, 0x02, 0x80, 0x00, 0x2A, 0xFD, 0xAA, 0x80])) == 10
+    )  # TIFF 6.0, section 9
 
 
 def test_dicom_frames_with_holes(tmp_path: Path) -> None:
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("dicom_cases", Path(__file__).with_name("test_dicom.py"))
+    spec = importlib.util.spec_from_file_location(
+        "dicom_cases", Path(__file__).with_name("test_dicom.py")
+    )
     assert spec is not None and spec.loader is not None
     cases = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(cases)
@@ -213,7 +222,9 @@ def test_dicom_frames_with_holes(tmp_path: Path) -> None:
         assert not load_image(path).remarks, syntax
         compressed = pydicom.dcmread(path)
         frame = get_frame(compressed.PixelData, 0, number_of_frames=1)
-        for what, broken in (holes(frame) | {"closed": holes(frame)["a tail of zeros"][:-4] + frame[-4:]}).items():
+        for what, broken in (
+            holes(frame) | {"closed": holes(frame)["a tail of zeros"][:-4] + frame[-4:]}
+        ).items():
             compressed.PixelData = encapsulate([broken])
             compressed["PixelData"].is_undefined_length = True
             compressed.save_as(tmp_path / "b.dcm", enforce_file_format=True)
@@ -253,7 +264,8 @@ def test_lenient_packs_keep_and_count_what_others_set_aside(tmp_path: Path) -> N
     kept = write_pack([read_folder(source)], tmp_path / "b", lenient, workers=1)
     assert (kept.info.counts["images"], kept.info.skipped) == (4, 1)
     assert any(
-        note.startswith("WARNING: 1 damaged images were kept") and "broken.jpg" in note for note in kept.info.notes
+        note.startswith("WARNING: 1 damaged images were kept") and "broken.jpg" in note
+        for note in kept.info.notes
     )
     assert kept.info.extra["remarks"] == {"damaged": 1}
     assert open_pack(tmp_path / "b").info.decoded.lenient
@@ -273,7 +285,10 @@ def test_images_of_one_value_and_nearly_blank_ones_are_named(tmp_path: Path) -> 
         Image.fromarray(picture.astype(np.uint8)).save(source / f"{name}.png")
     for fit in ("squash", "letterbox"):
         result = write_pack(
-            [read_folder(source)], tmp_path / fit, PackOptions(size=64, fit=fit, val=0, test=0), workers=0
+            [read_folder(source)],
+            tmp_path / fit,
+            PackOptions(size=64, fit=fit, val=0, test=0),
+            workers=0,
         )
         notes = "\n".join(result.info.notes)
         assert "2 images have one single grey value: black.png (0), white.png (255)" in notes
@@ -283,7 +298,9 @@ def test_images_of_one_value_and_nearly_blank_ones_are_named(tmp_path: Path) -> 
 def test_no_false_alarm_on_real_radiographs() -> None:
     if not REAL_DATA.is_dir():
         pytest.skip("the real images are not here")
-    files = [p for p in sorted(REAL_DATA.rglob("*")) if p.suffix in (".png", ".jpg", ".jpeg", ".dcm")][::11]
+    files = [
+        p for p in sorted(REAL_DATA.rglob("*")) if p.suffix in (".png", ".jpg", ".jpeg", ".dcm")
+    ][::11]
     assert len(files) > 300
     for path in files:
         pixels = load_image(path, decoding=Decoding(Scale()))

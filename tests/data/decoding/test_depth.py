@@ -37,10 +37,14 @@ def write_png(path: Path, planes: list[Values], colour_type: int) -> None:
     """A PNG of 16 bits a channel, which Pillow does not write for colour and alpha."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     height, width = planes[0].shape
-    raw = b"".join(b"\0" + row.tobytes() for row in np.stack(planes, -1).astype(">u2").reshape(height, -1))
+    raw = b"".join(
+        b"\0" + row.tobytes() for row in np.stack(planes, -1).astype(">u2").reshape(height, -1)
+    )
     head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
@@ -54,8 +58,18 @@ def write_tiff(path: Path, planes: list[Values], compression: int = 1, big: bool
     pixels = zlib.compress(pixels) if compression == 8 else pixels
     n = len(planes)
     bits = struct.pack(f"{order}{n}H", *[16] * n)
-    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, n, 8 if n > 2 else None), (259, 3, 1, compression)]
-    tags += [(262, 3, 1, 1 if n < 3 else 2), (273, 4, 1, 8 + len(bits)), (277, 3, 1, n), (278, 4, 1, height)]
+    tags = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, n, 8 if n > 2 else None),
+        (259, 3, 1, compression),
+    ]
+    tags += [
+        (262, 3, 1, 1 if n < 3 else 2),
+        (273, 4, 1, 8 + len(bits)),
+        (277, 3, 1, n),
+        (278, 4, 1, height),
+    ]
     tags += [(279, 4, 1, len(pixels))]
     directory = b""
     for tag, kind, count, value in tags:
@@ -66,7 +80,9 @@ def write_tiff(path: Path, planes: list[Values], compression: int = 1, big: bool
         directory += struct.pack(f"{order}HHI", tag, kind, count) + packed
     where = 8 + len(bits) + len(pixels)
     head = (b"MM" if big else b"II") + struct.pack(f"{order}HI", 42, where)
-    path.write_bytes(head + bits + pixels + struct.pack(f"{order}H", len(tags)) + directory + bytes(4))
+    path.write_bytes(
+        head + bits + pixels + struct.pack(f"{order}H", len(tags)) + directory + bytes(4)
+    )
 
 
 def save_grey(path: Path, values: Values) -> None:
@@ -95,7 +111,9 @@ def rgb_tiff_big_endian_deflated(path: Path, values: Values) -> None:
 
 def pgm(path: Path, values: Values) -> None:
     height, width = values.shape
-    path.write_bytes(b"P5\n# a comment\n%d %d\n65535\n" % (width, height) + values.astype(">u2").tobytes())
+    path.write_bytes(
+        b"P5\n# a comment\n%d %d\n65535\n" % (width, height) + values.astype(">u2").tobytes()
+    )
 
 
 def plain_ppm(path: Path, values: Values) -> None:
@@ -129,7 +147,9 @@ def test_one_stored_value_is_one_grey_in_every_image_of_a_source(tmp_path: Path,
     marked[:4, :4] = 65535
     for name, values in (("a dark", dark), ("bright", bright), ("marked", marked)):
         write(source / f"{name}.{suffix}", values)
-    result = write_pack([read_folder(source)], tmp_path / "p", PackOptions(size=64, val=0, test=0), workers=1)
+    result = write_pack(
+        [read_folder(source)], tmp_path / "p", PackOptions(size=64, val=0, test=0), workers=1
+    )
     pack = open_pack(tmp_path / "p")
     want = np.rint(bright / 4095 * 255)
     for row, name in enumerate(pack.ids):
@@ -156,19 +176,28 @@ def test_headers_that_declare_a_white_are_believed(tmp_path: Path) -> None:
     (tmp_path / "a.pgm").write_bytes(b"P5 64 64 1000\n" + dark.astype(">u2").tobytes())
     np.testing.assert_allclose(load_image(tmp_path / "a.pgm").array, dark / 1000 * 255, atol=0.51)
     with Image.open(tmp_path / "a.pgm") as image:  # Pillow stretches to 16 bits
-        np.testing.assert_allclose(load_image(tmp_path / "a.pgm").array, np.asarray(image) / 257, atol=1)
+        np.testing.assert_allclose(
+            load_image(tmp_path / "a.pgm").array, np.asarray(image) / 257, atol=1
+        )
 
 
 @pytest.mark.parametrize("kind", ["i2", "u4", "i4", "f4"])
 def test_signed_and_wide_values_never_wrap(tmp_path: Path, kind: str) -> None:
-    low, high = {"i2": (-1000, 3000), "u4": (0, 4_000_000_000), "i4": (-2_000_000_000, 7), "f4": (-0.5, 4.1)}[kind]
+    low, high = {
+        "i2": (-1000, 3000),
+        "u4": (0, 4_000_000_000),
+        "i4": (-2_000_000_000, 7),
+        "f4": (-0.5, 4.1),
+    }[kind]
     source = tmp_path / "source"
     source.mkdir()
     values = np.linspace(low, high, 64 * 64).astype(kind).reshape(64, 64)
     half = np.minimum(values, (low + high) / 2).astype(kind)
     for name, array in (("whole", values), ("half", half)):
         raw_tiff(source / f"{name}.tif", array)
-    write_pack([read_folder(source)], tmp_path / "p", PackOptions(size=64, val=0, test=0), workers=1)
+    write_pack(
+        [read_folder(source)], tmp_path / "p", PackOptions(size=64, val=0, test=0), workers=1
+    )
     pack = open_pack(tmp_path / "p")
     for row, name in enumerate(pack.ids):
         stored = (half if name.startswith("half") else values).astype(float)
@@ -180,7 +209,15 @@ def raw_tiff(path: Path, values: Values) -> None:
     height, width = values.shape
     form = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
     pixels = values.astype(values.dtype.newbyteorder("<")).tobytes()
-    entries = [(256, width), (257, height), (258, 8 * values.itemsize), (259, 1), (262, 1), (273, 8), (277, 1)]
+    entries = [
+        (256, width),
+        (257, height),
+        (258, 8 * values.itemsize),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+    ]
     entries += [(278, height), (279, len(pixels)), (339, form)]
     directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
     head = b"II" + struct.pack("<HI", 42, 8 + len(pixels))
@@ -190,7 +227,9 @@ def raw_tiff(path: Path, values: Values) -> None:
 def test_signed_8_bits_do_not_wrap(tmp_path: Path) -> None:
     values = np.linspace(-100, 120, 64 * 64).astype(np.int8).reshape(64, 64)
     raw_tiff(tmp_path / "a.tif", values)
-    np.testing.assert_allclose(load_image(tmp_path / "a.tif").array, (values + 100.0) / 220 * 255, atol=1)
+    np.testing.assert_allclose(
+        load_image(tmp_path / "a.tif").array, (values + 100.0) / 220 * 255, atol=1
+    )
 
 
 def test_optical_density_is_not_black(tmp_path: Path) -> None:
@@ -205,7 +244,9 @@ def test_optical_density_is_not_black(tmp_path: Path) -> None:
 def test_deep_colour_keeps_its_colours(tmp_path: Path) -> None:
     planes = [ramp(4000), ramp(2000), ramp(100)]
     write_png(tmp_path / "a.png", planes, 2)
-    np.testing.assert_allclose(load_image(tmp_path / "a.png").array, np.stack(planes, -1) / 4095 * 255, atol=1)
+    np.testing.assert_allclose(
+        load_image(tmp_path / "a.png").array, np.stack(planes, -1) / 4095 * 255, atol=1
+    )
 
 
 def test_where_16_bits_are_transparent_the_image_is_black(tmp_path: Path) -> None:
@@ -256,13 +297,19 @@ class _StopsAt:
         return self._load.spread(sample)
 
 
-def test_a_source_of_8_bits_is_not_looked_at_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_of_8_bits_is_not_looked_at_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for i in range(3):
         save_grey(source / f"{i}.png", ramp(200).astype(np.uint8))
-    monkeypatch.setattr("twinray.data.packing.scales.Scales.find", lambda *_: pytest.fail("looked again"))
-    result = write_pack([read_folder(source)], tmp_path / "p", PackOptions(size=32, val=0, test=0), workers=0)
+    monkeypatch.setattr(
+        "twinray.data.packing.scales.Scales.find", lambda *_: pytest.fail("looked again")
+    )
+    result = write_pack(
+        [read_folder(source)], tmp_path / "p", PackOptions(size=32, val=0, test=0), workers=0
+    )
     assert result.info.decoded == Decoded()
 
 
@@ -277,7 +324,10 @@ def test_sources_have_scales_of_their_own(tmp_path: Path) -> None:
         workers=1,
     )
     pack = open_pack(tmp_path / "p")
-    assert {name: one.whole for name, one in pack.info.decoded.scales.items()} == {"one": (0, 1023), "two": (0, 16383)}
+    assert {name: one.whole for name, one in pack.info.decoded.scales.items()} == {
+        "one": (0, 1023),
+        "two": (0, 16383),
+    }
     assert pack.info.decoded.for_new_files(None).scale == Scale()  # which of the two is a guess
     assert pack.info.decoded.for_new_files(Scale((0, 9), None)).scale == Scale((0, 9), None)
 
@@ -293,13 +343,19 @@ def test_new_files_without_a_scale_are_refused_with_the_flag(tmp_path: Path) -> 
 def test_a_pack_without_deep_images_says_nothing_of_scales(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     save_grey(tmp_path / "s" / "a.png", ramp(200).astype(np.uint8))
-    write_pack([read_folder(tmp_path / "s")], tmp_path / "p", PackOptions(size=32, val=0, test=0), workers=0)
+    write_pack(
+        [read_folder(tmp_path / "s")],
+        tmp_path / "p",
+        PackOptions(size=32, val=0, test=0),
+        workers=0,
+    )
     assert "decoded" not in json.loads((tmp_path / "p" / "pack.json").read_text())
     assert open_pack(tmp_path / "p").info.decoded == Decoded()
 
 
 @pytest.mark.parametrize(
-    ("depth", "value_range"), [(7, None), (17, None), (12, (0.0, 1.0)), (None, (1.0, 1.0)), (None, (0.0, float("nan")))]
+    ("depth", "value_range"),
+    [(7, None), (17, None), (12, (0.0, 1.0)), (None, (1.0, 1.0)), (None, (0.0, float("nan")))],
 )
 def test_scales_that_cannot_be(depth: int | None, value_range: tuple[float, float] | None) -> None:
     with pytest.raises(InputError, match=r"--(depth|value-range)"):
@@ -325,12 +381,20 @@ def test_grey_levels_are_linear_and_never_wrap(depth: int, values: list[int]) ->
     want = np.clip(array.astype(float), 0, top) / top * 255
     np.testing.assert_allclose(to_grey_levels(array, (0, top)), want, atol=0.51)
     large = np.tile(array, 70_000 // len(array) + 1)
-    np.testing.assert_array_equal(to_grey_levels(large, (0, top))[: len(array)], to_grey_levels(array, (0, top)))
+    np.testing.assert_array_equal(
+        to_grey_levels(large, (0, top))[: len(array)], to_grey_levels(array, (0, top))
+    )
 
 
 def test_predictions_take_the_scale_of_the_models_pack(tmp_path: Path) -> None:
     description = {
-        "pack": {"decoded": {"exif": "ignore", "lenient": False, "scales": {"s": {"whole": [0, 4095], "real": None}}}}
+        "pack": {
+            "decoded": {
+                "exif": "ignore",
+                "lenient": False,
+                "scales": {"s": {"whole": [0, 4095], "real": None}},
+            }
+        }
     }
     from twinray.runs.description import decoded_of
 

@@ -37,9 +37,13 @@ def stored_values(bits: int, signed: bool) -> npt.NDArray[Any]:
     """(40, 48) smooth values with some noise that use the whole range of ``bits`` bits."""
     rng = np.random.default_rng(bits)
     rows, columns = np.mgrid[0:40, 0:48]
-    unit = np.clip((np.sin(rows / 5) + np.cos(columns / 7) + 2) / 4 + rng.normal(0, 0.02, (40, 48)), 0, 1)
+    unit = np.clip(
+        (np.sin(rows / 5) + np.cos(columns / 7) + 2) / 4 + rng.normal(0, 0.02, (40, 48)), 0, 1
+    )
     unit.flat[:2] = 0, 1
-    values = np.rint(unit * ((1 << bits) - 1)).astype(np.int64) - ((1 << (bits - 1)) if signed else 0)
+    values = np.rint(unit * ((1 << bits) - 1)).astype(np.int64) - (
+        (1 << (bits - 1)) if signed else 0
+    )
     return values.astype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
 
 
@@ -60,7 +64,9 @@ def radiograph(
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = uid.UID("1.2.3.4")
     ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.3", "1.2.3.1"
     ds.PatientID, ds.PatientSex, ds.PatientAge, ds.Modality = "p7", "F", "047Y", "CR"
-    ds.PatientName = ds.PatientBirthDate = ds.StudyDate = ds.StudyTime = ds.StudyID = ds.AccessionNumber = ""
+    ds.PatientName = ds.PatientBirthDate = ds.StudyDate = ds.StudyTime = ds.StudyID = (
+        ds.AccessionNumber
+    ) = ""
     ds.ReferringPhysicianName = ds.Manufacturer = ""
     ds.SeriesNumber = ds.InstanceNumber = 1
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, photometric
@@ -84,7 +90,9 @@ def write(path: Path, ds: Dataset) -> Path:
 def lut(first: int, entries: npt.NDArray[Any], signed: bool) -> Dataset:
     item = Dataset()
     bits = 8 * entries.itemsize
-    item.add_new(0x00283002, "SS" if signed and first < 0 else "US", [len(entries) % 65536, first, bits])
+    item.add_new(
+        0x00283002, "SS" if signed and first < 0 else "US", [len(entries) % 65536, first, bits]
+    )
     item.add_new(0x00283006, "OW", entries.tobytes())
     return item
 
@@ -94,7 +102,12 @@ def curve(count: int, top: int) -> npt.NDArray[np.uint16]:
 
 
 def window(
-    center: float, width: float, function: str | None = None, *, slope: float = 1, intercept: float = 0
+    center: float,
+    width: float,
+    function: str | None = None,
+    *,
+    slope: float = 1,
+    intercept: float = 0,
 ) -> Change:
     def change(ds: Dataset) -> None:
         ds.WindowCenter, ds.WindowWidth = [center, 1.0], [width, 2.0]
@@ -132,7 +145,9 @@ WAYS: dict[str, Change | None] = {
     "window 1 LINEAR_EXACT": window(700, 900, "LINEAR_EXACT"),
     "window 1 SIGMOID": window(700, 900, "SIGMOID"),
     "rescale, window 1 LINEAR": window(100, 1500, intercept=-200),
-    "rescale, window 1 LINEAR_EXACT": window(100.5, 2000, "LINEAR_EXACT", slope=0.684, intercept=200),
+    "rescale, window 1 LINEAR_EXACT": window(
+        100.5, 2000, "LINEAR_EXACT", slope=0.684, intercept=200
+    ),
     "VOI LUT 1": voi_lut,
     "rescale, VOI LUT 1": voi_lut_after_rescale,
     "modality LUT, window 1 LINEAR": modality_lut_and_window,
@@ -142,7 +157,9 @@ WAYS: dict[str, Change | None] = {
 def highdicom_display(path: Path, **options: Any) -> npt.NDArray[np.float64]:
     """(h, w) 0..1, or the range of the modality where a file has no VOI."""
     highdicom = pytest.importorskip("highdicom", reason="highdicom is the oracle")
-    frame: npt.NDArray[np.float64] = highdicom.imread(path).get_frame(1, **{"apply_voi_transform": None} | options)
+    frame: npt.NDArray[np.float64] = highdicom.imread(path).get_frame(
+        1, **{"apply_voi_transform": None} | options
+    )
     return frame
 
 
@@ -165,8 +182,12 @@ def test_display_pixels_equal_highdicom(
 @pytest.mark.parametrize("shape", [None, "IDENTITY", "INVERSE"])
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("signed", [False, True])
-def test_8_bits_without_voi_equal_highdicom(tmp_path: Path, shape: str | None, photometric: str, signed: bool) -> None:
-    path = write(tmp_path / "a.dcm", radiograph(bits=8, signed=signed, photometric=photometric, shape=shape))
+def test_8_bits_without_voi_equal_highdicom(
+    tmp_path: Path, shape: str | None, photometric: str, signed: bool
+) -> None:
+    path = write(
+        tmp_path / "a.dcm", radiograph(bits=8, signed=signed, photometric=photometric, shape=shape)
+    )
     pixels = load_dicom(path)
     # highdicom leaves the stored range as it is where there is no VOI.
     expected = highdicom_display(path) + (128 if signed else 0)
@@ -195,10 +216,14 @@ def test_deep_without_voi_equals_highdicom_with_a_percentile_window(
         window_center=(low + high) / 2, window_width=high - low, voi_lut_function="LINEAR_EXACT"
     )
     if modality is None:
-        np.testing.assert_allclose(load_dicom(path).array / 255, highdicom_window(path, voi), atol=1 / 255)
+        np.testing.assert_allclose(
+            load_dicom(path).array / 255, highdicom_window(path, voi), atol=1 / 255
+        )
     unit = np.clip((values - low) / (high - low), 0, 1)
     inverted = shape == "INVERSE" or photometric == "MONOCHROME1"
-    np.testing.assert_allclose(load_dicom(path).array / 255, 1 - unit if inverted else unit, atol=1 / 255)
+    np.testing.assert_allclose(
+        load_dicom(path).array / 255, 1 - unit if inverted else unit, atol=1 / 255
+    )
 
 
 def highdicom_window(path: Path, voi: Any) -> npt.NDArray[np.float64]:
@@ -224,7 +249,11 @@ def compressed(path: Path, ds: Dataset, syntax: str) -> Path:
         to_jpeg_baseline(ds)
     elif syntax in (uid.JPEGLossless, uid.JPEGLosslessSV1):
         gdcm = pytest.importorskip("gdcm", reason="gdcm encodes JPEG Lossless")
-        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader, change, writer = (
+            gdcm.ImageReader(),
+            gdcm.ImageChangeTransferSyntax(),
+            gdcm.ImageWriter(),
+        )
         reader.SetFileName(str(write(path.with_suffix(".raw"), ds)))
         assert reader.Read()
         name = gdcm.TransferSyntax.JPEGLosslessProcess14_1
@@ -239,7 +268,9 @@ def compressed(path: Path, ds: Dataset, syntax: str) -> Path:
         assert writer.Write()
         return path
     elif syntax == uid.ExplicitVRBigEndian:
-        ds.PixelData = np.frombuffer(ds.PixelData, dtype=f"u{ds.BitsAllocated // 8}").byteswap().tobytes()
+        ds.PixelData = (
+            np.frombuffer(ds.PixelData, dtype=f"u{ds.BitsAllocated // 8}").byteswap().tobytes()
+        )
         ds.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian
         pydicom.dcmwrite(path, ds, implicit_vr=False, little_endian=False, enforce_file_format=True)
         return path
@@ -291,7 +322,9 @@ def test_transfer_syntaxes_equal_highdicom(
     assert dicom_attributes(path).transfer_syntax == SYNTAXES[syntax]
     # highdicom reads no big endian files: there it judges by the same image in little endian.
     oracle = plain if syntax == "big endian" else path
-    np.testing.assert_allclose(load_dicom(path).array / 255, highdicom_display(oracle), atol=1 / 255)
+    np.testing.assert_allclose(
+        load_dicom(path).array / 255, highdicom_display(oracle), atol=1 / 255
+    )
 
 
 def test_padding_is_left_out_of_the_percentiles(tmp_path: Path) -> None:
@@ -309,7 +342,9 @@ def test_padding_is_left_out_of_the_percentiles(tmp_path: Path) -> None:
         assert pixels.how == "dicom no VOI: percentiles 0.5 to 99.5 without padding"
         kept = np.frombuffer(ds.PixelData, dtype=ds_dtype(ds))
         first, last = (-2000, -1990) if signed else (0, 10)
-        low, high = np.percentile(kept[(kept < first) | (kept > last)], [0.5, 99.5], method="inverted_cdf")
+        low, high = np.percentile(
+            kept[(kept < first) | (kept > last)], [0.5, 99.5], method="inverted_cdf"
+        )
         expected = np.clip((kept.astype(float) - low) / (high - low), 0, 1).reshape(40, 48) * 255
         np.testing.assert_allclose(pixels.array, expected, atol=1)
 
@@ -327,7 +362,10 @@ def ds_dtype(ds: Dataset) -> str:
         (window(700, 0.5), "dicom window 1 LINEAR_EXACT"),
         (window(700, 900, "CUBIC"), "dicom window 1 LINEAR (unknown VOI LUT function)"),
         (lambda ds: setattr(ds, "WindowCenter", None), "dicom no VOI: percentiles 0.5 to 99.5"),
-        (lambda ds: setattr(ds, "VOILUTSequence", Sequence([])), "dicom no VOI: percentiles 0.5 to 99.5"),
+        (
+            lambda ds: setattr(ds, "VOILUTSequence", Sequence([])),
+            "dicom no VOI: percentiles 0.5 to 99.5",
+        ),
     ],
 )
 def test_odd_windows_do_not_crash(tmp_path: Path, change: Change, how: str) -> None:
@@ -381,8 +419,18 @@ def test_attributes(tmp_path: Path) -> None:
 
     seen = dicom_attributes(write(tmp_path / "a.dcm", radiograph(change=change)))
     assert (seen.patient_id, seen.patient_sex, seen.patient_age) == ("p7", "F", "047Y")
-    assert (seen.study_uid, seen.series_uid, seen.sop_uid, seen.sop_class_uid) == ("1.2.3", "1.2.3.1", "1.2.3.4", CR)
-    assert (seen.view_position, seen.laterality, seen.body_part, seen.modality) == ("PA", "U", "CHEST", "CR")
+    assert (seen.study_uid, seen.series_uid, seen.sop_uid, seen.sop_class_uid) == (
+        "1.2.3",
+        "1.2.3.1",
+        "1.2.3.4",
+        CR,
+    )
+    assert (seen.view_position, seen.laterality, seen.body_part, seen.modality) == (
+        "PA",
+        "U",
+        "CHEST",
+        "CR",
+    )
     assert (seen.width, seen.height, seen.frames, seen.photometric) == (48, 40, 1, "MONOCHROME2")
     assert not seen.lateral
 
@@ -473,7 +521,11 @@ def test_any_class_and_frontal_only(tmp_path: Path) -> None:
 def test_a_missing_decoder_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = compressed(tmp_path / "a.dcm", radiograph(), uid.JPEGLSLossless)
     real = dicom._installed_plugin
-    monkeypatch.setattr(dicom, "_installed_plugin", lambda path, syntax, bits, _: real(path, syntax, bits, ("pillow",)))
+    monkeypatch.setattr(
+        dicom,
+        "_installed_plugin",
+        lambda path, syntax, bits, _: real(path, syntax, bits, ("pillow",)),
+    )
     message = refusal(path)
     assert "JPEG-LS" in message
     assert "twinray[dicom]" in message
@@ -496,7 +548,9 @@ def test_a_deflate_bomb_is_refused_before_it_inflates(tmp_path: Path) -> None:
 def test_nested_sequences_without_end(tmp_path: Path) -> None:
     data = write(tmp_path / "a.dcm", radiograph()).read_bytes()
     # Explicit VR SQ of undefined length, one item of undefined length, and so on inwards.
-    nest = struct.pack("<HH2sHIHHI", 0x0008, 0x1115, b"SQ", 0, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+    nest = struct.pack(
+        "<HH2sHIHHI", 0x0008, 0x1115, b"SQ", 0, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF
+    )
     for depth in (500, 20_000):
         (tmp_path / "b.dcm").write_bytes(data[:144] + data[144 : 144 + data[140]] + nest * depth)
         refusal(tmp_path / "b.dcm")
@@ -545,7 +599,9 @@ def decode(path: Path) -> tuple[tuple[int, ...], str, str]:
 def check_outcomes(paths: list[Path]) -> int:
     """Decode in workers; every outcome must be pixels or one refusal line that names the file."""
     decoded = 0
-    for path, outcome in zip(paths, map_in_workers(decode, paths, workers=2, timeout_s=10), strict=True):
+    for path, outcome in zip(
+        paths, map_in_workers(decode, paths, workers=2, timeout_s=10), strict=True
+    ):
         if outcome.error is None:
             shape, dtype, how = outcome.result()
             assert len(shape) == 2
@@ -570,7 +626,9 @@ def test_mutations_of_pydicom_files(tmp_path: Path) -> None:
     sources = sorted(p for p in PYDICOM_FILES.glob("*.dcm") if os.path.getsize(p) < 50_000)
     paths = []
     for number in range(100):
-        data = np.frombuffer(sources[rng.integers(len(sources))].read_bytes(), dtype=np.uint8).copy()
+        data = np.frombuffer(
+            sources[rng.integers(len(sources))].read_bytes(), dtype=np.uint8
+        ).copy()
         spots = rng.integers(0, min(len(data), 3000), size=rng.integers(1, 9))
         data[spots] = rng.integers(0, 256, size=len(spots))
         cut = len(data) if rng.random() < 0.8 else int(rng.integers(140, len(data)))

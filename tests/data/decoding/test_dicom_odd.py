@@ -37,10 +37,17 @@ def _writing_what_devices_write() -> Iterator[None]:
     pydicom.config.settings.writing_validation_mode = before
 
 
-def deep(path: Path, stored: npt.NDArray[Any], bits: int = 12, signed: bool = False, **values: Any) -> Path:
+def deep(
+    path: Path, stored: npt.NDArray[Any], bits: int = 12, signed: bool = False, **values: Any
+) -> Path:
     write_radiograph(path, np.zeros(stored.shape, np.uint8))
     ds = pydicom.dcmread(path)
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, bits, bits - 1, int(signed)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = (
+        16,
+        bits,
+        bits - 1,
+        int(signed),
+    )
     ds.PixelData = stored.tobytes()
     ds["PixelData"].VR = "OW"
     for keyword, value in values.items():
@@ -72,8 +79,12 @@ def lut(descriptor: list[int], data: bytes) -> Dataset:
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("syntax", ["native", "jpeg 2000", "jpeg-ls", "rle"])
 @pytest.mark.parametrize("bits", [10, 12, 15])
-def test_bits_above_bits_stored_are_left_out_and_told(tmp_path: Path, syntax: str, bits: int, signed: bool) -> None:
-    values = (RAMP.astype(np.int32) * ((1 << bits) - 1) // 4095 - ((1 << (bits - 1)) if signed else 0)).astype(np.int16)
+def test_bits_above_bits_stored_are_left_out_and_told(
+    tmp_path: Path, syntax: str, bits: int, signed: bool
+) -> None:
+    values = (
+        RAMP.astype(np.int32) * ((1 << bits) - 1) // 4095 - ((1 << (bits - 1)) if signed else 0)
+    ).astype(np.int16)
     dirty = values.view(np.uint16) & np.uint16((1 << bits) - 1)
     dirty[10:20, 10:50] |= 0x8000
     center = 0 if signed else 1 << (bits - 1)
@@ -88,8 +99,12 @@ def test_bits_above_bits_stored_are_left_out_and_told(tmp_path: Path, syntax: st
             encode = pytest.importorskip("openjpeg.utils", reason="encodes JPEG 2000").encode_array
             frame = bytes(encode(dirty, bits_stored=16, photometric_interpretation=2))
         else:
-            frame = bytes(pytest.importorskip("jpeg_ls", reason="encodes JPEG-LS").encode_array(dirty))
-        ds.file_meta.TransferSyntaxUID = uid.JPEG2000Lossless if syntax == "jpeg 2000" else uid.JPEGLSLossless
+            frame = bytes(
+                pytest.importorskip("jpeg_ls", reason="encodes JPEG-LS").encode_array(dirty)
+            )
+        ds.file_meta.TransferSyntaxUID = (
+            uid.JPEG2000Lossless if syntax == "jpeg 2000" else uid.JPEGLSLossless
+        )
         ds.PixelData = encapsulate([frame])
         ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
     ds.save_as(path, enforce_file_format=True)
@@ -101,7 +116,9 @@ def test_bits_above_bits_stored_are_left_out_and_told(tmp_path: Path, syntax: st
 
 def test_negative_values_without_their_sign_bits_use_no_high_bits(tmp_path: Path) -> None:
     values = (RAMP.astype(np.int16) - 2048) & 0x0FFF
-    path = deep(tmp_path / "a.dcm", values.astype(np.uint16), 12, True, WindowCenter=0, WindowWidth=4096)
+    path = deep(
+        tmp_path / "a.dcm", values.astype(np.uint16), 12, True, WindowCenter=0, WindowWidth=4096
+    )
     pixels = load_dicom(path)
     np.testing.assert_allclose(pixels.array, window(RAMP.astype(int) - 2048, 0, 4096), atol=1)
     assert not pixels.remarks
@@ -121,20 +138,28 @@ def test_a_lut_that_lacks_its_last_entries_goes_on_with_the_last(
     path = deep(tmp_path / "a.dcm", RAMP, **{kind: Sequence([lut([4096, 0, bits], data)])}, **more)
     pixels = load_dicom(path)
     top = 4095 - missing
-    want = np.rint(np.minimum(RAMP, top) / top * 255) if not more else window(np.minimum(RAMP, top), 2048, 4096)
+    want = (
+        np.rint(np.minimum(RAMP, top) / top * 255)
+        if not more
+        else window(np.minimum(RAMP, top), 2048, 4096)
+    )
     np.testing.assert_allclose(pixels.array, want, atol=1)
     assert f"{4096 - missing} of 4096 entries" in pixels.how
 
 
 def test_words_of_an_8_bit_lut_are_not_read_as_bytes(tmp_path: Path) -> None:
     words = (ENTRIES >> 4).astype("<u2")
-    path = deep(tmp_path / "a.dcm", RAMP, VOILUTSequence=Sequence([lut([4096, 0, 8], words[:-1].tobytes())]))
+    path = deep(
+        tmp_path / "a.dcm", RAMP, VOILUTSequence=Sequence([lut([4096, 0, 8], words[:-1].tobytes())])
+    )
     np.testing.assert_allclose(load_dicom(path).array, np.minimum(RAMP, 4094) >> 4, atol=1)
 
 
 @pytest.mark.parametrize("kind", ["VOILUTSequence", "ModalityLUTSequence"])
 def test_a_lut_that_lacks_much_is_refused_with_both_counts(tmp_path: Path, kind: str) -> None:
-    path = deep(tmp_path / "a.dcm", RAMP, **{kind: Sequence([lut([4096, 0, 16], ENTRIES[:2000].tobytes())])})
+    path = deep(
+        tmp_path / "a.dcm", RAMP, **{kind: Sequence([lut([4096, 0, 16], ENTRIES[:2000].tobytes())])}
+    )
     with pytest.raises(InputError, match="a LUT of 4096 entries has 2000"):
         load_dicom(path)
 
@@ -147,23 +172,37 @@ def no_descriptor() -> Dataset:
 
 @pytest.mark.parametrize(
     "items",
-    [[], [Dataset()], [lut([4096, 0, 12], b"")], [no_descriptor()], [lut([4096, 0], ENTRIES.tobytes())]],
+    [
+        [],
+        [Dataset()],
+        [lut([4096, 0, 12], b"")],
+        [no_descriptor()],
+        [lut([4096, 0], ENTRIES.tobytes())],
+    ],
     ids=["no item", "bare item", "no data", "no descriptor", "two values"],
 )
 def test_a_lut_that_holds_nothing_leaves_the_window(tmp_path: Path, items: list[Dataset]) -> None:
     window_too = {"WindowCenter": 2048, "WindowWidth": 4096}
-    pixels = load_dicom(deep(tmp_path / "a.dcm", RAMP, VOILUTSequence=Sequence(items), **window_too))
+    pixels = load_dicom(
+        deep(tmp_path / "a.dcm", RAMP, VOILUTSequence=Sequence(items), **window_too)
+    )
     np.testing.assert_allclose(pixels.array, window(RAMP, 2048, 4096), atol=1)
     assert ("VOI LUT 1 ignored" in pixels.how) == bool(items)
     good = lut([4096, 0, 12], ENTRIES.tobytes())
-    pixels = load_dicom(deep(tmp_path / "b.dcm", RAMP, VOILUTSequence=Sequence([*items, good]), **window_too))
+    pixels = load_dicom(
+        deep(tmp_path / "b.dcm", RAMP, VOILUTSequence=Sequence([*items, good]), **window_too)
+    )
     assert f"VOI LUT {len(items) + 1}" in pixels.how
     np.testing.assert_allclose(pixels.array, np.rint(RAMP / 4095 * 255), atol=1)
 
 
 def test_an_empty_modality_lut_is_none(tmp_path: Path) -> None:
     path = deep(
-        tmp_path / "a.dcm", RAMP, ModalityLUTSequence=Sequence([Dataset()]), WindowCenter=2048, WindowWidth=4096
+        tmp_path / "a.dcm",
+        RAMP,
+        ModalityLUTSequence=Sequence([Dataset()]),
+        WindowCenter=2048,
+        WindowWidth=4096,
     )
     pixels = load_dicom(path)
     np.testing.assert_allclose(pixels.array, window(RAMP, 2048, 4096), atol=1)
@@ -199,10 +238,13 @@ def test_a_window_that_is_no_number_is_ignored_and_told(tmp_path: Path, text: by
 
 
 @pytest.mark.parametrize(
-    ("tag", "name"), [(0x00281053, "Rescale Slope (0028,1053)"), (0x00281052, "Rescale Intercept (0028,1052)")]
+    ("tag", "name"),
+    [(0x00281053, "Rescale Slope (0028,1053)"), (0x00281052, "Rescale Intercept (0028,1052)")],
 )
 @pytest.mark.parametrize("text", [b"1,0 ", b"one ", b"[1] "])
-def test_a_slope_that_is_no_number_is_not_guessed(tmp_path: Path, tag: int, name: str, text: bytes) -> None:
+def test_a_slope_that_is_no_number_is_not_guessed(
+    tmp_path: Path, tag: int, name: str, text: bytes
+) -> None:
     path = raw(deep(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=4096), tag, text)
     with pytest.raises(InputError, match="no number") as caught:
         load_dicom(path)
@@ -221,7 +263,13 @@ def without_preamble(path: Path, way: str) -> None:
         ds = pydicom.dcmread(path)
         del ds.SpecificCharacterSet
         implicit = way == "implicit data set"
-        pydicom.dcmwrite(path, ds_without_meta(ds), implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+        pydicom.dcmwrite(
+            path,
+            ds_without_meta(ds),
+            implicit_vr=implicit,
+            little_endian=True,
+            enforce_file_format=False,
+        )
 
 
 def ds_without_meta(ds: Dataset) -> Dataset:
@@ -231,7 +279,9 @@ def ds_without_meta(ds: Dataset) -> Dataset:
     return plain
 
 
-@pytest.mark.parametrize("way", ["mark first", "meta first", "implicit data set", "explicit data set"])
+@pytest.mark.parametrize(
+    "way", ["mark first", "meta first", "implicit data set", "explicit data set"]
+)
 def test_files_without_their_preamble(tmp_path: Path, way: str) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -267,7 +317,9 @@ def test_files_without_their_preamble(tmp_path: Path, way: str) -> None:
         ]
     ),
     value=st.one_of(
-        st.none(), st.binary(max_size=12), st.text("0123456789,.[]\\ -eENaninf", max_size=14).map(str.encode)
+        st.none(),
+        st.binary(max_size=12),
+        st.text("0123456789,.[]\\ -eENaninf", max_size=14).map(str.encode),
     ),
 )
 def test_any_one_element_gives_pixels_or_a_line_without_pythons_words(
@@ -284,11 +336,16 @@ def test_any_one_element_gives_pixels_or_a_line_without_pythons_words(
         even = value + b" " * (len(value) % 2)
         ds[tag] = RawDataElement(tag, vr, len(even), even, 0, False, True)
     else:
-        ds[tag] = pydicom.dataelem.DataElement(tag, "SQ", [lut([4096, 0, 12], value + b" " * (len(value) % 2))])
+        ds[tag] = pydicom.dataelem.DataElement(
+            tag, "SQ", [lut([4096, 0, 12], value + b" " * (len(value) % 2))]
+        )
     ds.save_as(path, enforce_file_format=True)
     try:
         pixels = load_dicom(path)
     except InputError as error:
-        assert not any(word in str(error) for word in ("Error:", "object has no attribute", "could not convert")), error  # noqa: PT017
+        assert not any(
+            word in str(error)
+            for word in ("Error:", "object has no attribute", "could not convert")
+        ), error  # noqa: PT017
     else:
         assert pixels.array.dtype == np.uint8

@@ -36,7 +36,9 @@ def colour() -> Picture:
     return np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 
 
-def save(path: Path, array: npt.NDArray[np.generic], mode: str | None = None, **options: object) -> Path:
+def save(
+    path: Path, array: npt.NDArray[np.generic], mode: str | None = None, **options: object
+) -> Path:
     image = Image.fromarray(array)
     (image.convert(mode) if mode else image).save(path, **options)  # type: ignore[arg-type]
     return path
@@ -104,7 +106,9 @@ def test_jpeg_that_holds_grey_as_rgb_is_grey(tmp_path: Path) -> None:
     assert load_image(save(tmp_path / "b.jpg", smooth)).how == "jpeg 8-bit grey"
 
 
-def test_alpha_is_dropped_if_opaque_and_laid_on_black_if_not(tmp_path: Path, colour: Picture, ramp: Picture) -> None:
+def test_alpha_is_dropped_if_opaque_and_laid_on_black_if_not(
+    tmp_path: Path, colour: Picture, ramp: Picture
+) -> None:
     alpha = np.full((12, 20), 255, dtype=np.uint8)
     assert load_image(save(tmp_path / "a.png", np.dstack([colour, alpha]))).how == "png rgba"
     alpha[:, :10] = 0
@@ -131,8 +135,12 @@ def test_one_bit(tmp_path: Path, ramp: Picture) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-@pytest.mark.parametrize(("bits", "top"), [(8, 255), (10, 1023), (12, 4095), (14, 16383), (16, 65535)])
-def test_deep_grey_is_scaled_from_the_depth_that_holds_it(tmp_path: Path, bits: int, top: int, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("bits", "top"), [(8, 255), (10, 1023), (12, 4095), (14, 16383), (16, 65535)]
+)
+def test_deep_grey_is_scaled_from_the_depth_that_holds_it(
+    tmp_path: Path, bits: int, top: int, suffix: str
+) -> None:
     values = np.linspace(0, top * 0.9, 240).astype(np.uint16).reshape(12, 20)
     pixels = load_image(save(tmp_path / f"a.{suffix}", values))
     np.testing.assert_allclose(pixels.array, values * (255 / top), atol=0.51)
@@ -141,7 +149,9 @@ def test_deep_grey_is_scaled_from_the_depth_that_holds_it(tmp_path: Path, bits: 
 
 @settings(max_examples=25, deadline=None)
 @given(st.binary(min_size=24, max_size=24).filter(lambda b: max(b) >= 64))
-def test_an_8_bit_picture_saved_with_16_bits_comes_back(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_an_8_bit_picture_saved_with_16_bits_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
     grey = np.frombuffer(data, dtype=np.uint8).reshape(4, 6)
     path = tmp_path_factory.getbasetemp() / "deep.png"
     np.testing.assert_array_equal(load_image(save(path, grey.astype(np.uint16) * 257)).array, grey)
@@ -149,13 +159,19 @@ def test_an_8_bit_picture_saved_with_16_bits_comes_back(tmp_path_factory: pytest
 
 def test_other_number_types(tmp_path: Path) -> None:
     unit = np.linspace(0, 0.5, 240, dtype=np.float32).reshape(12, 20)
-    np.testing.assert_allclose(load_image(save(tmp_path / "a.tif", unit)).array, unit * 255, atol=0.51)
+    np.testing.assert_allclose(
+        load_image(save(tmp_path / "a.tif", unit)).array, unit * 255, atol=0.51
+    )
     units = np.linspace(-1000, 3000, 240).astype(np.int32).reshape(12, 20)
     pixels = load_image(save(tmp_path / "b.tif", units))
     np.testing.assert_allclose(pixels.array, (units + 1000) * (255 / 4000), atol=0.51)
     assert "-1000..3000" in pixels.how
-    assert not load_image(save(tmp_path / "c.tif", np.full((3, 4), 7e9, dtype=np.float32))).array.any()
-    assert "not finite" in refusal(save(tmp_path / "d.tif", np.array([[1, np.nan]], dtype=np.float32)))
+    assert not load_image(
+        save(tmp_path / "c.tif", np.full((3, 4), 7e9, dtype=np.float32))
+    ).array.any()
+    assert "not finite" in refusal(
+        save(tmp_path / "d.tif", np.array([[1, np.nan]], dtype=np.float32))
+    )
 
 
 def test_tiff_where_white_is_zero_is_inverted_at_every_depth(tmp_path: Path, ramp: Picture) -> None:
@@ -166,7 +182,9 @@ def test_tiff_where_white_is_zero_is_inverted_at_every_depth(tmp_path: Path, ram
         # Turn BlackIsZero into WhiteIsZero in the file's directory: tag 262, type SHORT, one value.
         data = path.read_bytes()
         assert data.count(struct.pack("<HHIH", 262, 3, 1, 1)) == 1
-        path.write_bytes(data.replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0)))
+        path.write_bytes(
+            data.replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0))
+        )
         np.testing.assert_array_equal(load_image(path).array, 255 - plain)
 
 
@@ -201,7 +219,9 @@ def test_content_not_name_tells_the_kind(tmp_path: Path, ramp: Picture) -> None:
 
 def test_image_names() -> None:
     assert all(is_image_name(Path("dir") / f"a{suffix.upper()}") for suffix in IMAGE_SUFFIXES)
-    assert not any(is_image_name(Path(name)) for name in ("a.txt", "a", "png", ".a.png", "._a.png", "a.csv"))
+    assert not any(
+        is_image_name(Path(name)) for name in ("a.txt", "a", "png", ".a.png", "._a.png", "a.csv")
+    )
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:
@@ -246,11 +266,15 @@ def test_truncated_files(tmp_path: Path, suffix: str) -> None:
 
 def png_header(width: int, height: int) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     body = zlib.compress(b"\0" * 4096)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
 
 
 def test_bombs_are_refused_from_the_header(tmp_path: Path) -> None:
@@ -259,7 +283,9 @@ def test_bombs_are_refused_from_the_header(tmp_path: Path) -> None:
     assert "more than the limit of 150000000" in refusal(path)
     path.write_bytes(png_header(60_000, 60_000))
     assert "bomb" in refusal(path)
-    assert "more than the limit of 100" in refusal(save(path, np.zeros((11, 10), dtype=np.uint8)), max_pixels=100)
+    assert "more than the limit of 100" in refusal(
+        save(path, np.zeros((11, 10), dtype=np.uint8)), max_pixels=100
+    )
 
 
 def test_a_text_chunk_that_inflates_without_end(tmp_path: Path, ramp: Picture) -> None:

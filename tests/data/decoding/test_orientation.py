@@ -45,7 +45,9 @@ def save(path: Path, array: np.ndarray, orientation: int, **options: Any) -> Non
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("kind", ["grey", "rgb", "16-bit"])
-def test_stored_or_turned_as_the_tag_asks(tmp_path: Path, name: str, orientation: int, kind: str) -> None:
+def test_stored_or_turned_as_the_tag_asks(
+    tmp_path: Path, name: str, orientation: int, kind: str
+) -> None:
     suffix, options = FORMATS[name]
     if kind == "16-bit" and suffix == "webp":
         pytest.skip("WebP has 8 bits")
@@ -97,11 +99,19 @@ def test_boxes_with_a_turned_picture_are_told(tmp_path: Path, orientation: int) 
         images = [{"id": 1, "file_name": "a.png", "width": width, "height": height}]
         images.append({"id": 2, "file_name": "b.png", "width": 64, "height": 40})
         annotations = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box}]
-        truth = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "mark"}]}
+        truth = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": 1, "name": "mark"}],
+        }
         (tmp_path / "truth.json").write_text(json.dumps(truth))
         options = PackOptions(size=64, fit="letterbox", val=0, test=0, exif=exif)  # type: ignore[arg-type]
-        result = write_pack([read_coco(tmp_path / "truth.json")], tmp_path / name, options, workers=0)
-        assert any(note.startswith("WARNING: 1 images ask to be turned") for note in result.info.notes)
+        result = write_pack(
+            [read_coco(tmp_path / "truth.json")], tmp_path / name, options, workers=0
+        )
+        assert any(
+            note.startswith("WARNING: 1 images ask to be turned") for note in result.info.notes
+        )
         pack = open_pack(tmp_path / name)
         row = pack.ids.tolist().index("1")
         boxes = pack.boxes(row)
@@ -125,7 +135,12 @@ def test_a_picture_with_previews_is_the_picture(tmp_path: Path) -> None:
         for page, reduced in zip(pages, (0, 1), strict=True):
             page.encoderinfo = {"tiffinfo": {254: reduced}}
         first, second = (pages[i] for i in order)
-        first.save(tmp_path / "b.tif", save_all=True, append_images=[second], tiffinfo=first.encoderinfo["tiffinfo"])
+        first.save(
+            tmp_path / "b.tif",
+            save_all=True,
+            append_images=[second],
+            tiffinfo=first.encoderinfo["tiffinfo"],
+        )
         assert image_size(tmp_path / "b.tif") == (64, 40)
         pixels = load_image(tmp_path / "b.tif")
         np.testing.assert_array_equal(pixels.array, STORED)

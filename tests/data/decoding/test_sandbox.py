@@ -134,7 +134,15 @@ def test_large_tasks_with_large_results_do_not_block() -> None:
 def test_a_failure_is_told_of_its_own_task_only(what: str, expected: str) -> None:
     tasks = ["a", "b", what, "c", "d", "e", "f", what, "g"]
     outcomes = list(map_in_workers(misbehave, tasks, workers=1))
-    assert [outcome.value for outcome in outcomes if outcome.ok] == ["a", "b", "c", "d", "e", "f", "g"]
+    assert [outcome.value for outcome in outcomes if outcome.ok] == [
+        "a",
+        "b",
+        "c",
+        "d",
+        "e",
+        "f",
+        "g",
+    ]
     errors = [outcome.error for outcome in outcomes if not outcome.ok]
     assert [outcome.ok for outcome in outcomes] == [task != what for task in tasks]
     assert all(error is not None and expected in error and "\n" not in error for error in errors)
@@ -191,18 +199,24 @@ def test_an_error_in_the_source_ends_all_workers() -> None:
 
 
 def test_initializer_runs_once_in_every_worker_before_its_tasks() -> None:
-    outcomes = map_in_workers(remembered, range(20), workers=2, initializer=remember, initargs=("hello",))
+    outcomes = map_in_workers(
+        remembered, range(20), workers=2, initializer=remember, initargs=("hello",)
+    )
     assert all(outcome.value == ["hello"] for outcome in outcomes)
 
 
-@pytest.mark.parametrize(("initializer", "reason"), [(fail_to_start, "no licence"), (die_at_start, "status 9")])
+@pytest.mark.parametrize(
+    ("initializer", "reason"), [(fail_to_start, "no licence"), (die_at_start, "status 9")]
+)
 def test_workers_that_cannot_start_are_one_clear_error(initializer: object, reason: str) -> None:
     with pytest.raises(TwinrayError, match=reason):
         list(map_in_workers(square, range(3), workers=2, initializer=initializer))  # type: ignore[arg-type]
 
 
 def test_workers_do_not_import_torch() -> None:
-    assert [outcome.value for outcome in map_in_workers(has_torch, range(4), workers=2)] == [False] * 4
+    assert [outcome.value for outcome in map_in_workers(has_torch, range(4), workers=2)] == [
+        False
+    ] * 4
 
 
 def test_impossible_settings_are_refused() -> None:
@@ -235,7 +249,10 @@ def test_a_parent_that_is_killed_or_interrupted_leaves_no_workers(how: signal.Si
     # a suite that a shell runs in the background hands down an ignored SIGINT
     script = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{script}"
     parent = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     assert parent.stdout is not None
     pids = {int(word) for word in parent.stdout.readline().decode().strip("[]\n").split(",")}

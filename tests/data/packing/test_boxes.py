@@ -27,7 +27,9 @@ def box_rows(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "boxes": [list(b) for b in boxes],
         "box_classes": draw(st.lists(st.integers(0, 5), min_size=n, max_size=n)),
-        "box_readers": draw(st.none() | st.lists(st.sampled_from(["R1", "R2", "é"]), min_size=n, max_size=n)),
+        "box_readers": draw(
+            st.none() | st.lists(st.sampled_from(["R1", "R2", "é"]), min_size=n, max_size=n)
+        ),
         "box_n_readers": draw(st.none() | st.lists(st.integers(1, 3), min_size=n, max_size=n)),
     }
 
@@ -46,7 +48,9 @@ def said(row: dict[str, Any]) -> Boxes | None:
         np.asarray(row["boxes"], dtype=np.float64).reshape(-1, 4),
         np.asarray(row["box_classes"], dtype=np.int64),
         readers=None if row["box_readers"] is None else tuple(row["box_readers"]),
-        n_readers=None if row["box_n_readers"] is None else np.asarray(row["box_n_readers"], dtype=np.int64),
+        n_readers=None
+        if row["box_n_readers"] is None
+        else np.asarray(row["box_n_readers"], dtype=np.int64),
     )
 
 
@@ -54,10 +58,17 @@ def said(row: dict[str, Any]) -> Boxes | None:
 def test_boxes_are_what_the_table_says(rows: list[dict[str, Any]], cut: int, first: int) -> None:
     fields = [field for field in SCHEMA if field.name.startswith("box")]
     whole = pa.Table.from_pylist(rows, schema=pa.schema(fields))
-    for table in (whole, pa.concat_tables([whole.slice(0, cut), whole.slice(cut)]), whole.slice(first)):
+    for table in (
+        whole,
+        pa.concat_tables([whole.slice(0, cut), whole.slice(cut)]),
+        whole.slice(first),
+    ):
         pack = opened(table)
         for i, row in enumerate(table.to_pylist()):
-            for found, true in ((pack.boxes(i), said(row)), (pack.boxes(i - len(table)), said(row))):
+            for found, true in (
+                (pack.boxes(i), said(row)),
+                (pack.boxes(i - len(table)), said(row)),
+            ):
                 assert (found is None) == (true is None)
                 if found is None or true is None:
                     continue

@@ -19,11 +19,15 @@ from twinray.records import Collection, Pixels, Sample
 def draw(sample: Sample) -> Pixels:
     if sample.attributes.get("broken"):
         raise InputError(f"{sample.source}: broken")
-    return Pixels(np.random.default_rng(int(sample.id)).integers(0, 256, (20, 20), dtype=np.uint8), "made")
+    return Pixels(
+        np.random.default_rng(int(sample.id)).integers(0, 256, (20, 20), dtype=np.uint8), "made"
+    )
 
 
 def some(ids: range, name: str = "made", **split: str) -> Collection:
-    samples = [Sample(str(i), f"{i}.png", patient=f"p{i // 2}", split=split.get(f"i{i}")) for i in ids]
+    samples = [
+        Sample(str(i), f"{i}.png", patient=f"p{i // 2}", split=split.get(f"i{i}")) for i in ids
+    ]
     return Collection(name, (), (), "none", samples, draw)
 
 
@@ -42,8 +46,14 @@ def packed(out: Path, given: Path, *collections: Collection, **more: object) -> 
 def test_a_pack_has_the_splits_of_another(tmp_path: Path) -> None:
     write_pack([some(range(40))], tmp_path / "first", PackOptions(size=16, seed=3), workers=0)
     first = open_pack(tmp_path / "first")
-    second = packed(tmp_path / "second", tmp_path / "first" / "splits.json", some(range(40), i0="test", i1="train"))
-    assert dict(zip(second.ids, second.splits, strict=True)) == dict(zip(first.ids, first.splits, strict=True))
+    second = packed(
+        tmp_path / "second",
+        tmp_path / "first" / "splits.json",
+        some(range(40), i0="test", i1="train"),
+    )
+    assert dict(zip(second.ids, second.splits, strict=True)) == dict(
+        zip(first.ids, first.splits, strict=True)
+    )
     assert second.info.split_method == f"as in splits.json ({first.info.split_method})"
     assert second.info.notes == ()
     third = packed(tmp_path / "third", tmp_path / "second" / "splits.json", some(range(40)))
@@ -51,7 +61,12 @@ def test_a_pack_has_the_splits_of_another(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_counted_both_ways(tmp_path: Path) -> None:
-    given = record(tmp_path / "theirs.json", train=["0", "1", "2", "3"], val=["4", "90"], test=["6", "91", "92"])
+    given = record(
+        tmp_path / "theirs.json",
+        train=["0", "1", "2", "3"],
+        val=["4", "90"],
+        test=["6", "91", "92"],
+    )
     pack = packed(tmp_path / "p", given, some(range(10)))
     assert dict(zip(pack.ids, pack.splits, strict=True)) == {
         **dict.fromkeys("0123", "train"),
@@ -61,7 +76,12 @@ def test_what_does_not_fit_is_counted_both_ways(tmp_path: Path) -> None:
     assert "4 images have no split in theirs.json: set aside" in pack.info.notes
     assert "3 images of theirs.json are not in the source, such as 90" in pack.info.notes
     assert pack.info.skipped == 4
-    assert (tmp_path / "p" / "skipped.csv").read_text().splitlines()[1].startswith("5.png,theirs.json names no split")
+    assert (
+        (tmp_path / "p" / "skipped.csv")
+        .read_text()
+        .splitlines()[1]
+        .startswith("5.png,theirs.json names no split")
+    )
     with pytest.raises(InputError, match=r"theirs\.json names no split for this image"):
         packed(tmp_path / "q", given, some(range(10)), strict=True)
 
@@ -117,7 +137,8 @@ def test_a_cut_off_pack_goes_on_with_the_same_file_and_not_with_another(
 def test_splits_of_something_else_are_refused(tmp_path: Path) -> None:
     given = record(tmp_path / "s.json", train=["x/1.png"], test=[])
     with pytest.raises(
-        InputError, match=r"s\.json names none of the images \(it has ids such as x/1\.png, the source 0\)"
+        InputError,
+        match=r"s\.json names none of the images \(it has ids such as x/1\.png, the source 0\)",
     ):
         packed(tmp_path / "p", given, some(range(4)))
 

@@ -106,7 +106,9 @@ def test_a_resumed_pack_has_the_same_bytes(
 
 
 @pytest.mark.parametrize("step", ["finish", "write_json", "settle", "sha256"])
-def test_cut_off_while_finishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_cut_off_while_finishing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     ids = [*some(9), "bad"]
     write_pack([drawn(ids)], tmp_path / "whole", SMALL, workers=0)
 
@@ -118,7 +120,9 @@ def test_cut_off_while_finishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
 
 
-def test_damaged_pixels_of_an_unfinished_pack_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_pixels_of_an_unfinished_pack_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_pack([drawn(some(8))], tmp_path / "whole", SMALL, workers=0)
 
     with pytest.raises(Killed):
@@ -135,7 +139,9 @@ def test_resuming_another_job_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(Killed):
         packed_until(monkeypatch, pack_journal.Journal, "finish", killed, some(8), tmp_path / "p")
     with pytest.raises(InputError, match="unfinished pack of another source"):
-        write_pack([drawn(some(8))], tmp_path / "p", replace(SMALL, size=32), workers=0, resume=True)
+        write_pack(
+            [drawn(some(8))], tmp_path / "p", replace(SMALL, size=32), workers=0, resume=True
+        )
     write_pack([drawn(some(8))], tmp_path / "p", SMALL, workers=0, resume=True)
     done = files_of(tmp_path / "p")
     write_pack([drawn(some(8))], tmp_path / "p", SMALL, workers=0, resume=True)
@@ -159,7 +165,9 @@ def test_more_workers_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["images.part", "journal.jsonl"])
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
     write_pack([drawn(some(8))], tmp_path / "whole", SMALL, workers=0)
     write, n = pack_journal._write_all, 0
 
@@ -209,7 +217,8 @@ def test_killed_and_resumed_for_real(tmp_path: Path) -> None:
     script.write_text(_SLOW)
     write_pack([read_folder(source)], tmp_path / "whole", PackOptions(size=16), workers=1)
     job = subprocess.Popen(
-        [sys.executable, str(script), str(source), str(tmp_path / "p"), "slow"], start_new_session=True
+        [sys.executable, str(script), str(source), str(tmp_path / "p"), "slow"],
+        start_new_session=True,
     )
     journal = tmp_path / "p" / ".unfinished" / "journal.jsonl"
     deadline = time.monotonic() + 60
@@ -223,5 +232,7 @@ def test_killed_and_resumed_for_real(tmp_path: Path) -> None:
     job.wait()
     assert journal.is_file()
     assert not (tmp_path / "p" / "pack.json").exists()
-    subprocess.run([sys.executable, str(script), str(source), str(tmp_path / "p"), "fast"], check=True)
+    subprocess.run(
+        [sys.executable, str(script), str(source), str(tmp_path / "p"), "fast"], check=True
+    )
     assert files_of(tmp_path / "p") == files_of(tmp_path / "whole")

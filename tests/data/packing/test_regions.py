@@ -20,7 +20,10 @@ from twinray.records import Boxes
 
 def source(folder: Path, *, regions: bool) -> Path:
     folder.mkdir()
-    images = [{"id": i, "file_name": f"{i}.png", "width": 60, "height": 40, "split": "test"} for i in (1, 2, 3)]
+    images = [
+        {"id": i, "file_name": f"{i}.png", "width": 60, "height": 40, "split": "test"}
+        for i in (1, 2, 3)
+    ]
     for i in (1, 2, 3):
         Image.fromarray(np.full((40, 60), 40 * i, dtype=np.uint8)).save(folder / f"{i}.png")
     annotations = [{"image_id": i, "category_id": 9, "bbox": [2, 3, 10, 8]} for i in (1, 2)]
@@ -29,14 +32,19 @@ def source(folder: Path, *, regions: bool) -> Path:
         annotations += [{"image_id": 2, "category_id": 9, "bbox": [20, 5, 30, 30], "ignore": 1}]
     categories = [{"id": 9, "name": "nodule"}, {"id": 4, "name": "mass"}]
     path = folder / "ann.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
     return path
 
 
 def packed(tmp_path: Path, *, regions: bool) -> Path:
     out = tmp_path / f"pack-{regions}"
     write_pack(
-        [read_coco(source(tmp_path / f"source-{regions}", regions=regions))], out, PackOptions(size=16), workers=1
+        [read_coco(source(tmp_path / f"source-{regions}", regions=regions))],
+        out,
+        PackOptions(size=16),
+        workers=1,
     )
     return out
 
@@ -45,7 +53,11 @@ def test_regions_are_kept_and_are_no_boxes(tmp_path: Path) -> None:
     pack = open_pack(packed(tmp_path, regions=True))
     assert pack.info.counts["boxes"] == 2
     first, second, third = (pack.regions(i) for i in range(3))
-    assert first.xyxy.tolist() == [[20, 5, 50, 35]] and second.xyxy.tolist() == [[20, 5, 50, 35]] and third is None
+    assert (
+        first.xyxy.tolist() == [[20, 5, 50, 35]]
+        and second.xyxy.tolist() == [[20, 5, 50, 35]]
+        and third is None
+    )
     assert [pack.info.box_classes[int(r.labels[0])] for r in (first, second)] == ["mass", "nodule"]
     assert first.crowd.all()
 
@@ -61,7 +73,11 @@ def test_evaluation_counts_no_prediction_that_lies_in_one(tmp_path: Path) -> Non
     truth = data.truth_by_id()
     nodule = data.pack.info.box_classes.index("nodule")
     found = {
-        image: Boxes(np.array([[2.0, 3, 12, 11], [25, 10, 35, 20]]), np.array([nodule, nodule]), np.array([0.5, 0.9]))
+        image: Boxes(
+            np.array([[2.0, 3, 12, 11], [25, 10, 35, 20]]),
+            np.array([nodule, nodule]),
+            np.array([0.5, 0.9]),
+        )
         for image in truth
     }
     report = evaluate_boxes(truth, found, data.pack.info.box_classes, bootstrap=0).all_images

@@ -81,8 +81,15 @@ def test_a_folder_with_bad_files_packs_the_good_ones(tmp_path: Path) -> None:
     result = write_pack([read_folder(source)], tmp_path / "pack", SMALL, workers=2)
     pack = verify_pack(tmp_path / "pack")
     assert len(pack) == 6
-    assert {where for where, _ in aside_of(tmp_path / "pack")} == {"cut.jpg", "text.png", "empty.png"}
-    assert all("\n" not in reason and "Traceback" not in reason for _, reason in aside_of(tmp_path / "pack"))
+    assert {where for where, _ in aside_of(tmp_path / "pack")} == {
+        "cut.jpg",
+        "text.png",
+        "empty.png",
+    }
+    assert all(
+        "\n" not in reason and "Traceback" not in reason
+        for _, reason in aside_of(tmp_path / "pack")
+    )
     assert result.skipped == 3
     assert sum(result.info.skipped_reasons.values()) == 3
     assert pack.sizes[0].tolist() == [30, 40]
@@ -91,7 +98,10 @@ def test_a_folder_with_bad_files_packs_the_good_ones(tmp_path: Path) -> None:
 
 
 def test_nothing_that_can_be_packed_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none of the 2 images could be packed; first: bad1\.png: expected an image"):
+    with pytest.raises(
+        InputError,
+        match=r"none of the 2 images could be packed; first: bad1\.png: expected an image",
+    ):
         write_pack([drawn(["bad1", "bad2"])], tmp_path / "pack", SMALL, workers=0)
     assert list((tmp_path / "pack").iterdir()) == []
 
@@ -137,7 +147,9 @@ def test_mean_and_deviation_are_those_of_the_training_pixels(tmp_path: Path) -> 
         pixels = pack.images[pack.where("train")].reshape(-1, channels) / 255.0
         np.testing.assert_allclose(pack.info.mean, pixels.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(pack.info.std, pixels.std(axis=0), rtol=1e-12)
-        assert pack.table.column("sha256").to_pylist() == [hashlib.sha256(x.tobytes()).hexdigest() for x in pack.images]
+        assert pack.table.column("sha256").to_pylist() == [
+            hashlib.sha256(x.tobytes()).hexdigest() for x in pack.images
+        ]
 
 
 def test_splits_are_cut_by_patient_and_recorded(tmp_path: Path) -> None:
@@ -151,13 +163,18 @@ def test_splits_are_cut_by_patient_and_recorded(tmp_path: Path) -> None:
     assert [len(a.where(s)) for s in ("train", "val", "test")] == [24, 8, 8]
     assert a.splits.tolist() != b.splits.tolist()
     record = SplitRecord.read(tmp_path / "a" / "splits.json")
-    assert {i: split for split, ids in record.ids.items() for i in ids} == dict(zip(a.ids, a.splits, strict=True))
+    assert {i: split for split, ids in record.ids.items() for i in ids} == dict(
+        zip(a.ids, a.splits, strict=True)
+    )
     assert "by patient" in a.info.split_method
     assert "seed 0" in a.info.split_method
 
 
 def with_splits(ids: list[str], splits: list[str | None], patients: list[str | None]) -> Collection:
-    samples = [Sample(i, f"{i}.png", patient=p, split=s) for i, s, p in zip(ids, splits, patients, strict=True)]  # type: ignore[arg-type]
+    samples = [
+        Sample(i, f"{i}.png", patient=p, split=s)
+        for i, s, p in zip(ids, splits, patients, strict=True)
+    ]  # type: ignore[arg-type]
     return drawn([], samples=samples)
 
 
@@ -175,7 +192,9 @@ def test_official_splits_are_kept_and_the_missing_one_is_cut_out_of_train(tmp_pa
 
 
 def test_a_source_with_train_only_is_cut(tmp_path: Path) -> None:
-    write_pack([with_splits(some(20), ["train"] * 20, [None] * 20)], tmp_path / "p", SMALL, workers=0)
+    write_pack(
+        [with_splits(some(20), ["train"] * 20, [None] * 20)], tmp_path / "p", SMALL, workers=0
+    )
     pack = open_pack(tmp_path / "p")
     assert [len(pack.where(s)) for s in ("train", "val", "test")] == [12, 4, 4]
     assert "no patient ids" in pack.info.split_method
@@ -190,9 +209,17 @@ def test_images_without_a_split_follow_their_patient(tmp_path: Path) -> None:
 
 
 def test_leaks_of_official_splits_are_reported_not_mended(tmp_path: Path) -> None:
-    found = with_splits(["a", "b", "c", "d"], ["train", "test", "train", "test"], ["p", "p", "q", "r"])
-    samples = [*found.samples[:2], replace(found.samples[2], source="same"), replace(found.samples[3], source="same")]
-    result = write_pack([replace(found, samples=samples)], tmp_path / "p", replace(SMALL, val=0.0), workers=0)
+    found = with_splits(
+        ["a", "b", "c", "d"], ["train", "test", "train", "test"], ["p", "p", "q", "r"]
+    )
+    samples = [
+        *found.samples[:2],
+        replace(found.samples[2], source="same"),
+        replace(found.samples[3], source="same"),
+    ]
+    result = write_pack(
+        [replace(found, samples=samples)], tmp_path / "p", replace(SMALL, val=0.0), workers=0
+    )
     assert result.info.extra["patients_in_several_splits"] == {"patients": 1, "first": ["p"]}
     assert result.info.extra["duplicates"]["groups_across_splits"] == 1
     assert result.info.extra["duplicates"]["first"] == [["c", "d"]]
@@ -231,20 +258,32 @@ def test_colour_anywhere_makes_the_whole_pack_rgb(tmp_path: Path, at: int) -> No
     for i in range(8):
         if i != at:
             np.testing.assert_array_equal(colour.images[i], np.stack([grey.images[i]] * 3, axis=-1))
-    assert colour.table.column("sha256").to_pylist() == [hashlib.sha256(x.tobytes()).hexdigest() for x in colour.images]
+    assert colour.table.column("sha256").to_pylist() == [
+        hashlib.sha256(x.tobytes()).hexdigest() for x in colour.images
+    ]
     pixels = colour.images[colour.where("train")].reshape(-1, 3) / 255.0
     np.testing.assert_allclose(colour.info.mean, pixels.mean(axis=0), rtol=1e-12)
 
 
 def test_channels_can_be_forced(tmp_path: Path) -> None:
-    write_pack([drawn(["rgb1", "rgb2", "x", "y", "z"])], tmp_path / "g", replace(SMALL, channels="grey"), workers=0)
+    write_pack(
+        [drawn(["rgb1", "rgb2", "x", "y", "z"])],
+        tmp_path / "g",
+        replace(SMALL, channels="grey"),
+        workers=0,
+    )
     write_pack([drawn(some(5))], tmp_path / "c", replace(SMALL, channels="rgb"), workers=0)
     assert open_pack(tmp_path / "g").images.shape == (5, 16, 16)
     assert verify_pack(tmp_path / "c").images.shape == (5, 16, 16, 3)
 
 
 def boxed(xyxy: list[list[float]], **more: Any) -> Collection:
-    sample = Sample("a", "a.png", boxes=Boxes(np.array(xyxy, dtype=float), np.zeros(len(xyxy), dtype=np.int64)), **more)
+    sample = Sample(
+        "a",
+        "a.png",
+        boxes=Boxes(np.array(xyxy, dtype=float), np.zeros(len(xyxy), dtype=np.int64)),
+        **more,
+    )
     return drawn([], samples=[sample], box_classes=("nodule",))
 
 
@@ -262,12 +301,20 @@ def test_an_image_of_which_no_box_is_left_counts_as_never_annotated(tmp_path: Pa
     write_pack([boxed([[0, 0, 500, 5]])], tmp_path / "p", replace(SMALL, val=0, test=0), workers=0)
     assert open_pack(tmp_path / "p").boxes(0) is None
     with pytest.raises(InputError, match="--strict"):
-        write_pack([boxed([[0, 0, 500, 5]])], tmp_path / "q", replace(SMALL, val=0, test=0), workers=0, strict=True)
+        write_pack(
+            [boxed([[0, 0, 500, 5]])],
+            tmp_path / "q",
+            replace(SMALL, val=0, test=0),
+            workers=0,
+            strict=True,
+        )
 
 
 def test_another_size_than_declared_sets_the_image_aside(tmp_path: Path) -> None:
     samples = [Sample("a", "a.png", size=(30, 20)), Sample("b", "b.png", size=(60, 40))]
-    write_pack([drawn([], samples=samples)], tmp_path / "p", replace(SMALL, val=0, test=0), workers=0)
+    write_pack(
+        [drawn([], samples=samples)], tmp_path / "p", replace(SMALL, val=0, test=0), workers=0
+    )
     assert open_pack(tmp_path / "p").ids.tolist() == ["a"]
     assert aside_of(tmp_path / "p") == [
         (
@@ -290,19 +337,36 @@ def test_several_sources_in_one_pack(tmp_path: Path) -> None:
             for k, i in enumerate(some(10))
         ]
         return drawn(
-            [], name=name, samples=samples, label_classes=classes, box_classes=(classes[-1],), task="multiclass"
+            [],
+            name=name,
+            samples=samples,
+            label_classes=classes,
+            box_classes=(classes[-1],),
+            task="multiclass",
         )
 
-    write_pack([labelled("x", ("a", "b")), labelled("y", ("c", "b"))], tmp_path / "p", SMALL, workers=0)
+    write_pack(
+        [labelled("x", ("a", "b")), labelled("y", ("c", "b"))], tmp_path / "p", SMALL, workers=0
+    )
     pack = verify_pack(tmp_path / "p")
-    assert (pack.info.label_classes, pack.info.task, pack.info.names) == (("a", "b", "c"), "multilabel", ("x", "y"))
+    assert (pack.info.label_classes, pack.info.task, pack.info.names) == (
+        ("a", "b", "c"),
+        "multilabel",
+        ("x", "y"),
+    )
     np.testing.assert_array_equal(pack.labels[0], [1, 0, np.nan])
     np.testing.assert_array_equal(pack.labels[10], [np.nan, 0, 1])
     assert (pack.ids[0], pack.ids[10], pack.patients[10]) == ("x/i000", "y/i000", "y/pi000")
     assert pack.info.box_classes == ("b",)
-    write_pack([labelled("x", ("a", "b")), labelled("x", ("a", "b"))], tmp_path / "q", SMALL, workers=0)
+    write_pack(
+        [labelled("x", ("a", "b")), labelled("x", ("a", "b"))], tmp_path / "q", SMALL, workers=0
+    )
     again = open_pack(tmp_path / "q")
-    assert (again.info.task, again.info.names, again.ids[10]) == ("multiclass", ("x", "x-2"), "x-2/i000")
+    assert (again.info.task, again.info.names, again.ids[10]) == (
+        "multiclass",
+        ("x", "x-2"),
+        "x-2/i000",
+    )
     assert (again.patients[0], again.patients[10]) == ("x/pi000", "x/pi000")
 
 
@@ -321,12 +385,18 @@ def test_sources_of_one_name_that_share_patients_are_cut_as_one(tmp_path: Path) 
     assert all(len(sides) == 1 for sides in sides_of(pack).values())
     assert [len(pack.where(split)) for split in ("train", "val", "test")] == [72, 24, 24]
     assert not result.info.notes
-    assert SplitRecord.read(tmp_path / "p" / "splits.json").patients == {"train": 18, "val": 6, "test": 6}
+    assert SplitRecord.read(tmp_path / "p" / "splits.json").patients == {
+        "train": 18,
+        "val": 6,
+        "test": 6,
+    }
 
 
 def test_parts_of_one_data_set_share_patients_when_told_so(tmp_path: Path) -> None:
     parts = [drawn(some(60, name[-1]), name=name) for name in ("images_001", "images_002", "other")]
-    parts[2] = replace(parts[2], samples=[replace(sample, patient=None) for sample in parts[2].samples])
+    parts[2] = replace(
+        parts[2], samples=[replace(sample, patient=None) for sample in parts[2].samples]
+    )
     apart = write_pack(parts, tmp_path / "p", SMALL, workers=0)
     assert apart.info.counts["patients"] == 60
     (note,) = apart.info.notes
@@ -350,18 +420,29 @@ def test_the_option_for_parts_of_one_data_set(tmp_path: Path) -> None:
             pixels = np.random.default_rng(8 * k + i).integers(0, 256, (20, 20), dtype=np.uint8)
             Image.fromarray(pixels).save(source / f"p{i}_{k}.png")
     options = SourceOptions(patient_regex=r"(p\d+)_")
-    write_pack(read_sources("folder", sources, options, shared_patients=True), tmp_path / "p", SMALL, workers=0)
+    write_pack(
+        read_sources("folder", sources, options, shared_patients=True),
+        tmp_path / "p",
+        SMALL,
+        workers=0,
+    )
     sides = sides_of(open_pack(tmp_path / "p"))
     assert sorted(sides) == [f"p{i}" for i in range(8)]
     assert all(len(splits) == 1 for splits in sides.values())
     with pytest.raises(InputError, match="--shared-patients goes with several sources, got 1"):
         read_sources("folder", sources[:1], options, shared_patients=True)
-    with pytest.raises(InputError, match="--shared-patients goes with several sources, the phantom"):
+    with pytest.raises(
+        InputError, match="--shared-patients goes with several sources, the phantom"
+    ):
         read_sources("phantom", (), SourceOptions(), shared_patients=True)
 
 
-def test_a_split_record_is_written_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = SplitRecord("official", None, {"train": 1.0}, {"train": ["a"]}, {"train": 1}, {"train": 1}, {}, True, [])
+def test_a_split_record_is_written_all_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = SplitRecord(
+        "official", None, {"train": 1.0}, {"train": ["a"]}, {"train": 1}, {"train": 1}, {}, True, []
+    )
     record.write(tmp_path / "s.json")
 
     def full(_: int) -> None:
@@ -376,12 +457,23 @@ def test_a_split_record_is_written_all_or_nothing(tmp_path: Path, monkeypatch: p
 
 def test_a_coco_file_with_bad_rows_packs_the_rest(tmp_path: Path) -> None:
     for i in range(5):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (30, 40), dtype=np.uint8)).save(tmp_path / f"{i}.png")
-    images = [{"id": i, "file_name": f"{i}.png", "width": 40, "height": 30, "patient_id": i} for i in range(6)]
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (30, 40), dtype=np.uint8)).save(
+            tmp_path / f"{i}.png"
+        )
+    images = [
+        {"id": i, "file_name": f"{i}.png", "width": 40, "height": 30, "patient_id": i}
+        for i in range(6)
+    ]
     rows = [(0, [1, 1, 5, 5]), (1, [100, 1, 5, 5]), (2, [1, 1, 0, 5]), (99, [1, 1, 5, 5])]
-    annotations = [{"id": k, "image_id": i, "category_id": 1, "bbox": b} for k, (i, b) in enumerate(rows)]
+    annotations = [
+        {"id": k, "image_id": i, "category_id": 1, "bbox": b} for k, (i, b) in enumerate(rows)
+    ]
     path = tmp_path / "ann.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "n"}]}))
+    path.write_text(
+        json.dumps(
+            {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "n"}]}
+        )
+    )
     write_pack([read_coco(path)], tmp_path / "p", SMALL, workers=0)
     pack = open_pack(tmp_path / "p")
     assert pack.ids.tolist() == ["0", "1", "2", "3", "4"]
@@ -391,7 +483,9 @@ def test_a_coco_file_with_bad_rows_packs_the_rest(tmp_path: Path) -> None:
     assert pack.info.counts["boxes"] == 1
 
 
-def test_too_little_space_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Little:
         free = 1000
 

@@ -31,7 +31,14 @@ def refusal(call: Callable[[], object]) -> str | None:
 
 
 def row(path: str, labels: dict[str, str] | None = None, view: str = "Frontal") -> list[str]:
-    return [path, "Female", "68", view, "AP" if view == "Frontal" else "", *((labels or {}).get(n, "") for n in LABELS)]
+    return [
+        path,
+        "Female",
+        "68",
+        view,
+        "AP" if view == "Frontal" else "",
+        *((labels or {}).get(n, "") for n in LABELS),
+    ]
 
 
 def table(path: Path, *rows: list[str], header: list[str] = HEADER) -> Path:
@@ -58,7 +65,10 @@ def chexpert(tmp_path: Path) -> Path:
     )  # fmt: skip
     table(
         tmp_path / "valid.csv",
-        row(SMALL + "valid/patient64541/study1/view1_frontal.jpg", dict.fromkeys(LABELS, "0.0") | {"Edema": "1"}),
+        row(
+            SMALL + "valid/patient64541/study1/view1_frontal.jpg",
+            dict.fromkeys(LABELS, "0.0") | {"Edema": "1"},
+        ),
     )
     put(
         tmp_path,
@@ -93,7 +103,10 @@ def test_labels_patients_and_splits(chexpert: Path) -> None:
         "Frontal/Lateral": "Frontal",
         "AP/PA": "AP",
     }
-    assert found.notes == ("1 lateral views were left out", "1 label values are uncertain (-1) and are kept as such")
+    assert found.notes == (
+        "1 lateral views were left out",
+        "1 label values are uncertain (-1) and are kept as such",
+    )
     assert not found.skipped
 
 
@@ -115,7 +128,9 @@ def test_laterals_are_kept_if_asked_for(chexpert: Path) -> None:
 @pytest.mark.parametrize("place", ["", SMALL, "CheXpert-v1.0/"])
 @pytest.mark.parametrize("prefix", ["", SMALL, "CheXpert-v1.0/"])
 def test_paths_with_and_without_the_first_folder(tmp_path: Path, place: str, prefix: str) -> None:
-    table(tmp_path / place / "train.csv", row(prefix + "train/patient00009/study2/view1_frontal.jpg"))
+    table(
+        tmp_path / place / "train.csv", row(prefix + "train/patient00009/study2/view1_frontal.jpg")
+    )
     put(tmp_path / place, "train/patient00009/study2/view1_frontal.jpg")
     found = read_chexpert(tmp_path)
     assert [s.id for s in found.samples] == ["train/patient00009/study2/view1_frontal.jpg"]
@@ -125,7 +140,10 @@ def test_paths_with_and_without_the_first_folder(tmp_path: Path, place: str, pre
 def test_images_below_the_folder_that_paths_name(tmp_path: Path) -> None:
     table(tmp_path / "valid.csv", row(SMALL + "valid/patient1/study1/view1_frontal.jpg"))
     put(tmp_path, SMALL + "valid/patient1/study1/view1_frontal.jpg")
-    assert read_chexpert(tmp_path).samples[0].source == SMALL + "valid/patient1/study1/view1_frontal.jpg"
+    assert (
+        read_chexpert(tmp_path).samples[0].source
+        == SMALL + "valid/patient1/study1/view1_frontal.jpg"
+    )
 
 
 def test_missing_images_are_one_count(chexpert: Path) -> None:
@@ -133,7 +151,10 @@ def test_missing_images_are_one_count(chexpert: Path) -> None:
     (chexpert / "valid/patient64541/study1/view1_frontal.jpg").unlink()
     found = read_chexpert(chexpert)
     assert len(found.samples) == 1
-    assert "2 images that the tables list are not there (first: train/patient00001/study1" in found.notes[0]
+    assert (
+        "2 images that the tables list are not there (first: train/patient00001/study1"
+        in found.notes[0]
+    )
     assert not found.skipped
 
 
@@ -157,7 +178,10 @@ def test_a_test_table_and_the_view_by_file_name(tmp_path: Path) -> None:
         (row(""), "got nothing"),
         (row("train/patient3/study1/view1_frontal.jpg", {"Edema": "2"}), "under 'Edema', got '2'"),
         (row("train/patient3/study1/view1_frontal.jpg", {"Edema": "nan"}), "under 'Edema'"),
-        (row("train/patient3/study1/view1_frontal.jpg", view="Oblique"), "expected Frontal or Lateral"),
+        (
+            row("train/patient3/study1/view1_frontal.jpg", view="Oblique"),
+            "expected Frontal or Lateral",
+        ),
         (row(SMALL + "train/patient00001/study1/view1_frontal.jpg"), "already has a row"),
         (["train/patient3/study1/view1"], "expected Frontal or Lateral, got nothing"),
     ],
@@ -179,12 +203,22 @@ def test_bad_rows_are_set_aside(chexpert: Path, bad: list[str], reason: str) -> 
         (b"Path,Sex\n", "expected the columns Path, No Finding"),
         (b"\xff\xffP", "expected CSV in UTF-8"),
         ((",".join(HEADER) + "\n").encode(), "found none that can be used"),
-        ((",".join(HEADER) + "\n" + ",".join(row("train/patient1/s/v_frontal.jpg"))).encode(), "none of the 1 images"),
-        ((",".join(HEADER) + "\n" + ",".join(row("t/patient1/s/v.jpg", view="Lateral"))).encode(), "allow laterals"),
+        (
+            (",".join(HEADER) + "\n" + ",".join(row("train/patient1/s/v_frontal.jpg"))).encode(),
+            "none of the 1 images",
+        ),
+        (
+            (
+                ",".join(HEADER) + "\n" + ",".join(row("t/patient1/s/v.jpg", view="Lateral"))
+            ).encode(),
+            "allow laterals",
+        ),
         (b'"' + b"x" * 200_000, "expected CSV"),
     ],
 )
-def test_unusable_tables_are_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_unusable_tables_are_refused_in_one_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     (tmp_path / "train.csv").write_bytes(content)
     with pytest.raises(InputError, match=message) as refused:
         read_chexpert(tmp_path)
@@ -200,21 +234,30 @@ def test_missing_folders_are_refused(tmp_path: Path) -> None:
         read_chexpert(table(tmp_path / "train.csv"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     paths=st.lists(
-        st.text(max_size=40) | st.from_regex(r"(train/)?patient\d{1,5}/[a-z./]{0,9}_frontal", fullmatch=True)
+        st.text(max_size=40)
+        | st.from_regex(r"(train/)?patient\d{1,5}/[a-z./]{0,9}_frontal", fullmatch=True)
     ),
     labels=st.lists(st.sampled_from(["", "1.0", "0.0", "-1.0", "x"]), min_size=14, max_size=14),
 )
-def test_any_text_in_cells_is_read_or_set_aside(tmp_path: Path, paths: list[str], labels: list[str]) -> None:
+def test_any_text_in_cells_is_read_or_set_aside(
+    tmp_path: Path, paths: list[str], labels: list[str]
+) -> None:
     rows = [[path, "", "", "", "", *labels] for path in paths]
     with (tmp_path / "train.csv").open("w", newline="", encoding="utf-8", errors="replace") as file:
         csv.writer(file).writerows([HEADER, *rows])
-    assert len(refusal(lambda: read_chexpert(tmp_path)).splitlines()) == 1  # no image of any row is there
+    assert (
+        len(refusal(lambda: read_chexpert(tmp_path)).splitlines()) == 1
+    )  # no image of any row is there
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.binary(max_size=300))
 def test_random_bytes_are_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train.csv").write_bytes(content)

@@ -27,7 +27,9 @@ def write(
     categories: Any = CATEGORIES,
     **more: Any,
 ) -> Path:
-    images = [{"id": 5, "file_name": "a.png", "width": 100, "height": 80}] if images is None else images
+    images = (
+        [{"id": 5, "file_name": "a.png", "width": 100, "height": 80}] if images is None else images
+    )
     path = folder / "ann.json"
     content = {"images": images, "annotations": annotations or [], "categories": categories} | more
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
@@ -52,7 +54,11 @@ def test_boxes_labels_patients_and_empty_images(tmp_path: Path) -> None:
         {"id": 4, "file_name": "sub/b.png", "patient": "p"},
         {"id": 5, "file_name": "c.png"},
     ]
-    found = read_coco(write(tmp_path, images, [box(1, 2, 30, 40, image=9000), box(0, 0, 5, 5, image=4, category=3)]))
+    found = read_coco(
+        write(
+            tmp_path, images, [box(1, 2, 30, 40, image=9000), box(0, 0, 5, 5, image=4, category=3)]
+        )
+    )
     a, b, c = found.samples
     assert (found.box_classes, found.label_classes, found.task) == (
         ("mass", "nodule"),
@@ -133,7 +139,11 @@ def test_up_to_a_pixel_over_the_edge_is_clipped(tmp_path: Path) -> None:
 
 
 def test_crowds_are_left_out_and_told(tmp_path: Path) -> None:
-    rows = [box(1, 1, 5, 5, iscrowd=1), box(1, 1, 5, 5, category=3, ignore=1), box(2, 2, 5, 5, category=3)]
+    rows = [
+        box(1, 1, 5, 5, iscrowd=1),
+        box(1, 1, 5, 5, category=3, ignore=1),
+        box(2, 2, 5, 5, category=3),
+    ]
     found = read_coco(write(tmp_path, annotations=rows), strict=True)
     assert not found.skipped
     assert any(note.startswith("2 regions") for note in found.notes)
@@ -168,9 +178,15 @@ def test_a_bad_image_record_is_set_aside(tmp_path: Path, record: Any, reason: st
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}, "image id 1 is used twice"),
+        (
+            {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]},
+            "image id 1 is used twice",
+        ),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "'a' is used twice"),
-        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "category id 1 is used twice"),
+        (
+            {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
+            "category id 1 is used twice",
+        ),
         ({"categories": [{"id": 1}]}, "expected a 'name'"),
         ({"categories": [{"name": "a"}]}, "'id'"),
         ({"images": ...}, "'images'"),

@@ -34,7 +34,13 @@ def refusal(call: Callable[[], object]) -> str | None:
 
 
 def put(
-    path: Path, number: int, *, patient: str = "", view: str = "PA", sop: str | None = None, sop_class: str = CR
+    path: Path,
+    number: int,
+    *,
+    patient: str = "",
+    view: str = "PA",
+    sop: str | None = None,
+    sop_class: str = CR,
 ) -> Path:
     """A small radiograph: 8-bit secondary values ``10 * number`` and brighter."""
     ds = Dataset()
@@ -76,7 +82,12 @@ def export(tmp_path: Path) -> Path:
 
 def test_files_are_found_by_content(export: Path) -> None:
     found = read_dicom_folder(export)
-    assert [s.source for s in found.samples] == ["ST1/IM1", "ST1/IM2", "ST2/SE1/image.dcm", "ST3/4.DICOM"]
+    assert [s.source for s in found.samples] == [
+        "ST1/IM1",
+        "ST1/IM2",
+        "ST2/SE1/image.dcm",
+        "ST3/4.DICOM",
+    ]
     assert [s.id for s in found.samples] == ["1.2.3.1", "1.2.3.2", "1.2.3.3", "1.2.3.4"]
     assert (found.name, found.task, found.label_classes) == ("export", "none", ())
     assert "2 files that are not DICOM (.exe 1, no suffix 1) passed over" in found.notes
@@ -107,7 +118,9 @@ def test_patient_ids_are_never_told(export: Path, capsys: pytest.CaptureFixture[
     (export / "bad.dcm").write_bytes((export / "ST1/IM1").read_bytes()[:400])
     found = read_dicom_folder(export)
     printed = capsys.readouterr()
-    told = " ".join([*found.notes, *(s.where + s.reason for s in found.skipped), printed.out, printed.err])
+    told = " ".join(
+        [*found.notes, *(s.where + s.reason for s in found.skipped), printed.out, printed.err]
+    )
     assert "SECRET" not in told
     assert "Doe" not in told
 
@@ -140,18 +153,31 @@ def test_a_table_states_labels_splits_and_patients(export: Path) -> None:
     assert (found.label_classes, found.task) == (("mass", "nodule"), "multilabel")
     assert [s.patient for s in found.samples] == ["a", "a", None]
     assert [s.split for s in found.samples] == ["train", "train", "test"]
-    assert [None if s.labels is None else s.labels.tolist() for s in found.samples] == [[1, 1], None, [1, 0]]
+    assert [None if s.labels is None else s.labels.tolist() for s in found.samples] == [
+        [1, 1],
+        None,
+        [1, 0],
+    ]
     assert found.samples[0].attributes["scanner"] == "X"
     assert found.samples[0].attributes["modality"] == "CR"
-    assert sorted(s.where for s in found.skipped) == [f"{table} line 5", "ST3/4.DICOM", "copy-of-dicomdir"]
+    assert sorted(s.where for s in found.skipped) == [
+        f"{table} line 5",
+        "ST3/4.DICOM",
+        "copy-of-dicomdir",
+    ]
     assert not any("labels.csv" in note or ".csv" in note for note in found.notes)
 
 
 def test_a_table_without_patients_leaves_those_of_the_headers(export: Path) -> None:
-    table = write_table(export.parent / "t.csv", ["path", "label"], ["IM1", "sick"], ["image.dcm", "well"])
+    table = write_table(
+        export.parent / "t.csv", ["path", "label"], ["IM1", "sick"], ["image.dcm", "well"]
+    )
     found = read_dicom_folder(export, table=table)
     assert [s.patient for s in found.samples] == ["SECRET-7", "SECRET-8"]
-    assert (found.task, [s.labels.tolist() for s in found.samples]) == ("multiclass", [[1, 0], [0, 1]])
+    assert (found.task, [s.labels.tolist() for s in found.samples]) == (
+        "multiclass",
+        [[1, 0], [0, 1]],
+    )
 
 
 def test_copies_are_left_out_and_shared_uids_fall_back_to_paths(tmp_path: Path) -> None:
@@ -166,7 +192,9 @@ def test_copies_are_left_out_and_shared_uids_fall_back_to_paths(tmp_path: Path) 
         ("1.2.3.1", "a"), ("c", "c"), ("d", "d"), ("e", "e"), ("f", "f"),
     ]  # fmt: skip
     assert "1 files are copies of another and were left out (first: b of a)" in found.notes
-    assert any(note.startswith("2 different files share a SOP instance UID") for note in found.notes)
+    assert any(
+        note.startswith("2 different files share a SOP instance UID") for note in found.notes
+    )
 
 
 def test_pseudonyms_hide_ids_and_keep_groups(export: Path) -> None:
@@ -234,7 +262,9 @@ def test_a_link_that_leads_back_up_ends(export: Path) -> None:
     assert len(read_dicom_folder(export).samples) == 4
 
 
-def test_a_folder_is_packed_in_a_worker_and_laterals_are_set_aside(export: Path, tmp_path: Path) -> None:
+def test_a_folder_is_packed_in_a_worker_and_laterals_are_set_aside(
+    export: Path, tmp_path: Path
+) -> None:
     found = read_dicom_folder(export, frontal_only=True)
     result = write_pack([found], tmp_path / "pack", PackOptions(size=16, val=0, test=0), workers=1)
     assert result.skipped == 1
@@ -246,9 +276,16 @@ def test_a_folder_is_packed_in_a_worker_and_laterals_are_set_aside(export: Path,
     assert "SECRET" not in aside
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8), tail=st.binary())
-def test_mutated_headers_give_samples_or_one_line(tmp_path: Path, flips: list[tuple[float, int]], tail: bytes) -> None:
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+    tail=st.binary(),
+)
+def test_mutated_headers_give_samples_or_one_line(
+    tmp_path: Path, flips: list[tuple[float, int]], tail: bytes
+) -> None:
     root = tmp_path / "set"
     whole = tmp_path / "whole"
     if not whole.exists():

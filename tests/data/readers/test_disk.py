@@ -42,7 +42,9 @@ def test_junk_is_the_same_for_everyone(littered: Path) -> None:
     assert scan_images(littered).names == ["deep/er/a.png"]
     assert not scan_images(littered).others
     assert list(index_images(littered, []).by_stem) == ["a"]
-    assert [sample.id for sample in read_folder(littered, layout="flat").samples] == ["deep/er/a.png"]
+    assert [sample.id for sample in read_folder(littered, layout="flat").samples] == [
+        "deep/er/a.png"
+    ]
     assert find_images([littered]).files == (littered / "deep/er/a.png",)
     (littered / "deep/er/a.png").write_bytes(DICOM)
     assert [sample.source for sample in read_dicom_folder(littered).samples] == ["deep/er/a.png"]
@@ -53,7 +55,10 @@ def test_a_list_of_dicom_files_is_no_image(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt", "README")
     found = scan_images(tmp_path)
     assert found.names == ["IM0001"]
-    assert found.others_in_words == "no suffix 1, .txt 1" or found.others_in_words == ".txt 1, no suffix 1"
+    assert (
+        found.others_in_words == "no suffix 1, .txt 1"
+        or found.others_in_words == ".txt 1, no suffix 1"
+    )
     assert found.n_others == 2
 
 
@@ -70,7 +75,9 @@ def test_the_table_is_left_out_by_what_it_is_not_by_its_name(tmp_path: Path) -> 
     assert scan_images(tmp_path, leave_out=tmp_path / "table.csv").others == {".csv": 1}
 
 
-@pytest.mark.skipif(os.name != "posix", reason="names of bytes that are not UTF-8 exist on POSIX only")
+@pytest.mark.skipif(
+    os.name != "posix", reason="names of bytes that are not UTF-8 exist on POSIX only"
+)
 def test_names_that_are_not_utf8_are_set_aside_by_every_reader(tmp_path: Path) -> None:
     touch(tmp_path, "good.png")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.png")).write_bytes(b"x")

@@ -41,7 +41,11 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
 def test_class_folders_give_sorted_classes_at_any_depth(tmp_path: Path) -> None:
     found = read_folder(put(tmp_path, "sick/x.png", "healthy/deep/er/y.png", "healthy/z.png"))
     assert (found.label_classes, found.task) == (("healthy", "sick"), "multiclass")
-    assert labels_of(found) == {"healthy/deep/er/y.png": "healthy", "healthy/z.png": "healthy", "sick/x.png": "sick"}
+    assert labels_of(found) == {
+        "healthy/deep/er/y.png": "healthy",
+        "healthy/z.png": "healthy",
+        "sick/x.png": "sick",
+    }
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "Validation"])
@@ -76,7 +80,9 @@ def test_junk_is_ignored_and_other_files_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a" / "list.csv").write_text("hello")
     found = read_folder(tmp_path)
     assert [s.id for s in found.samples] == ["a/1.png", "b/2.png"]
-    assert any(note.startswith("2 files") and ".csv 1" in note and ".txt 1" in note for note in found.notes)
+    assert any(
+        note.startswith("2 files") and ".csv 1" in note and ".txt 1" in note for note in found.notes
+    )
     assert not found.skipped
 
 
@@ -101,7 +107,9 @@ def test_a_link_that_leads_back_up_ends(tmp_path: Path) -> None:
         (["train/a/1.png", "loose.png"], "loose.png beside them"),
     ],
 )
-def test_an_ambiguous_layout_is_refused_and_flat_resolves_it(tmp_path: Path, names: list[str], message: str) -> None:
+def test_an_ambiguous_layout_is_refused_and_flat_resolves_it(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
     put(tmp_path, *names)
     with pytest.raises(InputError, match=message):
         read_folder(tmp_path)
@@ -123,7 +131,12 @@ def test_missing_empty_and_imageless_folders_are_refused(tmp_path: Path) -> None
 
 
 def test_patients_by_expression(tmp_path: Path) -> None:
-    names = ["person12_virus_3.jpeg", "person12_bacteria_1.jpeg", "NORMAL2-IM-0123-0001.jpeg", "IM-0007-0001-0002.jpeg"]
+    names = [
+        "person12_virus_3.jpeg",
+        "person12_bacteria_1.jpeg",
+        "NORMAL2-IM-0123-0001.jpeg",
+        "IM-0007-0001-0002.jpeg",
+    ]
     found = read_folder(put(tmp_path, *names, "other.jpeg"), patient_regex=KERMANY)
     assert {s.id: s.patient for s in found.samples} == dict(
         zip(names, ["person12", "person12", "IM-0123", "IM-0007"], strict=True)
@@ -139,7 +152,11 @@ def test_patients_by_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("regex", "message"),
-    [("(", "not a regular expression"), ("abc", "expected a group"), ("(zzz)", "matches none of the 1")],
+    [
+        ("(", "not a regular expression"),
+        ("abc", "expected a group"),
+        ("(zzz)", "matches none of the 1"),
+    ],
 )
 def test_bad_expressions_are_refused(tmp_path: Path, regex: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -157,10 +174,19 @@ def test_a_table_gives_patients_splits_labels_and_attributes(tmp_path: Path) -> 
     found = read_folder(tmp_path, table=table)
     one, two, three = found.samples
     assert (found.task, found.label_classes) == ("multilabel", ("a", "b"))
-    assert (one.patient, one.split, one.labels.tolist(), dict(one.attributes)) == ("p1", "train", [1, 1], {"Age": "61"})
+    assert (one.patient, one.split, one.labels.tolist(), dict(one.attributes)) == (
+        "p1",
+        "train",
+        [1, 1],
+        {"Age": "61"},
+    )
     assert (two.patient, two.split, two.labels.tolist()) == ("p1", "val", [1, 0])
     assert (three.patient, three.split, three.labels) == (None, None, None)
-    assert {s.where for s in found.skipped} == {f"{table} line 5", f"{table} line 6", "y/unlisted.png"}
+    assert {s.where for s in found.skipped} == {
+        f"{table} line 5",
+        f"{table} line 6",
+        "y/unlisted.png",
+    }
 
 
 def test_a_bad_split_in_a_table_sets_its_row_aside(tmp_path: Path) -> None:
@@ -193,7 +219,8 @@ def test_bad_tables_are_refused(tmp_path: Path) -> None:
 
 @given(
     st.from_regex(
-        r"person\d{1,4}_(bacteria|virus)_\d{1,4}\.jpeg|(NORMAL2-)?IM-\d{4}-\d{4}(-\d{4})?\.jpeg", fullmatch=True
+        r"person\d{1,4}_(bacteria|virus)_\d{1,4}\.jpeg|(NORMAL2-)?IM-\d{4}-\d{4}(-\d{4})?\.jpeg",
+        fullmatch=True,
     )
 )
 def test_the_documented_expression_finds_a_patient_in_every_name(name: str) -> None:

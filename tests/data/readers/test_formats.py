@@ -71,7 +71,9 @@ def test_an_option_is_refused_unless_the_format_takes_it(name: str, option: str)
     assert str(caught.value).startswith(f"--{option.replace('_', '-')} goes with --format ")
 
 
-def test_every_option_of_readers_is_one_of_pack_with_the_same_default_and_is_told_with_its_formats() -> None:
+def test_every_option_of_readers_is_one_of_pack_with_the_same_default_and_is_told_with_its_formats() -> (
+    None
+):
     of_pack = {field.name: field for field in fields(PackConfig)}
     for option in fields(SourceOptions):
         assert of_pack[option.name].default == option.default, option.name
@@ -79,26 +81,41 @@ def test_every_option_of_readers_is_one_of_pack_with_the_same_default_and_is_tol
         words = options(PackConfig)[name].words
         assert words is not None
         assert words.before == f"{takers_in_words(name)}:"
-    assert {option.name for option in fields(SourceOptions)} - {"strict", "size", "seed"} == set(OTHER_THAN_DEFAULT)
+    assert {option.name for option in fields(SourceOptions)} - {"strict", "size", "seed"} == set(
+        OTHER_THAN_DEFAULT
+    )
     assert all(row.takes <= set(OTHER_THAN_DEFAULT) for row in FORMATS.values())
 
 
 def test_a_new_data_set_is_one_file_and_one_row(tmp_path: Path) -> None:
     root = tmp_path / "src" / "twinray"
-    shutil.copytree(Path(twinray.__file__).parent, root, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(twinray.__file__).parent, root, ignore=shutil.ignore_patterns("__pycache__")
+    )
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     (root / "data" / "readers" / "toy.py").write_text(TOY)
     table = root / "data" / "readers" / "formats.py"
     text = table.read_text()
-    text = text.replace("from twinray.errors", "from twinray.data.readers.toy import read_toy\nfrom twinray.errors", 1)
+    text = text.replace(
+        "from twinray.errors",
+        "from twinray.data.readers.toy import read_toy\nfrom twinray.errors",
+        1,
+    )
     table.write_text(text.replace('    "phantom": Format(\n', ROW + '    "phantom": Format(\n', 1))
     changed = [path for path in root.rglob("*.py") if before.get(path) != path.read_bytes()]
     assert len(changed) == 2
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(tmp_path / "src"),
+            "COLUMNS": "200",
+            "OMP_NUM_THREADS": "1",
+        }
         command = [sys.executable, "-m", "twinray.cli", "pack", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=120, check=False
+        )
 
     told = " ".join(run("--help").stdout.split())
     assert "toy: list of toys" in told
@@ -110,6 +127,16 @@ def test_a_new_data_set_is_one_file_and_one_row(tmp_path: Path) -> None:
         run("list.txt", "--format", "toy", "--task", "x", "--out", tmp_path / "p").stderr
     )
     (tmp_path / "list.txt").write_text("\n".join(map(str, range(12))))
-    done = run(tmp_path / "list.txt", "--format", "toy", "--size", 16, "--workers", 1, "--out", tmp_path / "p")
+    done = run(
+        tmp_path / "list.txt",
+        "--format",
+        "toy",
+        "--size",
+        16,
+        "--workers",
+        1,
+        "--out",
+        tmp_path / "p",
+    )
     assert done.returncode == 0, done.stderr
     assert len(twinray.open_pack(tmp_path / "p")) == 12

@@ -33,7 +33,11 @@ FINDINGS = {
     "task_target": "MULTILABEL_CLASSIFICATION",
     "labels": {0: "Mass", 1: "Nodule"},
 }
-SEX = {"task_name": "patient sex", "task_target": "BINARY_CLASSIFICATION", "labels": {0: "M", 1: "F"}}
+SEX = {
+    "task_name": "patient sex",
+    "task_target": "BINARY_CLASSIFICATION",
+    "labels": {0: "M", 1: "F"},
+}
 LABELS = {
     "organ label": np.array([0, 1, 2, 0, 1, 2]),
     "disease labels": np.array([[0, 1], [1, 1], [0, 0], [1, 0], [0, 1], [0, 0]]),
@@ -53,7 +57,9 @@ def refusal(call: Callable[[], object]) -> str | None:
 
 def pixels(colour: bool, seed: int = 0) -> np.ndarray:
     """(6, 16, 16, 1 or 3) uint8."""
-    return np.random.default_rng(seed).integers(0, 256, (6, 16, 16, 3 if colour else 1), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(
+        0, 256, (6, 16, 16, 3 if colour else 1), dtype=np.uint8
+    )
 
 
 def build(
@@ -69,19 +75,34 @@ def build(
 ) -> Path:
     for name in ("images", folder, "task_labels"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    info = {"id": root.name, "name": "a set", "tasks": tasks, "input_size": [3 if colour else 1, 16, 16]}
+    info = {
+        "id": root.name,
+        "name": "a set",
+        "tasks": tasks,
+        "input_size": [3 if colour else 1, 16, 16],
+    }
     (root / "info.yaml").write_text(yaml.safe_dump(info, sort_keys=False))
     for name, members in split.items():
-        (root / folder / f"{name}.txt").write_text("\n".join(f"images/{i:06d}.tiff" for i in members))
+        (root / folder / f"{name}.txt").write_text(
+            "\n".join(f"images/{i:06d}.tiff" for i in members)
+        )
     for task in tasks:
         np.save(root / "task_labels" / f"{task['task_name']}.npy", LABELS[task["task_name"]])
-    lines = ["filepath,tasks/organ label,original_filepath,original_split" + (",patient_id" if patients else "")]
-    lines += [f"images/{i:06d}.tiff,0,v{i}.nii,train" + (f",{i // 2}" if patients else "") for i in range(6)]
+    lines = [
+        "filepath,tasks/organ label,original_filepath,original_split"
+        + (",patient_id" if patients else "")
+    ]
+    lines += [
+        f"images/{i:06d}.tiff,0,v{i}.nii,train" + (f",{i // 2}" if patients else "")
+        for i in range(6)
+    ]
     (root / "annotations.csv").write_text("\n".join(lines) + "\n")
     images = pixels(colour)
     if tiff:
         for i, image in enumerate(images):
-            Image.fromarray(image if colour else image[..., 0]).save(root / "images" / f"{i:06d}.tiff")
+            Image.fromarray(image if colour else image[..., 0]).save(
+                root / "images" / f"{i:06d}.tiff"
+            )
     if hdf5:
         h5py = pytest.importorskip("h5py", reason="reading HDF5 needs h5py (the [hdf5] extra)")
         with h5py.File(root / "images.hdf5", "w") as file:
@@ -106,12 +127,21 @@ def test_pixels_of_tiffs_and_of_hdf5(tmp_path: Path, colour: bool, tiff: bool, h
 
 def test_the_only_task_splits_and_patients(tmp_path: Path) -> None:
     found = read_medimeta(build(tmp_path / "organs", [ORGANS]))
-    assert (found.name, found.label_classes, found.task) == ("organs", ("heart", "left lung", "liver"), "multiclass")
+    assert (found.name, found.label_classes, found.task) == (
+        "organs",
+        ("heart", "left lung", "liver"),
+        "multiclass",
+    )
     assert [s.id for s in found.samples] == [f"{i:06d}" for i in range(6)]
     assert [s.split for s in found.samples] == ["train"] * 3 + ["val"] + ["test"] * 2
     assert [s.patient for s in found.samples] == ["0", "0", "1", "1", "2", "2"]
-    np.testing.assert_array_equal([np.argmax(s.labels) for s in found.samples], LABELS["organ label"])
-    assert dict(found.samples[1].attributes) == {"original_filepath": "v1.nii", "original_split": "train"}
+    np.testing.assert_array_equal(
+        [np.argmax(s.labels) for s in found.samples], LABELS["organ label"]
+    )
+    assert dict(found.samples[1].attributes) == {
+        "original_filepath": "v1.nii",
+        "original_split": "train",
+    }
     assert not found.notes
     assert not found.skipped
 
@@ -123,7 +153,9 @@ def test_a_task_is_chosen_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal([s.labels for s in several.samples], LABELS["disease labels"])
     binary = read_medimeta(root, task="patient sex")
     assert (binary.label_classes, binary.task) == (("M", "F"), "multiclass")
-    np.testing.assert_array_equal([np.argmax(s.labels) for s in binary.samples], LABELS["patient sex"])
+    np.testing.assert_array_equal(
+        [np.argmax(s.labels) for s in binary.samples], LABELS["patient sex"]
+    )
     with pytest.raises(InputError, match=r"\(disease labels, patient sex\), got 'age'"):
         read_medimeta(root, task="age")
 
@@ -132,7 +164,9 @@ def test_of_several_tasks_none_is_taken_unasked(tmp_path: Path) -> None:
     found = read_medimeta(build(tmp_path / "cxr", [FINDINGS, SEX]))
     assert (found.task, found.label_classes) == ("none", ())
     assert all(sample.labels is None for sample in found.samples)
-    assert found.notes == ("labels are left out: 2 tasks, choose one with --task (disease labels, patient sex)",)
+    assert found.notes == (
+        "labels are left out: 2 tasks, choose one with --task (disease labels, patient sex)",
+    )
 
 
 def test_one_column_of_labels_and_sparse_class_numbers(tmp_path: Path) -> None:
@@ -140,14 +174,24 @@ def test_one_column_of_labels_and_sparse_class_numbers(tmp_path: Path) -> None:
     np.save(root / "task_labels" / "organ label.npy", np.array([[0], [5], [0], [7], [-1], [5]]))
     found = read_medimeta(root)
     assert found.label_classes == ("a", "b")
-    assert [None if s.labels is None else int(np.argmax(s.labels)) for s in found.samples] == [0, 1, 0, None, None, 1]
+    assert [None if s.labels is None else int(np.argmax(s.labels)) for s in found.samples] == [
+        0,
+        1,
+        0,
+        None,
+        None,
+        1,
+    ]
     assert [s.where.rsplit(" ", 1)[1] for s in found.skipped] == ["3", "4"]
     assert "got 7; the image is kept without" in found.skipped[0].reason
 
 
 def test_labels_that_are_not_stated(tmp_path: Path) -> None:
     root = build(tmp_path / "cxr", [FINDINGS])
-    np.save(root / "task_labels" / "disease labels.npy", np.array([[0, np.nan], [np.nan] * 2, *[[1.0, 0.5]] * 3]))
+    np.save(
+        root / "task_labels" / "disease labels.npy",
+        np.array([[0, np.nan], [np.nan] * 2, *[[1.0, 0.5]] * 3]),
+    )
     found = read_medimeta(root)
     np.testing.assert_array_equal(found.samples[0].labels, [0, np.nan])
     assert all(sample.labels is None for sample in found.samples[1:])
@@ -158,7 +202,11 @@ def test_labels_that_are_not_stated(tmp_path: Path) -> None:
 def test_an_empty_split_has_no_file_and_original_splits_stand_in(tmp_path: Path) -> None:
     root = build(tmp_path / "a", [ORGANS], split={"train": [0, 2], "test": [5]}, patients=False)
     found = read_medimeta(root)
-    assert [(s.id, s.split) for s in found.samples] == [("000000", "train"), ("000002", "train"), ("000005", "test")]
+    assert [(s.id, s.split) for s in found.samples] == [
+        ("000000", "train"),
+        ("000002", "train"),
+        ("000005", "test"),
+    ]
     assert "3 images are in no split and were left out" in found.notes
     assert any("no patient ids" in note for note in found.notes)
     other = read_medimeta(build(tmp_path / "b", [ORGANS], folder="original_splits"))
@@ -168,7 +216,9 @@ def test_an_empty_split_has_no_file_and_original_splits_stand_in(tmp_path: Path)
 
 def test_lines_of_a_split_that_name_no_image_or_one_twice(tmp_path: Path) -> None:
     root = build(tmp_path / "a", [ORGANS])
-    (root / "splits" / "val.txt").write_text("images/000003.tiff\n\nimages\\000002.tiff\nx\n../²²²²²²\n")
+    (root / "splits" / "val.txt").write_text(
+        "images/000003.tiff\n\nimages\\000002.tiff\nx\n../²²²²²²\n"
+    )
     found = read_medimeta(root)
     assert len(found.samples) == 6
     assert [s.where.rsplit(" ", 1)[1] for s in found.skipped] == ["3", "4", "5"]
@@ -187,7 +237,9 @@ def test_missing_tiffs_are_one_count_and_hdf5_stands_in(tmp_path: Path) -> None:
     assert isinstance(read_medimeta(whole).load, Hdf5Loader)
 
 
-def test_hdf5_without_h5py_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hdf5_without_h5py_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = build(tmp_path / "a", [ORGANS], tiff=False)
     (root / "images.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n")
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -258,7 +310,9 @@ def test_hdf5_of_another_layout_is_refused_image_by_image(
         ("\x00", "reading YAML failed"),
     ],
 )
-def test_unusable_descriptions_are_refused_in_one_line(tmp_path: Path, info: str, message: str) -> None:
+def test_unusable_descriptions_are_refused_in_one_line(
+    tmp_path: Path, info: str, message: str
+) -> None:
     root = build(tmp_path / "a", [ORGANS], split={})
     (root / "info.yaml").write_text(info)
     with pytest.raises(InputError, match=message) as refused:
@@ -305,9 +359,16 @@ def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
         read_medimeta(root)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=120), st.sampled_from(["info.yaml", "annotations.csv", "splits/train.txt", "label", "head"]))
-def test_random_bytes_in_any_file_are_read_or_one_line(tmp_path: Path, content: bytes, where: str) -> None:
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.binary(max_size=120),
+    st.sampled_from(["info.yaml", "annotations.csv", "splits/train.txt", "label", "head"]),
+)
+def test_random_bytes_in_any_file_are_read_or_one_line(
+    tmp_path: Path, content: bytes, where: str
+) -> None:
     root = tmp_path / "set"
     if not root.exists():
         build(root, [ORGANS])
@@ -329,11 +390,17 @@ def test_mutated_hdf5_gives_pixels_or_one_line(tmp_path: Path) -> None:
         content = bytearray(whole)
         for at in rng.integers(0, 1200 if i % 2 else len(content), rng.integers(1, 9)):
             content[at] = rng.integers(256)
-        (root / f"{i}.hdf5").write_bytes(content[: None if i % 5 else rng.integers(1, len(content))])
+        (root / f"{i}.hdf5").write_bytes(
+            content[: None if i % 5 else rng.integers(1, len(content))]
+        )
         tasks += [Sample(f"{i}", f"{i}.hdf5#{index}", attributes={}) for index in (0, 5)]
     outcomes = list(map_in_workers(Hdf5Loader(root), tasks, workers=1, timeout_s=10))
     assert len(outcomes) == 80
     for outcome in outcomes:
-        assert outcome.result().array.dtype == np.uint8 if outcome.error is None else "\n" not in outcome.error
+        assert (
+            outcome.result().array.dtype == np.uint8
+            if outcome.error is None
+            else "\n" not in outcome.error
+        )
     assert any(outcome.error for outcome in outcomes)
     assert any(outcome.ok for outcome in outcomes)

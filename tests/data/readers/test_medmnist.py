@@ -60,7 +60,9 @@ def check_against_numpy(path: Path) -> None:
         assert len(found.samples) == sum(len(archive[f"{split}_images"]) for split in SIZES)
         for sample in [*found.samples, *reversed(found.samples)]:
             split, index = sample.id.split("/")
-            np.testing.assert_array_equal(load(sample).array, archive[f"{split}_images"][int(index)])
+            np.testing.assert_array_equal(
+                load(sample).array, archive[f"{split}_images"][int(index)]
+            )
             own = archive[f"{split}_labels"][int(index)]
             assert sample.split == split
             assert sample.source == f"{path.name}#{sample.id}"
@@ -82,10 +84,16 @@ def check_against_numpy(path: Path) -> None:
         ("organamnist", arrays(11), "multiclass"),
     ],
 )
-def test_every_kind(tmp_path: Path, name: str, content: dict[str, np.ndarray], task: str, compressed: bool) -> None:
+def test_every_kind(
+    tmp_path: Path, name: str, content: dict[str, np.ndarray], task: str, compressed: bool
+) -> None:
     path = save(tmp_path / f"{name}.npz", content, compressed)
     found = read_medmnist(path)
-    assert (found.name, found.task, found.label_classes) == (name, task, CLASS_NAMES[name.split("_")[0]])
+    assert (found.name, found.task, found.label_classes) == (
+        name,
+        task,
+        CLASS_NAMES[name.split("_")[0]],
+    )
     assert all(sample.patient is None for sample in found.samples)
     assert any("no patient ids" in note for note in found.notes)
     check_against_numpy(path)
@@ -101,14 +109,23 @@ def test_all_twelve_2d_sets_are_known(tmp_path: Path, name: str) -> None:
 
 
 def test_an_unknown_set_has_numbered_classes(tmp_path: Path) -> None:
-    assert read_medmnist(save(tmp_path / "own.npz", arrays(4))).label_classes == ("0", "1", "2", "3")
+    assert read_medmnist(save(tmp_path / "own.npz", arrays(4))).label_classes == (
+        "0",
+        "1",
+        "2",
+        "3",
+    )
     found = read_medmnist(save(tmp_path / "two.npz", arrays(k=3)))
     assert (found.label_classes, found.task) == (("0", "1", "2"), "multilabel")
-    flat = {key: value[:, 0] if key.endswith("labels") else value for key, value in arrays(3).items()}
+    flat = {
+        key: value[:, 0] if key.endswith("labels") else value for key, value in arrays(3).items()
+    }
     assert read_medmnist(save(tmp_path / "flat.npz", flat)).label_classes == ("0", "1", "2")
 
 
-def test_a_large_compressed_array_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_compressed_array_is_streamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(medmnist, "HELD_BYTES", 1000)
     path = save(tmp_path / "pathmnist.npz", arrays(9, colour=True))
     check_against_numpy(path)
@@ -129,17 +146,26 @@ def test_a_file_that_changed_is_read_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("held", [1 << 20, 100])
-def test_damage_refuses_images_once_and_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+def test_damage_refuses_images_once_and_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
     monkeypatch.setattr(medmnist, "HELD_BYTES", held)
     path = save(tmp_path / "own.npz", arrays(side=64))
     found = read_medmnist(path)
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 0xFF
     path.write_bytes(content)
-    said = [refusal(lambda sample=sample: found.load(sample)) for sample in found.samples[: SIZES["train"]]]
+    said = [
+        refusal(lambda sample=sample: found.load(sample))
+        for sample in found.samples[: SIZES["train"]]
+    ]
     assert any(said)
-    assert all(line is None or ("unpacking its images" in line and "\n" not in line) for line in said)
-    monkeypatch.setattr(zipfile.ZipFile, "open", None)  # what is known to be damaged is not unpacked again
+    assert all(
+        line is None or ("unpacking its images" in line and "\n" not in line) for line in said
+    )
+    monkeypatch.setattr(
+        zipfile.ZipFile, "open", None
+    )  # what is known to be damaged is not unpacked again
     with pytest.raises(InputError, match="unpacking its images"):
         found.load(found.samples[6])
 
@@ -154,26 +180,52 @@ def without(key: str) -> dict[str, np.ndarray]:
         ("own", without("val_labels"), "expected the array val_labels, found test_images"),
         ("own", without("test_images"), "expected the array test_images"),
         ("own", {"x": np.zeros(3)}, "is it a MedMNIST file"),
-        ("organmnist3d", arrays() | {"train_images": np.zeros((7, 28, 28, 28), np.uint8)}, "3D sets cannot be used"),
+        (
+            "organmnist3d",
+            arrays() | {"train_images": np.zeros((7, 28, 28, 28), np.uint8)},
+            "3D sets cannot be used",
+        ),
         ("organmnist3d_64", arrays(), "3D sets"),
         ("own", arrays() | {"train_images": np.zeros((7, 4, 4, 4, 1), np.uint8)}, "3D sets"),
-        ("own", arrays() | {"train_images": np.zeros((7, 28), np.uint8)}, r"expected train_images \(n, h, w\)"),
+        (
+            "own",
+            arrays() | {"train_images": np.zeros((7, 28), np.uint8)},
+            r"expected train_images \(n, h, w\)",
+        ),
         ("own", arrays() | {"val_images": np.zeros((2, 28, 28), np.uint16)}, "of uint8"),
         ("own", arrays() | {"val_images": np.zeros((2, 28, 28))}, "whole numbers"),
         ("own", arrays() | {"val_images": np.zeros((2, 64, 64), np.uint8)}, "of one size"),
-        ("own", arrays() | {"val_images": np.zeros((2, 0, 28), np.uint8)}, "claims 2 images of 28 x 0"),
-        ("own", arrays() | {"val_labels": np.zeros((3, 1), np.uint8)}, "a label for each of 2 images"),
+        (
+            "own",
+            arrays() | {"val_images": np.zeros((2, 0, 28), np.uint8)},
+            "claims 2 images of 28 x 0",
+        ),
+        (
+            "own",
+            arrays() | {"val_labels": np.zeros((3, 1), np.uint8)},
+            "a label for each of 2 images",
+        ),
         ("own", arrays() | {"val_labels": np.zeros((2, 2), np.uint8)}, "as many labels an image"),
-        ("own", arrays() | {"val_labels": np.full((2, 1), -1)}, "from 0 to 999, got -1 in val_labels row 0"),
+        (
+            "own",
+            arrays() | {"val_labels": np.full((2, 1), -1)},
+            "from 0 to 999, got -1 in val_labels row 0",
+        ),
         ("own", arrays() | {"val_labels": np.full((2, 1), 2**63, np.uint64)}, "from 0 to 999"),
         ("own", arrays(k=3) | {"val_labels": np.full((2, 3), 2)}, "from 0 to 1, got 2"),
         ("octmnist", arrays(5), "got 4 in train_labels row 4; if it is another data set"),
         ("chestmnist", arrays(k=3), "expected 14 labels an image, got 3"),
         ("own", {key: value[:0] for key, value in arrays().items()}, "it holds none"),
-        ("own", arrays() | {"train_images": np.asfortranarray(arrays()["train_images"])}, "row by row"),
+        (
+            "own",
+            arrays() | {"train_images": np.asfortranarray(arrays()["train_images"])},
+            "row by row",
+        ),
     ],
 )
-def test_unusable_archives_are_refused(tmp_path: Path, name: str, content: dict[str, np.ndarray], message: str) -> None:
+def test_unusable_archives_are_refused(
+    tmp_path: Path, name: str, content: dict[str, np.ndarray], message: str
+) -> None:
     with pytest.raises(InputError, match=message) as refused:
         read_medmnist(save(tmp_path / f"{name}.npz", content))
     assert "\n" not in str(refused.value)
@@ -218,11 +270,16 @@ def test_a_length_that_is_claimed_is_not_believed(tmp_path: Path) -> None:
         read_medmnist(path)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6), cut=st.floats(0, 1)
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_mutations_give_pixels_or_one_line(tmp_path: Path, flips: list[tuple[float, int]], cut: float) -> None:
+@given(
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
+    cut=st.floats(0, 1),
+)
+def test_mutations_give_pixels_or_one_line(
+    tmp_path: Path, flips: list[tuple[float, int]], cut: float
+) -> None:
     path = tmp_path / "mutant.npz"
     whole = tmp_path / "whole.npz"
     if not whole.exists():
@@ -243,7 +300,9 @@ def test_mutations_give_pixels_or_one_line(tmp_path: Path, flips: list[tuple[flo
     assert refused is None or len(refused.splitlines()) == 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.binary(max_size=200), st.sampled_from(sorted(arrays())))
 def test_random_bytes_as_an_array_are_one_line(tmp_path: Path, content: bytes, key: str) -> None:
     path = save(tmp_path / "own.npz", without(key))

@@ -29,7 +29,10 @@ ROWS = (
     "00000003_000.png,Infiltration,0,00003,30,F,AP,2500,2048,0.171,0.171,",
 )
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
-BOXES = ("00000001_000.png,Cardiomegaly,256,512,512,256,,,", "00000003_000.png,Infiltrate,0,0,100.5,200")
+BOXES = (
+    "00000001_000.png,Cardiomegaly,256,512,512,256,,,",
+    "00000003_000.png,Infiltrate,0,0,100.5,200",
+)
 
 
 def source(root: Path, rows=ROWS, boxes=BOXES, images=None, folder="images_001/images") -> Path:
@@ -54,7 +57,10 @@ def test_labels_patients_boxes_and_attributes(tmp_path):
     assert collection.box_classes == BOX_CLASSES and collection.task == "multilabel"
     first, second, healthy, fourth = collection.samples
     assert [s.patient for s in collection.samples] == ["1", "1", "2", "3"]
-    assert {LABEL_CLASSES[i] for i in np.flatnonzero(second.labels)} == {"Cardiomegaly", "Emphysema"}
+    assert {LABEL_CLASSES[i] for i in np.flatnonzero(second.labels)} == {
+        "Cardiomegaly",
+        "Emphysema",
+    }
     assert np.flatnonzero(healthy.labels).tolist() == [14]
     assert first.source == "images_001/images/00000001_000.png" and first.boxes_frame == FRAME
     assert first.boxes.xyxy.tolist() == [[256, 512, 768, 768]]
@@ -100,7 +106,9 @@ def test_a_shard_finds_the_tables_above_it_and_shares_its_patients(tmp_path):
     (root / "images_001" / "images" / "00000001_000.png").rename(other / "00000001_001.png")
     Image.new("L", (8, 8)).save(root / "images_001" / "images" / "00000001_000.png")
     a, b = read_nih(root / "images_001"), read_nih(other)
-    assert [s.id for s in a.samples] == ["00000001_000.png"] and [s.id for s in b.samples] == ["00000001_001.png"]
+    assert [s.id for s in a.samples] == ["00000001_000.png"] and [s.id for s in b.samples] == [
+        "00000001_001.png"
+    ]
     assert a.name == b.name and a.samples[0].patient == b.samples[0].patient
 
 
@@ -109,14 +117,18 @@ def test_a_partial_copy_is_one_note(tmp_path):
     collection = read_nih(root)
     assert len(collection.samples) == 1 and not collection.skipped
     assert any("3 of the 4 images" in note for note in collection.notes)
-    assert any("1 images on disk are not in" in note and "other.png" in note for note in collection.notes)
+    assert any(
+        "1 images on disk are not in" in note and "other.png" in note for note in collection.notes
+    )
     assert len(read_nih(root, need_images=False).samples) == 4
 
 
 def test_converted_copies_are_found_by_stem_and_elsewhere(tmp_path):
     root = source(tmp_path / "s", images=["00000002_000.jpg"], folder="elsewhere")
     collection = read_nih(root, images_root=root / "elsewhere")
-    assert [(s.id, s.source) for s in collection.samples] == [("00000002_000.png", "00000002_000.jpg")]
+    assert [(s.id, s.source) for s in collection.samples] == [
+        ("00000002_000.png", "00000002_000.jpg")
+    ]
     assert collection.load(collection.samples[0]).array.shape == (64, 64)
 
 
@@ -151,7 +163,9 @@ def test_bad_rows_are_set_aside_by_file_and_line(tmp_path, rows, boxes, message)
 def test_missing_columns_name_what_was_expected_and_found(tmp_path, header):
     root = source(tmp_path / "s")
     (root / "Data_Entry_2017.csv").write_text(header + "\n1,2,3\n")
-    with pytest.raises(InputError, match=r"expected the columns Image Index, .* found .*missing: .*Patient ID"):
+    with pytest.raises(
+        InputError, match=r"expected the columns Image Index, .* found .*missing: .*Patient ID"
+    ):
         read_nih(root)
 
 
@@ -166,14 +180,18 @@ def test_what_is_not_there_is_one_clear_line(tmp_path):
     assert any("no BBox_List" in note for note in read_nih(tmp_path / "s", need_images=False).notes)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     data=st.one_of(
         st.binary(max_size=200),
         st.binary(max_size=120).map(lambda tail: f"{HEADER}\n{ROWS[0]}\n".encode() + tail),
         st.binary(max_size=80).map(lambda tail: f"{BOX_HEADER}\n{BOXES[0]}\n".encode() + tail),
     ),
-    name=st.sampled_from(["Data_Entry_2017.csv", "Data_Entry_2017.csv.gz", "BBox_List_2017.csv", "test_list.txt"]),
+    name=st.sampled_from(
+        ["Data_Entry_2017.csv", "Data_Entry_2017.csv.gz", "BBox_List_2017.csv", "test_list.txt"]
+    ),
 )
 def test_random_bytes_never_give_a_traceback(tmp_path_factory, data, name):
     root = tmp_path_factory.mktemp("fuzz") / "s"

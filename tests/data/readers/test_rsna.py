@@ -117,12 +117,17 @@ def test_what_is_not_there_is_one_clear_line(tmp_path):
         read_rsna(root)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     data=st.one_of(
-        st.binary(max_size=200), st.binary(max_size=100).map(lambda t: f"{HEADER}\n{ROWS[1]}\n".encode() + t)
+        st.binary(max_size=200),
+        st.binary(max_size=100).map(lambda t: f"{HEADER}\n{ROWS[1]}\n".encode() + t),
     ),
-    name=st.sampled_from(["stage_2_train_labels.csv", "patientId_to_nih.csv", "stage_2_detailed_class_info.csv.gz"]),
+    name=st.sampled_from(
+        ["stage_2_train_labels.csv", "patientId_to_nih.csv", "stage_2_detailed_class_info.csv.gz"]
+    ),
 )
 def test_random_bytes_never_give_a_traceback(tmp_path_factory, data, name):
     root = tmp_path_factory.mktemp("fuzz")

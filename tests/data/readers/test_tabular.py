@@ -72,13 +72,19 @@ def test_a_header_may_have_line_breaks_inside_quotes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"path,patient\na,caf\xe9\n", "expected CSV in UTF-8 .* other bytes at or after line 1; save it as UTF-8"),
+        (
+            b"path,patient\na,caf\xe9\n",
+            "expected CSV in UTF-8 .* other bytes at or after line 1; save it as UTF-8",
+        ),
         (TABLE.encode("utf-16-le"), "bytes of no text"),
         (TABLE.encode("utf-32"), "bytes of no text"),
         (b"PK\x03\x04 and so on", "a zip archive or an Excel workbook; save it as CSV"),
         (gzip.compress(TABLE.encode())[:-9], "expected a whole gzip file"),
         (b"\x1f\x8b but no gzip", "expected a whole gzip file"),
-        (b'path,patient\na,"never closed\nb,p\nc,p\n', "below line 1: unexpected end of data; correct the table"),
+        (
+            b'path,patient\na,"never closed\nb,p\nc,p\n',
+            "below line 1: unexpected end of data; correct the table",
+        ),
         (b"path,patient\na," + b"x" * (1 << 20), "a line of more than 1,048,576 characters"),
         (b"path,patient\na," + b"x" * 200_000, "field larger than field limit"),
         (b"", "expected the columns path, patient in .*, found nothing"),
@@ -118,10 +124,15 @@ CELL = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_si
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
 def test_what_pythons_writer_writes_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str, str]], delimiter: str, quoting: int
+    tmp_path_factory: pytest.TempPathFactory,
+    cells: list[tuple[str, str, str]],
+    delimiter: str,
+    quoting: int,
 ) -> None:
     text = io.StringIO(newline="")
-    csv.writer(text, delimiter=delimiter, quoting=quoting).writerows([("path", "patient", "x"), *cells])
+    csv.writer(text, delimiter=delimiter, quoting=quoting).writerows(
+        [("path", "patient", "x"), *cells]
+    )
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     path.write_text(text.getvalue(), encoding="utf-8", newline="")
     assert read(path) == [list(row) for row in cells if any(row)]

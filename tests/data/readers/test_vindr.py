@@ -34,7 +34,9 @@ LOCAL = BOX_CLASSES + OTHER_BOX_CLASSES
 LABELS = (*LOCAL, *GLOBAL_CLASSES, NO_FINDING)
 
 
-def kaggle(root: Path, rows=ROWS, meta: str | None = None, images=("a", "b"), side=(500, 400)) -> Path:
+def kaggle(
+    root: Path, rows=ROWS, meta: str | None = None, images=("a", "b"), side=(500, 400)
+) -> Path:
     (root / "train").mkdir(parents=True)
     (root / "train.csv").write_text("\n".join([KAGGLE, *rows]) + "\n")
     if meta is not None:
@@ -57,7 +59,9 @@ def physionet(root: Path, train_labels: list[str] | None = None) -> Path:
     for split, names, cells in (("train", LABELS, train_labels), ("test", LABELS, ["t", "u"])):
         if cells is None:
             continue
-        header = ",".join(names).replace("Other diseases", "Other disease" if split == "test" else "Other diseases")
+        header = ",".join(names).replace(
+            "Other diseases", "Other disease" if split == "test" else "Other diseases"
+        )
         lines = [f"image_id,{'rad_id,' if split == 'train' else ''}{header}"]
         if split == "train":
             lines += cells
@@ -77,9 +81,17 @@ def by_id(collection: Collection):
 
 def test_kaggle_raw_boxes_keep_their_readers(tmp_path):
     collection = read_vindr(kaggle(tmp_path / "s"), fusion_iou=0)
-    assert collection.box_classes == BOX_CLASSES and collection.label_classes == (*BOX_CLASSES, NO_FINDING)
+    assert collection.box_classes == BOX_CLASSES and collection.label_classes == (
+        *BOX_CLASSES,
+        NO_FINDING,
+    )
     a, b = collection.samples
-    assert a.boxes.readers == ("R1", "R2", "R3") and a.boxes.xyxy[0].tolist() == [100, 200, 300, 400]
+    assert a.boxes.readers == ("R1", "R2", "R3") and a.boxes.xyxy[0].tolist() == [
+        100,
+        200,
+        300,
+        400,
+    ]
     assert a.source == "train/a.png" and a.patient is None and a.split is None
     assert np.flatnonzero(a.labels).tolist() == [3, 8]
     assert len(b.boxes) == 0 and np.flatnonzero(b.labels).tolist() == [14]
@@ -94,13 +106,17 @@ def test_kaggle_boxes_are_fused_with_the_number_of_readers(tmp_path):
     assert a.boxes.xyxy[0].tolist() == [101, 199, 300, 400]
     agreed = by_id(read_vindr(root, min_readers=2))
     assert agreed["a"].boxes.labels.tolist() == [3]
-    assert np.flatnonzero(agreed["a"].labels).tolist() == [3], "labels need as many readers as boxes do"
+    assert np.flatnonzero(agreed["a"].labels).tolist() == [3], (
+        "labels need as many readers as boxes do"
+    )
     assert len(by_id(read_vindr(root, min_readers=3))["a"].boxes) == 0
 
 
 def test_original_sizes_come_from_the_meta_table(tmp_path):
     meta = "image_id,dim0,dim1\na,3000,2000\nb,x,2000\nz,1,1\n"
-    collection = read_vindr(kaggle(tmp_path / "s", rows=(*ROWS, "a,ILD,5,R1,1,1,2500,90"), meta=meta))
+    collection = read_vindr(
+        kaggle(tmp_path / "s", rows=(*ROWS, "a,ILD,5,R1,1,1,2500,90"), meta=meta)
+    )
     assert by_id(collection)["a"].boxes_frame == (2000, 3000), "dim0 is the height"
     assert len(by_id(collection)["a"].boxes) == 2
     reasons = sorted(s.reason for s in collection.skipped)
@@ -117,10 +133,14 @@ def test_physionet_votes_consensus_and_official_splits(tmp_path):
     root = physionet(tmp_path / "s", told)
     for min_readers, expected in ((1, {"Rib fracture", "Pneumonia"}), (2, {"Rib fracture"})):
         samples = by_id(read_vindr(root, need_images=False, min_readers=min_readers))
-        assert {LABELS.index(name) for name in expected} == set(np.flatnonzero(samples["a"].labels == 1).tolist())
+        assert {LABELS.index(name) for name in expected} == set(
+            np.flatnonzero(samples["a"].labels == 1).tolist()
+        )
     assert [samples[k].split for k in "abtu"] == ["train", "train", "test", "test"]
     assert samples["a"].boxes.n_readers.tolist() == [2]
-    assert len(samples["t"].boxes) == 2 and samples["t"].boxes.n_readers is None, "a consensus is not fused again"
+    assert len(samples["t"].boxes) == 2 and samples["t"].boxes.n_readers is None, (
+        "a consensus is not fused again"
+    )
     assert {LABELS[i] for i in np.flatnonzero(samples["t"].labels)} == {"ILD", "Other diseases"}
     assert {LABELS[i] for i in np.flatnonzero(samples["u"].labels)} == {NO_FINDING}
     assert samples["t"].source == "test/t.dicom"
@@ -170,7 +190,9 @@ def test_bad_rows_are_set_aside_by_file_and_line(tmp_path, row, message):
 
 
 def test_what_a_lost_row_might_have_said_is_not_known(tmp_path):
-    a = by_id(read_vindr(kaggle(tmp_path / "s", rows=("a,Typo,3,R1,1,2,3,4", "b,ILD,5,R2,1,2,3,4"))))["a"]
+    a = by_id(
+        read_vindr(kaggle(tmp_path / "s", rows=("a,Typo,3,R1,1,2,3,4", "b,ILD,5,R2,1,2,3,4")))
+    )["a"]
     assert a.boxes is None and np.isnan(a.labels).all()
 
 
@@ -229,22 +251,32 @@ def test_the_order_of_rows_changes_nothing(tmp_path_factory, rows, random):
         lines = [f"{i},{name},0,{who},{x},{y},{x + w},{y + h}" for i, name, who, x, y, w, h in rows]
         (root / "train.csv").write_text("\n".join([KAGGLE, *lines]) + "\n")
         fused = fuse_vindr(read_raw_vindr(root, need_images=False), 0.5, 1)
-        results.append([(s.id, s.boxes.xyxy.tobytes(), s.boxes.n_readers.tolist()) for s in fused.samples])
+        results.append(
+            [(s.id, s.boxes.xyxy.tobytes(), s.boxes.n_readers.tolist()) for s in fused.samples]
+        )
         random.shuffle(rows)
     assert results[0] == results[1]
 
 
 def test_groups_that_are_not_recorded_are_taken_by_content():
     xyxy = np.array([[5.0, 0, 9, 9], [1, 0, 9, 9], [1, 0, 8, 9], [0, 0, 1, 1]])
-    assert published_order(["a", "a", "a", "b"], ["x"] * 4, xyxy, ["R"] * 4).tolist() == [2, 1, 0, 0]
+    assert published_order(["a", "a", "a", "b"], ["x"] * 4, xyxy, ["R"] * 4).tolist() == [
+        2,
+        1,
+        0,
+        0,
+    ]
     ((key, rows),) = groups(["a", "a", "a", "b"], ["x"] * 4, xyxy, ["R"] * 4)
     assert len(key) == 16 and rows.tolist() == [2, 1, 0]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     data=st.one_of(
-        st.binary(max_size=200), st.binary(max_size=120).map(lambda t: f"{KAGGLE}\n{ROWS[0]}\n".encode() + t)
+        st.binary(max_size=200),
+        st.binary(max_size=120).map(lambda t: f"{KAGGLE}\n{ROWS[0]}\n".encode() + t),
     ),
     name=st.sampled_from(["train.csv", "train_meta.csv", "annotations/image_labels_train.csv"]),
 )

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinray.data.splitting.cut import cut_splits, label_fraction
-from twinray.data.splitting.record import GivenSplits, SplitRecord, check_disjoint, patient_note, record_splits
+from twinray.data.splitting.record import (
+    GivenSplits,
+    SplitRecord,
+    check_disjoint,
+    patient_note,
+    record_splits,
+)
 from twinray.errors import InputError
 
 SHARES = np.array([0.4, 0.2, 0.1, 0.05, 0.01, 0.002])
@@ -45,12 +51,20 @@ def test_cut_keeps_shares_and_patients(seed):
         assert abs(rows.sum() - share * len(patients)) <= 0.02 * len(patients)
         expected = labels.sum(0) * share
         slack = np.maximum(0.1 * expected, grain(patients, labels))
-        assert (np.abs(labels[rows].sum(0) - expected) <= slack).all(), (name, labels[rows].sum(0), expected)
+        assert (np.abs(labels[rows].sum(0) - expected) <= slack).all(), (
+            name,
+            labels[rows].sum(0),
+            expected,
+        )
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from([None, "", *"abcdefgh"]), st.integers(0, 7)), min_size=12, max_size=60),
+    st.lists(
+        st.tuples(st.sampled_from([None, "", *"abcdefgh"]), st.integers(0, 7)),
+        min_size=12,
+        max_size=60,
+    ),
     st.integers(0, 5),
 )
 def test_any_cohort_is_cut_by_patient(rows, seed):
@@ -96,7 +110,9 @@ def test_fractions_are_nested_stratified_and_show_every_class(seed):
         seen = labels[chosen].sum(0)
         assert (seen[labels.sum(0) > 0] > 0).all(), (fraction, seen)
         expected = labels.mean(0) * len(chosen)
-        assert (np.abs(seen - expected) <= np.maximum(0.1 * expected, grain(patients, labels))).all()
+        assert (
+            np.abs(seen - expected) <= np.maximum(0.1 * expected, grain(patients, labels))
+        ).all()
     different = label_fraction(patients, labels, 0.1, seed + 100)
     assert set(different.tolist()) != set(label_fraction(patients, labels, 0.1, seed).tolist())
 
@@ -113,9 +129,13 @@ def test_fractions_do_not_prefer_patients_with_few_images():
 def test_uncertain_and_unstated_labels_count_as_not_present():
     patients, labels = cohort(500)
     hidden = labels.copy()
-    hidden[hidden == 0] = np.random.default_rng(0).choice([0.0, -1.0, np.nan], size=int((hidden == 0).sum()))
+    hidden[hidden == 0] = np.random.default_rng(0).choice(
+        [0.0, -1.0, np.nan], size=int((hidden == 0).sum())
+    )
     assert cut_splits(patients, hidden) == cut_splits(patients, labels)
-    np.testing.assert_array_equal(label_fraction(patients, hidden, 0.1), label_fraction(patients, labels, 0.1))
+    np.testing.assert_array_equal(
+        label_fraction(patients, hidden, 0.1), label_fraction(patients, labels, 0.1)
+    )
 
 
 def test_without_labels_numbers_of_images_are_balanced():
@@ -127,7 +147,10 @@ def test_without_labels_numbers_of_images_are_balanced():
 
 def test_patient_on_two_sides_is_named():
     with pytest.raises(InputError, match="got 1 in several: b;"):
-        check_disjoint(["a", "b", "b", None, None, "c", "c"], ["train", "train", "test", "train", "test", "val", None])
+        check_disjoint(
+            ["a", "b", "b", None, None, "c", "c"],
+            ["train", "train", "test", "train", "test", "val", None],
+        )
 
 
 def test_unknown_patients_are_told():
@@ -190,7 +213,11 @@ def test_record_round_trip_and_reuse(tmp_path):
 def test_given_splits_may_have_any_usual_name(tmp_path):
     labels = np.zeros((3, 1), dtype=np.float32)
     a_record(["a", "b", "c"], labels, ["Training", "validation", "test"]).write(tmp_path / "s.json")
-    assert sorted(GivenSplits.read(tmp_path / "s.json").split_of.values()) == ["test", "train", "val"]
+    assert sorted(GivenSplits.read(tmp_path / "s.json").split_of.values()) == [
+        "test",
+        "train",
+        "val",
+    ]
     a_record(["a", "b", "c"], labels, ["train", "holdout", None]).write(tmp_path / "s.json")
     with pytest.raises(InputError, match="expected the splits train, val and test, got holdout"):
         GivenSplits.read(tmp_path / "s.json")
@@ -199,8 +226,12 @@ def test_given_splits_may_have_any_usual_name(tmp_path):
 def test_record_of_a_fraction_and_of_unknown_patients():
     _, labels = cohort(100)
     chosen = set(label_fraction([None] * 100, labels, 0.1).tolist())
-    record = a_record([None] * 100, labels, ["train" if row in chosen else None for row in range(100)])
-    assert record.images == {"train": len(chosen), "val": 0, "test": 0} and not record.patients_known
+    record = a_record(
+        [None] * 100, labels, ["train" if row in chosen else None for row in range(100)]
+    )
+    assert (
+        record.images == {"train": len(chosen), "val": 0, "test": 0} and not record.patients_known
+    )
     assert "no patient ids" in record.notes[0]
 
 

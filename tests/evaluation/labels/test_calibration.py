@@ -23,11 +23,17 @@ def exclusive(seed, n=400, k=4):
 @pytest.mark.parametrize("seed", range(3))
 def test_error_equals_torchmetrics(seed):
     torch = pytest.importorskip("torch")
-    metrics = pytest.importorskip("torchmetrics.functional.classification", reason="torchmetrics is not installed")
+    metrics = pytest.importorskip(
+        "torchmetrics.functional.classification", reason="torchmetrics is not installed"
+    )
     truth, scores = multilabel(seed)
     report = evaluate_labels(truth, scores, "abc", "multilabel", bootstrap=0)
     expected = [
-        float(metrics.binary_calibration_error(torch.tensor(scores[:, c]), torch.tensor(truth[:, c]).long(), n_bins=15))
+        float(
+            metrics.binary_calibration_error(
+                torch.tensor(scores[:, c]), torch.tensor(truth[:, c]).long(), n_bins=15
+            )
+        )
         for c in range(3)
     ]
     assert [report.per_class[c]["ece"].value for c in "abc"] == pytest.approx(expected, abs=1e-6)

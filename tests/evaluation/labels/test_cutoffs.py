@@ -25,7 +25,9 @@ def test_no_threshold_is_better(seed, decimals):
     for c, name in enumerate("ab"):
         own, y, s = chosen.per_class[name], truth[:, c], scores[:, c]
         every = [f1_score(y, s >= t) for t in np.unique(s)]
-        assert own.reached["f1"] == pytest.approx(max(every)) == f1_score(y, s >= own.thresholds["f1"])
+        assert (
+            own.reached["f1"] == pytest.approx(max(every)) == f1_score(y, s >= own.thresholds["f1"])
+        )
         false, true, _ = roc_curve(y, s, drop_intermediate=False)
         assert own.reached["youden"] == pytest.approx((true - false).max())
         at = s >= own.thresholds["youden"]
@@ -33,14 +35,21 @@ def test_no_threshold_is_better(seed, decimals):
         for rule, least in (("specificity@90", 0.9), ("specificity@95", 0.95)):
             passed = s >= own.thresholds[rule]
             assert 1 - passed[y == 0].mean() >= least - 1e-12
-            assert passed[y == 1].mean() == own.reached[rule] == pytest.approx(true[false <= 1 - least + 1e-12].max())
+            assert (
+                passed[y == 1].mean()
+                == own.reached[rule]
+                == pytest.approx(true[false <= 1 - least + 1e-12].max())
+            )
 
 
 def test_labels_that_are_not_sure_are_left_out():
     truth, scores = made(3)
     more = np.vstack([truth, np.full((50, 2), -1), np.full((50, 2), np.nan)])
     odd = np.vstack([scores, np.random.default_rng(0).random((100, 2))])
-    assert choose_label_thresholds(more, odd, "ab").per_class == choose_label_thresholds(truth, scores, "ab").per_class
+    assert (
+        choose_label_thresholds(more, odd, "ab").per_class
+        == choose_label_thresholds(truth, scores, "ab").per_class
+    )
 
 
 def test_too_few_of_a_kind_give_none_and_a_reason():
@@ -55,7 +64,9 @@ def test_too_few_of_a_kind_give_none_and_a_reason():
 def test_they_travel_as_json():
     truth, scores = made(5)
     truth[:, 0] = 0
-    chosen = choose_label_thresholds(truth, scores, "ab", chosen_on="a fifth of the labelled patients")
+    chosen = choose_label_thresholds(
+        truth, scores, "ab", chosen_on="a fifth of the labelled patients"
+    )
     raw = json.loads(json.dumps(chosen.as_json(), allow_nan=False))
     read = label_thresholds_from_json(raw, "ab", "model.json")
     assert read.per_class == chosen.per_class and read.chosen_on == chosen.chosen_on

@@ -42,9 +42,14 @@ def plain_covariance(scores, positive):
     """DeLong's formulas by two loops."""
     tables = []
     for s in scores:
-        kernel = (s[positive][:, None] > s[~positive]) + 0.5 * (s[positive][:, None] == s[~positive])
+        kernel = (s[positive][:, None] > s[~positive]) + 0.5 * (
+            s[positive][:, None] == s[~positive]
+        )
         tables.append((kernel.mean(axis=1), kernel.mean(axis=0)))
-    return sum(np.cov(np.stack([t[i] for t in tables])) / n for i, n in ((0, positive.sum()), (1, (~positive).sum())))
+    return sum(
+        np.cov(np.stack([t[i] for t in tables])) / n
+        for i, n in ((0, positive.sum()), (1, (~positive).sum()))
+    )
 
 
 @settings(deadline=None, max_examples=40)
@@ -101,4 +106,6 @@ def test_no_test_without_two_of_each_kind(positive):
 
 
 def test_no_area_is_turned_round():
-    assert auc_covariance(-GRADES, POOR, np.arange(113)).auc[0] == pytest.approx(1 - 0.82367886, abs=5e-9)
+    assert auc_covariance(-GRADES, POOR, np.arange(113)).auc[0] == pytest.approx(
+        1 - 0.82367886, abs=5e-9
+    )

@@ -29,7 +29,12 @@ from twinray.evaluation.labels.data import Drawn, Labelled
 from twinray.evaluation.labels.delong import auc_covariance
 from twinray.evaluation.labels.measures import figures
 from twinray.evaluation.labels.ranking import auc_and_average_precision, rank
-from twinray.evaluation.labels.report import compare_labels, confusion_matrix, evaluate_labels, row_normalised
+from twinray.evaluation.labels.report import (
+    compare_labels,
+    confusion_matrix,
+    evaluate_labels,
+    row_normalised,
+)
 
 
 def made(seed, n=200, k=4, decimals=None):
@@ -51,13 +56,17 @@ def test_weighted_ranks_equal_scikit_learn(seed, n, decimals):
     rng = np.random.default_rng(seed)
     truth, scores = made(seed, n, 1, decimals)
     positive, weights = truth[:, 0] == 1, rng.integers(0, 4, n).astype(float)
-    auc, average = auc_and_average_precision(rank(scores[:, 0], positive, np.arange(n)), weights[:, None])
+    auc, average = auc_and_average_precision(
+        rank(scores[:, 0], positive, np.arange(n)), weights[:, None]
+    )
     used = weights > 0
     if len(set(positive[used])) == 2:
         assert auc[0] == pytest.approx(
             roc_auc_score(positive[used], scores[used, 0], sample_weight=weights[used]), abs=1e-12
         )
-        expected = average_precision_score(positive[used], scores[used, 0], sample_weight=weights[used])
+        expected = average_precision_score(
+            positive[used], scores[used, 0], sample_weight=weights[used]
+        )
         assert average[0] == pytest.approx(expected, abs=1e-12)
     else:
         assert np.isnan(auc[0])
@@ -88,12 +97,22 @@ def test_multiclass_figures_equal_scikit_learn():
     report = evaluate_labels(truth, scores, "abcd", "multiclass", bootstrap=0)
     label, decided = truth.argmax(1), scores.argmax(1)
     assert report.metrics["accuracy"].value == pytest.approx(accuracy_score(label, decided))
-    assert report.metrics["balanced_accuracy"].value == pytest.approx(balanced_accuracy_score(label, decided))
-    assert report.metrics["auc"].value == pytest.approx(roc_auc_score(label, scores, multi_class="ovr"), abs=1e-12)
-    assert report.metrics["average_precision"].value == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
+    assert report.metrics["balanced_accuracy"].value == pytest.approx(
+        balanced_accuracy_score(label, decided)
+    )
+    assert report.metrics["auc"].value == pytest.approx(
+        roc_auc_score(label, scores, multi_class="ovr"), abs=1e-12
+    )
+    assert report.metrics["average_precision"].value == pytest.approx(
+        average_precision_score(truth, scores), abs=1e-12
+    )
     assert np.array_equal(report.confusion, sklearn_confusion(label, decided))
-    np.testing.assert_allclose(row_normalised(report.confusion), sklearn_confusion(label, decided, normalize="true"))
-    assert report.per_class["b"]["recall"].value == pytest.approx(row_normalised(report.confusion)[1, 1])
+    np.testing.assert_allclose(
+        row_normalised(report.confusion), sklearn_confusion(label, decided, normalize="true")
+    )
+    assert report.per_class["b"]["recall"].value == pytest.approx(
+        row_normalised(report.confusion)[1, 1]
+    )
 
 
 def test_of_two_classes_the_second_is_the_positive_one():
@@ -111,7 +130,12 @@ def test_classes_of_one_kind_are_left_out_and_named():
     truth[:, 2], truth[:, 3] = 0, np.nan
     report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=30)
     assert report.left_out == ("c", "d")
-    assert report.as_json()["per_class"]["c"]["auc"] == {"value": None, "ci95": None, "n": 200, "over": "patients"}
+    assert report.as_json()["per_class"]["c"]["auc"] == {
+        "value": None,
+        "ci95": None,
+        "n": 200,
+        "over": "patients",
+    }
     both = [roc_auc_score(truth[:, c], scores[:, c]) for c in (0, 1)]
     assert report.metrics["auc"].value == pytest.approx(np.mean(both))
     both = [average_precision_score(truth[:, c], scores[:, c]) for c in (0, 1)]
@@ -129,7 +153,10 @@ def test_intervals_equal_a_plain_bootstrap(task):
         values.append(np.mean([roc_auc_score(truth[rows, c], scores[rows, c]) for c in range(4)]))
     low, high = np.percentile(values, [2.5, 97.5])
     interval = report.metrics["auc"]
-    assert (interval.low, interval.high) == (pytest.approx(low, abs=0.015), pytest.approx(high, abs=0.015))
+    assert (interval.low, interval.high) == (
+        pytest.approx(low, abs=0.015),
+        pytest.approx(high, abs=0.015),
+    )
     assert interval.n == 50
     for figure in report.metrics.values():
         assert figure.low <= figure.value <= figure.high
@@ -140,7 +167,9 @@ def test_order_of_images_does_not_matter():
     patients = np.array([f"p{i % 30}" for i in range(200)])
     order = np.random.default_rng(0).permutation(200)
     first = evaluate_labels(truth, scores, "abcd", "multilabel", patients, bootstrap=20)
-    again = evaluate_labels(truth[order], scores[order], "abcd", "multilabel", patients[order], bootstrap=20)
+    again = evaluate_labels(
+        truth[order], scores[order], "abcd", "multilabel", patients[order], bootstrap=20
+    )
     for name, interval in first.metrics.items():
         other = again.metrics[name]
         assert (interval.value, interval.low, interval.high) == pytest.approx(
@@ -152,7 +181,8 @@ def test_same_seed_same_json_without_nan():
     truth, scores = made(7)
     texts = [
         json.dumps(
-            evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=20, seed=s).as_json(), allow_nan=False
+            evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=20, seed=s).as_json(),
+            allow_nan=False,
         )
         for s in (1, 1, 2)
     ]
@@ -164,7 +194,9 @@ def test_unlabelled_images_are_left_out_of_multiclass():
     truth[:10] = np.nan
     report = evaluate_labels(truth, scores, "abcd", "multiclass", bootstrap=0)
     assert report.n_images == 190
-    assert report.metrics["accuracy"].value == pytest.approx(np.mean(truth[10:].argmax(1) == scores[10:].argmax(1)))
+    assert report.metrics["accuracy"].value == pytest.approx(
+        np.mean(truth[10:].argmax(1) == scores[10:].argmax(1))
+    )
 
 
 def test_comparison():
@@ -178,7 +210,9 @@ def test_comparison():
         "share_above_zero": 0.0,
         "tests": {"p": 1.0},
     }
-    better = compare_labels(truth, scores, truth * 0.5 + scores * 0.5, "abcd", "multilabel", bootstrap=30)
+    better = compare_labels(
+        truth, scores, truth * 0.5 + scores * 0.5, "abcd", "multilabel", bootstrap=30
+    )
     assert better.metrics["auc"].share_above_zero == 1.0
     assert set(better.as_json()["per_class"]) == set("abcd")
 
@@ -224,14 +258,18 @@ def test_brier_f1_and_sensitivity_equal_scikit_learn():
     report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=0)
     for c, name in enumerate("abcd"):
         own = report.per_class[name]
-        assert own["brier"].value == pytest.approx(brier_score_loss(truth[:, c], scores[:, c]), abs=1e-12)
+        assert own["brier"].value == pytest.approx(
+            brier_score_loss(truth[:, c], scores[:, c]), abs=1e-12
+        )
         false, true, _ = roc_curve(truth[:, c], scores[:, c], drop_intermediate=False)
         for specificity in (0.9, 0.95):
             best = true[false <= 1 - specificity + 1e-12].max()
             assert own[f"sensitivity@{100 * specificity:g}"].value == pytest.approx(best, abs=1e-12)
     label, scores = one_hot(12)
     report = evaluate_labels(label, scores, "abcd", "multiclass", bootstrap=0)
-    assert report.metrics["brier"].value == pytest.approx(brier_score_loss(label.argmax(1), scores), abs=1e-12)
+    assert report.metrics["brier"].value == pytest.approx(
+        brier_score_loss(label.argmax(1), scores), abs=1e-12
+    )
     expected = f1_score(label.argmax(1), scores.argmax(1), average="macro")
     assert report.metrics["macro_f1"].value == pytest.approx(expected, abs=1e-12)
 
@@ -239,14 +277,18 @@ def test_brier_f1_and_sensitivity_equal_scikit_learn():
 def test_two_classes_have_the_brier_score_of_the_second():
     truth, scores = one_hot(13, k=2)
     report = evaluate_labels(truth, scores, ("no", "yes"), "multiclass", bootstrap=0)
-    assert report.metrics["brier"].value == pytest.approx(brier_score_loss(truth[:, 1], scores[:, 1]), abs=1e-12)
+    assert report.metrics["brier"].value == pytest.approx(
+        brier_score_loss(truth[:, 1], scores[:, 1]), abs=1e-12
+    )
 
 
 def test_decisions_use_the_thresholds_of_other_images_and_equal_scikit_learn():
     truth, scores = made(14, n=400)
     val, test = slice(0, 150), slice(150, 400)
     chosen = choose_label_thresholds(truth[val], scores[val], "abcd")
-    report = evaluate_labels(truth[test], scores[test], "abcd", "multilabel", thresholds=chosen, bootstrap=0)
+    report = evaluate_labels(
+        truth[test], scores[test], "abcd", "multilabel", thresholds=chosen, bootstrap=0
+    )
     for c, name in enumerate("abcd"):
         own, y = report.per_class[name], truth[test][:, c]
         by_f1 = scores[test][:, c] >= chosen.of("f1")[c]
@@ -256,7 +298,9 @@ def test_decisions_use_the_thresholds_of_other_images_and_equal_scikit_learn():
         assert own["f1"].value == pytest.approx(f1_score(y, by_f1))
         assert own["youden"].value == pytest.approx(2 * balanced_accuracy_score(y, called) - 1)
         figures = [own[name].value for name in ("sensitivity", "specificity", "ppv", "npv")]
-        assert figures == pytest.approx([tp / (tp + fn), tn / (tn + fp), tp / (tp + fp), tn / (tn + fn)])
+        assert figures == pytest.approx(
+            [tp / (tp + fn), tn / (tn + fp), tp / (tp + fp), tn / (tn + fn)]
+        )
         decided = report.decisions[name]
         assert [decided[k] for k in ("true_negative", "false_positive", "false_negative", "true_positive")] == [
             tn, fp, fn, tp,
@@ -285,7 +329,9 @@ def test_three_of_three_are_not_certain():
     assert (found.value, found.low, found.high) == (1, pytest.approx(0.025 ** (1 / 3)), 1)
     average = report.per_class["a"]["average_precision"]
     assert average.value == 1 and average.low is None and "too few to say" in average.method
-    assert report.as_json()["per_class"]["a"]["average_precision"]["note"].startswith("too few to say")
+    assert report.as_json()["per_class"]["a"]["average_precision"]["note"].startswith(
+        "too few to say"
+    )
     compared = compare_labels(truth, scores, scores * 0.9, "abcd", "multilabel", bootstrap=50)
     assert compared.per_class["a"]["auc"].interval.low is None
 
@@ -295,7 +341,9 @@ def test_a_perfect_score_of_many_has_an_interval():
     report = evaluate_labels(truth, truth * 0.8 + 0.1, "abcd", "multilabel", bootstrap=50)
     n = int(truth[:, 0].sum())
     own = report.per_class["a"]
-    assert own["auc"].low == pytest.approx(newcombe_auc(1.0, n, 200 - n)[0]) and own["auc"].high == 1
+    assert (
+        own["auc"].low == pytest.approx(newcombe_auc(1.0, n, 200 - n)[0]) and own["auc"].high == 1
+    )
     assert own["accuracy"].low == pytest.approx(0.025 ** (1 / 200))
     assert own["average_precision"].low is None and own["average_precision"].method
 
@@ -305,7 +353,11 @@ def test_interval_of_auc_is_on_the_logit_scale_with_the_bootstraps_spread():
     report = evaluate_labels(truth, scores, "a", "multilabel", bootstrap=2000)
     value = report.per_class["a"]["auc"]
     variance = auc_covariance(scores[:, 0], truth[:, 0] == 1, np.arange(200)).covariance[0, 0]
-    half = stats.t.ppf(0.975, int(truth.sum()) - 1) * np.sqrt(variance) / (value.value * (1 - value.value))
+    half = (
+        stats.t.ppf(0.975, int(truth.sum()) - 1)
+        * np.sqrt(variance)
+        / (value.value * (1 - value.value))
+    )
     ends = special.expit(special.logit(value.value) + np.array([-half, half]))
     assert (value.low, value.high) == pytest.approx(tuple(ends), abs=0.004)
 
@@ -332,9 +384,19 @@ def test_tests_are_corrected_over_classes():
     assert record["tests"]["comparisons"] == 4
     first = record["per_class"]["a"]["auc"]["tests"]
     assert first["p"] == pytest.approx(2 / 200) and first["holm_p"] == pytest.approx(8 / 200)
-    assert first["delong_holm_p"] == pytest.approx(min(4 * first["delong_p"], 1)) and first["delong_p"] < 1e-6
-    assert record["per_class"]["b"]["auc"]["tests"] == {"p": 1.0, "holm_p": 1.0, "delong_p": 1.0, "delong_holm_p": 1.0}
-    two = compare_labels(*one_hot(21, k=2), one_hot(22, k=2)[1], ("no", "yes"), "multiclass", bootstrap=50)
+    assert (
+        first["delong_holm_p"] == pytest.approx(min(4 * first["delong_p"], 1))
+        and first["delong_p"] < 1e-6
+    )
+    assert record["per_class"]["b"]["auc"]["tests"] == {
+        "p": 1.0,
+        "holm_p": 1.0,
+        "delong_p": 1.0,
+        "delong_holm_p": 1.0,
+    }
+    two = compare_labels(
+        *one_hot(21, k=2), one_hot(22, k=2)[1], ("no", "yes"), "multiclass", bootstrap=50
+    )
     assert two.n_comparisons == 1  # the first class mirrors the second
 
 
@@ -345,7 +407,9 @@ def test_weights_are_copies_of_patients(task):
     patients = np.arange(120) // 3
     thresholds = choose_label_thresholds(*made(24), "abcd")
     weights = np.random.default_rng(0).integers(0, 3, 40)
-    rows = np.concatenate([np.flatnonzero(patients == p) for p, w in enumerate(weights) for _ in range(w)])
+    rows = np.concatenate(
+        [np.flatnonzero(patients == p) for p, w in enumerate(weights) for _ in range(w)]
+    )
     data = Labelled.of(truth, scores, "abcd", task, patients, thresholds)
     weighed = figures(Drawn(data, weights[:, None].astype(float)))
     copied = Labelled.of(truth[rows], scores[rows], "abcd", task, np.arange(len(rows)), thresholds)

@@ -12,7 +12,9 @@ from support import PRETRAIN
 
 def test_without_data_it_is_told_when_nobody_knows_what_weights_saw(detect_run, tmp_path, cli):
     runs = [
-        changed(detect_run, tmp_path / f"{init}{i}", seed=i, init=init) for init in ("random", "found") for i in (0, 1)
+        changed(detect_run, tmp_path / f"{init}{i}", seed=i, init=init)
+        for init in ("random", "found")
+        for i in (0, 1)
     ]
     for run in runs[2:]:
         record = json.loads((run / "seen.json").read_text())
@@ -35,11 +37,18 @@ def test_arms_of_many_differing_options_have_short_names(detect_run, tmp_path, c
     status, _, _ = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
     results = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert status == 0
-    assert list(results["arms"]) == ["random, options A", "random, options B", "pretrained, options B"]
+    assert list(results["arms"]) == [
+        "random, options A",
+        "random, options B",
+        "pretrained, options B",
+    ]
     assert many.items() <= results["arms"]["random, options B"]["options"].items()
     listed = [note for note in results["warnings"] if note.startswith("options ")]
     assert len(listed) == 2 and "clip_norm 3.0" in listed[1] and "epochs 3" in listed[0]
-    few = [changed(detect_run, tmp_path / f"d{seed}", epochs=9, seed=seed) for seed in (0, 1)] + [runs[0], runs[3]]
+    few = [changed(detect_run, tmp_path / f"d{seed}", epochs=9, seed=seed) for seed in (0, 1)] + [
+        runs[0],
+        runs[3],
+    ]
     status, _, _ = cli("evaluate", *few, "--out", tmp_path / "f", "--bootstrap", "0")
     results = json.loads((tmp_path / "f" / "metrics.json").read_text())
     assert all(name.startswith("random, epochs ") for name in results["arms"])
@@ -72,7 +81,18 @@ def test_real_pretrainings_of_other_seed_and_log_are_one_arm(detect_run, class_p
     pretrain = ("pretrain", "--data", class_pack, *PRETRAIN)
     more = {
         "bt-0": ("--epochs", 1),
-        "bt-1": ("--epochs", 1, "--seed", 1, "--log-every", 3, "--checkpoint-every", 2, "--knn-every", 0),
+        "bt-1": (
+            "--epochs",
+            1,
+            "--seed",
+            1,
+            "--log-every",
+            3,
+            "--checkpoint-every",
+            2,
+            "--knn-every",
+            0,
+        ),
         "long": ("--epochs", 2),
         "again-0": ("--epochs", 1, "--init", tmp_path / "bt-0"),
         "again-1": ("--epochs", 1, "--init", tmp_path / "bt-1", "--seed", 1),
@@ -88,7 +108,11 @@ def test_real_pretrainings_of_other_seed_and_log_are_one_arm(detect_run, class_p
     status, _, err = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
     assert (status, err) == (0, "")
     results = json.loads((tmp_path / "e" / "metrics.json").read_text())
-    assert {name: len(arm["runs"]) for name, arm in results["arms"].items()} == {"again": 2, "bt": 2, "long": 2}
+    assert {name: len(arm["runs"]) for name, arm in results["arms"].items()} == {
+        "again": 2,
+        "bt": 2,
+        "long": 2,
+    }
 
 
 def test_an_arm_of_one_pretraining_says_so(detect_run, tmp_path, cli):
@@ -102,7 +126,10 @@ def test_an_arm_of_one_pretraining_says_so(detect_run, tmp_path, cli):
             runs.append(run)
     status, _, _ = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
     told = "all runs of one start from one pre-training, so its interval over seeds holds no luck of the pre-training"
-    assert (status, json.loads((tmp_path / "e" / "metrics.json").read_text())["notes"]) == (0, [told])
+    assert (status, json.loads((tmp_path / "e" / "metrics.json").read_text())["notes"]) == (
+        0,
+        [told],
+    )
     status, shown, _ = cli("evaluate", *runs[::2], "--bootstrap", "0")
     assert (status, "one pre-training" in shown) == (0, False)
 
@@ -114,9 +141,18 @@ def test_pretrainings_seeds_and_draws_are_told_apart(detect_run, tmp_path, cli):
         for pre in range(2):
             folder = tmp_path / f"{recipe}-seed{pre}"
             folder.mkdir()
-            config = {"job": "pretrain", "data": [recipe], "epochs": 8, "out": folder.name, "seed": pre}
+            config = {
+                "job": "pretrain",
+                "data": [recipe],
+                "epochs": 8,
+                "out": folder.name,
+                "seed": pre,
+            }
             (folder / "config.yaml").write_text(yaml.safe_dump(config))
-            runs += [changed(detect_run, tmp_path / f"{recipe}{pre}{s}", init=str(folder), seed=s) for s in range(3)]
+            runs += [
+                changed(detect_run, tmp_path / f"{recipe}{pre}{s}", init=str(folder), seed=s)
+                for s in range(3)
+            ]
     status, shown, told = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
     assert status == 0, told
     assert "3 training seeds, 2 pre-trainings" in shown
@@ -138,12 +174,20 @@ def test_without_data_curves_are_kept_by_run(detect_run, blob_pack, tmp_path, cl
     assert cli("evaluate", *runs, "--data", blob_pack, "--out", same, "--bootstrap", "0")[0] == 0
     results = json.loads((out / "metrics.json").read_text())
     assert {row["run"] for row in table(out / "curves.csv")} == {"r0", "r1"}
-    assert (out / "curves.csv").read_text().count("\n") == (same / "curves.csv").read_text().count("\n")
-    assert (results["runs"]["r1"]["arm"], results["runs"]["r1"]["fold"], results["runs"]["r1"]["seed"]) == (
+    assert (out / "curves.csv").read_text().count("\n") == (same / "curves.csv").read_text().count(
+        "\n"
+    )
+    assert (
+        results["runs"]["r1"]["arm"],
+        results["runs"]["r1"]["fold"],
+        results["runs"]["r1"]["seed"],
+    ) == (
         "random",
         0,
         1,
     )
-    theirs = json.loads((same / "metrics.json").read_text())["runs"]["r1"]["diagnostics"]["confusion"]
+    theirs = json.loads((same / "metrics.json").read_text())["runs"]["r1"]["diagnostics"][
+        "confusion"
+    ]
     assert results["runs"]["r1"]["diagnostics"]["confusion"] == theirs
     assert "the model's" in theirs["score_thresholds_from"]

@@ -31,9 +31,27 @@ def sexed_pack(tmp_path_factory, class_folder) -> Path:
         for name in ("dark", "bright"):
             for i in range(20):
                 sex = "" if i == 0 else "FM"[(i // 2) % 2]
-                rows.writerow((f"{name}/{name}{i // 2:02d}_{i}.png", f"{name}{i // 2}", name, sex, 30 + 3 * (i // 2)))
+                rows.writerow(
+                    (
+                        f"{name}/{name}{i // 2:02d}_{i}.png",
+                        f"{name}{i // 2}",
+                        name,
+                        sex,
+                        30 + 3 * (i // 2),
+                    )
+                )
     out = folder / "pack"
-    pack(PackConfig(source=class_folder, out=out, size=32, val=0.1, test=0.5, workers=1, table=folder / "table.csv"))
+    pack(
+        PackConfig(
+            source=class_folder,
+            out=out,
+            size=32,
+            val=0.1,
+            test=0.5,
+            workers=1,
+            table=folder / "table.csv",
+        )
+    )
     return out
 
 
@@ -44,7 +62,18 @@ def test_groups_have_the_figures_of_their_images_alone(sexed_pack, tmp_path, cli
     other = changed(run, tmp_path / "other", init="elsewhere")
     out = tmp_path / "e"
     status, shown, told = cli(
-        "evaluate", run, other, "--data", sexed_pack, "--by", "sex", "age:40,50", "--out", out, "--bootstrap", "60"
+        "evaluate",
+        run,
+        other,
+        "--data",
+        sexed_pack,
+        "--by",
+        "sex",
+        "age:40,50",
+        "--out",
+        out,
+        "--bootstrap",
+        "60",
     )
     assert status == 0, told
     arms = json.loads((out / "metrics.json").read_text())["arms"]
@@ -55,10 +84,16 @@ def test_groups_have_the_figures_of_their_images_alone(sexed_pack, tmp_path, cli
     for group in ("F", "M"):
         rows = np.array([sex[image] == group for image in kept.images])
         (scores,) = kept.scores.values()
-        own = evaluate_labels(kept.truth[rows], scores[rows], kept.classes, "multiclass", bootstrap=0)
-        assert groups["sex"][group]["auc"]["value"] == pytest.approx(own.metrics["auc"].value, abs=1e-5)
+        own = evaluate_labels(
+            kept.truth[rows], scores[rows], kept.classes, "multiclass", bootstrap=0
+        )
+        assert groups["sex"][group]["auc"]["value"] == pytest.approx(
+            own.metrics["auc"].value, abs=1e-5
+        )
         assert groups["sex"][group]["n_images"] == rows.sum()
-        assert arms["other"]["difference"]["subgroups"]["sex"][group]["auc"]["value"] == pytest.approx(0, abs=1e-9)
+        assert arms["other"]["difference"]["subgroups"]["sex"][group]["auc"][
+            "value"
+        ] == pytest.approx(0, abs=1e-9)
     assert sum(g["n_images"] for g in groups["age"].values()) == len(kept.images)
     assert set(arms["probe"]["test"]["gaps"]) == {"sex", "age"}
     rows = {(r["run"], r["images"], r["class"], r["measure"]) for r in table(out / "metrics.csv")}
@@ -79,10 +114,14 @@ def test_froc_counts_as_it_is_told_with_and_without_data(detect_run, blob_pack, 
         (("--froc-iou", "0.2"), FrocRule(0.2)),
         ((), FrocRule()),
     ):
-        expected = evaluate_boxes(truth.boxes, found, ("blob",), bootstrap=0, froc_rule=rule).all_images.metrics
+        expected = evaluate_boxes(
+            truth.boxes, found, ("blob",), bootstrap=0, froc_rule=rule
+        ).all_images.metrics
         for data in ((), ("--data", blob_pack)):
             out = tmp_path / f"e{len(list(tmp_path.iterdir()))}"
-            status, shown, told = cli("evaluate", detect_run, *data, *options, "--out", out, "--bootstrap", "0")
+            status, shown, told = cli(
+                "evaluate", detect_run, *data, *options, "--out", out, "--bootstrap", "0"
+            )
             assert status == 0, told
             results = json.loads((out / "metrics.json").read_text())
             for measure in ("froc", "froc@1", "map50"):
@@ -110,4 +149,6 @@ def test_pictures_show_true_boxes_and_those_of_every_arm(detect_run, blob_pack, 
 
 
 def test_a_detector_notes_how_its_froc_counts(detect_run):
-    assert "IoU is 0.5 or more" in json.loads((detect_run / "metrics.json").read_text())["froc_rule"]
+    assert (
+        "IoU is 0.5 or more" in json.loads((detect_run / "metrics.json").read_text())["froc_rule"]
+    )

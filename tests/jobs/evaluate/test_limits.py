@@ -24,11 +24,18 @@ def test_sizes_of_boxes_are_an_option(detect_run, tmp_path, cli):
     assert status == 2 and "two rising sides in pixels" in told and len(told.splitlines()) == 1
     found = {}
     for name, limits in (("coco", ()), ("huge", ("--size-limits", 5000, 6000))):
-        status, _, told = cli("evaluate", detect_run, "--bootstrap", 0, "--out", tmp_path / name, *limits)
+        status, _, told = cli(
+            "evaluate", detect_run, "--bootstrap", 0, "--out", tmp_path / name, *limits
+        )
         assert status == 0, told
         found[name] = json.loads((tmp_path / name / "metrics.json").read_text())
     values = {
-        name: {m: one["value"] for one in [next(iter(_arms(record)))] for m, one in one.items() if m.startswith("map")}
+        name: {
+            m: one["value"]
+            for one in [next(iter(_arms(record)))]
+            for m, one in one.items()
+            if m.startswith("map")
+        }
         for name, record in found.items()
     }
     assert values["huge"]["map_small"] == values["huge"]["map"]

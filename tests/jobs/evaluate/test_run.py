@@ -34,7 +34,11 @@ from twinray.runs.results import read_label_predictions, write_label_predictions
 def probe(tmp_path_factory, class_pack) -> Path:
     """A linear probe fitted with two seeds on random features."""
     out = tmp_path_factory.mktemp("runs") / "probe"
-    classify(ClassifyConfig(class_pack, out, arch="resnet18", size=32, seeds=(3, 4), fraction=0.5, bootstrap=0))
+    classify(
+        ClassifyConfig(
+            class_pack, out, arch="resnet18", size=32, seeds=(3, 4), fraction=0.5, bootstrap=0
+        )
+    )
     return out
 
 
@@ -47,7 +51,9 @@ def test_the_same_run_twice_is_refused(detect_run, blob_pack, tmp_path):
     assert not (tmp_path / "e").exists()
 
 
-def test_runs_that_differ_in_more_than_their_weights_say_so(detect_run, blob_pack, tmp_path, capsys, monkeypatch):
+def test_runs_that_differ_in_more_than_their_weights_say_so(
+    detect_run, blob_pack, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setenv("COLUMNS", "200")
     other = changed(
         detect_run, tmp_path / "other", epochs=15, init="imagenet-v2", out="elsewhere", resume=True, data="moved",
@@ -78,7 +84,9 @@ def test_other_data_is_a_difference_and_another_arm(detect_run, blob_pack, tmp_p
     assert found["data"]["this"] == "moved (0)"
     assert found["data"]["kind"] == "data"
     again = changed(
-        other, tmp_path / "again", data=str(yaml.safe_load((detect_run / "config.yaml").read_text())["data"])
+        other,
+        tmp_path / "again",
+        data=str(yaml.safe_load((detect_run / "config.yaml").read_text())["data"]),
     )
     (one,) = differences_in_options(load_model(detect_run), load_model(again)).items()
     assert one[0] == "data" and one[1]["first"] != one[1]["this"]  # packed anew under its old name
@@ -98,7 +106,9 @@ def test_options_without_effect_are_no_difference(detect_run, tmp_path):
     assert list(compared) == ["box_head_width", "rois_per_image"]
 
 
-def test_probes_that_differ_in_their_batch_size_do_not_differ(class_pack, tmp_path, cli, monkeypatch):
+def test_probes_that_differ_in_their_batch_size_do_not_differ(
+    class_pack, tmp_path, cli, monkeypatch
+):
     """Through the command line: what is only speed is no difference; the seed is one of its own sort."""
     monkeypatch.setenv("COLUMNS", "200")
     classify = (
@@ -114,11 +124,23 @@ def test_probes_that_differ_in_their_batch_size_do_not_differ(class_pack, tmp_pa
         "--fraction",
         0.5,
     )
-    for name, more in (("a", ()), ("b", ("--batch-size", 7)), ("c", ("--batch-size", 7, "--seeds", 5, "--folds", 3))):
+    for name, more in (
+        ("a", ()),
+        ("b", ("--batch-size", 7)),
+        ("c", ("--batch-size", 7, "--seeds", 5, "--folds", 3)),
+    ):
         assert cli(*classify, "--out", tmp_path / name, *more)[0] == 0
     runs = [tmp_path / name for name in "abc"]
     status, shown, err = cli(
-        "evaluate", *runs, "--data", class_pack, "--out", tmp_path / "e", "--bootstrap", 0, "--apart"
+        "evaluate",
+        *runs,
+        "--data",
+        class_pack,
+        "--out",
+        tmp_path / "e",
+        "--bootstrap",
+        0,
+        "--apart",
     )
     assert status == 0, err
     results = json.loads((tmp_path / "e" / "metrics.json").read_text())["arms"]
@@ -133,7 +155,9 @@ def test_probes_that_differ_in_their_batch_size_do_not_differ(class_pack, tmp_pa
     assert "different seeds" in said[1] and "seeds [0] vs [5] (a, c)" in said[1]
 
 
-def test_a_probe_of_several_draws_says_which_one_was_kept(probe, class_pack, tmp_path, capsys, monkeypatch):
+def test_a_probe_of_several_draws_says_which_one_was_kept(
+    probe, class_pack, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setenv("COLUMNS", "200")
     result = job.run(EvaluateConfig((probe,), class_pack, out=tmp_path / "e", bootstrap=0))
     assert result.runs["probe"].draw == 3
@@ -141,10 +165,14 @@ def test_a_probe_of_several_draws_says_which_one_was_kept(probe, class_pack, tmp
     first = json.loads((probe / "metrics.json").read_text())["test"]["per_seed"][0]["auc"]["value"]
     assert result.figure("probe", "auc").value == pytest.approx(first, abs=1e-6)
     kept = read_label_predictions(probe)
-    assert pq.read_table(tmp_path / "e" / result.runs["probe"].predictions).num_rows == len(kept.images)
+    assert pq.read_table(tmp_path / "e" / result.runs["probe"].predictions).num_rows == len(
+        kept.images
+    )
 
 
-def test_without_data_a_classifier_has_all_its_draws_and_the_mean_that_the_run_says(probe, tmp_path, capsys):
+def test_without_data_a_classifier_has_all_its_draws_and_the_mean_that_the_run_says(
+    probe, tmp_path, capsys
+):
     """The sign of a difference cannot turn: what is compared are the means that the runs print."""
     result = job.run(EvaluateConfig((probe,), out=tmp_path / "e", bootstrap=50))
     own = json.loads((probe / "metrics.json").read_text())["test"]
@@ -154,9 +182,9 @@ def test_without_data_a_classifier_has_all_its_draws_and_the_mean_that_the_run_s
     assert (figure.over, figure.over_seeds.n, result.seeds, list(result.runs)) == (
         "patients", 2, (3, 4), ["probe, draw 3", "probe, draw 4"],
     )  # fmt: skip
-    assert [one.training_images for one in result.runs.values()] == json.loads((probe / "metrics.json").read_text())[
-        "training_images"
-    ]
+    assert [one.training_images for one in result.runs.values()] == json.loads(
+        (probe / "metrics.json").read_text()
+    )["training_images"]
     assert "2 label draws" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "e" / "figures").iterdir()} >= {
         "auc.svg",
@@ -186,20 +214,27 @@ def test_classifiers_are_compared_over_draws_and_their_shares_of_labels_are_a_cu
                     bootstrap=0,
                 )
             )
-            runs[init, fraction] = changed(out, tmp_path / f"said-{init}-{fraction}", init=init, seed=0)
+            runs[init, fraction] = changed(
+                out, tmp_path / f"said-{init}-{fraction}", init=init, seed=0
+            )
     out = tmp_path / "e"
     status, shown, _ = cli("evaluate", *runs.values(), "--out", out, "--bootstrap", "100")
     results = json.loads((out / "metrics.json").read_text())
     names = [run.name for run in runs.values()]
     assert (status, list(results["arms"])) == (0, names)
-    own = {key: json.loads((run / "metrics.json").read_text())["test"]["auc"]["value"] for key, run in runs.items()}
+    own = {
+        key: json.loads((run / "metrics.json").read_text())["test"]["auc"]["value"]
+        for key, run in runs.items()
+    }
     for (init, fraction), run in runs.items():
         arm = results["arms"][run.name]
         assert arm["test"]["auc"]["value"] == pytest.approx(own[init, fraction])
         assert (arm["family"], arm["fraction"]) == (init, fraction)
         assert arm["minus"] == ("" if init == "random" else runs["random", fraction].name)
         if init == "other":
-            assert arm["difference"]["auc"]["value"] == pytest.approx(own["other", fraction] - own["random", fraction])
+            assert arm["difference"]["auc"]["value"] == pytest.approx(
+                own["other", fraction] - own["random", fraction]
+            )
     # all labels: the draws are one model, so nothing is repeated
     assert "label draws are one and the same model" in shown
     assert results["arms"][names[0]]["test"]["auc"]["over_seeds"]["n"] == 3
@@ -220,7 +255,9 @@ def test_batches_of_a_pack_score_as_single_images_do(probe, class_pack):
     np.testing.assert_allclose(batched, single, atol=1e-5)
 
 
-def test_with_and_without_data_one_shape_and_the_same_figures(detect_run, blob_pack, probe, class_pack, tmp_path):
+def test_with_and_without_data_one_shape_and_the_same_figures(
+    detect_run, blob_pack, probe, class_pack, tmp_path
+):
     """Fresh predictions and kept ones go through one measure into one set of files."""
     other = changed(detect_run, tmp_path / "other", init="elsewhere/pretrained")
     for name, runs, pack in (
@@ -232,7 +269,11 @@ def test_with_and_without_data_one_shape_and_the_same_figures(detect_run, blob_p
             out = tmp_path / f"{name}-{data is None}"
             results.append(job.run(EvaluateConfig(runs, data, out=out, bootstrap=60)))
             files.append(
-                {str(p.relative_to(out)) for p in out.rglob("*.*") if not p.name.startswith(("predictions ", "truth"))}
+                {
+                    str(p.relative_to(out))
+                    for p in out.rglob("*.*")
+                    if not p.name.startswith(("predictions ", "truth"))
+                }
             )
         fresh, stored = results
         assert files[0] == files[1]
@@ -240,14 +281,21 @@ def test_with_and_without_data_one_shape_and_the_same_figures(detect_run, blob_p
         for arm in fresh.arms:
             for mine, theirs in ((fresh.arms[arm].figures, stored.arms[arm].figures),):
                 for measure, figure in mine.figures.items():
-                    assert theirs.get(measure).value == pytest.approx(figure.value, abs=1e-5), measure
+                    assert theirs.get(measure).value == pytest.approx(figure.value, abs=1e-5), (
+                        measure
+                    )
                     if figure.ci95 is not None:
-                        assert theirs.get(measure).ci95 == pytest.approx(figure.ci95, abs=1e-4), measure
+                        assert theirs.get(measure).ci95 == pytest.approx(figure.ci95, abs=1e-4), (
+                            measure
+                        )
                     else:
                         assert theirs.get(measure).ci95 is None
         first, second = (evaluation_as_json(one) for one in results)
         assert first.keys() == second.keys()
-        assert first["arms"][next(iter(fresh.arms))].keys() == second["arms"][next(iter(fresh.arms))].keys()
+        assert (
+            first["arms"][next(iter(fresh.arms))].keys()
+            == second["arms"][next(iter(fresh.arms))].keys()
+        )
 
 
 def one_draw(probe: Path, tmp_path: Path) -> Path:
@@ -274,7 +322,9 @@ def test_runs_of_the_first_format_compare_with_new_ones(detect_run, probe, tmp_p
             text = text.replace(f', "over": "{over}"', "")
         (old / "metrics.json").write_text(text)
         (old / "predictions.parquet").unlink(missing_ok=True)
-        status, _, told = cli("evaluate", run, old, "--out", tmp_path / f"e-{run.name}", "--bootstrap", "20")
+        status, _, told = cli(
+            "evaluate", run, old, "--out", tmp_path / f"e-{run.name}", "--bootstrap", "20"
+        )
         assert status == 0, told
         results = json.loads((tmp_path / f"e-{run.name}" / "metrics.json").read_text())
         assert results["format"] == 2
@@ -289,7 +339,9 @@ def test_kinds_do_not_mix(probe, detect_run, class_pack):
 def test_detectors_leave_curves_confusion_and_charts(detect_run, blob_pack, tmp_path):
     other = changed(detect_run, tmp_path / "other", seed=1)
     out = tmp_path / "e"
-    result = job.run(EvaluateConfig((detect_run, other), blob_pack, out=out, bootstrap=20, apart=True))
+    result = job.run(
+        EvaluateConfig((detect_run, other), blob_pack, out=out, bootstrap=20, apart=True)
+    )
     truth = open_pack(blob_pack)
     n_boxes = sum(len(truth.boxes(int(row))) for row in truth.where("test"))
     for run in ("detector", "other"):
@@ -312,7 +364,10 @@ def test_detectors_leave_curves_confusion_and_charts(detect_run, blob_pack, tmp_
 def test_runs_of_several_seeds_are_one_arm_without_data(detect_run, tmp_path, cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     runs = [detect_run, changed(detect_run, tmp_path / "second", seed=1)]
-    arms = [changed(run, tmp_path / f"other-{i}", init="elsewhere/pretrained") for i, run in enumerate(runs)]
+    arms = [
+        changed(run, tmp_path / f"other-{i}", init="elsewhere/pretrained")
+        for i, run in enumerate(runs)
+    ]
     out = tmp_path / "crossed"
     status, shown, told = cli("evaluate", *runs, *arms, "--out", out, "--bootstrap", "50")
     assert (status, told) == (0, "")
@@ -331,7 +386,9 @@ def test_runs_of_several_seeds_are_one_arm_without_data(detect_run, tmp_path, cl
     assert {path.name for path in (out / "figures").iterdir() if not path.name.startswith("confusion")} == {
         "froc.svg", "classes.svg", "runs.svg", "map50.svg", "precision-recall.svg", "calibration.svg",
     }  # fmt: skip
-    assert figure["value"] == pytest.approx(results["arms"]["random"]["test"]["per_class"]["blob"]["ap50"]["value"])
+    assert figure["value"] == pytest.approx(
+        results["arms"]["random"]["test"]["per_class"]["blob"]["ap50"]["value"]
+    )
     assert results["arms"]["random"]["test"]["with_boxes"]["map50"]["value"] >= figure["value"]
     assert results["notes"] == []
     assert "Intervals over seeds" in shown
@@ -377,7 +434,9 @@ def test_without_data_an_edited_truth_is_one_line(probe, detect_run, tmp_path, c
     assert (status, "--seed" in told) == (2, True)
 
 
-def test_marks_other_packs_and_lengths_of_folds_are_seen_through(detect_run, tmp_path, cli, monkeypatch):
+def test_marks_other_packs_and_lengths_of_folds_are_seen_through(
+    detect_run, tmp_path, cli, monkeypatch
+):
     """An arm is not split by what follows from its fold; what spoils a comparison is told."""
     monkeypatch.setenv("COLUMNS", "200")
     config = yaml.safe_load((detect_run / "config.yaml").read_text())
@@ -385,7 +444,11 @@ def test_marks_other_packs_and_lengths_of_folds_are_seen_through(detect_run, tmp
     batch, epochs = config["batch_size"], config["epochs"]
     more = metrics["training_images"] + 10 * batch  # another fold: longer, so with another warm-up
     other = changed(
-        detect_run, tmp_path / "other", seed=1, warmup_steps=min(500, more // batch * epochs // 10), bootstrap=3
+        detect_run,
+        tmp_path / "other",
+        seed=1,
+        warmup_steps=min(500, more // batch * epochs // 10),
+        bootstrap=3,
     )
     (other / "metrics.json").write_text(json.dumps({**metrics, "training_images": more}))
     old = changed(detect_run, tmp_path / "old", seed=2)
@@ -401,7 +464,9 @@ def test_marks_other_packs_and_lengths_of_folds_are_seen_through(detect_run, tmp
     described["data"][0]["checksums"] = {"images.npy": "0"}
     (seen / "model.json").write_text(json.dumps(described))
     out = tmp_path / "crossed"
-    status, shown, _ = cli("evaluate", detect_run, other, old, seen, "--out", out, "--bootstrap", "20")
+    status, shown, _ = cli(
+        "evaluate", detect_run, other, old, seen, "--out", out, "--bootstrap", "20"
+    )
     assert status == 0
     results = json.loads((out / "metrics.json").read_text())
     assert (list(results["arms"]), results["seeds"]) == (["random"], [0, 1, 2, 3])
@@ -414,7 +479,14 @@ def test_marks_other_packs_and_lengths_of_folds_are_seen_through(detect_run, tmp
 
 def test_the_draw_of_labelled_images_is_no_other_arm(detect_run, tmp_path, cli):
     runs = [
-        changed(detect_run, tmp_path / f"{init}{seed}", init=init, seed=seed, fraction=0.5, fraction_seed=seed)
+        changed(
+            detect_run,
+            tmp_path / f"{init}{seed}",
+            init=init,
+            seed=seed,
+            fraction=0.5,
+            fraction_seed=seed,
+        )
         for init in ("random", "pretrained")
         for seed in (0, 1)
     ]
@@ -430,19 +502,25 @@ def test_the_draw_of_labelled_images_is_no_other_arm(detect_run, tmp_path, cli):
 
 def test_scores_of_exactly_one_do_not_end_an_evaluation():
     truth = {i: Boxes(np.array([[0.0, 0, 9, 9]]), np.array([0])) for i in range(40)}
-    found = {i: Boxes(np.array([[50.0, 50, 60, 60]]), np.array([0]), np.array([1.0])) for i in truth}
+    found = {
+        i: Boxes(np.array([[50.0, 50, 60, 60]]), np.array([0]), np.array([1.0])) for i in truth
+    }
     chosen = choose_thresholds(truth, found, ("blob",)).as_json()
     data = BoxData(truth, found, dict.fromkeys(truth))
     assert diagnose(data, ("blob",), chosen, "run").confusion.tolist() == [[0, 40], [0, 0]]
 
 
-def test_runs_whose_names_meet_keep_files_of_their_own(detect_run, blob_pack, tmp_path, monkeypatch):
+def test_runs_whose_names_meet_keep_files_of_their_own(
+    detect_run, blob_pack, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     names = ["x/r", "y/r", "x_r"]
     for name in names:
         copied(detect_run, Path(name))
     out = tmp_path / "e"
-    result = job.run(EvaluateConfig(tuple(map(Path, names)), blob_pack, out=out, bootstrap=0, apart=True))
+    result = job.run(
+        EvaluateConfig(tuple(map(Path, names)), blob_pack, out=out, bootstrap=0, apart=True)
+    )
     assert list(result.arms) == names
     files = [result.runs[name].predictions for name in names]
     assert files == ["predictions x_r-2.json", "predictions y_r.json", "predictions x_r.json"]
@@ -457,18 +535,23 @@ def test_differences_classes_and_images_with_boxes_are_shown_and_written(
     names = [f"a-detector-with-a-name-that-is-long-seed{i}" for i in range(2)]
     runs = [changed(detect_run, tmp_path / name, seed=i) for i, name in enumerate(names)]
     out = tmp_path / "e"
-    status, shown, _ = cli("evaluate", *runs, "--data", blob_pack, "--out", out, "--bootstrap", "20", "--apart")
+    status, shown, _ = cli(
+        "evaluate", *runs, "--data", blob_pack, "--out", out, "--bootstrap", "20", "--apart"
+    )
     assert status == 0
     assert "Paired differences" in shown and f"{names[1]} minus" in shown
     assert "AP50 of each class" in shown and "true boxes" in shown
     assert "images with boxes: value" in shown
     assert "…" not in shown
     assert (
-        "warning: runs are of different seeds, so their difference holds the luck of the draw too: seed 0 vs 1" in shown
+        "warning: runs are of different seeds, so their difference holds the luck of the draw too: seed 0 vs 1"
+        in shown
     )
     assert "more than their initial weights" not in shown
     figures = json.loads((out / "metrics.json").read_text())["arms"][names[0]]["test"]
-    rows = {(r["run"], r["images"], r["class"], r["measure"]): r for r in table(out / "metrics.csv")}
+    rows = {
+        (r["run"], r["images"], r["class"], r["measure"]): r for r in table(out / "metrics.csv")
+    }
     for key, at in (
         (("all", "", "froc@8"), figures["froc@8"]),
         (("all", "blob", "ap50"), figures["per_class"]["blob"]["ap50"]),
@@ -476,10 +559,16 @@ def test_differences_classes_and_images_with_boxes_are_shown_and_written(
     ):
         assert float(rows[names[0], *key]["value"]) == at["value"]
         assert float(rows[names[0], *key]["high"]) == at["ci95"][1]
-    assert rows[names[1], "all", "blob", "n_boxes"]["value"] == str(figures["per_class"]["blob"]["n_boxes"])
+    assert rows[names[1], "all", "blob", "n_boxes"]["value"] == str(
+        figures["per_class"]["blob"]["n_boxes"]
+    )
     differences = table(out / "differences.csv")
     assert {(r["run"], r["minus"]) for r in differences} == {(names[1], names[0])}
-    assert {(r["images"], r["class"]) for r in differences} >= {("all", ""), ("all", "blob"), ("with_boxes", "")}
+    assert {(r["images"], r["class"]) for r in differences} >= {
+        ("all", ""),
+        ("all", "blob"),
+        ("with_boxes", ""),
+    }
     assert all(float(r["difference"]) == 0 for r in differences if r["difference"])
 
 
@@ -490,15 +579,28 @@ def test_one_run_alone_has_no_differences(probe, class_pack, tmp_path, capsys):
         "metrics.json", "metrics.csv", "curves.csv", "figures", "report.html", "predictions probe.parquet",
     }  # fmt: skip
     rows = table(tmp_path / "e" / "metrics.csv")
-    assert {("", "auc"), ("bright", "auc"), ("bright", "n_positive")} <= {(r["class"], r["measure"]) for r in rows}
+    assert {("", "auc"), ("bright", "auc"), ("bright", "n_positive")} <= {
+        (r["class"], r["measure"]) for r in rows
+    }
 
 
 def test_runs_notes_are_carried(detect_run, blob_pack, tmp_path, cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     stuck = "10 layers stay random for ever, no fair floor"
-    runs = [noted(changed(detect_run, tmp_path / f"r{i}", seed=i), "pack note", *([stuck] * i)) for i in range(2)]
+    runs = [
+        noted(changed(detect_run, tmp_path / f"r{i}", seed=i), "pack note", *([stuck] * i))
+        for i in range(2)
+    ]
     status, shown, _ = cli(
-        "evaluate", *runs, "--data", blob_pack, "--out", tmp_path / "e", "--bootstrap", "0", "--apart"
+        "evaluate",
+        *runs,
+        "--data",
+        blob_pack,
+        "--out",
+        tmp_path / "e",
+        "--bootstrap",
+        "0",
+        "--apart",
     )
     results = json.loads((tmp_path / "e" / "metrics.json").read_text())["runs"]
     assert status == 0
@@ -506,7 +608,10 @@ def test_runs_notes_are_carried(detect_run, blob_pack, tmp_path, cli, monkeypatc
     assert results["r1"]["notes"] == ["from its training: pack note", f"from its training: {stuck}"]
     assert f"r1: from its training: {stuck}" in shown
     assert shown.count("pack note") == shown.count("all runs: from its training: pack note") == 1
-    other = noted(changed(runs[0], tmp_path / "o0", init="pre"), stuck), changed(runs[1], tmp_path / "o1", init="pre")
+    other = (
+        noted(changed(runs[0], tmp_path / "o0", init="pre"), stuck),
+        changed(runs[1], tmp_path / "o1", init="pre"),
+    )
     status, shown, _ = cli("evaluate", *runs, *other, "--out", tmp_path / "c", "--bootstrap", "0")
     notes = json.loads((tmp_path / "c" / "metrics.json").read_text())["notes"]
     assert notes == ["all runs: pack note", f"random, 1 of 2 runs: {stuck}", f"pre: {stuck}"]

@@ -26,7 +26,11 @@ from twinray.jobs.pack import run as pack
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     out = tmp_path_factory.mktemp("packs") / "phantom"
-    pack(PackConfig(format="phantom", phantom_images=150, size=64, val=0.1, test=0.6, out=out, workers=1))
+    pack(
+        PackConfig(
+            format="phantom", phantom_images=150, size=64, val=0.1, test=0.6, out=out, workers=1
+        )
+    )
     return out
 
 
@@ -34,7 +38,11 @@ def phantom(tmp_path_factory):
 def probes(tmp_path_factory, phantom):
     folder = tmp_path_factory.mktemp("runs")
     return [
-        classify(ClassifyConfig(phantom, folder / str(seed), arch="resnet18", size=32, seed=seed, bootstrap=0)).path
+        classify(
+            ClassifyConfig(
+                phantom, folder / str(seed), arch="resnet18", size=32, seed=seed, bootstrap=0
+            )
+        ).path
         for seed in (0, 1)
     ]
 
@@ -52,7 +60,9 @@ def test_classifiers(probes, phantom, tmp_path, cli):
     rows = opened.where("test")
     rows = rows[[opened.attribute("scanner")[row] == "S2" for row in rows]]
     scores = score_rows(model, opened, rows, 16, "S2")
-    alone = evaluate_labels(opened.labels[rows], scores, model.classes, "multilabel", bootstrap=0).record()
+    alone = evaluate_labels(
+        opened.labels[rows], scores, model.classes, "multilabel", bootstrap=0
+    ).record()
     own = arm["subgroups"]["scanner"]["S2"]
     assert own["n_images"] == len(rows)
     for name, figure in alone.figures.items():
@@ -64,7 +74,9 @@ def test_classifiers(probes, phantom, tmp_path, cli):
     of_auc = next(g for g in gaps if g["measure"] == "auc" and not g["class"])
     assert int(of_auc["comparisons"]) >= 1 and of_auc["high_group"] != of_auc["low_group"]
     assert (out / "figures" / "by scanner.svg").is_file()
-    rows_of = [row for row in csv.DictReader((out / "metrics.csv").open()) if row["images"] == "scanner=S2"]
+    rows_of = [
+        row for row in csv.DictReader((out / "metrics.csv").open()) if row["images"] == "scanner=S2"
+    ]
     assert rows_of
     assert "By group of patients" in (out / "report.html").read_text()
 
@@ -74,7 +86,8 @@ def with_attributes(blob_pack, out):
     shutil.copytree(blob_pack, out)
     table = pq.read_table(out / "samples.parquet")
     texts = [
-        json.dumps({"site": f"site {i % 2}", **({"age": f"0{i % 9}5Y"} if i % 3 else {})}) for i in range(len(table))
+        json.dumps({"site": f"site {i % 2}", **({"age": f"0{i % 9}5Y"} if i % 3 else {})})
+        for i in range(len(table))
     ]
     at = table.column_names.index("attributes")
     pq.write_table(table.set_column(at, "attributes", pa.array(texts)), out / "samples.parquet")
@@ -91,7 +104,10 @@ def test_detectors_and_several_attributes(detect_run, blob_pack, tmp_path, cli):
     (arm,) = json.loads((out / "metrics.json").read_text())["arms"].values()
     groups = arm["test"]["subgroups"]
     assert list(groups["site"]) == ["site 0", "site 1"]
-    assert set(groups["age"]) <= {"0 to <30", "30 to <60", "60 and more", "unknown"} and "unknown" in groups["age"]
+    assert (
+        set(groups["age"]) <= {"0 to <30", "30 to <60", "60 and more", "unknown"}
+        and "unknown" in groups["age"]
+    )
     for of in groups.values():
         assert sum(own["n_images"] for own in of.values()) == arm["test"]["n_images"]
         assert sum(own["n_boxes"] for own in of.values()) == arm["test"]["n_boxes"]
@@ -99,7 +115,11 @@ def test_detectors_and_several_attributes(detect_run, blob_pack, tmp_path, cli):
 
 def test_an_attribute_that_is_not_there(detect_run, blob_pack, cli):
     status, _, err = cli("evaluate", detect_run, "--data", blob_pack, "--by", "sex")
-    assert status == 2 and "no attribute 'sex'; it has: none" in err and len(err.strip().splitlines()) == 1
+    assert (
+        status == 2
+        and "no attribute 'sex'; it has: none" in err
+        and len(err.strip().splitlines()) == 1
+    )
 
 
 def test_by_needs_a_pack(detect_run, cli):
@@ -110,8 +130,14 @@ def test_by_needs_a_pack(detect_run, cli):
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        (["RUN", "--by", "sex", "--by", "age:0,40", "--seed", "1"], ["RUN", "--by", "sex", "age:0,40", "--seed", "1"]),
-        (["--by=sex", "--seed", "1", "--by", "view", "site"], ["--by", "sex", "view", "site", "--seed", "1"]),
+        (
+            ["RUN", "--by", "sex", "--by", "age:0,40", "--seed", "1"],
+            ["RUN", "--by", "sex", "age:0,40", "--seed", "1"],
+        ),
+        (
+            ["--by=sex", "--seed", "1", "--by", "view", "site"],
+            ["--by", "sex", "view", "site", "--seed", "1"],
+        ),
         (["a", "b", "--by", "sex"], ["a", "b", "--by", "sex"]),
         (["--by", "sex", "-h"], ["--by", "sex", "-h"]),
     ],

@@ -26,7 +26,11 @@ from twinray.jobs.pack import run as pack
 def phantom(tmp_path_factory) -> Path:
     """Images with labels, and boxes of the same names."""
     out = tmp_path_factory.mktemp("packs") / "phantom"
-    pack(PackConfig(format="phantom", phantom_images=60, size=64, val=0.1, test=0.4, out=out, workers=1))
+    pack(
+        PackConfig(
+            format="phantom", phantom_images=60, size=64, val=0.1, test=0.4, out=out, workers=1
+        )
+    )
     return out
 
 
@@ -54,18 +58,24 @@ def test_every_method_draws(first, phantom, tmp_path, cli, method):
     model, opened = load_model(first), open_pack(phantom)
     row = list(opened.ids).index(record["image"])
     scores = model.labels([prepare_row(model, opened, row)])[0]
-    assert record["class"] == model.classes[int(scores.argmax())] and record["score"] == pytest.approx(scores.max())
+    assert record["class"] == model.classes[int(scores.argmax())] and record[
+        "score"
+    ] == pytest.approx(scores.max())
 
 
 def test_files_and_named_classes(first, phantom, tmp_path, cli):
     opened = open_pack(phantom)
     Image.fromarray(np.asarray(opened.images[0])).save(tmp_path / "a.png")
     names = opened.info.label_classes[:2]
-    status, _, err = cli("explain", first, tmp_path / "a.png", "--out", tmp_path / "x", "--classes", *names)
+    status, _, err = cli(
+        "explain", first, tmp_path / "a.png", "--out", tmp_path / "x", "--classes", *names
+    )
     assert status == 0, err
     records = json.loads((tmp_path / "x" / "explanations.json").read_text())
     assert [r["class"] for r in records] == list(names)
-    status, _, err = cli("explain", first, tmp_path / "a.png", "--out", tmp_path / "y", "--classes", "flu")
+    status, _, err = cli(
+        "explain", first, tmp_path / "a.png", "--out", tmp_path / "y", "--classes", "flu"
+    )
     assert status == 2 and "expected --classes to be of" in err and not (tmp_path / "y").exists()
 
 
@@ -77,7 +87,10 @@ def test_side_by_side(first, second, phantom, tmp_path, cli):
     assert status == 0, err
     assert "1 picture of 2 images in" in out
     records = json.loads((tmp_path / "x" / "explanations.json").read_text())
-    by_run = [[(r["image"], r["class"]) for r in records if r["run"] == name] for name in ("first", "second")]
+    by_run = [
+        [(r["image"], r["class"]) for r in records if r["run"] == name]
+        for name in ("first", "second")
+    ]
     assert by_run[0] == by_run[1] and len(by_run[0]) == 4
     assert Image.open(tmp_path / "x" / "contact-sheet-01.png").height > 1500
 
@@ -111,7 +124,9 @@ def test_weak_localisation(first, phantom, tmp_path, cli):
     (heat,) = explainer.maps(image, [model.classes.index(one["class"])], "ablation")
     boxes = opened.boxes(row)
     own = boxes.xyxy[boxes.labels == opened.info.box_classes.index(one["class"])]
-    assert measure_map(heat.map, image.place.to_square(own, 64))[1] == pytest.approx(float(one["energy"]))
+    assert measure_map(heat.map, image.place.to_square(own, 64))[1] == pytest.approx(
+        float(one["energy"])
+    )
 
 
 def test_what_does_not_fit_is_one_line(first, detect_run, phantom, class_pack, tmp_path, cli):

@@ -38,7 +38,9 @@ def test_true_positives_are_the_hits_that_evaluation_counts():
         matched = match(flatten({"a": truth}, {"a": found}, ("x", "y", "z")), (0.3,))
         assert len(hits) == int(matched.hit.sum())
         assert found.scores is not None
-        np.testing.assert_allclose(sorted(found.scores[[i for i, _ in hits]]), sorted(matched.score[matched.hit[0]]))
+        np.testing.assert_allclose(
+            sorted(found.scores[[i for i, _ in hits]]), sorted(matched.score[matched.hit[0]])
+        )
         assert len({t for _, t in hits}) == len(hits)
         assert all(found.labels[i] == truth.labels[t] for i, t in hits)
 
@@ -76,13 +78,20 @@ def test_figures_of_every_map_and_floor(measured, blob_pack):
     assert np.mean(own) == pytest.approx(maps["box"]["energy"]["value"])
     assert {r["class"] for r in rows} == {"blob"}
     known = {str(p) for p in open_pack(blob_pack).patients}
-    assert not {r["patient"] for r in rows} & known  # whose image is whose, without the patient's number
+    assert (
+        not {r["patient"] for r in rows} & known
+    )  # whose image is whose, without the patient's number
     assert maps["box"]["empty"]["value"] == 0
 
 
-def test_the_box_floor_measures_the_predicted_box_against_the_true_one(measured, detect_run, blob_pack):
+def test_the_box_floor_measures_the_predicted_box_against_the_true_one(
+    measured, detect_run, blob_pack
+):
     """Energy of the filled predicted box is the share of its area that the true box covers."""
-    pack, rows = open_pack(blob_pack), list(csv.DictReader((measured / "true_positives.csv").open()))
+    pack, rows = (
+        open_pack(blob_pack),
+        list(csv.DictReader((measured / "true_positives.csv").open())),
+    )
     truth = {str(pack.ids[i]): pack.boxes(i) for i in range(len(pack))}
     for row in (r for r in rows if r["map"] == "box"):
         x1, y1, x2, y2 = (float(row[c]) for c in ("x1", "y1", "x2", "y2"))
@@ -113,15 +122,26 @@ def test_from_the_command_line_without_curves(detect_run, blob_pack, tmp_path, c
     )  # fmt: skip
     notes = [line for line in err.splitlines() if line.startswith("note:")]
     assert status == 0 and len(notes) == 1 and "twinray faithfulness RUN" in notes[0]
-    assert (again / "true_positives.csv").read_bytes() == (tmp_path / "x" / "true_positives.csv").read_bytes()
-    assert (again / "faithfulness.png").read_bytes() == (tmp_path / "x" / "faithfulness.png").read_bytes()
+    assert (again / "true_positives.csv").read_bytes() == (
+        tmp_path / "x" / "true_positives.csv"
+    ).read_bytes()
+    assert (again / "faithfulness.png").read_bytes() == (
+        tmp_path / "x" / "faithfulness.png"
+    ).read_bytes()
 
 
-def test_the_former_flag_is_not_shown_and_its_options_do_nothing_without_it(detect_run, blob_pack, tmp_path, cli):
+def test_the_former_flag_is_not_shown_and_its_options_do_nothing_without_it(
+    detect_run, blob_pack, tmp_path, cli
+):
     shown = cli("explain", "--help")[1]
     assert "--least-score" in shown
-    assert not any(f"--{name}" in shown for name in ("faithfulness", "methods", "iou", "curve-points", "bootstrap"))
-    status, _, err = cli("explain", detect_run, "--data", blob_pack, "--out", tmp_path / "x", "--iou", 0.3)
+    assert not any(
+        f"--{name}" in shown
+        for name in ("faithfulness", "methods", "iou", "curve-points", "bootstrap")
+    )
+    status, _, err = cli(
+        "explain", detect_run, "--data", blob_pack, "--out", tmp_path / "x", "--iou", 0.3
+    )
     assert status == 2 and "--iou goes with --faithfulness" in err
     status, _, err = cli("faithfulness", detect_run)
     assert status == 2 and "expected --data" in err

@@ -28,7 +28,9 @@ def copies(blobs: Path, *targets: Path) -> tuple[str, ...]:
 
 
 def test_names_keep_apart_and_keep_their_letters():
-    assert picture_name(7, "肺.png", "box1", "Öffnung / мета") == "000007-肺.png-box1-Öffnung_мета.png"
+    assert (
+        picture_name(7, "肺.png", "box1", "Öffnung / мета") == "000007-肺.png-box1-Öffnung_мета.png"
+    )
     assert picture_name(1, "../../x", "") == "000001-x.png"
     long = picture_name(1, "界" * 200, "c" * 300)
     assert len(long.encode()) < 150
@@ -39,9 +41,18 @@ def test_images_of_one_name_keep_their_own_pictures(detect_run, blobs, tmp_path,
     files = copies(blobs, tmp_path / "a" / "肺.png", tmp_path / "b" / "肺.png")
     (tmp_path / "bad.png").write_text("this is text")
     pictures = job.run(
-        ExplainConfig(detect_run, (*files, str(tmp_path / "bad.png")), tmp_path / "x", boxes=1, least_score=0.0)
+        ExplainConfig(
+            detect_run,
+            (*files, str(tmp_path / "bad.png")),
+            tmp_path / "x",
+            boxes=1,
+            least_score=0.0,
+        )
     )
-    assert [path.name for path in pictures] == ["000001-肺.png-box1-blob.png", "000002-肺.png-box1-blob.png"]
+    assert [path.name for path in pictures] == [
+        "000001-肺.png-box1-blob.png",
+        "000002-肺.png-box1-blob.png",
+    ]
     assert all(path.is_file() for path in pictures)
     records = json.loads((tmp_path / "x" / "explanations.json").read_text())
     assert [record["image"] for record in records] == list(files)
@@ -97,7 +108,9 @@ def test_files_and_a_pack_do_not_mix(detect_run, blob_pack, blobs, tmp_path):
 def test_a_stop_leaves_what_the_pictures_show(detect_run, blob_pack, tmp_path, interrupt):
     interrupt(job, "write_pictures", 2)
     with pytest.raises(KeyboardInterrupt):
-        job.run(ExplainConfig(detect_run, data=blob_pack, out=tmp_path / "x", least_score=0.0, boxes=1))
+        job.run(
+            ExplainConfig(detect_run, data=blob_pack, out=tmp_path / "x", least_score=0.0, boxes=1)
+        )
     records = json.loads((tmp_path / "x" / "explanations.json").read_text())
     assert [r["picture"] for r in records] == [p.name for p in (tmp_path / "x").glob("*.png")]
     assert len(records) == 1
@@ -115,7 +128,9 @@ def test_empty_heat_maps_are_told(detect_run, blob_pack, tmp_path, monkeypatch, 
     monkeypatch.setattr(inference, "heat_maps", emptied)
     titles = panels.draw_panel
     monkeypatch.setattr(
-        panels, "draw_panel", lambda axes, panel, *rest: (drawn.append(panel.title), titles(axes, panel, *rest))
+        panels,
+        "draw_panel",
+        lambda axes, panel, *rest: (drawn.append(panel.title), titles(axes, panel, *rest)),
     )
     options = ("--data", blob_pack, "--least-score", 0, "--boxes", 2, "--count", 1)
     status, told, err = cli("explain", detect_run, *options, "--out", tmp_path / "x")
@@ -126,7 +141,9 @@ def test_empty_heat_maps_are_told(detect_run, blob_pack, tmp_path, monkeypatch, 
     assert sum("nothing speaks for this box" in title for title in drawn) == 1
     copy = tmp_path / "other"
     shutil.copytree(detect_run, copy)
-    status, told, err = cli("explain", detect_run, "--versus", copy, *options, "--out", tmp_path / "sheets")
+    status, told, err = cli(
+        "explain", detect_run, "--versus", copy, *options, "--out", tmp_path / "sheets"
+    )
     assert status == 0, err
     records = json.loads((tmp_path / "sheets" / "explanations.json").read_text())
     assert [r["empty"] for r in records] == [True, False] * 2

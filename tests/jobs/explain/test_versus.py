@@ -34,12 +34,19 @@ def test_every_method_draws(detect_run, blob_pack, tmp_path, cli, method):
     assert "1 picture of 1 image in" in out
     (record,) = json.loads((tmp_path / "x" / "explanations.json").read_text())
     assert (tmp_path / "x" / record["picture"]).is_file()
-    known = {"ablation-last-stage": "last stage", "ablation-rerun": "-1000", "grad-cam++": "Grad-CAM++", "odam": "ODAM"}
+    known = {
+        "ablation-last-stage": "last stage",
+        "ablation-rerun": "-1000",
+        "grad-cam++": "Grad-CAM++",
+        "odam": "ODAM",
+    }
     assert known.get(method, "") in record["heat_map"]
 
 
 def test_an_unknown_method_is_refused(detect_run, blob_pack, tmp_path, cli):
-    status, _, err = cli("explain", detect_run, "--data", blob_pack, "--out", tmp_path / "x", "--method", "guess")
+    status, _, err = cli(
+        "explain", detect_run, "--data", blob_pack, "--out", tmp_path / "x", "--method", "guess"
+    )
     assert status == 2
     assert len(err.strip().splitlines()) == 1
     assert "ablation-last-stage" in err
@@ -52,11 +59,17 @@ def test_a_pack_on_one_sheet(detect_run, second_run, blob_pack, tmp_path, cli):
     )  # fmt: skip
     assert status == 0, err
     assert "1 picture of 3 images in" in out
-    assert [p.name for p in sorted((tmp_path / "x").iterdir())] == ["contact-sheet-01.png", "explanations.json"]
+    assert [p.name for p in sorted((tmp_path / "x").iterdir())] == [
+        "contact-sheet-01.png",
+        "explanations.json",
+    ]
     image = Image.open(tmp_path / "x" / "contact-sheet-01.png")
     assert image.width > 1000 and image.height > 1000
     records = json.loads((tmp_path / "x" / "explanations.json").read_text())
-    by_run = [[(r["image"], r["box_xyxy"]) for r in records if r["run"] == name] for name in ("detector", "another")]
+    by_run = [
+        [(r["image"], r["box_xyxy"]) for r in records if r["run"] == name]
+        for name in ("detector", "another")
+    ]
     assert by_run[0] == by_run[1] and len(by_run[0]) == 9
 
 
@@ -84,7 +97,9 @@ def test_many_files_take_several_sheets_and_bad_ones_are_counted(
 
 
 def test_the_shown_map_is_that_of_the_best_box_first(detect_run, blob_pack):
-    (explained,) = explain.explain_pack_images(detect_run, blob_pack, [first_id(blob_pack)], most=3, least_score=0.0)
+    (explained,) = explain.explain_pack_images(
+        detect_run, blob_pack, [first_id(blob_pack)], most=3, least_score=0.0
+    )
     merged = contact_sheets.merged_map(explained)
     assert merged is not None
     assert (merged >= explained.heat_maps[0] - 1e-6).all()
@@ -93,7 +108,9 @@ def test_the_shown_map_is_that_of_the_best_box_first(detect_run, blob_pack):
     weak = explained.heat_maps[2] * (scores[2] / scores[0])
     np.testing.assert_allclose(
         merged,
-        np.max([explained.heat_maps[0], explained.heat_maps[1] * scores[1] / scores[0], weak], axis=0),
+        np.max(
+            [explained.heat_maps[0], explained.heat_maps[1] * scores[1] / scores[0], weak], axis=0
+        ),
         atol=1e-5,
     )
 
@@ -107,24 +124,39 @@ def first_id(pack: Path) -> str:
 
 def test_no_box_is_said(detect_run, blob_pack, tmp_path, cli):
     status, out, _ = cli(
-        "explain", detect_run, "--data", blob_pack, "--out", tmp_path / "x", "--least-score", 1, "--count", 2
+        "explain",
+        detect_run,
+        "--data",
+        blob_pack,
+        "--out",
+        tmp_path / "x",
+        "--least-score",
+        1,
+        "--count",
+        2,
     )
     assert status == 0
     assert "0 pictures of 2 images" in out
     assert "no box scored 1.0 or more on 2 of them" in out
 
 
-def test_a_full_disk_is_one_line_and_keeps_what_was_drawn(detect_run, blob_pack, tmp_path, cli, monkeypatch):
+def test_a_full_disk_is_one_line_and_keeps_what_was_drawn(
+    detect_run, blob_pack, tmp_path, cli, monkeypatch
+):
     write, drawn = explain.write_bytes, []
 
     def full(path: Path, data: bytes, what: str) -> None:
         if len(drawn) == 1:
-            raise TwinrayError(f"could not write {what} {path}: No space left on device") from OSError(errno.ENOSPC, "")
+            raise TwinrayError(
+                f"could not write {what} {path}: No space left on device"
+            ) from OSError(errno.ENOSPC, "")
         drawn.append(path)
         write(path, data, what)
 
     monkeypatch.setattr(explain, "write_bytes", full)
-    status, _, err = cli("explain", detect_run, "--data", blob_pack, "--out", tmp_path / "x", "--least-score", 0)
+    status, _, err = cli(
+        "explain", detect_run, "--data", blob_pack, "--out", tmp_path / "x", "--least-score", 0
+    )
     assert status == 1
     lines = [line for line in err.splitlines() if line.startswith("twinray:")]
     assert len(lines) == 1 and "No space left" in lines[0]
@@ -144,7 +176,9 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_drawn(detect_run, blob_pack,
         ({"count": 0}, "--count"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_first(request, detect_run, blob_pack, tmp_path, options, message):
+def test_options_that_do_not_fit_are_refused_first(
+    request, detect_run, blob_pack, tmp_path, options, message
+):
     given = {"data": blob_pack, "out": tmp_path / "x", **options}
     given["versus"] = tuple(request.getfixturevalue(name) for name in options.get("versus", ()))
     with pytest.raises(InputError, match=message):
@@ -165,7 +199,9 @@ def test_one_stage_detectors_are_explained_by_rerun_alone():
     from twinray.detection.model import DetectorOptions, build_detector
     from twinray.inference.heat_maps import heat_maps
 
-    options = DetectorOptions(detector="fcos", size=128, fpn_channels=64, anchor_scale=1, proposals_before_nms=(20, 20))
+    options = DetectorOptions(
+        detector="fcos", size=128, fpn_channels=64, anchor_scale=1, proposals_before_nms=(20, 20)
+    )
     detector = build_detector(build_backbone("resnet18"), options, ("a",), seed=0).eval()
     (found,), features = detector.detect_with_features(torch.randn(1, 3, 128, 128))
     assert len(found) > 0

@@ -24,12 +24,20 @@ def of_map(value: float) -> dict[str, object]:
     return {**own, "n_boxes": 9, "per_class": {"nodule, small": {**own, "n_boxes": 4}}}
 
 
-FIGURES = {"odam": of_map(0.4), "box": of_map(0.8), "gaussian": {**of_map(0.9), "energy": figure(None, None)}}
+FIGURES = {
+    "odam": of_map(0.4),
+    "box": of_map(0.8),
+    "gaussian": {**of_map(0.9), "energy": figure(None, None)},
+}
 
 
 def test_table_and_csv_say_what_the_figures_say() -> None:
     table = faithfulness_table(FIGURES, MEASURES)
-    assert [row[0] for row in table.rows] == ["odam", "floor: box, filled", "floor: Gaussian in box"]
+    assert [row[0] for row in table.rows] == [
+        "odam",
+        "floor: box, filled",
+        "floor: Gaussian in box",
+    ]
     assert table.rows[0][1] == "0.40\n0.20 to 0.80"
     assert table.rows[2][2] == "not defined"
     assert "9 correctly found boxes" in table.caption
@@ -45,7 +53,9 @@ def test_table_and_csv_say_what_the_figures_say() -> None:
 
 
 def test_the_chart_is_one_png_the_same_twice() -> None:
-    draw = [as_png(faithfulness_chart(FIGURES, MEASURES, "Heat maps of $run$ " * 12)) for _ in range(2)]
+    draw = [
+        as_png(faithfulness_chart(FIGURES, MEASURES, "Heat maps of $run$ " * 12)) for _ in range(2)
+    ]
     assert draw[0] == draw[1]
     assert Image.open(io.BytesIO(draw[0])).width > 1200
     two = as_png(faithfulness_chart(FIGURES, MEASURES[:2], "two measures"))

@@ -24,7 +24,10 @@ def reports():
     truth = (rng.random((300, 5)) < [0.3, 0.1, 0.5, 0.05, 0.0]).astype(float)
     names = ("Effusion", "$x_1$ & <b>", "No finding", "Nodule", "never")
     runs = {}
-    for name, share in (("random", 0.2), ("runs/a very long name of a run, longer than a legend", 0.4)):
+    for name, share in (
+        ("random", 0.2),
+        ("runs/a very long name of a run, longer than a legend", 0.4),
+    ):
         scores = np.clip(share * truth + (1 - share) * rng.random(truth.shape), 0, 1)
         report = evaluate_labels(truth, scores, names, "multilabel", bootstrap=20)
         runs[name] = (report, label_curves(truth, scores, names))
@@ -33,12 +36,21 @@ def reports():
 
 def drawn(reports):
     curves = {name: own for name, (_, own) in reports.items()}
-    areas = {name: {c: report.record().get("auc", c) for c in own} for name, (report, own) in reports.items()}
-    groups = {"F": (Figure(0.8, (0.7, 0.9), 50), 60), "M": (Figure(0.7, None, 3), 3), "unknown": (None, 0)}
+    areas = {
+        name: {c: report.record().get("auc", c) for c in own}
+        for name, (report, own) in reports.items()
+    }
+    groups = {
+        "F": (Figure(0.8, (0.7, 0.9), 50), 60),
+        "M": (Figure(0.7, None, 3), 3),
+        "unknown": (None, 0),
+    }
     return [
         roc_curves(curves, areas),
         precision_recall_of_labels(curves),
-        reliability_plot({name: report.reliability["Effusion"] for name, (report, _) in reports.items()}),
+        reliability_plot(
+            {name: report.reliability["Effusion"] for name, (report, _) in reports.items()}
+        ),
         confusion_of_labels(np.array([[5, 1], [0, 0]]), ("a", "b"), "run"),
         subgroup_plot(dict.fromkeys(reports, groups), "AUC by sex"),
     ]
@@ -58,5 +70,10 @@ def test_charts_are_svg_and_the_same_twice(reports):
 def test_charts_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for svg in (roc_curves({}), precision_recall_of_labels({}), reliability_plot({}), subgroup_plot({}, "x")):
+        for svg in (
+            roc_curves({}),
+            precision_recall_of_labels({}),
+            reliability_plot({}),
+            subgroup_plot({}, "x"),
+        ):
             assert ElementTree.fromstring(svg).tag.endswith("svg")

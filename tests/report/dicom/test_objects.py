@@ -25,12 +25,18 @@ from twinray.report.pictures.burn_in import LEAST_WIDTH, burn_in
 
 pytest.importorskip("highdicom", reason="highdicom builds the objects (extra dicom)")
 
-CLASSES = ("Pneumothorax", "Nodule/Mass", "Verschattung – ärztlich „unklar“, 肺炎, mit sehr langem Namen zum Kürzen")
+CLASSES = (
+    "Pneumothorax",
+    "Nodule/Mass",
+    "Verschattung – ärztlich „unklar“, 肺炎, mit sehr langem Namen zum Kürzen",
+)
 MADE = datetime(2026, 1, 2, 3, 4, 5)
 ALGORITHM = Algorithm("0.1.0", "ab" * 32, "score >= 0.3")
 NONE = Boxes(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0))
 THREE = Boxes(
-    np.array([[100.25, 40.5, 260.75, 200.125], [0.0, 300.0, 50.0, 360.0], [400.0, 300.0, 701.0, 523.0]]),
+    np.array(
+        [[100.25, 40.5, 260.75, 200.125], [0.0, 300.0, 50.0, 360.0], [400.0, 300.0, 701.0, 523.0]]
+    ),
     np.array([0, 1, 2]),
     np.array([0.912345678, 0.5, 0.3]),
 )
@@ -42,8 +48,12 @@ def film() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (523, 701)).astype(np.uint8)
 
 
-def make(path: Path, boxes: Boxes = THREE, algorithm: Algorithm = ALGORITHM, made: datetime = MADE) -> dict[str, bytes]:
-    return dicom_objects(Finding(read_source(path), load_image(path).array, boxes, CLASSES, algorithm, made))
+def make(
+    path: Path, boxes: Boxes = THREE, algorithm: Algorithm = ALGORITHM, made: datetime = MADE
+) -> dict[str, bytes]:
+    return dicom_objects(
+        Finding(read_source(path), load_image(path).array, boxes, CLASSES, algorithm, made)
+    )
 
 
 def read(data: bytes) -> pydicom.Dataset:
@@ -52,12 +62,33 @@ def read(data: bytes) -> pydicom.Dataset:
 
 VARIANTS = {
     "whole": {},
-    "deidentified": {"PatientIdentityRemoved": "YES", "DeidentificationMethod": ["dates kept", "by hand"]},
-    "deidentified, no method": {"PatientIdentityRemoved": "YES", "PatientID": "", "PatientName": ""},
+    "deidentified": {
+        "PatientIdentityRemoved": "YES",
+        "DeidentificationMethod": ["dates kept", "by hand"],
+    },
+    "deidentified, no method": {
+        "PatientIdentityRemoved": "YES",
+        "PatientID": "",
+        "PatientName": "",
+    },
     "bare": {
         "without": (
-            *("PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
-            *("ReferringPhysicianName", "InstanceNumber", "PatientOrientation", "PatientID", "SpecificCharacterSet"),
+            *(
+                "PatientName",
+                "PatientBirthDate",
+                "PatientSex",
+                "StudyID",
+                "StudyDate",
+                "StudyTime",
+                "AccessionNumber",
+            ),
+            *(
+                "ReferringPhysicianName",
+                "InstanceNumber",
+                "PatientOrientation",
+                "PatientID",
+                "SpecificCharacterSet",
+            ),
         )
     },
     "lossy once": {
@@ -103,21 +134,28 @@ def test_the_report_reads_back(tmp_path, film):
         "UNVERIFIED",
         "PRELIMINARY",
     )
-    assert [tuple(map(str, one))[:3] for one in report.get_evidence()] == [("1.2.3", "1.2.3.4", "1.2.3.4.5")]
+    assert [tuple(map(str, one))[:3] for one in report.get_evidence()] == [
+        ("1.2.3", "1.2.3.4", "1.2.3.4.5")
+    ]
     groups = report.content.get_planar_roi_measurement_groups()
     assert len(groups) == 3
     for i, group in enumerate(groups):
         region = group.roi
         assert region.graphic_type.value == "POLYLINE"
         x1, y1, x2, y2 = THREE.xyxy[i]
-        np.testing.assert_array_equal(region.value, [[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]])
+        np.testing.assert_array_equal(
+            region.value, [[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]
+        )
         reference = region.ContentSequence[0].ReferencedSOPSequence[0]
         assert reference.ReferencedSOPInstanceUID == "1.2.3.4.5"
         assert group.finding_type.meaning == finding_code(CLASSES[i]).meaning
         (score,) = group.get_measurements()
         assert score.value == pytest.approx(THREE.scores[i], abs=1e-6)
         assert "not a probability" in score.name.meaning
-    assert groups[0].finding_type.value == "36118008" and groups[0].finding_type.scheme_designator == "SCT"
+    assert (
+        groups[0].finding_type.value == "36118008"
+        and groups[0].finding_type.scheme_designator == "SCT"
+    )
     assert {g.finding_type.scheme_designator for g in groups[1:]} == {PRIVATE_SCHEME}
     text = (tmp_path / "sr.dcm").read_bytes().decode("utf-8", "ignore")
     assert ALGORITHM.model in text and "0.1.0" in text and "score >= 0.3" in text
@@ -141,30 +179,48 @@ def test_the_capture_holds_the_display_pixels(tmp_path, film, photometric):
     pixels = capture.pixel_array
     assert capture.PhotometricInterpretation == "RGB"
     assert pixels.shape[0] > 523 and pixels.shape[1:] == (701, 3)
-    for x1, y1, x2, y2 in np.rint(THREE.xyxy).astype(int)[[0]]:  # the first box touches no border and no name
+    for x1, y1, x2, y2 in np.rint(THREE.xyxy).astype(int)[
+        [0]
+    ]:  # the first box touches no border and no name
         assert (pixels[y1:y2, x1:x2] == shown[y1:y2, x1:x2, None]).all()
         assert (pixels[y1 - 3 : y1 - 1, x1:x2] == (255, 210, 63)).all(axis=-1).any()
     assert (pixels[0:30, 300:700] == shown[0:30, 300:700, None]).all()
     assert len(np.unique(pixels[523:].reshape(-1, 3), axis=0)) > 2  # letters on black
     reference = capture.SourceImageSequence[0]
-    assert (reference.ReferencedSOPInstanceUID, reference.PurposeOfReferenceCodeSequence[0].CodeValue) == (
+    assert (
+        reference.ReferencedSOPInstanceUID,
+        reference.PurposeOfReferenceCodeSequence[0].CodeValue,
+    ) == (
         "1.2.3.4.5",
         "121322",
     )
-    assert capture.ImageType[0] == "DERIVED" and "not a medical device" in capture.DerivationDescription
+    assert (
+        capture.ImageType[0] == "DERIVED"
+        and "not a medical device" in capture.DerivationDescription
+    )
     assert list(capture.PatientOrientation) == ["L", "F"]
     assert "PixelSpacing" not in capture
 
 
 def test_patient_and_study_are_the_sources(tmp_path, film):
-    path = write_radiograph(tmp_path / "a.dcm", film, PatientName="Yamada^Tarou=山田^太郎", IssuerOfPatientID="ward")
+    path = write_radiograph(
+        tmp_path / "a.dcm", film, PatientName="Yamada^Tarou=山田^太郎", IssuerOfPatientID="ward"
+    )
     for data in make(path).values():
         header = read(data)
         assert (header.PatientID, header.IssuerOfPatientID) == ("p7", "ward")
         assert str(header.PatientName) == "Yamada^Tarou=山田^太郎"
         assert (header.PatientBirthDate, header.PatientSex) == ("19700101", "F")
-        assert (header.StudyInstanceUID, header.StudyID, header.StudyDate) == ("1.2.3", "s1", "20200102")
-        assert (header.StudyTime, header.AccessionNumber, header.InstanceNumber) == ("101112", "a9", 3)
+        assert (header.StudyInstanceUID, header.StudyID, header.StudyDate) == (
+            "1.2.3",
+            "s1",
+            "20200102",
+        )
+        assert (header.StudyTime, header.AccessionNumber, header.InstanceNumber) == (
+            "101112",
+            "a9",
+            3,
+        )
         assert header.SeriesInstanceUID != "1.2.3.4" and header.SOPInstanceUID != "1.2.3.4.5"
         assert header.file_meta.MediaStorageSOPInstanceUID == header.SOPInstanceUID
         assert (header.Manufacturer, header.DeviceSerialNumber) == ("twinray", ALGORITHM.model)
@@ -193,7 +249,10 @@ def test_nothing_else_is_copied(tmp_path, film):
 
 def test_a_deidentified_source_stays_so(tmp_path, film):
     path = write_radiograph(
-        tmp_path / "a.dcm", film, PatientIdentityRemoved="YES", DeidentificationMethod=["dates kept", "by hand"]
+        tmp_path / "a.dcm",
+        film,
+        PatientIdentityRemoved="YES",
+        DeidentificationMethod=["dates kept", "by hand"],
     )
     for data in make(path).values():
         header = read(data)
@@ -212,7 +271,9 @@ def test_the_same_content_gives_the_same_bytes_and_identifiers(tmp_path, film):
         return {h.SOPInstanceUID for h in headers} | {h.SeriesInstanceUID for h in headers}
 
     assert uids(first) == uids(later) and len(uids(first)) == 4
-    assert read(later["sr"]).ContentDate == "20270203" and read(first["sr"]).ContentDate == "20260102"
+    assert (
+        read(later["sr"]).ContentDate == "20270203" and read(first["sr"]).ContentDate == "20260102"
+    )
     for other in (
         make(path, NONE),
         make(path, algorithm=dataclasses.replace(ALGORITHM, model="cd" * 32)),
@@ -253,21 +314,37 @@ def test_values_that_are_not_legal_are_left_out(tmp_path, film):
         PatientOrientation=["links", "unten"],
         InstanceNumber="0",
     )
-    assert not any(dict(read_source(path).study_attributes)[k] for k in ("StudyDate", "PatientBirthDate", "PatientSex"))
+    assert not any(
+        dict(read_source(path).study_attributes)[k]
+        for k in ("StudyDate", "PatientBirthDate", "PatientSex")
+    )
     for kind, data in make(path).items():
         header = read(data)
-        assert (header.StudyDate, header.PatientSex, header.StudyID, header.InstanceNumber) == ("", "", "", 1)
+        assert (header.StudyDate, header.PatientSex, header.StudyID, header.InstanceNumber) == (
+            "",
+            "",
+            "",
+            1,
+        )
         (tmp_path / kind).write_bytes(data)
         assert dciodvfy_errors(tmp_path / kind) == []
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=90), unique=True, max_size=8))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=90), unique=True, max_size=8
+    )
+)
 def test_codes_are_legal_and_tell_names_apart(names):
     codes = [finding_code(name) for name in names]
     for code in codes:
         assert 1 <= len(code.value) <= 16 and code.value.isascii() and "\\" not in code.value
-        assert 1 <= len(code.meaning.encode()) <= 64 and code.meaning.isprintable() and "\\" not in code.meaning
+        assert (
+            1 <= len(code.meaning.encode()) <= 64
+            and code.meaning.isprintable()
+            and "\\" not in code.meaning
+        )
     private = [code.value for code in codes if code.scheme == PRIVATE_SCHEME]
     assert len(set(private)) == len(private)
 
@@ -291,7 +368,9 @@ def test_standard_codes_are_those_of_dicoms_own_context_groups():
 def test_any_box_on_any_image_can_be_burnt_in(width, height, corners, colour):
     image = np.full((height, width, 3) if colour else (height, width), 90, dtype=np.uint8)
     raw = np.array(corners).reshape(-1, 4) * [width, height, width, height]
-    xyxy = np.concatenate([np.minimum(raw[:, :2], raw[:, 2:]), np.maximum(raw[:, :2], raw[:, 2:])], axis=1)
+    xyxy = np.concatenate(
+        [np.minimum(raw[:, :2], raw[:, 2:]), np.maximum(raw[:, :2], raw[:, 2:])], axis=1
+    )
     boxes = Boxes(xyxy, np.zeros(len(xyxy), dtype=np.int64), np.full(len(xyxy), 0.5))
     before = image.copy()
     pixels, factor = burn_in(image, boxes, ("a rather long name of a class",), ("Stamp.",))

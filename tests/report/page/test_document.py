@@ -15,7 +15,15 @@ from twinray.jobs.pack import PackConfig
 from twinray.pretraining.config import PretrainConfig
 from twinray.records import Boxes
 from twinray.report.page.comparison import Pictured, content
-from twinray.report.page.demo import DemoFigures, Example, Trained, commands, describe, summary_table, wrapped
+from twinray.report.page.demo import (
+    DemoFigures,
+    Example,
+    Trained,
+    commands,
+    describe,
+    summary_table,
+    wrapped,
+)
 from twinray.report.page.document import (
     Caution,
     Code,
@@ -74,9 +82,16 @@ def assert_self_contained(page: str) -> Checked:
     parsed = Checked(page)
     assert "http://" not in page and "https://" not in page and "//cdn" not in page
     assert not parsed.named("script") and not parsed.named("link") and "@import" not in page
-    assert all((image["src"] or "").startswith("data:image/") and image["alt"] for image in parsed.named("img"))
-    assert all(not any(name.startswith("on") for name in attributes) for _, attributes in parsed.tags)
-    inside = {link["href"] for link in parsed.named("a") if not (link["href"] or "").endswith(".csv")}
+    assert all(
+        (image["src"] or "").startswith("data:image/") and image["alt"]
+        for image in parsed.named("img")
+    )
+    assert all(
+        not any(name.startswith("on") for name in attributes) for _, attributes in parsed.tags
+    )
+    inside = {
+        link["href"] for link in parsed.named("a") if not (link["href"] or "").endswith(".csv")
+    }
     assert all((href or "").startswith("#") for href in inside)
     ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert len(ids) == len(set(ids)) and inside <= {f"#{i}" for i in ids}
@@ -104,20 +119,35 @@ def test_every_block_is_escaped(figure: Make, split_figures: Make, evaluation: M
         Details(HOSTILE, (HOSTILE,)),
     )
     page = as_page(
-        Content(HOSTILE, HOSTILE, HOSTILE, (Section(HOSTILE, HOSTILE, blocks, HOSTILE),), HOSTILE, (HOSTILE,))
+        Content(
+            HOSTILE,
+            HOSTILE,
+            HOSTILE,
+            (Section(HOSTILE, HOSTILE, blocks, HOSTILE),),
+            HOSTILE,
+            (HOSTILE,),
+        )
     )
     parsed = assert_self_contained(page)
     assert "".join(parsed.text).count(HOSTILE) >= 34
     assert parsed.named("html")[0]["lang"] == "en"
-    one = SplitFigures({"map50": figure(0.1, -0.02, 0.2)}, {HOSTILE: ClassFigures({"ap50": figure(0.1)})})
-    split = SplitFigures({"map50": figure(0.2)}, {HOSTILE: ClassFigures({"ap50": figure(0.1)}, {"n_boxes": 99})})
-    result = evaluation({HOSTILE: split, HOSTILE + "2": split}, {HOSTILE + "2": one}, notes=(HOSTILE,), rule=HOSTILE)
+    one = SplitFigures(
+        {"map50": figure(0.1, -0.02, 0.2)}, {HOSTILE: ClassFigures({"ap50": figure(0.1)})}
+    )
+    split = SplitFigures(
+        {"map50": figure(0.2)}, {HOSTILE: ClassFigures({"ap50": figure(0.1)}, {"n_boxes": 99})}
+    )
+    result = evaluation(
+        {HOSTILE: split, HOSTILE + "2": split}, {HOSTILE + "2": one}, notes=(HOSTILE,), rule=HOSTILE
+    )
     assert_self_contained(as_page(content(result)))
 
 
 def example(n: int) -> Example:
     image = np.random.default_rng(n).integers(0, 256, (32, 32), dtype=np.uint8)
-    found = Boxes(np.array([[2.0, 2, 60, 60], [1, 1, 30, 30]]), np.array([2, 0]), np.array([0.8, 0.05]))
+    found = Boxes(
+        np.array([[2.0, 2, 60, 60], [1, 1, 30, 30]]), np.array([2, 0]), np.array([0.8, 0.05])
+    )
     nothing = Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
     truth = (None, Boxes.empty(), Boxes(found.xyxy[:1], found.labels[:1]))[n % 3]
     heat = None if n == 1 else np.linspace(0, 1, 1024).reshape(32, 32)
@@ -130,7 +160,9 @@ def figures(tmp_path: Path, classes: tuple[str, ...]) -> DemoFigures:
     return DemoFigures(
         options={
             "pack": (PackConfig(format="phantom", out=Path("demo out/p"), size=64, val=0.0),),
-            "pretrain": (PretrainConfig(data=(Path("a"), Path("b")), out=Path("pre"), projector=(8, 8)),),
+            "pretrain": (
+                PretrainConfig(data=(Path("a"), Path("b")), out=Path("pre"), projector=(8, 8)),
+            ),
             "detect": (DetectConfig(data=Path("a"), out=Path("d"), epochs=3),),
         },
         seconds={"1": 1.5, "2": 120.2},
@@ -152,10 +184,18 @@ def test_the_demo_page_tells_everything(
     pretraining_lines: list[dict[str, Any]],
     detector_lines: list[dict[str, Any]],
 ) -> None:
-    trained = [Trained("random", detector_lines, 2, 60.0, 31), Trained("Barlow Twins", detector_lines, 2, 160.0, 31)]
+    trained = [
+        Trained("random", detector_lines, 2, 60.0, 31),
+        Trained("Barlow Twins", detector_lines, 2, 160.0, 31),
+    ]
     difference = SplitFigures({"map50": figure(0.1, -0.02, 0.2), "froc": figure(None)})
-    result = evaluation({"random": split_figures(), "Barlow Twins": split_figures(0.1)}, {"Barlow Twins": difference})
-    page = describe(figures, result, trained, pretraining_lines, [example(i) for i in range(3)], "a method")
+    result = evaluation(
+        {"random": split_figures(), "Barlow Twins": split_figures(0.1)},
+        {"Barlow Twins": difference},
+    )
+    page = describe(
+        figures, result, trained, pretraining_lines, [example(i) for i in range(3)], "a method"
+    )
     path = write_report(tmp_path / "report.html", page)
     assert path.is_absolute()
     parsed = assert_self_contained(path.read_text("utf-8"))
@@ -197,7 +237,9 @@ def test_commands_repeat_the_options_that_differ_from_the_defaults(figures: Demo
         "twinray detect --data a --out d --epochs 3",
     ]
     long = wrapped(["twinray", "x", *[w for i in range(30) for w in (f"--option-{i}", str(i))]])
-    assert max(map(len, long.splitlines())) <= 90 and long.count("\\\n") == len(long.splitlines()) - 1
+    assert (
+        max(map(len, long.splitlines())) <= 90 and long.count("\\\n") == len(long.splitlines()) - 1
+    )
 
 
 def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -206,12 +248,19 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_words_are_joined() -> None:
-    assert [join_words(w) for w in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+    assert [join_words(w) for w in (["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
 
 
 def test_the_summary_says_whose_figures_include_seen_images(figure: Make, evaluation: Make) -> None:
     marked = SplitFigures({"map50": figure(0.5)}, seen=(2, 3))
     table = summary_table(evaluation({"clean": SplitFigures({}), "marked": marked}), [], "A note.")
-    assert table.note == "A note. marked: includes 2 of 3 images that training had seen (--allow-seen)."
+    assert (
+        table.note
+        == "A note. marked: includes 2 of 3 images that training had seen (--allow-seen)."
+    )
     assert table.columns == ("arm", "mAP50", "95 % interval", "seconds")
     assert table.rows[1] == ("marked", "0.500", "not defined", "not defined")

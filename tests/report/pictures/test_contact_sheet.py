@@ -14,7 +14,9 @@ from twinray.report.pictures.panels import Panel, as_png
 
 RNG = np.random.default_rng(0)
 TRUE = Boxes(np.array([[5.0, 5, 41, 29], [8.0, 8, 41, 29]]), np.array([0, 1]))
-FOUND = Boxes(np.array([[4.0, 4, 20, 20], [30, 10, 60, 40]]), np.array([0, 1]), np.array([0.9, 0.1]))
+FOUND = Boxes(
+    np.array([[4.0, 4, 20, 20], [30, 10, 60, 40]]), np.array([0, 1]), np.array([0.9, 0.1])
+)
 CLASSES = ("nodule $x$", "effusion")
 
 
@@ -24,12 +26,21 @@ def row(height: int, width: int, title: str = "an image") -> list[Panel]:
     return [
         Panel(title, image, TRUE, name_truth=True),
         Panel("", image, None, FOUND, heat),
-        Panel("no box scored 0.05 or more", image, None, Boxes(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))),
+        Panel(
+            "no box scored 0.05 or more",
+            image,
+            None,
+            Boxes(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0)),
+        ),
     ]
 
 
 ROWS = [row(64, 64), row(48, 96, "a-name/that-is-much-too-long" * 4), row(120, 60, "$")]
-HEADINGS = ["image and true boxes", "run_a", "a run with a name that is far too long for its column" * 2]
+HEADINGS = [
+    "image and true boxes",
+    "run_a",
+    "a run with a name that is far too long for its column" * 2,
+]
 
 
 def test_a_sheet_is_one_png_the_same_twice_and_every_text_keeps_to_itself() -> None:

@@ -12,7 +12,9 @@ from twinray.report.pictures.single import box_picture, overlay
 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
 FOUND = Boxes(
-    np.array([[4.0, 4, 20, 20], [30, 10, 60, 40], [0, 0, 64, 48]]), np.array([0, 1, 1]), np.array([0.9, 0.9, 0.2])
+    np.array([[4.0, 4, 20, 20], [30, 10, 60, 40], [0, 0, 64, 48]]),
+    np.array([0, 1, 1]),
+    np.array([0.9, 0.9, 0.2]),
 )
 TRUE = Boxes(np.array([[5.0, 5, 21, 19]]), np.array([0]))
 CLASSES = ("nodule $x_1$", "a class with a very long name indeed")
@@ -41,10 +43,15 @@ def test_true_and_predicted_boxes_have_colours_of_their_own() -> None:
     flat = np.full((64, 64), 128, np.uint8)
     box = Boxes(np.array([[10.0, 10, 50, 50]]), np.array([0]))
     drawn = [
-        np.asarray(opened(as_png(panel_row([Panel("", flat, *pair)], ("x",)))).convert("RGB")).reshape(-1, 3)
+        np.asarray(
+            opened(as_png(panel_row([Panel("", flat, *pair)], ("x",)))).convert("RGB")
+        ).reshape(-1, 3)
         for pair in ((box, None), (None, Boxes(box.xyxy, box.labels, np.array([0.5]))))
     ]
-    for pixels, own, other in ((drawn[0], (86, 212, 255), (255, 210, 63)), (drawn[1], (255, 210, 63), (86, 212, 255))):
+    for pixels, own, other in (
+        (drawn[0], (86, 212, 255), (255, 210, 63)),
+        (drawn[1], (255, 210, 63), (86, 212, 255)),
+    ):
         assert (pixels == own).all(axis=1).sum() > 50
         assert (pixels == other).all(axis=1).sum() == 0
 
@@ -69,8 +76,15 @@ def test_boxes_follow_the_scale_of_the_shown_image() -> None:
 
 def test_pictures_of_predict_and_explain() -> None:
     heat = np.zeros(GREY.shape, np.float32)
-    one = Boxes(FOUND.xyxy[:1], FOUND.labels[:1], FOUND.scores[:1] if FOUND.scores is not None else None)
+    one = Boxes(
+        FOUND.xyxy[:1], FOUND.labels[:1], FOUND.scores[:1] if FOUND.scores is not None else None
+    )
     assert opened(as_png(overlay(GREY, CLASSES, FOUND, TRUE))).width > 400
-    assert opened(as_png(overlay(GREY, CLASSES, Boxes(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))))).width > 400
+    assert (
+        opened(
+            as_png(overlay(GREY, CLASSES, Boxes(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))))
+        ).width
+        > 400
+    )
     picture = box_picture(GREY, heat, CLASSES, one, None, (1.0, 1.0), "what it is")
     assert opened(as_png(picture)).width > 800

@@ -37,17 +37,27 @@ def regular_file_size(path: Path) -> int:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: expected an image file, but there is none here; check the path") from None
+        raise InputError(
+            f"{path}: expected an image file, but there is none here; check the path"
+        ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be looked up ({one_line(error)}); check the path and its folders") from None
+        raise InputError(
+            f"{path}: cannot be looked up ({one_line(error)}); check the path and its folders"
+        ) from None
     if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{path}: expected an image file, got a folder; name the file inside it")
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path}: expected an image file, got a device, pipe or socket; name a regular file")
+        raise InputError(
+            f"{path}: expected an image file, got a device, pipe or socket; name a regular file"
+        )
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: the file may not be read (permission denied); change its permissions")
+        raise InputError(
+            f"{path}: the file may not be read (permission denied); change its permissions"
+        )
     if status.st_size == 0:
-        raise InputError(f"{path}: expected an image, got an empty file; copy it again from its source")
+        raise InputError(
+            f"{path}: expected an image, got an empty file; copy it again from its source"
+        )
     return status.st_size
 
 
@@ -62,7 +72,9 @@ def first_bytes(path: Path, count: int) -> bytes:
         with open(path, "rb") as file:
             return file.read(count)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); check its permissions and the disk") from None
+        raise InputError(
+            f"{path}: cannot be read ({one_line(error)}); check its permissions and the disk"
+        ) from None
 
 
 def read_whole(path: Path, limit: int) -> bytes:
@@ -73,7 +85,9 @@ def read_whole(path: Path, limit: int) -> bytes:
     """
     size = regular_file_size(path)
     if size > limit:
-        raise InputError(f"{path}: {size >> 20} MiB, more than any image of the largest size allowed; leave it out")
+        raise InputError(
+            f"{path}: {size >> 20} MiB, more than any image of the largest size allowed; leave it out"
+        )
     return first_bytes(path, size)
 
 
@@ -92,7 +106,9 @@ def is_dicom_head(head: bytes) -> bool:
     if len(head) < 16 or head[:2] != b"\x08\0" or head[3] or head[2] not in _FIRST_ELEMENTS:
         return False
     # implicit: four bytes of length, then text, or the length of the group
-    return head[4:6] in _EXPLICIT or (head[5:8] == b"\0\0\0" and head[4] % 2 == 0 and 0 < head[4] <= 64)
+    return head[4:6] in _EXPLICIT or (
+        head[5:8] == b"\0\0\0" and head[4] % 2 == 0 and 0 < head[4] <= 64
+    )
 
 
 class BoundedReader:
@@ -113,7 +129,9 @@ class BoundedReader:
         """Up to ``count`` bytes. Raises RestOfFileWanted for everything that is left, which only inflating asks for."""
         self._reads += 1
         if self._reads > MAX_READS:
-            raise InputError(f"{self.name}: more than {MAX_READS // 2} data elements; no radiograph has so many")
+            raise InputError(
+                f"{self.name}: more than {MAX_READS // 2} data elements; no radiograph has so many"
+            )
         position = self._raw.tell()
         if count < 0:
             raise RestOfFileWanted(position)
@@ -172,7 +190,9 @@ def parser_faults_as_input_errors(path: Path, doing: str, advice: str) -> Iterat
     except (InputError, RestOfFileWanted):
         raise
     except RecursionError:
-        raise InputError(f"{path}: {doing} failed: structures nested too deeply; {advice}") from None
+        raise InputError(
+            f"{path}: {doing} failed: structures nested too deeply; {advice}"
+        ) from None
     except MemoryError:
         raise InputError(f"{path}: {doing} needed more memory than allowed; {advice}") from None
     except Exception as error:

@@ -82,7 +82,9 @@ def jpeg2000_fault(data: bytes) -> str | None:
     # coding style default: with precincts a dark region is thousands of empty packets, a zero byte each
     style = data.find(b"\xff\x52", start, first)
     precincts = style >= 0 and bool(data[style + 4] & 1)
-    return run_fault(memoryview(data)[first:], _LEAST_RUN_WITH_PRECINCTS if precincts else _LEAST_RUN)
+    return run_fault(
+        memoryview(data)[first:], _LEAST_RUN_WITH_PRECINCTS if precincts else _LEAST_RUN
+    )
 
 
 def run_fault(data: bytes | memoryview, least: int = _LEAST_RUN) -> str | None:
@@ -122,11 +124,15 @@ def cut_row(pixels: npt.NDArray[Any]) -> int | None:
     here, above, before = (_constant_from(pixels[r]) for r in (row, row - 1, row - 2))
     inside = width - here >= _LEAST_COLUMNS and here > 0
     # rows above reach the margin that they have in common; this one stops well before it
-    stops = min(above, before) - here >= _LEAST_COLUMNS and abs(above - before) <= max(8, width // 50)
+    stops = min(above, before) - here >= _LEAST_COLUMNS and abs(above - before) <= max(
+        8, width // 50
+    )
     if not (inside and stops):
         return None
     # the last rows before a dark margin fade out; a picture that is cut off is there and gone
-    lost = np.abs(pixels[row - 1, here:above].astype(np.float64) - pixels[row, -1].astype(np.float64))
+    lost = np.abs(
+        pixels[row - 1, here:above].astype(np.float64) - pixels[row, -1].astype(np.float64)
+    )
     span = float(pixels.max()) - float(pixels.min())
     return row if np.median(lost) >= span / _LEAST_CONTRAST else None
 
@@ -145,7 +151,12 @@ def tiff_fault(data: bytes, tags: Any) -> str | None:
         tags: tag number -> value, as Pillow's ``tag_v2`` has them.
     """
     compression = int(tags.get(259, 1))
-    check = {8: _deflate_fault, 32946: _deflate_fault, 32773: _packbits_fault, 7: _jpeg_strip_fault}.get(compression)
+    check = {
+        8: _deflate_fault,
+        32946: _deflate_fault,
+        32773: _packbits_fault,
+        7: _jpeg_strip_fault,
+    }.get(compression)
     for number, (strip, expected) in enumerate(_strips(data, tags)):
         if len(strip) == 0:
             return f"its strip {number} is empty or outside the file"
@@ -171,7 +182,9 @@ def _strips(data: bytes, tags: Any) -> Iterator[tuple[memoryview, int]]:
     else:
         offsets = _several(tags.get(273, ()))
         at_once = min(int(tags.get(278, height)), height)
-        sizes = [-(-width * bits // 8) * min(at_once, height - y) for y in range(0, height, at_once)]
+        sizes = [
+            -(-width * bits // 8) * min(at_once, height - y) for y in range(0, height, at_once)
+        ]
         sizes *= samples if planar else 1
         counts = _several(tags[279]) if 279 in tags else sizes
     view = memoryview(data)
@@ -240,5 +253,9 @@ def simplejpeg_components(data: bytes) -> int:
             return 0
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             return data[at + 9]
-        at += 2 + (0 if 0xD0 <= marker <= 0xD8 or marker == 1 else int.from_bytes(data[at + 2 : at + 4], "big"))
+        at += 2 + (
+            0
+            if 0xD0 <= marker <= 0xD8 or marker == 1
+            else int.from_bytes(data[at + 2 : at + 4], "big")
+        )
     return 0

@@ -89,12 +89,19 @@ def _png(image: Any, data: bytes) -> Stored:
         return Stored(grey, "16-bit grey and alpha", alpha)
     mode = "RGBA" if colour == 6 else "RGB"
     values = _both_bytes(image, data, mode, f"{mode};16B", f"{mode};16L")
-    return Stored(values[..., :3], f"16-bit {mode.lower()}", values[..., 3] if colour == 6 else None)
+    return Stored(
+        values[..., :3], f"16-bit {mode.lower()}", values[..., 3] if colour == 6 else None
+    )
 
 
 def _tiff_is_deep(image: Any) -> bool:
     bits, signed = _of_tags(image)
-    return image.mode.startswith("I") or image.mode == "F" or bits > 8 or (signed and image.mode == "L")
+    return (
+        image.mode.startswith("I")
+        or image.mode == "F"
+        or bits > 8
+        or (signed and image.mode == "L")
+    )
 
 
 def _tiff(image: Any, data: bytes) -> Stored | None:
@@ -117,7 +124,9 @@ def _tiff(image: Any, data: bytes) -> Stored | None:
         return Stored(np.asarray(image).view(np.int8), "signed 8-bit grey")
     if mode in ("RGB", "RGBA", "RGBX") and bits == 16 and not signed:
         values = _tiff_colour(image, data, mode)
-        return Stored(values[..., :3], f"16-bit {mode.lower()}", values[..., 3] if mode == "RGBA" else None)
+        return Stored(
+            values[..., :3], f"16-bit {mode.lower()}", values[..., 3] if mode == "RGBA" else None
+        )
     raise UnreadableDepthError(f"{bits} bits a channel of {mode} cannot be read without loss")
 
 
@@ -130,8 +139,12 @@ def _of_tags(image: Any) -> tuple[int, bool]:
 
 def _tiff_colour(image: Any, data: bytes, mode: str) -> npt.NDArray[np.uint16]:
     rawmode = image.tile[0].args[0] if isinstance(image.tile[0].args, tuple) else image.tile[0].args
-    if len({_rawmode(tile) for tile in image.tile}) != 1 or not re.fullmatch(r"RGB[AX]?;16[BLN]", str(rawmode)):
-        raise UnreadableDepthError(f"16 bits a channel in the layout {rawmode} cannot be read without loss")
+    if len({_rawmode(tile) for tile in image.tile}) != 1 or not re.fullmatch(
+        r"RGB[AX]?;16[BLN]", str(rawmode)
+    ):
+        raise UnreadableDepthError(
+            f"16 bits a channel in the layout {rawmode} cannot be read without loss"
+        )
     order = str(rawmode)[-1]
     native = "L" if np.little_endian else "B"
     stored = native if order == "N" else order
@@ -210,10 +223,14 @@ def _jpeg2000(image: Any, data: bytes) -> Stored | None:
         image.load()
         # Pillow shifts what has fewer bits to 16, and signed values to 0
         values = _sixteen(image) >> (16 - bits)
-        return Stored(values, f"{bits}-bit grey", white=float((1 << bits) - 1) if bits < 16 else None)
+        return Stored(
+            values, f"{bits}-bit grey", white=float((1 << bits) - 1) if bits < 16 else None
+        )
     if bits < 16 and components in (3, 4):
         return None  # the header declares the depth, and Pillow keeps the 8 upper bits of that
-    raise UnreadableDepthError(f"{bits} bits a channel of {components} channels cannot be read without loss")
+    raise UnreadableDepthError(
+        f"{bits} bits a channel of {components} channels cannot be read without loss"
+    )
 
 
 _TOKEN = re.compile(rb"(?:\s+|#[^\n\r]*[\n\r])*(\d+)")
@@ -242,15 +259,23 @@ def _pnm(data: bytes) -> Stored | None:
     channels = 3 if data[:2] in (b"P3", b"P6") else 1
     wanted = width * height * channels
     if data[:2] in (b"P5", b"P6"):
-        values = np.frombuffer(data, dtype=">u2", count=min(wanted, (len(data) - start) // 2), offset=start)
+        values = np.frombuffer(
+            data, dtype=">u2", count=min(wanted, (len(data) - start) // 2), offset=start
+        )
     else:
         text = re.sub(rb"#[^\n\r]*", b"", data[start:])
         values = np.array(text.split()[:wanted], dtype=np.int64)
     if len(values) < wanted:
         raise ValueError(f"{width} x {height} pixels need {wanted} values, it has {len(values)}")
     if int(values.max(initial=0)) > top or int(values.min(initial=0)) < 0:
-        raise ValueError(f"its header says that {top} is the largest value, it has {int(values.max())}")
+        raise ValueError(
+            f"its header says that {top} is the largest value, it has {int(values.max())}"
+        )
     shape = (height, width) if channels == 1 else (height, width, channels)
     grey = values.astype(np.uint16).reshape(shape)
     # 65535 is what writers put there who know no depth
-    return Stored(grey, "16-bit grey" if channels == 1 else "16-bit rgb", white=float(top) if top < 65_535 else None)
+    return Stored(
+        grey,
+        "16-bit grey" if channels == 1 else "16-bit rgb",
+        white=float(top) if top < 65_535 else None,
+    )

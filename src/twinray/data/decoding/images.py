@@ -31,7 +31,13 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
-from twinray.data.decoding.bounded_file import first_bytes, is_dicom_head, one_line, read_whole, regular_file_size
+from twinray.data.decoding.bounded_file import (
+    first_bytes,
+    is_dicom_head,
+    one_line,
+    read_whole,
+    regular_file_size,
+)
 from twinray.data.decoding.damage import (
     cut_row,
     jpeg2000_fault,
@@ -138,7 +144,9 @@ def image_size(path: Path, exif: Exif = "ignore") -> tuple[int, int]:
 
         seen = dicom_attributes(path)
         if seen.width < 1 or seen.height < 1:
-            raise InputError(f"{path}: expected a DICOM image, its header states no size; leave the file out")
+            raise InputError(
+                f"{path}: expected a DICOM image, its header states no size; leave the file out"
+            )
         return seen.width, seen.height
     with _opened(path, kind, path) as image:
         _choose_picture(path, image)
@@ -182,7 +190,11 @@ def load_image(
 
         limit = min(max_pixels, MAX_DICOM_PIXELS)
         return load_dicom(
-            path, frontal_only=frontal_only, any_class=any_class, max_pixels=limit, lenient=decoding.lenient
+            path,
+            frontal_only=frontal_only,
+            any_class=any_class,
+            max_pixels=limit,
+            lenient=decoding.lenient,
         )
     data = read_whole(path, _BYTES_A_PIXEL * max_pixels + _SPARE_BYTES)
     try:
@@ -241,7 +253,9 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
         asked = as_stored(image)
         fault = _fault(kind, data, image)
         if fault and not decoding.lenient:
-            raise InputError(f"{path}: expected a whole {kind} image, this one is damaged: {fault}; {ADVICE}")
+            raise InputError(
+                f"{path}: expected a whole {kind} image, this one is damaged: {fault}; {ADVICE}"
+            )
         name, compression = _NAMES.get(kind, kind), _compression(image)
         whole = kind in ("png", "jpeg") or (kind == "tiff" and compression in _CHECKED_COMPRESSIONS)
         deep = None if kind == "jpeg" else deep_values(image, data, kind)
@@ -255,7 +269,9 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
             if kind == "jpeg" and image.mode == "L":
                 array, how = _jpeg_pixels(data, "L", decoding.lenient), "8-bit grey"
             elif kind == "jpeg" and image.mode == "RGB":
-                array, how = _grey_or_colour(Image.fromarray(_jpeg_pixels(data, "RGB", decoding.lenient)), name)
+                array, how = _grey_or_colour(
+                    Image.fromarray(_jpeg_pixels(data, "RGB", decoding.lenient)), name
+                )
             else:
                 image.load()
                 array, how = _grey_or_colour(image, name)
@@ -263,7 +279,9 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
         asked = asked if kind == "tiff" else asked_orientation(image)
     if fault:
         if not decoding.lenient:
-            raise InputError(f"{path}: expected a whole {kind} image, this one is damaged: {fault}; {ADVICE}")
+            raise InputError(
+                f"{path}: expected a whole {kind} image, this one is damaged: {fault}; {ADVICE}"
+            )
         remarks.append(("damaged", fault))
         how += ", damaged"
     if which:
@@ -292,15 +310,23 @@ def _opened(path: Path, kind: str, source: Path | io.BytesIO) -> Iterator[Any]:
         raise
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise InputError(f"{path}: claims more than {limit} pixels (a decompression bomb?); leave it out") from None
+        raise InputError(
+            f"{path}: claims more than {limit} pixels (a decompression bomb?); leave it out"
+        ) from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: begins like {kind} but its header is damaged or unsupported; {ADVICE}") from None
+        raise InputError(
+            f"{path}: begins like {kind} but its header is damaged or unsupported; {ADVICE}"
+        ) from None
     except MemoryError:
-        raise InputError(f"{path}: decoding {kind} needed more memory than allowed; leave it out") from None
+        raise InputError(
+            f"{path}: decoding {kind} needed more memory than allowed; leave it out"
+        ) from None
     except Exception as error:
         # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, KeyError, zlib.error, ... on damage.
         reason = one_line(error)
-        raise InputError(f"{path}: expected a whole {kind} image, it cannot be decoded ({reason}); {ADVICE}") from None
+        raise InputError(
+            f"{path}: expected a whole {kind} image, it cannot be decoded ({reason}); {ADVICE}"
+        ) from None
 
 
 def _looks_like(path: Path) -> str:
@@ -336,7 +362,9 @@ def _choose_picture(path: Path, image: Any) -> str:
         if len(whole) == 1 and frames <= 16:
             image.seek(whole[0])
             return f"page {whole[0] + 1} of {frames}, the others are reduced copies"
-    raise InputError(f"{path}: expected one image, got {frames} frames or pages; save the wanted one as a file")
+    raise InputError(
+        f"{path}: expected one image, got {frames} frames or pages; save the wanted one as a file"
+    )
 
 
 def _compression(image: Any) -> int:
@@ -417,7 +445,9 @@ def _scaled(
     if stored.alpha is not None and stored.alpha.min() < 0xFF00 and np.ptp(stored.alpha):
         top = 65_535 if stored.alpha.max() > chosen[1] else chosen[1]
         share = np.clip(stored.alpha / top, 0, 1)
-        levels = np.rint(levels * (share if levels.ndim == 2 else share[..., None])).astype(np.uint8)
+        levels = np.rint(levels * (share if levels.ndim == 2 else share[..., None])).astype(
+            np.uint8
+        )
         how += ", on black"
     if levels.ndim == 3 and (values == values[..., :1]).all():
         return np.ascontiguousarray(levels[..., 0]), how + ", holding grey"

@@ -53,7 +53,9 @@ class Decoded:
         """
         whole = {one.whole for one in self.scales.values() if one.whole is not None}
         real = {one.real for one in self.scales.values() if one.real is not None}
-        own = Scale(whole.pop() if len(whole) == 1 else None, real.pop() if len(real) == 1 else None)
+        own = Scale(
+            whole.pop() if len(whole) == 1 else None, real.pop() if len(real) == 1 else None
+        )
         return Decoding(own if declared is None else declared, self.exif)
 
 

@@ -108,7 +108,15 @@ class _Handle:
         task_read, self.task_write = os.pipe()
         self.result_read, result_write = os.pipe()
         enlarge_pipe(result_write)
-        command = [sys.executable, "-c", _BOOT, str(task_read), str(result_write), str(os.getpid()), *sys.path]
+        command = [
+            sys.executable,
+            "-c",
+            _BOOT,
+            str(task_read),
+            str(result_write),
+            str(os.getpid()),
+            *sys.path,
+        ]
         # One decode a worker: thread pools of numeric libraries would only fight over the cores and count as memory.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         # glibc would give an image's memory back after each image and fault it in, page by page, for the next.
@@ -136,7 +144,9 @@ class _Handle:
 
     def takes(self, size: int) -> bool:
         """Whether a task of ``size`` bytes can be handed over without a risk that both sides wait for each other."""
-        return not self.owed or (len(self.owed) < _QUEUED and sum(self.sizes) + size <= _QUEUED_BYTES)
+        return not self.owed or (
+            len(self.owed) < _QUEUED and sum(self.sizes) + size <= _QUEUED_BYTES
+        )
 
     def give(self, number: int, payload: bytes) -> None:
         """Send task ``number``; the job itself goes before the first."""
@@ -211,7 +221,9 @@ class _Pool:
     def _hand_over(self) -> bool:
         """Give the first waiting task to the worker that owes least; starts and replaces workers as needed."""
         payload = self._payloads[self._waiting[0]]
-        able = [handle for handle in self._handles if handle.takes(len(payload)) and not handle.leaving]
+        able = [
+            handle for handle in self._handles if handle.takes(len(payload)) and not handle.leaving
+        ]
         best = min(able, key=lambda handle: len(handle.owed), default=None)
         if (best is None or best.owed) and len(self._handles) < self._workers:
             best = _Handle(self._job)
@@ -230,7 +242,9 @@ class _Pool:
                 self._bury(handle)
             elif not handle.ready:
                 if parts[0]:
-                    raise TwinrayError(f"a decoding worker could not start: {parts[0].decode(errors='replace')}")
+                    raise TwinrayError(
+                        f"a decoding worker could not start: {parts[0].decode(errors='replace')}"
+                    )
                 handle.ready, self._failed_starts = True, 0
             elif not parts[0]:
                 handle.leaving = True
@@ -254,7 +268,9 @@ class _Pool:
         if not handle.ready:
             self._failed_starts += 1
             if self._failed_starts >= _START_ATTEMPTS:
-                raise TwinrayError(f"decoding workers could not start: the process ends with status {status}")
+                raise TwinrayError(
+                    f"decoding workers could not start: the process ends with status {status}"
+                )
         elif handle.owed and not handle.leaving:
             self._finish(handle.settle(), Outcome(error=self._cause(status)))
         self._waiting.extendleft(reversed(handle.owed))

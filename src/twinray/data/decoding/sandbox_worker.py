@@ -98,7 +98,9 @@ def work() -> None:
     os._exit(0)
 
 
-def _answer(results: int, function: Callable[[Any], Any], task: bytearray, timeout_s: float) -> bool:
+def _answer(
+    results: int, function: Callable[[Any], Any], task: bytearray, timeout_s: float
+) -> bool:
     """Work on one task and send its outcome; True if this process had better not go on."""
     buffers: list[pickle.PickleBuffer] = []
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
@@ -130,7 +132,9 @@ def _limit_memory(memory_bytes: int | None) -> None:
         base = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = base + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+    )
 
 
 def _die_with_parent(parent: int) -> None:

@@ -80,7 +80,9 @@ def declared(depth: int | None, value_range: Range | None) -> Scale | None:
         return None
     low, high = (float(value) for value in value_range)
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise InputError(f"expected --value-range LOW HIGH with LOW below HIGH, got {low:g} {high:g}")
+        raise InputError(
+            f"expected --value-range LOW HIGH with LOW below HIGH, got {low:g} {high:g}"
+        )
     return Scale((low, high), (low, high))
 
 
@@ -140,7 +142,9 @@ class Survey:
             self.depths[_depth(one.high)] += 1
             if one.white is not None:
                 self.whites[one.white] += 1
-            self.white = max(self.white, (1 << _depth(one.high)) - 1 if one.white is None else one.white)
+            self.white = max(
+                self.white, (1 << _depth(one.high)) - 1 if one.white is None else one.white
+            )
 
     def scale(self) -> Scale:
         """The one scale of the source."""
@@ -185,12 +189,18 @@ class Survey:
             why = "as headers declare"
         else:
             why = f"the smallest usual depth that holds the source's largest value, {high:g} in {self.highest['whole']}"
-        depth = f"depth {_depth(chosen[1])} bits, " if chosen[0] == 0 and chosen[1] <= TOP_16 else ""
+        depth = (
+            f"depth {_depth(chosen[1])} bits, " if chosen[0] == 0 and chosen[1] <= TOP_16 else ""
+        )
         return f"{n:,} images of more than 8 bits are scaled from {_span(chosen)} ({depth}{why})"
 
     def _dark(self, chosen: Range) -> str | None:
         """A warning where most images would come out dark at the depth that the brightest needs."""
-        if chosen[0] != 0 or chosen[1] > TOP_16 or sum(self.whites.values()) == self.images["whole"]:
+        if (
+            chosen[0] != 0
+            or chosen[1] > TOP_16
+            or sum(self.whites.values()) == self.images["whole"]
+        ):
             return None
         depth = _depth(chosen[1])
         dark = sum(n for bits, n in self.depths.items() if bits <= depth - 2)
@@ -214,7 +224,9 @@ def to_grey_levels(values: npt.NDArray[Any], chosen: Range) -> npt.NDArray[np.ui
         looked_up: npt.NDArray[np.uint8] = table[values]
         return looked_up
     # single precision holds 24 bits: enough for 16-bit values, not for large 32-bit ones
-    exact: Any = np.float32 if max(abs(low), abs(high)) < 1e6 and values.dtype.itemsize <= 4 else np.float64
+    exact: Any = (
+        np.float32 if max(abs(low), abs(high)) < 1e6 and values.dtype.itemsize <= 4 else np.float64
+    )
     scaled = (values.astype(exact) - exact(low)) * exact(255.0 / (high - low))
     levels: npt.NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
     return levels

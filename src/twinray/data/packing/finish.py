@@ -57,8 +57,16 @@ def set_aside(mix: Mix, journal: Journal) -> Iterator[Skipped]:
 class Finish:
     """The last steps: from a full journal to the files of a pack."""
 
-    def __init__(self, mix: Mix, journal: Journal, options: PackOptions, scales: Scales, job: str) -> None:
-        self._mix, self._journal, self._options, self._scales, self._job = mix, journal, options, scales, job
+    def __init__(
+        self, mix: Mix, journal: Journal, options: PackOptions, scales: Scales, job: str
+    ) -> None:
+        self._mix, self._journal, self._options, self._scales, self._job = (
+            mix,
+            journal,
+            options,
+            scales,
+            job,
+        )
         self._counts: Counter[str] = Counter()
         self._boxes_of_class: Counter[str] = Counter()
 
@@ -71,7 +79,10 @@ class Finish:
         settled, record = self._settle(rows)
         with clear_disk_errors(out / SPLIT_RECORD, "the splits"):
             record.write(out / SPLIT_RECORD)
-        with atomic_writer(out / SAMPLES, "the table") as file, pq.ParquetWriter(file, self._schema) as writer:
+        with (
+            atomic_writer(out / SAMPLES, "the table") as file,
+            pq.ParquetWriter(file, self._schema) as writer,
+        ):
             for batch in self._batches(settled.splits, digests):
                 writer.write_table(batch)
         mean, std = self._mean_std(settled.splits, sums, squares)
@@ -95,7 +106,8 @@ class Finish:
             checksums={IMAGES: images_sha256, SAMPLES: sha256(out / SAMPLES)},
             created_by=f"twinray {own_version()}, Pillow {version_of('pillow')}, pyarrow {version_of('pyarrow')}",
             decoded=self._scales.decoded,
-            extra=self._extra(rows, settled) | ({"remarks": dict(remarks.counts)} if remarks.counts else {}),
+            extra=self._extra(rows, settled)
+            | ({"remarks": dict(remarks.counts)} if remarks.counts else {}),
         )
         journal.close()
         journal.images_path.replace(out / IMAGES)
@@ -121,7 +133,11 @@ class Finish:
     def _aside(self) -> Iterator[Skipped]:
         for collection, name in zip(self._mix.collections, self._mix.names, strict=True):
             for skipped in collection.skipped:
-                yield Skipped(f"{name}: {skipped.where}", skipped.reason) if self._mix.several else skipped
+                yield (
+                    Skipped(f"{name}: {skipped.where}", skipped.reason)
+                    if self._mix.several
+                    else skipped
+                )
         yield from set_aside(self._mix, self._journal)
 
     def _write_skipped(self, out: Path) -> tuple[int, dict[str, int]]:
@@ -144,7 +160,9 @@ class Finish:
         ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
         return sum(kinds.values()), {shown[kind]: n for kind, n in ranked[:_MOST_REASONS]}
 
-    def _rows(self, digests: npt.NDArray[np.uint8]) -> tuple[Rows, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _rows(
+        self, digests: npt.NDArray[np.uint8]
+    ) -> tuple[Rows, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """What splits depend on, and the sums and squares, (n, channels), that mean and deviation do."""
         mix, channels = self._mix, self._journal.channels
         index, sums, squares = array("q"), array("q"), array("q")
@@ -187,7 +205,10 @@ class Finish:
     def _batches(self, splits: Sequence[str], digests: npt.NDArray[np.uint8]) -> Iterator[pa.Table]:
         rows = enumerate(self._packed())
         while batch := list(islice(rows, _BATCH_ROWS)):
-            records = [self._record(i, p, splits[row], digests[row].tobytes().hex()) for row, (i, p) in batch]
+            records = [
+                self._record(i, p, splits[row], digests[row].tobytes().hex())
+                for row, (i, p) in batch
+            ]
             yield pa.Table.from_pylist(records, schema=self._schema)
 
     def _record(self, index: int, packed: Packed, split: str, digest: str) -> dict[str, object]:
@@ -283,7 +304,11 @@ def _box_columns(boxes: Boxes | None) -> dict[str, object]:
 
 
 def _region_columns(regions: Boxes | None) -> dict[str, object]:
-    return {} if regions is None else {"regions": regions.xyxy.tolist(), "region_classes": regions.labels.tolist()}
+    return (
+        {}
+        if regions is None
+        else {"regions": regions.xyxy.tolist(), "region_classes": regions.labels.tolist()}
+    )
 
 
 def _exact(values: npt.NDArray[np.int64]) -> list[int]:

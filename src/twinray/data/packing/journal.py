@@ -98,7 +98,9 @@ class Journal:
         self._size = size
         with clear_disk_errors(folder, "the unfinished pack in"):
             folder.mkdir(parents=True, exist_ok=True)
-            fresh = not (self.path.is_file() and self.images_path.is_file() and self.path.stat().st_size)
+            fresh = not (
+                self.path.is_file() and self.images_path.is_file() and self.path.stat().st_size
+            )
             if fresh:
                 self.images_path.write_bytes(npy_header(0, size, channels))
                 self.path.write_bytes(_line({"job": job}))
@@ -140,7 +142,15 @@ class Journal:
             self._images.seek(HEADER_BYTES + self.rows * self.row_bytes)
             _write_all(self._images, np.ascontiguousarray(pixels).data.cast("B"))
         p = packed
-        line: list[object] = [index, p.width, p.height, p.how, p.sha256, list(p.sums), list(p.squares)]
+        line: list[object] = [
+            index,
+            p.width,
+            p.height,
+            p.how,
+            p.sha256,
+            list(p.sums),
+            list(p.squares),
+        ]
         self._append([*line, p.remarks] if p.remarks else line)
         self.rows += 1
 

@@ -20,7 +20,17 @@ from twinray.data.decoding.options import DecodesFiles, Decoding
 from twinray.data.splitting.record import GivenSplits
 from twinray.errors import InputError
 from twinray.geometry import place_boxes, to_frame
-from twinray.records import UNKNOWN, Boxes, Collection, FloatArray, Part, Pixels, Sample, Skipped, Task
+from twinray.records import (
+    UNKNOWN,
+    Boxes,
+    Collection,
+    FloatArray,
+    Part,
+    Pixels,
+    Sample,
+    Skipped,
+    Task,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +64,9 @@ class Mix:
         collections = [replace(c, samples=tuple(c.samples)) for c in collections]
         for collection in collections:
             if len({sample.id for sample in collection.samples}) != len(collection.samples):
-                raise InputError(f"{collection.name}: expected every image to have an id of its own, found one twice")
+                raise InputError(
+                    f"{collection.name}: expected every image to have an id of its own, found one twice"
+                )
         names = _distinct([collection.name for collection in collections])
         _note_common_patients(collections, names)
         if given is not None:
@@ -63,7 +75,9 @@ class Mix:
         return Mix(
             collections=tuple(collections),
             names=names,
-            label_classes=tuple(dict.fromkeys(name for c in collections for name in c.label_classes)),
+            label_classes=tuple(
+                dict.fromkeys(name for c in collections for name in c.label_classes)
+            ),
             box_classes=tuple(dict.fromkeys(name for c in collections for name in c.box_classes)),
             task=_task(collections),
             starts=tuple(int(start) for start in starts),
@@ -133,7 +147,9 @@ class Mix:
         """The image's regions that evaluation leaves out, as ``boxes``; those that cannot be placed are left out."""
         return self._placed(index, self.sample(index).regions, width, height)[0]
 
-    def _placed(self, index: int, boxes: Boxes | None, width: int, height: int) -> tuple[Boxes | None, list[Skipped]]:
+    def _placed(
+        self, index: int, boxes: Boxes | None, width: int, height: int
+    ) -> tuple[Boxes | None, list[Skipped]]:
         sample = self.sample(index)
         if boxes is None or not len(boxes):
             return boxes, []
@@ -170,14 +186,18 @@ class Mix:
         digest = hashlib.sha256()
         for collection in self.collections:
             said = (collection.name, collection.label_classes, collection.box_classes)
-            digest.update(repr((*said, "shared patients") if isinstance(collection, Part) else said).encode())
+            digest.update(
+                repr((*said, "shared patients") if isinstance(collection, Part) else said).encode()
+            )
             for s in collection.samples:
                 digest.update(
                     repr((s.id, s.source, s.patient, s.split, s.boxes_frame, s.size)).encode(
                         "utf-8", "backslashreplace"
                     )
                 )
-                digest.update(b"-" if s.labels is None else np.asarray(s.labels, dtype=np.float32).tobytes())
+                digest.update(
+                    b"-" if s.labels is None else np.asarray(s.labels, dtype=np.float32).tobytes()
+                )
                 if s.boxes is not None:
                     digest.update(np.asarray(s.boxes.xyxy, dtype=np.float64).tobytes())
                     digest.update(np.asarray(s.boxes.labels, dtype=np.int64).tobytes())
@@ -196,7 +216,10 @@ def _patient_space(collection: Collection) -> str | None:
 def _note_common_patients(collections: list[Collection], names: Sequence[str]) -> None:
     """Note, at the first collection with such ids, how many patient ids occur elsewhere as other patients."""
     spaces: dict[str, set[str | None]] = {}
-    own = [{sample.patient for sample in collection.samples if sample.patient} for collection in collections]
+    own = [
+        {sample.patient for sample in collection.samples if sample.patient}
+        for collection in collections
+    ]
     for collection, patients in zip(collections, own, strict=True):
         for patient in patients:
             spaces.setdefault(patient, set()).add(_patient_space(collection))
@@ -213,7 +236,9 @@ def _note_common_patients(collections: list[Collection], names: Sequence[str]) -
     collections[first] = replace(collections[first], notes=(*collections[first].notes, note))
 
 
-def _with_splits(collections: Sequence[Collection], names: Sequence[str], given: GivenSplits) -> list[Collection]:
+def _with_splits(
+    collections: Sequence[Collection], names: Sequence[str], given: GivenSplits
+) -> list[Collection]:
     """The images that a record of splits names, with its splits; the others are among what is set aside.
 
     Ids of a record that was made of several sources have the source's name in front: they count for that source alone too.
@@ -226,21 +251,32 @@ def _with_splits(collections: Sequence[Collection], names: Sequence[str], given:
             ids = (f"{name}/{sample.id}",) if len(names) > 1 else (sample.id, f"{name}/{sample.id}")
             found = next((i for i in ids if i in given.split_of), None)
             if found is None:
-                aside.append(Skipped(sample.source, f"{given.name} names no split for this image; add it to use it"))
+                aside.append(
+                    Skipped(
+                        sample.source,
+                        f"{given.name} names no split for this image; add it to use it",
+                    )
+                )
             else:
                 known.add(found)
                 samples.append(replace(sample, split=given.split_of[found]))
         skipped = (*collection.skipped, *aside)
         said = [f"{len(aside):,} images have no split in {given.name}: set aside"] if aside else []
-        parts.append(replace(collection, samples=samples, skipped=skipped, notes=(*collection.notes, *said)))
+        parts.append(
+            replace(collection, samples=samples, skipped=skipped, notes=(*collection.notes, *said))
+        )
     if not known:
-        first = next((sample.id for collection in collections for sample in collection.samples), "none")
+        first = next(
+            (sample.id for collection in collections for sample in collection.samples), "none"
+        )
         raise InputError(
             f"{given.name} names none of the images (it has ids such as {next(iter(given.split_of), 'none')}, the source "
             f"{first}); give the splits of the same source"
         )
     if lacking := sorted(given.split_of.keys() - known):
-        note = f"{len(lacking):,} images of {given.name} are not in the source, such as {lacking[0]}"
+        note = (
+            f"{len(lacking):,} images of {given.name} are not in the source, such as {lacking[0]}"
+        )
         parts[0] = replace(parts[0], notes=(*parts[0].notes, note))
     return parts
 

@@ -78,7 +78,9 @@ class PackOptions:
         declared(self.depth, self.value_range)
         for name, share in (("val", self.val), ("test", self.test)):
             if not 0 <= share < 1:
-                raise InputError(f"expected --{name} as a share in 0..1, got {share}; 0.1 means one image in ten")
+                raise InputError(
+                    f"expected --{name} as a share in 0..1, got {share}; 0.1 means one image in ten"
+                )
         if self.given is not None and self.folds:
             raise InputError("--folds cuts splits, --splits gives them; leave one of them out")
         if self.folds < 0 or self.folds == 1:
@@ -88,6 +90,8 @@ class PackOptions:
             raise InputError(f"expected --fold {given}, got {self.fold}")
         if self.val + self.test_share >= 1:
             cut = f"1/{self.folds} (--folds)" if self.folds else str(self.test)
-            raise InputError(f"expected --val and --test to leave images for training, got {self.val} + {cut} >= 1")
+            raise InputError(
+                f"expected --val and --test to leave images for training, got {self.val} + {cut} >= 1"
+            )
         if self.seed < 0:
             raise InputError(f"expected --seed of 0 or more, got {self.seed}")

@@ -40,7 +40,9 @@ class Remarks:
                 remarks._add(kind, name, text)
                 boxes = mix.sample(index).boxes
                 remarks.with_boxes += kind == "orientation" and boxes is not None and len(boxes) > 0
-            if not any(kind == "one value" for kind, _ in one.remarks) and _is_nearly_blank(one, size):
+            if not any(kind == "one value" for kind, _ in one.remarks) and _is_nearly_blank(
+                one, size
+            ):
                 remarks._add("nearly blank", name, "")
         return remarks
 
@@ -52,7 +54,9 @@ class Remarks:
 
     def notes(self, exif: Exif) -> list[str]:
         """One line a kind, the gravest first."""
-        return [note for kind, words in _WORDS.items() if (note := self._note(kind, words))] + self._turned(exif)
+        return [
+            note for kind, words in _WORDS.items() if (note := self._note(kind, words))
+        ] + self._turned(exif)
 
     def _note(self, kind: str, words: str) -> str:
         n = self.counts[kind]
@@ -66,13 +70,14 @@ class Remarks:
         n = self.counts["orientation"]
         if not n:
             return []
-        asked = (
-            f"{n:,} images ask to be turned or mirrored by their orientation tag: {self._first('orientation')}; they "
-        )
+        asked = f"{n:,} images ask to be turned or mirrored by their orientation tag: {self._first('orientation')}; they "
         if exif == "apply":
             done, other = "were turned, sizes and boxes belong to the turned pictures", "ignore"
         else:
-            done, other = "were kept as stored, sizes and boxes belong to the stored pixels", "apply"
+            done, other = (
+                "were kept as stored, sizes and boxes belong to the stored pixels",
+                "apply",
+            )
         if self.with_boxes:
             return [
                 f"WARNING: {asked}{done}; {self.with_boxes:,} of them have boxes: if these were drawn on "
@@ -95,5 +100,6 @@ _WORDS: dict[RemarkKind | str, str] = {
 def _is_nearly_blank(one: Packed, size: int) -> bool:
     n = size * size
     return all(
-        square / n - (total / n) ** 2 < _NEARLY_BLANK**2 for total, square in zip(one.sums, one.squares, strict=True)
+        square / n - (total / n) ** 2 < _NEARLY_BLANK**2
+        for total, square in zip(one.sums, one.squares, strict=True)
     )

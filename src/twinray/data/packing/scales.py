@@ -31,7 +31,9 @@ _SCALED = re.compile(r"grey, (\S+\.\.\S+ scaled|constant)")
 class Scales:
     """How the files of each collection are decoded, as far as is known."""
 
-    def __init__(self, folder: Path, mix: Mix, options: PackOptions, limits: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, mix: Mix, options: PackOptions, limits: dict[str, Any]
+    ) -> None:
         """Take up what an earlier, cut-off call left in ``folder``."""
         self._folder, self._mix, self._options, self._limits = folder, mix, options, limits
         self._declared = options.scale
@@ -93,7 +95,8 @@ class Scales:
         start = max(found, default=index - 1) + 1
         function = SpreadOf(
             self._mix.loaders(
-                [Decoding(Scale(), self._options.exif, self._options.lenient)] * len(self._mix.collections)
+                [Decoding(Scale(), self._options.exif, self._options.lenient)]
+                * len(self._mix.collections)
             )
         )
         outcomes = map_in_workers(function, self._mix.tasks(start, end), **self._limits)
@@ -105,16 +108,22 @@ class Scales:
             closing(cast(Any, outcomes)),
         ):
             for number, outcome in enumerate(outcomes, start):
-                one = outcome.value if outcome.error is None else None  # packing will say why it is refused
+                one = (
+                    outcome.value if outcome.error is None else None
+                )  # packing will say why it is refused
                 found[number] = one
-                line = [number] if one is None else [number, one.numbers, one.low, one.high, one.white]
+                line = (
+                    [number] if one is None else [number, one.numbers, one.low, one.high, one.white]
+                )
                 file.write(json.dumps(line) + "\n")
                 meter.advance()
             file.write("true\n")
         self._surveys[k] = self._survey_of(found)
 
     def _survey_of(self, found: dict[int, Spread | None]) -> Survey:
-        named = ((self._mix.sample(index).source, one) for index, one in found.items() if one is not None)
+        named = (
+            (self._mix.sample(index).source, one) for index, one in found.items() if one is not None
+        )
         return Survey.of(named)
 
     def _path(self, k: int) -> Path:

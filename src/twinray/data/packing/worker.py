@@ -52,7 +52,9 @@ class PackOne:
                 f"the annotations say {sample.size[0]} x {sample.size[1]} pixels, the file has {width} x {height}; "
                 + _advice(loaded, sample.size == (height, width))
             )
-        if pixels.ndim == 3 and (self.channels == "grey" or (self.channels == "auto" and is_grey(pixels))):
+        if pixels.ndim == 3 and (
+            self.channels == "grey" or (self.channels == "auto" and is_grey(pixels))
+        ):
             pixels = to_grey(pixels)
         fitted = fit_pixels(pixels, self.size, self.fit)
         if self.channels == "rgb" and fitted.ndim == 2:

@@ -88,7 +88,9 @@ def write_pack(
     chosen = (options.scale, options.exif, options.lenient)
     # nothing is added for the defaults, so that finished packs of earlier versions are recognised
     decoding = chosen if chosen != (None, "ignore", False) else ()
-    pixels_job = _checksum("pixels", mix.checksum(), options.size, options.fit, options.channels, *decoding)
+    pixels_job = _checksum(
+        "pixels", mix.checksum(), options.size, options.fit, options.channels, *decoding
+    )
     folds = (options.folds, options.fold) if options.folds else ()
     given = () if options.given is None else (options.given.sha256,)
     job = _checksum("pack", pixels_job, options.val, options.test, options.seed, *folds, *given)
@@ -111,9 +113,15 @@ def write_pack(
         scales.check(journal)
         _decode(mix, journal, options, scales, strict, limits)
         if not journal.rows:
-            first = next((mix.where(e.index), e.reason) for e in journal.entries()) if len(mix) else ("", "no image")
+            first = (
+                next((mix.where(e.index), e.reason) for e in journal.entries())
+                if len(mix)
+                else ("", "no image")
+            )
             shutil.rmtree(work)
-            raise InputError(f"none of the {len(mix)} images could be packed; first: {_told(*first)}")
+            raise InputError(
+                f"none of the {len(mix)} images could be packed; first: {_told(*first)}"
+            )
         info = Finish(mix, journal, options, scales, job).write(out)
     shutil.rmtree(work, ignore_errors=True)
     return PackResult(out, info)
@@ -134,7 +142,9 @@ def _checksum(*parts: object) -> str:
 def _finished(out: Path, job: str) -> PackResult:
     info = read_info(out)
     if info.extra.get("job") != job:
-        raise InputError(f"{out} holds a finished pack of another source or of other options; choose another --out")
+        raise InputError(
+            f"{out} holds a finished pack of another source or of other options; choose another --out"
+        )
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     return PackResult(out, info)
 
@@ -150,21 +160,33 @@ def _check_space(out: Path, needed: int) -> None:
 
 
 def _decode(
-    mix: Mix, journal: Journal, options: PackOptions, scales: Scales, strict: bool, limits: dict[str, Any]
+    mix: Mix,
+    journal: Journal,
+    options: PackOptions,
+    scales: Scales,
+    strict: bool,
+    limits: dict[str, Any],
 ) -> None:
     """Bring the journal to the last image."""
     if strict and (earlier := next(set_aside(mix, journal), None)):
         raise _stop(earlier)
     while journal.done < len(mix):
-        function = PackOne(mix.loaders(scales.decodings), options.size, options.fit, options.channels)
+        function = PackOne(
+            mix.loaders(scales.decodings), options.size, options.fit, options.channels
+        )
         outcomes = map_in_workers(function, mix.tasks(journal.done), **limits)
-        with progress("packing", len(mix), done=journal.done) as meter, closing(cast(Any, outcomes)):
+        with (
+            progress("packing", len(mix), done=journal.done) as meter,
+            closing(cast(Any, outcomes)),
+        ):
             _pack(mix, journal, outcomes, strict, meter)
         if journal.done < len(mix):
             scales.find(journal.done)
 
 
-def _pack(mix: Mix, journal: Journal, outcomes: Iterator[Outcome[_One | None]], strict: bool, meter: Meter) -> None:
+def _pack(
+    mix: Mix, journal: Journal, outcomes: Iterator[Outcome[_One | None]], strict: bool, meter: Meter
+) -> None:
     """Add what comes back to the journal, up to the end or to an image whose source has no scale yet."""
     for index, outcome in enumerate(outcomes, journal.done):
         if outcome.error is not None:
@@ -182,7 +204,9 @@ def _pack(mix: Mix, journal: Journal, outcomes: Iterator[Outcome[_One | None]], 
 
 
 def _stop(skipped: Skipped) -> InputError:
-    return InputError(f"{_told(skipped.where, skipped.reason)} (--strict stops at the first thing to set aside)")
+    return InputError(
+        f"{_told(skipped.where, skipped.reason)} (--strict stops at the first thing to set aside)"
+    )
 
 
 def _told(where: str, reason: str) -> str:

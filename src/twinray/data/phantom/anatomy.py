@@ -39,14 +39,23 @@ class Pose:
     def chest(self, size: int, rows: slice, columns: slice) -> tuple[Field, Field]:
         """(u, v) at the centres of the pixels of a window of a ``size`` x ``size`` image."""
         centres = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
-        x, y = centres[columns] - np.float32(self.shift[0]), centres[rows, None] - np.float32(self.shift[1])
-        c, s = np.float32(np.cos(self.angle) / self.scale), np.float32(np.sin(self.angle) / self.scale)
+        x, y = (
+            centres[columns] - np.float32(self.shift[0]),
+            centres[rows, None] - np.float32(self.shift[1]),
+        )
+        c, s = (
+            np.float32(np.cos(self.angle) / self.scale),
+            np.float32(np.sin(self.angle) / self.scale),
+        )
         return c * x + s * y, c * y - s * x
 
     def box(self, size: int, centre: tuple[float, float], radius: float) -> tuple[slice, slice]:
         """The window of pixels (rows, columns) around a chest point, ``radius`` chest units each way."""
         c, s = np.cos(self.angle) * self.scale, np.sin(self.angle) * self.scale
-        x, y = c * centre[0] - s * centre[1] + self.shift[0], s * centre[0] + c * centre[1] + self.shift[1]
+        x, y = (
+            c * centre[0] - s * centre[1] + self.shift[0],
+            s * centre[0] + c * centre[1] + self.shift[1],
+        )
         reach = radius * self.scale
         edges = [(value / 2 + 0.5) * size for value in (y - reach, y + reach, x - reach, x + reach)]
         low, high = np.clip(np.floor(edges[::2]), 0, size), np.clip(np.ceil(edges[1::2]), 0, size)
@@ -105,7 +114,9 @@ def draw_chest(rng: np.random.Generator) -> Chest:
     for side in range(2):
         for _ in range(22):
             sharp = rng.uniform(80, 900)
-            vessels[side] += rng.uniform(0.4, 1.0) * np.exp(sharp * (np.cos(angles - rng.uniform(0, 2 * np.pi)) - 1))
+            vessels[side] += rng.uniform(0.4, 1.0) * np.exp(
+                sharp * (np.cos(angles - rng.uniform(0, 2 * np.pi)) - 1)
+            )
     return Chest(
         lung_top=rng.normal(-0.80, 0.03),
         lung_width=(width + rng.normal(0, 0.015), width + rng.normal(0, 0.015)),
@@ -133,13 +144,17 @@ def draw_chest(rng: np.random.Generator) -> Chest:
     )
 
 
-def draw_lesions(chest: Chest, rng: np.random.Generator, prevalence: Sequence[float]) -> tuple[Lesion, ...]:
+def draw_lesions(
+    chest: Chest, rng: np.random.Generator, prevalence: Sequence[float]
+) -> tuple[Lesion, ...]:
     """The patient's lesions; ``prevalence`` is the share of patients with each label."""
     lesions: list[Lesion] = []
     for label, share in enumerate(prevalence):
         count = int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1])) if rng.random() < share else 0
         sides = rng.permutation([-1, 1])
-        for number in range({EFFUSION: min(count, 2), CARDIOMEGALY: min(count, 1)}.get(label, count)):
+        for number in range(
+            {EFFUSION: min(count, 2), CARDIOMEGALY: min(count, 1)}.get(label, count)
+        ):
             side = int(sides[number]) if label == EFFUSION else int(rng.choice([-1, 1]))
             which = (side + 1) // 2
             across = rng.uniform(0.3, 0.8)
@@ -147,7 +162,10 @@ def draw_lesions(chest: Chest, rng: np.random.Generator, prevalence: Sequence[fl
                 side * (chest.medial + across * (chest.lung_width[which] - chest.medial)),
                 rng.uniform(-0.42, 0.32),
             )
-            lobes = (tuple(rng.uniform(0.02, 0.12, 3).tolist()), tuple(rng.uniform(0, 2 * np.pi, 3).tolist()))
+            lobes = (
+                tuple(rng.uniform(0.02, 0.12, 3).tolist()),
+                tuple(rng.uniform(0, 2 * np.pi, 3).tolist()),
+            )
             density, angle = rng.uniform(0.16, 0.36), rng.uniform(0, np.pi)
             if label == OPACITY:
                 radii = (rng.uniform(0.11, 0.22), rng.uniform(0.09, 0.16))
@@ -181,7 +199,9 @@ def upsample(coarse: Field, size: int, rows: slice, columns: slice) -> Field:
     return stretched
 
 
-def _look_up(table: npt.NDArray[np.floating], x: Field, side: npt.NDArray[np.bool_] | None = None) -> Field:
+def _look_up(
+    table: npt.NDArray[np.floating], x: Field, side: npt.NDArray[np.bool_] | None = None
+) -> Field:
     """Values of a function tabulated over _AXIS; with ``side``, of the first or second of two functions."""
     cell = ((x + np.float32(_REACH)) * np.float32(_CELLS / (2 * _REACH))).astype(np.int32)
     np.clip(cell, 0, _CELLS - 1, out=cell)
@@ -190,11 +210,16 @@ def _look_up(table: npt.NDArray[np.floating], x: Field, side: npt.NDArray[np.boo
     return table.astype(np.float32).ravel().take(cell)
 
 
-def _ellipse(u: Field, v: Field, centre: tuple[float, float], radii: tuple[float, float], angle: float) -> Field:
+def _ellipse(
+    u: Field, v: Field, centre: tuple[float, float], radii: tuple[float, float], angle: float
+) -> Field:
     """Distance from the centre, 1 on the ellipse."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     du, dv = u - np.float32(centre[0]), v - np.float32(centre[1])
-    along, across = (c * du + s * dv) / np.float32(radii[0]), (c * dv - s * du) / np.float32(radii[1])
+    along, across = (
+        (c * du + s * dv) / np.float32(radii[0]),
+        (c * dv - s * du) / np.float32(radii[1]),
+    )
     result: Field = np.sqrt(along * along + across * across)
     return result
 
@@ -216,7 +241,9 @@ class View:
     lungs: Field  # 0..1
 
 
-def view(chest: Chest, pose: Pose, size: int, rows: slice | None = None, columns: slice | None = None) -> View:
+def view(
+    chest: Chest, pose: Pose, size: int, rows: slice | None = None, columns: slice | None = None
+) -> View:
     """Look at a chest; without rows and columns, at all of the image."""
     rows, columns = rows or slice(0, size), columns or slice(0, size)
     u, v = pose.chest(size, rows, columns)
@@ -225,10 +252,14 @@ def view(chest: Chest, pose: Pose, size: int, rows: slice | None = None, columns
     rise = np.clip((widest - _AXIS) / (widest - chest.lung_top), 0, 1)
     outline = (1 - rise**3.2) ** 0.5 * (1 + 0.05 * np.clip(_AXIS - widest, 0, 1))
     wall = _look_up(np.stack([outline * width for width in chest.lung_width]), v, side)
-    inner = _look_up(chest.medial + 0.15 * np.exp(np.clip(-(_AXIS - chest.lung_top) / 0.14, -9, 1)), v)
+    inner = _look_up(
+        chest.medial + 0.15 * np.exp(np.clip(-(_AXIS - chest.lung_top) / 0.14, -9, 1)), v
+    )
     from_top = np.abs(_AXIS) - 0.36
     dome = np.where(from_top > 0, 0.24, 0.09) * (np.abs(from_top) / 0.4) ** 2.2
-    floor = _look_up(np.stack([dome + level + pose.breath for level in chest.diaphragm]), across, side)
+    floor = _look_up(
+        np.stack([dome + level + pose.breath for level in chest.diaphragm]), across, side
+    )
     lungs = step((wall - across) / 0.022) * step((across - inner) / 0.03) * step((floor - v) / 0.02)
     return View(chest, pose, size, rows, columns, u, v, side, wall, floor, lungs)
 
@@ -237,8 +268,12 @@ def healthy(seen: View) -> Field:
     """Density of the chest without its heart and without lesions."""
     chest, u, v = seen.chest, seen.u, seen.v
     across = np.abs(u)
-    outline = np.interp(_AXIS, [-1.15, -1.0, -0.82, -0.6, 0.2, 1.2], [0.28, 0.42, 0.95, 1.12, 1.0, 1.06])
-    outline = np.convolve(np.pad(outline, 60, mode="edge"), np.hanning(121) / np.hanning(121).sum(), mode="valid")
+    outline = np.interp(
+        _AXIS, [-1.15, -1.0, -0.82, -0.6, 0.2, 1.2], [0.28, 0.42, 0.95, 1.12, 1.0, 1.06]
+    )
+    outline = np.convolve(
+        np.pad(outline, 60, mode="edge"), np.hanning(121) / np.hanning(121).sum(), mode="valid"
+    )
     reach = across / _look_up(outline * chest.body_width, v)
     body = step((1 - reach) / 0.03) * (1 - 0.45 * reach**4)
     thickness = 1 - 0.62 * ((across - 0.42) / 0.55) ** 2
@@ -259,11 +294,16 @@ def _bones(seen: View, across: Field) -> Field:
     """Ribs at the back and, fainter, at the front; clavicles; spine."""
     chest, v = seen.chest, seen.v
     reach = np.abs(_AXIS)
-    back = -0.05 * np.sin(np.clip((reach - 0.05) / 0.4, 0, 1) * np.pi) + 0.75 * np.clip(reach - 0.3, 0, 2) ** 1.7
+    back = (
+        -0.05 * np.sin(np.clip((reach - 0.05) / 0.4, 0, 1) * np.pi)
+        + 0.75 * np.clip(reach - 0.3, 0, 2) ** 1.7
+    )
     front = -0.5 * np.clip(reach - 0.2, 0, 2) + 0.5 * np.clip(reach - 0.55, 0, 2) ** 2
     cage = step((seen.wall + 0.035 - across) / 0.03)
     turn = (_AXIS / _REACH + 1) / 2  # position within one rib and the space after it
-    band = 0.75 * np.exp(-(((turn - 0.5) / 0.19) ** 6)) + 0.35 * np.exp(-(((np.abs(turn - 0.5) - 0.17) / 0.035) ** 2))
+    band = 0.75 * np.exp(-(((turn - 0.5) / 0.19) ** 6)) + 0.35 * np.exp(
+        -(((np.abs(turn - 0.5) - 0.17) / 0.035) ** 2)
+    )
 
     def ribs(curve: npt.NDArray[np.floating], gap: float, phase: float) -> Field:
         turns = (v - _look_up(curve, across)) / np.float32(gap) + np.float32(phase)
@@ -271,7 +311,9 @@ def _bones(seen: View, across: Field) -> Field:
         return _look_up(band, (2 * turns - 1) * np.float32(_REACH))
 
     fade = step((0.62 - v) / 0.15) * step((v + 0.95) / 0.1) * cage
-    bones = ribs(back * chest.rib_slope, chest.rib_gap, chest.rib_phase) * step((across - 0.06) / 0.04)
+    bones = ribs(back * chest.rib_slope, chest.rib_gap, chest.rib_phase) * step(
+        (across - 0.06) / 0.04
+    )
     bones *= np.float32(chest.rib_density) * (0.75 + 0.5 * across)
     bones += ribs(front * chest.rib_slope, chest.rib_gap * 1.1, 0.3 + chest.rib_phase) * (
         np.float32(0.55 * chest.rib_density) * step((across - 0.3) / 0.12)
@@ -279,7 +321,11 @@ def _bones(seen: View, across: Field) -> Field:
     bones *= fade
     curve = 0.04 * np.sin(5.5 * reach) - 0.24 * reach
     axis = _look_up(np.stack([curve + level for level in chest.clavicle]), across, seen.side)
-    collar = step((0.028 - np.abs(v - axis)) / 0.014) * step((across - 0.07) / 0.03) * step((0.86 - across) / 0.1)
+    collar = (
+        step((0.028 - np.abs(v - axis)) / 0.014)
+        * step((across - 0.07) / 0.03)
+        * step((0.86 - across) / 0.1)
+    )
     bones += 0.13 * collar
     disc = 1 - 0.35 * np.exp(-((np.mod(_AXIS / 0.135, 1) - 0.5) ** 2) / 0.01)
     bones += 0.08 * step((0.075 - across) / 0.02) * _look_up(disc, v)
@@ -299,7 +345,11 @@ def _middle(seen: View, across: Field) -> Field:
     turns = np.arctan2(dv, du) * np.float32(1024 / (2 * np.pi)) + far * (60 * np.sin(9 * far))
     cell = turns.astype(np.int32) & 1023
     cell += seen.side * np.int32(1024)
-    vessels = chest.vessels.ravel().take(cell) * np.exp(-far / np.float32(0.26)) * step((far - 0.05) / 0.05)
+    vessels = (
+        chest.vessels.ravel().take(cell)
+        * np.exp(-far / np.float32(0.26))
+        * step((far - 0.05) / 0.05)
+    )
     hilum = np.exp(-far * far / np.float32(0.012))
     grain = upsample(chest.grain, seen.size, seen.rows, seen.columns)
     density += seen.lungs * (0.2 * vessels + 0.16 * hilum + 0.016 * grain)
@@ -329,7 +379,9 @@ def lesion_shape(seen: View, lesion: Lesion) -> Field:
         side, level = lesion.centre
         across = np.abs(seen.u)
         rise = np.clip((across - 0.3) / (seen.wall - 0.3), 0, 1.2)
-        surface = np.float32(level + seen.pose.breath + 0.12) - np.float32(lesion.radii[0]) * rise * rise
+        surface = (
+            np.float32(level + seen.pose.breath + 0.12) - np.float32(lesion.radii[0]) * rise * rise
+        )
         fluid: Field = seen.lungs * step((seen.v - surface) / 0.05) * (seen.side == (side > 0))
         return fluid
     near = _ellipse(seen.u, seen.v, lesion.centre, lesion.radii, lesion.angle)
@@ -357,6 +409,14 @@ def bounds(where: Field, rows: slice, columns: slice) -> tuple[float, float, flo
     down, along = visible.sum(axis=1), visible.sum(axis=0)
     if not down.any():
         return None
-    ys, xs = np.flatnonzero(down > SLIVER * down.max()), np.flatnonzero(along > SLIVER * along.max())
+    ys, xs = (
+        np.flatnonzero(down > SLIVER * down.max()),
+        np.flatnonzero(along > SLIVER * along.max()),
+    )
     left, top = columns.start, rows.start
-    return float(left + xs[0]), float(top + ys[0]), float(left + xs[-1] + 1), float(top + ys[-1] + 1)
+    return (
+        float(left + xs[0]),
+        float(top + ys[0]),
+        float(left + xs[-1] + 1),
+        float(top + ys[-1] + 1),
+    )

@@ -60,10 +60,17 @@ class PhantomConfig:
     labelled: float = 1.0
 
     def __post_init__(self) -> None:
-        limits = {"images": (0, 10**8), "size": (32, 4096), "seed": (0, 2**63), "images_per_patient": (1, _BLOCK)}
+        limits = {
+            "images": (0, 10**8),
+            "size": (32, 4096),
+            "seed": (0, 2**63),
+            "images_per_patient": (1, _BLOCK),
+        }
         for name, (low, high) in (limits | {"scanners": (1, 1000), "labelled": (0, 1)}).items():
             if not low <= getattr(self, name) <= high:
-                raise InputError(f"phantom: expected {name} from {low} to {high}, got {getattr(self, name)}")
+                raise InputError(
+                    f"phantom: expected {name} from {low} to {high}, got {getattr(self, name)}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +148,9 @@ def describe(config: PhantomConfig, i: int) -> Sample:
     scene = _scene(config, i)
     labelled = _rng(config, _LABELLED, int(scene.patient[1:])).random() < config.labelled
     boxes = true_boxes(config, i) if labelled else None
-    labels = None if boxes is None else np.isin(np.arange(len(CLASSES)), boxes.labels).astype(np.float32)
+    labels = (
+        None if boxes is None else np.isin(np.arange(len(CLASSES)), boxes.labels).astype(np.float32)
+    )
     return Sample(
         id=f"phantom-{config.seed}-{i:06d}",
         source=f"phantom#{i}",
@@ -172,7 +181,9 @@ def true_boxes(config: PhantomConfig, i: int) -> Boxes:
     drawn = _drawn(config, _scene(config, i))
     if not drawn:
         return Boxes.empty()
-    return Boxes(np.array([d.box for d in drawn]), np.array([d.lesion.label for d in drawn], dtype=np.int64))
+    return Boxes(
+        np.array([d.box for d in drawn]), np.array([d.lesion.label for d in drawn], dtype=np.int64)
+    )
 
 
 def render(config: PhantomConfig, i: int, lesions: bool = True) -> npt.NDArray[np.uint8]:
@@ -234,7 +245,11 @@ def _scene(config: PhantomConfig, i: int) -> _Scene:
     change = _rng(config, _LESIONS, i)
     lesions = []
     for lesion in stable:
-        there, growth, denser = change.random() < 0.9, change.uniform(0.87, 1.15), change.uniform(0.85, 1.15)
+        there, growth, denser = (
+            change.random() < 0.9,
+            change.uniform(0.87, 1.15),
+            change.uniform(0.85, 1.15),
+        )
         if not there:
             continue
         if lesion.label in (anatomy.OPACITY, anatomy.NODULE):

@@ -31,7 +31,17 @@ from twinray.data.decoding.bounded_file import one_line
 from twinray.data.readers.disk import FileLoader
 from twinray.data.readers.tabular import Row, read_rows
 from twinray.errors import InputError
-from twinray.records import ABSENT, PRESENT, UNCERTAIN, UNKNOWN, Collection, FloatArray, Sample, Skipped, Split
+from twinray.records import (
+    ABSENT,
+    PRESENT,
+    UNCERTAIN,
+    UNKNOWN,
+    Collection,
+    FloatArray,
+    Sample,
+    Skipped,
+    Split,
+)
 
 LABELS = (
     "No Finding",
@@ -51,7 +61,11 @@ LABELS = (
 )
 """The 14 observations, in the order of CheXpert's tables."""
 
-_TABLES: tuple[tuple[str, Split], ...] = (("train.csv", "train"), ("valid.csv", "val"), ("test.csv", "test"))
+_TABLES: tuple[tuple[str, Split], ...] = (
+    ("train.csv", "train"),
+    ("valid.csv", "val"),
+    ("test.csv", "test"),
+)
 _EDITIONS = ("CheXpert-v1.0-small", "CheXpert-v1.0")
 _KEPT = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
 _VALUES = {
@@ -133,29 +147,44 @@ def _read_table(table: Path, split: Split, root: Path, frontal_only: bool, found
             found.skipped.append(Skipped(row.where, reason))
 
 
-def _take(row: Row, split: Split, root: Path, depth: int, frontal_only: bool, found: _Found) -> tuple[str, int]:
+def _take(
+    row: Row, split: Split, root: Path, depth: int, frontal_only: bool, found: _Found
+) -> tuple[str, int]:
     """Add one row to ``found``; why it is set aside (or nothing), and how many folders to drop from the next Path."""
     path = row["Path"].replace("\\", "/")
     parts = PurePosixPath(path).parts
     at = next((i for i, part in enumerate(parts) if _PATIENT.fullmatch(part)), None)
     if at is None or ".." in parts or path.startswith("/"):
-        return f"expected a Path such as train/patient00001/study1/view1_frontal.jpg, got {_short(path)}", depth
+        return (
+            f"expected a Path such as train/patient00001/study1/view1_frontal.jpg, got {_short(path)}",
+            depth,
+        )
     key = "/".join(parts[max(0, at - 1) :])
     if key in found.ids:
         return f"{_short(key)} already has a row further up; keep one of them", depth
     view = (row["Frontal/Lateral"] or parts[-1]).lower()
     lateral = "lateral" in view
     if not lateral and "frontal" not in view:
-        return f"expected Frontal or Lateral, got {_short(row['Frontal/Lateral'])}; correct the row", depth
+        return (
+            f"expected Frontal or Lateral, got {_short(row['Frontal/Lateral'])}; correct the row",
+            depth,
+        )
     stated = tuple(row[name] for name in LABELS)
-    wrong = next((name for name, value in zip(LABELS, stated, strict=True) if value not in _VALUES), None)
+    wrong = next(
+        (name for name, value in zip(LABELS, stated, strict=True) if value not in _VALUES), None
+    )
     if wrong is not None:
-        return f"expected 1, 0, -1 or blank under {wrong!r}, got {_short(row[wrong])}; correct the row", depth
+        return (
+            f"expected 1, 0, -1 or blank under {wrong!r}, got {_short(row[wrong])}; correct the row",
+            depth,
+        )
     found.ids.add(key)
     if lateral and frontal_only:
         found.laterals += 1
         return "", depth
-    here = (drop for drop in _depths(depth, at) if os.path.isfile(os.path.join(root, *parts[drop:])))
+    here = (
+        drop for drop in _depths(depth, at) if os.path.isfile(os.path.join(root, *parts[drop:]))
+    )
     depth = next(here, -1)
     if depth < 0:
         found.missing.append(key)
@@ -201,7 +230,11 @@ def _notes(found: _Found) -> tuple[str, ...]:
         )
     if found.laterals:
         notes.append(f"{found.laterals:,} lateral views were left out")
-    uncertain = sum(int((sample.labels == UNCERTAIN).sum()) for sample in found.samples if sample.labels is not None)
+    uncertain = sum(
+        int((sample.labels == UNCERTAIN).sum())
+        for sample in found.samples
+        if sample.labels is not None
+    )
     if uncertain:
         notes.append(f"{uncertain:,} label values are uncertain (-1) and are kept as such")
     return tuple(notes)
@@ -214,7 +247,9 @@ def _nothing_left(root: Path, found: _Found) -> str:
             f"(first: {_short(found.missing[0])}); put the images beside the tables"
         )
     if found.laterals:
-        return f"all {found.laterals:,} images in {root} are lateral views; allow laterals to use them"
+        return (
+            f"all {found.laterals:,} images in {root} are lateral views; allow laterals to use them"
+        )
     first = f"; first: {found.skipped[0].where}: {found.skipped[0].reason}" if found.skipped else ""
     return f"expected rows in CheXpert's tables in {root}, found none that can be used{first}"
 

@@ -33,7 +33,18 @@ from twinray.data.readers.disk import FileLoader
 from twinray.errors import InputError
 from twinray.files import read_json
 from twinray.geometry import place_boxes
-from twinray.records import ABSENT, PRESENT, UNKNOWN, Boxes, Collection, FloatArray, Sample, Skipped, Split, split_of
+from twinray.records import (
+    ABSENT,
+    PRESENT,
+    UNKNOWN,
+    Boxes,
+    Collection,
+    FloatArray,
+    Sample,
+    Skipped,
+    Split,
+    split_of,
+)
 
 _LONGEST_SIDE = 10_000_000
 _READ = frozenset({"id", "file_name", "width", "height", "patient_id", "patient", "split"})
@@ -63,7 +74,9 @@ class _Image:
     attributes: Mapping[str, str]
 
 
-def read_coco(annotation_json: Path, images_root: Path | None = None, *, strict: bool = False) -> Collection:
+def read_coco(
+    annotation_json: Path, images_root: Path | None = None, *, strict: bool = False
+) -> Collection:
     """Describe the images and boxes of a COCO file; a sample's id is the image's id in the file.
 
     Args:
@@ -83,18 +96,33 @@ def read_coco(annotation_json: Path, images_root: Path | None = None, *, strict:
     classes = tuple(name for _, name in sorted(class_of.values()))
     images, unusable = _images(raw, annotation_json, root, skipped)
     annotated = "annotations" in raw
-    found = _annotations(raw, annotation_json, images, unusable, class_of, skipped, notes) if annotated else {}
+    found = (
+        _annotations(raw, annotation_json, images, unusable, class_of, skipped, notes)
+        if annotated
+        else {}
+    )
     if strict and skipped:
-        raise InputError(f"{skipped[0].where}: {skipped[0].reason} (the first of {len(skipped)}; --strict stops here)")
+        raise InputError(
+            f"{skipped[0].where}: {skipped[0].reason} (the first of {len(skipped)}; --strict stops here)"
+        )
     if not images:
         first = f"; first: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
-        raise InputError(f"expected images in {annotation_json}, found none that can be used{first}")
+        raise InputError(
+            f"expected images in {annotation_json}, found none that can be used{first}"
+        )
     if not annotated:
-        notes.append(f"{annotation_json.name} has no list of annotations: its images count as never annotated")
+        notes.append(
+            f"{annotation_json.name} has no list of annotations: its images count as never annotated"
+        )
     if all(image.patient is None for image in images.values()):
-        notes.append("no patient ids: images are their own groups, so splits cannot be kept patient-disjoint")
+        notes.append(
+            "no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"
+        )
     nothing = _Found()
-    samples = tuple(_sample(image, found.get(key, nothing), len(classes), annotated) for key, image in images.items())
+    samples = tuple(
+        _sample(image, found.get(key, nothing), len(classes), annotated)
+        for key, image in images.items()
+    )
     return Collection(
         name=annotation_json.resolve().parent.name or "coco",
         label_classes=classes if annotated else (),
@@ -112,13 +140,17 @@ def _images_root(annotation_json: Path, images_root: Path | None) -> Path:
         beside = annotation_json.parent / "images"
         return beside if beside.is_dir() else annotation_json.parent
     if not images_root.is_dir():
-        raise InputError(f"expected the folder of the images, {images_root} is not there; correct --images")
+        raise InputError(
+            f"expected the folder of the images, {images_root} is not there; correct --images"
+        )
     return images_root
 
 
 def _read(path: Path) -> dict[str, Any]:
     if path.is_dir():
-        raise InputError(f"expected a COCO annotation file, {path} is a folder; give the .json in it")
+        raise InputError(
+            f"expected a COCO annotation file, {path} is a folder; give the .json in it"
+        )
     raw = read_json(path, "COCO annotations")
     if not isinstance(raw, dict):
         raise InputError(
@@ -126,9 +158,13 @@ def _read(path: Path) -> dict[str, Any]:
         )
     for key in ("images", "annotations", "categories"):
         if key in raw and not isinstance(raw[key], list):
-            raise InputError(f"expected a list under {key!r} in {path}, found a {_kind(raw[key])}; repair the file")
+            raise InputError(
+                f"expected a list under {key!r} in {path}, found a {_kind(raw[key])}; repair the file"
+            )
         if key not in raw and (key == "images" or raw.get("annotations")):
-            raise InputError(f"expected a list under {key!r} in {path}, found none; is it a COCO annotation file?")
+            raise InputError(
+                f"expected a list under {key!r} in {path}, found none; is it a COCO annotation file?"
+            )
     return raw
 
 
@@ -151,27 +187,43 @@ def _categories(raw: dict[str, Any], path: Path) -> dict[str, tuple[int, str]]:
     named: dict[int, str] = {}
     for i, category in enumerate(raw.get("categories", ())):
         where = f"{path} categories[{i}]"
-        if not isinstance(category, dict) or (key := _key(category.get("id"))) is None or not key.lstrip("-").isdigit():
-            raise InputError(f"expected an object with a whole number 'id' in {where}; repair the file")
+        if (
+            not isinstance(category, dict)
+            or (key := _key(category.get("id"))) is None
+            or not key.lstrip("-").isdigit()
+        ):
+            raise InputError(
+                f"expected an object with a whole number 'id' in {where}; repair the file"
+            )
         name = category.get("name")
         if not isinstance(name, str) or not name.strip():
-            raise InputError(f"expected a 'name' in {where} (id {key}), found {name!r}; every category needs one")
+            raise InputError(
+                f"expected a 'name' in {where} (id {key}), found {name!r}; every category needs one"
+            )
         if int(key) in named:
-            raise InputError(f"category id {key} is used twice in {path}; give every category its own")
+            raise InputError(
+                f"category id {key} is used twice in {path}; give every category its own"
+            )
         if name in named.values():
-            raise InputError(f"category name {name!r} is used twice in {path}; merge the two categories or rename one")
+            raise InputError(
+                f"category name {name!r} is used twice in {path}; merge the two categories or rename one"
+            )
         named[int(key)] = name
     return {str(key): (i, named[key]) for i, key in enumerate(sorted(named))}
 
 
-def _images(raw: dict[str, Any], path: Path, root: Path, skipped: list[Skipped]) -> tuple[dict[str, _Image], set[str]]:
+def _images(
+    raw: dict[str, Any], path: Path, root: Path, skipped: list[Skipped]
+) -> tuple[dict[str, _Image], set[str]]:
     """Usable images by id, and the ids of those set aside."""
     images: dict[str, _Image] = {}
     unusable: set[str] = set()
     for i, record in enumerate(raw["images"]):
         key = _key(record.get("id")) if isinstance(record, dict) else None
         if key is not None and (key in images or key in unusable):
-            raise InputError(f"image id {key} is used twice in {path} (again at images[{i}]); give every image its own")
+            raise InputError(
+                f"image id {key} is used twice in {path} (again at images[{i}]); give every image its own"
+            )
         parsed = _image(record, key, root)
         if isinstance(parsed, _Image):
             images[parsed.id] = parsed
@@ -196,7 +248,11 @@ def _image(record: object, key: str | None, root: Path) -> _Image | str:
     if isinstance(size, str):
         return size
     split = record.get("split")
-    if split is not None and split != "" and (not isinstance(split, str) or split_of(split) is None):
+    if (
+        split is not None
+        and split != ""
+        and (not isinstance(split, str) or split_of(split) is None)
+    ):
         return f"expected 'split' train, val or test, got {split!r}"
     patient = record.get("patient_id", record.get("patient"))
     attributes = {
@@ -212,7 +268,10 @@ def _size(record: dict[str, Any]) -> tuple[int, int] | str | None:
     if values == (None, None):
         return None
     if all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and 1 <= v <= _LONGEST_SIDE and v == int(v)
+        isinstance(v, (int, float))
+        and not isinstance(v, bool)
+        and 1 <= v <= _LONGEST_SIDE
+        and v == int(v)
         for v in values
     ):
         width, height = cast(tuple[float, float], values)
@@ -237,7 +296,11 @@ def _annotations(
         image_key, class_key = _key(row.get("image_id")), _key(row.get("category_id"))
         where = f"{path} annotations[{i}]" + ("" if row.get("id") is None else f" (id {row['id']})")
         if image_key is None or image_key not in images:
-            why = "was set aside" if image_key in unusable else "is not among the images; correct image_id"
+            why = (
+                "was set aside"
+                if image_key in unusable
+                else "is not among the images; correct image_id"
+            )
             skipped.append(Skipped(where, f"its image {row.get('image_id')!r} {why}"))
             continue
         image = images[image_key]
@@ -247,7 +310,8 @@ def _annotations(
             into.lost |= set(range(len(class_of))) or {-1}  # it may have been any of them
             skipped.append(
                 Skipped(
-                    where, f"its category {row.get('category_id')!r} is not among the categories; correct category_id"
+                    where,
+                    f"its category {row.get('category_id')!r} is not among the categories; correct category_id",
                 )
             )
             continue
@@ -311,7 +375,10 @@ def _sample(image: _Image, found: _Found, n_classes: int, annotated: bool) -> Sa
         labels[[c for c in found.lost if c >= 0]] = UNKNOWN
         labels[found.classes] = PRESENT
     if annotated and (found.boxes or not found.lost):
-        boxes = Boxes(np.array(found.boxes, dtype=np.float64).reshape(-1, 4), np.array(found.classes, dtype=np.int64))
+        boxes = Boxes(
+            np.array(found.boxes, dtype=np.float64).reshape(-1, 4),
+            np.array(found.classes, dtype=np.int64),
+        )
     return Sample(
         id=image.id,
         source=image.file_name,

@@ -59,7 +59,11 @@ _UIDS = frozenset({"study_uid", "series_uid", "sop_uid"})
 
 
 def read_dicom_folder(
-    root: Path, *, table: Path | None = None, frontal_only: bool = False, pseudonymise: str | None = None
+    root: Path,
+    *,
+    table: Path | None = None,
+    frontal_only: bool = False,
+    pseudonymise: str | None = None,
 ) -> Collection:
     """Describe the DICOM files below ``root`` by their headers.
 
@@ -78,11 +82,17 @@ def read_dicom_folder(
         came = "is a file; give its folder" if root.exists() else "is not there; check the path"
         raise InputError(f"expected a folder of DICOM files, {root} {came}")
     if pseudonymise is not None and not pseudonymise.strip():
-        raise InputError("expected a secret key to pseudonymise with, got an empty one; give a long random text")
+        raise InputError(
+            "expected a secret key to pseudonymise with, got an empty one; give a long random text"
+        )
     found = scan(root, _judge, leave_out=table)
     if not found.names:
-        first = f"; first: {found.skipped[0].where}: {found.skipped[0].reason}" if found.skipped else ""
-        raise InputError(f"expected DICOM files in {root}, found {_others(found) or 'none'}{first}; check the path")
+        first = (
+            f"; first: {found.skipped[0].where}: {found.skipped[0].reason}" if found.skipped else ""
+        )
+        raise InputError(
+            f"expected DICOM files in {root}, found {_others(found) or 'none'}{first}; check the path"
+        )
     rows = None if table is None else read_table(table, found.names, found.skipped)
     names = found.names if rows is None else [name for name in found.names if name in rows]
     found.skipped += [
@@ -94,7 +104,9 @@ def read_dicom_folder(
     headers = _headers(root, names, found.skipped, notes)
     headers, shared = _without_copies(root, headers, notes)
     if not headers:
-        first = f"; first: {found.skipped[0].where}: {found.skipped[0].reason}" if found.skipped else ""
+        first = (
+            f"; first: {found.skipped[0].where}: {found.skipped[0].reason}" if found.skipped else ""
+        )
         raise InputError(f"none of the {len(names)} DICOM files in {root} can be used{first}")
     classes, task, vectors = _labels(headers, rows)
     samples = _samples(headers, shared, rows, vectors, pseudonymise)
@@ -123,9 +135,13 @@ def read_key(path: Path) -> str:
     try:
         key = path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise InputError(f"could not read the key file {path}: {error.strerror}; correct --pseudonymise") from error
+        raise InputError(
+            f"could not read the key file {path}: {error.strerror}; correct --pseudonymise"
+        ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"expected a secret as UTF-8 text in {path}, found other bytes; write a new one") from error
+        raise InputError(
+            f"expected a secret as UTF-8 text in {path}, found other bytes; write a new one"
+        ) from error
     if not key:
         raise InputError(f"expected a secret in {path}, the file is empty; write one into it")
     return key
@@ -141,7 +157,9 @@ class DicomLoader:
 
     def __call__(self, sample: Sample) -> Pixels:
         """Decode the file; raises InputError where it is refused."""
-        return load_dicom(self.root / sample.source, frontal_only=self.frontal_only, lenient=self.lenient)
+        return load_dicom(
+            self.root / sample.source, frontal_only=self.frontal_only, lenient=self.lenient
+        )
 
     def decoding_as(self, decoding: Decoding) -> DicomLoader:
         """The same loader, keeping damaged files if told so; scale and orientation are the header's."""
@@ -165,10 +183,16 @@ def _judge(path: Path) -> bool | str:
 
 def _others(found: Scan) -> str:
     """How many files are not DICOM, and of which kinds."""
-    return f"{found.n_others:,} files that are not DICOM ({found.others_in_words})" if found.others else ""
+    return (
+        f"{found.n_others:,} files that are not DICOM ({found.others_in_words})"
+        if found.others
+        else ""
+    )
 
 
-def _headers(root: Path, names: Sequence[str], skipped: list[Skipped], notes: list[str]) -> dict[str, DicomAttributes]:
+def _headers(
+    root: Path, names: Sequence[str], skipped: list[Skipped], notes: list[str]
+) -> dict[str, DicomAttributes]:
     """Headers by name; files whose header cannot be read are set aside."""
     headers: dict[str, DicomAttributes] = {}
     directories = 0
@@ -210,7 +234,9 @@ def _without_copies(
             shared[uid] = list(first.values())
     if copies:
         copy, original = next(iter(copies.items()))
-        notes.append(f"{len(copies):,} files are copies of another and were left out (first: {copy} of {original})")
+        notes.append(
+            f"{len(copies):,} files are copies of another and were left out (first: {copy} of {original})"
+        )
     if shared:
         n, (one, other, *_) = sum(map(len, shared.values())), next(iter(shared.values()))
         notes.append(
@@ -233,11 +259,15 @@ def _labels(
     names: Mapping[str, object], rows: Mapping[str, TableRow] | None
 ) -> tuple[tuple[str, ...], Task, dict[tuple[str, ...], FloatArray]]:
     """Classes sorted by name, the task, and one vector for each distinct set of labels."""
-    stated = {rows[name].labels for name in names if rows[name].labels} if rows is not None else set()
+    stated = (
+        {rows[name].labels for name in names if rows[name].labels} if rows is not None else set()
+    )
     classes = tuple(sorted({label for own in stated for label in own}))
     vectors: dict[tuple[str, ...], FloatArray] = {}
     for own in sorted(stated):
-        vector = np.array([PRESENT if name in own else ABSENT for name in classes], dtype=np.float32)
+        vector = np.array(
+            [PRESENT if name in own else ABSENT for name in classes], dtype=np.float32
+        )
         vector.flags.writeable = False
         vectors[own] = vector
     several = any(len(own) > 1 for own in stated)
@@ -279,19 +309,29 @@ def _hidden(value: str, key: str | None) -> str:
     """The value, or with a key its pseudonym."""
     if key is None:
         return value
-    return hmac.new(key.encode(), value.encode("utf-8", "backslashreplace"), hashlib.sha256).hexdigest()[:16]
+    return hmac.new(
+        key.encode(), value.encode("utf-8", "backslashreplace"), hashlib.sha256
+    ).hexdigest()[:16]
 
 
 def _patient_notes(samples: Sequence[Sample], key: str | None) -> list[str]:
     """What users must know of the patients; never an id."""
     told = [sample.patient for sample in samples if sample.patient is not None]
     if not told:
-        return ["no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"]
+        return [
+            "no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"
+        ]
     notes = []
     if len(told) < len(samples):
-        notes.append(f"{len(samples) - len(told):,} files have no patient id: each of their images is its own group")
+        notes.append(
+            f"{len(samples) - len(told):,} files have no patient id: each of their images is its own group"
+        )
     if len(told) > 1 and len(set(told)) == 1:
-        notes.append("all files carry the same patient id (removed by an anonymiser?); give patients in a table")
+        notes.append(
+            "all files carry the same patient id (removed by an anonymiser?); give patients in a table"
+        )
     if key is None:
-        notes.append("patient ids are kept as the files have them: treat what is made of them as patient data")
+        notes.append(
+            "patient ids are kept as the files have them: treat what is made of them as patient data"
+        )
     return notes

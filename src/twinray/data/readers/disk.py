@@ -123,7 +123,11 @@ def scan(root: Path, judge: Judge, leave_out: Path | None = None) -> Scan:
         if own is not None and path.resolve() == own:
             continue
         name = path.relative_to(root).as_posix()
-        verdict = judge(path) if _may_be_opened(path) else "a pipe, a socket or a device is no image; leave it out"
+        verdict = (
+            judge(path)
+            if _may_be_opened(path)
+            else "a pipe, a socket or a device is no image; leave it out"
+        )
         if verdict is False and path.suffix.lower() in ARCHIVES:
             found.archives.append(name)
         elif verdict is True:
@@ -136,7 +140,9 @@ def scan(root: Path, judge: Judge, leave_out: Path | None = None) -> Scan:
         elif verdict is not True:
             found.skipped.append(Skipped(_printable(name), verdict))
         elif _printable(name) != name:
-            found.skipped.append(Skipped(_printable(name), "expected a file name in UTF-8; rename the file"))
+            found.skipped.append(
+                Skipped(_printable(name), "expected a file name in UTF-8; rename the file")
+            )
         else:
             found.names.append(name)
     found.names.sort()
@@ -154,7 +160,9 @@ def scan_images(root: Path, leave_out: Path | None = None) -> Scan:
 def _files_below(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         where = _printable(str(error.filename))
-        skipped.append(Skipped(where, f"could not list this folder: {error.strerror}; check its rights"))
+        skipped.append(
+            Skipped(where, f"could not list this folder: {error.strerror}; check its rights")
+        )
 
     seen: set[tuple[int, int]] = set()
     for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
@@ -229,11 +237,17 @@ class ImageIndex:
         others = sorted(set(self.by_stem.values()) - there)
         notes = list(self.own_notes)
         if len(there) < listed:
-            notes.append(f"{listed - len(there):,} of the {listed:,} images in {what} are not on this disk: left out")
+            notes.append(
+                f"{listed - len(there):,} of the {listed:,} images in {what} are not on this disk: left out"
+            )
         if others:
-            notes.append(f"{len(others):,} images on disk are not in {what}, such as {others[0]}: left out")
+            notes.append(
+                f"{len(others):,} images on disk are not in {what}, such as {others[0]}: left out"
+            )
         if self.repeated:
-            notes.append(f"{self.repeated:,} files have the same name as another in a different folder: left out")
+            notes.append(
+                f"{self.repeated:,} files have the same name as another in a different folder: left out"
+            )
         return notes
 
 

@@ -33,7 +33,17 @@ import numpy as np
 from twinray.data.readers.disk import FileLoader, scan_images
 from twinray.data.readers.folder_table import TableRow, read_table
 from twinray.errors import InputError
-from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Sample, Skipped, Split, Task, split_of
+from twinray.records import (
+    ABSENT,
+    PRESENT,
+    Collection,
+    FloatArray,
+    Sample,
+    Skipped,
+    Split,
+    Task,
+    split_of,
+)
 
 Layout = Literal["auto", "flat"]
 
@@ -85,11 +95,17 @@ def read_folder(
     labels = _Labels.of(names, places, rows)
     samples = tuple(_samples(names, places, patients, rows, labels))
     if not samples:
-        raise InputError(f"none of the images in {root} is left; first: {skipped[0].where}: {skipped[0].reason}")
+        raise InputError(
+            f"none of the images in {root} is left; first: {skipped[0].where}: {skipped[0].reason}"
+        )
     if len(labels.classes) > _MANY_CLASSES:
-        notes.append(f"{len(labels.classes)} folders were taken for classes; if they are not, use --layout flat")
+        notes.append(
+            f"{len(labels.classes)} folders were taken for classes; if they are not, use --layout flat"
+        )
     if all(sample.patient is None for sample in samples):
-        notes.append("no patient ids: images are their own groups, so splits cannot be kept patient-disjoint")
+        notes.append(
+            "no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"
+        )
     return Collection(
         name=root.resolve().name or "folder",
         label_classes=labels.classes,
@@ -102,31 +118,47 @@ def read_folder(
     )
 
 
-def _image_names(root: Path, table: Path | None, skipped: list[Skipped], notes: list[str]) -> list[str]:
+def _image_names(
+    root: Path, table: Path | None, skipped: list[Skipped], notes: list[str]
+) -> list[str]:
     """The images below the folder, or an error where there is none."""
     if not root.exists():
         raise InputError(f"expected a folder of images, {root} is not there; check the path")
     if not root.is_dir():
-        raise InputError(f"expected a folder of images, {root} is a file; give its folder, or another --format")
+        raise InputError(
+            f"expected a folder of images, {root} is a file; give its folder, or another --format"
+        )
     found = scan_images(root, leave_out=table)
     skipped += found.skipped
     notes += found.notes
     if not found.names:
-        seen = f"{found.n_others} other files ({found.others_in_words})" if found.others else "nothing"
-        raise InputError(f"expected images in {root} (PNG, JPEG, TIFF, DICOM), found {seen}; check the path")
+        seen = (
+            f"{found.n_others} other files ({found.others_in_words})" if found.others else "nothing"
+        )
+        raise InputError(
+            f"expected images in {root} (PNG, JPEG, TIFF, DICOM), found {seen}; check the path"
+        )
     if found.others:
-        notes.append(f"{found.n_others} files that are no images were passed over ({found.others_in_words})")
+        notes.append(
+            f"{found.n_others} files that are no images were passed over ({found.others_in_words})"
+        )
     return found.names
 
 
-def _named_by(rows: dict[str, TableRow], names: list[str], table: Path | None, skipped: list[Skipped]) -> list[str]:
+def _named_by(
+    rows: dict[str, TableRow], names: list[str], table: Path | None, skipped: list[Skipped]
+) -> list[str]:
     skipped += [
-        Skipped(name, f"no row of {table} names this file; add one to use it") for name in names if name not in rows
+        Skipped(name, f"no row of {table} names this file; add one to use it")
+        for name in names
+        if name not in rows
     ]
     return [name for name in names if name in rows]
 
 
-def _places(names: Sequence[str], root: Path, layout: Layout, notes: list[str]) -> dict[str, _Place]:
+def _places(
+    names: Sequence[str], root: Path, layout: Layout, notes: list[str]
+) -> dict[str, _Place]:
     """Split and class by folder, for each image."""
     parts = {name: PurePosixPath(name).parts[:-1] for name in names}
     if layout == "flat":
@@ -145,20 +177,29 @@ def _places(names: Sequence[str], root: Path, layout: Layout, notes: list[str]) 
         return {name: _Place(label=_at(parts[name], depth) or None) for name in names}
     rest = sorted(top for top in tops if top not in splits)
     if rest:
-        what = f"images such as {_first(names, parts, depth, '')}" if rest[0] == "" else f"the folder {rest[0]}"
+        what = (
+            f"images such as {_first(names, parts, depth, '')}"
+            if rest[0] == ""
+            else f"the folder {rest[0]}"
+        )
         raise InputError(
             f"expected only {', '.join(splits)} in {root}, found {what} beside them; move it away, or use --layout flat"
         )
     for split in splits:
         inside = {n: p for n, p in parts.items() if p[depth] == split}
         _refuse_mixed(_tops(inside, depth + 1), root / split, list(inside))
-    return {name: _Place(split_of(own[depth]), _at(own, depth + 1) or None) for name, own in parts.items()}
+    return {
+        name: _Place(split_of(own[depth]), _at(own, depth + 1) or None)
+        for name, own in parts.items()
+    }
 
 
 def _by_split_only(parts: dict[str, tuple[str, ...]]) -> dict[str, _Place]:
     """Folder names mean nothing, but for official splits at the very top."""
     official = all(own and split_of(own[0]) for own in parts.values())
-    return {name: _Place(split=split_of(own[0]) if official else None) for name, own in parts.items()}
+    return {
+        name: _Place(split=split_of(own[0]) if official else None) for name, own in parts.items()
+    }
 
 
 def _at(parts: tuple[str, ...], depth: int) -> str:
@@ -184,7 +225,10 @@ def _refuse_mixed(tops: set[str], where: Path, names: Sequence[str]) -> None:
 
 
 def _patients(
-    names: Sequence[str], regex: str | None, rows: dict[str, TableRow] | None, skipped: list[Skipped]
+    names: Sequence[str],
+    regex: str | None,
+    rows: dict[str, TableRow] | None,
+    skipped: list[Skipped],
 ) -> dict[str, str | None]:
     """Patient by image; images that the expression does not match are missing from the answer."""
     if rows is not None and any(row.patient is not None for row in rows.values()):
@@ -202,7 +246,10 @@ def _patients(
             f"--patient-regex {regex!r} matches none of the {len(names)} files (first: {names[0]}); correct it"
         )
     skipped += [
-        Skipped(name, f"--patient-regex {regex!r} finds no patient in this name; extend it, or rename the file")
+        Skipped(
+            name,
+            f"--patient-regex {regex!r} finds no patient in this name; extend it, or rename the file",
+        )
         for name in names
         if not found[name]
     ]
@@ -213,9 +260,13 @@ def _compiled(regex: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(regex)
     except re.error as error:
-        raise InputError(f"--patient-regex {regex!r} is not a regular expression: {error}; correct it") from error
+        raise InputError(
+            f"--patient-regex {regex!r} is not a regular expression: {error}; correct it"
+        ) from error
     if pattern.groups == 0:
-        raise InputError(f"expected a group in --patient-regex that is the patient, such as '(p\\d+)_'; got {regex!r}")
+        raise InputError(
+            f"expected a group in --patient-regex that is the patient, such as '(p\\d+)_'; got {regex!r}"
+        )
     return pattern
 
 
@@ -234,12 +285,16 @@ class _Labels:
     vectors: dict[tuple[str, ...], FloatArray]
 
     @staticmethod
-    def of(names: Sequence[str], places: dict[str, _Place], rows: dict[str, TableRow] | None) -> _Labels:
+    def of(
+        names: Sequence[str], places: dict[str, _Place], rows: dict[str, TableRow] | None
+    ) -> _Labels:
         """From the table where it states a label, else from the folder."""
         by_name: dict[str, tuple[str, ...]] = {}
         for name in names:
             label = places[name].label
-            own = (rows[name].labels if rows is not None else ()) or (() if label is None else (label,))
+            own = (rows[name].labels if rows is not None else ()) or (
+                () if label is None else (label,)
+            )
             if own:
                 by_name[name] = own
         classes = tuple(sorted({label for own in by_name.values() for label in own}))
@@ -249,7 +304,12 @@ class _Labels:
             vector = np.array([PRESENT if c in own else ABSENT for c in classes], dtype=np.float32)
             vector.flags.writeable = False
             vectors[own] = vector
-        return _Labels(classes, "none" if not classes else "multilabel" if several else "multiclass", by_name, vectors)
+        return _Labels(
+            classes,
+            "none" if not classes else "multilabel" if several else "multiclass",
+            by_name,
+            vectors,
+        )
 
 
 def _samples(

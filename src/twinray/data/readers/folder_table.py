@@ -42,21 +42,29 @@ def read_table(table: Path, names: Sequence[str], skipped: list[Skipped]) -> dic
     """
     rows: dict[str, TableRow] = {}
     find = _Finder(names)
-    for row in read_rows(table, (_PATH,), optional=(_PATIENT, _SPLIT, _LABEL), any_case=True, advice="rename it"):
+    for row in read_rows(
+        table, (_PATH,), optional=(_PATIENT, _SPLIT, _LABEL), any_case=True, advice="rename it"
+    ):
         name = find(row[_PATH])
         parsed = _parse(row)
         if name is None:
-            reason = f"expected the path of one image of the folder, got {row[_PATH]!r}; correct the row"
+            reason = (
+                f"expected the path of one image of the folder, got {row[_PATH]!r}; correct the row"
+            )
             skipped.append(Skipped(row.where, reason))
         elif name in rows:
-            skipped.append(Skipped(row.where, f"{name} already has a row further up; keep one of them"))
+            skipped.append(
+                Skipped(row.where, f"{name} already has a row further up; keep one of them")
+            )
         elif isinstance(parsed, str):
             skipped.append(Skipped(row.where, parsed))
         else:
             rows[name] = parsed
     if not rows:
         first = f" (first: {skipped[-1].where}: {skipped[-1].reason})" if skipped else ""
-        raise InputError(f"no row of {table} names an image of the folder{first}; the path column is relative to it")
+        raise InputError(
+            f"no row of {table} names an image of the folder{first}; the path column is relative to it"
+        )
     return rows
 
 
@@ -68,7 +76,9 @@ def _parse(row: Row) -> TableRow | str:
     return TableRow(
         patient=row[_PATIENT] or None,
         split=split_of(split),
-        labels=tuple(dict.fromkeys(part.strip() for part in row[_LABEL].split("|") if part.strip())),
+        labels=tuple(
+            dict.fromkeys(part.strip() for part in row[_LABEL].split("|") if part.strip())
+        ),
         attributes=row.others((_PATH, _PATIENT, _SPLIT, _LABEL)),
     )
 
@@ -79,7 +89,9 @@ class _Finder:
     def __init__(self, names: Sequence[str]) -> None:
         self._names = set(names)
         bare = Counter(name.rsplit("/", 1)[-1] for name in names)
-        self._bare = {name.rsplit("/", 1)[-1]: name for name in names if bare[name.rsplit("/", 1)[-1]] == 1}
+        self._bare = {
+            name.rsplit("/", 1)[-1]: name for name in names if bare[name.rsplit("/", 1)[-1]] == 1
+        }
 
     def __call__(self, path: str) -> str | None:
         path = PurePosixPath(path.replace("\\", "/")).as_posix()

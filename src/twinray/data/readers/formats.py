@@ -97,7 +97,9 @@ FORMATS: Mapping[str, Format] = {
     "folder": Format(
         "the folder of images",
         "FOLDER",
-        lambda source, o: read_folder(source, patient_regex=o.patient_regex, table=o.table, layout=o.layout),
+        lambda source, o: read_folder(
+            source, patient_regex=o.patient_regex, table=o.table, layout=o.layout
+        ),
         takes=frozenset({"patient_regex", "table", "layout"}),
     ),
     "coco": Format(
@@ -124,7 +126,9 @@ FORMATS: Mapping[str, Format] = {
             min_readers=o.min_readers,
         ),
         takes=frozenset({"images", "fusion_iou", "min_readers"}),
-        annotations=lambda source, o: read_raw_vindr(source, images_root=o.images, need_images=False),
+        annotations=lambda source, o: read_raw_vindr(
+            source, images_root=o.images, need_images=False
+        ),
         fuse=fuse_vindr,
     ),
     "rsna": Format(
@@ -223,12 +227,18 @@ def read_sources(
     row = FORMATS[name]
     if not row.usage:
         if sources:
-            raise InputError(f"--format {name} draws its own images, got the source {sources[0]}; leave it out")
+            raise InputError(
+                f"--format {name} draws its own images, got the source {sources[0]}; leave it out"
+            )
         if shared_patients:
-            raise InputError(f"--shared-patients goes with several sources, the {name} has none; leave it out")
+            raise InputError(
+                f"--shared-patients goes with several sources, the {name} has none; leave it out"
+            )
         return [row.read(Path(), options)]
     if not sources:
-        chosen = "" if name == next(iter(FORMATS)) else f" --format {name}"  # the first is what --format is by default
+        chosen = (
+            "" if name == next(iter(FORMATS)) else f" --format {name}"
+        )  # the first is what --format is by default
         raise InputError(f"expected {row.what}, as in: twinray pack {row.usage}{chosen} --out PACK")
     _check_number(sources, options, shared_patients)
     collections = [row.read(path, options) for path in sources]
@@ -243,7 +253,9 @@ def _check_number(sources: Sequence[Path], options: SourceOptions, shared_patien
     if len(sources) > 1:
         for option in _ONE_SOURCE:
             if getattr(options, option) is not None:
-                raise InputError(f"{_flag(option)} goes with one source, got {len(sources)}; pack them one by one")
+                raise InputError(
+                    f"{_flag(option)} goes with one source, got {len(sources)}; pack them one by one"
+                )
     elif shared_patients:
         raise InputError("--shared-patients goes with several sources, got 1; leave it out")
 

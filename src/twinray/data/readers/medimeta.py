@@ -86,7 +86,11 @@ class _Labels:
             if not np.isin(own[~np.isnan(own)], (0, 1)).all():
                 return f"expected labels 0 or 1, got {one_line(str(own.tolist()), 60)}"
             return np.where(np.isnan(own), UNKNOWN, own).astype(np.float32)
-        column = self.column_of.get(int(own[0])) if math.isfinite(own[0]) and own[0] == int(own[0]) else None
+        column = (
+            self.column_of.get(int(own[0]))
+            if math.isfinite(own[0]) and own[0] == int(own[0])
+            else None
+        )
         if column is None:
             return f"expected a class number that info.yaml names, got {own[0]:g}"
         vector = np.full(len(self.classes), ABSENT, dtype=np.float32)
@@ -146,7 +150,11 @@ def read_medimeta(root: Path, *, task: str | None = None) -> Collection:
             continue
         vector = labels.vector(index)
         if isinstance(vector, str):
-            skipped.append(Skipped(f"{root / 'task_labels'} image {index}", f"{vector}; the image is kept without"))
+            skipped.append(
+                Skipped(
+                    f"{root / 'task_labels'} image {index}", f"{vector}; the image is kept without"
+                )
+            )
             vector = None
         row = rows.get(index)
         samples.append(
@@ -160,9 +168,13 @@ def read_medimeta(root: Path, *, task: str | None = None) -> Collection:
             )
         )
     if not samples:
-        raise InputError(f"none of the {len(splits)} images that the splits in {root} list is there; {_ADVICE}")
+        raise InputError(
+            f"none of the {len(splits)} images that the splits in {root} list is there; {_ADVICE}"
+        )
     if all(sample.patient is None for sample in samples):
-        notes.append("no patient ids: images are their own groups, so splits cannot be kept patient-disjoint")
+        notes.append(
+            "no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"
+        )
     return Collection(
         name=one_line(str(info.get("id") or root.resolve().name or "medimeta"), 80),
         label_classes=labels.classes,
@@ -182,13 +194,17 @@ def _info(root: Path) -> dict[str, Any]:
     path = root / "info.yaml"
     if not path.is_file():
         below = sorted(info.parent.name for info in root.glob("*/info.yaml"))
-        cure = f"give one of the folders in it: {', '.join(below[:8])}" if below else "check the path"
+        cure = (
+            f"give one of the folders in it: {', '.join(below[:8])}" if below else "check the path"
+        )
         raise InputError(f"expected info.yaml in {root}, found none; {cure}")
     with parser_faults_as_input_errors(path, "reading YAML", _ADVICE):
         with path.open("rb") as file:
             content = file.read(_MOST_INFO_BYTES + 1)
         if len(content) > _MOST_INFO_BYTES:
-            raise InputError(f"{path}: expected a short description, got more than 1 MiB; {_ADVICE}")
+            raise InputError(
+                f"{path}: expected a short description, got more than 1 MiB; {_ADVICE}"
+            )
         info = yaml.safe_load(content)
     if not isinstance(info, dict) or not isinstance(info.get("tasks") or [], list):
         raise InputError(f"expected an object with a list of tasks in {path}; {_ADVICE}")
@@ -206,14 +222,20 @@ def _labels(root: Path, info: Mapping[str, Any], wanted: str | None, notes: list
     told = one_line(", ".join(tasks), 600) or "none"
     if wanted is None:
         if len(tasks) > 1:
-            notes.append(f"labels are left out: {len(tasks)} tasks, choose one with --task ({told})")
+            notes.append(
+                f"labels are left out: {len(tasks)} tasks, choose one with --task ({told})"
+            )
         if len(tasks) != 1:
             return _Labels()
         chosen = next(iter(tasks))
     else:
-        same = [name for name in tasks if name == wanted] or [n for n in tasks if n.lower() == wanted.strip().lower()]
+        same = [name for name in tasks if name == wanted] or [
+            n for n in tasks if n.lower() == wanted.strip().lower()
+        ]
         if not same:
-            raise InputError(f"expected a task of {root.name} ({told}), got {wanted!r}; correct --task")
+            raise InputError(
+                f"expected a task of {root.name} ({told}), got {wanted!r}; correct --task"
+            )
         chosen = same[0]
     named = _classes(tasks[chosen], chosen, path)
     values = _values(root, chosen)
@@ -233,31 +255,48 @@ def _classes(described: Mapping[str, Any], task: str, path: Path) -> dict[int, s
     labels = described.get("labels")
     if isinstance(labels, list):
         labels = dict(enumerate(labels))
-    whole = isinstance(labels, dict) and all(isinstance(k, int) and not isinstance(k, bool) for k in labels)
+    whole = isinstance(labels, dict) and all(
+        isinstance(k, int) and not isinstance(k, bool) for k in labels
+    )
     if not isinstance(labels, dict) or not whole or not 2 <= len(labels) <= _MOST_CLASSES:
         kind = one_line(str(described.get("task_target", "unknown")), 60)
-        raise InputError(f"expected 'labels' of 2 or more numbered classes for task {task!r} ({kind}) in {path}")
+        raise InputError(
+            f"expected 'labels' of 2 or more numbered classes for task {task!r} ({kind}) in {path}"
+        )
     named = {key: one_line(str(name), 200) for key, name in labels.items()}
     if len(set(named.values())) < len(named):
-        raise InputError(f"expected every class of task {task!r} in {path} to have a name of its own; rename one")
+        raise InputError(
+            f"expected every class of task {task!r} in {path} to have a name of its own; rename one"
+        )
     return named
 
 
 def _values(root: Path, task: str) -> npt.NDArray[Any]:
     """(n,) or (n, k) numbers of one task's label file."""
     if PurePosixPath(task).name != task:
-        raise InputError(f"expected a task name that can be a file's name, got {task!r}; correct info.yaml")
+        raise InputError(
+            f"expected a task name that can be a file's name, got {task!r}; correct info.yaml"
+        )
     path = root / "task_labels" / f"{task}.npy"
     if not path.is_file():
-        raise InputError(f"expected the labels of task {task!r} in {path}, there is no such file; {_ADVICE}")
-    with parser_faults_as_input_errors(path, "reading an array of labels", _ADVICE), path.open("rb") as file:
+        raise InputError(
+            f"expected the labels of task {task!r} in {path}, there is no such file; {_ADVICE}"
+        )
+    with (
+        parser_faults_as_input_errors(path, "reading an array of labels", _ADVICE),
+        path.open("rb") as file,
+    ):
         if np.lib.format.read_magic(file) != (1, 0):
             raise InputError(f"{path}: expected NumPy's file format 1.0; {_ADVICE}")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.kind not in "biuf" or len(shape) not in (1, 2):
-            raise InputError(f"{path}: expected one or two dimensions of numbers, got {shape} of {dtype}; {_ADVICE}")
+            raise InputError(
+                f"{path}: expected one or two dimensions of numbers, got {shape} of {dtype}; {_ADVICE}"
+            )
         if math.prod(shape) * dtype.itemsize != os.fstat(file.fileno()).st_size - file.tell():
-            raise InputError(f"{path}: expected {shape} of {dtype}, the file is not that long; {_ADVICE}")
+            raise InputError(
+                f"{path}: expected {shape} of {dtype}, the file is not that long; {_ADVICE}"
+            )
         file.seek(0)
         values: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return values
@@ -273,10 +312,14 @@ def _splits(root: Path, notes: list[str], skipped: list[Skipped]) -> dict[int, S
                 _read_split(path, split, found, skipped)
         if found:
             if folder == "original_splits":
-                notes.append("no splits/ of MedIMeta's own: those of the source (original_splits/) are used")
+                notes.append(
+                    "no splits/ of MedIMeta's own: those of the source (original_splits/) are used"
+                )
             return dict(sorted(found.items()))
     first = f"; first: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
-    raise InputError(f"expected image paths in {root / 'splits'} (train.txt, val.txt, test.txt), found none{first}")
+    raise InputError(
+        f"expected image paths in {root / 'splits'} (train.txt, val.txt, test.txt), found none{first}"
+    )
 
 
 def _read_split(path: Path, split: Split, found: dict[int, Split], skipped: list[Skipped]) -> None:
@@ -291,7 +334,12 @@ def _read_split(path: Path, split: Split, found: dict[int, Split], skipped: list
             reason = f"expected a path such as images/000000.tiff, got {one_line(line, 60)!r}; correct the line"
             skipped.append(Skipped(f"{path} line {i}", reason))
         elif index in found:
-            skipped.append(Skipped(f"{path} line {i}", f"image {index} is already in {found[index]}; keep one of them"))
+            skipped.append(
+                Skipped(
+                    f"{path} line {i}",
+                    f"image {index} is already in {found[index]}; keep one of them",
+                )
+            )
         else:
             found[index] = split
 
@@ -311,7 +359,9 @@ def _annotations(root: Path) -> dict[int, _Row]:
         index = _index(row["filepath"])
         if index is not None:
             others = row.others(("filepath", _PATIENT_COLUMNS))
-            attributes = {name: cell for name, cell in others.items() if not name.startswith("tasks/")}
+            attributes = {
+                name: cell for name, cell in others.items() if not name.startswith("tasks/")
+            }
             rows[index] = _Row(row[_PATIENT_COLUMNS] or None, attributes)
     return rows
 
@@ -335,9 +385,13 @@ def _sources(
             ) from None
         return {index: f"{_HDF5}#{index}" for index in splits}, Hdf5Loader(root)
     if not tiffs:
-        raise InputError(f"expected images/000000.tiff or {_HDF5} in {root}, found neither; {_ADVICE}")
+        raise InputError(
+            f"expected images/000000.tiff or {_HDF5} in {root}, found neither; {_ADVICE}"
+        )
     if missing:
-        notes.append(f"{len(missing):,} images that the splits list are not there (first: {missing[0]:06d}); left out")
+        notes.append(
+            f"{len(missing):,} images that the splits list are not there (first: {missing[0]:06d}); left out"
+        )
     unlisted = len(tiffs) - (len(splits) - len(missing))
     if unlisted:
         notes.append(f"{unlisted:,} images are in no split and were left out")
@@ -352,7 +406,10 @@ def _hdf5_image(path: Path, index: int) -> Pixels:
         raise InputError(f"{path}: expected an image {index}, it holds {shape[0]}; {_ADVICE}")
     array = np.asarray(images[index])
     grey = array.ndim == 3 and array.shape[2] == 1
-    return Pixels(array[..., 0] if grey else array, "hdf5 8-bit grey" if grey or array.ndim == 2 else "hdf5 rgb")
+    return Pixels(
+        array[..., 0] if grey else array,
+        "hdf5 8-bit grey" if grey or array.ndim == 2 else "hdf5 rgb",
+    )
 
 
 @functools.lru_cache(maxsize=2)
@@ -362,9 +419,15 @@ def _hdf5_dataset(path: str, changed_ns: int, size: int, process: int) -> Any:
     shape = tuple(getattr(images, "shape", None) or ())
     planes = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
     if not planes or images.dtype != np.uint8 or min(shape[1:]) < 1:
-        raise InputError(f"{path}: expected 'images' (n, height, width, 1 or 3) of uint8, got {shape}; {_ADVICE}")
+        raise InputError(
+            f"{path}: expected 'images' (n, height, width, 1 or 3) of uint8, got {shape}; {_ADVICE}"
+        )
     if shape[1] * shape[2] > MAX_PIXELS:
-        raise InputError(f"{path}: claims images of {shape[2]} x {shape[1]} pixels, over {MAX_PIXELS}; leave it out")
+        raise InputError(
+            f"{path}: claims images of {shape[2]} x {shape[1]} pixels, over {MAX_PIXELS}; leave it out"
+        )
     if images.external is not None or images.is_virtual:
-        raise InputError(f"{path}: expected the pixels in this file, they are said to be in others; {_ADVICE}")
+        raise InputError(
+            f"{path}: expected the pixels in this file, they are said to be in others; {_ADVICE}"
+        )
     return images

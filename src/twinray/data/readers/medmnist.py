@@ -45,7 +45,17 @@ import numpy.typing as npt
 from twinray.data.decoding.bounded_file import parser_faults_as_input_errors
 from twinray.data.decoding.images import MAX_PIXELS
 from twinray.errors import InputError
-from twinray.records import ABSENT, PRESENT, SPLITS, Collection, FloatArray, Pixels, Sample, Split, Task
+from twinray.records import (
+    ABSENT,
+    PRESENT,
+    SPLITS,
+    Collection,
+    FloatArray,
+    Pixels,
+    Sample,
+    Split,
+    Task,
+)
 
 _ORGANS = "bladder|femur-left|femur-right|heart|kidney-left|kidney-right|liver|lung-left|lung-right|pancreas|spleen"
 _NAMES = {
@@ -67,7 +77,9 @@ _NAMES = {
     "organcmnist": _ORGANS,
     "organsmnist": _ORGANS,
 }
-CLASS_NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(classes.split("|")) for name, classes in _NAMES.items()}
+CLASS_NAMES: Mapping[str, tuple[str, ...]] = {
+    name: tuple(classes.split("|")) for name, classes in _NAMES.items()
+}
 """Names of the classes of the twelve 2D sets, in the order of their numbers."""
 
 HELD_BYTES = 128 << 20
@@ -105,9 +117,13 @@ class NpzLoader:
         split, _, index = sample.source.rpartition("#")[2].partition("/")
         with parser_faults_as_input_errors(self.path, _READING, _ADVICE):
             status = os.stat(self.path)
-            shape, row = _rows(str(self.path), f"{split}_images", status.st_mtime_ns, status.st_size, os.getpid())
+            shape, row = _rows(
+                str(self.path), f"{split}_images", status.st_mtime_ns, status.st_size, os.getpid()
+            )
             if int(index) >= shape[0]:
-                raise InputError(f"{self.path}: expected an image {index} in {split}, it holds {shape[0]}; {_ADVICE}")
+                raise InputError(
+                    f"{self.path}: expected an image {index} in {split}, it holds {shape[0]}; {_ADVICE}"
+                )
             array = np.frombuffer(row(int(index)), dtype=np.uint8).reshape(shape[1:]).copy()
         return Pixels(array, "npz 8-bit grey" if array.ndim == 2 else "npz rgb")
 
@@ -128,12 +144,20 @@ def read_medmnist(path: Path) -> Collection:
     _check_path(path)
     with parser_faults_as_input_errors(path, _READING, _ADVICE), zipfile.ZipFile(path) as archive:
         images = {split: _image_array(path, archive, f"{split}_images") for split in SPLITS}
-        labels = {split: _label_values(path, archive, split, images[split].shape[0]) for split in SPLITS}
+        labels = {
+            split: _label_values(path, archive, split, images[split].shape[0]) for split in SPLITS
+        }
     if len({array.shape[1:] for array in images.values()}) > 1:
         told = ", ".join(f"{split} {array.shape[1:]}" for split, array in images.items())
-        raise InputError(f"{path}: expected images of one size in all splits, got {told}; {_ADVICE}")
+        raise InputError(
+            f"{path}: expected images of one size in all splits, got {told}; {_ADVICE}"
+        )
     classes, task = _classes(path, labels)
-    samples = tuple(sample for split in SPLITS for sample in _samples(path, split, labels[split], len(classes), task))
+    samples = tuple(
+        sample
+        for split in SPLITS
+        for sample in _samples(path, split, labels[split], len(classes), task)
+    )
     if not samples:
         raise InputError(f"{path}: expected images, it holds none; {_ADVICE}")
     return Collection(
@@ -156,7 +180,9 @@ def _check_path(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"expected a MedMNIST .npz file, {path} is not there; check the path")
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: expected a MedMNIST archive (.npz), it is no zip file or is cut off; {_ADVICE}")
+        raise InputError(
+            f"{path}: expected a MedMNIST archive (.npz), it is no zip file or is cut off; {_ADVICE}"
+        )
 
 
 def _product(shape: tuple[int, ...]) -> int:
@@ -168,33 +194,56 @@ def _described(path: Path, archive: zipfile.ZipFile, name: str) -> _Array:
     try:
         member = archive.getinfo(f"{name}.npy")
     except KeyError:
-        keys = ", ".join(sorted(entry.removesuffix(".npy") for entry in archive.namelist())[:12]) or "nothing"
-        raise InputError(f"{path}: expected the array {name}, found {keys}; is it a MedMNIST file?") from None
+        keys = (
+            ", ".join(sorted(entry.removesuffix(".npy") for entry in archive.namelist())[:12])
+            or "nothing"
+        )
+        raise InputError(
+            f"{path}: expected the array {name}, found {keys}; is it a MedMNIST file?"
+        ) from None
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
-            raise InputError(f"{path}: expected {name} in NumPy's file format 1.0, got {version}; {_ADVICE}")
+            raise InputError(
+                f"{path}: expected {name} in NumPy's file format 1.0, got {version}; {_ADVICE}"
+            )
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         start = file.tell()
-    if dtype.kind not in "bui" or min(shape, default=0) < 0 or (fortran and len(shape) > 1 and _product(shape)):
-        raise InputError(f"{path}: expected {name} of whole numbers, row by row, got {dtype} {shape}; {_ADVICE}")
+    if (
+        dtype.kind not in "bui"
+        or min(shape, default=0) < 0
+        or (fortran and len(shape) > 1 and _product(shape))
+    ):
+        raise InputError(
+            f"{path}: expected {name} of whole numbers, row by row, got {dtype} {shape}; {_ADVICE}"
+        )
     if start + _product(shape) * dtype.itemsize != member.file_size:
-        raise InputError(f"{path}: {name} says {shape} of {dtype}, which is not its length; {_ADVICE}")
+        raise InputError(
+            f"{path}: {name} says {shape} of {dtype}, which is not its length; {_ADVICE}"
+        )
     return _Array(member, shape, dtype, start)
 
 
 def _image_array(path: Path, archive: zipfile.ZipFile, name: str) -> _Array:
     array = _described(path, archive, name)
     shape = array.shape
-    if len(shape) == 5 or (len(shape) == 4 and shape[3] != 3) or path.stem.lower().split("_")[0].endswith("3d"):
+    if (
+        len(shape) == 5
+        or (len(shape) == 4 and shape[3] != 3)
+        or path.stem.lower().split("_")[0].endswith("3d")
+    ):
         size = " x ".join(str(n) for n in shape[1:])
         raise InputError(
             f"{path}: expected images, {name} holds volumes ({size}); 3D sets cannot be used, give a 2D set"
         )
     if array.dtype != np.uint8 or len(shape) not in (3, 4):
-        raise InputError(f"{path}: expected {name} (n, h, w) or (n, h, w, 3) of uint8, got {shape} of {array.dtype}")
+        raise InputError(
+            f"{path}: expected {name} (n, h, w) or (n, h, w, 3) of uint8, got {shape} of {array.dtype}"
+        )
     if not (shape[0] <= _MOST_IMAGES and 1 <= shape[1] * shape[2] <= MAX_PIXELS):
-        raise InputError(f"{path}: {name} claims {shape[0]} images of {shape[2]} x {shape[1]} pixels; {_ADVICE}")
+        raise InputError(
+            f"{path}: {name} claims {shape[0]} images of {shape[2]} x {shape[1]} pixels; {_ADVICE}"
+        )
     return array
 
 
@@ -204,7 +253,9 @@ def _label_values(path: Path, archive: zipfile.ZipFile, split: Split, n: int) ->
     array = _described(path, archive, name)
     k = _product(array.shape[1:])
     if len(array.shape) not in (1, 2) or array.shape[0] != n or not 1 <= k <= _MOST_CLASSES:
-        raise InputError(f"{path}: expected a label for each of {n} images in {name}, got {array.shape}; {_ADVICE}")
+        raise InputError(
+            f"{path}: expected a label for each of {n} images in {name}, got {array.shape}; {_ADVICE}"
+        )
     with archive.open(array.member) as file:
         values: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return values.reshape(n, k)
@@ -215,7 +266,9 @@ def _classes(path: Path, labels: Mapping[Split, npt.NDArray[Any]]) -> tuple[tupl
     known = CLASS_NAMES.get(re.sub(r"_(64|128|224)$", "", path.stem.lower()))
     widths = {values.shape[1] for values in labels.values()}
     if len(widths) > 1:
-        raise InputError(f"{path}: expected as many labels an image in every split, got {sorted(widths)}; {_ADVICE}")
+        raise InputError(
+            f"{path}: expected as many labels an image in every split, got {sorted(widths)}; {_ADVICE}"
+        )
     k = widths.pop()
     limit = 2 if k > 1 else len(known) if known else _MOST_CLASSES
     for split, values in labels.items():
@@ -235,7 +288,9 @@ def _classes(path: Path, labels: Mapping[Split, npt.NDArray[Any]]) -> tuple[tupl
     return known or tuple(str(i) for i in range(count)), "multilabel" if k > 1 else "multiclass"
 
 
-def _samples(path: Path, split: Split, values: npt.NDArray[Any], n_classes: int, task: Task) -> list[Sample]:
+def _samples(
+    path: Path, split: Split, values: npt.NDArray[Any], n_classes: int, task: Task
+) -> list[Sample]:
     vectors: dict[bytes, FloatArray] = {}
     samples = []
     for index, own in enumerate(values):
@@ -251,9 +306,13 @@ def _samples(path: Path, split: Split, values: npt.NDArray[Any], n_classes: int,
 
 
 def _notes(path: Path, images: Mapping[Split, _Array]) -> tuple[str, ...]:
-    notes = ["no patient ids: MedMNIST states none, so nobody can check that its splits are patient-disjoint"]
+    notes = [
+        "no patient ids: MedMNIST states none, so nobody can check that its splits are patient-disjoint"
+    ]
     if path.stem.lower().startswith("dermamnist"):
-        notes.append("images of one lesion lie on both sides of DermaMNIST's splits: its figures are too good")
+        notes.append(
+            "images of one lesion lie on both sides of DermaMNIST's splits: its figures are too good"
+        )
     streamed = max(_held_bytes(array) for array in images.values())
     if streamed > 2 << 30:
         notes.append(
@@ -276,7 +335,9 @@ def _rows(
     array = _image_array(Path(path), archive, name)
     if array.member.compress_type == zipfile.ZIP_STORED:
         archive.close()
-        return array.shape, functools.partial(_stored_row, path, _offset(path, array), array.row_bytes)
+        return array.shape, functools.partial(
+            _stored_row, path, _offset(path, array), array.row_bytes
+        )
     if array.member.file_size <= HELD_BYTES:
         with archive:
             return array.shape, _held_rows(path, archive, array)

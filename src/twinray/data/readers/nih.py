@@ -78,7 +78,9 @@ class _Drawn:
     classes: list[int] = field(default_factory=list)
 
 
-def read_nih(root: Path, *, images_root: Path | None = None, need_images: bool = True) -> Collection:
+def read_nih(
+    root: Path, *, images_root: Path | None = None, need_images: bool = True
+) -> Collection:
     """Describe the images of a whole or partial copy; a sample's id is its file name in ``Data_Entry_2017``.
 
     Args:
@@ -93,7 +95,9 @@ def read_nih(root: Path, *, images_root: Path | None = None, need_images: bool =
         InputError: a table is missing or cannot be read, one official list without the other, no image left.
     """
     if not root.is_dir():
-        raise InputError(f"expected the folder of NIH ChestX-ray14, {root} is not there or no folder; check the path")
+        raise InputError(
+            f"expected the folder of NIH ChestX-ray14, {root} is not there or no folder; check the path"
+        )
     folders = (root, root.resolve().parent)
     entry = find_table(folders, ("Data_Entry_2017_v2020", "Data_Entry_2017"))
     if entry is None:
@@ -112,9 +116,13 @@ def read_nih(root: Path, *, images_root: Path | None = None, need_images: bool =
     kept = [name for name in listed if not need_images or name in found]
     if not kept:
         first = f"; first set aside: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
-        raise InputError(f"none of the {len(listed):,} images that {entry} lists is under {index.root}{first}")
+        raise InputError(
+            f"none of the {len(listed):,} images that {entry} lists is under {index.root}{first}"
+        )
     if not split_of:
-        notes.append("no official lists (train_val_list.txt, test_list.txt): no image has an official split")
+        notes.append(
+            "no official lists (train_val_list.txt, test_list.txt): no image has an official split"
+        )
     elif unlisted := sum(name not in split_of for name in kept):
         notes.append(f"{unlisted:,} images are in neither official list")
     samples = []
@@ -123,7 +131,9 @@ def read_nih(root: Path, *, images_root: Path | None = None, need_images: bool =
         boxes = _as_boxes(drawn.get(name))
         frame = None if boxes is None else FRAME
         where, split = found.get(name, name), split_of.get(name)
-        samples.append(Sample(name, where, patient, split, labels, boxes, frame, attributes=attributes))
+        samples.append(
+            Sample(name, where, patient, split, labels, boxes, frame, attributes=attributes)
+        )
     return Collection(
         name=NAME,
         label_classes=LABEL_CLASSES,
@@ -148,11 +158,15 @@ def read_official_lists(folders: tuple[Path, ...]) -> dict[str, Split]:
             continue
         for path, other in ((train_val, test), (test, train_val)):
             if not path.is_file():
-                raise InputError(f"expected both official lists, found {other} but no {path.name}; add it")
+                raise InputError(
+                    f"expected both official lists, found {other} but no {path.name}; add it"
+                )
         splits: dict[str, Split] = dict.fromkeys(read_names(train_val), "train")
         for name in read_names(test):
             if splits.setdefault(name, "test") != "test":
-                raise InputError(f"{name} is in both {train_val} and {test.name}; copy the lists again")
+                raise InputError(
+                    f"{name} is in both {train_val} and {test.name}; copy the lists again"
+                )
         return splits
     return {}
 
@@ -162,7 +176,9 @@ def patient_number(patient: str) -> str:
     return patient.lstrip("0") or patient
 
 
-def _entries(path: Path, skipped: list[Skipped]) -> dict[str, tuple[str, FloatArray, dict[str, str]]]:
+def _entries(
+    path: Path, skipped: list[Skipped]
+) -> dict[str, tuple[str, FloatArray, dict[str, str]]]:
     """Image -> patient, labels, attributes."""
     listed: dict[str, tuple[str, FloatArray, dict[str, str]]] = {}
     vectors: dict[str, FloatArray] = {}
@@ -213,7 +229,9 @@ def _boxes(
         label = _BOX_SPELLINGS.get(label, label)
         box = _box(row)
         if name not in listed:
-            fault: str | None = f"expected an image of Data_Entry_2017, got {name[:60]!r}; correct the row"
+            fault: str | None = (
+                f"expected an image of Data_Entry_2017, got {name[:60]!r}; correct the row"
+            )
         elif label not in BOX_CLASSES:
             fault = f"expected one of {', '.join(BOX_CLASSES)}, got {label[:60]!r}; correct the row"
         else:

@@ -56,7 +56,9 @@ class _Image:
     boxes: list[FloatArray] = field(default_factory=list)
 
 
-def read_rsna(root: Path, *, images_root: Path | None = None, need_images: bool = True) -> Collection:
+def read_rsna(
+    root: Path, *, images_root: Path | None = None, need_images: bool = True
+) -> Collection:
     """Describe the labelled images; a sample's id is its ``patientId``.
 
     Args:
@@ -73,7 +75,9 @@ def read_rsna(root: Path, *, images_root: Path | None = None, need_images: bool 
     """
     labels_csv = root if root.is_file() else find_table((root,), ("stage_2_train_labels",))
     if labels_csv is None:
-        raise InputError(f"expected stage_2_train_labels.csv (or .csv.gz) in {root}, found none; add it")
+        raise InputError(
+            f"expected stage_2_train_labels.csv (or .csv.gz) in {root}, found none; add it"
+        )
     folder = labels_csv.parent
     skipped: list[Skipped] = []
     notes: list[str] = []
@@ -89,11 +93,15 @@ def read_rsna(root: Path, *, images_root: Path | None = None, need_images: bool 
     kept = [key for key in images if not need_images or key in found]
     if not kept:
         first = f"; first set aside: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
-        raise InputError(f"none of the {len(images):,} images that {labels_csv} lists is under {index.root}{first}")
+        raise InputError(
+            f"none of the {len(images):,} images that {labels_csv} lists is under {index.root}{first}"
+        )
     samples = []
     for key in kept:
         image, name = images[key], nih_image.get(key)
-        patient = key if not nih_image else None if name is None else patient_number(name.split("_")[0])
+        patient = (
+            key if not nih_image else None if name is None else patient_number(name.split("_")[0])
+        )
         samples.append(
             Sample(
                 id=key,
@@ -148,7 +156,11 @@ def _box(row: Row) -> FloatArray | str | None:
     """xyxy in the frame of 1024 x 1024 pixels; why the box is refused; or None for a target of 0."""
     cells = [row[side] for side in _SIDES]
     if row["Target"] == "0":
-        return None if not any(cells) else f"expected no box with Target 0, got {', '.join(cells)[:60]!r}; correct it"
+        return (
+            None
+            if not any(cells)
+            else f"expected no box with Target 0, got {', '.join(cells)[:60]!r}; correct it"
+        )
     values = [number(cell) for cell in cells]
     if any(value is None for value in values):
         return f"expected four numbers x, y, width, height, got {', '.join(cells)[:60]!r}; correct the row"
@@ -163,7 +175,9 @@ def _box(row: Row) -> FloatArray | str | None:
 def _boxes(image: _Image) -> Boxes | None:
     if not image.boxes:
         return Boxes.empty() if image.target == "0" else None
-    return Boxes(np.array(image.boxes, dtype=np.float64), np.zeros(len(image.boxes), dtype=np.int64))
+    return Boxes(
+        np.array(image.boxes, dtype=np.float64), np.zeros(len(image.boxes), dtype=np.int64)
+    )
 
 
 def _classes(folder: Path, attributes: dict[str, dict[str, str]], notes: list[str]) -> None:
@@ -172,16 +186,22 @@ def _classes(folder: Path, attributes: dict[str, dict[str, str]], notes: list[st
     if path is None:
         return
     unknown = 0
-    for row in read_rows(path, ("patientId", "class")):  # one row a box: an image's rows repeat its class
+    for row in read_rows(
+        path, ("patientId", "class")
+    ):  # one row a box: an image's rows repeat its class
         if row["patientId"] in attributes:
             attributes[row["patientId"]]["detailed_class"] = row["class"]
         else:
             unknown += 1
     if unknown:
-        notes.append(f"{unknown:,} rows of {path.name} name images that the labels do not: left out")
+        notes.append(
+            f"{unknown:,} rows of {path.name} name images that the labels do not: left out"
+        )
 
 
-def _mapping(folder: Path, attributes: dict[str, dict[str, str]], notes: list[str]) -> dict[str, str]:
+def _mapping(
+    folder: Path, attributes: dict[str, dict[str, str]], notes: list[str]
+) -> dict[str, str]:
     """patientId -> NIH's file name, also put into the attributes; empty without a mapping."""
     path = find_table((folder,), ("patientId_to_nih",))
     if path is None:

@@ -75,7 +75,9 @@ class Row:
         """The cells that are not empty, as they stand, by name of column, without the columns ``used``."""
         taken = {self.place(column) for column in used}
         named = zip(self.header, self.cells, strict=False)
-        return {name: cell for at, (name, cell) in enumerate(named) if name and cell and at not in taken}
+        return {
+            name: cell for at, (name, cell) in enumerate(named) if name and cell and at not in taken
+        }
 
 
 def find_table(folders: Sequence[Path], stems: Sequence[str]) -> Path | None:
@@ -129,11 +131,17 @@ def read_rows(
             "it again from its source"
         ) from error
     except csv.Error as error:
-        raise InputError(f"expected CSV in UTF-8 in {path}, below line {line}: {error}; correct the table") from error
+        raise InputError(
+            f"expected CSV in UTF-8 in {path}, below line {line}: {error}; correct the table"
+        ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"expected a whole gzip file in {path}: {error}; copy it again from its source") from error
+        raise InputError(
+            f"expected a whole gzip file in {path}: {error}; copy it again from its source"
+        ) from error
     except OSError as error:
-        raise InputError(f"could not read the table {path}: {error.strerror or error}; check the path") from error
+        raise InputError(
+            f"could not read the table {path}: {error.strerror or error}; check the path"
+        ) from error
 
 
 def read_names(path: Path) -> list[str]:
@@ -144,9 +152,15 @@ def read_names(path: Path) -> list[str]:
     """
     check_regular(path, "the list")
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        return [
+            line.strip()
+            for line in path.read_text(encoding="utf-8-sig").splitlines()
+            if line.strip()
+        ]
     except OSError as error:
-        raise InputError(f"could not read the list {path}: {error.strerror}; check the path") from error
+        raise InputError(
+            f"could not read the list {path}: {error.strerror}; check the path"
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"expected a list of file names in {path}, found other bytes; copy it again from its source"
@@ -187,9 +201,13 @@ def _encoding(head: bytes, path: Path) -> str:
         if head.startswith(mark):
             break
     if head.startswith(b"PK\x03\x04"):
-        raise InputError(f"expected CSV in {path}, found a zip archive or an Excel workbook; save it as CSV in UTF-8")
+        raise InputError(
+            f"expected CSV in {path}, found a zip archive or an Excel workbook; save it as CSV in UTF-8"
+        )
     if b"\0" in head:
-        raise InputError(f"expected CSV in UTF-8 in {path}, found bytes of no text; save it as CSV in UTF-8")
+        raise InputError(
+            f"expected CSV in UTF-8 in {path}, found bytes of no text; save it as CSV in UTF-8"
+        )
     return "utf-8"
 
 
@@ -205,12 +223,18 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
 def _first_record(lines: Iterator[str]) -> list[str]:
     """The lines of the header: one, or more where a quoted name has line breaks in it."""
     first = [next(lines, "")]
-    while sum(line.count('"') for line in first) % 2 and len(first) < _MOST_HEADER_LINES and (more := next(lines, "")):
+    while (
+        sum(line.count('"') for line in first) % 2
+        and len(first) < _MOST_HEADER_LINES
+        and (more := next(lines, ""))
+    ):
         first.append(more)
     return first
 
 
-def _header(record: Sequence[str], needed: Sequence[Column], any_case: bool) -> tuple[list[str], str]:
+def _header(
+    record: Sequence[str], needed: Sequence[Column], any_case: bool
+) -> tuple[list[str], str]:
     """Names of columns and the character between cells: the one that makes most of the needed columns, then most columns.
 
     Of equals the first of comma, semicolon and tab: a table of one column has none of them.
@@ -248,7 +272,9 @@ def _check_columns(
     advice: str,
 ) -> None:
     first = [column if isinstance(column, str) else column[0] for column in needed]
-    missing = [name for name, column in zip(first, needed, strict=True) if _place(columns, column) is None]
+    missing = [
+        name for name, column in zip(first, needed, strict=True) if _place(columns, column) is None
+    ]
     if missing:
         found = ", ".join(name for name in columns if name)[:300] or "nothing"
         if len(needed) == 1:
@@ -260,4 +286,6 @@ def _check_columns(
     for at, name in enumerate(names):
         twin = columns[name.strip().lower() if any_case else name.strip()]
         if twin != at and twin in used:
-            raise InputError(f"expected one column {name.strip()!r} in {path}, found it twice; rename one of them")
+            raise InputError(
+                f"expected one column {name.strip()!r} in {path}, found it twice; rename one of them"
+            )

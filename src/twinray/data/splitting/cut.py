@@ -63,7 +63,9 @@ def cut_splits(
     """
     names, wanted = list(fractions), np.array(list(fractions.values()), dtype=np.float64)
     if not names or not np.all(wanted > 0) or abs(wanted.sum() - 1) > 1e-6:
-        raise InputError(f"splits: expected positive fractions that add up to 1, got {dict(fractions)}")
+        raise InputError(
+            f"splits: expected positive fractions that add up to 1, got {dict(fractions)}"
+        )
     group, present = checked_groups(patients, labels)
     n_groups = int(group.max(initial=-1)) + 1
     if n_groups < len(names):
@@ -76,7 +78,9 @@ def cut_splits(
     return [names[s] for s in side[group].tolist()]
 
 
-def label_fraction(patients: Patients, labels: FloatArray | None, fraction: float, seed: int = 0) -> Index:
+def label_fraction(
+    patients: Patients, labels: FloatArray | None, fraction: float, seed: int = 0
+) -> Index:
     """Choose patients that hold about ``fraction`` of the images; for one seed, nested over fractions.
 
     Args:
@@ -93,7 +97,9 @@ def label_fraction(patients: Patients, labels: FloatArray | None, fraction: floa
         InputError: a fraction outside (0, 1], no images, labels of another length.
     """
     if not 0 < fraction <= 1:
-        raise InputError(f"label fraction: expected a share in (0, 1], got {fraction}; 0.01 means one per cent")
+        raise InputError(
+            f"label fraction: expected a share in (0, 1], got {fraction}; 0.01 means one per cent"
+        )
     group, present = checked_groups(patients, labels)
     if not len(group):
         raise InputError("label fraction: expected at least one image, got none")
@@ -106,12 +112,18 @@ def label_fraction(patients: Patients, labels: FloatArray | None, fraction: floa
     return np.flatnonzero(np.isin(group, ordering[:n_groups])).astype(np.int64)
 
 
-def checked_groups(patients: Patients, labels: FloatArray | None) -> tuple[Index, npt.NDArray[np.bool_]]:
+def checked_groups(
+    patients: Patients, labels: FloatArray | None
+) -> tuple[Index, npt.NDArray[np.bool_]]:
     """Group (n,) of every image, in order of patients' names, and the labels present (n, k + 1), the last being none."""
     n = len(patients)
     if labels is not None and (labels.ndim != 2 or len(labels) != n):
-        raise InputError(f"splits: expected labels of shape ({n}, k), one row an image, got {labels.shape}")
-    number = {name: g for g, name in enumerate(sorted({patient for patient in patients if patient}))}
+        raise InputError(
+            f"splits: expected labels of shape ({n}, k), one row an image, got {labels.shape}"
+        )
+    number = {
+        name: g for g, name in enumerate(sorted({patient for patient in patients if patient}))
+    }
     group = np.zeros(n, dtype=np.int64)
     unknown = len(number)
     for row, patient in enumerate(patients):
@@ -200,7 +212,9 @@ def _ordering(counts: FloatArray, rng: np.random.Generator) -> Index:
     features = np.concatenate([counts[:, 1:], np.ones((len(counts), 1))], axis=1)
     share = features.sum(axis=0) / counts[:, 0].sum()
     features, share = features[:, share > 0], share[share > 0]
-    grain = features.sum(axis=0) / np.count_nonzero(features, axis=0)  # images that one patient typically brings
+    grain = features.sum(axis=0) / np.count_nonzero(
+        features, axis=0
+    )  # images that one patient typically brings
     left = rng.permutation(len(counts))
     head, so_far, n_images = [], np.zeros(len(share)), 0.0
     rarity = np.argsort(share[:-1], kind="stable")
@@ -212,7 +226,9 @@ def _ordering(counts: FloatArray, rng: np.random.Generator) -> Index:
         groups = left[pool]
         total = n_images + counts[groups, 0]
         expected = total[:, None] * share
-        off = ((so_far + features[groups] - expected) / np.maximum(TOLERANCE * expected, grain)) ** 2
+        off = (
+            (so_far + features[groups] - expected) / np.maximum(TOLERANCE * expected, grain)
+        ) ** 2
         taken = pool[int(np.argmin(off.sum(axis=1)))]
         # The loser at this place moves back to where the winner came from, which keeps what is left in random order.
         left[place], left[taken] = left[taken], left[place]

@@ -56,4 +56,6 @@ def groups_of(rows: Rows, among: Sequence[int]) -> list[str | None]:
 def ties_of(rows: Rows, i: int) -> list[tuple[str, object]]:
     """What must not be on two sides: the row's patient, and its pixels."""
     patient: list[tuple[str, object]] = [("patients", rows.patients[i])] if rows.patients[i] else []
-    return patient if rows.blank[i] else [*patient, ("groups of identical images", int(rows.twins[i]))]
+    return (
+        patient if rows.blank[i] else [*patient, ("groups of identical images", int(rows.twins[i]))]
+    )

@@ -33,7 +33,9 @@ def how_made(
         if not len(own):
             continue
         pool = own[cut_rows[own]].tolist()
-        methods.setdefault(_method(rows, pool, present[k], missing[k], own, held, seed), []).append(name)
+        methods.setdefault(_method(rows, pool, present[k], missing[k], own, held, seed), []).append(
+            name
+        )
         before = f"{name}: " if len(names) > 1 else ""
         bare = [i for i in own.tolist() if not rows.official[i]]
         followed = sum(i in held and bool(rows.official[i] or not present[k]) for i in own.tolist())
@@ -63,12 +65,20 @@ def _method(
     if not pool:
         if present:
             return "official"
-        return "official in other sources" if any(i in held for i in own.tolist()) else "all images are for training"
+        return (
+            "official in other sources"
+            if any(i in held for i in own.tolist())
+            else "all images are for training"
+        )
     grouped = "by patient" if any(rows.patients[i] for i in pool) else "by image (no patient ids)"
     shares = ", ".join(f"{split} {share:g}" for split, share in missing.items())
     kept = [split for split in SPLITS if split in present]
     how = f"{grouped}, iterative stratification, seed {seed}: {shares}"
-    return f"cut {how}" if kept in ([], ["train"]) else f"{', '.join(kept)} official; cut out of train {how}"
+    return (
+        f"cut {how}"
+        if kept in ([], ["train"])
+        else f"{', '.join(kept)} official; cut out of train {how}"
+    )
 
 
 def on_several_sides(patients: Sequence[str | None], splits: Sequence[str]) -> list[str]:
@@ -81,7 +91,9 @@ def on_several_sides(patients: Sequence[str | None], splits: Sequence[str]) -> l
     return sorted(both)
 
 
-def problems(rows: Rows, splits: Sequence[str], whose: str = "") -> tuple[dict[str, Any], list[str]]:
+def problems(
+    rows: Rows, splits: Sequence[str], whose: str = ""
+) -> tuple[dict[str, Any], list[str]]:
     """Patients and identical images that are on several sides, and duplicates at all: as JSON, and as notes.
 
     Args:
@@ -120,7 +132,9 @@ def problems(rows: Rows, splits: Sequence[str], whose: str = "") -> tuple[dict[s
             "groups": len(groups),
             "images": sum(len(group) for group in groups),
             "groups_across_splits": len(across),
-            "first": [[rows.ids[i] for i in group[:_EXAMPLES]] for group in (across or groups)[:_EXAMPLES]],
+            "first": [
+                [rows.ids[i] for i in group[:_EXAMPLES]] for group in (across or groups)[:_EXAMPLES]
+            ],
         },
     }
     return found, notes
@@ -132,5 +146,7 @@ def _repeated(twins: npt.NDArray[np.int64]) -> list[list[int]]:
     starts = np.flatnonzero(np.diff(twins[order], prepend=-1))
     lengths = np.diff(starts, append=len(order))
     several = lengths > 1
-    groups = [order[at : at + n].tolist() for at, n in zip(starts[several], lengths[several], strict=True)]
+    groups = [
+        order[at : at + n].tolist() for at, n in zip(starts[several], lengths[several], strict=True)
+    ]
     return sorted(groups)

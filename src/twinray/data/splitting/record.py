@@ -23,7 +23,9 @@ def check_disjoint(patients: Patients, splits: Sequence[str | None]) -> None:
         InputError: names the patients.
     """
     if len(patients) != len(splits):
-        raise InputError(f"splits: expected one split an image, got {len(splits)} for {len(patients)} images")
+        raise InputError(
+            f"splits: expected one split an image, got {len(splits)} for {len(patients)} images"
+        )
     sides: dict[str, set[str]] = {}
     for patient, split in zip(patients, splits, strict=True):
         if patient and split is not None:
@@ -41,8 +43,14 @@ def patient_note(patients: Patients) -> str | None:
     unknown = sum(not patient for patient in patients)
     if not unknown:
         return None
-    which = "no patient ids" if unknown == len(patients) else f"no patient id for {unknown} of {len(patients)} images"
-    return f"{which}: patient-disjoint splits are impossible to ensure, images were split one by one"
+    which = (
+        "no patient ids"
+        if unknown == len(patients)
+        else f"no patient id for {unknown} of {len(patients)} images"
+    )
+    return (
+        f"{which}: patient-disjoint splits are impossible to ensure, images were split one by one"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +92,22 @@ class SplitRecord:
         """
         content = read_json(path, "split record")
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise InputError(f'{path}: expected a split record ("format": "{_FORMAT}"), found none; give a splits.json')
-        record = typed({k: v for k, v in content.items() if k != "format"}, SplitRecord, path, "split record")
+            raise InputError(
+                f'{path}: expected a split record ("format": "{_FORMAT}"), found none; give a splits.json'
+            )
+        record = typed(
+            {k: v for k, v in content.items() if k != "format"}, SplitRecord, path, "split record"
+        )
         every = [i for side in record.ids.values() for i in side]
         twice = (
-            sorted({i for i, n in zip(*np.unique(every, return_counts=True), strict=True) if n > 1}) if every else []
+            sorted({i for i, n in zip(*np.unique(every, return_counts=True), strict=True) if n > 1})
+            if every
+            else []
         )
         if twice:
-            raise InputError(f"{path}: expected every image in one split, got {len(twice)} in several: {_some(twice)}")
+            raise InputError(
+                f"{path}: expected every image in one split, got {len(twice)} in several: {_some(twice)}"
+            )
         return record
 
 
@@ -122,12 +138,19 @@ class GivenSplits:
         named = {name: split_of(name) for name in record.ids}
         odd = [name for name, split in named.items() if split is None and record.ids[name]]
         if odd:
-            raise InputError(f"{path}: expected the splits train, val and test, got {_some(odd)}; rename them")
+            raise InputError(
+                f"{path}: expected the splits train, val and test, got {_some(odd)}; rename them"
+            )
         return GivenSplits(
             name=path.name,
             sha256=sha256(path),
             method=record.method,
-            split_of={i: split for name, split in named.items() if split is not None for i in record.ids[name]},
+            split_of={
+                i: split
+                for name, split in named.items()
+                if split is not None
+                for i in record.ids[name]
+            },
         )
 
     @property
@@ -159,10 +182,14 @@ def record_splits(
     """
     check_disjoint(patients, splits)
     if len(ids) != len(splits) or len(set(ids)) != len(ids):
-        raise InputError(f"splits: expected {len(splits)} different image ids, got {len(set(ids))} among {len(ids)}")
+        raise InputError(
+            f"splits: expected {len(splits)} different image ids, got {len(set(ids))} among {len(ids)}"
+        )
     _, present = checked_groups(patients, labels)
     if labels is not None and len(label_classes) != labels.shape[1]:
-        raise InputError(f"splits: expected {labels.shape[1]} names of labels, got {len(label_classes)}")
+        raise InputError(
+            f"splits: expected {labels.shape[1]} names of labels, got {len(label_classes)}"
+        )
     names = [*fractions, *sorted({s for s in splits if s is not None} - set(fractions))]
     rows = {name: [row for row, split in enumerate(splits) if split == name] for name in names}
     classes = label_classes if labels is not None else []
@@ -173,9 +200,14 @@ def record_splits(
         fractions=dict(fractions),
         ids={name: sorted(ids[row] for row in rows[name]) for name in names},
         images={name: len(rows[name]) for name in names},
-        patients={name: len({patients[row] for row in rows[name] if patients[row]}) for name in names},
+        patients={
+            name: len({patients[row] for row in rows[name] if patients[row]}) for name in names
+        },
         label_counts={
-            name: {label: int(present[rows[name], column].sum()) for column, label in enumerate(classes)}
+            name: {
+                label: int(present[rows[name], column].sum())
+                for column, label in enumerate(classes)
+            }
             for name in names
         },
         patients_known=note is None,

@@ -48,7 +48,9 @@ class Fold:
     of: int
 
 
-def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int, fold: Fold | None = None) -> Settled:
+def settle(
+    rows: Rows, names: Sequence[str], val: float, test: float, seed: int, fold: Fold | None = None
+) -> Settled:
     """Keep or cut splits.
 
     Args:
@@ -67,7 +69,9 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int,
         {rows.official[i] or "" for i in np.flatnonzero(rows.collection == k).tolist()} - {""}
         for k in range(len(names))
     ]
-    if fold and (official := [name for name, own in zip(names, present, strict=True) if own - {"train"}]):
+    if fold and (
+        official := [name for name, own in zip(names, present, strict=True) if own - {"train"}]
+    ):
         raise InputError(
             f"splits: expected sources without a val or test split of their own to cut {fold.of} folds, {', '.join(official)} has "
             "one; leave --folds out, or read it without its splits"
@@ -98,7 +102,10 @@ def settle(rows: Rows, names: Sequence[str], val: float, test: float, seed: int,
         rows, names, present, [{s: wanted[s] for s in own} for own in missing], set(held), cut, seed
     )
     method += f" (fold {fold.number} of {fold.of} for testing)" if fold else ""
-    notes += [f"{n} images are of too few patients to cut other splits out of: they are for training" for n, _ in small]
+    notes += [
+        f"{n} images are of too few patients to cut other splits out of: they are for training"
+        for n, _ in small
+    ]
     found, leaks = problems(rows, splits)
     return Settled(splits, method, leaks + notes, found)
 
@@ -111,7 +118,11 @@ def settle_given(rows: Rows, given: GivenSplits) -> Settled:
 
 
 def describe(
-    rows: Rows, settled: Settled, label_classes: Sequence[str], shares: Mapping[str, float], seed: int | None
+    rows: Rows,
+    settled: Settled,
+    label_classes: Sequence[str],
+    shares: Mapping[str, float],
+    seed: int | None,
 ) -> SplitRecord:
     """The record of the splits that ``splits.json`` holds; a patient on several sides is noted in it, not refused."""
     both = set(on_several_sides(rows.patients, settled.splits))
@@ -166,8 +177,12 @@ def _pools(
                 for i in own:
                     splits[i] = side
         else:
-            pools[tuple(s for s in wanted if all(s in missing[rows.collection[i]] for i in own))] += own
-    return sorted(held), {kinds: (sorted(pool), [groups[i] for i in sorted(pool)]) for kinds, pool in pools.items()}
+            pools[
+                tuple(s for s in wanted if all(s in missing[rows.collection[i]] for i in own))
+            ] += own
+    return sorted(held), {
+        kinds: (sorted(pool), [groups[i] for i in sorted(pool)]) for kinds, pool in pools.items()
+    }
 
 
 def _follow(rows: Rows, held: Sequence[int], splits: list[str]) -> None:
@@ -182,7 +197,9 @@ def _follow(rows: Rows, held: Sequence[int], splits: list[str]) -> None:
     for part_rows in parts.values():
         sides = {side for i in part_rows for tie in ties_of(rows, i) for side in ties.get(tie, ())}
         for i in part_rows:
-            splits[i] = max(sides, key=lambda side: SPLITS.index(cast(Split, side)))  # training stays clean of test
+            splits[i] = max(
+                sides, key=lambda side: SPLITS.index(cast(Split, side))
+            )  # training stays clean of test
 
 
 def _cut(
@@ -200,8 +217,16 @@ def _cut(
     own = rows.collection[pool]
     sources = np.unique(own)
     if len(sources) > 1:  # every source is to have its share on every side, as if it were a label
-        bare = np.ones((len(pool), 0)) if labels is None else ~(labels == PRESENT).any(axis=1, keepdims=True)
-        columns = [np.zeros((len(pool), 0)) if labels is None else labels, bare, own[:, None] == sources]
+        bare = (
+            np.ones((len(pool), 0))
+            if labels is None
+            else ~(labels == PRESENT).any(axis=1, keepdims=True)
+        )
+        columns = [
+            np.zeros((len(pool), 0)) if labels is None else labels,
+            bare,
+            own[:, None] == sources,
+        ]
         labels = np.concatenate(columns, axis=1).astype(np.float32)
     if fold is None:
         return cut_splits(groups, labels, {"train": 1 - sum(kinds.values())} | dict(kinds), seed)
@@ -219,14 +244,19 @@ def _cut_fold(
         inner = val / (1 - 1 / fold.of)
         own = None if labels is None else labels[rest]
         for i, split in zip(
-            rest, cut_splits([groups[i] for i in rest], own, {"train": 1 - inner, "val": inner}, seed), strict=True
+            rest,
+            cut_splits([groups[i] for i in rest], own, {"train": 1 - inner, "val": inner}, seed),
+            strict=True,
         ):
             splits[i] = split
     return splits
 
 
 def _check_given(
-    rows: Rows, splits: Sequence[str], wanted: Mapping[str, float], small: Sequence[tuple[int, InputError]]
+    rows: Rows,
+    splits: Sequence[str],
+    wanted: Mapping[str, float],
+    small: Sequence[tuple[int, InputError]],
 ) -> None:
     """Refuse to go on without a split that was asked for, where there are images to cut it out of."""
     lacking = [split for split in wanted if split not in splits]
@@ -257,7 +287,11 @@ def _check_cut(rows: Rows, splits: Sequence[str]) -> None:
                 own[tie].add(official)
             if official != split:
                 given.add(tie)
-    leaks = Counter(kind for kind, key in given if len(sides[kind, key]) > 1 and len(own.get((kind, key), ())) < 2)
+    leaks = Counter(
+        kind
+        for kind, key in given
+        if len(sides[kind, key]) > 1 and len(own.get((kind, key), ())) < 2
+    )
     if leaks:
         counts = " and ".join(f"{leaks[kind]} {kind}" for kind in sorted(leaks, reverse=True))
         raise InputError(

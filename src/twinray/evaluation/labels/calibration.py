@@ -88,10 +88,14 @@ class BinTally:
 def bin_of(scores: FloatArray, n_bins: int = N_BINS) -> IntArray:
     """Number of the bin of each score in 0..1."""
     edges = np.linspace(0.0, 1.0, n_bins + 1)
-    return np.asarray(np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, n_bins - 1), dtype=np.int64)
+    return np.asarray(
+        np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, n_bins - 1), dtype=np.int64
+    )
 
 
-def tally(scores: FloatArray, right: npt.NDArray[np.bool_], groups: IntArray, n_groups: int) -> BinTally:
+def tally(
+    scores: FloatArray, right: npt.NDArray[np.bool_], groups: IntArray, n_groups: int
+) -> BinTally:
     """Add up once.
 
     Args:
@@ -138,7 +142,11 @@ def reliability(of: BinTally, samples: FloatArray, definition: str) -> Reliabili
     low, high = np.full(N_BINS, np.nan), np.full(N_BINS, np.nan)
     for i in np.flatnonzero(count):
         known = samples[i][~np.isnan(samples[i])]
-        if len(known) and known.min() < known.max():  # all alike is no knowledge: 3 of 3 are not 100 %
+        if (
+            len(known) and known.min() < known.max()
+        ):  # all alike is no knowledge: 3 of 3 are not 100 %
             low[i], high[i] = np.percentile(known, (2.5, 97.5))
     edges = np.linspace(0.0, 1.0, N_BINS + 1)
-    return Reliability(edges, count.astype(np.int64), mean, frequencies(of, once)[:, 0], low, high, definition)
+    return Reliability(
+        edges, count.astype(np.int64), mean, frequencies(of, once)[:, 0], low, high, definition
+    )

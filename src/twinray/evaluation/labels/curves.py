@@ -32,7 +32,9 @@ class LabelCurve:
     n_negative: int
 
 
-def label_curves(truth: FloatArray, scores: FloatArray, label_classes: Sequence[str]) -> dict[str, LabelCurve]:
+def label_curves(
+    truth: FloatArray, scores: FloatArray, label_classes: Sequence[str]
+) -> dict[str, LabelCurve]:
     """Curves of the classes that have both kinds of label.
 
     Args:
@@ -55,7 +57,9 @@ def label_curves(truth: FloatArray, scores: FloatArray, label_classes: Sequence[
         precision = np.divide(hits, passed, out=np.full(len(hits), np.nan), where=passed > 0)
         rate, recall = (passed - hits) / n_negative, hits / n_positive
         kept = _spread(rate, recall)
-        found[name] = LabelCurve(score[kept], rate[kept], recall[kept], precision[kept], n_positive, n_negative)
+        found[name] = LabelCurve(
+            score[kept], rate[kept], recall[kept], precision[kept], n_positive, n_negative
+        )
     return found
 
 
@@ -63,6 +67,8 @@ def _spread(rate: FloatArray, recall: FloatArray) -> IntArray:
     """Numbers of the points to keep, both ends among them."""
     if len(rate) <= MOST_POINTS:
         return np.arange(len(rate))
-    along = rate + recall  # never falls, so equal steps of it lose no corner by more than their width
+    along = (
+        rate + recall
+    )  # never falls, so equal steps of it lose no corner by more than their width
     steps = np.linspace(0, along[-1], MOST_POINTS)
     return np.unique(np.searchsorted(along, steps, side="left").clip(max=len(along) - 1))

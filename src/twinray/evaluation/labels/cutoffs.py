@@ -79,7 +79,9 @@ class LabelThresholds:
         """
         if rule not in RULES:
             raise InputError(f"expected a rule for thresholds ({', '.join(RULES)}), got {rule!r}")
-        return np.array([one.thresholds.get(rule, np.nan) for one in self.per_class.values()], dtype=np.float64)
+        return np.array(
+            [one.thresholds.get(rule, np.nan) for one in self.per_class.values()], dtype=np.float64
+        )
 
     def as_json(self) -> dict[str, object]:
         """``{"chosen_on", "n_images", "rules", "per_class": {name: {...}}}``."""
@@ -112,7 +114,9 @@ def choose_label_thresholds(
             f"got {truth.shape} and {scores.shape}; align them"
         )
     if not np.isfinite(scores).all():
-        raise InputError("thresholds: expected finite scores on validation; check the model's output")
+        raise InputError(
+            "thresholds: expected finite scores on validation; check the model's output"
+        )
     per_class: dict[str, ClassCutoffs] = {}
     for i, name in enumerate(label_classes):
         known = (truth[:, i] == PRESENT) | (truth[:, i] == ABSENT)
@@ -128,7 +132,9 @@ def _choose(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> ClassCutoffs
         if n < MIN_EACH
     ]
     if few:
-        return ClassCutoffs({}, {}, n_positive, n_negative, f"{' and '.join(few)}, fewer than {MIN_EACH}")
+        return ClassCutoffs(
+            {}, {}, n_positive, n_negative, f"{' and '.join(few)}, fewer than {MIN_EACH}"
+        )
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     last = np.flatnonzero(np.append(np.diff(ordered) != 0, True))  # all of one score pass together
@@ -144,12 +150,16 @@ def _choose(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> ClassCutoffs
         chosen[rule], reached[rule] = float(candidates[best]), float(values[best])
     for rule, least in (("specificity@90", 0.9), ("specificity@95", 0.95)):
         within = int(np.count_nonzero(false <= (1 - least) * n_negative * (1 + 1e-12)))
-        chosen[rule] = float(candidates[within - 1]) if within else float(np.nextafter(ordered[0], np.inf))
+        chosen[rule] = (
+            float(candidates[within - 1]) if within else float(np.nextafter(ordered[0], np.inf))
+        )
         reached[rule] = float(found[within - 1] / n_positive) if within else 0.0
     return ClassCutoffs(chosen, reached, n_positive, n_negative)
 
 
-def label_thresholds_from_json(raw: Any, label_classes: Sequence[str], where: str) -> LabelThresholds:
+def label_thresholds_from_json(
+    raw: Any, label_classes: Sequence[str], where: str
+) -> LabelThresholds:
     """What ``LabelThresholds.as_json`` wrote.
 
     Args:
@@ -163,8 +173,12 @@ def label_thresholds_from_json(raw: Any, label_classes: Sequence[str], where: st
     try:
         per_class = {
             str(name): ClassCutoffs(
-                {rule: _finite(one["thresholds"][rule]) for rule in RULES} if not one["missing"] else {},
-                {rule: _finite(one["reached_on_val"][rule]) for rule in RULES} if not one["missing"] else {},
+                {rule: _finite(one["thresholds"][rule]) for rule in RULES}
+                if not one["missing"]
+                else {},
+                {rule: _finite(one["reached_on_val"][rule]) for rule in RULES}
+                if not one["missing"]
+                else {},
                 int(one["n_positive"]),
                 int(one["n_negative"]),
                 str(one["missing"] or ""),

@@ -14,7 +14,14 @@ from twinray.errors import InputError
 from twinray.evaluation.intervals import group_index
 from twinray.evaluation.labels.calibration import BinTally, expected_calibration_error, tally
 from twinray.evaluation.labels.cutoffs import LabelThresholds
-from twinray.evaluation.labels.ranking import Ranking, auc, average_precision, curve, rank, sensitivity_at
+from twinray.evaluation.labels.ranking import (
+    Ranking,
+    auc,
+    average_precision,
+    curve,
+    rank,
+    sensitivity_at,
+)
 from twinray.records import PRESENT, FloatArray, IntArray, Task
 
 DECISION_THRESHOLD = 0.5
@@ -87,7 +94,9 @@ class Labelled:
                 "evaluation of labels: expected at least one image with a label, found none; check the split"
             )
         own = np.asarray(np.unique(index[usable], return_inverse=True)[1], dtype=np.int64)
-        data = Labelled(truth[usable], scores[usable], names, task, own, int(own.max()) + 1, thresholds)
+        data = Labelled(
+            truth[usable], scores[usable], names, task, own, int(own.max()) + 1, thresholds
+        )
         data.used = usable
         return data
 
@@ -95,11 +104,15 @@ class Labelled:
         """Some of the images, and the numbers that their patients have here: rows of a resample's weights."""
         own, groups = np.unique(self.groups[rows], return_inverse=True)
         truth, scores = self.truth[rows], self.scores[rows]
-        return Labelled(truth, scores, self.names, self.task, groups, len(own), self.thresholds), own
+        return Labelled(
+            truth, scores, self.names, self.task, groups, len(own), self.thresholds
+        ), own
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Present and absent labels by class."""
-        return (self.present & self.known).sum(axis=0).tolist(), (~self.present & self.known).sum(axis=0).tolist()
+        return (self.present & self.known).sum(axis=0).tolist(), (~self.present & self.known).sum(
+            axis=0
+        ).tolist()
 
     @cached_property
     def rankings(self) -> list[Ranking]:
@@ -205,11 +218,15 @@ class Drawn:
     @cached_property
     def ranked(self) -> dict[str, _Array]:
         """``auc``, ``average_precision`` and sensitivities, each (k, r); NaN where a class has one kind of label only."""
-        rows: dict[str, list[_Array]] = {name: [] for name in ("auc", "average_precision", *map(at, SPECIFICITIES))}
+        rows: dict[str, list[_Array]] = {
+            name: [] for name in ("auc", "average_precision", *map(at, SPECIFICITIES))
+        }
         for ranking in self.data.rankings:
             of = curve(ranking, self.weights)
             rows["auc"].append(auc(of))
-            rows["average_precision"].append(np.where(of.negatives > 0, average_precision(of), np.nan))
+            rows["average_precision"].append(
+                np.where(of.negatives > 0, average_precision(of), np.nan)
+            )
             for specificity in SPECIFICITIES:
                 rows[at(specificity)].append(sensitivity_at(of, specificity))
         return {name: np.stack(values) for name, values in rows.items()}
@@ -247,7 +264,9 @@ def _check(truth: _Array, scores: _Array, names: Sequence[str], task: Task) -> N
                 f"got shape {table.shape}; compare the class lists"
             )
     if len(truth) != len(scores):
-        raise InputError(f"evaluation of labels: expected scores of {len(truth)} images, got {len(scores)}; align them")
+        raise InputError(
+            f"evaluation of labels: expected scores of {len(truth)} images, got {len(scores)}; align them"
+        )
     bad = ~((scores >= 0) & (scores <= 1))
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])

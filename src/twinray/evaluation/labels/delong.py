@@ -72,14 +72,18 @@ class DeLong:
             "ci95": [self.low, self.high] if known else None,
             "z": self.z if known else None,
             "p": self.p if known else None,
-            "standard_errors": dict(zip(("baseline", "candidate", "difference"), self.standard_errors, strict=True))
+            "standard_errors": dict(
+                zip(("baseline", "candidate", "difference"), self.standard_errors, strict=True)
+            )
             if known
             else None,
             "method": self.method,
         }
 
 
-def auc_covariance(scores: FloatArray, positive: npt.NDArray[np.bool_], groups: IntArray) -> AucCovariance:
+def auc_covariance(
+    scores: FloatArray, positive: npt.NDArray[np.bool_], groups: IntArray
+) -> AucCovariance:
     """AUCs and their covariance over patients.
 
     Args:
@@ -118,7 +122,10 @@ def _placements(scores: _Array, positive: npt.NDArray[np.bool_]) -> tuple[_Array
     """(s, positives) and (s, negatives) placements."""
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     every = rankdata(scores, axis=1)
-    within_positive, within_negative = rankdata(scores[:, positive], axis=1), rankdata(scores[:, ~positive], axis=1)
+    within_positive, within_negative = (
+        rankdata(scores[:, positive], axis=1),
+        rankdata(scores[:, ~positive], axis=1),
+    )
     return (
         np.asarray((every[:, positive] - within_positive) / n_negative),
         np.asarray(1 - (every[:, ~positive] - within_negative) / n_positive),
@@ -126,7 +133,10 @@ def _placements(scores: _Array, positive: npt.NDArray[np.bool_]) -> tuple[_Array
 
 
 def delong_test(
-    baseline: FloatArray, candidate: FloatArray, positive: npt.NDArray[np.bool_], groups: IntArray | None = None
+    baseline: FloatArray,
+    candidate: FloatArray,
+    positive: npt.NDArray[np.bool_],
+    groups: IntArray | None = None,
 ) -> DeLong:
     """Whether two runs' AUCs of one class differ on the same images.
 
@@ -156,4 +166,12 @@ def delong_test(
     )
     half = float(ndtri(0.975)) * error
     errors = (float(np.sqrt(max(own[0, 0], 0.0))), float(np.sqrt(max(own[1, 1], 0.0))), error)
-    return DeLong(difference, errors, z, float(2 * ndtr(-abs(z))), difference - half, difference + half, method)
+    return DeLong(
+        difference,
+        errors,
+        z,
+        float(2 * ndtr(-abs(z))),
+        difference - half,
+        difference + half,
+        method,
+    )

@@ -75,7 +75,9 @@ def _recall(drawn: Drawn) -> _Array:
 
 
 def _accuracy_of_class(drawn: Drawn) -> _Array:
-    return share(drawn.total("right_positive") + drawn.total("right_negative"), drawn.total("known"))
+    return share(
+        drawn.total("right_positive") + drawn.total("right_negative"), drawn.total("known")
+    )
 
 
 def _accuracy_of_highest(drawn: Drawn) -> _Array:
@@ -95,7 +97,9 @@ def _f1(hit: str, called: str) -> Callable[[Drawn], _Array]:
 
     def measured(drawn: Drawn) -> _Array:
         positive = drawn.total("positive")
-        return np.where(positive > 0, share(2 * drawn.total(hit), positive + drawn.total(called)), np.nan)
+        return np.where(
+            positive > 0, share(2 * drawn.total(hit), positive + drawn.total(called)), np.nan
+        )
 
     return measured
 
@@ -111,7 +115,11 @@ def _brier(drawn: Drawn) -> _Array:
 def _brier_overall(drawn: Drawn) -> _Array:
     """Several exclusive classes: the sum over them (Brier 1950), 0..2; else the mean of the classes' own."""
     by_class = _brier(drawn)
-    return by_class.sum(axis=0) if drawn.data.by_top_label else mean_over_classes(by_class[drawn.data.in_mean])
+    return (
+        by_class.sum(axis=0)
+        if drawn.data.by_top_label
+        else mean_over_classes(by_class[drawn.data.in_mean])
+    )
 
 
 def _ece(drawn: Drawn) -> _Array:
@@ -232,14 +240,26 @@ class Support:
 
 
 def interval(
-    key: Key, measure: LabelMeasure, value: float, samples: FloatArray, data: Labelled, support: Support
+    key: Key,
+    measure: LabelMeasure,
+    value: float,
+    samples: FloatArray,
+    data: Labelled,
+    support: Support,
 ) -> Interval:
     """The 95 % interval of one figure, made as its kind and the number of its cases ask for."""
     label, n = key[0], support.n
     if np.isnan(value) or not len(samples):
         return Interval(value, None, None, n)
-    if label is None and data.in_mean.sum() == 1 and measure.by_class is not None and measure.name != "macro_f1":
-        label = int(np.flatnonzero(data.in_mean)[0])  # the mean over one class is that class's figure
+    if (
+        label is None
+        and data.in_mean.sum() == 1
+        and measure.by_class is not None
+        and measure.name != "macro_f1"
+    ):
+        label = int(
+            np.flatnonzero(data.in_mean)[0]
+        )  # the mean over one class is that class's figure
     known = samples[~np.isnan(samples)]
     alike = not len(known) or float(known.max() - known.min()) <= 1e-12
     few = support.few(label, measure) if label is not None else n < FEW
@@ -248,11 +268,15 @@ def interval(
         return Interval(value, *ends, n, NEWCOMBE)
     whole = label is not None or measure.by_class is None  # a mean of shares is no share
     if measure.kind == "share" and whole:
-        return share_interval(value, samples, n if label is None else int(support.cases[measure.cases][label]), n)
+        return share_interval(
+            value, samples, n if label is None else int(support.cases[measure.cases][label]), n
+        )
     if few or alike:
         return Interval(value, None, None, n, TOO_FEW if few else ALL_ALIKE)
     if measure.kind == "auc":
-        rarer = n if label is None else min(int(support.positive[label]), int(support.negative[label]))
+        rarer = (
+            n if label is None else min(int(support.positive[label]), int(support.negative[label]))
+        )
         ends_or_none = logit_interval(value, known, rarer - 1)
         if ends_or_none is not None:
             return Interval(value, *ends_or_none, n)
@@ -296,4 +320,6 @@ def label_difference(
         return Difference(percentile_interval(value, samples, support.n), None)
     beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
     p = min(1.0, 2 * (1 + beyond) / (1 + len(known)))
-    return Difference(percentile_interval(value, samples, support.n), float(np.mean(known > 0)), {"p": p})
+    return Difference(
+        percentile_interval(value, samples, support.n), float(np.mean(known > 0)), {"p": p}
+    )

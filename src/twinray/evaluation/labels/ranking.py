@@ -64,7 +64,12 @@ class Curve:
     negatives: _Array
 
 
-def rank(scores: FloatArray, positive: npt.NDArray[np.bool_], groups: IntArray, n_groups: int | None = None) -> Ranking:
+def rank(
+    scores: FloatArray,
+    positive: npt.NDArray[np.bool_],
+    groups: IntArray,
+    n_groups: int | None = None,
+) -> Ranking:
     """Sort once.
 
     Args:

@@ -34,7 +34,13 @@ import numpy.typing as npt
 
 from twinray.evaluation.bounded import FEW
 from twinray.evaluation.intervals import Difference, bootstrap_groups, differences_record
-from twinray.evaluation.labels.calibration import N_BINS, BinTally, Reliability, frequencies, reliability
+from twinray.evaluation.labels.calibration import (
+    N_BINS,
+    BinTally,
+    Reliability,
+    frequencies,
+    reliability,
+)
 from twinray.evaluation.labels.cutoffs import LabelThresholds
 from twinray.evaluation.labels.data import DECISION_THRESHOLD, Drawn, Groups, Labelled
 from twinray.evaluation.labels.delong import DeLong, delong_test
@@ -48,7 +54,13 @@ from twinray.evaluation.labels.measures import (
     share_interval,
 )
 from twinray.evaluation.multiplicity import holm, over_classes, tests_record
-from twinray.evaluation.record import ClassFigures, SplitFigures, figure_as_json, figure_of, split_as_json
+from twinray.evaluation.record import (
+    ClassFigures,
+    SplitFigures,
+    figure_as_json,
+    figure_of,
+    split_as_json,
+)
 from twinray.records import FloatArray, IntArray, Interval, Task
 
 _Array: TypeAlias = FloatArray
@@ -110,7 +122,10 @@ class LabelReport:
                 "confusion": None if self.confusion is None else self.confusion.tolist(),
                 "confusion_share": None
                 if self.confusion_share is None
-                else [[figure_as_json(figure_of(cell)) for cell in row] for row in self.confusion_share],
+                else [
+                    [figure_as_json(figure_of(cell)) for cell in row]
+                    for row in self.confusion_share
+                ],
                 "reliability": {name: curve.as_json() for name, curve in self.reliability.items()},
             },
         )
@@ -150,7 +165,9 @@ class LabelComparison:
             known = {"delong_p": test.p, "delong_holm_p": corrected}
             tests = {key: None if np.isnan(value) else value for key, value in known.items()}
             auc = replace(own.figures["auc"], tests={**own.figures["auc"].tests, **tests})
-            per_class[name] = replace(own, figures={**own.figures, "auc": auc}, details={"delong": test.as_json()})
+            per_class[name] = replace(
+                own, figures={**own.figures, "auc": auc}, details={"delong": test.as_json()}
+            )
         return replace(plain, per_class=per_class, details=tests_record(self.n_comparisons))
 
     def as_json(self) -> dict[str, Any]:
@@ -168,7 +185,9 @@ def confusion_matrix(truth: FloatArray, scores: FloatArray) -> npt.NDArray[np.in
 def row_normalised(confusion: FloatArray | IntArray) -> _Array:
     """Shares of each true class, rows summing to 1; NaN in the row of a class that does not occur."""
     total = confusion.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0))
+    return np.asarray(
+        np.divide(confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0)
+    )
 
 
 def evaluate_labels(
@@ -205,7 +224,8 @@ def evaluate_labels(
     support = Support.of(data)
     by_name = {measure.name: measure for measure in measures_of(data)}
     intervals = {
-        key: interval(key, by_name[key[1]], float(value[0]), drawn[key], data, support) for key, value in values.items()
+        key: interval(key, by_name[key[1]], float(value[0]), drawn[key], data, support)
+        for key, value in values.items()
     }
     positive, negative = data.counts()
     names = data.names
@@ -213,16 +233,26 @@ def evaluate_labels(
         n_images=len(data.truth),
         n_positive=dict(zip(names, positive, strict=True)),
         n_negative=dict(zip(names, negative, strict=True)),
-        patients={n: (int(support.positive[i]), int(support.negative[i])) for i, n in enumerate(names)},
+        patients={
+            n: (int(support.positive[i]), int(support.negative[i])) for i, n in enumerate(names)
+        },
         metrics={name: found for (label, name), found in intervals.items() if label is None},
         per_class={
             class_name: {name: found for (label, name), found in intervals.items() if label == i}
             for i, class_name in enumerate(names)
         },
-        left_out=tuple(n for n, p, q in zip(names, positive, negative, strict=True) if p == 0 or q == 0),
-        few=tuple(n for i, n in enumerate(names) if 0 < min(support.positive[i], support.negative[i]) < FEW),
+        left_out=tuple(
+            n for n, p, q in zip(names, positive, negative, strict=True) if p == 0 or q == 0
+        ),
+        few=tuple(
+            n
+            for i, n in enumerate(names)
+            if 0 < min(support.positive[i], support.negative[i]) < FEW
+        ),
         confusion=confusion_matrix(data.truth, data.scores) if task == "multiclass" else None,
-        confusion_share=_confusion_share(data, once, confusions, support) if task == "multiclass" else None,
+        confusion_share=_confusion_share(data, once, confusions, support)
+        if task == "multiclass"
+        else None,
         decisions=_decisions(data),
         reliability=_reliability(data, curves),
     )
@@ -275,7 +305,9 @@ def compare_labels(
             continue  # one of the runs has no thresholds
         samples = [np.concatenate([np.zeros(0), *(p[key] for p in piece)]) for piece in pieces]
         value = float(values[1][key][0]) - float(values[0][key][0])
-        differences[key] = label_difference(key, by_name[key[1]], value, samples[1] - samples[0], support)
+        differences[key] = label_difference(
+            key, by_name[key[1]], value, samples[1] - samples[0], support
+        )
     per_class = {
         name: {measure: found for (label, measure), found in differences.items() if label == i}
         for i, name in enumerate(first.names)
@@ -288,7 +320,9 @@ def compare_labels(
     )
 
 
-def _resampled(data: Labelled, bootstrap: int, seed: int) -> tuple[dict[Key, _Array], _Array | None, dict[str, _Array]]:
+def _resampled(
+    data: Labelled, bootstrap: int, seed: int
+) -> tuple[dict[Key, _Array], _Array | None, dict[str, _Array]]:
     """Of every resample: the measures (r,), the shares of the confusion matrix (k, k, r), reliability curves (bins, r)."""
     pieces: list[dict[Key, _Array]] = []
     confusions: list[_Array] = []
@@ -304,7 +338,9 @@ def _resampled(data: Labelled, bootstrap: int, seed: int) -> tuple[dict[Key, _Ar
     return (
         {key: np.concatenate([np.zeros(0), *(p[key] for p in pieces)]) for key in keys},
         np.concatenate(confusions, axis=2) if confusions else None,
-        {name: np.concatenate([c[name] for c in curves], axis=1) for name in bins} if curves else {},
+        {name: np.concatenate([c[name] for c in curves], axis=1) for name in bins}
+        if curves
+        else {},
     )
 
 
@@ -330,7 +366,10 @@ def _confusion_share(
     shares = row_normalised(once.confusion())[:, :, 0]
     drawn = samples if samples is not None else np.zeros((k, k, 0))
     return tuple(
-        tuple(share_interval(float(shares[i, j]), drawn[i, j], int(support.positive[i]), support.n) for j in range(k))
+        tuple(
+            share_interval(float(shares[i, j]), drawn[i, j], int(support.positive[i]), support.n)
+            for j in range(k)
+        )
         for i in range(k)
     )
 
@@ -341,13 +380,28 @@ def _decisions(data: Labelled) -> dict[str, dict[str, object]]:
     least = chosen.of("youden") if chosen is not None else np.full(len(data.names), np.nan)
     found: dict[str, dict[str, object]] = {}
     for i, name in enumerate(data.names):
-        rule = "youden" if not np.isnan(least[i]) else "highest" if data.task == "multiclass" else "fixed"
-        hit, called = ("hit youden", "called youden") if rule == "youden" else ("right_positive", "called")
-        sums = {table: int(data.tallies[table][:, i].sum()) for table in (hit, called, "positive", "negative")}
+        rule = (
+            "youden"
+            if not np.isnan(least[i])
+            else "highest"
+            if data.task == "multiclass"
+            else "fixed"
+        )
+        hit, called = (
+            ("hit youden", "called youden") if rule == "youden" else ("right_positive", "called")
+        )
+        sums = {
+            table: int(data.tallies[table][:, i].sum())
+            for table in (hit, called, "positive", "negative")
+        }
         false = sums[called] - sums[hit]
         found[name] = {
             "rule": rule,
-            "threshold": float(least[i]) if rule == "youden" else DECISION_THRESHOLD if rule == "fixed" else None,
+            "threshold": float(least[i])
+            if rule == "youden"
+            else DECISION_THRESHOLD
+            if rule == "fixed"
+            else None,
             "true_positive": sums[hit],
             "false_positive": false,
             "false_negative": sums["positive"] - sums[hit],
@@ -362,11 +416,18 @@ def _delong(first: Labelled, second: Labelled) -> dict[str, tuple[DeLong, float]
     for i in range(len(first.names)):
         known = first.known[:, i]
         tests.append(
-            delong_test(first.scores[known, i], second.scores[known, i], first.present[known, i], first.groups[known])
+            delong_test(
+                first.scores[known, i],
+                second.scores[known, i],
+                first.present[known, i],
+                first.groups[known],
+            )
         )
     corrected = np.full(len(tests), np.nan)
     corrected[first.in_mean] = holm(np.array([test.p for test in tests])[first.in_mean])
-    return {name: (test, float(p)) for name, test, p in zip(first.names, tests, corrected, strict=True)}
+    return {
+        name: (test, float(p)) for name, test, p in zip(first.names, tests, corrected, strict=True)
+    }
 
 
 class MeasuredLabels:

@@ -16,7 +16,12 @@ from twinray.jobs.evaluate.tested import RunInfo, Tested
 _MOST_NAMED = 3
 """Options that a name can hold and stay readable."""
 
-PRETRAININGS, TRAINING_SEEDS, DRAWS, PACKS = "pre-trainings", "training seeds", "label draws", "training sets"
+PRETRAININGS, TRAINING_SEEDS, DRAWS, PACKS = (
+    "pre-trainings",
+    "training seeds",
+    "label draws",
+    "training sets",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +51,9 @@ class Place:
     seed: Hashable
 
 
-def arms_of(tested: Sequence[Tested], *, apart: bool = False, packs_differ: bool = False) -> dict[str, Arm]:
+def arms_of(
+    tested: Sequence[Tested], *, apart: bool = False, packs_differ: bool = False
+) -> dict[str, Arm]:
     """Tested models by arm, in the order of their first; named by their initial weights and by what else differs.
 
     Where more options differ than a name can hold, each set of them has a letter. Where every arm is one run, arms have the
@@ -61,13 +68,15 @@ def arms_of(tested: Sequence[Tested], *, apart: bool = False, packs_differ: bool
     for one in tested:
         run = one.run
         who: list[object] = [run.recipe, sorted(run.options.items(), key=str)]
-        keys.setdefault(repr([*who, run.pixels if packs_differ else "", str(run.path) if apart else ""]), []).append(
-            one
-        )
+        keys.setdefault(
+            repr([*who, run.pixels if packs_differ else "", str(run.path) if apart else ""]), []
+        ).append(one)
     members = list(keys.values())
     firsts = [arm[0].run for arm in members]
     options = dict.fromkeys(name for run in firsts for name in run.options)
-    differing = [name for name in options if len({repr(run.options.get(name)) for run in firsts}) > 1]
+    differing = [
+        name for name in options if len({repr(run.options.get(name)) for run in firsts}) > 1
+    ]
     owns = [{option: run.options.get(option) for option in differing} for run in firsts]
     if packs_differ and len({run.pixels for run in firsts}) > 1:
         owns = [own | {"data": _data_of(run)} for own, run in zip(owns, firsts, strict=True)]
@@ -78,21 +87,34 @@ def arms_of(tested: Sequence[Tested], *, apart: bool = False, packs_differ: bool
     families = _families(members, owns, shown)
     found: dict[str, Arm] = {}
     for name, arm, own, family in zip(_different(shown), members, owns, families, strict=True):
-        found[name] = Arm(tuple(arm), own, "" if names else letters.of(own), family, arm[0].run.fraction)
+        found[name] = Arm(
+            tuple(arm), own, "" if names else letters.of(own), family, arm[0].run.fraction
+        )
     return found
 
 
 def _data_of(run: RunInfo) -> str:
     packs = run.description.get("data")
-    return " + ".join(str(p.get("pack", "?")) for p in packs if isinstance(p, dict)) if isinstance(packs, list) else "?"
+    return (
+        " + ".join(str(p.get("pack", "?")) for p in packs if isinstance(p, dict))
+        if isinstance(packs, list)
+        else "?"
+    )
 
 
-def _named(recipes: Sequence[str], owns: Sequence[Mapping[str, Any]], letters: _Letters) -> list[str]:
+def _named(
+    recipes: Sequence[str], owns: Sequence[Mapping[str, Any]], letters: _Letters
+) -> list[str]:
     also = [
-        f"options {letter}" if (letter := letters.of(own)) else ", ".join(f"{k} {v}" for k, v in own.items())
+        f"options {letter}"
+        if (letter := letters.of(own))
+        else ", ".join(f"{k} {v}" for k, v in own.items())
         for own in owns
     ]
-    return [", ".join(part for part in (recipe, more) if part) for recipe, more in zip(recipes, also, strict=True)]
+    return [
+        ", ".join(part for part in (recipe, more) if part)
+        for recipe, more in zip(recipes, also, strict=True)
+    ]
 
 
 def _families(
@@ -108,7 +130,9 @@ def _families(
     if len(set(keys)) == len(keys):
         return list(shown)  # no two arms differ in their share alone
     names = _names(members)
-    by_key = dict(zip(keys, _named([names[recipe] for recipe in recipes], rest, _Letters(rest)), strict=True))
+    by_key = dict(
+        zip(keys, _named([names[recipe] for recipe in recipes], rest, _Letters(rest)), strict=True)
+    )
     return [by_key[key] for key in keys]
 
 
@@ -118,7 +142,9 @@ class _Letters:
     def __init__(self, owns: Sequence[Mapping[str, Any]]) -> None:
         many = any(len(own) > _MOST_NAMED for own in owns)
         each = itertools.chain(string.ascii_uppercase, map(str, itertools.count(27)))
-        self._letters = dict(zip(dict.fromkeys(map(repr, owns)), each, strict=False)) if many else {}
+        self._letters = (
+            dict(zip(dict.fromkeys(map(repr, owns)), each, strict=False)) if many else {}
+        )
 
     def of(self, own: Mapping[str, Any]) -> str:
         """Empty where options are named."""
@@ -140,7 +166,10 @@ def _common(names: Sequence[str]) -> str:
     if len(set(names)) == 1:
         return names[0]
     alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    return "".join(letters[0] for letters in alike).rstrip("-_./").removesuffix("seed").rstrip("-_./") or names[0]
+    return (
+        "".join(letters[0] for letters in alike).rstrip("-_./").removesuffix("seed").rstrip("-_./")
+        or names[0]
+    )
 
 
 def _different(names: Sequence[str]) -> list[str]:
@@ -190,7 +219,9 @@ def places(
     lucks = {name: [_luck(one, arm) for one in arm.tested] for name, arm in arms.items()}
     kinds: tuple[tuple[str, ...], ...] = ((TRAINING_SEEDS,), (DRAWS,), (TRAINING_SEEDS, DRAWS), (PACKS, TRAINING_SEEDS, DRAWS),
              (PRETRAININGS, PACKS, TRAINING_SEEDS, DRAWS))  # fmt: skip
-    chosen = next((k for k in kinds if all(_tells(k, lucks[n], arm, folds) for n, arm in arms.items())), None)
+    chosen = next(
+        (k for k in kinds if all(_tells(k, lucks[n], arm, folds) for n, arm in arms.items())), None
+    )
     if chosen is None:
         for name, arm in arms.items():
             found: dict[object, Tested] = {}
@@ -207,11 +238,17 @@ def places(
         chosen = ()  # arms of one run each are a pair whatever their seeds, and a note says so
     seeds = {name: [_seed(chosen, luck) for luck in own] for name, own in lucks.items()}
     found_places = {
-        name: [Place(folds[one.images], seed) for one, seed in zip(arm.tested, seeds[name], strict=True)]
+        name: [
+            Place(folds[one.images], seed)
+            for one, seed in zip(arm.tested, seeds[name], strict=True)
+        ]
         for name, arm in arms.items()
     }
     by_seed: dict[str, Luck] = {
-        name: {kind: {s: luck[kind] for s, luck in zip(seeds[name], own, strict=True)} for kind in own[0]}
+        name: {
+            kind: {s: luck[kind] for s, luck in zip(seeds[name], own, strict=True)}
+            for kind in own[0]
+        }
         for name, own in lucks.items()
     }
     return found_places, by_seed
@@ -220,7 +257,9 @@ def places(
 def _luck(one: Tested, arm: Arm) -> dict[str, Hashable]:
     """Levels by kind; pre-trainings and training sets by their place among the arm's own, to be paired with other arms'."""
     starts = list(dict.fromkeys((other.run.init_hash or other.run.init) for other in arm.tested))
-    packs = list(dict.fromkeys(other.run.packs for other in arm.tested if other.images == one.images))
+    packs = list(
+        dict.fromkeys(other.run.packs for other in arm.tested if other.images == one.images)
+    )
     return {
         PRETRAININGS: starts.index(one.run.init_hash or one.run.init),
         PACKS: packs.index(one.run.packs),
@@ -230,9 +269,15 @@ def _luck(one: Tested, arm: Arm) -> dict[str, Hashable]:
 
 
 def _tells(
-    kinds: Sequence[str], lucks: Sequence[Mapping[str, Hashable]], arm: Arm, folds: Mapping[tuple[str, ...], int]
+    kinds: Sequence[str],
+    lucks: Sequence[Mapping[str, Hashable]],
+    arm: Arm,
+    folds: Mapping[tuple[str, ...], int],
 ) -> bool:
-    keys = [(folds[one.images], *(luck[k] for k in kinds)) for one, luck in zip(arm.tested, lucks, strict=True)]
+    keys = [
+        (folds[one.images], *(luck[k] for k in kinds))
+        for one, luck in zip(arm.tested, lucks, strict=True)
+    ]
     return len(set(keys)) == len(keys)
 
 
@@ -241,5 +286,10 @@ def _seed(kinds: Sequence[str], luck: Mapping[str, Hashable]) -> Hashable:
     levels = [luck[kind] for kind in kinds]
     if len(levels) <= 1:
         return levels[0] if levels else 0
-    short = {PRETRAININGS: "pre-training", PACKS: "training set", TRAINING_SEEDS: "seed", DRAWS: "draw"}
+    short = {
+        PRETRAININGS: "pre-training",
+        PACKS: "training set",
+        TRAINING_SEEDS: "seed",
+        DRAWS: "draw",
+    }
     return ", ".join(f"{short[k]} {v}" for k, v in zip(kinds, levels, strict=True) if v is not None)

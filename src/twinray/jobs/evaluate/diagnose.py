@@ -71,7 +71,11 @@ class Detected:
 
 
 def diagnose(
-    data: BoxData, classes: tuple[str, ...], thresholds: object, name: str, froc: FrocRule = FROC_RULE
+    data: BoxData,
+    classes: tuple[str, ...],
+    thresholds: object,
+    name: str,
+    froc: FrocRule = FROC_RULE,
 ) -> Detected:
     """Work out the curves and tables of one detector.
 
@@ -88,9 +92,16 @@ def diagnose(
     flat = flatten(data.truth, data.found, classes)
     matches = match(flat, (0.5,))
     hit: float | str = froc.hit
-    for_froc = matches if hit == 0.5 else match(flat, froc.hit if isinstance(froc.hit, str) else (froc.hit,))
+    for_froc = (
+        matches
+        if hit == 0.5
+        else match(flat, froc.hit if isinstance(froc.hit, str) else (froc.hit,))
+    )
     ignore = froc.repeats == "ignore"
-    least, rule = np.full(len(classes), FALLBACK_SCORE), f"fixed at {FALLBACK_SCORE}: the model holds no thresholds"
+    least, rule = (
+        np.full(len(classes), FALLBACK_SCORE),
+        f"fixed at {FALLBACK_SCORE}: the model holds no thresholds",
+    )
     if thresholds is not None:
         point = thresholds_from_json(thresholds, classes, f"{name}, model.json").at(None)
         least = point.thresholds()
@@ -99,7 +110,10 @@ def diagnose(
     return Detected(
         classes,
         {
-            c: (precision_recall(matches, 0.5, label), froc_curve(for_froc, hit, label, ignore_repeats=ignore))
+            c: (
+                precision_recall(matches, 0.5, label),
+                froc_curve(for_froc, hit, label, ignore_repeats=ignore),
+            )
             for c, label in labels
         },
         calibration(matches),
@@ -128,13 +142,23 @@ class Ranked:
         """The confusion; the curves are in ``curves.csv``."""
         if self.confusion is None:
             return {}
-        return {"confusion": {"classes": list(self.classes), "rows": "true", "counts": self.confusion.tolist()}}
+        return {
+            "confusion": {
+                "classes": list(self.classes),
+                "rows": "true",
+                "counts": self.confusion.tolist(),
+            }
+        }
 
 
 def diagnose_labels(data: LabelData, classes: tuple[str, ...], task: Task) -> Ranked:
     """Work out the curves and the confusion of one classifier."""
     labelled = (data.truth == PRESENT).sum(axis=1) == 1
-    table = confusion_matrix(data.truth[labelled] == PRESENT, data.scores[labelled]) if task == "multiclass" else None
+    table = (
+        confusion_matrix(data.truth[labelled] == PRESENT, data.scores[labelled])
+        if task == "multiclass"
+        else None
+    )
     return Ranked(classes, label_curves(data.truth, data.scores, classes), table)
 
 

@@ -23,7 +23,9 @@ from twinray.runs.results import LabelPredictions, write_label_predictions
 from twinray.runs.seen import MARK, Checked, check_unseen, read_seen
 
 
-def load(config: EvaluateConfig, runs: Sequence[RunInfo], pack: Pack) -> tuple[list[Model], list[tuple[str, Checked]]]:
+def load(
+    config: EvaluateConfig, runs: Sequence[RunInfo], pack: Pack
+) -> tuple[list[Model], list[tuple[str, Checked]]]:
     """The runs' models, checked against the pack, and what their training saw of its images.
 
     Raises:
@@ -33,8 +35,12 @@ def load(config: EvaluateConfig, runs: Sequence[RunInfo], pack: Pack) -> tuple[l
     detectors = runs[0].kind == "detector"
     for model in models:
         check_pack(model, pack)
-        check_classes(model, pack.info.box_classes if detectors else pack.info.label_classes, pack.path)
-    rows = annotated_part(config.split, pack).rows if detectors else labelled_rows(config.split, pack)
+        check_classes(
+            model, pack.info.box_classes if detectors else pack.info.label_classes, pack.path
+        )
+    rows = (
+        annotated_part(config.split, pack).rows if detectors else labelled_rows(config.split, pack)
+    )
     return models, [check_seen(config, model, pack, rows) for model in models]
 
 
@@ -51,7 +57,9 @@ def predict(
     return _labels(config, runs, models, checked, pack)
 
 
-def check_seen(config: EvaluateConfig, model: Model, pack: Pack, rows: IntArray) -> tuple[str, Checked]:
+def check_seen(
+    config: EvaluateConfig, model: Model, pack: Pack, rows: IntArray
+) -> tuple[str, Checked]:
     """Whether it is known what the run's initial weights saw, and what of it is among the rows.
 
     On the pack that the run was made from, its own training images are what that pack's split says they are, and only
@@ -65,7 +73,9 @@ def check_seen(config: EvaluateConfig, model: Model, pack: Pack, rows: IntArray)
     if own_pack and config.split == "train":
         return seen.before.status, Checked()
     asked = seen.before if own_pack else seen
-    found = check_unseen(asked, pack, {config.split: rows}, weights=model.path, allow=config.allow_seen)
+    found = check_unseen(
+        asked, pack, {config.split: rows}, weights=model.path, allow=config.allow_seen
+    )
     return seen.before.status, found
 
 
@@ -77,7 +87,9 @@ def annotated_part(split: str, pack: Pack) -> DetectionData:
     """
     part = annotated(pack, split)
     if len(part) == 0:
-        raise InputError(f"no image of split {split} in {pack.path} is annotated with boxes; see --split")
+        raise InputError(
+            f"no image of split {split} in {pack.path} is annotated with boxes; see --split"
+        )
     return part
 
 
@@ -88,7 +100,11 @@ def labelled_rows(split: str, pack: Pack) -> IntArray:
         InputError: there are none.
     """
     rows = pack.where(split)
-    rows = rows[((pack.labels[rows] == 0) | (pack.labels[rows] == 1)).any(axis=1)] if pack.labels.shape[1] else rows[:0]
+    rows = (
+        rows[((pack.labels[rows] == 0) | (pack.labels[rows] == 1)).any(axis=1)]
+        if pack.labels.shape[1]
+        else rows[:0]
+    )
     if len(rows) == 0:
         raise InputError(f"no labelled image of split {split} in {pack.path}; see --split")
     return rows
@@ -107,7 +123,12 @@ def _boxes(
     tested = []
     for run, model, (status, seen) in zip(runs, models, checked, strict=True):
         found = detect_rows(
-            model.detector, pack, part.rows, machine=model.machine, batch_size=config.batch_size, label=run.name
+            model.detector,
+            pack,
+            part.rows,
+            machine=model.machine,
+            batch_size=config.batch_size,
+            label=run.name,
         )
         file = ""
         if config.out is not None:
@@ -115,10 +136,23 @@ def _boxes(
             write_predictions(config.out / file, found, len(model.classes), ids)
         data = BoxData(truth, found, patients)
         tested.append(
-            Tested(run, run.name, run.fraction_seed, data, _mark(seen, config.split), status, _notes(run, seen), file)
+            Tested(
+                run,
+                run.name,
+                run.fraction_seed,
+                data,
+                _mark(seen, config.split),
+                status,
+                _notes(run, seen),
+                file,
+            )
         )
     if config.out is not None:
-        write_json(config.out / "truth.json", truth_as_coco(truth, runs[0].classes, image_ids=ids), "true boxes")
+        write_json(
+            config.out / "truth.json",
+            truth_as_coco(truth, runs[0].classes, image_ids=ids),
+            "true boxes",
+        )
     return tested
 
 
@@ -141,7 +175,9 @@ def _labels(
             notes += (
                 f"model of label draw {draw}, the one that a run of several draws keeps; without --data all are taken",
             )
-        data = LabelData(images, truth, scores, patients, thresholds_of(run) if config.split == "test" else None)
+        data = LabelData(
+            images, truth, scores, patients, thresholds_of(run) if config.split == "test" else None
+        )
         tested.append(Tested(run, run.name, draw, data, _mark(seen, config.split), status, notes))
     if config.out is not None:
         files = file_names([run.name for run in runs])
@@ -149,7 +185,9 @@ def _labels(
             assert isinstance(one.data, LabelData) and one.draw is not None
             by_draw = {one.draw: one.data.scores}
             part = LabelPredictions(config.split, images, patients, one.run.classes, truth, by_draw)
-            write_label_predictions(config.out, [part], f"predictions {files[one.run.name]}.parquet")
+            write_label_predictions(
+                config.out, [part], f"predictions {files[one.run.name]}.parquet"
+            )
         tested = [replace(one, file=f"predictions {files[one.run.name]}.parquet") for one in tested]
     return tested
 

@@ -13,7 +13,12 @@ from twinray.errors import InputError
 from twinray.evaluation.boxes import FrocRule
 from twinray.evaluation.folds import Resampling
 from twinray.evaluation.record import SplitFigures
-from twinray.evaluation.subgroups import group_names, parse_by, subgroups_of_boxes, subgroups_of_labels
+from twinray.evaluation.subgroups import (
+    group_names,
+    parse_by,
+    subgroups_of_boxes,
+    subgroups_of_labels,
+)
 from twinray.jobs.evaluate.arms import Arm
 from twinray.jobs.evaluate.tested import BoxData, LabelData, Tested
 from twinray.records import Task
@@ -62,7 +67,8 @@ def with_groups(
         for group in order:
             images = {image for image, own in of_image.items() if own == group}
             some = {
-                name: replace(arm, tested=tuple(_part(one, images) for one in arm.tested)) for name, arm in arms.items()
+                name: replace(arm, tested=tuple(_part(one, images) for one in arm.tested))
+                for name, arm in arms.items()
             }
             n_images = len(next(iter(some.values())).tested[0].images)
             try:
@@ -128,9 +134,14 @@ def _gaps(arm: Arm, by: Grouping, settings: tuple[Resampling, FrocRule]) -> dict
     else:
         labels = [cast(LabelData, data) for data in datas]
         first = labels[0]
-        of_images = {a: ([of[image] for image in first.images], order) for a, (of, order) in by.items()}
+        of_images = {
+            a: ([of[image] for image in first.images], order) for a, (of, order) in by.items()
+        }
         found = subgroups_of_labels(
             first.truth, [data.scores for data in labels], run.classes, cast(Task, run.task), first.patients, of_images,
             thresholds=[data.thresholds for data in labels], bootstrap=resampling.n, seed=resampling.seed,
         )  # fmt: skip
-    return {attribute: [gap.as_json() for gap in gaps] for attribute, gaps in found.subgroups().gaps.items()}
+    return {
+        attribute: [gap.as_json() for gap in gaps]
+        for attribute, gaps in found.subgroups().gaps.items()
+    }

@@ -10,7 +10,14 @@ import numpy as np
 
 from twinray.errors import InputError
 from twinray.evaluation.boxes import FrocRule, Sizes, compare_boxes, evaluate_boxes
-from twinray.evaluation.folds import FoldRun, LabelRun, Luck, Resampling, crossed_boxes, crossed_labels
+from twinray.evaluation.folds import (
+    FoldRun,
+    LabelRun,
+    Luck,
+    Resampling,
+    crossed_boxes,
+    crossed_labels,
+)
 from twinray.evaluation.labels.report import compare_labels, evaluate_labels
 from twinray.evaluation.matching import Images, flatten
 from twinray.evaluation.record import SplitFigures
@@ -66,7 +73,10 @@ def measure(arms: Mapping[str, Arm], settings: Settings) -> Measured:
     found: dict[str, _Pair] = {}
     where: dict[str, list[Place]] = {}
     folds = {
-        images: i for i, images in enumerate(dict.fromkeys(one.images for arm in arms.values() for one in arm.tested))
+        images: i
+        for i, images in enumerate(
+            dict.fromkeys(one.images for arm in arms.values() for one in arm.tested)
+        )
     }
     # points of a curve over shares of labels need not be run equally often: each share is measured on its own
     curves_over_shares = len({arm.family for arm in arms.values()}) < len(arms)
@@ -79,10 +89,14 @@ def measure(arms: Mapping[str, Arm], settings: Settings) -> Measured:
         of_group = _Group(group, own, luck, here, run, settings)
         figures = of_group.measured()
         if settings.by:
-            figures = with_groups(group, figures, settings.by, of_group.of, (settings.resampling, settings.froc))
+            figures = with_groups(
+                group, figures, settings.by, of_group.of, (settings.resampling, settings.froc)
+            )
         found |= figures
     curves = _curves(arms, settings)
-    results = {name: _arm_result(arm, *found[name], against.get(name, "")) for name, arm in arms.items()}
+    results = {
+        name: _arm_result(arm, *found[name], against.get(name, "")) for name, arm in arms.items()
+    }
     if all(len({one.run.path for one in arm.tested}) == 1 for arm in arms.values()):
         for name, base in against.items():
             differing = differences_in_options(arms[base].tested[0].run, arms[name].tested[0].run)
@@ -98,7 +112,9 @@ def measure(arms: Mapping[str, Arm], settings: Settings) -> Measured:
             seen=one.status,
             notes=one.notes,
             predictions=one.file,
-            training_images=_trained_on(one.run.metrics.get("training_images"), one.run.metrics.get("seeds"), one.draw),
+            training_images=_trained_on(
+                one.run.metrics.get("training_images"), one.run.metrics.get("seeds"), one.draw
+            ),
             diagnostics=curves[one.name].as_json(),
         )
         for name, arm in arms.items()
@@ -124,13 +140,20 @@ def _trained_on(counts: object, draws: object, draw: int | None) -> int | None:
     """Of a detector its number; of a classifier that of its draw."""
     if isinstance(counts, int):
         return counts
-    if isinstance(counts, list) and isinstance(draws, list) and draw in draws and len(counts) == len(draws):
+    if (
+        isinstance(counts, list)
+        and isinstance(draws, list)
+        and draw in draws
+        and len(counts) == len(draws)
+    ):
         own = counts[draws.index(draw)]
         return own if isinstance(own, int) else None
     return None
 
 
-def _arm_result(arm: Arm, figures: SplitFigures, difference: SplitFigures | None, minus: str) -> ArmResult:
+def _arm_result(
+    arm: Arm, figures: SplitFigures, difference: SplitFigures | None, minus: str
+) -> ArmResult:
     marks = [one.seen for one in arm.tested if one.seen]
     if marks:
         total = sum(len(one.images) for one in arm.tested)
@@ -154,10 +177,16 @@ def _curves(arms: Mapping[str, Arm], settings: Settings) -> dict[str, Detected |
         for one in arm.tested:
             if isinstance(one.data, BoxData):
                 found[one.name] = diagnose(
-                    one.data, one.run.classes, one.run.description.get("thresholds"), one.name, settings.froc
+                    one.data,
+                    one.run.classes,
+                    one.run.description.get("thresholds"),
+                    one.name,
+                    settings.froc,
                 )
             else:
-                found[one.name] = diagnose_labels(one.data, one.run.classes, cast(Task, one.run.task))
+                found[one.name] = diagnose_labels(
+                    one.data, one.run.classes, cast(Task, one.run.task)
+                )
     return found
 
 
@@ -194,9 +223,13 @@ class _Group:
         like_name, like = next(iter(datas.items()))
         classes, rs, froc = self.run.classes, self.settings.resampling, self.settings.froc
         for name, data in datas.items():
-            _check_truth(like, data, classes, f"{name} was tested on other true boxes than {like_name}")
+            _check_truth(
+                like, data, classes, f"{name} was tested on other true boxes than {like_name}"
+            )
         patients = [like.patients.get(image) for image in like.truth]
-        sets: tuple[Images, ...] = ("all", "with_boxes") if any(map(len, like.truth.values())) else ("all",)
+        sets: tuple[Images, ...] = (
+            ("all", "with_boxes") if any(map(len, like.truth.values())) else ("all",)
+        )
         found: dict[str, _Pair] = {}
         for name, data in datas.items():
             report = evaluate_boxes(
@@ -257,7 +290,9 @@ class _Group:
         return {
             name: (
                 _joined([report.arm(name) for report in reports]),
-                _joined([report.difference(name) for report in reports]) if name in self.against else None,
+                _joined([report.difference(name) for report in reports])
+                if name in self.against
+                else None,
             )
             for name in self.arms
         }
@@ -266,7 +301,9 @@ class _Group:
         datas = {name: cast(LabelData, arm.tested[0].data) for name, arm in self.arms.items()}
         like_name, like = next(iter(datas.items()))
         scores = {
-            name: _aligned(like, data, f"{name} was tested on other images or labels than {like_name}")
+            name: _aligned(
+                like, data, f"{name} was tested on other images or labels than {like_name}"
+            )
             for name, data in datas.items()
         }
         classes, task, rs = self.run.classes, cast(Task, self.run.task), self.settings.resampling
@@ -301,7 +338,10 @@ class _Group:
         return found
 
     def _crossed_labels(self) -> dict[str, _Pair]:
-        datas = {name: [cast(LabelData, one.data) for one in arm.tested] for name, arm in self.arms.items()}
+        datas = {
+            name: [cast(LabelData, one.data) for one in arm.tested]
+            for name, arm in self.arms.items()
+        }
         # means over runs need the same measures of all: thresholds of every run, or of none
         cut = all(data.thresholds is not None for own in datas.values() for data in own)
         runs = {
@@ -328,7 +368,8 @@ class _Group:
             luck=self.luck,
         )
         return {
-            name: (report.arm(name), report.difference(name) if name in self.against else None) for name in self.arms
+            name: (report.arm(name), report.difference(name) if name in self.against else None)
+            for name in self.arms
         }
 
 
@@ -350,6 +391,10 @@ def _aligned(like: LabelData, data: LabelData, told: str) -> FloatArray:
     """Scores in the order of ``like``'s images."""
     at = {image: i for i, image in enumerate(data.images)}
     order = [at.get(image, -1) for image in like.images]
-    if -1 in order or len(at) != len(order) or not np.array_equal(data.truth[order], like.truth, equal_nan=True):
+    if (
+        -1 in order
+        or len(at) != len(order)
+        or not np.array_equal(data.truth[order], like.truth, equal_nan=True)
+    ):
         raise InputError(f"{told}; compare runs of one pack")
     return data.scores[order]

@@ -24,7 +24,9 @@ def warnings_of(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> li
                 if values["kind"] == "seed"
                 else "runs differ in more than their initial weights"
             )
-            told.append(f"{what}: {option} {values['first']} vs {values['this']} ({result.minus}, {name})")
+            told.append(
+                f"{what}: {option} {values['first']} vs {values['this']} ({result.minus}, {name})"
+            )
     return told
 
 
@@ -37,15 +39,24 @@ def _differing(arms: Mapping[str, Arm]) -> list[str]:
     where = "options are listed by letter" if sets else "see their names"
     return [
         f"the arms differ in more than their initial weights: {where}",
-        *(f"options {letter}: {', '.join(f'{k} {v}' for k, v in own.items())}" for letter, own in sets.items()),
+        *(
+            f"options {letter}: {', '.join(f'{k} {v}' for k, v in own.items())}"
+            for letter, own in sets.items()
+        ),
     ]
 
 
 def notes_of(arms: Mapping[str, Arm], split: str) -> list[str]:
     """Seen images, unknown origins, the runs' own notes, and what spoils the pairing of arms."""
-    notes = [f"{one.name} {told_seen(one.seen)}" for arm in arms.values() for one in _runs(arm) if one.seen]
+    notes = [
+        f"{one.name} {told_seen(one.seen)}"
+        for arm in arms.values()
+        for one in _runs(arm)
+        if one.seen
+    ]
     unseen = {
-        name: [(UNKNOWN_SEEN,) if one.status == "unknown" else () for one in _runs(arm)] for name, arm in arms.items()
+        name: [(UNKNOWN_SEEN,) if one.status == "unknown" else () for one in _runs(arm)]
+        for name, arm in arms.items()
     }
     notes += told_once(unseen)
     notes += told_once({name: [one.notes for one in _runs(arm)] for name, arm in arms.items()})
@@ -79,7 +90,9 @@ def _of_other_packs(tested: list[Tested]) -> list[str]:
     for one in tested:
         first = of_images.setdefault(one.images, one.run)
         if one.run.packs != first.packs:
-            notes.append(f"{first.path} and {one.run.path} are of one fold but were not trained on the same pack")
+            notes.append(
+                f"{first.path} and {one.run.path} are of one fold but were not trained on the same pack"
+            )
     return notes
 
 
@@ -100,7 +113,9 @@ def what_is_repeated(arms: Mapping[str, Arm]) -> str:
     kinds = {
         TRAINING_SEEDS: max(len({one.run.seed for one in arm.tested}) for arm in arms.values()),
         DRAWS: max(len({one.draw for one in arm.tested}) for arm in arms.values()),
-        "pre-trainings": max(len({one.run.init_hash or one.run.init for one in arm.tested}) for arm in arms.values()),
+        "pre-trainings": max(
+            len({one.run.init_hash or one.run.init for one in arm.tested}) for arm in arms.values()
+        ),
     }
     names = {TRAINING_SEEDS: "training seed", DRAWS: "label draw", "pre-trainings": "pre-training"}
     return ", ".join(count(n, names[kind]) for kind, n in kinds.items() if n > 1)

@@ -49,7 +49,9 @@ def model_options(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict
     options = {name: value for name, value in values.items() if name not in others}
     length = [options.get("batch_size"), options.get("epochs"), metrics.get("training_images")]
     known = [n for n in length if isinstance(n, int) and n > 0]
-    if len(known) == len(length) and options.get("warmup_steps") == default_warmup(known[0], known[1], known[2]):
+    if len(known) == len(length) and options.get("warmup_steps") == default_warmup(
+        known[0], known[1], known[2]
+    ):
         options["warmup_steps"] = None
     return options
 
@@ -62,7 +64,11 @@ def seeds(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     made = config_class(config)
     values = counting(made, with_defaults(made, config))
-    return {name: values[name] for name in declared(made) if name in values and name in of_kind(made, SEED)}
+    return {
+        name: values[name]
+        for name in declared(made)
+        if name in values and name in of_kind(made, SEED)
+    }
 
 
 class Described(Protocol):
@@ -87,16 +93,25 @@ def differences_in_options(first: Described, other: Described) -> dict[str, Any]
         InputError: a run without its options.
     """
     before, after = read_config(first.path), read_config(other.path)
-    made, also = ({**model_options(c, metrics_of(m.path)), **seeds(c)} for c, m in ((before, first), (after, other)))
+    made, also = (
+        {**model_options(c, metrics_of(m.path)), **seeds(c)}
+        for c, m in ((before, first), (after, other))
+    )
     drawn = of_kind(config_class(before), SEED)
     told: dict[str, Any] = {}
     for name in dict.fromkeys([*made, *also]):
-        values = {"first": before.get(name, made.get(name)), "this": after.get(name, also.get(name))}
+        values = {
+            "first": before.get(name, made.get(name)),
+            "this": after.get(name, also.get(name)),
+        }
         if made.get(name) != also.get(name) and values["first"] != values["this"]:
             told[name] = {"kind": (SEED if name in drawn else MODEL).name.lower(), **values}
     if not (checksums_of(first) and checksums_of(first) == checksums_of(other)):
         for name in (name for name in before if name in of_kind(config_class(before), DATA)):
-            values = {"first": _with_hash(before.get(name), first), "this": _with_hash(after.get(name), other)}
+            values = {
+                "first": _with_hash(before.get(name), first),
+                "this": _with_hash(after.get(name), other),
+            }
             if values["first"] != values["this"]:
                 told[name] = {"kind": DATA.name.lower(), **values}
     return told

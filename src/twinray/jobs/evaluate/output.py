@@ -11,7 +11,13 @@ import numpy as np
 from rich.console import Console
 
 from twinray.about import DISCLAIMER
-from twinray.evaluation.measures import COUNT_OF_CLASS, main_measure, shown_by_class, shown_overall, title
+from twinray.evaluation.measures import (
+    COUNT_OF_CLASS,
+    main_measure,
+    shown_by_class,
+    shown_overall,
+    title,
+)
 from twinray.evaluation.record import SplitFigures
 from twinray.evaluation.result import Evaluation, evaluation_as_json
 from twinray.files import write_bytes, write_json, write_text
@@ -24,7 +30,12 @@ from twinray.report.charts.diagnostics import (
     precision_recall_curves,
     run_dots,
 )
-from twinray.report.charts.labels import confusion_of_labels, precision_recall_of_labels, roc_curves, subgroup_plot
+from twinray.report.charts.labels import (
+    confusion_of_labels,
+    precision_recall_of_labels,
+    roc_curves,
+    subgroup_plot,
+)
 from twinray.report.figures_csv import differences_csv, figures_csv, fractions_csv
 from twinray.report.fonts import cut_in_middle
 from twinray.report.numbers import count, number
@@ -42,10 +53,15 @@ _MOST_POINTS = 500
 def show(console: Console, result: Evaluation, out: Path | None) -> None:
     """The tables, and below them what a reader must know to read them rightly."""
     measures, main_of_class = shown_overall(result.kind), shown_by_class(result.kind)[0]
-    rows = [(f"{name} *" if arm.figures.seen else name, arm.figures) for name, arm in result.arms.items()]
+    rows = [
+        (f"{name} *" if arm.figures.seen else name, arm.figures)
+        for name, arm in result.arms.items()
+    ]
     if result.repeated or result.folds > 1:
         over = " and ".join(
-            part for part in (count(result.folds, "fold") if result.folds > 1 else "", result.repeated) if part
+            part
+            for part in (count(result.folds, "fold") if result.folds > 1 else "", result.repeated)
+            if part
         )
         say(console, f"means over {over}; {DISCLAIMER.lower()}")
         say(console, "Intervals over patients (the trained runs as they are):")
@@ -66,7 +82,9 @@ def show(console: Console, result: Evaluation, out: Path | None) -> None:
             for over_seeds in (False, True) if _repeated(arm.difference, measures[0]) else (False,):
                 over = _over(arm.difference, measures[0]) if over_seeds else "patients"
                 told = f"{name} minus {arm.minus}; interval over {over}."
-                console.print(difference_table(arm.difference, measures, told, over_seeds=over_seeds))
+                console.print(
+                    difference_table(arm.difference, measures, told, over_seeds=over_seeds)
+                )
     for name, arm in result.arms.items():
         if note := told_seen(arm.figures.seen):
             say(console, f"{name} * {note}")
@@ -91,12 +109,16 @@ def _over(difference: SplitFigures, measure: str) -> str:
     return "seeds" if figure is None or figure.over_seeds is None else figure.over_seeds.over
 
 
-def _subsets(rows: Sequence[tuple[str, SplitFigures]]) -> list[tuple[list[tuple[str, SplitFigures]], str]]:
+def _subsets(
+    rows: Sequence[tuple[str, SplitFigures]],
+) -> list[tuple[list[tuple[str, SplitFigures]], str]]:
     """Figures over images with boxes, where not all images have any."""
     parts: dict[str, list[tuple[str, SplitFigures]]] = {}
     for name, split in rows:
         for images, part in split.sets():
-            if images == "with_boxes" and part.counts.get("n_images") != split.counts.get("n_images"):
+            if images == "with_boxes" and part.counts.get("n_images") != split.counts.get(
+                "n_images"
+            ):
                 parts.setdefault(images, []).append((name, part))
     told = []
     for own in parts.values():
@@ -120,7 +142,9 @@ def _gaps(result: Evaluation, main: str) -> list[str]:
                 shown = "" if ends is None else f" ({number(ends[0])} to {number(ends[1])})"
                 p = "" if gap["p"] is None else f", p {number(gap['p'])}"
                 told = f"{gap['high']} above {gap['low']}{p}, interval and p over {count(gap['comparisons'], 'pair')} of groups"
-                lines.append(f"{name}: largest gap of {title(main)} by {attribute} {number(gap['gap'])}{shown}: {told}")
+                lines.append(
+                    f"{name}: largest gap of {title(main)} by {attribute} {number(gap['gap'])}{shown}: {told}"
+                )
     return lines
 
 
@@ -185,8 +209,16 @@ def write(out: Path, measured: Measured, pictures: Sequence[Pictured] = ()) -> N
     """
     result = measured.result
     write_json(out / "metrics.json", evaluation_as_json(result), "metrics")
-    write_text(out / "metrics.csv", figures_csv([(name, arm.figures) for name, arm in result.arms.items()]), "table")
-    differences = [(name, arm.minus, arm.difference) for name, arm in result.arms.items() if arm.difference is not None]
+    write_text(
+        out / "metrics.csv",
+        figures_csv([(name, arm.figures) for name, arm in result.arms.items()]),
+        "table",
+    )
+    differences = [
+        (name, arm.minus, arm.difference)
+        for name, arm in result.arms.items()
+        if arm.difference is not None
+    ]
     if differences:
         write_text(out / "differences.csv", differences_csv(differences), "table")
     if len(result.fractions) > 1:
@@ -204,15 +236,25 @@ def _charts(measured: Measured) -> dict[str, bytes]:
     """File name without ending -> chart."""
     result = measured.result
     main = main_measure(result.kind)
-    charts = {main: interval_plot(result, main), "classes": class_bars(result, shown_by_class(result.kind)[0])}
+    charts = {
+        main: interval_plot(result, main),
+        "classes": class_bars(result, shown_by_class(result.kind)[0]),
+    }
     if any(len(arm.runs) > 1 for arm in result.arms.values()):
         charts["runs"] = run_dots(result, main)
     if len(result.fractions) > 1:
         charts["fractions"] = fraction_curves(result, main)
-    for attribute in dict.fromkeys(a for arm in result.arms.values() for a in arm.figures.subgroups):
-        groups = {name: arm.figures.subgroups.get(attribute, {}) for name, arm in result.arms.items()}
+    for attribute in dict.fromkeys(
+        a for arm in result.arms.values() for a in arm.figures.subgroups
+    ):
+        groups = {
+            name: arm.figures.subgroups.get(attribute, {}) for name, arm in result.arms.items()
+        }
         by_group = {
-            name: {group: (part.get(main), part.counts.get("n_images", 0)) for group, part in own.items()}
+            name: {
+                group: (part.get(main), part.counts.get("n_images", 0))
+                for group, part in own.items()
+            }
             for name, own in groups.items()
         }
         safe = picture_name(0, attribute).removeprefix("000000-").removesuffix(".png")
@@ -224,19 +266,26 @@ def _charts(measured: Measured) -> dict[str, bytes]:
     labels = {name: one for name, one in drawn.items() if isinstance(one, Ranked)}
     if boxes:
         charts["froc"] = froc_curves(result)
-        charts["precision-recall"] = precision_recall_curves({name: one.curves[""][0] for name, one in boxes.items()})
+        charts["precision-recall"] = precision_recall_curves(
+            {name: one.curves[""][0] for name, one in boxes.items()}
+        )
         charts["calibration"] = calibration_plot(
             {name: (one.calibration, one.shown_error) for name, one in boxes.items()}
         )
     if labels:
         chosen = set(_drawn_classes(result))
-        curves = {name: {c: curve for c, curve in one.curves.items() if c in chosen} for name, one in labels.items()}
+        curves = {
+            name: {c: curve for c, curve in one.curves.items() if c in chosen}
+            for name, one in labels.items()
+        }
         charts["roc"] = roc_curves(curves)
         charts["precision-recall"] = precision_recall_of_labels(curves)
     for name, one in measured.curves.items():
         if one.confusion is not None:
             draw = confusion_plot if isinstance(one, Detected) else confusion_of_labels
-            charts[f"confusion {files[name]}"] = draw(one.confusion, one.classes, cut_in_middle(name, 40))
+            charts[f"confusion {files[name]}"] = draw(
+                one.confusion, one.classes, cut_in_middle(name, 40)
+            )
     return charts
 
 
@@ -252,7 +301,9 @@ def _one_an_arm(measured: Measured) -> dict[str, Detected | Ranked]:
 def _drawn_classes(result: Evaluation) -> list[str]:
     """Of two exclusive classes the second mirrors the first."""
     two = result.task == "multiclass" and len(result.classes) == 2
-    return list(result.classes[1:] if two else result.classes) if result.kind == "classifier" else []
+    return (
+        list(result.classes[1:] if two else result.classes) if result.kind == "classifier" else []
+    )
 
 
 def curves_csv(curves: Mapping[str, Detected | Ranked]) -> str:
@@ -274,11 +325,18 @@ def curves_csv(curves: Mapping[str, Detected | Ranked]) -> str:
         else:
             for class_name, curve in one.curves.items():
                 for i in range(1, len(curve.score)):  # at the first threshold nothing passes
-                    row = (curve.score[i], curve.precision[i], curve.recall[i], curve.false_positive_rate[i])
+                    row = (
+                        curve.score[i],
+                        curve.precision[i],
+                        curve.recall[i],
+                        curve.false_positive_rate[i],
+                    )
                     writer.writerow((name, class_name, *row))
     return out.getvalue()
 
 
 def _thinned(n: int) -> list[int]:
-    found: list[int] = np.unique(np.linspace(0, n - 1, min(n, _MOST_POINTS)).round().astype(np.int64)).tolist()
+    found: list[int] = np.unique(
+        np.linspace(0, n - 1, min(n, _MOST_POINTS)).round().astype(np.int64)
+    ).tolist()
     return found

@@ -14,7 +14,9 @@ from twinray.records import Boxes
 from twinray.report.page.comparison import Pictured
 
 
-def pictures(arms: Mapping[str, Arm], pack: Pack, split: str, n: int, seed: int) -> tuple[Pictured, ...]:
+def pictures(
+    arms: Mapping[str, Arm], pack: Pack, split: str, n: int, seed: int
+) -> tuple[Pictured, ...]:
     """``n`` images of a split with the boxes of each arm's first model; none for classifiers."""
     firsts = {name: arm.tested[0].data for name, arm in arms.items()}
     boxes = {name: data for name, data in firsts.items() if isinstance(data, BoxData)}
@@ -27,7 +29,8 @@ def pictures(arms: Mapping[str, Arm], pack: Pack, split: str, n: int, seed: int)
         pixels, scale = in_pack_pixels(pack, row)
         found = {name: data.found.get(image, Boxes.empty()) for name, data in boxes.items()}
         found = {
-            name: b if b.scores is not None else Boxes(b.xyxy, b.labels, np.zeros(len(b))) for name, b in found.items()
+            name: b if b.scores is not None else Boxes(b.xyxy, b.labels, np.zeros(len(b)))
+            for name, b in found.items()
         }
         shown.append(Pictured(image, pixels, scale, pack.boxes(row), found))
     return tuple(shown)
@@ -45,11 +48,16 @@ def in_pack_pixels(pack: Pack, row: int) -> tuple[npt.NDArray[np.uint8], tuple[f
 def choose_images(pack: Pack, split: str, n: int, seed: int) -> list[str]:
     """Ids of ``n`` annotated images of a split: one of each class, then one without boxes, then any."""
     rows = [
-        int(r) for r in np.random.default_rng(seed).permutation(pack.where(split)) if pack.boxes(int(r)) is not None
+        int(r)
+        for r in np.random.default_rng(seed).permutation(pack.where(split))
+        if pack.boxes(int(r)) is not None
     ]
     labels = {row: set((pack.boxes(row) or Boxes.empty()).labels.tolist()) for row in rows}
     wanted: list[Callable[[set[int]], bool]] = [
-        *((lambda found, label=label: label in found) for label in range(len(pack.info.box_classes))),
+        *(
+            (lambda found, label=label: label in found)
+            for label in range(len(pack.info.box_classes))
+        ),
         lambda found: not found,
         *([lambda found: True] * n),
     ]

@@ -69,7 +69,11 @@ def evaluated(config: EvaluateConfig) -> tuple[Measured, Sequence[Pictured]]:
         models, checked = fresh.load(config, runs, pack)
         if config.out is not None:
             claim_folder(config.out, False, "evaluation")
-        arms = arms_of(fresh.predict(config, runs, models, checked, pack), apart=config.apart, packs_differ=True)
+        arms = arms_of(
+            fresh.predict(config, runs, models, checked, pack),
+            apart=config.apart,
+            packs_differ=True,
+        )
         measured = measure(arms, settings)
         shown = pictures(arms, pack, config.split, config.pictures, config.seed)
     result = replace(

@@ -10,7 +10,11 @@ import numpy as np
 
 from twinray.errors import InputError
 from twinray.evaluation.coco_json import read_predictions, read_truth
-from twinray.evaluation.labels.cutoffs import LabelThresholds, choose_label_thresholds, label_thresholds_from_json
+from twinray.evaluation.labels.cutoffs import (
+    LabelThresholds,
+    choose_label_thresholds,
+    label_thresholds_from_json,
+)
 from twinray.jobs.evaluate.options import model_options, recipe, seeds
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
 from twinray.runs.description import MODEL, read_description
@@ -49,7 +53,9 @@ def _read(path: Path, name: str) -> RunInfo:
     config = read_config(path)
     verb = config.get("job", "detect")
     if verb not in _VERBS:
-        raise InputError(f"expected detect or classify runs, {path} is a {verb} run; train a detector from it first")
+        raise InputError(
+            f"expected detect or classify runs, {path} is a {verb} run; train a detector from it first"
+        )
     description, metrics = read_description(path / MODEL), metrics_of(path)
     seed, init = config.get("seed", 0), str(config.get("init", ""))
     fraction, draw = config.get("fraction", 1.0), config.get("fraction_seed", 0)
@@ -59,9 +65,15 @@ def _read(path: Path, name: str) -> RunInfo:
                 f"expected a whole number as {option} in {path / 'config.yaml'}, got {value!r}; was it edited?"
             )
     if not isinstance(fraction, int | float) or not 0 < fraction <= 1:
-        raise InputError(f"expected a share as fraction in {path / 'config.yaml'}, got {fraction!r}; was it edited?")
+        raise InputError(
+            f"expected a share as fraction in {path / 'config.yaml'}, got {fraction!r}; was it edited?"
+        )
     packs = description.get("data")
-    sums = [p.get("checksums") for p in packs if isinstance(p, dict)] if isinstance(packs, list) else []
+    sums = (
+        [p.get("checksums") for p in packs if isinstance(p, dict)]
+        if isinstance(packs, list)
+        else []
+    )
     return RunInfo(
         path=path,
         name=name,
@@ -78,7 +90,9 @@ def _read(path: Path, name: str) -> RunInfo:
         fraction=float(fraction),
         fraction_seed=seeds(config).get("fraction_seed"),
         packs=repr(sums) if sums else "",
-        pixels=repr([s.get("images.npy") if isinstance(s, dict) else s for s in sums]) if sums else "",
+        pixels=repr([s.get("images.npy") if isinstance(s, dict) else s for s in sums])
+        if sums
+        else "",
         notes=own_notes(metrics),
     )
 
@@ -89,32 +103,53 @@ def kept(runs: Sequence[RunInfo], split: str) -> list[Tested]:
     Raises:
         InputError: a run did not finish, kept no predictions of the split, or was edited.
     """
-    return [one for run in runs for one in (_boxes if run.kind == "detector" else _labels)(run, split)]
+    return [
+        one for run in runs for one in (_boxes if run.kind == "detector" else _labels)(run, split)
+    ]
 
 
 def _boxes(run: RunInfo, split: str) -> list[Tested]:
     suffix = "" if split == "test" else f"_{split}"
-    truth_file, predictions = run.path / f"truth{suffix}.json", run.path / f"predictions{suffix}.json"
+    truth_file, predictions = (
+        run.path / f"truth{suffix}.json",
+        run.path / f"predictions{suffix}.json",
+    )
     if not truth_file.is_file() or not predictions.is_file():
-        raise InputError(f"{run.path} kept no predictions of split {split}; give --data to make them now")
+        raise InputError(
+            f"{run.path} kept no predictions of split {split}; give --data to make them now"
+        )
     truth = read_truth(truth_file)
     if truth.classes != run.classes:
-        raise InputError(f"classes of {truth_file} ({list(truth.classes)}) are not those of the run; was it edited?")
-    data = BoxData(truth.boxes, read_predictions(predictions, truth.image_ids, len(run.classes)), truth.patients)
-    return [Tested(run, run.name, run.fraction_seed, data, _seen(run, split), _status(run), run.notes)]
+        raise InputError(
+            f"classes of {truth_file} ({list(truth.classes)}) are not those of the run; was it edited?"
+        )
+    data = BoxData(
+        truth.boxes,
+        read_predictions(predictions, truth.image_ids, len(run.classes)),
+        truth.patients,
+    )
+    return [
+        Tested(run, run.name, run.fraction_seed, data, _seen(run, split), _status(run), run.notes)
+    ]
 
 
 def _labels(run: RunInfo, split: str) -> list[Tested]:
     found = read_label_predictions(run.path, split)
     if found is None:
-        raise InputError(f"{run.path} kept no predictions of split {split}; give --data to make them now")
+        raise InputError(
+            f"{run.path} kept no predictions of split {split}; give --data to make them now"
+        )
     if found.classes != run.classes:
         raise InputError(
             f"classes of the predictions in {run.path} ({list(found.classes)}) are not those of the run; was it edited?"
         )
     scores, notes = dict(found.scores), run.notes
     first, table = next(iter(scores.items()))
-    if run.fraction == 1 and len(scores) > 1 and all(np.array_equal(other, table) for other in scores.values()):
+    if (
+        run.fraction == 1
+        and len(scores) > 1
+        and all(np.array_equal(other, table) for other in scores.values())
+    ):
         scores = {first: table}
         notes += ("all labels were used, so its label draws are one and the same model",)
     val = read_label_predictions(run.path, "val") if split == "test" else None
@@ -147,12 +182,16 @@ def thresholds_of(run: RunInfo) -> LabelThresholds | None:
         InputError: they are of another form or of other classes.
     """
     raw = run.description.get("thresholds")
-    return None if raw is None else label_thresholds_from_json(raw, run.classes, f"{run.path / MODEL}")
+    return (
+        None if raw is None else label_thresholds_from_json(raw, run.classes, f"{run.path / MODEL}")
+    )
 
 
 def _seen(run: RunInfo, split: str) -> tuple[int, int] | None:
     if not run.metrics:
-        raise InputError(f"{run.path} has no {METRICS}: a run that did not finish; continue it with --resume")
+        raise InputError(
+            f"{run.path} has no {METRICS}: a run that did not finish; continue it with --resume"
+        )
     own = split_figures(run.path, run.metrics).get(split)
     return None if own is None else own.seen
 

@@ -93,17 +93,26 @@ def draw_classes(
         explained = explainer.explain(prepared, labels, method)
         if not labels:
             yield Drawn(None, [], 1)
-        for number_of, (label, heat) in enumerate(zip(labels, explained.heat_maps, strict=True), start=1):
+        for number_of, (label, heat) in enumerate(
+            zip(labels, explained.heat_maps, strict=True), start=1
+        ):
             name = classes[label]
             shown = None if truth is None else scaled(truth, explained.scale)
             title = f"{name} {number(scores[label], 2)}" if heat.any() else EMPTY_CLASS_MAP
             panels = [
-                Panel("image" if truth is None else "image and true boxes", explained.image, shown, name_truth=True),
+                Panel(
+                    "image" if truth is None else "image and true boxes",
+                    explained.image,
+                    shown,
+                    name_truth=True,
+                ),
                 Panel(title, explained.image, None, None, heat),
             ]
             note = f"Heat map of {name}: {explained.definition}. {DISCLAIMER}."
             picture = panel_row(panels, box_classes, inches=4.4, note=note)
-            path = out / picture_name(image_number, PurePosixPath(explained.id).name, f"class{number_of}", name)
+            path = out / picture_name(
+                image_number, PurePosixPath(explained.id).name, f"class{number_of}", name
+            )
             write_bytes(path, as_png(picture), "picture")
             yield Drawn(path, [_record(explained, label, heat, name, path)], 0)
 
@@ -141,7 +150,9 @@ def draw_class_sheets(
         known |= truth is not None
         labels = choice.of(explainers[0].model.labels([prepared[0]])[0].tolist(), classes)
         without += not labels
-        explained = [one.explain(p, labels, method) for one, p in zip(explainers, prepared, strict=True)]
+        explained = [
+            one.explain(p, labels, method) for one, p in zip(explainers, prepared, strict=True)
+        ]
         definition = explained[0].definition
         for at, label in enumerate(labels):
             first = explained[0]
@@ -149,7 +160,11 @@ def draw_class_sheets(
             cells = [Panel(PurePath(first.id).name, first.image, shown, name_truth=True)]
             for name, one in zip(names, explained, strict=True):
                 heat = one.heat_maps[at]
-                title = f"{classes[label]} {number(float(one.scores[label]), 2)}" if heat.any() else EMPTY_CLASS_MAP
+                title = (
+                    f"{classes[label]} {number(float(one.scores[label]), 2)}"
+                    if heat.any()
+                    else EMPTY_CLASS_MAP
+                )
                 cells.append(Panel(title, one.image, None, None, heat))
                 records.append({**_record(one, label, heat, classes[label], None), "run": name})
             rows.append(cells)
@@ -161,7 +176,9 @@ def draw_class_sheets(
         yield Drawn(None, [], without)
 
 
-def _record(explained: ExplainedClasses, label: int, heat: Any, name: str, path: Path | None) -> dict[str, Any]:
+def _record(
+    explained: ExplainedClasses, label: int, heat: Any, name: str, path: Path | None
+) -> dict[str, Any]:
     return {
         "image": explained.id,
         "picture": None if path is None else path.name,

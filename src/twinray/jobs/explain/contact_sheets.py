@@ -88,7 +88,11 @@ def merged_map(explained: Explained) -> FloatArray | None:
 
 
 def _write(
-    models: Sequence[Model], names: Sequence[str], rows: Sequence[Sequence[Explained]], path: Path, least: float
+    models: Sequence[Model],
+    names: Sequence[str],
+    rows: Sequence[Sequence[Explained]],
+    path: Path,
+    least: float,
 ) -> Sheet:
     known = any(row[0].truth is not None for row in rows)
     panels, without = [], 0
@@ -102,21 +106,33 @@ def _write(
             empty = sum(not heat.any() for heat in explained.heat_maps)
             title = f"{empty} of {count(len(shown), 'heat map')} empty" if empty else ""
             title = title if len(shown) else f"no box scored {least} or more"
-            cells.append(Panel(title, explained.image, None, scaled(shown, explained.scale), merged_map(explained)))
+            cells.append(
+                Panel(
+                    title,
+                    explained.image,
+                    None,
+                    scaled(shown, explained.scale),
+                    merged_map(explained),
+                )
+            )
             records += _records(explained, shown, name, model.classes, path)
         without += not any(explained.top for explained in row)
         panels.append(cells)
     definition = next((e.definition for row in rows for e in row if e.definition), "")
     note = f"Heat maps: {definition}; {MERGED}. {DISCLAIMER}." if definition else f"{DISCLAIMER}."
     headings = ["image and true boxes" if known else "image", *names]
-    sheet = contact_sheet(panels, headings, [models[0].classes, *(model.classes for model in models)], note=note)
+    sheet = contact_sheet(
+        panels, headings, [models[0].classes, *(model.classes for model in models)], note=note
+    )
     write_bytes(path, as_png(sheet), "contact sheet")
     return Sheet(path, len(rows), without, records)
 
 
 def _shown(explained: Explained) -> Boxes:
     found, top = explained.predictions, list(explained.top)
-    return Boxes(found.xyxy[top], found.labels[top], None if found.scores is None else found.scores[top])
+    return Boxes(
+        found.xyxy[top], found.labels[top], None if found.scores is None else found.scores[top]
+    )
 
 
 def _records(

@@ -26,7 +26,12 @@ from twinray.explanation.faithfulness import (
     removal_curves,
     versions_scorer,
 )
-from twinray.explanation.faithfulness_figures import FLOORS, MEASURES, MeasuredMaps, faithfulness_figures
+from twinray.explanation.faithfulness_figures import (
+    FLOORS,
+    MEASURES,
+    MeasuredMaps,
+    faithfulness_figures,
+)
 from twinray.files import GrowingTable, claim_folder, write_bytes, write_json, write_text
 from twinray.geometry import box_iou, to_xywh
 from twinray.inference.heat_maps import Method, box_scorer, check_method, fixed_boxes, heat_maps
@@ -128,8 +133,21 @@ def measure_faithfulness(
             f"faithfulness needs the fixed boxes of faster-rcnn, {model.path} is a {model.detector.options.detector}"
         )
     claim_folder(out, False, "faithfulness figures")
-    columns = ("image", "patient", "class", "score", "x1", "y1", "x2", "y2", "map", *options.measures)
-    table: GrowingTable | None = None  # none without a row: a folder that holds nothing can be used again
+    columns = (
+        "image",
+        "patient",
+        "class",
+        "score",
+        "x1",
+        "y1",
+        "x2",
+        "y2",
+        "map",
+        *options.measures,
+    )
+    table: GrowingTable | None = (
+        None  # none without a row: a folder that holds nothing can be used again
+    )
     measured: list[_Measured] = []
     n_true = 0
     definitions: dict[str, str] = {}
@@ -169,7 +187,12 @@ def measure_faithfulness(
 
 
 def _of_image(
-    model: Model, pack: Pack, row: int, truth: Boxes, options: FaithfulnessOptions, definitions: dict[str, str]
+    model: Model,
+    pack: Pack,
+    row: int,
+    truth: Boxes,
+    options: FaithfulnessOptions,
+    definitions: dict[str, str],
 ) -> Iterator[_Measured]:
     if len(truth) == 0:
         return
@@ -189,9 +212,13 @@ def _of_image(
     true_in_input = prepared.place.to_square(truth.xyxy, model.size)
     for number, (predicted, true) in enumerate(hits):
         box = true_in_input[true]
-        inside = np.array([[pointing_hit(h, box), energy_inside(h, box), is_empty(h)] for h in maps[number]])
+        inside = np.array(
+            [[pointing_hit(h, box), energy_inside(h, box), is_empty(h)] for h in maps[number]]
+        )
         values = np.concatenate([inside, areas[number]], axis=1)
-        yield _Measured(row, original[predicted], int(labels[predicted]), float(scores[predicted]), values)
+        yield _Measured(
+            row, original[predicted], int(labels[predicted]), float(scores[predicted]), values
+        )
 
 
 def _all_maps(
@@ -211,7 +238,10 @@ def _all_maps(
         by_method.append([heat.map for heat in heats])
     maps: list[list[FloatArray]] = []
     for number, i in enumerate(chosen):
-        box, proposal = found.boxes[i].double().cpu().numpy(), found.proposals[i].double().cpu().numpy()
+        box, proposal = (
+            found.boxes[i].double().cpu().numpy(),
+            found.proposals[i].double().cpu().numpy(),
+        )
         floors = (box_floor(box, size), gaussian_floor(box, size), box_floor(proposal, size))
         maps.append([*(heats[number] for heats in by_method), *floors])
     return maps
@@ -240,19 +270,29 @@ def _areas(
     heats = [heat for of_box in maps for heat in of_box]
     score = versions_scorer(pyramid, box_scorer(detector))
     curves = removal_curves(
-        image, heats, boxes, score, points=options.points, seed=options.seed, batch_size=options.batch_size
+        image,
+        heats,
+        boxes,
+        score,
+        points=options.points,
+        seed=options.seed,
+        batch_size=options.batch_size,
     )
     return curves.areas().reshape(len(chosen), n_maps, 2)
 
 
-def _figures(model: Model, pack: Pack, measured: Sequence[_Measured], options: FaithfulnessOptions) -> dict[str, Any]:
+def _figures(
+    model: Model, pack: Pack, measured: Sequence[_Measured], options: FaithfulnessOptions
+) -> dict[str, Any]:
     rows = np.array([one.row for one in measured])
     images, image = np.unique(rows, return_inverse=True)
     groups = group_index(list(pack.patients[images]), list(pack.ids[images]))[image]
     stacked = np.stack([one.values for one in measured])
     labels = np.array([one.label for one in measured])
     table = MeasuredMaps(options.maps, options.measures, stacked, labels, groups)
-    return faithfulness_figures(table, model.classes, bootstrap=options.bootstrap, seed=options.seed)
+    return faithfulness_figures(
+        table, model.classes, bootstrap=options.bootstrap, seed=options.seed
+    )
 
 
 def _write(
@@ -266,7 +306,9 @@ def _write(
         f"Heat maps of {model.path.resolve().name}: {n_measured} of {record['n_true_boxes']} true boxes found, "
         f"on {record['n_images']} images with boxes of split {options.split}"
     )
-    write_bytes(paths[3], as_png(faithfulness_chart(record["maps"], options.measures, title)), "chart")
+    write_bytes(
+        paths[3], as_png(faithfulness_chart(record["maps"], options.measures, title)), "chart"
+    )
     console = Console()
     console.print(faithfulness_table(record["maps"], options.measures))
     console.print(f"{', '.join(names)} in {out}", soft_wrap=True, markup=False)
@@ -282,5 +324,15 @@ def _table_rows(
         place = (*(round(float(v), 2) for v in one.box),)
         patient = patient_code(pack.patients[one.row]) or ""
         for name, values in zip(options.maps, one.values.tolist(), strict=True):
-            rows.append((pack.ids[one.row], patient, model.classes[one.label], one.score, *place, name, *values))
+            rows.append(
+                (
+                    pack.ids[one.row],
+                    patient,
+                    model.classes[one.label],
+                    one.score,
+                    *place,
+                    name,
+                    *values,
+                )
+            )
     return rows

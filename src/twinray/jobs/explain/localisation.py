@@ -32,7 +32,11 @@ from twinray.inference.class_maps import ClassExplainer
 from twinray.inference.model import prepare_row
 from twinray.progress import progress
 from twinray.records import FloatArray, patient_code
-from twinray.report.charts.faithfulness import faithfulness_chart, faithfulness_csv, faithfulness_table
+from twinray.report.charts.faithfulness import (
+    faithfulness_chart,
+    faithfulness_csv,
+    faithfulness_table,
+)
 from twinray.report.pictures.panels import as_png
 
 FINDINGS = "findings.csv"
@@ -83,7 +87,11 @@ class _Finding:
 
 
 def measure_localisation(
-    explainer: ClassExplainer, pack: Pack, rows: Sequence[int], options: LocalisationOptions, out: Path
+    explainer: ClassExplainer,
+    pack: Pack,
+    rows: Sequence[int],
+    options: LocalisationOptions,
+    out: Path,
 ) -> list[Path]:
     """Explain every class with true boxes on every image of the rows; write JSON, two CSV files and a chart.
 
@@ -106,7 +114,9 @@ def measure_localisation(
     table = GrowingTable(out / FINDINGS, columns)
     groups = pack.groups
     values = np.empty((len(findings), len(maps), len(options.measures)))
-    everywhere = {label: [f for f in findings if f.label == label] for label in {f.label for f in findings}}
+    everywhere = {
+        label: [f for f in findings if f.label == label] for label in {f.label for f in findings}
+    }
     at = 0
     with progress("measuring heat maps", len(findings)) as meter:
         for row in dict.fromkeys(f.row for f in findings):
@@ -114,12 +124,19 @@ def measure_localisation(
             prepared = prepare_row(explainer.model, pack, row)
             labels = [f.label for f in own]
             by_method = [
-                [found.map for found in explainer.maps(prepared, labels, method, batch_size=options.batch_size)]
+                [
+                    found.map
+                    for found in explainer.maps(
+                        prepared, labels, method, batch_size=options.batch_size
+                    )
+                ]
                 for method in methods
             ]
             scores = explainer.model.labels([prepared])[0]
             for number, finding in enumerate(own):
-                others = [f.boxes for f in everywhere[finding.label] if groups[f.row] != groups[row]]
+                others = [
+                    f.boxes for f in everywhere[finding.label] if groups[f.row] != groups[row]
+                ]
                 heats = [
                     *(heat[number] for heat in by_method),
                     whole_floor(size),
@@ -129,16 +146,27 @@ def measure_localisation(
                 measured = np.stack([measure_map(heat, finding.boxes) for heat in heats])
                 areas = _areas(explainer, prepared, finding.label, heats, options)
                 values[at] = np.concatenate([measured, areas], axis=1)
-                table.append(_table_rows(explainer, pack, finding, float(scores[finding.label]), maps, values[at]))
+                table.append(
+                    _table_rows(
+                        explainer, pack, finding, float(scores[finding.label]), maps, values[at]
+                    )
+                )
                 at += 1
                 meter.advance()
     images = np.array([f.row for f in findings])
     unique, image = np.unique(images, return_inverse=True)
     patients = group_index(list(pack.patients[unique]), list(pack.ids[unique]))[image]
     taken = MeasuredMaps(
-        maps, options.measures, values, np.array([f.label for f in findings]), patients, LOCALISATION_FLOORS
+        maps,
+        options.measures,
+        values,
+        np.array([f.label for f in findings]),
+        patients,
+        LOCALISATION_FLOORS,
     )
-    figures = faithfulness_figures(taken, explainer.model.classes, bootstrap=options.bootstrap, seed=options.seed)
+    figures = faithfulness_figures(
+        taken, explainer.model.classes, bootstrap=options.bootstrap, seed=options.seed
+    )
     record: dict[str, Any] = {
         "run": str(explainer.model.path),
         "data": str(pack.path),
@@ -159,7 +187,9 @@ def measure_localisation(
 
 def _findings(explainer: ClassExplainer, pack: Pack, rows: Sequence[int]) -> list[_Finding]:
     classes, model = explainer.model.classes, explainer.model
-    shared = {i: classes.index(name) for i, name in enumerate(pack.info.box_classes) if name in classes}
+    shared = {
+        i: classes.index(name) for i, name in enumerate(pack.info.box_classes) if name in classes
+    }
     if not shared:
         raise InputError(
             f"no box class of {pack.path} ({', '.join(pack.info.box_classes) or 'none'}) is a class of {model.path} "
@@ -176,13 +206,19 @@ def _findings(explainer: ClassExplainer, pack: Pack, rows: Sequence[int]) -> lis
                 inside = place.to_square(boxes.xyxy[boxes.labels == own], model.size)
                 found.append(_Finding(row, shared[int(own)], inside))
     if not found:
-        raise InputError(f"no image of the {len(rows)} chosen ones has a true box of a class of {model.path}")
+        raise InputError(
+            f"no image of the {len(rows)} chosen ones has a true box of a class of {model.path}"
+        )
     return found
 
 
 @torch.no_grad()
 def _areas(
-    explainer: ClassExplainer, prepared: Any, label: int, heats: Sequence[FloatArray], options: LocalisationOptions
+    explainer: ClassExplainer,
+    prepared: Any,
+    label: int,
+    heats: Sequence[FloatArray],
+    options: LocalisationOptions,
 ) -> FloatArray:
     """(m, 2) areas under deletion and insertion of the class's probability; (m, 0) where these are left out."""
     if not options.points:
@@ -201,7 +237,12 @@ def _areas(
 
 
 def _table_rows(
-    explainer: ClassExplainer, pack: Pack, finding: _Finding, score: float, maps: Sequence[str], values: FloatArray
+    explainer: ClassExplainer,
+    pack: Pack,
+    finding: _Finding,
+    score: float,
+    maps: Sequence[str],
+    values: FloatArray,
 ) -> list[tuple[object, ...]]:
     """One row a finding and map, so that any other question can be asked of the same measurements."""
     first = (
@@ -214,7 +255,9 @@ def _table_rows(
     return [(*first, name, *own) for name, own in zip(maps, values.tolist(), strict=True)]
 
 
-def _write(explainer: ClassExplainer, options: LocalisationOptions, record: dict[str, Any], out: Path) -> list[Path]:
+def _write(
+    explainer: ClassExplainer, options: LocalisationOptions, record: dict[str, Any], out: Path
+) -> list[Path]:
     names = ("localisation.json", "localisation.csv", FINDINGS, "localisation.png")
     paths = [out / name for name in names]
     write_json(paths[0], record, "localisation figures")
@@ -223,8 +266,12 @@ def _write(explainer: ClassExplainer, options: LocalisationOptions, record: dict
         f"Heat maps of {explainer.model.path.resolve().name}: {record['n_findings']} findings with true boxes "
         f"on {record['n_images']} images of split {options.split}"
     )
-    write_bytes(paths[3], as_png(faithfulness_chart(record["maps"], options.measures, title)), "chart")
+    write_bytes(
+        paths[3], as_png(faithfulness_chart(record["maps"], options.measures, title)), "chart"
+    )
     console = Console()
-    console.print(faithfulness_table(record["maps"], _ON_TERMINAL, ("boxed finding", "boxed findings")))
+    console.print(
+        faithfulness_table(record["maps"], _ON_TERMINAL, ("boxed finding", "boxed findings"))
+    )
     console.print(f"{', '.join(names)} in {out}", soft_wrap=True, markup=False)
     return paths

@@ -102,7 +102,9 @@ def run(config: FaithfulnessConfig) -> list[Path]:
 def _measure(config: FaithfulnessConfig, model: Model, pack: Pack) -> list[Path]:
     check_pack(model, pack)
     check_classes(model, pack.info.box_classes, pack.path)
-    rows = chosen_rows(pack, config.images, config.split, len(pack) if config.count is None else config.count)
+    rows = chosen_rows(
+        pack, config.images, config.split, len(pack) if config.count is None else config.count
+    )
     options = FaithfulnessOptions(
         methods=config.methods or _COMPARED,
         split=config.split,

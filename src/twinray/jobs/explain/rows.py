@@ -26,7 +26,9 @@ def chosen_rows(pack: Pack, ids: Sequence[str], split: str, count: int) -> list[
     with_boxes = (int(row) for row in pack.where(split) if len(pack.boxes(int(row)) or ()) > 0)
     rows = list(islice(with_boxes, count))
     if not rows:
-        raise InputError(f"no image with a box in split {split} of {pack.path}; name images by id, or see --split")
+        raise InputError(
+            f"no image with a box in split {split} of {pack.path}; name images by id, or see --split"
+        )
     return rows
 
 
@@ -39,5 +41,7 @@ def rows_to_explain(pack: Pack, split: str, count: int) -> list[int]:
     rows = [int(row) for row in pack.where(split)]
     with_boxes = [row for row in rows if len(pack.boxes(row) or ()) > 0]
     if not rows:
-        raise InputError(f"no image in split {split} of {pack.path}; name images by id, or see --split")
+        raise InputError(
+            f"no image in split {split} of {pack.path}; name images by id, or see --split"
+        )
     return (with_boxes or rows)[:count]

@@ -137,12 +137,20 @@ def run(config: ExplainConfig) -> list[Path]:
     models = [load_model(path, config.device) for path in (config.run, *config.versus)]
     if {model.kind for model in models} == {"classifier"}:
         return _explain_classifiers(config, models, pack, found)
-    detectors = [model.detector for model in models]  # mixed kinds are refused before any folder is made
+    detectors = [
+        model.detector for model in models
+    ]  # mixed kinds are refused before any folder is made
     if config.classes:
-        raise InputError(f"--classes is for classifiers, {config.run} is a detector: its boxes are chosen by --boxes")
+        raise InputError(
+            f"--classes is for classifiers, {config.run} is a detector: its boxes are chosen by --boxes"
+        )
     for detector in detectors:
         check_method(detector, config.method)
-    rows = chosen_rows(pack, config.images, config.split, config.count or _PICTURES) if pack is not None else []
+    rows = (
+        chosen_rows(pack, config.images, config.split, config.count or _PICTURES)
+        if pack is not None
+        else []
+    )
     skipped = list(found.skipped)
     for note in found.notes:
         Console().print(f"note: {note}", soft_wrap=True, markup=False)
@@ -201,16 +209,25 @@ def _draw_boxes(config: ExplainConfig, model: Model, images: _Images, drawn: _Dr
             drawn.records.append(record)
 
 
-def _draw_sheets(config: ExplainConfig, models: Sequence[Model], images: _Images, drawn: _Drawn) -> None:
+def _draw_sheets(
+    config: ExplainConfig, models: Sequence[Model], images: _Images, drawn: _Drawn
+) -> None:
     for sheet in write_sheets(
-        models, images, config.out, method=config.method, most=config.boxes, least_score=config.least_score
+        models,
+        images,
+        config.out,
+        method=config.method,
+        most=config.boxes,
+        least_score=config.least_score,
     ):
         drawn.pictures.append(sheet.path)
         drawn.records += sheet.records
         drawn.without += sheet.without
 
 
-def _explain_classifiers(config: ExplainConfig, models: Sequence[Model], pack: Pack | None, found: Found) -> list[Path]:
+def _explain_classifiers(
+    config: ExplainConfig, models: Sequence[Model], pack: Pack | None, found: Found
+) -> list[Path]:
     """The same for classifiers: a picture, or a row of a sheet, a class."""
     explainers = [ClassExplainer(model) for model in models]
     choice = ClassChoice(config.classes, config.boxes, config.least_score)
@@ -241,7 +258,9 @@ def _explain_classifiers(config: ExplainConfig, models: Sequence[Model], pack: P
             else rows_to_explain(pack, config.split, most)
         )
         box_classes = pack.info.box_classes
-        images = (([prepare_row(model, pack, row) for model in models], pack.boxes(row)) for row in rows)
+        images = (
+            ([prepare_row(model, pack, row) for model in models], pack.boxes(row)) for row in rows
+        )
     else:
         collection = None if config.truth is None else read_coco(config.truth)
         box_classes = () if collection is None else collection.box_classes
@@ -268,17 +287,27 @@ def _explain_classifiers(config: ExplainConfig, models: Sequence[Model], pack: P
     return drawn.pictures
 
 
-def _report(config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped], what: str = "box") -> None:
+def _report(
+    config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped], what: str = "box"
+) -> None:
     """Say what was set aside and what was drawn."""
     console = Console()
     for item in skipped:
         console.print(f"set aside: {item.where}: {item.reason}", soft_wrap=True, markup=False)
     if drawn.images == 0:
-        raise InputError(f"none of the {len(skipped)} image files could be read; the first: {skipped[0].reason}")
+        raise InputError(
+            f"none of the {len(skipped)} image files could be read; the first: {skipped[0].reason}"
+        )
     pictures, images = count(len(drawn.pictures), "picture"), count(drawn.images, "image")
     aside = f", {len(skipped)} set aside" if skipped else ""
-    empty = f"; no {what} scored {config.least_score} or more on {drawn.without} of them" if drawn.without else ""
-    console.print(f"{pictures} of {images}{aside} in {config.out}{empty}", soft_wrap=True, markup=False)
+    empty = (
+        f"; no {what} scored {config.least_score} or more on {drawn.without} of them"
+        if drawn.without
+        else ""
+    )
+    console.print(
+        f"{pictures} of {images}{aside} in {config.out}{empty}", soft_wrap=True, markup=False
+    )
     if drawn.empty:
         console.print(
             f"note: {drawn.empty} of {count(len(drawn.records), 'heat map')} are empty: by this method nothing speaks for the "
@@ -304,14 +333,24 @@ def _check(config: ExplainConfig) -> None:
     if config.data is None and not config.images:
         raise InputError("expected image files, or a pack with --data; got neither")
     if config.versus and config.faithfulness:
-        raise InputError("--versus draws and --faithfulness measures; measure each run with a command of its own")
+        raise InputError(
+            "--versus draws and --faithfulness measures; measure each run with a command of its own"
+        )
     resolved = [path.resolve() for path in (config.run, *config.versus)]
     if len(set(resolved)) < len(resolved):
-        raise InputError(f"expected every run once, got {' '.join(map(str, (config.run, *config.versus)))}")
+        raise InputError(
+            f"expected every run once, got {' '.join(map(str, (config.run, *config.versus)))}"
+        )
 
 
 def explain_pack_images(
-    run: Path, pack: Path, ids: Sequence[str], *, most: int = 3, least_score: float = 0.05, method: Method = "ablation"
+    run: Path,
+    pack: Path,
+    ids: Sequence[str],
+    *,
+    most: int = 3,
+    least_score: float = 0.05,
+    method: Method = "ablation",
 ) -> list[Explained]:
     """Boxes and heat maps of some images of a pack.
 
@@ -335,13 +374,27 @@ def write_pictures(
     """
     boxes = explained.predictions
     assert boxes.scores is not None
-    for number, (index, heat) in enumerate(zip(explained.top, explained.heat_maps, strict=True), start=1):
-        one = Boxes(boxes.xyxy[index : index + 1], boxes.labels[index : index + 1], boxes.scores[index : index + 1])
+    for number, (index, heat) in enumerate(
+        zip(explained.top, explained.heat_maps, strict=True), start=1
+    ):
+        one = Boxes(
+            boxes.xyxy[index : index + 1],
+            boxes.labels[index : index + 1],
+            boxes.scores[index : index + 1],
+        )
         name = classes[int(boxes.labels[index])]
         picture = box_picture(
-            explained.image, heat, classes, one, explained.truth, explained.scale, explained.definition
+            explained.image,
+            heat,
+            classes,
+            one,
+            explained.truth,
+            explained.scale,
+            explained.definition,
         )
-        path = out / picture_name(image_number, PurePosixPath(explained.id).name, f"box{number}", name)
+        path = out / picture_name(
+            image_number, PurePosixPath(explained.id).name, f"box{number}", name
+        )
         write_bytes(path, as_png(picture), "picture")
         yield (
             path,
@@ -389,14 +442,18 @@ def _from_files(
     skipped: list[Skipped],
 ) -> _Images:
     decoding = _decoding(config, models)
-    for file, pixels in decode(files, decoding, workers=config.workers, timeout=config.timeout, memory=config.memory):
+    for file, pixels in decode(
+        files, decoding, workers=config.workers, timeout=config.timeout, memory=config.memory
+    ):
         if isinstance(pixels, Skipped):
             skipped.append(pixels)
         else:
             yield [model.prepare(pixels, str(file)) for model in models], truth.get(file)
 
 
-def _true_boxes(path: Path | None, models: Sequence[Model], files: Sequence[Path]) -> dict[Path, Boxes | None]:
+def _true_boxes(
+    path: Path | None, models: Sequence[Model], files: Sequence[Path]
+) -> dict[Path, Boxes | None]:
     """True boxes of those files that the COCO file names.
 
     Raises:
@@ -410,7 +467,9 @@ def _true_boxes(path: Path | None, models: Sequence[Model], files: Sequence[Path
     return _boxes_by_file(collection, path, files)
 
 
-def _boxes_by_file(collection: Collection, path: Path | None, files: Sequence[Path]) -> dict[Path, Boxes | None]:
+def _boxes_by_file(
+    collection: Collection, path: Path | None, files: Sequence[Path]
+) -> dict[Path, Boxes | None]:
     """Boxes of the COCO images that the files are; a name that fits two images is refused."""
     by_name: dict[str, list[Sample]] = {}
     for sample in collection.samples:

@@ -53,7 +53,10 @@ def box_counts_chart(panels: tuple[Panel, ...], kind: ImageKind) -> bytes:
         panels: at least one.
         kind: file format of the answer.
     """
-    rows = [max(1, len(panel.before)) * (2 if panel.after is not None else 1.2) * _ROW + _MARGIN for panel in panels]
+    rows = [
+        max(1, len(panel.before)) * (2 if panel.after is not None else 1.2) * _ROW + _MARGIN
+        for panel in panels
+    ]
     sheet = Sheet(figsize=(_WIDTH, sum(rows)), layout="constrained")
     FigureCanvasAgg(sheet)
     sheet.get_layout_engine().set(h_pad=0.16)  # type: ignore[union-attr, call-arg]
@@ -61,7 +64,10 @@ def box_counts_chart(panels: tuple[Panel, ...], kind: ImageKind) -> bytes:
     for axes, panel in zip(grid[:, 0], panels, strict=True):
         _draw(axes, panel)
     out = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "twinray", "svg.fonttype": "path"}), all_letters(sheet):
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "twinray", "svg.fonttype": "path"}),
+        all_letters(sheet),
+    ):
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
         sheet.savefig(out, format=kind, dpi=160, metadata=metadata)
     return _numbered(out.getvalue()) if kind == "svg" else out.getvalue()
@@ -77,18 +83,32 @@ def _numbered(svg: bytes) -> bytes:
 def _draw(axes: Axes, panel: Panel) -> None:
     classes = sorted(panel.before, key=lambda name: (panel.before[name], name))
     places = range(len(classes))
-    series: list[tuple[str, Mapping[str, int], str, str | None]] = [(panel.names[0], panel.before, ARMS[1], None)]
+    series: list[tuple[str, Mapping[str, int], str, str | None]] = [
+        (panel.names[0], panel.before, ARMS[1], None)
+    ]
     if panel.after is not None:
-        series = [(panel.names[0], panel.before, ARMS[0], None), (panel.names[1], panel.after, ARMS[1], "//")]
+        series = [
+            (panel.names[0], panel.before, ARMS[0], None),
+            (panel.names[1], panel.after, ARMS[1], "//"),
+        ]
     thick = 0.8 / len(series)
     for i, (name, counts, colour, hatch) in enumerate(series):
         at = [place + (len(series) - 1) * thick / 2 - i * thick for place in places]
         values = [counts.get(c, 0) for c in classes]
         label = f"{name}: {sum(values):,}" if panel.after is not None else None
         bars = axes.barh(
-            at, values, height=thick * 0.92, color=colour, label=label, hatch=hatch, edgecolor="white", linewidth=0
+            at,
+            values,
+            height=thick * 0.92,
+            color=colour,
+            label=label,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0,
         )
-        axes.bar_label(bars, labels=[f"{value:,}" for value in values], padding=4, fontsize=8.5, color=INK)
+        axes.bar_label(
+            bars, labels=[f"{value:,}" for value in values], padding=4, fontsize=8.5, color=INK
+        )
     axes.set_yticks(list(places), classes, fontsize=10, color=INK)
     axes.set_ylim(-0.6, max(1, len(classes)) - 0.4)
     most = max([*panel.before.values(), *(panel.after or {}).values(), 1])

@@ -77,7 +77,14 @@ def _epoch_curves(arms: Sequence[ArmCurve], key: str, title: str) -> bytes:
         drawn = look(i, len(arms))
         epochs, scores = _series(arm.lines, "epoch", key)
         epochs = [epoch + 1 for epoch in epochs]
-        left.plot(epochs, scores, marker=look_of(i, len(arms)).marker, markersize=5, label=arm.name, **drawn)
+        left.plot(
+            epochs,
+            scores,
+            marker=look_of(i, len(arms)).marker,
+            markersize=5,
+            label=arm.name,
+            **drawn,
+        )
         if arm.best_epoch is not None and arm.best_epoch + 1 in epochs:
             at = epochs.index(arm.best_epoch + 1)
             left.plot(
@@ -93,7 +100,9 @@ def _epoch_curves(arms: Sequence[ArmCurve], key: str, title: str) -> bytes:
         right.plot(steps, losses, label=arm.name, marker=_dot(steps), **drawn)
     style(left, title, "epoch")
     style(right, "Training loss", "training step")
-    last = max((line.get_xdata()[-1] for line in left.get_lines() if len(line.get_xdata())), default=1)
+    last = max(
+        (line.get_xdata()[-1] for line in left.get_lines() if len(line.get_xdata())), default=1
+    )
     left.set_xlim(0.5, last + 0.5)
     for axes in (left, right):
         axes.set_ylim(bottom=0)
@@ -111,7 +120,9 @@ def interval_plot(result: Evaluation, measure: str) -> bytes:
     n = len(names)
     sheet = Sheet(figsize=(WIDTH, 1.35 + 0.46 * n), layout="constrained")
     compared = any(arm.difference is not None for arm in result.arms.values())
-    left, right = sheet.subplots(1, 2, width_ratios=(3, 2)) if compared else (sheet.subplots(), None)
+    left, right = (
+        sheet.subplots(1, 2, width_ratios=(3, 2)) if compared else (sheet.subplots(), None)
+    )
     figures = [result.figure(name, measure) for name in names]
     for i, figure in enumerate(figures):
         _interval_row(left, n - 1 - i, figure, (i, n))
@@ -122,14 +133,26 @@ def interval_plot(result: Evaluation, measure: str) -> bytes:
     note = "" if low == 0 else " (axis does not start at 0)"
     style(left, f"{title(measure)} of each arm{note}", "", across=True)
     if right is not None:
-        differences = [arm.difference.get(measure) if arm.difference else None for arm in result.arms.values()]
+        differences = [
+            arm.difference.get(measure) if arm.difference else None for arm in result.arms.values()
+        ]
         ends = [abs(e) for d in differences for e in (interval_of(d) or (value_of(d) or 0.0,))]
         for i, difference in enumerate(differences):
             if names[i] in {arm.minus for arm in result.arms.values()} and difference is None:
-                right.plot([0], [n - 1 - i], marker=look_of(i, n).marker, color=look_of(i, n).colour, markersize=8)
+                right.plot(
+                    [0],
+                    [n - 1 - i],
+                    marker=look_of(i, n).marker,
+                    color=look_of(i, n).colour,
+                    markersize=8,
+                )
             else:
                 _interval_row(
-                    right, n - 1 - i, difference, (i, n), hollow=not (difference and difference.excludes_zero)
+                    right,
+                    n - 1 - i,
+                    difference,
+                    (i, n),
+                    hollow=not (difference and difference.excludes_zero),
                 )
         reach = 1.25 * max([*ends, 0.02])
         right.axvline(0, color=INK, linewidth=1.1, zorder=1)
@@ -160,7 +183,10 @@ def class_bars(result: Evaluation, measure: str) -> bytes:
         key=lambda c: -(class_count(rows, c, counted) or 0),
     )
     step = 0.2 if len(names) > 1 else 0.3
-    sheet = Sheet(figsize=(WIDTH, 1.2 + max(1, len(classes)) * (0.2 + step * len(names))), layout="constrained")
+    sheet = Sheet(
+        figsize=(WIDTH, 1.2 + max(1, len(classes)) * (0.2 + step * len(names))),
+        layout="constrained",
+    )
     axes = sheet.subplots()
     height = 0.72 / max(1, len(names))
     found: list[float] = []
@@ -177,8 +203,13 @@ def class_bars(result: Evaluation, measure: str) -> bytes:
                 axes.plot(ends, [y, y], color=own.colour, linewidth=2, solid_capstyle="butt")
             axes.plot([value], [y], marker=own.marker, color=own.colour, markersize=6)
             found.append(value if ends is None else max(value, ends[1]))
-        axes.plot([], [], marker=own.marker, color=own.colour, markersize=6, linewidth=2, label=name)
-    labels = [_class_label(c, class_count(rows, c, counted), count_title(counted, plural=True)) for c in classes]
+        axes.plot(
+            [], [], marker=own.marker, color=own.colour, markersize=6, linewidth=2, label=name
+        )
+    labels = [
+        _class_label(c, class_count(rows, c, counted), count_title(counted, plural=True))
+        for c in classes
+    ]
     axes.set_yticks(range(len(classes)), labels)
     axes.set_ylim(len(classes) - 0.4, -0.6)
     axes.set_xlim(0, min(1.05, max([*found, 0.05]) * 1.08))
@@ -199,9 +230,19 @@ def froc_curves(result: Evaluation) -> bytes:
     for i, name in enumerate(names):
         own = look_of(i, len(names))
         figures = [result.figure(name, f"froc@{rate}") for rate in FROC_RATES]
-        points = [(rate, value) for rate, f in zip(rates, figures, strict=True) if (value := value_of(f)) is not None]
-        bands = [(rate, *ends) for rate, f in zip(rates, figures, strict=True) if (ends := interval_of(f)) is not None]
-        axes.plot(*_columns(points, 2), marker=own.marker, markersize=6, label=name, **look(i, len(names)))
+        points = [
+            (rate, value)
+            for rate, f in zip(rates, figures, strict=True)
+            if (value := value_of(f)) is not None
+        ]
+        bands = [
+            (rate, *ends)
+            for rate, f in zip(rates, figures, strict=True)
+            if (ends := interval_of(f)) is not None
+        ]
+        axes.plot(
+            *_columns(points, 2), marker=own.marker, markersize=6, label=name, **look(i, len(names))
+        )
         if own.role != "other":
             rate_column, low, high = _columns(bands, 3)
             axes.fill_between(rate_column, low, high, color=own.colour, alpha=0.14, linewidth=0)
@@ -210,7 +251,11 @@ def froc_curves(result: Evaluation) -> bytes:
     axes.set_xticks(rates, [f"1/{round(1 / r)}" if r < 1 else f"{r:.0f}" for r in rates])
     axes.minorticks_off()
     axes.set_ylim(0, 1)
-    style(axes, "Sensitivity: share of the true boxes that are found", "false positives per image, logarithmic")
+    style(
+        axes,
+        "Sensitivity: share of the true boxes that are found",
+        "false positives per image, logarithmic",
+    )
     note_if_empty(axes, drawn)
     legend(axes)
     return as_svg(sheet)
@@ -226,7 +271,13 @@ def fraction_curves(result: Evaluation, measure: str) -> bytes:
         own = look_of(i, len(families))
         figures = [(share, result.figure(name, measure)) for share, name in points.items()]
         known = [(share, value) for share, f in figures if (value := value_of(f)) is not None]
-        axes.plot(*_columns(known, 2), marker=own.marker, markersize=6, label=family, **look(i, len(families)))
+        axes.plot(
+            *_columns(known, 2),
+            marker=own.marker,
+            markersize=6,
+            label=family,
+            **look(i, len(families)),
+        )
         for share, figure in figures:
             if ends := interval_of(figure):
                 nudge = 1.02 ** (i - (len(families) - 1) / 2)
@@ -236,22 +287,41 @@ def fraction_curves(result: Evaluation, measure: str) -> bytes:
     axes.set_xscale("log")
     axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
     axes.minorticks_off()
-    style(axes, f"{title(measure)} by share of the labelled training images", "share of labels, logarithmic")
+    style(
+        axes,
+        f"{title(measure)} by share of the labelled training images",
+        "share of labels, logarithmic",
+    )
     note_if_empty(axes, drawn)
     legend(axes)
     return as_svg(sheet)
 
 
-def _interval_row(axes: Axes, y: int, figure: Figure | None, arm: tuple[int, int], *, hollow: bool = False) -> None:
+def _interval_row(
+    axes: Axes, y: int, figure: Figure | None, arm: tuple[int, int], *, hollow: bool = False
+) -> None:
     value, ends, own = value_of(figure), interval_of(figure), look_of(*arm)
     if value is None:
-        axes.annotate(NOT_DEFINED, (0.02, y), xycoords=("axes fraction", "data"), va="center", color=MUTED, fontsize=10)
+        axes.annotate(
+            NOT_DEFINED,
+            (0.02, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=MUTED,
+            fontsize=10,
+        )
         return
     if ends is not None:
         axes.plot(ends, [y, y], color=own.colour, linewidth=2.75, solid_capstyle="butt")
     face = CARD if hollow else own.colour
     axes.plot(
-        [value], [y], marker=own.marker, color=own.colour, markerfacecolor=face, markersize=8.5, markeredgewidth=2
+        [value],
+        [y],
+        marker=own.marker,
+        color=own.colour,
+        markerfacecolor=face,
+        markersize=8.5,
+        markeredgewidth=2,
     )
     runs = [v for row in (figure.runs if figure else ()) for v in row if v is not None]
     if len(runs) > 1:

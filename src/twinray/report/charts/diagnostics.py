@@ -66,7 +66,9 @@ def calibration_plot(arms: Mapping[str, tuple[Calibration, float]]) -> bytes:
     return _finished(sheet, axes, heading, "score", drawn)
 
 
-def _finished(sheet: Sheet, axes: Axes, heading: str, x_label: str, drawn: Sequence[float]) -> bytes:
+def _finished(
+    sheet: Sheet, axes: Axes, heading: str, x_label: str, drawn: Sequence[float]
+) -> bytes:
     """A chart over shares from 0 to 1, of which ``drawn`` are values."""
     axes.set_xlim(0, 1)
     style(axes, literal(heading), x_label)
@@ -93,7 +95,15 @@ def confusion_plot(table: IntArray, classes: Sequence[str], heading: str) -> byt
             if table[row, column]:
                 axes.add_patch(_cell(row, column, float(shares[row, column]), right=row == column))
                 if n <= _MOST_NAMED:
-                    axes.text(column, row, f"{table[row, column]}", ha="center", va="center", color=INK, fontsize=9)
+                    axes.text(
+                        column,
+                        row,
+                        f"{table[row, column]}",
+                        ha="center",
+                        va="center",
+                        color=INK,
+                        fontsize=9,
+                    )
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_aspect("equal")
@@ -107,7 +117,9 @@ def confusion_plot(table: IntArray, classes: Sequence[str], heading: str) -> byt
 
 def _cell(row: int, column: int, share: float, *, right: bool) -> Rectangle:
     colour = ARMS[2] if right else ARMS[0]
-    return Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=0.08 + 0.62 * share, linewidth=0)
+    return Rectangle(
+        (column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=0.08 + 0.62 * share, linewidth=0
+    )
 
 
 def _name_cells(axes: Axes, names: Sequence[str]) -> None:
@@ -127,15 +139,33 @@ def run_dots(result: Evaluation, measure: str) -> bytes:
     drawn: list[float] = []
     for i, name in enumerate(result.arms):
         own, figure = look_of(i, n), result.figure(name, measure)
-        values = np.array([[np.nan if v is None else v for v in row] for row in (figure.runs if figure else ())])
+        values = np.array(
+            [[np.nan if v is None else v for v in row] for row in (figure.runs if figure else ())]
+        )
         values = values.reshape(folds, -1)
         at = np.arange(folds) + (i - (n - 1) / 2) * width
         x = np.repeat(at[:, None], values.shape[1], axis=1)
-        axes.plot(x.ravel(), values.ravel(), own.marker, color=own.colour, markersize=6, alpha=0.75, label=name)
+        axes.plot(
+            x.ravel(),
+            values.ravel(),
+            own.marker,
+            color=own.colour,
+            markersize=6,
+            alpha=0.75,
+            label=name,
+        )
         if values.size:
-            axes.plot([at - width / 3, at + width / 3], [values.mean(axis=1)] * 2, color=own.colour, linewidth=2.4)
+            axes.plot(
+                [at - width / 3, at + width / 3],
+                [values.mean(axis=1)] * 2,
+                color=own.colour,
+                linewidth=2.4,
+            )
         drawn += values[~np.isnan(values)].tolist()
-    axes.set_xticks(range(folds), [f"fold {fold}" for fold in range(folds)] if folds > 1 else ["all test images"])
+    axes.set_xticks(
+        range(folds),
+        [f"fold {fold}" for fold in range(folds)] if folds > 1 else ["all test images"],
+    )
     axes.set_xlim(-0.6, folds - 0.4)
     low = min(drawn, default=0.0)
     axes.set_ylim(0 if low < 0.5 else max(0.0, low - 0.1), min(1.02, 1.2 * max([*drawn, 0.05])))

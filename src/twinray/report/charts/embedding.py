@@ -30,7 +30,12 @@ def group_colours(groups: Sequence[str]) -> list[str]:
 
 
 def embedding_map(
-    points: FloatArray, of: Sequence[str], groups: Sequence[str], title: str, axes_names: tuple[str, str], note: str
+    points: FloatArray,
+    of: Sequence[str],
+    groups: Sequence[str],
+    title: str,
+    axes_names: tuple[str, str],
+    note: str,
 ) -> Sheet:
     """One map, ready for ``as_svg`` or ``as_png``.
 
@@ -56,7 +61,13 @@ def embedding_map(
     for name in of:
         counts[name] += 1
     for name in groups:
-        axes.scatter([], [], s=36, c=colours[name], label=f"{literal(cut_in_middle(name, 28))} ({counts[name]:,})")
+        axes.scatter(
+            [],
+            [],
+            s=36,
+            c=colours[name],
+            label=f"{literal(cut_in_middle(name, 28))} ({counts[name]:,})",
+        )
     axes.set_title(literal(title), loc="left", fontsize=11, color=INK, fontweight="bold", pad=8)
     axes.set_xlabel(axes_names[0], fontsize=9.5, color=MUTED)
     axes.set_ylabel(axes_names[1], fontsize=9.5, color=MUTED)
@@ -66,7 +77,9 @@ def embedding_map(
     for spine in axes.spines.values():
         spine.set_color(MUTED)
         spine.set_linewidth(0.6)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, labelcolor=INK)
+    axes.legend(
+        loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, labelcolor=INK
+    )
     sheet.supxlabel(literal(note), x=0.01, ha="left", fontsize=8.5, color=MUTED)
     return sheet
 

@@ -27,9 +27,21 @@ HEADINGS = {
     "empty": ("Empty", "share of maps with nothing in them", False),
     "deletion": ("Deletion", "score left, area under the curve", False),
     "insertion": ("Insertion", "score regained, area under the curve", True),
-    "localised@0.1": ("Localised, IoU 0.1", "share of findings hit by a box round the map's half", True),
-    "localised@0.3": ("Localised, IoU 0.3", "share of findings hit by a box round the map's half", True),
-    "localised@0.5": ("Localised, IoU 0.5", "share of findings hit by a box round the map's half", True),
+    "localised@0.1": (
+        "Localised, IoU 0.1",
+        "share of findings hit by a box round the map's half",
+        True,
+    ),
+    "localised@0.3": (
+        "Localised, IoU 0.3",
+        "share of findings hit by a box round the map's half",
+        True,
+    ),
+    "localised@0.5": (
+        "Localised, IoU 0.5",
+        "share of findings hit by a box round the map's half",
+        True,
+    ),
     "iou": ("IoU", "of the map above half of its peak", True),
 }
 """Of each measure: title, what it is, whether more is better."""
@@ -81,7 +93,15 @@ def faithfulness_csv(figures: Figures, measures: Sequence[str]) -> str:
                 figure = read_figure(part[measure], name)
                 value, ends = value_of(figure), interval_of(figure) or ("", "")
                 writer.writerow(
-                    (class_name, name, measure, "" if value is None else value, *ends, figure.n, part["n_boxes"])
+                    (
+                        class_name,
+                        name,
+                        measure,
+                        "" if value is None else value,
+                        *ends,
+                        figure.n,
+                        part["n_boxes"],
+                    )
                 )
     return out.getvalue()
 
@@ -96,7 +116,9 @@ def faithfulness_chart(figures: Figures, measures: Sequence[str], title: str) ->
     """
     names = [n for n in figures if n not in FLOOR_NAMES] + [n for n in figures if n in FLOOR_NAMES]
     sheet = Sheet(
-        figsize=(2.1 + 2.6 * len(measures), 1.75 + 0.34 * len(names)), layout="constrained", facecolor="white"
+        figsize=(2.1 + 2.6 * len(measures), 1.75 + 0.34 * len(names)),
+        layout="constrained",
+        facecolor="white",
     )
     sheet.get_layout_engine().set(w_pad=0.09)  # type: ignore[union-attr, call-arg]
     grid = sheet.subplots(1, len(measures), sharey=True, squeeze=False)[0]
@@ -119,7 +141,9 @@ def faithfulness_chart(figures: Figures, measures: Sequence[str], title: str) ->
         fontweight="bold",
     )
     note = f"Lines: 95 % interval over patients. A map that does not beat the floors says no more than they do. {DISCLAIMER}."
-    sheet.supxlabel("\n".join(textwrap.wrap(note, width)), x=0.01, ha="left", fontsize=9, color=MUTED)
+    sheet.supxlabel(
+        "\n".join(textwrap.wrap(note, width)), x=0.01, ha="left", fontsize=9, color=MUTED
+    )
     return sheet
 
 
@@ -140,7 +164,13 @@ def _bars(axes: Axes, figures: Sequence[Figure], floors: Sequence[bool], measure
         value, ends = value_of(figure), interval_of(figure)
         if value is None:
             axes.annotate(
-                NOT_DEFINED, (0, row), xytext=(4, 0), textcoords="offset points", va="center", color=MUTED, fontsize=9
+                NOT_DEFINED,
+                (0, row),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                color=MUTED,
+                fontsize=9,
             )
             continue
         axes.barh(row, value, 0.66, color=_FLOOR_COLOUR if is_floor else ARMS[1], alpha=0.75)
@@ -150,12 +180,22 @@ def _bars(axes: Axes, figures: Sequence[Figure], floors: Sequence[bool], measure
             for at in ends:
                 axes.plot([at, at], [row - 0.15, row + 0.15], color=INK, linewidth=1.4)
         axes.annotate(
-            number(value, 2), (end, row), xytext=(4, 0), textcoords="offset points", va="center", color=INK, fontsize=9
+            number(value, 2),
+            (end, row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            fontsize=9,
         )
         reach = max(reach, end)
     axes.set_xlim(0, max(reach, 0.02) * 1.28)
     axes.set_title(
-        f"{title}: {'more' if more else 'less'} is better", loc="left", fontsize=10, color=INK, fontweight="bold"
+        f"{title}: {'more' if more else 'less'} is better",
+        loc="left",
+        fontsize=10,
+        color=INK,
+        fontweight="bold",
     )
     axes.set_xlabel(what, fontsize=9, color=MUTED, loc="left")
     axes.locator_params(axis="x", nbins=4)

@@ -30,7 +30,9 @@ Curves = Mapping[str, Mapping[str, LabelCurve]]
 """Run -> class -> curve."""
 
 
-def roc_curves(runs: Curves, areas: Mapping[str, Mapping[str, Figure | None]] | None = None) -> bytes:
+def roc_curves(
+    runs: Curves, areas: Mapping[str, Mapping[str, Figure | None]] | None = None
+) -> bytes:
     """Sensitivity against false positive rate, one panel a class, one line a run; dotted: chance.
 
     Args:
@@ -47,7 +49,9 @@ def roc_curves(runs: Curves, areas: Mapping[str, Mapping[str, Figure | None]] | 
     return _panels(runs, areas, draw, ground, "1 - specificity", "sensitivity", "lower right")
 
 
-def precision_recall_of_labels(runs: Curves, figures: Mapping[str, Mapping[str, Figure | None]] | None = None) -> bytes:
+def precision_recall_of_labels(
+    runs: Curves, figures: Mapping[str, Mapping[str, Figure | None]] | None = None
+) -> bytes:
     """Precision against recall, one panel a class, one line a run; dotted: the share of images with the class.
 
     Args:
@@ -56,7 +60,13 @@ def precision_recall_of_labels(runs: Curves, figures: Mapping[str, Mapping[str, 
     """
 
     def draw(axes: Axes, curve: LabelCurve, label: str, run: int) -> None:
-        axes.plot(curve.recall, curve.precision, label=label, drawstyle="steps-pre", **look(run, len(runs)))
+        axes.plot(
+            curve.recall,
+            curve.precision,
+            label=label,
+            drawstyle="steps-pre",
+            **look(run, len(runs)),
+        )
 
     def ground(axes: Axes, curve: LabelCurve) -> None:
         share = curve.n_positive / (curve.n_positive + curve.n_negative)
@@ -93,7 +103,12 @@ def _panels(
         ground(axes, of_class[name])
         for i, (run, own) in enumerate(runs.items()):
             if name in own:
-                draw(axes, own[name], _named(run, None if figures is None else figures[run].get(name)), i)
+                draw(
+                    axes,
+                    own[name],
+                    _named(run, None if figures is None else figures[run].get(name)),
+                    i,
+                )
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
         axes.set_aspect("equal")
@@ -112,7 +127,11 @@ def _named(run: str, figure: Figure | None) -> str:
     shown = literal(cut_in_middle(run, 26))
     if figure is None or figure.value is None:
         return shown
-    ends = "" if figure.ci95 is None else f" ({number(figure.ci95[0], 2)} to {number(figure.ci95[1], 2)})"
+    ends = (
+        ""
+        if figure.ci95 is None
+        else f" ({number(figure.ci95[0], 2)} to {number(figure.ci95[1], 2)})"
+    )
     return f"{shown} {number(figure.value, 2)}{ends}"
 
 
@@ -140,14 +159,22 @@ def reliability_plot(runs: Mapping[str, Reliability], title: str = "") -> bytes:
         )
         sure = filled & ~np.isnan(found.low)
         axes.vlines(
-            found.mean_score[sure], found.low[sure], found.high[sure], color=look_of(i, len(runs)).colour, linewidth=1.2
+            found.mean_score[sure],
+            found.low[sure],
+            found.high[sure],
+            color=look_of(i, len(runs)).colour,
+            linewidth=1.2,
         )
         middle = (found.edges[:-1] + found.edges[1:]) / 2 + (i - (len(runs) - 1) / 2) * width
         below.bar(middle, found.count, width, color=look_of(i, len(runs)).colour)
         drawn += found.frequency[filled].tolist()
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    style(axes, literal(title) or "Share of images for which a probability was right (dotted: as it says)", "")
+    style(
+        axes,
+        literal(title) or "Share of images for which a probability was right (dotted: as it says)",
+        "",
+    )
     style(below, "", "probability")
     below.set_ylabel("images", fontsize=10, color=MUTED)
     note_if_empty(axes, drawn)
@@ -158,7 +185,9 @@ def reliability_plot(runs: Mapping[str, Reliability], title: str = "") -> bytes:
 def _legend_if_any(axes: Axes) -> None:
     handles, names = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles, names, frameon=False, fontsize=10, labelcolor=INK, loc="best").set_zorder(5)
+        axes.legend(
+            handles, names, frameon=False, fontsize=10, labelcolor=INK, loc="best"
+        ).set_zorder(5)
 
 
 def confusion_of_labels(table: IntArray, classes: Sequence[str], title: str) -> bytes:
@@ -182,11 +211,26 @@ def confusion_of_labels(table: IntArray, classes: Sequence[str], title: str) -> 
             colour = ARMS[2] if row == column else ARMS[0]
             share = float(shares[row, column])
             axes.add_patch(
-                Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=0.08 + 0.62 * share, linewidth=0)
+                Rectangle(
+                    (column - 0.5, row - 0.5),
+                    1,
+                    1,
+                    facecolor=colour,
+                    alpha=0.08 + 0.62 * share,
+                    linewidth=0,
+                )
             )
             if n <= _MOST_NAMED:
                 text = f"{100 * share:.0f} %\n{table[row, column]}"
-                axes.text(column, row, text, ha="center", va="center", color=INK, fontsize=9 if n <= 12 else 6.5)
+                axes.text(
+                    column,
+                    row,
+                    text,
+                    ha="center",
+                    va="center",
+                    color=INK,
+                    fontsize=9 if n <= 12 else 6.5,
+                )
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_aspect("equal")
@@ -211,7 +255,9 @@ def subgroup_plot(runs: Mapping[str, Mapping[str, tuple[Figure | None, int]]], t
         title: measure and attribute.
     """
     groups = list(dict.fromkeys(group for own in runs.values() for group in own))
-    sheet = Sheet(figsize=(WIDTH, 1.2 + max(1, len(groups)) * (0.3 + 0.2 * len(runs))), layout="constrained")
+    sheet = Sheet(
+        figsize=(WIDTH, 1.2 + max(1, len(groups)) * (0.3 + 0.2 * len(runs))), layout="constrained"
+    )
     axes = sheet.subplots()
     drawn: list[float] = []
     images: dict[str, int] = {}
@@ -224,15 +270,31 @@ def subgroup_plot(runs: Mapping[str, Mapping[str, tuple[Figure | None, int]]], t
             y = row + (i - (len(runs) - 1) / 2) * 0.7 / max(1, len(runs))
             if figure is None or figure.value is None:
                 axes.annotate(
-                    NOT_DEFINED, (0.01, y), xycoords=("axes fraction", "data"), va="center", color=MUTED, fontsize=9
+                    NOT_DEFINED,
+                    (0.01, y),
+                    xycoords=("axes fraction", "data"),
+                    va="center",
+                    color=MUTED,
+                    fontsize=9,
                 )
                 continue
             if figure.ci95 is not None:
                 axes.plot(figure.ci95, [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
-            filled = "full" if figure.ci95 is not None else "none"  # hollow: too few for an interval
-            axes.plot([figure.value], [y], look_of(i, len(runs)).marker, color=colour, markersize=7, fillstyle=filled)
+            filled = (
+                "full" if figure.ci95 is not None else "none"
+            )  # hollow: too few for an interval
+            axes.plot(
+                [figure.value],
+                [y],
+                look_of(i, len(runs)).marker,
+                color=colour,
+                markersize=7,
+                fillstyle=filled,
+            )
             drawn += [figure.value, *(figure.ci95 or ())]
-    names = [f"{literal(cut_in_middle(group, 26))}\n{count(images[group], 'image')}" for group in groups]
+    names = [
+        f"{literal(cut_in_middle(group, 26))}\n{count(images[group], 'image')}" for group in groups
+    ]
     axes.set_yticks(range(len(groups)), names)
     axes.set_ylim(len(groups) - 0.4, -0.6)
     if drawn:

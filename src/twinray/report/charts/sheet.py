@@ -21,7 +21,9 @@ from matplotlib.ticker import MaxNLocator
 from twinray.report.fonts import all_letters, cut_in_middle, literal
 from twinray.report.palette import CARD, FOR_DARK, GRID, INK, MUTED, look_of
 
-WIDTH = 9.2  # inches; 72 points each, so that 10-point text is easy to read on a page 880 pixels wide
+WIDTH = (
+    9.2  # inches; 72 points each, so that 10-point text is easy to read on a page 880 pixels wide
+)
 _FONTS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "twinray",
@@ -33,7 +35,12 @@ def look(arm: int, arms: int) -> dict[str, Any]:
     """Colour and line of an arm, by its place in the order given."""
     own = look_of(arm, arms)
     width = 1.6 if own.role == "other" else 2.2
-    return {"color": own.colour, "linestyle": own.dash, "linewidth": width, "zorder": 2 if own.role == "other" else 3}
+    return {
+        "color": own.colour,
+        "linestyle": own.dash,
+        "linewidth": width,
+        "zorder": 2 if own.role == "other" else 3,
+    }
 
 
 def style(axes: Axes, title: str, x_label: str, *, across: bool = False) -> None:
@@ -59,7 +66,12 @@ def legend(axes: Axes, *, outside: bool = False) -> None:
     place: dict[str, Any] = {"loc": "best"}
     if outside:
         columns = min(len(handles), 3)
-        place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.12), "ncols": columns, "borderaxespad": 0.2}
+        place = {
+            "loc": "upper left",
+            "bbox_to_anchor": (0.0, -0.12),
+            "ncols": columns,
+            "borderaxespad": 0.2,
+        }
     drawn = axes.legend(
         handles,
         [literal(cut_in_middle(name, 40)) for name in names],
@@ -75,7 +87,16 @@ def legend(axes: Axes, *, outside: bool = False) -> None:
 def note_if_empty(axes: Axes, values: Sequence[float]) -> None:
     """Say so where there is nothing to draw."""
     if not values:
-        axes.text(0.5, 0.5, "no figures", transform=axes.transAxes, ha="center", va="center", color=MUTED, fontsize=11)
+        axes.text(
+            0.5,
+            0.5,
+            "no figures",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            color=MUTED,
+            fontsize=11,
+        )
 
 
 def as_svg(sheet: Sheet) -> bytes:
@@ -84,7 +105,9 @@ def as_svg(sheet: Sheet) -> bytes:
     out = io.BytesIO()
     canvas = FigureCanvasSVG(sheet)
     with matplotlib.rc_context(_FONTS), all_letters(sheet):
-        canvas.print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # type: ignore[no-untyped-call]
+        canvas.print_svg(
+            out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )  # type: ignore[no-untyped-call]
     return adapt_svg(out.getvalue().decode("utf-8"))
 
 

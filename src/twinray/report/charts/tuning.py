@@ -23,7 +23,13 @@ def tuning_chart(draws: Mapping[str, Mapping[str, float]]) -> bytes:
     height = 0.76 / max(1, len(draws))
     for i, (name, rates) in enumerate(draws.items()):
         places = [row + (i - (len(draws) - 1) / 2) * height for row in range(len(parts))]
-        axes.barh(places, [rates.get(part, 0.0) for part in parts], height * 0.9, color=ARMS[i % 4], label=name)
+        axes.barh(
+            places,
+            [rates.get(part, 0.0) for part in parts],
+            height * 0.9,
+            color=ARMS[i % 4],
+            label=name,
+        )
     axes.set_yticks(range(len(parts)), [literal(cut_in_middle(part, 24)) for part in parts])
     axes.set_ylim(len(parts) - 0.4, -0.6)
     axes.set_xlim(0, 1.05)

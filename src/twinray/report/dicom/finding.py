@@ -43,7 +43,11 @@ class Algorithm:
 
     def as_text(self) -> tuple[str, ...]:
         """What stands in every object and, for people, in the picture's stamp."""
-        return (f"{DISCLAIMER}.", f"{MAKER} {self.version}, model {self.model[:12]}.", f"Boxes shown: {self.shown}.")
+        return (
+            f"{DISCLAIMER}.",
+            f"{MAKER} {self.version}, model {self.model[:12]}.",
+            f"Boxes shown: {self.shown}.",
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +75,9 @@ class Finding:
         boxes = [self.boxes.xyxy.tolist(), [self.classes[int(i)] for i in self.boxes.labels]]
         scores = None if self.boxes.scores is None else self.boxes.scores.tolist()
         pixels = hashlib.sha256(self.image.tobytes()).hexdigest()
-        return derived_uid(kind, self.source.sop, self._setting(), self.image.shape, pixels, boxes, scores)
+        return derived_uid(
+            kind, self.source.sop, self._setting(), self.image.shape, pixels, boxes, scores
+        )
 
     def series_uid(self, kind: str) -> str:
         """The series of such objects of the source's series."""

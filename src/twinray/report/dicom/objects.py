@@ -38,7 +38,9 @@ def dicom_objects(finding: Finding) -> dict[str, bytes]:
     Raises:
         InputError: the source's values do not allow it; one line.
     """
-    from twinray.report.dicom.secondary_capture import secondary_capture  # both import highdicom, for a second or two
+    from twinray.report.dicom.secondary_capture import (
+        secondary_capture,
+    )  # both import highdicom, for a second or two
     from twinray.report.dicom.structured_report import structured_report
 
     built = {}

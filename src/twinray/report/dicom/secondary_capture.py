@@ -24,7 +24,9 @@ def secondary_capture(finding: Finding) -> SCImage:
     """The image with its boxes; larger than the source by the stamp's band, and by a whole factor if it is small."""
     source = finding.source
     header: Any = identity(source)
-    pixels, factor = burn_in(finding.image, finding.boxes, finding.classes, finding.algorithm.as_text())
+    pixels, factor = burn_in(
+        finding.image, finding.boxes, finding.classes, finding.algorithm.as_text()
+    )
     capture: Any = SCImage(
         pixel_array=pixels,
         photometric_interpretation=PhotometricInterpretationValues.RGB,
@@ -48,7 +50,9 @@ def secondary_capture(finding: Finding) -> SCImage:
     capture.ConversionType = "WSD"  # workstation: drawn by software from another image
     capture.SourceImageSequence = [_reference(finding)]
     enlarged = f", enlarged {factor} times" if factor > 1 else ""
-    capture.DerivationDescription = f"Display pixels with predicted boxes burnt in{enlarged}. {DISCLAIMER}."
+    capture.DerivationDescription = (
+        f"Display pixels with predicted boxes burnt in{enlarged}. {DISCLAIMER}."
+    )
     capture.ImageComments = " ".join(finding.algorithm.as_text())
     if source.burned_in:
         capture.BurnedInAnnotation = source.burned_in  # the stamp names no patient and no date

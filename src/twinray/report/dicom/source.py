@@ -34,9 +34,21 @@ _MAY_BE_EMPTY = {
 _TAGS = (
     *_UIDS,
     *_MAY_BE_EMPTY,
-    *("PatientID", "PatientSex", "InstanceNumber", "PatientOrientation", "Laterality", "SpecificCharacterSet"),
+    *(
+        "PatientID",
+        "PatientSex",
+        "InstanceNumber",
+        "PatientOrientation",
+        "Laterality",
+        "SpecificCharacterSet",
+    ),
     *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
-    *("BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+    *(
+        "BurnedInAnnotation",
+        "LossyImageCompression",
+        "LossyImageCompressionRatio",
+        "LossyImageCompressionMethod",
+    ),
 )
 _LOSSY_SYNTAXES = {  # by transfer syntax UID, with the defined term of Lossy Image Compression Method
     "1.2.840.10008.1.2.4.50": "ISO_10918_1",
@@ -97,10 +109,14 @@ def _source(path: Path, header: Any) -> DicomSource:
     for keyword, value in uids.items():
         if not (value and UID(value).is_valid):
             came = f"got {value!r}" if value else "it has none"
-            raise InputError(f"{path}: expected a {keyword}, {came}; no DICOM objects can refer to the image")
+            raise InputError(
+                f"{path}: expected a {keyword}, {came}; no DICOM objects can refer to the image"
+            )
     patient_id = _one(header, "PatientID")
     if not _legal("LO", patient_id):
-        raise InputError(f"{path}: expected a PatientID of at most 64 characters, got {patient_id[:80]!r}; correct it")
+        raise InputError(
+            f"{path}: expected a PatientID of at most 64 characters, got {patient_id[:80]!r}; correct it"
+        )
     attributes = {keyword: _one(header, keyword) for keyword in _MAY_BE_EMPTY}
     kept = {k: v if _legal(_MAY_BE_EMPTY[k], v) else "" for k, v in attributes.items()}
     sex = _one(header, "PatientSex")
@@ -123,7 +139,9 @@ def _source(path: Path, header: Any) -> DicomSource:
         burned_in=burned if (burned := _one(header, "BurnedInAnnotation")) in ("YES", "NO") else "",
         lossy=_one(header, "LossyImageCompression") == "01" or bool(known),
         lossy_methods=methods or ((known,) if known else ()),
-        lossy_ratios=tuple(v for v in _several(header, "LossyImageCompressionRatio") if v and _legal("DS", v)),
+        lossy_ratios=tuple(
+            v for v in _several(header, "LossyImageCompressionRatio") if v and _legal("DS", v)
+        ),
     )
 
 
@@ -136,11 +154,17 @@ def _several(header: Any, keyword: str) -> tuple[str, ...]:
     value = header.get(keyword)
     if value is None or value == "":
         return ()
-    several = not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") and keyword not in _NAMES
-    return tuple(str(item).strip(" \0") for item in value) if several else (str(value).strip(" \0"),)
+    several = (
+        not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") and keyword not in _NAMES
+    )
+    return (
+        tuple(str(item).strip(" \0") for item in value) if several else (str(value).strip(" \0"),)
+    )
 
 
-_NAMES = tuple(keyword for keyword, vr in _MAY_BE_EMPTY.items() if vr == "PN")  # a name iterates over its letters
+_NAMES = tuple(
+    keyword for keyword, vr in _MAY_BE_EMPTY.items() if vr == "PN"
+)  # a name iterates over its letters
 
 
 def _legal(vr: str, value: str) -> bool:
@@ -160,6 +184,8 @@ def _is_orientation(values: tuple[str, ...]) -> bool:
 def _deidentification(header: Any) -> tuple[str, ...]:
     """The method in words; the standard wants one wherever identity was removed."""
     words = [*_several(header, "DeidentificationMethod")]
-    words += [_one(item, "CodeMeaning") for item in header.get("DeidentificationMethodCodeSequence") or ()]
+    words += [
+        _one(item, "CodeMeaning") for item in header.get("DeidentificationMethodCodeSequence") or ()
+    ]
     legal = tuple(word for word in words if word and _legal("LO", word))
     return legal or ("not stated in the source image",)

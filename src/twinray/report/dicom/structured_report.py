@@ -58,7 +58,9 @@ def structured_report(finding: Finding) -> ComprehensiveSR:
         imaging_measurements=groups or [_nothing(finding, derived_uid("no box", uid))],
     )
     scheme = CodingSchemeIdentificationItem(
-        PRIVATE_SCHEME, name="Class names and measures of twinray's models", responsible_organization=MAKER
+        PRIVATE_SCHEME,
+        name="Class names and measures of twinray's models",
+        responsible_organization=MAKER,
     )
     return ComprehensiveSR(
         evidence=[identity(finding.source)],
@@ -88,7 +90,11 @@ def _observer(finding: Finding) -> ObserverContext:
 
 def _algorithm(finding: Finding) -> AlgorithmIdentification:
     algorithm = finding.algorithm
-    parameters = [f"model SHA-256: {algorithm.model}", f"boxes shown: {algorithm.shown}", f"{DISCLAIMER}."]
+    parameters = [
+        f"model SHA-256: {algorithm.model}",
+        f"boxes shown: {algorithm.shown}",
+        f"{DISCLAIMER}.",
+    ]
     return AlgorithmIdentification(MAKER, algorithm.version, parameters)
 
 
@@ -98,7 +104,9 @@ def _group(finding: Finding, i: int, uid: str) -> PlanarROIMeasurementsAndQualit
     assert boxes.scores is not None
     code = finding_code(finding.classes[int(boxes.labels[i])])
     region = ImageRegion(
-        GraphicTypeValues.POLYLINE, corners(boxes.xyxy[i]), SourceImageForRegion(source.sop_class, source.sop)
+        GraphicTypeValues.POLYLINE,
+        corners(boxes.xyxy[i]),
+        SourceImageForRegion(source.sop_class, source.sop),
     )
     score = Measurement(name=_SCORE, value=round(float(boxes.scores[i]), 6), unit=_NO_UNIT)
     return PlanarROIMeasurementsAndQualitativeEvaluations(

@@ -112,8 +112,13 @@ def shown(result: Evaluation) -> Shown:
     names, main = list(result.arms), main_measure(result.kind)
     families = list(result.families)
     if len(families) < len(names):
-        looks = {name: look_of(families.index(arm.family), len(families)) for name, arm in result.arms.items()}
-        order = sorted(names, key=lambda n: (result.arms[n].fraction, families.index(result.arms[n].family)))
+        looks = {
+            name: look_of(families.index(arm.family), len(families))
+            for name, arm in result.arms.items()
+        }
+        order = sorted(
+            names, key=lambda n: (result.arms[n].fraction, families.index(result.arms[n].family))
+        )
         return Shown(tuple(order), looks, names[0], order[-1])
     looks = {name: look_of(i, len(names)) for i, name in enumerate(names)}
     order = names
@@ -147,11 +152,18 @@ def content(result: Evaluation, pictures: Sequence[Pictured] = ()) -> Content:
     arms = count(len(result.arms), "arm")
     return Content(
         title=_heading(result),
-        over="Evaluation of detectors" if result.kind == "detector" else "Evaluation of classifiers",
+        over="Evaluation of detectors"
+        if result.kind == "detector"
+        else "Evaluation of classifiers",
         lede=_lede(result),
         sections=tuple(sections),
         footer=f"Made by twinray {own_version()}.",
-        meta=(arms, count(len(result.runs), "model"), f"split {result.split}", f"twinray {own_version()}"),
+        meta=(
+            arms,
+            count(len(result.runs), "model"),
+            f"split {result.split}",
+            f"twinray {own_version()}",
+        ),
     )
 
 
@@ -186,7 +198,11 @@ def answer(result: Evaluation) -> Section:
     blocks: list[Block] = [verdict(result)]
     cautions = [
         *result.warnings,
-        *(f"{name} {told_seen(arm.figures.seen)}" for name, arm in result.arms.items() if arm.figures.seen),
+        *(
+            f"{name} {told_seen(arm.figures.seen)}"
+            for name, arm in result.arms.items()
+            if arm.figures.seen
+        ),
     ]
     if cautions:
         blocks.append(Caution(tuple(cautions)))
@@ -203,8 +219,14 @@ def verdict(result: Evaluation) -> Verdict:
         name, arm = next(iter(result.arms.items()))
         figure = arm.figures.get(main)
         if len(result.arms) > 1:
-            values = ", ".join(f"{n} {with_interval(a.figures.get(main))}" for n, a in result.arms.items())
-            return Verdict("unknown", "Points of one curve, so nothing to compare.", f"{title(main)}: {values}.")
+            values = ", ".join(
+                f"{n} {with_interval(a.figures.get(main))}" for n, a in result.arms.items()
+            )
+            return Verdict(
+                "unknown",
+                "Points of one curve, so nothing to compare.",
+                f"{title(main)}: {values}.",
+            )
         n = count(figure.n if figure else None, "patient")
         return Verdict(
             "unknown", "One arm, so nothing to compare.",
@@ -230,10 +252,15 @@ def _with_seeds(found: Verdict, arm: ArmResult, main: str) -> Verdict:
     if seeds is None or seeds.ci95 is None:
         return found
     says = "excludes 0 too" if seeds.excludes_zero else "includes 0"
-    reason = f"{found.reason} Over {seeds.n} {seeds.over}: {interval(seeds, sign=True)}, which {says}."
+    reason = (
+        f"{found.reason} Over {seeds.n} {seeds.over}: {interval(seeds, sign=True)}, which {says}."
+    )
     if found.outcome in ("higher", "lower") and not seeds.excludes_zero:
         return Verdict(
-            "open", "Shown for these trained models, not for the way they are trained.", reason, found.caution
+            "open",
+            "Shown for these trained models, not for the way they are trained.",
+            reason,
+            found.caution,
         )
     return Verdict(found.outcome, found.headline, reason, found.caution)
 
@@ -241,7 +268,10 @@ def _with_seeds(found: Verdict, arm: ArmResult, main: str) -> Verdict:
 def _verdict_of_many(result: Evaluation, compared: Mapping[str, ArmResult], main: str) -> Verdict:
     figures = {name: arm.difference.get(main) for name, arm in compared.items() if arm.difference}
     sides = {name: _side(figure, main) for name, figure in figures.items()}
-    better, worse = [n for n, s in sides.items() if s == "better"], [n for n, s in sides.items() if s == "worse"]
+    better, worse = (
+        [n for n, s in sides.items() if s == "better"],
+        [n for n, s in sides.items() if s == "worse"],
+    )
     open_ = len(figures) - len(better) - len(worse)
     base = (
         "the first of their share of labels"
@@ -283,7 +313,11 @@ def _by_chance(n: int) -> str:
 
 def _corrected(difference: SplitFigures | None, name: str) -> str:
     """What is left of the differences of classes once p is corrected for their number; empty where none was tested."""
-    tested = {} if difference is None else {c: f.tests for c in difference.per_class if (f := difference.get(name, c))}
+    tested = (
+        {}
+        if difference is None
+        else {c: f.tests for c in difference.per_class if (f := difference.get(name, c))}
+    )
     corrected = {c: p for c, own in tested.items() if (p := own.get("holm_p")) is not None}
     if len(corrected) < 2:
         return ""
@@ -321,7 +355,14 @@ def _keys(result: Evaluation, main: str) -> list[Key]:
     if arm.difference is not None:
         figure = arm.difference.get(main)
         detail = _interval_told(figure, sign=True)
-        keys.append(Key("Paired difference", signed(value_of(figure), measure(main).digits), title(main), detail))
+        keys.append(
+            Key(
+                "Paired difference",
+                signed(value_of(figure), measure(main).digits),
+                title(main),
+                detail,
+            )
+        )
     return keys
 
 
@@ -332,11 +373,19 @@ def _interval_told(figure: Figure | None, *, sign: bool = False) -> str:
 
 
 def _words(result: Evaluation) -> tuple[tuple[str, str], ...]:
-    measures = tuple((f"{title(name)}:", measure(name).what + ".") for name in shown_overall(result.kind))
+    measures = tuple(
+        (f"{title(name)}:", measure(name).what + ".") for name in shown_overall(result.kind)
+    )
     return (
-        ("arm:", "runs that are alike but for chance; everything else that differs between arms is told."),
+        (
+            "arm:",
+            "runs that are alike but for chance; everything else that differs between arms is told.",
+        ),
         ("95 % interval:", "values that fit the data; wide means unsure."),
-        ("paired difference:", "both arms on the same resampled patients, so that easy and hard images cancel."),
+        (
+            "paired difference:",
+            "both arms on the same resampled patients, so that easy and hard images cancel.",
+        ),
         ("over seeds:", "what repeating the training would change, with the images held fixed."),
         *measures,
     )
@@ -345,7 +394,10 @@ def _words(result: Evaluation) -> tuple[tuple[str, str], ...]:
 def glance(result: Evaluation) -> Section:
     """Every overall measure of every arm, with the differences."""
     main, *others = shown_overall(result.kind)
-    blocks: tuple[Block, ...] = (forest(result, main), *(forest(result, name, compact=True) for name in others))
+    blocks: tuple[Block, ...] = (
+        forest(result, main),
+        *(forest(result, name, compact=True) for name in others),
+    )
     part = next(iter(result.arms.values())).figures.with_boxes
     n_images = next(iter(result.arms.values())).figures.counts.get("n_images")
     if part is not None and part.counts.get("n_images") != n_images:
@@ -353,7 +405,10 @@ def glance(result: Evaluation) -> Section:
         blocks += (
             Details(
                 f"Only the {n} with a true box",
-                (forest(result, main, images="with_boxes", compact=True), _numbers(result, main, "with_boxes")),
+                (
+                    forest(result, main, images="with_boxes", compact=True),
+                    _numbers(result, main, "with_boxes"),
+                ),
             ),
         )
     return Section("All arms", "All arms", blocks)
@@ -364,10 +419,18 @@ def forest(result: Evaluation, name: str, *, images: str = "all", compact: bool 
     view, of = shown(result), measure(name)
     figures = {arm: _part(result.arms[arm].figures, images).get(name) for arm in view.order}
     differences = {
-        arm: _part(own, images).get(name) for arm in view.order if (own := result.arms[arm].difference) is not None
+        arm: _part(own, images).get(name)
+        for arm in view.order
+        if (own := result.arms[arm].difference) is not None
     }
-    scale = scale_of(all_values([*figures.values()]) + _runs(list(figures.values())), upper=of.upper)
-    difference_scale = scale_of(all_values(list(differences.values())), zero=True, sign=True) if differences else None
+    scale = scale_of(
+        all_values([*figures.values()]) + _runs(list(figures.values())), upper=of.upper
+    )
+    difference_scale = (
+        scale_of(all_values(list(differences.values())), zero=True, sign=True)
+        if differences
+        else None
+    )
     rows = []
     for arm in view.order:
         figure, difference = figures[arm], differences.get(arm)
@@ -381,14 +444,22 @@ def forest(result: Evaluation, name: str, *, images: str = "all", compact: bool 
                 told(figure, of.digits),
                 mark_of(figure, scale),
                 told(difference, of.digits, sign=True) if has else None,
-                mark_of(difference, difference_scale, difference=True) if has and difference_scale else None,
-                "compared with" if arm in {a.minus for a in result.arms.values()} else "no difference",
+                mark_of(difference, difference_scale, difference=True)
+                if has and difference_scale
+                else None,
+                "compared with"
+                if arm in {a.minus for a in result.arms.values()}
+                else "no difference",
             )
         )
     bases = {arm.minus for arm in result.arms.values() if arm.minus}
-    head = f"difference to {cut_in_middle(next(iter(bases)), 30)}" if len(bases) == 1 else "difference"
+    head = (
+        f"difference to {cut_in_middle(next(iter(bases)), 30)}" if len(bases) == 1 else "difference"
+    )
     n = count(_part(result.arms[view.first].figures, images).counts.get("n_images"), "image")
-    sub = f"{of.what[:1].upper()}{of.what[1:]}. {n}; intervals over {count(_n(figures), 'patient')}."
+    sub = (
+        f"{of.what[:1].upper()}{of.what[1:]}. {n}; intervals over {count(_n(figures), 'patient')}."
+    )
     return Forest(
         title=_forest_title(name, differences, view),
         sub=sub,
@@ -457,12 +528,18 @@ def _numbers(result: Evaluation, name: str, images: str = "all") -> Table:
             cells.append(_seeds_told(figure, of.digits))
         if any(a.difference for a in result.arms.values()):
             cells += (
-                [own.minus or "", signed(value_of(difference), of.digits), interval(difference, of.digits, sign=True)]
+                [
+                    own.minus or "",
+                    signed(value_of(difference), of.digits),
+                    interval(difference, of.digits, sign=True),
+                ]
                 if own.difference
                 else ["", "", ""]
             )
             if result.several:
-                cells.append(_seeds_told(difference, of.digits, sign=True) if own.difference else "")
+                cells.append(
+                    _seeds_told(difference, of.digits, sign=True) if own.difference else ""
+                )
         rows.append(tuple(cells))
     columns = ["arm", of.title, "95 % interval", "patients"]
     if result.several:
@@ -490,7 +567,9 @@ def fractions(result: Evaluation) -> list[Section]:
         family: {share: result.figure(name, main) for share, name in points.items()}
         for family, points in families.items()
     }
-    scale = scale_of(all_values([f for own in figures.values() for f in own.values()]), upper=measure(main).upper)
+    scale = scale_of(
+        all_values([f for own in figures.values() for f in own.values()]), upper=measure(main).upper
+    )
     shares = np.log(np.array(result.fractions))
     places = dict(
         zip(
@@ -501,8 +580,12 @@ def fractions(result: Evaluation) -> list[Section]:
     )
     lines = []
     for i, (family, own) in enumerate(figures.items()):
-        known = [(places[s], scale.at(v), f) for s, f in own.items() if (v := value_of(f)) is not None]
-        bars = tuple((x, scale.at(e[0]), scale.at(e[1])) for x, _, f in known if (e := interval_of(f)))
+        known = [
+            (places[s], scale.at(v), f) for s, f in own.items() if (v := value_of(f)) is not None
+        ]
+        bars = tuple(
+            (x, scale.at(e[0]), scale.at(e[1])) for x, _, f in known if (e := interval_of(f))
+        )
         lines.append(
             Line(
                 family,
@@ -523,7 +606,9 @@ def fractions(result: Evaluation) -> list[Section]:
         for family, own in figures.items() for s, f in own.items()
     )  # fmt: skip
     numbers = Table(
-        f"{title(main)} by share of labels", ("arm", "share", "training images", title(main), "95 % interval"), rows
+        f"{title(main)} by share of labels",
+        ("arm", "share", "training images", title(main), "95 % interval"),
+        rows,
     )
     chart = Curves(
         title=f"{title(main)} by share of the labelled training images",
@@ -546,13 +631,21 @@ def curves(result: Evaluation) -> list[Section]:
         return []
     view = shown(result)
     xs = np.linspace(2, 98, len(FROC_RATES)).tolist()
-    lines, figures = [], {arm: [result.figure(arm, f"froc@{rate}") for rate in FROC_RATES] for arm in view.order}
+    lines, figures = (
+        [],
+        {arm: [result.figure(arm, f"froc@{rate}") for rate in FROC_RATES] for arm in view.order},
+    )
     top = min(1.0, 1.1 * max([*all_values([f for own in figures.values() for f in own]), 0.05]))
     scale = scale_of([0.0, top], upper=1.0)
     for arm, own in figures.items():
-        points = tuple((x, scale.at(v)) for x, f in zip(xs, own, strict=True) if (v := value_of(f)) is not None)
+        points = tuple(
+            (x, scale.at(v)) for x, f in zip(xs, own, strict=True) if (v := value_of(f)) is not None
+        )
         ends = [(x, e) for x, f in zip(xs, own, strict=True) if (e := interval_of(f))]
-        band = (*((x, scale.at(e[1])) for x, e in ends), *((x, scale.at(e[0])) for x, e in reversed(ends)))
+        band = (
+            *((x, scale.at(e[1])) for x, e in ends),
+            *((x, scale.at(e[0])) for x, e in reversed(ends)),
+        )
         lines.append(
             Line(
                 arm,
@@ -568,7 +661,8 @@ def curves(result: Evaluation) -> list[Section]:
         for arm, own in figures.items()
     )
     at_one = "; ".join(
-        f"{arm}: {number(value_of(result.figure(arm, 'froc@1')), 2)} at 1 false positive an image" for arm in view.order
+        f"{arm}: {number(value_of(result.figure(arm, 'froc@1')), 2)} at 1 false positive an image"
+        for arm in view.order
     )
     chart = Curves(
         title=f"Share of the true boxes that are found: {_best_at_one(result)}",
@@ -579,7 +673,9 @@ def curves(result: Evaluation) -> list[Section]:
         x_ticks=tuple(zip(xs, labels, strict=True)),
         lines=tuple(lines),
         alt=f"FROC curves. {at_one}.",
-        numbers=Table("Sensitivity at so many false positives an image", ("arm", *labels, "mean"), rows),
+        numbers=Table(
+            "Sensitivity at so many false positives an image", ("arm", *labels, "mean"), rows
+        ),
         csv="metrics.csv",
         note="To the right a lower score is enough for a box to be shown: more true boxes are found, at the price of more false ones.",
     )
@@ -591,7 +687,11 @@ def _best_at_one(result: Evaluation) -> str:
     known = [v for v in values if v is not None]
     if not known:
         return "no figure"
-    spread = f"{number(min(known), 2)} to {number(max(known), 2)}" if len(known) > 1 else number(known[0], 2)
+    spread = (
+        f"{number(min(known), 2)} to {number(max(known), 2)}"
+        if len(known) > 1
+        else number(known[0], 2)
+    )
     return f"{spread} at 1 false positive an image"
 
 
@@ -610,12 +710,20 @@ def classes(result: Evaluation) -> list[Section]:
     asked = result.arms[view.asked]
     base = asked.minus
     drawn = [base, view.asked] if base else drawn
-    values = all_values([result.figure(arm, name, c) for arm in drawn for c in everything if not _few(sizes[c])])
+    values = all_values(
+        [result.figure(arm, name, c) for arm in drawn for c in everything if not _few(sizes[c])]
+    )
     scale = scale_of(values, upper=of.upper)
-    differences = {c: asked.difference.get(name, c) if asked.difference else None for c in everything}
+    differences = {
+        c: asked.difference.get(name, c) if asked.difference else None for c in everything
+    }
     paired = asked.difference is not None and not all(_few(n) for n in sizes.values())
     difference_scale = (
-        scale_of(all_values([d for c, d in differences.items() if not _few(sizes[c])]), zero=True, sign=True)
+        scale_of(
+            all_values([d for c, d in differences.items() if not _few(sizes[c])]),
+            zero=True,
+            sign=True,
+        )
         if paired
         else None
     )
@@ -637,8 +745,12 @@ def classes(result: Evaluation) -> list[Section]:
             count(sizes[c]) if sizes[c] is not None else "",
             tuple(marks),
             told(result.figure(drawn[-1], name, c), of.digits, few=few),
-            told(difference, of.digits, sign=True) if paired and not few and value_of(difference) is not None else None,
-            mark_of(difference, difference_scale, difference=True) if difference_scale and not few else None,
+            told(difference, of.digits, sign=True)
+            if paired and not few and value_of(difference) is not None
+            else None,
+            mark_of(difference, difference_scale, difference=True)
+            if difference_scale and not few
+            else None,
         )
         (rare if few else common).append(row)
     n_classes = len(common)
@@ -688,7 +800,9 @@ def _class_title(name: str, differences: Sequence[Figure | None], paired: bool) 
     )
 
 
-def _class_numbers(result: Evaluation, name: str, ordered: Sequence[str], sizes: Mapping[str, int | None]) -> Table:
+def _class_numbers(
+    result: Evaluation, name: str, ordered: Sequence[str], sizes: Mapping[str, int | None]
+) -> Table:
     view, of = shown(result), measure(name)
     columns = ["class", count_title(COUNT_OF_CLASS[result.kind])]
     for arm in view.order:
@@ -732,7 +846,9 @@ def subgroups(result: Evaluation) -> list[Section]:
         scale = scale_of(all_values(figures), upper=of.upper)
         others = asked.difference.subgroups.get(attribute, {}) if asked.difference else {}
         difference_scale = (
-            scale_of(all_values([d.get(main) for d in others.values()]), zero=True, sign=True) if others else None
+            scale_of(all_values([d.get(main) for d in others.values()]), zero=True, sign=True)
+            if others
+            else None
         )
         rows = []
         for group, own in groups.items():
@@ -764,15 +880,29 @@ def subgroups(result: Evaluation) -> list[Section]:
 def _gap(figures: SplitFigures, attribute: str, name: str) -> str:
     """The largest gap between groups, in words; with its interval over all pairs where there is one."""
     gaps = figures.details.get("gaps") or {}
-    own = next((g for g in gaps.get(attribute, ()) if g["measure"] == name and g["class"] is None), None)
+    own = next(
+        (g for g in gaps.get(attribute, ()) if g["measure"] == name and g["class"] is None), None
+    )
     if own is not None:
-        told_of = Figure(own["gap"], None if own["gap_ci95"] is None else tuple(own["gap_ci95"]), own["n"])
+        told_of = Figure(
+            own["gap"], None if own["gap_ci95"] is None else tuple(own["gap_ci95"]), own["n"]
+        )
         return f": the largest gap is {with_interval(told_of, digits=measure(name).digits)}, {own['high']} against {own['low']}"
-    known = [v for part in figures.subgroups[attribute].values() if (v := value_of(part.get(name))) is not None]
-    return f": the largest gap is {number(max(known) - min(known), measure(name).digits)}" if len(known) > 1 else ""
+    known = [
+        v
+        for part in figures.subgroups[attribute].values()
+        if (v := value_of(part.get(name))) is not None
+    ]
+    return (
+        f": the largest gap is {number(max(known) - min(known), measure(name).digits)}"
+        if len(known) > 1
+        else ""
+    )
 
 
-def images(result: Evaluation, pictures: Sequence[Pictured], most: int = 3, least_score: float = 0.3) -> list[Section]:
+def images(
+    result: Evaluation, pictures: Sequence[Pictured], most: int = 3, least_score: float = 0.3
+) -> list[Section]:
     """True boxes and those of every arm, side by side."""
     if not pictures:
         return []
@@ -790,11 +920,16 @@ def images(result: Evaluation, pictures: Sequence[Pictured], most: int = 3, leas
     ]
 
 
-def picture(one: Pictured, names: Sequence[str], class_names: Sequence[str], most: int, least_score: float) -> Panels:
+def picture(
+    one: Pictured, names: Sequence[str], class_names: Sequence[str], most: int, least_score: float
+) -> Panels:
     """One image, a panel an arm."""
     truth = None if one.truth is None else scaled(one.truth, one.scale)
     drawn = {name: scaled(best(one.found[name], most, least_score), one.scale) for name in names}
-    panels = {name: Panel(cut_in_middle(name, 28), one.image, truth, found) for name, found in drawn.items()}
+    panels = {
+        name: Panel(cut_in_middle(name, 28), one.image, truth, found)
+        for name, found in drawn.items()
+    }
     true = boxes_told(one.truth, class_names) if one.truth is not None else "not known"
     told_of = {name: boxes_told(boxes, class_names) for name, boxes in drawn.items()}
     pictures = tuple(
@@ -807,7 +942,8 @@ def picture(one: Pictured, names: Sequence[str], class_names: Sequence[str], mos
         for name, panel in panels.items()
     )
     return Panels(
-        pictures, f"{one.id}. True: {true}. {'; '.join(f'{name}: {words}' for name, words in told_of.items())}."
+        pictures,
+        f"{one.id}. True: {true}. {'; '.join(f'{name}: {words}' for name, words in told_of.items())}.",
     )
 
 
@@ -822,7 +958,9 @@ def boxes_told(boxes: Boxes, class_names: Sequence[str]) -> str:
 def record(result: Evaluation) -> list[Section]:
     """What a reviewer asks for: notes, runs, how it was measured."""
     notes: tuple[Block, ...] = (
-        (Points(tuple(("", note) for note in result.notes)),) if result.notes else ("Nothing was noted.",)
+        (Points(tuple(("", note) for note in result.notes)),)
+        if result.notes
+        else ("Nothing was noted.",)
     )
     columns = (
         "model",
@@ -844,7 +982,9 @@ def record(result: Evaluation) -> list[Section]:
             "" if run.draw is None else str(run.draw),
             "not recorded" if run.training_images is None else count(run.training_images),
             run.pretraining,
-            {"nothing": "nothing", "recorded": "recorded", "unknown": "not recorded"}.get(run.seen, run.seen),
+            {"nothing": "nothing", "recorded": "recorded", "unknown": "not recorded"}.get(
+                run.seen, run.seen
+            ),
             run.path,
         )
         for name, run in result.runs.items()
@@ -853,10 +993,15 @@ def record(result: Evaluation) -> list[Section]:
         ("models", result.kind + (f", {result.task}" if result.task else "")),
         (
             "images",
-            f"split {result.split} of {result.data}" if result.data else f"split {result.split}, as the runs kept it",
+            f"split {result.split} of {result.data}"
+            if result.data
+            else f"split {result.split}, as the runs kept it",
         ),
         ("folds", str(result.folds)),
-        ("intervals", "95 %; over patients: bootstrap, all arms on the same resamples; over seeds: Student's t"),
+        (
+            "intervals",
+            "95 %; over patients: bootstrap, all arms on the same resamples; over seeds: Student's t",
+        ),
         *((("FROC", result.rule),) if result.rule else ()),
         ("version", f"twinray {own_version()}"),
     ]
@@ -865,7 +1010,13 @@ def record(result: Evaluation) -> list[Section]:
     if options:
         names = list(dict.fromkeys(k for own in options.values() for k in own))
         cells = tuple((arm, *(str(own.get(k)) for k in names)) for arm, own in options.items())
-        differing = (Words(Table("Options in which arms differ, besides initial weights", ("arm", *names), cells)),)
+        differing = (
+            Words(
+                Table(
+                    "Options in which arms differ, besides initial weights", ("arm", *names), cells
+                )
+            ),
+        )
     return [
         Section("Notes", "Notes", notes, part="The record"),
         Section(

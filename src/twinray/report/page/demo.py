@@ -111,12 +111,20 @@ def describe(
         *curves(result),
         *classes(result),
         _images(figures, result, examples, heat_definition),
-        Section("What these figures show, and what they do not", "Limits", (Points(_limits(figures, result)),)),
+        Section(
+            "What these figures show, and what they do not",
+            "Limits",
+            (Points(_limits(figures, result)),),
+        ),
         Section("Run it on your own images", "Your own images", _own_data(figures)),
         Section(
             "The record",
             "Record",
-            (Facts(_facts(figures)), Heading("The same run, step by step"), Code(commands(figures.options))),
+            (
+                Facts(_facts(figures)),
+                Heading("The same run, step by step"),
+                Code(commands(figures.options)),
+            ),
         ),
     )
     return Content(
@@ -136,7 +144,11 @@ def summary_table(result: Evaluation, trained: Sequence[Trained], note: str = ""
 
     Below it, besides ``note``: which arm's figures include images that its training had seen.
     """
-    marked = [f"{name}: {told}." for name, arm in result.arms.items() if (told := told_seen(arm.figures.seen))]
+    marked = [
+        f"{name}: {told}."
+        for name, arm in result.arms.items()
+        if (told := told_seen(arm.figures.seen))
+    ]
     took = {one.name: one.seconds for one in trained}
     rows = tuple(
         (name, number(value_of(figure)), interval(figure), seconds(took.get(name)))
@@ -153,9 +165,7 @@ def summary_table(result: Evaluation, trained: Sequence[Trained], note: str = ""
 
 def seconds_note(figures: DemoFigures) -> str:
     """What the seconds of the table are."""
-    return (
-        f"Seconds of training; those of {BARLOW_TWINS} include {seconds(figures.pretrain_seconds)} s of pre-training."
-    )
+    return f"Seconds of training; those of {BARLOW_TWINS} include {seconds(figures.pretrain_seconds)} s of pre-training."
 
 
 def _training(trained: Sequence[Trained], pretraining: Sequence[Mapping[str, Any]]) -> Section:
@@ -175,7 +185,9 @@ def _training(trained: Sequence[Trained], pretraining: Sequence[Mapping[str, Any
             ),
             Heading("The two detectors"),
         ]
-    kept = [f"{one.name}: epoch {one.best_epoch + 1}" for one in trained if one.best_epoch is not None]
+    kept = [
+        f"{one.name}: epoch {one.best_epoch + 1}" for one in trained if one.best_epoch is not None
+    ]
     blocks.append(
         Picture(
             detector_curves([ArmCurve(one.name, one.lines, one.best_epoch) for one in trained]),
@@ -184,7 +196,11 @@ def _training(trained: Sequence[Trained], pretraining: Sequence[Mapping[str, Any
             "The ringed epoch is the one that was kept: the best on the validation images. The test images were used once, after that.",
         )
     )
-    took = [f"{one.name}: {duration(one.seconds)} of training" for one in trained if one.seconds is not None]
+    took = [
+        f"{one.name}: {duration(one.seconds)} of training"
+        for one in trained
+        if one.seconds is not None
+    ]
     if took:
         blocks.append(f"{'; '.join(took)}. {seconds_words(took)}".strip())
     return Section("How they learned", "Training", tuple(blocks))
@@ -195,7 +211,9 @@ def seconds_words(took: Sequence[str]) -> str:
     return f"The time of {BARLOW_TWINS} includes its pre-training." if len(took) > 1 else ""
 
 
-def _images(figures: DemoFigures, result: Evaluation, examples: Sequence[Example], heat_definition: str) -> Section:
+def _images(
+    figures: DemoFigures, result: Evaluation, examples: Sequence[Example], heat_definition: str
+) -> Section:
     title = "Boxes and heat maps on test images"
     if not examples:
         return Section(title, "Images", ("No example image was chosen.",))
@@ -207,7 +225,9 @@ def _images(figures: DemoFigures, result: Evaluation, examples: Sequence[Example
     )
     words = _heat_words(heat_definition)
     heat: tuple[Block, ...] = (Points((("What the heat map is.", words),)),) if words else ()
-    return Section(title, "Images", (intro, *heat, *(_example(one, result, last) for one in examples)))
+    return Section(
+        title, "Images", (intro, *heat, *(_example(one, result, last) for one in examples))
+    )
 
 
 _MOST, _LEAST_SCORE = 3, 0.3
@@ -232,7 +252,11 @@ def _example(one: Example, result: Evaluation, last: str) -> Panels:
 
 
 def _steps(figures: DemoFigures, trained: Sequence[Trained]) -> tuple[tuple[str, str, str], ...]:
-    pretrain, detect, counts = figures.options["pretrain"][0], figures.options["detect"][0], figures.pack
+    pretrain, detect, counts = (
+        figures.options["pretrain"][0],
+        figures.options["detect"][0],
+        figures.pack,
+    )
     boxes = next((one.boxes for one in trained), None)
     texts = (
         (
@@ -250,11 +274,19 @@ def _steps(figures: DemoFigures, trained: Sequence[Trained]) -> tuple[tuple[str,
             f"Detect: {RANDOM}",
             f"Faster R-CNN with a feature pyramid, {count(detect.epochs, 'epoch')} on {count(counts.get('train'), 'image')} with {count(boxes, 'box', 'boxes')}; backbone from random weights.",
         ),
-        (f"Detect: {BARLOW_TWINS}", "The same detector, data, options and seed; backbone from step 2."),
-        ("Compare", "Both on the same test images; intervals and the paired difference by resampling patients."),
+        (
+            f"Detect: {BARLOW_TWINS}",
+            "The same detector, data, options and seed; backbone from step 2.",
+        ),
+        (
+            "Compare",
+            "Both on the same test images; intervals and the paired difference by resampling patients.",
+        ),
         ("Explain", "Heat maps of predicted boxes on a few test images, and this page."),
     )
-    return tuple((name, text, _took(figures.seconds.get(str(i)))) for i, (name, text) in enumerate(texts, 1))
+    return tuple(
+        (name, text, _took(figures.seconds.get(str(i)))) for i, (name, text) in enumerate(texts, 1)
+    )
 
 
 def _limits(figures: DemoFigures, result: Evaluation) -> tuple[tuple[str, str], ...]:
@@ -306,9 +338,17 @@ def _facts(figures: DemoFigures) -> tuple[tuple[str, str], ...]:
     machine = f"{e.get('platform')}; {count(e.get('cpus'), 'processor')}, {count(e.get('threads'), 'thread')}; {e.get('gpu') or 'no GPU'}"
     total = _took(sum(figures.seconds.values())) if figures.seconds else ""
     named = [
-        (f"options of {verb}", _options(options[0])) for verb, options in figures.options.items() if verb != "pack"
+        (f"options of {verb}", _options(options[0]))
+        for verb, options in figures.options.items()
+        if verb != "pack"
     ]
-    facts = [("versions", versions), ("machine", machine), ("seed", str(figures.seed)), ("all steps", total), *named]
+    facts = [
+        ("versions", versions),
+        ("machine", machine),
+        ("seed", str(figures.seed)),
+        ("all steps", total),
+        *named,
+    ]
     return tuple((name, text) for name, text in facts if text)
 
 
@@ -352,7 +392,13 @@ def _flags(config: Any, skip: Sequence[str]) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    return value.as_posix() if isinstance(value, Path) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        value.as_posix()
+        if isinstance(value, Path)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _heat_words(definition: str) -> str:

@@ -19,7 +19,17 @@ from twinray.about import DISCLAIMER
 from twinray.files import write_text
 from twinray.report.numbers import typeset
 from twinray.report.page.strips import Bars, Curves, Forest
-from twinray.report.palette import ARMS, CARD, FOR_DARK, GRID, GROUND, INK, MUTED, PICTURE_GROUND, SOFT
+from twinray.report.palette import (
+    ARMS,
+    CARD,
+    FOR_DARK,
+    GRID,
+    GROUND,
+    INK,
+    MUTED,
+    PICTURE_GROUND,
+    SOFT,
+)
 from twinray.report.tables import Table
 from twinray.report.verdict import Verdict
 

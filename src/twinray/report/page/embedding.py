@@ -79,8 +79,12 @@ def embedding_page(title: str, dots: Dots, tables: Sequence[Table], notes: Seque
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
     body = "".join(as_html(table) for table in tables)
     told = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    options = "".join(f'<option value="{escape(m, quote=True)}">{escape(m)}</option>' for m in dots.maps)
-    colours = "".join(f'<option value="{escape(c, quote=True)}">{escape(c)}</option>' for c in dots.colourings)
+    options = "".join(
+        f'<option value="{escape(m, quote=True)}">{escape(m)}</option>' for m in dots.maps
+    )
+    colours = "".join(
+        f'<option value="{escape(c, quote=True)}">{escape(c)}</option>' for c in dots.colourings
+    )
     return (
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">"
         "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"

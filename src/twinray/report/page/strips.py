@@ -11,7 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from twinray.evaluation.record import Figure
-from twinray.report.numbers import NOT_DEFINED, interval, interval_of, number, remark, signed, typeset, value_of
+from twinray.report.numbers import (
+    NOT_DEFINED,
+    interval,
+    interval_of,
+    number,
+    remark,
+    signed,
+    typeset,
+    value_of,
+)
 from twinray.report.palette import Look
 from twinray.report.tables import Table
 
@@ -29,7 +38,9 @@ class Scale:
         return 100 * min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
 
-def scale_of(values: Iterable[float], *, zero: bool = False, sign: bool = False, upper: float | None = None) -> Scale:
+def scale_of(
+    values: Iterable[float], *, zero: bool = False, sign: bool = False, upper: float | None = None
+) -> Scale:
     """An axis that holds the values with some room, from round number to round number.
 
     Args:
@@ -51,11 +62,16 @@ def scale_of(values: Iterable[float], *, zero: bool = False, sign: bool = False,
         high = min(high, upper) if upper is not None and max(known) <= upper else high
     step = _step(low, high, _MOST_SIGNED if sign else _MOST_TICKS)
     first = math.ceil(low / step - 1e-9)
-    digits = max(0, -math.floor(math.log10(step) + 1e-9)) + (round(step / 10 ** math.floor(math.log10(step)), 6) == 2.5)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9)) + (
+        round(step / 10 ** math.floor(math.log10(step)), 6) == 2.5
+    )
     values_of_ticks = [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
     scale = Scale(low, high, ())
     write = signed if sign else number
-    ticks = tuple((scale.at(v), "0" if abs(v) < step / 2 else typeset(write(v, digits))) for v in values_of_ticks)
+    ticks = tuple(
+        (scale.at(v), "0" if abs(v) < step / 2 else typeset(write(v, digits)))
+        for v in values_of_ticks
+    )
     return Scale(low, high, ticks)
 
 
@@ -124,7 +140,9 @@ def told(figure: Figure | None, digits: int = 3, *, sign: bool = False, few: boo
         return Told(value, "too few to say")
     limit = remark(figure)
     ends = (
-        typeset(interval(figure, digits, sign=sign)) if interval_of(figure) else limit or figure.note or "no interval"
+        typeset(interval(figure, digits, sign=sign))
+        if interval_of(figure)
+        else limit or figure.note or "no interval"
     )
     if limit and interval_of(figure):
         ends += f", {limit}"
@@ -194,7 +212,9 @@ class Forest:
     @property
     def hollow(self) -> bool:
         """Whether some mark is hollow."""
-        return any(row.difference_mark is not None and row.difference_mark.hollow for row in self.rows)
+        return any(
+            row.difference_mark is not None and row.difference_mark.hollow for row in self.rows
+        )
 
     @property
     def runs(self) -> bool:
@@ -307,7 +327,9 @@ class Curves:
         """Lines of each panel, the last one in front."""
         if len(self.lines) < 5:
             return (self.lines,)
-        return tuple((*(other for other in self.lines if other is not own), own) for own in self.lines)
+        return tuple(
+            (*(other for other in self.lines if other is not own), own) for own in self.lines
+        )
 
 
 def all_values(figures: Sequence[Figure | None]) -> list[float]:

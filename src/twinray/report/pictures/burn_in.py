@@ -57,7 +57,9 @@ def burn_in(
         name = classes[int(boxes.labels[i])]
         text = name if boxes.scores is None else f"{name} {boxes.scores[i]:.2f}"
         others = frames[:i] + frames[i + 1 :]
-        names.append(_label(draw, frames[i], text, _font(size, text), (width, height), line, (names, others)))
+        names.append(
+            _label(draw, frames[i], text, _font(size, text), (width, height), line, (names, others))
+        )
     return np.asarray(canvas), factor
 
 
@@ -69,8 +71,14 @@ def _frame(pixels: _RGB, box: npt.NDArray[np.integer], line: int) -> None:
     left, top = max(int(box[0]), thick), max(int(box[1]), thick)
     right, bottom = min(int(box[2]), width - thick), min(int(box[3]), height - thick)
     inside = pixels[top:bottom, left:right].copy()
-    for grow, colour in ((thick, _DARK), (thick - rim, ImageColor.getrgb(PREDICTED_BOX)[:3]), (rim, _DARK)):
-        pixels[max(top - grow, 0) : max(bottom + grow, 0), max(left - grow, 0) : max(right + grow, 0)] = colour
+    for grow, colour in (
+        (thick, _DARK),
+        (thick - rim, ImageColor.getrgb(PREDICTED_BOX)[:3]),
+        (rim, _DARK),
+    ):
+        pixels[
+            max(top - grow, 0) : max(bottom + grow, 0), max(left - grow, 0) : max(right + grow, 0)
+        ] = colour
     pixels[top:bottom, left:right] = inside
 
 
@@ -98,7 +106,9 @@ def _label(
 
 
 def _clear(place: _Place, others: Sequence[_Place]) -> bool:
-    return all(place[2] <= o[0] or place[0] >= o[2] or place[3] <= o[1] or place[1] >= o[3] for o in others)
+    return all(
+        place[2] <= o[0] or place[0] >= o[2] or place[3] <= o[1] or place[1] >= o[3] for o in others
+    )
 
 
 def _band(width: int, size: int, stamp: Sequence[str]) -> _RGB:

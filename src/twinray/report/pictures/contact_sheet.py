@@ -39,8 +39,12 @@ def contact_sheet(
         ValueError: no row, or rows of unequal length.
     """
     if not rows or any(len(row) != len(headings) for row in rows) or len(classes) != len(headings):
-        raise ValueError(f"expected rows of {len(headings)} panels, got {[len(row) for row in rows]}")
-    tall = [min(_TALLEST, max(_FLATTEST, row[0].image.shape[0] / row[0].image.shape[1])) for row in rows]
+        raise ValueError(
+            f"expected rows of {len(headings)} panels, got {[len(row) for row in rows]}"
+        )
+    tall = [
+        min(_TALLEST, max(_FLATTEST, row[0].image.shape[0] / row[0].image.shape[1])) for row in rows
+    ]
     lines = textwrap.wrap(note, round(12.5 * inches * len(headings)))
     height = inches * sum(tall) + _TITLE * len(rows) + _HEADING + _LEGEND + 0.19 * len(lines)
     sheet = Sheet(
@@ -48,7 +52,9 @@ def contact_sheet(
         layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05, rect=(0.006, 0.006, 0.988, 0.988)),
         facecolor=PICTURE_GROUND,
     )
-    grid = sheet.subplots(len(rows), len(headings), squeeze=False, gridspec_kw={"height_ratios": tall})
+    grid = sheet.subplots(
+        len(rows), len(headings), squeeze=False, gridspec_kw={"height_ratios": tall}
+    )
     letters = round(inches * 10)
     for number, (row, places) in enumerate(zip(rows, grid, strict=True)):
         for panel, axes, heading, names in zip(row, places, headings, classes, strict=True):

@@ -53,7 +53,12 @@ class Panel:
 
 
 def panel_row(
-    panels: Sequence[Panel], classes: Sequence[str], *, inches: float = 3.1, note: str = "", key: bool = True
+    panels: Sequence[Panel],
+    classes: Sequence[str],
+    *,
+    inches: float = 3.1,
+    note: str = "",
+    key: bool = True,
 ) -> Sheet:
     """Panels side by side: true boxes solid blue, predicted ones dashed yellow with class and score.
 
@@ -94,12 +99,22 @@ def add_legend(sheet: Sheet, panels: Sequence[Panel]) -> None:
         handles.append(Line2D([], [], color=TRUE_BOX, linewidth=2.2, label="true box"))
     if any(panel.predictions is not None for panel in panels):
         dashed = Line2D(
-            [], [], color=PREDICTED_BOX, linewidth=2.2, linestyle=(0, (4, 2)), label="predicted box, class and score"
+            [],
+            [],
+            color=PREDICTED_BOX,
+            linewidth=2.2,
+            linestyle=(0, (4, 2)),
+            label="predicted box, class and score",
         )
         handles.append(dashed)
     if handles:
         sheet.legend(
-            handles=handles, loc="outside upper center", ncols=2, frameon=False, labelcolor=PICTURE_INK, fontsize=9.5
+            handles=handles,
+            loc="outside upper center",
+            ncols=2,
+            frameon=False,
+            labelcolor=PICTURE_INK,
+            fontsize=9.5,
         )
 
 
@@ -134,15 +149,27 @@ def draw_panel(axes: Axes, panel: Panel, classes: Sequence[str], inches: float) 
     axes.imshow(panel.image, cmap="gray", vmin=0, vmax=255, extent=area, interpolation="bicubic")
     if panel.heat_map is not None:
         if panel.heat_map.shape != (height, width):
-            raise ValueError(f"expected a heat map of shape {(height, width)}, got {panel.heat_map.shape}")
+            raise ValueError(
+                f"expected a heat map of shape {(height, width)}, got {panel.heat_map.shape}"
+            )
         heat = np.clip(panel.heat_map, 0, 1)
-        axes.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.15 + 0.6 * heat, extent=area, interpolation="bilinear")
+        axes.imshow(
+            heat,
+            cmap=HEAT,
+            vmin=0,
+            vmax=1,
+            alpha=0.15 + 0.6 * heat,
+            extent=area,
+            interpolation="bilinear",
+        )
     labels = _Labels(axes, height, width, max(height, width) / 72 / inches)
     if panel.truth is not None:
         for i, box in enumerate(panel.truth.xyxy):
             _rectangle(axes, box, TRUE_BOX, "solid")
             if panel.name_truth:
-                labels.put(box, _name(Boxes(panel.truth.xyxy, panel.truth.labels), i, classes), TRUE_BOX)
+                labels.put(
+                    box, _name(Boxes(panel.truth.xyxy, panel.truth.labels), i, classes), TRUE_BOX
+                )
     if panel.predictions is not None:
         for i, box in enumerate(panel.predictions.xyxy):
             _rectangle(axes, box, PREDICTED_BOX, (0, (4, 2)))
@@ -153,12 +180,25 @@ def draw_panel(axes: Axes, panel: Panel, classes: Sequence[str], inches: float) 
     axes.set_title(literal(panel.title), color=PICTURE_INK, fontsize=10.5)
 
 
-def _rectangle(axes: Axes, box: FloatArray, colour: str, line: str | tuple[int, tuple[int, int]]) -> None:
+def _rectangle(
+    axes: Axes, box: FloatArray, colour: str, line: str | tuple[int, tuple[int, int]]
+) -> None:
     x1, y1, x2, y2 = (float(v) for v in box)
-    for width, edge in ((3.6, "#000000aa"), (1.9, colour)):  # a dark rim keeps the line visible on bright bone
+    for width, edge in (
+        (3.6, "#000000aa"),
+        (1.9, colour),
+    ):  # a dark rim keeps the line visible on bright bone
         style = "solid" if width > 3 else line
         axes.add_patch(
-            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=edge, linewidth=width, linestyle=style)
+            Rectangle(
+                (x1, y1),
+                x2 - x1,
+                y2 - y1,
+                fill=False,
+                edgecolor=edge,
+                linewidth=width,
+                linestyle=style,
+            )
         )
 
 
@@ -167,7 +207,10 @@ class _Labels:
 
     def __init__(self, axes: Axes, height: int, width: int, point: float) -> None:
         self._axes, self._height, self._width = axes, height, width
-        self._line, self._letter = 13.0 * point, 5.3 * point  # of 8.5-point text, in pixels of the image
+        self._line, self._letter = (
+            13.0 * point,
+            5.3 * point,
+        )  # of 8.5-point text, in pixels of the image
         self._taken: list[tuple[float, float, float]] = []  # left, right, top
 
     def put(self, box: FloatArray, text: str, colour: str) -> None:
@@ -186,7 +229,10 @@ class _Labels:
         last = self._height - self._line
         rows = np.arange(max(wanted, 0.0) % self._line, max(last, 0.0) + 1e-9, self._line).tolist()
         for top in sorted(rows, key=lambda row: abs(row - wanted)):
-            if all(right <= a or left >= b or abs(top - t) >= self._line - 1e-6 for a, b, t in self._taken):
+            if all(
+                right <= a or left >= b or abs(top - t) >= self._line - 1e-6
+                for a, b, t in self._taken
+            ):
                 return float(top)
         return max(wanted, 0.0)
 

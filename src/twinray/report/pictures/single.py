@@ -66,7 +66,13 @@ def box_picture(
     shown = None if truth is None else scaled(truth, scale)
     panels = [
         Panel("image and boxes", image, shown, found),
-        Panel("heat map of the predicted box" if heat_map.any() else EMPTY_MAP, image, None, found, heat_map),
+        Panel(
+            "heat map of the predicted box" if heat_map.any() else EMPTY_MAP,
+            image,
+            None,
+            found,
+            heat_map,
+        ),
     ]
     note = f"Heat map: {definition}. {DISCLAIMER}." if definition else f"{DISCLAIMER}."
     return panel_row(panels, classes, inches=4.4, note=note)

@@ -36,7 +36,9 @@ _RLE_BEST_RATIO = 64
 """PackBits writes at most 128 pixels with 2 bytes."""
 
 
-def codestream_fault(frame: bytes, syntax: str, rows: int, columns: int, bytes_allocated: int) -> str | None:
+def codestream_fault(
+    frame: bytes, syntax: str, rows: int, columns: int, bytes_allocated: int
+) -> str | None:
     """Why a compressed frame must not be decoded, or None if its own header agrees with the DICOM header.
 
     Args:
@@ -61,7 +63,9 @@ def codestream_fault(frame: bytes, syntax: str, rows: int, columns: int, bytes_a
     if (height, width) != (rows, columns):
         return f"the header says {columns} x {rows} pixels, the compressed frame {width} x {height}"
     if not 2 <= precision <= 8 * bytes_allocated:
-        return f"the header says {8 * bytes_allocated} bits a pixel, the compressed frame {precision}"
+        return (
+            f"the header says {8 * bytes_allocated} bits a pixel, the compressed frame {precision}"
+        )
     return None
 
 
@@ -83,7 +87,9 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int, int] | str:
             at += 2
             continue
         tables |= marker == 0xC4
-        if claim is None and ((0xC0 <= marker <= 0xCF and marker not in _NOT_FRAME_HEADERS) or marker == 0xF7):
+        if claim is None and (
+            (0xC0 <= marker <= 0xCF and marker not in _NOT_FRAME_HEADERS) or marker == 0xF7
+        ):
             if at + 10 > len(frame):
                 break
             precision, height, width, components = struct.unpack_from(">BHHB", frame, at + 4)
@@ -102,7 +108,9 @@ def _jpeg2000_size(frame: bytes) -> tuple[int, int, int, int] | str:
     start = frame.find(b"\xff\x4f\xff\x51", 0, 8192)
     if start < 0 or start + 43 > len(frame):
         return "the compressed frame has no JPEG 2000 size header"
-    x1, y1, x0, y0, tile_w, tile_h, tile_x, tile_y, components = struct.unpack_from(">8IH", frame, start + 8)
+    x1, y1, x0, y0, tile_w, tile_h, tile_x, tile_y, components = struct.unpack_from(
+        ">8IH", frame, start + 8
+    )
     if x1 <= x0 or y1 <= y0 or not tile_w or not tile_h or tile_x > x0 or tile_y > y0:
         return "the JPEG 2000 size header contradicts itself"
     tiles = -(-(x1 - tile_x) // tile_w) * -(-(y1 - tile_y) // tile_h)
@@ -124,7 +132,9 @@ def _rle_fault(frame: bytes, pixels: int, bytes_allocated: int) -> str | None:
     if (len(frame) - 64) * _RLE_BEST_RATIO < pixels * bytes_allocated:
         return f"{len(frame)} bytes of RLE cannot hold {pixels} pixels of {bytes_allocated} bytes"
     if len(frame) > 2 * pixels * bytes_allocated + 1024:
-        return f"{len(frame)} bytes of RLE are too many for {pixels} pixels of {bytes_allocated} bytes"
+        return (
+            f"{len(frame)} bytes of RLE are too many for {pixels} pixels of {bytes_allocated} bytes"
+        )
     return None
 
 

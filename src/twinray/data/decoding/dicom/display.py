@@ -108,21 +108,33 @@ def _modality(header: Any, values: Floats, unread: list[str]) -> tuple[Floats, l
     return values * slope + intercept, ["rescale"]
 
 
-def _value_of_interest(header: Any, modality: Floats, unread: list[str]) -> tuple[Floats | None, str]:
+def _value_of_interest(
+    header: Any, modality: Floats, unread: list[str]
+) -> tuple[Floats | None, str]:
     """0..1 for every modality value by the file's own VOI; None, and why, if it has none that can be used."""
     damaged = ""
     for number, item in enumerate(header.get("VOILUTSequence") or (), start=1):
         found = _lut(item, header)
         if isinstance(found, Lut):
             entries = found.entries
-            level = _unit(entries, entries.min(), entries.max())[_lut_index(modality, found.first, len(entries))]
+            level = _unit(entries, entries.min(), entries.max())[
+                _lut_index(modality, found.first, len(entries))
+            ]
             return level, f"VOI LUT {number}{found.remark}"
         unread.append(f"VOI LUT {number} ignored ({found})")
         damaged = damaged or (found if found != _NO_LUT else "")
-    (centers, odd_center), (widths, odd_width) = (read_numbers(header, k) for k in ("WindowCenter", "WindowWidth"))
-    odd = " ".join(f"{name} {value[:40]!r}" for name, value in (("center", odd_center), ("width", odd_width)) if value)
+    (centers, odd_center), (widths, odd_width) = (
+        read_numbers(header, k) for k in ("WindowCenter", "WindowWidth")
+    )
+    odd = " ".join(
+        f"{name} {value[:40]!r}"
+        for name, value in (("center", odd_center), ("width", odd_width))
+        if value
+    )
     if damaged and not (centers and widths and widths[0] > 0):
-        raise DisplayError(f"its VOI LUT Sequence (0028,3010) cannot be used and there is no window: {damaged}")
+        raise DisplayError(
+            f"its VOI LUT Sequence (0028,3010) cannot be used and there is no window: {damaged}"
+        )
     if not centers or not widths:
         if odd:
             unread.append(f"window ignored ({odd} is no number)")
@@ -134,10 +146,14 @@ def _value_of_interest(header: Any, modality: Floats, unread: list[str]) -> tupl
     if width <= 0:
         return None, "window without width ignored"
     if function == "SIGMOID":
-        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (modality - center) / width, -700.0, 700.0))), "window 1 SIGMOID"
+        return 1.0 / (
+            1.0 + np.exp(np.clip(-4.0 * (modality - center) / width, -700.0, 700.0))
+        ), "window 1 SIGMOID"
     if function == "LINEAR_EXACT" or width < 1:
         return _unit(modality, center - width / 2, center + width / 2), "window 1 LINEAR_EXACT"
-    name = "window 1 LINEAR" if function == "LINEAR" else "window 1 LINEAR (unknown VOI LUT function)"
+    name = (
+        "window 1 LINEAR" if function == "LINEAR" else "window 1 LINEAR (unknown VOI LUT function)"
+    )
     # PS3.3 C.11.2.1.2.1: the window's ends are half a grey level inside; width 1 is a threshold.
     low, high = center - width / 2, center + width / 2 - 1
     if width == 1:
@@ -145,12 +161,16 @@ def _value_of_interest(header: Any, modality: Floats, unread: list[str]) -> tupl
     return _unit(modality, low, high), name
 
 
-def _without_voi(header: Any, values: Array, modality: Floats, unsigned: Array) -> tuple[Floats, str]:
+def _without_voi(
+    header: Any, values: Array, modality: Floats, unsigned: Array
+) -> tuple[Floats, str]:
     """0..1 for every modality value where the file gives no VOI; see the top of the module."""
     bits = int(numbers(header, "BitsStored")[0])
     if bits <= 8:
         signed = numbers(header, "PixelRepresentation")[0] == 1
-        declared = (values >= (-(1 << (bits - 1)) if signed else 0)) & (values < 1 << (bits - signed))
+        declared = (values >= (-(1 << (bits - 1)) if signed else 0)) & (
+            values < 1 << (bits - signed)
+        )
         span = modality[declared]
         return _unit(modality, span.min(), span.max()), f"no VOI: {bits}-bit range"
     counts = np.zeros(len(values), dtype=np.int64)
@@ -165,7 +185,9 @@ def _without_voi(header: Any, values: Array, modality: Floats, unsigned: Array) 
     order = np.argsort(modality, kind="stable")
     order = order[counts[order] > 0]
     share = 100.0 * np.cumsum(counts[order]) / counts.sum()
-    low, high = (modality[order[np.searchsorted(share, p)]] for p in (LOW_PERCENTILE, HIGH_PERCENTILE))
+    low, high = (
+        modality[order[np.searchsorted(share, p)]] for p in (LOW_PERCENTILE, HIGH_PERCENTILE)
+    )
     if high <= low:
         low, high = modality[order[0]], modality[order[-1]]
     return _unit(modality, low, high), way
@@ -186,7 +208,11 @@ def _padding(header: Any, values: Array) -> npt.NDArray[np.bool_]:
 
 def _inverted(header: Any) -> bool:
     shape = text(header, "PresentationLUTShape").upper()
-    return shape == "INVERSE" if shape else text(header, "PhotometricInterpretation").upper() == "MONOCHROME1"
+    return (
+        shape == "INVERSE"
+        if shape
+        else text(header, "PhotometricInterpretation").upper() == "MONOCHROME1"
+    )
 
 
 def _unit(values: Floats, low: float, high: float) -> Floats:
@@ -250,7 +276,9 @@ def _entries(data: Any, count: int, bits: int, order: str) -> Array:
     if isinstance(data, (bytes, bytearray)):
         # at most one byte of padding makes an odd number of bytes even; more can only be words, some of them missing
         wide = bits > 8 or len(data) > count + 1
-        return np.frombuffer(data[: 2 * (len(data) // 2)] if wide else data, dtype=f"{order}u2" if wide else "u1")
+        return np.frombuffer(
+            data[: 2 * (len(data) // 2)] if wide else data, dtype=f"{order}u2" if wide else "u1"
+        )
     entries = np.atleast_1d(np.asarray(data, dtype=np.float64))
     if bits == 8 and len(entries) == (count + 1) // 2 < count:
         entries = entries.astype("<u2").view("u1")  # two 8-bit entries in each word

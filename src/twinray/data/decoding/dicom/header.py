@@ -150,9 +150,13 @@ def read_header(path: Path, *, pixels: bool, max_pixels: int) -> Any:
     """The attributes of interest as a pydicom dataset; nothing is allocated beyond the file's size and the limits."""
     size = regular_file_size(path)
     if pixels and size > 2 * max_pixels + _SPARE_BYTES:
-        raise InputError(f"{path}: {size >> 20} MiB, more than one image of {max_pixels} pixels; leave it out")
+        raise InputError(
+            f"{path}: {size >> 20} MiB, more than one image of {max_pixels} pixels; leave it out"
+        )
     if not is_dicom(path):
-        raise InputError(f"{path}: expected a DICOM file with 'DICM' at byte 128, which is missing; {ADVICE}")
+        raise InputError(
+            f"{path}: expected a DICOM file with 'DICM' at byte 128, which is missing; {ADVICE}"
+        )
     head = first_bytes(path, 132)
     if head[:4] == b"DICM" and head[128:] != b"DICM":  # the mark without the preamble before it
         whole = bytes(128) + read_whole(path, 2 * max_pixels + _SPARE_BYTES)
@@ -185,7 +189,10 @@ def _parse(path: Path, file: BinaryIO, size: int, pixels: bool) -> Any:
 def pixels_are_compressed(header: Any) -> bool:
     """Whether the pixel data have no stated length, which compressed data alone may have."""
     element = header.get_item("PixelData") if "PixelData" in header else None
-    return bool(getattr(element, "is_undefined_length", False) or getattr(element, "length", 0) == 0xFFFFFFFF)
+    return bool(
+        getattr(element, "is_undefined_length", False)
+        or getattr(element, "length", 0) == 0xFFFFFFFF
+    )
 
 
 def _native_syntax(header: Any) -> uids.UID:
@@ -203,8 +210,13 @@ def _inflated(path: Path, file: BinaryIO, start: int, limit: int) -> bytes:
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     dataset = inflate.decompress(file.read(), limit + 1)
     if len(dataset) > limit:
-        raise InputError(f"{path}: inflates to more than {limit >> 20} MiB (a deflate bomb?); leave it out")
-    deflated, explicit = uids.DeflatedExplicitVRLittleEndian.encode(), uids.ExplicitVRLittleEndian.encode()
+        raise InputError(
+            f"{path}: inflates to more than {limit >> 20} MiB (a deflate bomb?); leave it out"
+        )
+    deflated, explicit = (
+        uids.DeflatedExplicitVRLittleEndian.encode(),
+        uids.ExplicitVRLittleEndian.encode(),
+    )
     if deflated not in meta:
         raise InputError(f"{path}: the transfer syntax cannot be made out; {ADVICE}")
     return meta.replace(deflated, explicit.ljust(len(deflated), b"\0")) + dataset
@@ -253,17 +265,28 @@ def _is_lateral(header: Any) -> bool:
     return text(header, "PatientOrientation").upper()[:1] in ("A", "P")
 
 
-def check_kind(path: Path, header: Any, seen: DicomAttributes, *, frontal_only: bool, any_class: bool) -> None:
+def check_kind(
+    path: Path, header: Any, seen: DicomAttributes, *, frontal_only: bool, any_class: bool
+) -> None:
     """Refuse what is not one grey frame of a radiograph for presentation."""
-    if seen.presentation_intent.upper() == "FOR PROCESSING" or seen.sop_class_uid == _FOR_PROCESSING_CLASS:
-        raise InputError(f"{path}: a FOR PROCESSING image is not meant for display; use the FOR PRESENTATION one")
+    if (
+        seen.presentation_intent.upper() == "FOR PROCESSING"
+        or seen.sop_class_uid == _FOR_PROCESSING_CLASS
+    ):
+        raise InputError(
+            f"{path}: a FOR PROCESSING image is not meant for display; use the FOR PRESENTATION one"
+        )
     if not any_class and seen.sop_class_uid not in SOP_CLASSES:
         name = uids.UID(seen.sop_class_uid).name or "no SOP class"
-        raise InputError(f"{path}: expected a CR, DX or secondary capture image, got {name}; leave the file out")
+        raise InputError(
+            f"{path}: expected a CR, DX or secondary capture image, got {name}; leave the file out"
+        )
     if not any(k in header for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputError(f"{path}: has no pixel data; leave the file out")
     if seen.frames > 1:
-        raise InputError(f"{path}: expected one frame, got {seen.frames}; export the wanted frame as its own file")
+        raise InputError(
+            f"{path}: expected one frame, got {seen.frames}; export the wanted frame as its own file"
+        )
     samples = int((numbers(header, "SamplesPerPixel") or [1])[0])
     if samples != 1 or seen.photometric not in ("MONOCHROME1", "MONOCHROME2"):
         came = seen.photometric or "no photometric interpretation"
@@ -272,7 +295,9 @@ def check_kind(path: Path, header: Any, seen: DicomAttributes, *, frontal_only: 
         )
     if frontal_only and seen.lateral:
         view = seen.view_position or seen.orientation or "lateral by its view code"
-        raise InputError(f"{path}: expected a frontal view, got {view}; leave it out or allow every view")
+        raise InputError(
+            f"{path}: expected a frontal view, got {view}; leave it out or allow every view"
+        )
 
 
 def check_pixel_module(path: Path, header: Any, seen: DicomAttributes, max_pixels: int) -> None:
@@ -281,16 +306,26 @@ def check_pixel_module(path: Path, header: Any, seen: DicomAttributes, max_pixel
     if width < 1 or height < 1:
         raise InputError(f"{path}: the header states {width} x {height} pixels; {ADVICE}")
     if width * height > max_pixels:
-        raise InputError(f"{path}: claims {width} x {height} pixels, more than the limit of {max_pixels}; leave it out")
+        raise InputError(
+            f"{path}: claims {width} x {height} pixels, more than the limit of {max_pixels}; leave it out"
+        )
     if "PixelData" not in header:
-        raise InputError(f"{path}: expected integer pixel data, got floating point; leave the file out")
+        raise InputError(
+            f"{path}: expected integer pixel data, got floating point; leave the file out"
+        )
     for keyword in ("BitsAllocated", "BitsStored", "PixelRepresentation"):
         if not numbers(header, keyword):
             element = f"{dictionary_description(keyword)} {tag_in_words(keyword)}"
-            raise InputError(f"{path}: the header lacks {element}, without which stored values mean nothing; {ADVICE}")
-    allocated, stored = (int(numbers(header, keyword)[0]) for keyword in ("BitsAllocated", "BitsStored"))
+            raise InputError(
+                f"{path}: the header lacks {element}, without which stored values mean nothing; {ADVICE}"
+            )
+    allocated, stored = (
+        int(numbers(header, keyword)[0]) for keyword in ("BitsAllocated", "BitsStored")
+    )
     if allocated not in (8, 16) or not 1 <= stored <= allocated:
-        raise InputError(f"{path}: expected 8 or 16 bits a pixel, got {stored} stored in {allocated}; leave it out")
+        raise InputError(
+            f"{path}: expected 8 or 16 bits a pixel, got {stored} stored in {allocated}; leave it out"
+        )
     high = numbers(header, "HighBit")
     if high and int(high[0]) != stored - 1:
         raise InputError(
@@ -301,7 +336,9 @@ def check_pixel_module(path: Path, header: Any, seen: DicomAttributes, max_pixel
         raise InputError(f"{path}: the transfer syntax is missing; {ADVICE}")
     have, need = len(header.PixelData or b""), width * height * allocated // 8
     if have == 0 or (syntax in uids.UncompressedTransferSyntaxes and have < need):
-        raise InputError(f"{path}: {width} x {height} pixels need {need} bytes, the file has {have}; {ADVICE}")
+        raise InputError(
+            f"{path}: {width} x {height} pixels need {need} bytes, the file has {have}; {ADVICE}"
+        )
 
 
 def numbers(header: Any, keyword: str) -> list[float]:
@@ -335,7 +372,9 @@ def read_numbers(header: Any, keyword: str) -> tuple[list[float], str]:
 def _raw_text(header: Any, keyword: str) -> str:
     """An attribute as its file has it, on one line; pydicom refuses to convert it."""
     raw = getattr(header.get_item(keyword), "value", b"")
-    written = raw.decode("ascii", "backslashreplace") if isinstance(raw, (bytes, bytearray)) else str(raw)
+    written = (
+        raw.decode("ascii", "backslashreplace") if isinstance(raw, (bytes, bytearray)) else str(raw)
+    )
     return " ".join("".join(c if c.isprintable() else " " for c in written).split())
 
 

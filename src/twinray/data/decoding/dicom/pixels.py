@@ -83,11 +83,15 @@ def load_dicom(
         check_kind(path, header, attributes, frontal_only=frontal_only, any_class=any_class)
         check_pixel_module(path, header, attributes, max_pixels)
     remarks: list[Remark] = []
-    with parser_faults_as_input_errors(path, f"decoding {_syntax_name(attributes.transfer_syntax)} pixels", ADVICE):
+    with parser_faults_as_input_errors(
+        path, f"decoding {_syntax_name(attributes.transfer_syntax)} pixels", ADVICE
+    ):
         stored, fault = _stored_values(path, header, attributes, lenient)
     if fault is not None:
         if not lenient:
-            raise InputError(f"{path}: expected whole pixel data, these are damaged: {fault}; {ADVICE}")
+            raise InputError(
+                f"{path}: expected whole pixel data, these are damaged: {fault}; {ADVICE}"
+            )
         remarks.append(("damaged", fault))
     stored, high = _without_high_bits(stored, int(numbers(header, "BitsStored")[0]))
     with parser_faults_as_input_errors(path, "applying the DICOM grey scale transforms", ADVICE):
@@ -128,31 +132,47 @@ def _stored_values(
         decoder = get_decoder(syntax)
     except NotImplementedError:
         name = _syntax_name(syntax)
-        raise InputError(f"{path}: pixels in transfer syntax {name} cannot be read; convert the file") from None
+        raise InputError(
+            f"{path}: pixels in transfer syntax {name} cannot be read; convert the file"
+        ) from None
     plugin, damage = "", None
     if decoder.is_encapsulated:
         plugin = _installed_plugin(path, syntax, int(header.BitsStored), decoder.available_plugins)
         frame = get_frame(header.PixelData, 0, number_of_frames=1)
-        fault = codestream_fault(frame, syntax, seen.height, seen.width, int(header.BitsAllocated) // 8)
+        fault = codestream_fault(
+            frame, syntax, seen.height, seen.width, int(header.BitsAllocated) // 8
+        )
         if fault:
             raise InputError(f"{path}: {fault}; {ADVICE}")
         damage = frame_damage(frame, syntax)
         if damage and not lenient:
-            raise InputError(f"{path}: expected whole pixel data, these are damaged: {damage}; {ADVICE}")
+            raise InputError(
+                f"{path}: expected whole pixel data, these are damaged: {damage}; {ADVICE}"
+            )
     with library_warnings() as said:
         # unused bits are looked at here, for every syntax alike: pydicom leaves them in some
         options: Any = {"correct_unused_bits": False}
         array, _ = decoder.as_array(header, index=0, raw=True, decoding_plugin=plugin, **options)
     damage = damage or (said[0] if said else None)
-    if array.shape != (seen.height, seen.width) or array.dtype.kind not in "ui" or array.itemsize > 2:
-        raise InputError(f"{path}: expected {seen.width} x {seen.height} grey pixels, decoded {array.shape}; {ADVICE}")
+    if (
+        array.shape != (seen.height, seen.width)
+        or array.dtype.kind not in "ui"
+        or array.itemsize > 2
+    ):
+        raise InputError(
+            f"{path}: expected {seen.width} x {seen.height} grey pixels, decoded {array.shape}; {ADVICE}"
+        )
     if damage is None and syntax != uids.JPEGBaseline8Bit:
         row = cut_row(array)
-        damage = None if row is None else f"its picture ends in the middle of row {row} of {len(array)}"
+        damage = (
+            None if row is None else f"its picture ends in the middle of row {row} of {len(array)}"
+        )
     return array.astype(np.dtype(f"{array.dtype.kind}{array.itemsize}"), copy=False), damage
 
 
-def _installed_plugin(path: Path, syntax: uids.UID, bits_stored: int, installed: tuple[str, ...]) -> str:
+def _installed_plugin(
+    path: Path, syntax: uids.UID, bits_stored: int, installed: tuple[str, ...]
+) -> str:
     """The preferred decoder that is installed for a compressed transfer syntax."""
     if syntax == uids.JPEGExtended12Bit:
         # 12-bit JPEG needs a decoder that only a GPL package brings; 8-bit JPEG Extended is read by Pillow.

@@ -44,7 +44,11 @@ def published_order(
     places = np.zeros(len(image_ids), dtype=np.int64)
     for key, rows in groups(image_ids, class_names, xyxy, readers):
         taken = known.get(key)
-        order = rows if taken is None or sorted(taken) != list(range(len(rows))) else rows[np.array(taken)]
+        order = (
+            rows
+            if taken is None or sorted(taken) != list(range(len(rows)))
+            else rows[np.array(taken)]
+        )
         places[order] = np.arange(len(rows))
     return places
 
@@ -53,10 +57,15 @@ def groups(
     image_ids: Sequence[str], class_names: Sequence[str], xyxy: FloatArray, readers: Sequence[str]
 ) -> Iterator[tuple[str, Index]]:
     """Every group of two or more boxes: the hash of its content, and its rows in the order of their content."""
-    names = [np.unique(np.array(column, dtype=np.str_), return_inverse=True)[1] for column in (image_ids, class_names)]
+    names = [
+        np.unique(np.array(column, dtype=np.str_), return_inverse=True)[1]
+        for column in (image_ids, class_names)
+    ]
     who = np.unique(np.array(readers, dtype=np.str_), return_inverse=True)[1]
     order = np.lexsort((who, *xyxy.T[::-1], names[1], names[0]))
-    changes = (np.diff(names[0][order], prepend=-1) != 0) | (np.diff(names[1][order], prepend=-1) != 0)
+    changes = (np.diff(names[0][order], prepend=-1) != 0) | (
+        np.diff(names[1][order], prepend=-1) != 0
+    )
     starts = np.flatnonzero(changes)
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
         if end - start > 1:
@@ -68,6 +77,10 @@ def groups(
 
 @cache
 def _recorded() -> Mapping[str, Sequence[int]]:
-    text = resources.files("twinray.data.readers.vindr").joinpath("vindr_order.json").read_text(encoding="utf-8")
+    text = (
+        resources.files("twinray.data.readers.vindr")
+        .joinpath("vindr_order.json")
+        .read_text(encoding="utf-8")
+    )
     recorded: dict[str, list[int]] = json.loads(text)["taken"]
     return recorded

@@ -83,10 +83,16 @@ def read_vindr(
         InputError: tables are missing or cannot be read, options out of range, no image left.
     """
     if not 0 <= fusion_iou < 1:
-        raise InputError(f"expected --fusion-iou in 0..1 (0: keep every reader's boxes), got {fusion_iou}")
+        raise InputError(
+            f"expected --fusion-iou in 0..1 (0: keep every reader's boxes), got {fusion_iou}"
+        )
     if min_readers > 1 and fusion_iou == 0:
-        raise InputError("--min-readers needs fused boxes, --fusion-iou 0 keeps them raw; change one of them")
-    raw = read_raw_vindr(root, images_root=images_root, need_images=need_images, min_readers=min_readers)
+        raise InputError(
+            "--min-readers needs fused boxes, --fusion-iou 0 keeps them raw; change one of them"
+        )
+    raw = read_raw_vindr(
+        root, images_root=images_root, need_images=need_images, min_readers=min_readers
+    )
     return fuse_vindr(raw, fusion_iou, min_readers) if fusion_iou else raw
 
 
@@ -118,7 +124,9 @@ def read_raw_vindr(
     frameless = 0
     for part, images in readings:
         if twice := sorted(listed & images.keys()):
-            raise InputError(f"image {twice[0]} is in both the training and the test annotations; copy them again")
+            raise InputError(
+                f"image {twice[0]} is in both the training and the test annotations; copy them again"
+            )
         listed |= images.keys()
         for key in sorted(images):
             path = index.find(key)
@@ -127,7 +135,9 @@ def read_raw_vindr(
                 frameless += images[key].frame is None and not path.lower().endswith(_DICOM)
             elif need_images:
                 continue
-            samples.append(_sample(key, path, part, images[key], label_classes, box_classes, min_readers))
+            samples.append(
+                _sample(key, path, part, images[key], label_classes, box_classes, min_readers)
+            )
     if not samples:
         first = f"; first set aside: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
         raise InputError(
@@ -135,7 +145,9 @@ def read_raw_vindr(
         )
     notes = _notes(parts, index, len(listed), found, frameless, need_images)
     if {sample.split for sample in samples} == {"train"}:
-        samples = [replace(sample, split=None) for sample in samples]  # no official split without its other half
+        samples = [
+            replace(sample, split=None) for sample in samples
+        ]  # no official split without its other half
     return Collection(
         name="vindr-cxr",
         label_classes=label_classes,
@@ -156,7 +168,12 @@ def _label_classes(parts: tuple[Part, ...]) -> tuple[str, ...]:
 
 
 def _notes(
-    parts: tuple[Part, ...], index: ImageIndex, listed: int, found: list[str], frameless: int, need_images: bool
+    parts: tuple[Part, ...],
+    index: ImageIndex,
+    listed: int,
+    found: list[str],
+    frameless: int,
+    need_images: bool,
 ) -> list[str]:
     notes = ["no patient ids: VinDr-CXR publishes none, so splits cannot be kept patient-disjoint"]
     if need_images:
@@ -167,7 +184,9 @@ def _notes(
             "if they were resized, add it"
         )
     if not parts[0].kaggle and any(part.labels is None for part in parts):
-        notes.append("image_labels_train.csv or image_labels_test.csv is missing: labels of its images come from boxes")
+        notes.append(
+            "image_labels_train.csv or image_labels_test.csv is missing: labels of its images come from boxes"
+        )
     return notes
 
 
@@ -198,7 +217,9 @@ def _labels(reading: Reading, classes: tuple[str, ...], enough: int, part: Part)
     elif part.labels is None and not part.kaggle:
         labels[[classes.index(name) for name in GLOBAL_CLASSES if name in classes]] = UNKNOWN
     votes: Mapping[str, set[str]] = reading.votes
-    present = [name for name, readers in votes.items() if name != NO_FINDING and len(readers) >= enough]
+    present = [
+        name for name, readers in votes.items() if name != NO_FINDING and len(readers) >= enough
+    ]
     labels[[classes.index(name) for name in present]] = PRESENT
     if present:
         labels[classes.index(NO_FINDING)] = ABSENT

@@ -92,7 +92,10 @@ def find_parts(root: Path) -> tuple[Part, ...]:
     if kaggle is not None:
         return (_part(kaggle, root, "train"),)
     splits: tuple[Split, ...] = ("train", "test")
-    found = [(find_table((root / "annotations", root), (f"annotations_{split}",)), split) for split in splits]
+    found = [
+        (find_table((root / "annotations", root), (f"annotations_{split}",)), split)
+        for split in splits
+    ]
     parts = tuple(_part(path, root, split) for path, split in found if path is not None)
     if not parts:
         raise InputError(
@@ -105,7 +108,9 @@ def find_parts(root: Path) -> tuple[Part, ...]:
 def _part(annotations: Path, root: Path, split: Split) -> Part:
     row = next(read_rows(annotations, ("image_id", "class_name", *_SIDES)), None)
     if row is None:
-        raise InputError(f"expected rows in {annotations}, found only a header; copy the file again from its source")
+        raise InputError(
+            f"expected rows in {annotations}, found only a header; copy the file again from its source"
+        )
     if split == "train" and "rad_id" not in row:
         raise InputError(
             f"expected a column rad_id (who read the image) in {annotations}, found {', '.join(row.columns)}; "
@@ -167,7 +172,11 @@ def _corners(row: Row, boxed: tuple[str, ...]) -> tuple[float, ...] | str | None
     """The row's corners; why it is refused; or None for a row that states that there is no finding."""
     name, cells = row["class_name"], [row[side] for side in _SIDES]
     if name == NO_FINDING:
-        return None if not any(cells) else f"expected no box with '{NO_FINDING}', got {', '.join(cells)[:60]!r}"
+        return (
+            None
+            if not any(cells)
+            else f"expected no box with '{NO_FINDING}', got {', '.join(cells)[:60]!r}"
+        )
     if name not in boxed:
         return f"expected one of the {len(boxed)} box classes or '{NO_FINDING}', got {name[:60]!r}; names must be exact"
     values = tuple(value for cell in cells if (value := number(cell)) is not None)
@@ -176,7 +185,9 @@ def _corners(row: Row, boxed: tuple[str, ...]) -> tuple[float, ...] | str | None
     return values
 
 
-def _place(reading: Reading, boxes: list[tuple[Row, tuple[float, ...]]], skipped: list[Skipped]) -> None:
+def _place(
+    reading: Reading, boxes: list[tuple[Row, tuple[float, ...]]], skipped: list[Skipped]
+) -> None:
     """Judge an image's boxes, against its size where that is known, and keep the good ones."""
     limits = reading.frame or (math.inf, math.inf)
     clipped, faults = place_boxes(np.array([box for _, box in boxes]), *limits)
@@ -188,7 +199,9 @@ def _place(reading: Reading, boxes: list[tuple[Row, tuple[float, ...]]], skipped
             reading.lost = True
 
 
-def _read_labels(path: Path, named: bool, images: dict[str, Reading], skipped: list[Skipped]) -> None:
+def _read_labels(
+    path: Path, named: bool, images: dict[str, Reading], skipped: list[Skipped]
+) -> None:
     """Add PhysioNet's image labels to the votes; images that are in this table alone count too."""
     told: set[str] = set()
     by_column: dict[str, str] = {}
@@ -216,10 +229,15 @@ def _read_labels(path: Path, named: bool, images: dict[str, Reading], skipped: l
 def _label_columns(row: Row, path: Path) -> dict[str, str]:
     """Column -> class; all 28 must be there, and no other."""
     expected = {*BOX_CLASSES, *OTHER_BOX_CLASSES, *GLOBAL_CLASSES, NO_FINDING}
-    by_column = {c: _SPELLINGS.get(c, c) for c in row.columns if c and c not in ("image_id", "rad_id")}
+    by_column = {
+        c: _SPELLINGS.get(c, c) for c in row.columns if c and c not in ("image_id", "rad_id")
+    }
     found = set(by_column.values())
     if found != expected:
-        missing, unknown = ", ".join(sorted(expected - found)) or "none", ", ".join(sorted(found - expected)) or "none"
+        missing, unknown = (
+            ", ".join(sorted(expected - found)) or "none",
+            ", ".join(sorted(found - expected)) or "none",
+        )
         raise InputError(
             f"expected the 28 label columns of PhysioNet's release in {path}; missing: {missing[:200]}; "
             f"not known: {unknown[:200]}; give the file as it is published"
@@ -238,6 +256,11 @@ def _read_sizes(path: Path, images: dict[str, Reading], skipped: list[Skipped]) 
             or width % 1
         ):
             told = f"{row['dim0'][:20]!r} and {row['dim1'][:20]!r}"
-            skipped.append(Skipped(row.where, f"expected dim0 and dim1 in whole pixels, got {told}; correct the row"))
+            skipped.append(
+                Skipped(
+                    row.where,
+                    f"expected dim0 and dim1 in whole pixels, got {told}; correct the row",
+                )
+            )
         elif row["image_id"] in images:
             images[row["image_id"]].frame = int(width), int(height)
