@@ -149,7 +149,10 @@ class Model:
         pixels = torch.from_numpy(np.stack([image.packed for image in images])).to(
             self.machine.device
         )
-        seen = evaluation_batch(pixels, self.size, self.detector.options.resize)
+        # classifiers know one filter; detectors of earlier versions keep the one they were trained with
+        detector = self.network if isinstance(self.network, Detector) else None
+        how = detector.options.resize if detector is not None else "bicubic"
+        seen = evaluation_batch(pixels, self.size, how)
         return seen.contiguous(memory_format=torch.channels_last)
 
     def _in_original(self, found: Detection, image: Prepared) -> Boxes:
