@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from twinray.backbones.pixels import network_input
 from twinray.classification.model import Classifier
 from twinray.errors import InputError
 from twinray.explanation.class_maps import (
@@ -91,7 +92,7 @@ class ClassExplainer:
             InputError: see ``check_method``.
         """
         self.check_method(method)
-        pixels = self.model.batch([image])[0]
+        pixels = self.batch(image)[0]
         with self.model.machine.autocast():
             return class_maps(method, pixels, labels, self.scorer, batch_size=batch_size)
 
@@ -112,6 +113,11 @@ class ClassExplainer:
             else np.zeros((0, height, width), np.float32),
             DEFINITIONS[method],
         )
+
+    def batch(self, image: Prepared) -> Tensor:
+        """(1, 3, s, s) normalised: what the network sees of an image."""
+        packed = torch.from_numpy(np.stack([image.packed]))
+        return network_input(packed, self.model.size, self.model.machine.device)
 
     @torch.no_grad()
     def probabilities(self, versions: Tensor, labels: Sequence[int]) -> Tensor:

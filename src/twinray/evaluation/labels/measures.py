@@ -25,6 +25,7 @@ from twinray.evaluation.bounded import (
     excess_interval,
     logit_interval,
     newcombe_auc,
+    score_interval,
 )
 from twinray.evaluation.intervals import Difference, percentile_interval
 from twinray.evaluation.labels.calibration import expected_calibration_error
@@ -34,7 +35,7 @@ from twinray.records import FloatArray, Interval, Task
 _Array: TypeAlias = FloatArray
 Key: TypeAlias = tuple[int | None, str]
 """Class id, or None for the mean over classes; name of the measure."""
-Kind: TypeAlias = Literal["auc", "share", "plain", "error"]
+Kind: TypeAlias = Literal["auc", "share", "level", "plain", "error"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class LabelMeasure:
         overall: resamples -> (r,); None for the mean over classes.
         averaged: whether there is a figure over all classes.
         cases: table of ``Labelled.tallies`` that counts the cases which the figure speaks of; ``both`` for positives and negatives.
-        kind: ``auc``, a ``share`` of the cases, an ``error`` that chance makes larger, or another (``plain``).
+        kind: ``auc``, a ``share`` of the cases, a ``level`` whose resamples lie too high, an ``error`` that chance makes larger, or another (``plain``).
         task: the only task that has it; None for both.
         rule: rule of the validation thresholds that it needs; empty for none.
     """
@@ -161,7 +162,7 @@ def _specificity(drawn: Drawn, hit: FloatArray) -> _Array:
 
 MEASURES: tuple[LabelMeasure, ...] = (
     LabelMeasure("auc", _ranked("auc"), kind="auc"),
-    LabelMeasure("average_precision", _ranked("average_precision")),
+    LabelMeasure("average_precision", _ranked("average_precision"), kind="level"),
     LabelMeasure("accuracy", None, _accuracy_of_highest, cases="known", kind="share", task="multiclass"),
     LabelMeasure("recall", _recall, cases="positive", kind="share", task="multiclass", averaged=False),
     LabelMeasure("balanced_accuracy", None, _mean_recall, task="multiclass"),
@@ -280,6 +281,9 @@ def interval(
         ends_or_none = logit_interval(value, known, rarer - 1)
         if ends_or_none is not None:
             return Interval(value, *ends_or_none, n)
+    if measure.kind == "level" and 0 < value < 1:
+        size = value * (1 - value) / float(known.var(ddof=1))
+        return Interval(value, *score_interval(value, size), n)
     if measure.kind == "error":
         return Interval(value, *excess_interval(value, samples), n)
     return percentile_interval(value, samples, n)

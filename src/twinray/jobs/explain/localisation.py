@@ -223,7 +223,7 @@ def _areas(
     """(m, 2) areas under deletion and insertion of the class's probability; (m, 0) where these are left out."""
     if not options.points:
         return np.zeros((len(heats), 0))
-    image = explainer.model.batch([prepared])[0]
+    image = explainer.batch(prepared)[0]
     target = _Label(label)
 
     def score(versions: torch.Tensor, targets: Sequence[_Label]) -> torch.Tensor:
