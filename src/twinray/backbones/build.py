@@ -89,7 +89,7 @@ def build_backbone(arch: str, seed: int = 0, size: int | None = None) -> Backbon
 
     Args:
         arch: one of ``ARCHITECTURES``, or ``timm/NAME`` with a name (and, after a dot, a weight tag) of timm.
-        seed: of the random weights.
+        seed: seed of the random weights.
         size: side of the square images it will see, pixels. Few networks of timm are built for one size and need it;
             of all of timm's it is checked that they take it. None: the size the network was published with.
 

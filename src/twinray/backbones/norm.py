@@ -1,8 +1,8 @@
 """What happens to a backbone's normalisation layers, and which of its stages learn.
 
-A detector's batches are small, so the choice matters and is part of a result: frozen statistics are
-only fair to weights that come with statistics, never to random ones (Wu & He 2018, Group Normalization;
-He et al. 2019, Rethinking ImageNet Pre-training).
+A detector's batches are small, so the choice matters and is part of a result. Frozen statistics are
+only fair to weights that come with statistics, never to random ones. Sources: Wu & He 2018, Group
+Normalization; He et al. 2019, Rethinking ImageNet Pre-training.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ def apply_norm_policy(backbone: Backbone, policy: NormPolicy, trainable_stages: 
     """Set, in place, which parameters of ``backbone`` learn, and replace its norms where asked.
 
     Args:
-        backbone: what only its pooled features need is frozen: a detector does not use it.
-        policy: see ``NormPolicy``.
-        trainable_stages: how many stages learn, counted from the last: 5 all, 4 without the stem,
-            3 without stem and layer1 (the chest X-ray paper), 0 none.
+        backbone: network to change; what only its pooled features need is frozen: a detector does
+            not use it.
+        policy: treatment of the norms, see ``NormPolicy``.
+        trainable_stages: number of stages that learn, counted from the last. Values: 5 all, 4
+            without the stem, 3 without stem and layer1 (the chest X-ray paper), 0 none.
 
     Raises:
         InputError: an unknown policy or number of stages, or a layer that group norm does not divide.

@@ -16,8 +16,8 @@ _KEPT: Final[dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]] = {}
 
 
 Filter = Literal["bicubic", "bilinear"]
-"""How images are brought to a network's side: bicubic in every stage; bilinear is what detectors of version 0.1.0 and before learnt
-with, and see again."""
+"""Filter that brings images to a network's side: bicubic in every stage. Bilinear is what
+detectors of version 0.1.0 and before learnt with, and see again."""
 
 
 def normalise(x: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Backbones from timm (Wightman 2019, PyTorch Image Models), an optional extra, behind the same contract.
 
-Names of the state dict, random initial weights and pre-trained weights are timm's own: a saved backbone loads straight
-into ``timm.create_model(NAME, num_classes=0)``. What timm does not say alike for all its networks (width of the pooled
-features, which maps have which stride, which layers make them) is found by running the network once.
+Names of the state dict, random initial weights and pre-trained weights are timm's own: a saved
+backbone loads straight into ``timm.create_model(NAME, num_classes=0)``. Some facts timm does not
+say alike for all its networks: width of the pooled features, which maps have which stride, which
+layers make them. They are found by running the network once.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class TimmBackbone(Backbone):
         arch: ``timm/NAME``.
         net: the network, made with ``num_classes=0``.
         features: width of its output.
-        side: of images that it is known to take, pixels.
-        options: what timm's ``create_model`` was given besides the name.
+        side: side of the images that it is known to take, pixels.
+        options: arguments that timm's ``create_model`` was given besides the name.
     """
 
     def __init__(
@@ -142,12 +143,13 @@ class TimmBackbone(Backbone):
 def build_timm(arch: str, seed: int, size: int | None) -> TimmBackbone:
     """A network of timm with timm's random initial weights, drawn from ``seed`` alone.
 
-    Networks with position embeddings are built to take any size, with the embeddings of the published one, so that their
-    weights can be carried from one size to another; the few that cannot are built for ``size``.
+    Networks with position embeddings are built to take any size, with the embeddings of the
+    published one. Their weights can so be carried from one size to another. The few networks that
+    cannot take any size are built for ``size``.
 
     Args:
         arch: ``timm/NAME`` or ``timm/NAME.TAG``.
-        seed: of the random weights.
+        seed: seed of the random weights.
         size: side of the square images it will see, pixels; None for the size the network was published with.
 
     Raises:
@@ -204,8 +206,8 @@ def pretrained_state(backbone: TimmBackbone) -> tuple[dict[str, Tensor], str, st
     """timm's published weights of a network, through timm's own loader and its cache.
 
     Returns:
-        The state dict with the classifier, timm's name of the weights, and the SHA-256 of the file; empty where the
-        loader keeps it in a place of its own.
+        The state dict with the classifier, timm's name of the weights, and the SHA-256 of the file.
+        The SHA-256 is empty where the loader keeps the file in a place of its own.
 
     Raises:
         InputError: there are none, they cannot be fetched, or they leave tensors of the network unfilled.

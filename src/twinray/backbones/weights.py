@@ -46,7 +46,7 @@ class Provenance:
     Attributes:
         init: as asked for (``random``, ``imagenet-v2``, a path).
         source: the file or weight enum that was read; empty for random weights.
-        sha256: of that file; of nothing for random weights.
+        sha256: SHA-256 of that file; of nothing for random weights.
         loaded: number of tensors filled.
         unexpected: keys of the file that the backbone has no place for (its classifier, a projector).
         description: the JSON beside the weights of a run, if there was one.
@@ -76,14 +76,15 @@ def initialise(backbone: Backbone, init: str) -> Provenance:
     """Fill ``backbone`` in place.
 
     Args:
-        backbone: its own random weights stay for ``random``.
-        init: ``random``, ``imagenet-v1`` (of a timm network: the weights that timm publishes by default, or those of the
-            tag in its name), ``imagenet-v2``, a run's folder, or a weight file (``.safetensors``, or a PyTorch file, which
-            is read with ``weights_only=True``).
+        backbone: network to fill; its own random weights stay for ``random``.
+        init: ``random``, ``imagenet-v1``, ``imagenet-v2``, a run's folder, or a weight file. Under
+            ``imagenet-v1`` a timm network gets the weights that timm publishes by default, or those
+            of the tag in its name. A weight file is ``.safetensors``, or a PyTorch file, which is
+            read with ``weights_only=True``.
 
     Raises:
         InputError: no such weights, no network to fetch them, an unreadable file, or weights that
-            do not fill this architecture exactly (every key that disagrees is counted and named).
+            do not fill this architecture exactly. Every key that disagrees is counted and named.
     """
     if init == "random":
         return Provenance("random")

@@ -62,11 +62,14 @@ class ClassifyConfig:
     """probe: convex linear layer on frozen features; head: linear layer by gradient descent, augmented images, frozen backbone;
     surgical: that and the parts named by --tune; full: every layer."""
     protocol: Annotated[Protocol, MODEL] = "sound"
-    """Preset of the options marked sound | as-published | comparative-study. as-published: linear evaluation and end-to-end fine-tuning of
-    the chest X-ray paper; comparative-study: those of the study on CT and histology. Options that are given win."""
+    """Preset of the options marked sound | as-published | comparative-study. The preset
+    as-published holds linear evaluation and end-to-end fine-tuning of the chest X-ray paper.
+    The preset comparative-study holds those of the study on CT and histology. Options that are
+    given win."""
     tune: Annotated[tuple[str, ...], MODEL, goes_with(policy="surgical"), PARTS] = ()
-    """Parts that learn under surgical: stages or blocks (stem, layer1 ... layer4; blocks.0 ... of timm's), norms for every norm layer, or auto:
-    each part at a rate in proportion to its relative gradient norm (Lee et al. 2023); auto unless given."""
+    """Parts that learn under surgical: stages or blocks (stem, layer1 ... layer4; blocks.0 ...
+    of timm's), norms for every norm layer, or auto. Under auto each part learns at a rate in
+    proportion to its relative gradient norm (Lee et al. 2023). The value is auto unless given."""
     fraction: Annotated[float, MODEL, above(0, up_to=1)] = 1.0
     """Share of the training patients' labels that may be used, 0..1; drawn by --seeds, stratified, nested."""
     seeds: Annotated[
@@ -74,8 +77,10 @@ class ClassifyConfig:
     ] = (0,)
     """Seeds of the label fraction, and of head, order and transforms; with several, figures are means with an interval over seeds."""
     choose_on: Annotated[ChooseOn, MODEL, goes_with(policy=GRADIENT)] = "auto"
-    """Images that the epoch is chosen on. val: the pack's; fraction: a patient-disjoint fifth of the labelled fraction, not learnt
-    from; last: none, the last epoch is kept; auto: val, or fraction where the pack has no labelled val image."""
+    """Images that the epoch is chosen on. The value val: the pack's. The value fraction: a
+    patient-disjoint fifth of the labelled fraction, not learnt from. The value last: none, the
+    last epoch is kept. The value auto: val, or fraction where the pack has no labelled val
+    image."""
     size: Annotated[int, MODEL, zero_or(at_least(32, "pixels"))] = 0
     """Side of the network's input, pixels; default that of the run named by --init."""
     batch_size: Annotated[int | None, MODEL, at_least(1), TRAINED] = None
@@ -83,7 +88,7 @@ class ClassifyConfig:
     epochs: Annotated[int | None, MODEL, at_least(1), TRAINED] = None
     """Passes over the labelled fraction (30 | 30 | 30)."""
     least_steps: Annotated[int | None, MODEL, at_least(1), TRAINED] = None
-    """Fewest updates an epoch: a small fraction is passed over several times until it has so many (10 | 1 | 1)."""
+    """Fewest updates an epoch: a small fraction is repeated until it has so many (10 | 1 | 1)."""
     optimizer: Annotated[Literal["adamw", "adam", "sgd"] | None, MODEL, TRAINED] = None
     """Rule of the updates; adam and sgd take weight decay as an L2 penalty (head: adam, else adamw | sgd | adam)."""
     lr_head: Annotated[float | None, MODEL, above(0), TRAINED] = None
@@ -91,8 +96,9 @@ class ClassifyConfig:
     lr_backbone: Annotated[float | None, MODEL, at_least(0), TRAINED] = None
     """Peak learning rate of the backbone under surgical and full (0.0003 | 0.005 | 0.0001); with another batch size or optimiser another."""
     layer_decay: Annotated[float | None, MODEL, above(0, up_to=1), TRAINED] = None
-    """Factor on the rate from each part of the backbone to the one before it, 0..1 (full: 0.75 for networks with position embeddings,
-    else 1 | 1 | 1)."""
+    """Factor on the rate from each part of the backbone to the one before it, 0..1. Defaults by
+    policy, network and protocol (full: 0.75 for networks with position embeddings, else 1 | 1 |
+    1)."""
     weight_decay: Annotated[float | None, MODEL, at_least(0), TRAINED] = None
     """Weight decay of weights (head: 0.001, else 0.05 | 1e-6 | 0)."""
     weight_decay_biases: Annotated[float | None, MODEL, at_least(0), TRAINED] = None
@@ -100,7 +106,8 @@ class ClassifyConfig:
     warmup_steps: Annotated[int | None, MODEL, at_least(0), TRAINED] = None
     """Steps of linear warm-up (500, or a tenth of a run shorter than 5,000 steps | 0 | 0)."""
     schedule: Annotated[Literal["step", "epoch"] | None, MODEL, TRAINED] = None
-    """How the cosine falls: at every step after the warm-up, or once an epoch (step | epoch | epoch)."""
+    """Fall of the cosine: at every step after the warm-up, or once an epoch (step | epoch |
+    epoch)."""
     final_lr: Annotated[float | None, MODEL, between(0, 1, "a share of the peak rate"), TRAINED] = (
         None
     )
@@ -111,8 +118,9 @@ class ClassifyConfig:
     """Batch norm of the parts that learn. trainable: batch statistics; eval: stored statistics, scale and shift learn; frozen: all stored
     (trainable | trainable | trainable)."""
     features: Annotated[Literal["standardised", "raw"] | None, MODEL, TRAINED] = None
-    """What the head alone learns on: each feature scaled to mean 0 and deviation 1 over the labelled images, or as it is
-    (standardised | raw | raw)."""
+    """Features that the head alone learns on (standardised | raw | raw). Standardised features
+    are each scaled to mean 0 and deviation 1 over the labelled images. Raw features are used as
+    they are."""
     crop_min: Annotated[float | None, MODEL, above(0, "of the image's area", up_to=1), TRAINED] = (
         None
     )

@@ -68,7 +68,7 @@ def labels_to_learn(
 
     Args:
         pack: where they are.
-        uncertain: what an uncertain label counts as.
+        uncertain: value that an uncertain label counts as.
         blank: what a label that is not stated counts as where another label of the image is stated.
     """
     labels: FloatArray = pack.labels
@@ -92,8 +92,8 @@ def check_classes(
         pack: where the images are.
         rows: those to learn from.
         labels: (n, k) of all the pack's images, as training takes them.
-        fraction: of the labels, for messages.
-        seed: of the fraction, for messages.
+        fraction: fraction of the labels, for messages.
+        seed: seed of the fraction, for messages.
 
     Returns:
         Names of the classes without a positive among the rows.
@@ -169,8 +169,8 @@ class Batch:
     Attributes:
         inputs: (b, p, p[, 3]) uint8 pixels, or (b, d) features.
         targets: (b, k) float32, 1 or 0.
-        weights: (b, k) float32 weights of the single losses; over all ranks' shares they sum to the masked mean, so a label
-            that is not known counts for nothing.
+        weights: (b, k) float32 weights of the single losses. Over all ranks' shares they sum to the
+            masked mean, so a label that is not known counts for nothing.
     """
 
     inputs: Tensor

@@ -29,14 +29,14 @@ class Fitted:
     """A trained draw.
 
     Attributes:
-        seed: of the draw.
-        training_images: how many were learnt from.
+        seed: seed of the draw.
+        training_images: number of images learnt from.
         test: (n, k) probabilities of the test images.
         val: (n, k) of the pack's val images; None where it has none.
         choosing: (n, k) of images that neither gradients nor a fit came from, for thresholds where the pack has no val images;
             None for none.
         choosing_rows: (n,) their rows in the pack.
-        choosing_words: what these images are.
+        choosing_words: words for what these images are.
         record: what else is known (best epoch, what it was chosen on, layers, penalty, ...), as JSON holds it.
         head: the linear layer, where the backbone did not change.
         state: state dict of the whole classifier, where it did.
@@ -68,8 +68,8 @@ def keep_draw(folder: RunFolder, fitted: Fitted, weights: bool) -> None:
     """Write what the end of the run needs of a draw, then drop its checkpoints.
 
     Args:
-        folder: of the draw.
-        fitted: its result.
+        folder: folder of the draw.
+        fitted: result of the draw.
         weights: keep the weights too.
 
     Raises:
@@ -140,7 +140,7 @@ def histories(
 
     Args:
         run: its folder.
-        best_epoch: of the draw in progress, -1 for none.
+        best_epoch: best epoch of the draw in progress, -1 for none.
     """
     best = best_epoch if best_epoch >= 0 else None
     folders = (

@@ -1,8 +1,8 @@
 """The policies head, surgical and full: one label draw's training on the one loop.
 
-Under ``head`` the backbone never changes: the loop trains the linear layer alone, checkpoints hold nothing else, and where no
-transform changes the images their features are computed once. Under ``surgical`` and ``full`` a :class:`Learner` trains
-what its plan says.
+Under ``head`` the backbone never changes: the loop trains the linear layer alone, and checkpoints
+hold nothing else. Where no transform changes the images, their features are computed once. Under
+``surgical`` and ``full`` a :class:`Learner` trains what its plan says.
 
 Shapes: n images, d features, k classes.
 """
@@ -48,11 +48,11 @@ class Draw:
     """One label draw.
 
     Attributes:
-        seed: of the draw, of the linear layer's initial weights, of order and transforms.
-        rows: of the pack, to learn from.
+        seed: seed of the draw, of the linear layer's initial weights, of order and transforms.
+        rows: rows of the pack, to learn from.
         choosing: rows that the epoch is chosen on; none where the last is kept.
-        chosen_on: what these are, in words.
-        folder: where its log and checkpoints go.
+        chosen_on: words for what these are.
+        folder: folder that its log and checkpoints go to.
     """
 
     seed: int
@@ -70,7 +70,7 @@ class Task:
         config: filled options.
         pack: the images.
         labels: (n, k) labels of all its images as training takes them.
-        backbone: as its initial weights left it; draws train copies.
+        backbone: network as its initial weights left it; draws train copies.
         val, test: rows of the pack's splits with a label; there may be no val.
         machine: device and precision of training.
         ranks: all processes.
@@ -140,9 +140,9 @@ class Step:
 
     Attributes:
         logits: (b, 3, s, s) normalised images, or (b, d) features that were computed before -> (b, k).
-        transforms: of the pixels; None where batches hold features.
-        task: what the run shares.
-        seed: of the transforms, combined with the step's number.
+        transforms: transforms of the pixels; None where batches hold features.
+        task: values that the run shares.
+        seed: seed of the transforms, combined with the step's number.
     """
 
     logits: Callable[[Tensor], Tensor]
@@ -171,8 +171,8 @@ def train_head(task: Task, draw: Draw, known: KnownFeatures) -> Fitted:
     """Linear evaluation: the linear layer by gradient descent on a frozen backbone.
 
     Args:
-        task: what the run shares.
-        draw: which labels.
+        task: values that the run shares.
+        draw: choice of the labels.
         known: features that every draw takes from.
 
     Raises:
@@ -261,8 +261,8 @@ class LayerTraining:
 
     Attributes:
         loop: the training.
-        classifier: what it trains, in place.
-        plan: which of its layers learn.
+        classifier: network that it trains, in place.
+        plan: choice of its layers that learn.
         tuned: part -> factor that --tune gives; empty under full.
         norms: relative gradient norms behind these; empty where parts are named.
     """

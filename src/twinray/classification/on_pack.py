@@ -50,13 +50,13 @@ def label_scores(
 
     Args:
         network: (b, 3, size, size) normalised images -> (b, k); a module must be in evaluation mode.
-        images: of the pack.
+        images: images of the pack.
         rows: which of them.
         classes: k.
         size: side of the network's input, pixels.
         batch_size: images at once; no effect on results but for rounding.
         machine: device and precision.
-        label: shown in the progress bar.
+        label: text shown in the progress bar.
     """
     out = np.empty((len(rows), classes), dtype=np.float64)
     _forward(network, images, rows, size, batch_size, machine, label, out)

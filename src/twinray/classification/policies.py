@@ -1,8 +1,9 @@
 """Which layers of a classifier learn, at which rate, and what their batch norms do.
 
-A :class:`Plan` is made from the options once; everything else follows from it: which parameters have gradients, in
-which mode each norm is while training, and the optimiser's groups. Layer-wise decay: Clark et al. 2020 (ELECTRA), Bao et
-al. 2022 (BEiT): the head has the full rate, each part before it ``layer_decay`` times the rate of the one after.
+A :class:`Plan` is made from the options once, and everything else follows from it. It sets which
+parameters have gradients, the mode of each norm while training, and the optimiser's groups.
+Layer-wise decay follows Clark et al. 2020 (ELECTRA) and Bao et al. 2022 (BEiT). The head has the
+full rate, each part before it ``layer_decay`` times the rate of the one after.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Plan:
     Attributes:
         rates: part -> factor, 0 where the part does not learn; in the order of the network.
         of: parameter of the backbone -> its factor, 0 where it does not learn.
-        norm: what the batch norms of learning layers do: trainable, eval or frozen.
+        norm: mode of the batch norms of learning layers: trainable, eval or frozen.
         layer_decay: factor from each part to the one before it, contained in the others.
     """
 
@@ -119,8 +120,8 @@ class Learner(nn.Module):
     """A classifier in training under a plan; its ``train()`` keeps what does not learn in evaluation mode.
 
     Attributes:
-        classifier: what is trained, in place.
-        plan: which of its layers learn.
+        classifier: network that is trained, in place.
+        plan: choice of its layers that learn.
     """
 
     def __init__(self, classifier: Classifier, plan: Plan) -> None:

@@ -2,8 +2,8 @@
 
 Shape legend: n images, d features, k classes.
 
-The penalty is chosen by cross-validation inside the labelled images and nowhere else: a probe at 1 %
-of the labels must not see the other 99 % through its validation set.
+The penalty is chosen by cross-validation inside the labelled images and nowhere else. A probe at 1
+% of the labels must not see the other 99 % through its validation set.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class LinearProbe:
     Attributes:
         weight: (k, d) float64. bias: (k,) float64.
         penalty: the L2 strength that was used.
-        held_out: (n, k) probabilities of the images that it was fitted on, each by a probe of the same penalty that was fitted
-            without its patient's fold, NaN for images of no fold; None where there were too few patients for folds.
+        held_out: (n, k) probabilities of the images that it was fitted on. Each comes from a probe
+            of the same penalty that was fitted without its patient's fold. Images of no fold have
+            NaN. The value is None where there were too few patients for folds.
     """
 
     weight: Tensor
@@ -65,7 +66,7 @@ def fit_probe(
         groups: (n,) patient of each image, as numbers.
         task: multiclass (softmax) or multilabel (a sigmoid each).
         folds: number of folds; fewer where there are fewer patients.
-        seed: of the assignment to folds.
+        seed: seed of the assignment to folds.
         weights: (n, k) of the single losses; None for 1.
     """
     penalty, held_out = _choose_penalty(features, labels, groups, task, folds, seed, weights)

@@ -1,10 +1,11 @@
 """Ways to train a classifier by gradient descent, as values of the same options.
 
-``sound`` gives every arm of a comparison the same layers, the same treatment and an epoch that is chosen on validation
-patients. The other two are what the papers did, line by line. ``as-published`` is the chest X-ray paper
-(arXiv:2402.06499, "Linear Evaluation Protocol" and "End-to-End Finetuning", with the paper's released ``evaluate.py``);
-``comparative-study`` the study of Barlow Twins and ImageNet weights on CT slices and histology tiles, which names few of
-its options. An option that is given wins over its protocol's value.
+``sound`` gives every arm of a comparison the same layers, the same treatment and an epoch that is
+chosen on validation patients. The other two are what the papers did, line by line. ``as-published``
+is the chest X-ray paper (arXiv:2402.06499, "Linear Evaluation Protocol" and "End-to-End
+Finetuning", with the paper's released ``evaluate.py``). ``comparative-study`` is the study of
+Barlow Twins and ImageNet weights on CT slices and histology tiles, which names few of its options.
+An option that is given wins over its protocol's value.
 
 What neither preset takes over, because it is unsound, is the choice of the best epoch on the test images.
 """
@@ -170,8 +171,9 @@ _RATES: Mapping[str, tuple[float, float, int]] = MappingProxyType(
 def filled(config: ClassifyConfig) -> ClassifyConfig:
     """The options with the protocol's value wherever none was given; those of a probe as they are.
 
-    Learning rates follow the batch where they are not given: in proportion for SGD (Goyal et al. 2017), by the square
-    root for Adam and AdamW. An optimiser other than the protocol's has rates of its own.
+    Learning rates follow the batch where they are not given. They follow in proportion for SGD
+    (Goyal et al. 2017), by the square root for Adam and AdamW. An optimiser other than the
+    protocol's has rates of its own.
 
     Raises:
         InputError: the protocol does not know the policy, or an option was given that the policy has no use for.

@@ -43,7 +43,7 @@ class Outcome:
         provenance: where these came from. checked: what training had seen of val and test.
         val, test: rows of the pack's splits.
         fitted: the draws, in the order of their seeds.
-        notes: what every reader of the figures must know.
+        notes: facts that every reader of the figures must know.
     """
 
     config: ClassifyConfig

@@ -53,13 +53,13 @@ def run(
 
     Args:
         config: the options.
-        watch: called at the end of every epoch with the run's folder and the best epoch so far (-1: none); not of a probe,
-            which has no epochs.
-        finished: the same, once at the end.
+        watch: function called at the end of every epoch with the run's folder and the best epoch so
+            far (-1: none). A probe has no epochs and never calls it.
+        finished: function called the same way, once at the end.
 
     Raises:
-        InputError: bad options, pack or initial weights; a split without usable labels; weights that were trained on
-            images that the epoch is chosen on or that are tested.
+        InputError: bad options, pack or initial weights; a split without usable labels. Weights are
+            refused too that were trained on images that the epoch is chosen on or that are tested.
         TwinrayError: the loss left the finite numbers, a signal stopped the run, or the disk refuses.
     """
     config = resolve(config)

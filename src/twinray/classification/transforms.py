@@ -1,8 +1,9 @@
 """What training images of a classifier go through, a whole batch at once on whatever device it is on.
 
-Random resized crop (bicubic, antialiased), left-right flip, brightness and contrast. Grey images stay one channel until
-they are normalised. Parameters are drawn on the CPU for the whole batch, whichever ranks share it, one set an image and
-always the same number, so that switching one operation on or off does not change what the others draw.
+Random resized crop (bicubic, antialiased), left-right flip, brightness and contrast. Grey images
+stay one channel until they are normalised. Parameters are drawn on the CPU for the whole batch,
+whichever ranks share it. Each image has one set of them, always the same number. Switching one
+operation on or off therefore does not change what the others draw.
 
 Shapes: b images of this rank, p side of the packed images, s side of the network's input.
 """

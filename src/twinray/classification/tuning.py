@@ -1,10 +1,11 @@
 """Which parts of a network a surgical fine-tuning should move: relative gradient norms.
 
-Lee, Chen, Tajwar, Kumar, Yao, Liang and Finn, "Surgical fine-tuning improves adaptation to distribution shifts", ICLR 2023,
-section 5 (Auto-RGN): a part whose gradient is large beside its weights has the most to gain. Each part learns at a rate
-in proportion to ``|g| / |w|``, the largest at the full rate. As in the authors' code the norms are averaged over the first
-five batches and norm layers are left out of both; unlike there they are taken once, before training, by part and not by
-tensor, so that a run's rates can be read and drawn.
+The source is Lee, Chen, Tajwar, Kumar, Yao, Liang and Finn, "Surgical fine-tuning improves
+adaptation to distribution shifts", ICLR 2023, section 5 (Auto-RGN). A part whose gradient is large
+beside its weights has the most to gain. Each part learns at a rate in proportion to ``|g| / |w|``,
+the largest at the full rate. As in the authors' code the norms are averaged over the first five
+batches and norm layers are left out of both. Unlike there they are taken once, before training, by
+part and not by tensor. A run's rates can so be read and drawn.
 
 The gradient needs a linear layer that says something. It is fitted on these very batches, by the convex fit of the
 probe, with the norms in the mode that training has.
@@ -36,8 +37,8 @@ def relative_gradient_norms(
     """``|g| / |w|`` of each part of the backbone, mean over batches; the classifier is left as it is.
 
     Args:
-        classifier: as it is before training; its own linear layer is not used.
-        norm: what batch norms do in training: trainable, eval or frozen.
+        classifier: network as it is before training; its own linear layer is not used.
+        norm: mode of batch norms in training: trainable, eval or frozen.
         batches: (normalised images (b, 3, s, s), labels (b, k) of 1 and 0, any other value counts for nothing).
     """
     learner = _copy(classifier, norm)

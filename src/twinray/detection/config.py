@@ -52,8 +52,9 @@ class DetectConfig:
     detector: Annotated[Literal["faster-rcnn", "retinanet", "fcos"], MODEL] = "faster-rcnn"
     """Two stages (faster-rcnn) or one, with anchors (retinanet) or without (fcos). Heat maps need faster-rcnn."""
     protocol: Annotated[Literal["sound", "as-published"], MODEL] = "sound"
-    """Preset of the options marked sound | published. sound: every layer learns, whatever the initial weights; as-published: the
-    chest X-ray paper's values, which keep a frozen random stem under random weights. Options that are given win."""
+    """Preset of the options marked sound | published. Under sound every layer learns, whatever
+    the initial weights. Under as-published the values are the chest X-ray paper's, which keep a
+    frozen random stem under random weights. Options that are given win."""
     fraction: Annotated[float, MODEL, above(0, up_to=1)] = 1.0
     """Share of the training images that may be used, 0..1: whole patients, stratified by class, nested for one --fraction-seed."""
     fraction_seed: Annotated[int, SEED, at_least(0), counts_with(fraction=above(0, below=1))] = 0
@@ -61,8 +62,8 @@ class DetectConfig:
     size: Annotated[int, MODEL, multiple_of(32, least=64)] = 224
     """Side of the network's input, pixels; a multiple of 32."""
     resize: Annotated[Literal["bicubic", "bilinear"], MODEL, Older("bilinear")] = "bicubic"
-    """Filter that brings packed images to --size, antialiased: bicubic as in every other stage; bilinear goes on with runs of
-    versions that had no such option."""
+    """Filter that brings packed images to --size, antialiased: bicubic as in every other stage.
+    The value bilinear goes on with runs of versions that had no such option."""
     batch_size: Annotated[int | None, MODEL, at_least(1)] = None
     """Images in a batch (8 | 32)."""
     epochs: Annotated[int | None, MODEL, at_least(1)] = None
@@ -78,7 +79,8 @@ class DetectConfig:
     warmup_steps: Annotated[int | None, MODEL, at_least(0)] = None
     """Steps of linear warm-up (500, or a tenth of a run shorter than 5,000 steps | 500)."""
     schedule: Annotated[Literal["step", "epoch"] | None, MODEL] = None
-    """How the cosine falls: at every step after the warm-up, or once an epoch from the first on (step | epoch)."""
+    """Fall of the cosine: at every step after the warm-up, or once an epoch from the first on (step
+    | epoch)."""
     final_lr: Annotated[float | None, MODEL, between(0, 1, "a share of the peak rate")] = None
     """Learning rate at the end, share of the peak (0.001 | 0.02)."""
     clip_norm: Annotated[float | None, MODEL, at_least(0)] = None
@@ -95,8 +97,10 @@ class DetectConfig:
     rois_per_image: Annotated[int, MODEL, at_least(1), counts_with(detector="faster-rcnn")] = 512
     """Proposals sampled per image for the box loss (faster-rcnn)."""
     anchor_scale: Annotated[float | None, MODEL, above(0)] = None
-    """Side of the smallest square anchor in strides; default 8 (faster-rcnn: 32, 64, 128, 256, 512 pixels), 4 (retinanet: the same, and
-    two sizes between each), 1 (fcos, which has points: the side of a point's cell)."""
+    """Side of the smallest square anchor in strides; default 8 (faster-rcnn), 4 (retinanet), 1
+    (fcos). For faster-rcnn that gives 32, 64, 128, 256, 512 pixels. For retinanet it gives the
+    same, and two sizes between each. The detector fcos has points: the side is that of a
+    point's cell."""
     flip: Annotated[float | None, MODEL, PROBABILITY] = None
     """Probability of a left-right flip; 0 keeps laterality (0.5 | 0.5)."""
     scale: Annotated[tuple[float, ...], MODEL, MAGNIFICATION] = ()
@@ -106,8 +110,9 @@ class DetectConfig:
     contrast: Annotated[float | None, MODEL, between(0, 1)] = None
     """Largest random change of contrast, relative (0.2 | 0)."""
     images: Annotated[Literal["all", "with_boxes"] | None, MODEL] = None
-    """Which images to learn from, and which of val choose the epoch: all annotated ones, those without a box as negatives, or only
-    those with a box (all | with_boxes). Figures and thresholds are on all annotated images either way."""
+    """Images to learn from, and those of val that choose the epoch (all | with_boxes). The
+    value all: all annotated images, those without a box as negatives. The value with_boxes:
+    only those with a box. Figures and thresholds are on all annotated images either way."""
     bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
     """Resamples of patients for the intervals."""
     froc_hit: Annotated[Literal["iou", "centre"], RECORD] = "iou"

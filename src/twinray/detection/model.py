@@ -44,8 +44,9 @@ class DetectorOptions:
         trainable_stages: backbone stages that learn, from the last: 5 all, 3 without stem and layer1, 0 none.
         fpn_channels: channels of the feature pyramid.
         box_head_width: width of the two fully connected layers of the box head.
-        anchor_scale: side of the smallest square anchor in strides: 8 on strides from 4 gives 32, 64, 128, 256,
-            512 pixels, as 4 does on RetinaNet's from 8 (with two sizes between each); of a point's cell for fcos, 1.
+        anchor_scale: side of the smallest square anchor in strides. On strides from 4, 8 gives 32,
+            64, 128, 256, 512 pixels. On RetinaNet's strides from 8, 4 gives the same (with two
+            sizes between each). For fcos it is the side of a point's cell, 1.
         anchor_ratios: heights / widths of the anchors.
         proposals_before_nms: (training, evaluation) proposals kept per level before suppression; for one-stage
             detectors the second counts pairs of place and class.
@@ -56,7 +57,7 @@ class DetectorOptions:
             tail of the precision-recall curve, which the usual 0.05 cuts off. Raise it to 0.05 to follow
             torchvision and MMDetection.
         nms: IoU above which the weaker of two boxes of one class is dropped.
-        detections_per_image: at most this many boxes an image.
+        detections_per_image: largest number of boxes an image.
     """
 
     detector: DetectorKind = "faster-rcnn"
@@ -85,7 +86,7 @@ class Detector(nn.Module):
     ``class_scores``; the others have ``head``.
 
     Attributes:
-        options: how it was built.
+        options: options that it was built with.
         box_classes: names that labels index from 0; the background is added inside.
     """
 
@@ -222,7 +223,7 @@ def build_detector(
 
     Args:
         backbone: already initialised; its weights are kept.
-        options: how to build it.
+        options: options to build it with.
         box_classes: names of the classes, without a background.
         seed: everything outside the backbone is drawn from it, whatever was drawn before.
 
@@ -252,7 +253,7 @@ def frozen_random_layers(detector: Detector, init_is_random: bool) -> list[str]:
     never updated. Empty when the backbone's weights were loaded.
 
     Args:
-        detector: as built, before training.
+        detector: detector as built, before training.
         init_is_random: whether the backbone kept its random initial weights.
     """
     if not init_is_random:

@@ -1,8 +1,9 @@
 """Detectors without proposals: RetinaNet (Lin et al. 2017, Focal Loss) and FCOS (Tian et al. 2019).
 
-Heads, target assignment and losses are torchvision's; features and anchors are ours, so the strides are true at every
-image size, and box arithmetic and losses are in float32 whatever the precision of the convolutions. Labels count from
-0 without a background: both score every class by a sigmoid of its own.
+Heads, target assignment and losses are torchvision's; features and anchors are ours. The strides
+are therefore true at every image size. Box arithmetic and losses are in float32 whatever the
+precision of the convolutions. Labels count from 0 without a background: both score every class by a
+sigmoid of its own.
 
 Shapes: b batch, a anchors (FCOS: points) of all levels, k classes.
 """
@@ -31,8 +32,8 @@ class OneStage:
     """What turns the maps p3..p7 into losses or boxes; its ``head`` holds the weights.
 
     Args:
-        kind: which of the two.
-        channels: of every map.
+        kind: name of one of the two.
+        channels: channels of every map.
         n_classes: k.
         anchor_scale: side of the smallest square anchor in strides; for FCOS of a point's cell.
         ratios: height / width of RetinaNet's anchors.

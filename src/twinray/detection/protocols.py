@@ -1,9 +1,10 @@
 """Two ways to train a detector, as values of the same options: ``sound`` and ``as-published``.
 
-``as-published`` is what the chest X-ray paper did (MMDetection's Faster R-CNN recipe: stem and layer1 frozen, batch
-norm in evaluation mode, SGD); with random initial weights it keeps a random stem for ever. ``sound`` gives every arm
-of a comparison the same layers to train and statistics that are estimated on the data, so that random weights are a
-fair floor. An option that is given wins over its protocol's value.
+``as-published`` is what the chest X-ray paper did: MMDetection's Faster R-CNN recipe, with stem and
+layer1 frozen, batch norm in evaluation mode, SGD. With random initial weights it keeps a random
+stem for ever. ``sound`` gives every arm of a comparison the same layers to train and statistics
+that are estimated on the data. Random weights are then a fair floor. An option that is given wins
+over its protocol's value.
 """
 
 from __future__ import annotations

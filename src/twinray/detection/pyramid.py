@@ -71,8 +71,9 @@ class Pyramid(nn.Module):
 class CoarseLevels(LastLevelP6P7):  # type: ignore[misc]
     """torchvision's p6 and p7, in float32 under any autocast.
 
-    They cost next to nothing, and where p6 is a single pixel the processor's bf16 kernel for the gradient of p7's
-    weight leaves memory unset (seen with torch 2.15: not-a-number in the taps that lie outside).
+    They cost next to nothing. Where p6 is a single pixel the processor's bf16 kernel for the
+    gradient of p7's weight leaves memory unset. This was seen with torch 2.15: not-a-number in the
+    taps that lie outside.
     """
 
     def forward(
@@ -88,14 +89,14 @@ class Anchors(nn.Module):
     """Anchors of every level, centred on the pixels that the level's stride says.
 
     torchvision's generator divides the image's side by the grid's to find the stride. That is wrong
-    where the last level's grid was rounded up (224 pixels: 4 cells of stride 64, not 56), and under
-    bfloat16 it gives the anchors the features' 8 bits; here strides are fixed, anchors float32. They are
-    made once for a size and device.
+    where the last level's grid was rounded up (224 pixels: 4 cells of stride 64, not 56). Under
+    bfloat16 it gives the anchors the features' 8 bits. Here strides are fixed, anchors float32.
+    They are made once for a size and device.
 
     Args:
         scale: side of the smallest square anchor in strides.
         ratios: height / width of the anchors at each place; their area is the same.
-        strides: of the levels, in input pixels.
+        strides: strides of the levels, in input pixels.
         steps: anchors of one shape at a place, evenly over one octave of sizes from ``scale`` up.
     """
 

@@ -1,12 +1,13 @@
 """RoIAlign as one sparse gather over all pyramid levels, for training on a CPU.
 
-RoIAlign (He et al. 2017, Mask R-CNN, section 3) averages bilinear samples in every bin of a box, so
-each pooled value is a fixed sparse combination of feature pixels, the same for every channel.
-torchvision computes its gradient on one thread, channel by channel. Here the combination is written
-down once as a list of (bin, pixel, weight): the forward pass sums pixel rows into bins, the backward
-pass sums bin rows into pixels, both as vectorised, multi-threaded weighted row sums with a fixed
-order of summation: the same bytes every time. Values and gradients equal ``torchvision.ops.roi_align``
-with ``aligned=False``. On other devices torchvision's own kernel is used.
+RoIAlign (He et al. 2017, Mask R-CNN, section 3) averages bilinear samples in every bin of a box.
+Each pooled value is so a fixed sparse combination of feature pixels, the same for every channel.
+The gradient in torchvision is computed on one thread, channel by channel. Here the combination is
+written down once as a list of (bin, pixel, weight). The forward pass sums pixel rows into bins, the
+backward pass sums bin rows into pixels. Both are vectorised, multi-threaded weighted row sums with
+a fixed order of summation: the same bytes every time. Values and gradients equal
+``torchvision.ops.roi_align`` with ``aligned=False``. On other devices torchvision's own kernel is
+used.
 
 Shapes: b batch, c channels, h w a level's grid, n boxes, s side of the pooled grid.
 """

@@ -50,8 +50,9 @@ def run(
 
     Args:
         config: the options.
-        watch: called at the end of every epoch with the run's folder and the best epoch so far (-1: none).
-        finished: the same, once at the end.
+        watch: function called at the end of every epoch with the run's folder and the best epoch so
+            far (-1: none).
+        finished: function called the same way, once at the end.
 
     Raises:
         InputError: bad options, pack or initial weights; weights that were trained on images of val or test.
@@ -126,8 +127,8 @@ def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenanc
     """The detector before training. Arms differ in the backbone's initial tensors and in nothing else.
 
     Raises:
-        InputError: weights that do not fit, those of a detector of other classes, or, under the protocol ``sound``,
-            a layer that would stay random for ever.
+        InputError: weights that do not fit, or those of a detector of other classes. Under the
+            protocol ``sound`` also a layer that would stay random for ever.
     """
     backbone = build_backbone(config.arch, config.seed, config.size)
     provenance = initialise(backbone, config.init)

@@ -1,8 +1,8 @@
 """Images and their boxes, moved together, a whole batch at once on whatever device it is on.
 
-Grey images stay one channel until they are normalised. Every draw comes from the generator given: one
-row of numbers an image, always the same number of them, so that switching one operation on or off does
-not change what the others draw. Boxes are xyxy in pixels of the image they are on.
+Grey images stay one channel until they are normalised. Every draw comes from the generator given:
+one row of numbers an image, always the same number of them. Switching one operation on or off
+therefore does not change what the others draw. Boxes are xyxy in pixels of the image they are on.
 
 Shapes: b batch, c channels (1 or 3), p side of the packed images, s side of the network's input.
 """
@@ -57,7 +57,7 @@ def training_batch(
         pixels: uint8 (b, p, p) grey or (b, p, p, 3) RGB.
         targets: boxes in pixels of the packed images.
         size: s.
-        options: what to draw.
+        options: choice of what to draw.
         generator: the only source of randomness.
 
     Returns:

@@ -1,7 +1,7 @@
 """Proposals and box head of Faster R-CNN (Ren et al. 2015), from torchvision's components.
 
-What differs is where time goes, never a value: proposals of several images are suppressed on several threads, and the
-box head reads pooled maps in the order in which RoIAlign wrote them.
+What differs is where time goes, never a value. Proposals of several images are suppressed on
+several threads. The box head reads pooled maps in the order in which RoIAlign wrote them.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
 class BoxHead(TwoMLPHead):  # type: ignore[misc]
     """torchvision's two fully connected layers, without rewriting pooled maps that lie channels-last.
 
-    Our RoIAlign writes (n, side, side, c). Turning that into the (n, c, side, side) order of the first layer's weight
-    costs a pass over all pooled values, forwards and backwards; turning the weight is far less.
+    Our RoIAlign writes (n, side, side, c). The first layer's weight has the order (n, c, side,
+    side). Turning the maps into it costs a pass over all pooled values, forwards and backwards.
+    Turning the weight costs far less.
     """
 
     def forward(self, x: Tensor) -> Tensor:

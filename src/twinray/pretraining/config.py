@@ -39,9 +39,11 @@ class PretrainConfig:
     out: Annotated[Path, PLACE]
     """Folder of the run; must be new or empty unless --resume is given."""
     splits: Annotated[tuple[str, ...], MODEL, some_of(*SPLITS)] = ("train",)
-    """Which splits of the packs to learn from; training never reads labels, only the k-NN monitor does."""
+    """Splits of the packs to learn from; training never reads labels, only the k-NN monitor
+    does."""
     leave_out: Annotated[tuple[Path, ...], DATA] = ()
-    """Packs to be tested on later, all splits: images that share a patient, an id or (where packed alike) their pixels with these are not learnt from."""
+    """Packs to be tested on later, all splits. Images that share a patient, an id or (where
+    packed alike) their pixels with these are not learnt from."""
     arch: Annotated[str, MODEL] = "resnet50"
     """Architecture: a torchvision ResNet (resnet18, resnet50, ...), or timm/NAME with the extra timm."""
     init: Annotated[str, START] = "random"
@@ -67,7 +69,8 @@ class PretrainConfig:
     optimizer: Annotated[Literal["auto", "lars", "adamw", "adam", "sgd"], MODEL] = "auto"
     """auto: LARS from a batch of 512 up, AdamW below."""
     lr: Annotated[float | None, MODEL, above(0)] = None
-    """Peak learning rate of weights; default by optimiser and batch: LARS 0.2 * batch / 256, AdamW and Adam 0.001 * batch / 256, SGD 0.1 * batch / 256."""
+    """Peak learning rate of weights. Defaults by optimiser and batch: LARS 0.2 * batch / 256,
+    AdamW and Adam 0.001 * batch / 256, SGD 0.1 * batch / 256."""
     lr_biases: Annotated[float | None, MODEL, above(0)] = None
     """Peak learning rate of biases and norm parameters; default: LARS 0.0048 * batch / 256, else that of weights."""
     weight_decay: Annotated[float | None, MODEL, at_least(0)] = None
@@ -114,7 +117,7 @@ class PretrainConfig:
     checkpoint_minutes: Annotated[float, SPEED, above(0, "minutes")] = 10.0
     """Minutes between checkpoints; one is also written with every new best epoch, at the end, and when a signal asks to stop."""
     keep_checkpoints: Annotated[int, SPEED, at_least(1)] = 2
-    """How many of the newest checkpoints stay."""
+    """Number of the newest checkpoints that stay."""
     keep_every: Annotated[int, SPEED, at_least(0, "epochs")] = 0
     """Epochs between checkpoints that stay for ever; 0: none."""
     log_every: Annotated[int, RECORD, at_least(1, "steps")] = 10

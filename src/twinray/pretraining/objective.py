@@ -2,7 +2,9 @@
 
 Shape legend: b batch, d embedding.
 
-    C    = Z1^T Z2 / b          with Z standardised per dimension over the batch
+Z is standardised per dimension over the batch:
+
+    C    = Z1^T Z2 / b
     loss = sum_i (1 - C_ii)^2 + lambda * sum_{i != j} C_ij^2
 """
 
@@ -21,8 +23,11 @@ EPSILON = 1e-5
 
 
 class ObjectiveValue(NamedTuple):
-    """The loss and what a person can read: ``invariance`` (mean C_ii, 1 is best) and ``redundancy``
-    (root mean square of the off-diagonal C_ij, 0 is best). Scalars; the last two without gradient."""
+    """The loss and what a person can read.
+
+    ``invariance`` is the mean C_ii (1 is best). ``redundancy`` is the root mean square of the
+    off-diagonal C_ij (0 is best). All are scalars; the last two are without gradient.
+    """
 
     loss: Tensor
     invariance: Tensor
@@ -38,13 +43,13 @@ def barlow_twins(
     the diagonal alone would be several per cent off.
 
     The sum over C is taken in one of two forms of equal value and gradient. ``||C||_F^2`` equals
-    ``<Z1 Z1^T, Z2 Z2^T> / b^2``, so a batch smaller than the embedding needs two (b, b) Gram matrices
-    and never the (d, d) matrix.
+    ``<Z1 Z1^T, Z2 Z2^T> / b^2``. A batch smaller than the embedding so needs two (b, b) Gram
+    matrices and never the (d, d) matrix.
 
     Args:
         z1, z2: (b, d) embeddings, b >= 2.
         lam: weight of the redundancy term.
-        gram: force a form; None chooses the Gram form when b < d.
+        gram: form to force; None chooses the Gram form when b < d.
 
     Raises:
         ValueError: the shapes differ or the batch has fewer than two rows.

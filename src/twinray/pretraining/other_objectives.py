@@ -2,10 +2,10 @@
 
 Shape legend: b batch (of all ranks together), d embedding.
 
-Each is a function of embeddings like :func:`~twinray.pretraining.objective.barlow_twins`, computes in
-float32 (float64 for float64 input) whatever the autocast, and reports the same two monitors: mean C_ii
-and RMS of the off-diagonal C_ij of the standardised cross-correlation C of the two views. So runs of
-different objectives can be compared although their losses cannot.
+Each is a function of embeddings like :func:`~twinray.pretraining.objective.barlow_twins`. Each
+computes in float32 (float64 for float64 input) whatever the autocast, and reports the same two
+monitors. They are mean C_ii and RMS of the off-diagonal C_ij of the standardised cross-correlation
+C of the two views. So runs of different objectives can be compared although their losses cannot.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ def vicreg(
     covariance_weight: float = 1.0,
     gram: bool | None = None,
 ) -> ObjectiveValue:
-    """VICReg (Bardes et al. 2022, arXiv:2105.04906): mean squared distance of the two embeddings, a
-    hinge that keeps every dimension's standard deviation at 1, and the squared covariances between dimensions.
+    """VICReg (Bardes et al. 2022, arXiv:2105.04906).
+
+    The loss has three terms. The first is the mean squared distance of the two embeddings. The
+    second is a hinge that keeps every dimension's standard deviation at 1. The third is the squared
+    covariances between dimensions.
 
     The mean hinge is averaged over the two views and the covariances (divided by d) are summed over
     them, as in the authors' code.
 
     Args:
         z1, z2: (b, d) embeddings of the two views, b >= 2.
-        invariance_weight, variance_weight, covariance_weight: of the three terms.
-        gram: sum the covariances over (b, b) Gram matrices (True) or (d, d) covariance matrices
-            (False), equal in value and gradient; None chooses the Gram form when b < d.
+        invariance_weight, variance_weight, covariance_weight: weights of the three terms.
+        gram: form of the covariances' sum: over (b, b) Gram matrices (True) or (d, d) covariance
+            matrices (False), equal in value and gradient. None chooses the Gram form when b < d.
 
     Raises:
         ValueError: the shapes differ or the batch has fewer than two rows.
@@ -84,8 +87,10 @@ def simclr(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> ObjectiveValue:
 
 
 def byol(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> ObjectiveValue:
-    """BYOL (Grill et al. 2020, arXiv:2006.07733): squared distance of unit vectors, 2 - 2 cos, between
-    each view's prediction and the other view's target, averaged over the batch and summed over both ways.
+    """BYOL (Grill et al. 2020, arXiv:2006.07733).
+
+    The loss is the squared distance of unit vectors, 2 - 2 cos, between each view's prediction and
+    the other view's target. It is averaged over the batch and summed over both ways.
 
     No gradient goes into the targets. The monitors are those of the targets, which are embeddings
     like those of the other objectives; predictions are not.

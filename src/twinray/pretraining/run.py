@@ -46,8 +46,9 @@ def run(
 
     Args:
         config: the options.
-        watch: called at the end of every epoch with the run's folder and -1 (no epoch is better than another here).
-        finished: the same, once at the end.
+        watch: function called at the end of every epoch with the run's folder and -1. No epoch is
+            better than another here.
+        finished: function called the same way, once at the end.
 
     Raises:
         InputError: bad options, packs or initial weights.

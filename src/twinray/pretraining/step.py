@@ -4,13 +4,15 @@ The loss is that of the whole batch, wherever its rows are:
 
 - on several ranks each embeds its share; the embeddings are gathered, and gradients summed
   (:mod:`twinray.training.ranks`);
-- with ``accumulate`` above 1 a rank embeds its share in that many pieces, in two passes (as Gao et al. 2021, arXiv:2101.06983): first
-  without gradient, to have the embeddings of the whole batch and the loss's gradient with respect to them; then
-  again with gradient, piece by piece, each fed its rows of that gradient. Memory is that of one piece; the loss and its gradient are
-  those of the whole batch.
+- with ``accumulate`` above 1 a rank embeds its share in that many pieces, in two passes (as Gao et
+  al. 2021, arXiv:2101.06983). The first pass, without gradient, gives the embeddings of the whole
+  batch and the loss's gradient with respect to them. The second pass, with gradient, goes piece by
+  piece, each fed its rows of that gradient. Memory is that of one piece; the loss and its gradient
+  are those of the whole batch.
 
-What changes with the pieces is BatchNorm, whose statistics are then a piece's, as in any accumulation: the result is the exact
-gradient of a network that normalises per piece. (Over ranks BatchNorm is synchronised, so there nothing changes.)
+What changes with the pieces is BatchNorm, whose statistics are then a piece's, as in any
+accumulation. The result is the exact gradient of a network that normalises per piece. (Over ranks
+BatchNorm is synchronised, so there nothing changes.)
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class Step:
         machine: device and precision.
         views: makers of the two views.
         objective: the loss of two (b, d) embeddings of the whole batch; not asked for BYOL's network, which has its own.
-        seed: of the views; together with the step's number.
+        seed: seed of the views, combined with the step's number.
         health_every: steps between looks at the embedding's health (an eigenvalue problem).
         ranks: this process's place; ``pixels`` are its share of the batch.
         accumulate: pieces in which the share is embedded.

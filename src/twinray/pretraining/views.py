@@ -1,8 +1,8 @@
 """Two random views of every image, made on the device for the whole batch at once.
 
-The operations and their ranges are those of the authors of Barlow Twins (Zbontar et al. 2021,
-table of augmentations): random resized crop (bicubic, antialiased), horizontal flip, colour jitter,
-greyscale, Gaussian blur, solarise. Every image draws its own parameters.
+The operations and their ranges are those of the authors of Barlow Twins (Zbontar et al. 2021, table
+of augmentations). They are random resized crop (bicubic, antialiased), horizontal flip, colour
+jitter, greyscale, Gaussian blur, solarise. Every image draws its own parameters.
 
 Cropping, resizing and flipping are two batched matrix products (``training.crops``); blurring is the
 same with other matrices. The values are those of torchvision's functional operations on float images,
@@ -10,9 +10,9 @@ to rounding.
 
 A grey image stays one channel: saturation, hue and greyscale change nothing on it and are skipped.
 
-Parameters are drawn on the CPU, so every device sees the same ones, and whatever decides what runs is
-read there. The device gets them in one small copy and builds its matrices itself: it is never asked
-for a value, so launching a view never waits for the device.
+Parameters are drawn on the CPU, so every device sees the same ones, and whatever decides what runs
+is read there. The device gets them in one small copy and builds its matrices itself. It is never
+asked for a value, so launching a view never waits for the device.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
     Args:
         x: (b, c, s, s).
         sigma: (b,) pixels, on the device of x.
-        radius: where the kernel is cut off, pixels; at most s - 1 is used.
+        radius: distance at which the kernel is cut off, pixels; at most s - 1 is used.
     """
     side = x.shape[-1]
     radius = min(max(radius, 1), side - 1)

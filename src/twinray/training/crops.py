@@ -1,8 +1,8 @@
 """Random resized crops and flips of whole batches, every image by parameters of its own.
 
-Cropping, resizing and flipping are one linear map along each axis, so a crop is ``R @ image @ C^T`` with a small matrix a
-side, and a batch of crops is two batched matrix products. The values are those of torchvision's functional operations on
-float images, to rounding.
+Cropping, resizing and flipping are one linear map along each axis. A crop is so ``R @ image @ C^T``
+with a small matrix a side. A batch of crops is two batched matrix products. The values are those of
+torchvision's functional operations on float images, to rounding.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def resize_matrix(
 ) -> Tensor:
     """(b, n_out, n_in) weights that resample pixels ``start .. start + length`` of a line to n_out.
 
-    Bicubic (a = -0.5) stretched by the scale when shrinking, as PIL and torchvision with antialias;
-    pixels outside the crop have no weight and the rest are normalised.
+    The filter is bicubic (a = -0.5), stretched by the scale when shrinking, as PIL and torchvision
+    with antialias. Pixels outside the crop have no weight and the rest are normalised.
 
     Args:
         start, length: (b,) int64, ``start + length <= n_in``.

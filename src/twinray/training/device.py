@@ -24,7 +24,7 @@ class Machine:
     """A device and the precision of matrix products and convolutions on it.
 
     Attributes:
-        device: where tensors are.
+        device: device that tensors are on.
         bf16: whether forward passes run in bfloat16 where autocast does so.
         tf32: whether a GPU may round the factors of float32 convolutions to TensorFloat-32, which keeps 10 bits of 23.
     """

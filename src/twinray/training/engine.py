@@ -1,16 +1,17 @@
 """The training loop, the only one.
 
-A job gives it a step (forward and backward), batches, and what to do at an epoch's end; the loop
-updates the weights, follows the schedule, shows progress, logs, keeps checkpoints and resumes, on one
-rank or on many (:mod:`twinray.training.ranks`).
+A job gives it a step (forward and backward), batches, and what to do at an epoch's end. The loop
+updates the weights, follows the schedule, shows progress, logs, keeps checkpoints and resumes. It
+runs on one rank or on many (:mod:`twinray.training.ranks`).
 
-Resuming is exact because nothing random survives between steps: the order of an epoch comes from
-(seed, epoch), and before each step the global generators are seeded from (seed, step). A checkpoint
+Resuming is exact because nothing random survives between steps. The order of an epoch comes from
+(seed, epoch). Before each step the global generators are seeded from (seed, step). A checkpoint
 therefore needs the weights, the optimiser's state and the number of the step, no generator's state.
 
-Figures stay on the device between log lines: reading one makes the host wait for the GPU. On a processor
-nothing waits, so there a loss that is not finite is found before it can reach the weights; on a GPU at
-the next log line or checkpoint, whichever comes first, and never after a checkpoint.
+Figures stay on the device between log lines: reading one makes the host wait for the GPU. On a
+processor nothing waits, so there a loss that is not finite is found before it can reach the
+weights. On a GPU it is found at the next log line or checkpoint, whichever comes first, and never
+after a checkpoint.
 
 Checkpoints are written by a thread from a copy (:class:`twinray.training.checkpoint.Writer`): after some minutes or steps, with every
 new best epoch, and at the end. All ranks decide alike: what one rank found is asked for by all.
@@ -54,16 +55,16 @@ class Loop:
     """What a job hands to :func:`train`.
 
     Attributes:
-        label: shown in the progress bar.
-        model: holds every tensor that training changes.
-        optimizer: its groups' rates are set before every step.
-        step: (batch, step) -> named scalars, among them ``loss``; runs forward and backward and
-            leaves gradients in ``.grad``; a figure may be given at some steps only.
+        label: text shown in the progress bar.
+        model: module that holds every tensor that training changes.
+        optimizer: optimiser whose groups' rates are set before every step.
+        step: (batch, step) -> named scalars, among them ``loss``. It runs forward and backward and
+            leaves gradients in ``.grad``. A figure may be given at some steps only.
         batches: (epoch, first) -> the epoch's batches from number ``first`` on.
         steps_per_epoch, epochs: the length of the run.
         rates: step -> the learning rate of each parameter group.
-        images_per_step: for the rate that progress shows.
-        seed: of everything random in a step.
+        images_per_step: number of images, for the rate that progress shows.
+        seed: seed of everything random in a step.
         at_epoch_end: epoch -> figures on validation data, logged; None for none.
         select: the figure of ``at_epoch_end`` that picks the best epoch (larger is better); its
             weights are kept in ``checkpoints/best.safetensors``.
@@ -74,10 +75,10 @@ class Loop:
         ranks: all processes of the job; each takes its share of every batch.
         mean_gradients: parameter gradients are averaged over ranks, not summed: for losses that are a mean over
             each rank's own images.
-        keep: which checkpoints stay.
-        after_step: called after every update with the number of steps done.
-        watch: called by the first process at the end of every epoch, when its lines are logged, with the best epoch so far
-            (-1: none).
+        keep: rule of which checkpoints stay.
+        after_step: function called after every update with the number of steps done.
+        watch: function called by the first process at the end of every epoch, when its lines are
+            logged. It gets the best epoch so far (-1: none).
         fault: a log line -> why the training should stop there, or None; acted on when three lines in a row have one.
     """
 

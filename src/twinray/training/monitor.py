@@ -20,10 +20,10 @@ def embedding_health(z: Tensor) -> dict[str, Tensor]:
         z: (b, d) embeddings as the projector gives them, in its precision: what rounding alone makes of a line is not counted.
 
     Returns:
-        ``embedding_std``: mean over dimensions of the standard deviation over the batch, relative to
-        the root mean square of the embedding (0: collapsed; near 1: healthy).
-        ``effective_rank``: exp of the entropy of the normalised singular values of the centred batch
-        (RankMe, Garrido et al. 2023), between 1 and min(b, d).
+        ``embedding_std``: mean over dimensions of the standard deviation over the batch, relative
+        to the root mean square of the embedding. A value of 0 means collapsed, near 1 healthy.
+        ``effective_rank``: exp of the entropy of the normalised singular values of the centred
+        batch (RankMe, Garrido et al. 2023). It lies between 1 and min(b, d).
         Both are NaN for embeddings that are not finite.
     """
     finite, rounding = torch.isfinite(z).all(), torch.finfo(z.dtype).eps
@@ -55,7 +55,7 @@ def collapse(figures: Mapping[str, float], rows: int) -> str | None:
     asked from 8 rows up).
 
     Args:
-        figures: of a log line.
+        figures: figures of a log line.
         rows: embeddings in the batch that they are of.
     """
     std, rank = figures.get("embedding_std"), figures.get("effective_rank")

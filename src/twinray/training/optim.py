@@ -141,8 +141,9 @@ def warmup_cosine(
 ) -> float:
     """The factor on the base learning rate at ``step`` (counted from 0).
 
-    Linear from ``start`` over ``warmup`` steps to 1, then half a cosine down to ``end`` at ``total``
-    (Loshchilov and Hutter 2017, with the final 0.1 % of Barlow Twins).
+    The factor is linear from ``start`` over ``warmup`` steps to 1, then half a cosine down to
+    ``end`` at ``total``. The source is Loshchilov and Hutter 2017, with the final 0.1 % of Barlow
+    Twins.
     """
     if step < warmup:
         return start + (1 - start) * (step + 1) / warmup

@@ -3,9 +3,10 @@
 A job starts as ``torchrun --nproc-per-node N -m twinray.cli VERB ...``; torchrun's variables say which rank this is.
 Without them there is one rank and nothing here communicates.
 
-The convention that makes gradients exact: every rank computes the same total loss from the gathered rows of all ranks,
-differentiates it with respect to its *own* rows only, and parameter gradients are then *summed* over ranks. That is the
-chain rule of the whole batch, with no factor 1/world to correct and no collective inside the loss's graph.
+The convention that makes gradients exact has three parts. Every rank computes the same total loss
+from the gathered rows of all ranks. It differentiates the loss with respect to its *own* rows only.
+Parameter gradients are then *summed* over ranks. That is the chain rule of the whole batch, with no
+factor 1/world to correct and no collective inside the loss's graph.
 """
 
 from __future__ import annotations

@@ -55,8 +55,9 @@ def save_failed_step(
 ) -> Path:
     """Keep what is needed to run a broken step again.
 
-    ``torch.load(path, weights_only=True)`` gives ``step`` (counted from 0), ``seed``, ``reason``, ``batch`` (what the
-    loader gave) and ``model`` (the state dict when it was noticed: on a processor before the step's update).
+    ``torch.load(path, weights_only=True)`` gives ``step`` (counted from 0), ``seed``, ``reason``,
+    ``batch`` (what the loader gave) and ``model``. The last is the state dict when it was noticed:
+    on a processor before the step's update.
     """
     buffer = io.BytesIO()
     torch.save(

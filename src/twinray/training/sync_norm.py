@@ -1,7 +1,8 @@
 """BatchNorm over the batch of all ranks.
 
-On GPUs torch's own ``SyncBatchNorm`` does it. It refuses processors, where multi-process training is for tests and for
-machines with many cores; there this module's version stands in, with the same state-dict names.
+On GPUs torch's own ``SyncBatchNorm`` does it. It refuses processors, where multi-process training
+is for tests and for machines with many cores. There this module's version stands in, with the same
+state-dict names.
 """
 
 from __future__ import annotations
