@@ -1,18 +1,19 @@
 """Ablation-CAM for a detected box, exact and fast.
 
 Desai & Ramaswamy 2020 (Ablation-CAM) weigh each channel by the relative drop of the score when the
-channel is taken away. For one fixed box of a detector nothing needs to be run again: RoIAlign treats
-channels alone and fc6 is linear, so without channel c its output is h - W_c x_c. All channels at once
-cost about one pass of that layer; what follows is one small batch. The pyramid is linear too, which
-carries the same to the channels of the backbone's last stage.
+channel is taken away. Nothing needs to be run again for one fixed box of a detector. RoIAlign
+treats channels alone and fc6 is linear, so without channel c the output of fc6 is h - W_c x_c. All
+channels at once cost about one pass of that layer; what follows is one small batch. The pyramid is
+linear too, which carries the same to the channels of the backbone's last stage.
 
-This is not what common libraries compute: they set a channel to a very negative value, run proposals
-and heads again, and score whichever box then overlaps best (``library_ablation`` does that). The tests really zero each
-channel and really run what follows, and compare.
+Common libraries compute something else (``library_ablation`` does that). They set a channel to a
+very negative value, run proposals and heads again, and score whichever box then overlaps best. The
+tests really zero each channel and really run what follows, and compare.
 
-A channel's map covers the whole image while the box pools a part of it, and what a channel holds elsewhere cannot have moved
-the score. Each cell is therefore drawn with its share in the pooled box (``footprint``); the usual drawing, over the whole
-image, lights up places that the box never looked at.
+A channel's map covers the whole image while the box pools a part of it. What a channel holds
+elsewhere cannot have moved the score. Each cell is therefore drawn with its share in the pooled box
+(``footprint``). The usual drawing, over the whole image, lights up places that the box never looked
+at.
 
 Shapes: n boxes, c channels of the pyramid, j channels of the last stage, h w a grid, s pooled side.
 """
@@ -160,9 +161,10 @@ def last_stage_channel_scores(
 ) -> tuple[Tensor, Tensor]:
     """The box's score, (), and its scores without each channel, (j,), of the last stage.
 
-    A channel reaches the box's level as one map, repeated to that level's grid and spread over the
-    pyramid's channels by two linear layers (1 x 1 lateral, 3 x 3 output). So the 3 x 3 convolution's nine
-    shifts of that one map are pooled instead of 256 maps, and the layers' product does the spreading.
+    A channel reaches the box's level as one map, repeated to that level's grid. Two linear layers
+    (1 x 1 lateral, 3 x 3 output) spread it over the pyramid's channels. So the 3 x 3 convolution's
+    nine shifts of that one map are pooled instead of 256 maps, and the layers' product does the
+    spreading.
 
     Args:
         stages: the backbone's maps, (1, c_i, h_i, w_i) each, finest first.

@@ -1,13 +1,15 @@
 """Heat maps of a classifier: where in the image the evidence for a class lies.
 
-What is explained is the log-odds of the class, log(p / (1 - p)): for exclusive classes the class against all others together, for
-labels that are present or absent each on its own its logit. A probability near 1 hardly moves when evidence is taken away;
-its log-odds do.
+The log-odds of the class, log(p / (1 - p)), is what is explained. For exclusive classes it is that
+of the class against all others together. For labels that are present or absent each on its own it
+is the label's logit. A probability near 1 hardly moves when evidence is taken away; its log-odds
+do.
 
-- ``ablation``: each channel of the last feature map set to zero, its drop in log-odds the channel's weight (Ablation-CAM: Desai and
-  Ramaswamy 2020). The features are the mean over places and the layer after them is linear, so the logits without channel c
-  are z - W[:, c] times its mean: exact, and all channels at once. For two classes, and for labels on their own, this is
-  CAM (Zhou et al. 2016) with each channel's mean in its weight.
+- ``ablation``: each channel of the last feature map set to zero, its drop in log-odds the channel's
+  weight (Ablation-CAM: Desai and Ramaswamy 2020). The features are the mean over places and the
+  layer after them is linear. The logits without channel c are therefore z - W[:, c] times its mean:
+  exact, and all channels at once. For two classes, and for labels on their own, this is CAM (Zhou
+  et al. 2016) with each channel's mean in its weight.
 - ``grad-cam``: Selvaraju et al. 2017. ``grad-cam++``: Chattopadhay et al. 2018, equation 19.
 - ``eigen-cam``: Muhammad and Yeasin 2020; activations alone, alike for all classes.
 - ``occlusion``: a grey square moved over the image, its drop in log-odds, each time through the whole network (Zeiler and
@@ -49,8 +51,8 @@ class ClassScorer:
     """What explanations need to know of a classifier.
 
     Attributes:
-        last_map: (b, 3, s, s) normalised images -> (b, d, h, w), whose mean over places are the features; None for a network
-            that has no such map.
+        last_map: normalised images (b, 3, s, s) -> (b, d, h, w), whose mean over places are the
+            features. None stands for a network that has no such map.
         linear: the layer on the features, (b, d) -> (b, k) logits.
         logits: the whole network, (b, 3, s, s) -> (b, k).
         exclusive: whether an image has exactly one of the classes.
@@ -69,7 +71,7 @@ class ClassMap:
     Attributes:
         map: (s, s) float32 in 0..1 over the network's input, 1 at its strongest place; all zero if nothing speaks for the class.
         weights: (d,) what each channel counted; of the occlusion the drop of each square, row by row.
-        log_odds: of the class on the whole image.
+        log_odds: log-odds of the class on the whole image.
         definition: in words, what was computed.
     """
 
@@ -99,7 +101,7 @@ def class_maps(
     """Heat maps of some classes on one image.
 
     Args:
-        method: which map.
+        method: name of the map.
         image: (3, s, s) normalised; 0 is the grey of occlusion.
         labels: class ids.
         scorer: the classifier, in evaluation mode.

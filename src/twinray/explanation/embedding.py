@@ -3,17 +3,20 @@
 Conventions
 
 - Features are (n, d) float32. Neighbours are by cosine; an image's neighbours are never of its own patient.
-- ``k-NN``: an image's score for a class is the share of its k nearest neighbours that have it (Cover and Hart 1967; 20 neighbours as
-  Wu et al. 2018), each left out of its own neighbours. With many images the votes are those of a seeded choice of images
-  among all others.
-- ``silhouette`` (Rousseeuw 1987): how much nearer an image is to its own class than to the nearest other one, by cosine distance,
-  -1..1, averaged over a seeded choice of images.
-- ``linear AUC``: ridge regression on standardised features, its penalty chosen on one fold and its AUC taken on another, patients
-  never on both sides; one class against the rest, the mean over folds. Asked of labels, of scanner, view, source and sex alike:
-  what tells the scanner as well as the finding may be telling the finding by the scanner.
-- ``pca``: principal components of the centred features. ``tsne``: van der Maaten and Hinton 2008, on the first 50 components, by
-  openTSNE's interpolation (Linderman et al. 2019), started from the first two (Kobak and Berens 2019). ``umap``: McInnes et
-  al. 2018. Distances between clusters in t-SNE and UMAP mean little; figures are worked out on the features.
+- ``k-NN``: an image's score for a class is the share of its k nearest neighbours that have it
+  (Cover and Hart 1967). The number of neighbours is 20, as in Wu et al. 2018. Each image is left
+  out of its own neighbours. With many images the votes are those of a seeded choice of images among
+  all others.
+- ``silhouette`` (Rousseeuw 1987): how much nearer an image is to its own class than to the nearest
+  other one. It is by cosine distance, -1..1, averaged over a seeded choice of images.
+- ``linear AUC``: ridge regression on standardised features, one class against the rest, the mean
+  over folds. Its penalty is chosen on one fold and its AUC taken on another, patients never on both
+  sides. It is computed for labels, scanner, view, source and sex alike. Features that tell the
+  scanner as well as the finding may be telling the finding by the scanner.
+- ``pca``: principal components of the centred features. ``tsne``: van der Maaten and Hinton 2008,
+  on the first 50 components, by openTSNE's interpolation (Linderman et al. 2019). It is started
+  from the first two components (Kobak and Berens 2019). ``umap``: McInnes et al. 2018. Distances
+  between clusters in t-SNE and UMAP mean little; figures are computed on the features.
 """
 
 from __future__ import annotations
@@ -101,9 +104,9 @@ def two_dimensions(
 
     Args:
         name: ``pca``, ``tsne`` or ``umap``.
-        components: of the features.
-        perplexity: of t-SNE; about how many neighbours count.
-        seed: of t-SNE's and UMAP's search for neighbours.
+        components: principal components of the features.
+        perplexity: perplexity of t-SNE, about how many neighbours count.
+        seed: seed of t-SNE's and UMAP's search for neighbours.
         jobs: threads.
 
     Raises:
@@ -172,7 +175,7 @@ def neighbour_votes(
         patients: (n,) group numbers.
         neighbours: how many vote.
         most: images that are asked; of more a seeded choice.
-        seed: of that choice.
+        seed: seed of that choice.
     """
     known = np.flatnonzero(((labels == 0) | (labels == 1)).any(axis=1))
     rows = (
@@ -226,7 +229,7 @@ def silhouette(
         features: (n, d).
         groups: (n,) class ids; below 0 for images without.
         most: images; of more a seeded choice.
-        seed: of that choice.
+        seed: seed of that choice.
     """
     rows = np.flatnonzero(groups >= 0)
     if len(rows) > most:
@@ -272,7 +275,7 @@ def linear_auc(
         patients: (n,) group numbers; a patient is in one fold.
         folds: 3 or more.
         bootstrap: resamples of patients, inside their folds.
-        seed: of the folds and the resamples.
+        seed: seed of the folds and the resamples.
     """
     fold = _folds(targets, patients, folds, seed)
     # One Gram matrix a set of rows: columns that state the same rows share it.

@@ -5,15 +5,17 @@ Measures of one map of one box; ``faithfulness_figures`` sums them up over a dat
 - Pointing game (Zhang et al. 2016, Top-down neural attention by excitation backprop): is the map's greatest value
   inside the true box?
 - Energy (Wang et al. 2020, Score-CAM): which share of the map's sum lies inside the true box?
-- Deletion and insertion (Petsiuk et al. 2018, RISE): the fixed box's score while the most salient pixels are taken out
-  of the image, and while they are put into a blurred one; the area under each curve. Low deletion and high insertion
-  are better. Deleted pixels take the grey that normalisation maps to 0; the blur is wide enough to hide a lesion.
+- Deletion and insertion (Petsiuk et al. 2018, RISE): the area under each curve of the fixed box's
+  score. Deletion takes the most salient pixels out of the image; insertion puts them into a blurred
+  one. Low deletion and high insertion are better. Deleted pixels take the grey that normalisation
+  maps to 0; the blur is wide enough to hide a lesion.
 
 - Empty maps: a map with nothing above zero points nowhere and has no energy, so its share stands beside the others.
 
-Floors tell what these measures are worth without any look into the detector: the predicted box itself, filled, a
-Gaussian in the middle of it, and the proposal, filled, which is where the box's score was pooled and where maps that are
-drawn by footprint end. A map that does not beat them shows nothing that the box did not say.
+Floors show what these measures are worth without any look into the detector. They are the predicted
+box itself, filled, a Gaussian in the middle of it, and the proposal, filled. The proposal is where
+the box's score was pooled and where maps that are drawn by footprint end. A map that does not beat
+them shows nothing that the box did not say.
 
 Maps are (h, w), 0 or more, over the network's input; boxes are xyxy in its pixels.
 """
@@ -90,8 +92,9 @@ def gaussian_floor(box: FloatArray, image_size: tuple[int, int]) -> _Map:
 def removal_ranks(heat: FloatArray, seed: int) -> npt.NDArray[np.int64]:
     """(h, w): 0 for the pixel that goes first, the most salient.
 
-    Equal values, as all places that a map leaves at zero, go block by block in an order drawn from the seed: in rows from
-    the top they would favour one side of the image, one by one they would sprinkle it with dots that no map's order has.
+    Equal values, as all places that a map leaves at zero, go block by block in an order drawn from
+    the seed. In rows from the top they would favour one side of the image. One by one they would
+    sprinkle it with dots that no map's order has.
     """
     height, width = heat.shape
     cells = (
@@ -154,7 +157,7 @@ def removal_curves(
         boxes: the box that each map explains.
         score: (b, 3, h, w) versions and the box to score on each -> (b,) scores; ``versions_scorer`` makes it.
         points: p, points of a curve; 2 or more.
-        seed: for the order of equal values.
+        seed: seed of the order of equal values.
         batch_size: versions at a time.
 
     Raises:

@@ -49,12 +49,13 @@ def faithfulness_figures(
         measured: the boxes; at least one.
         classes: names that labels index.
         bootstrap: resamples of patients.
-        seed: of the resamples.
+        seed: seed of the resamples.
 
     Returns:
         ``{map: {measure: {"value", "ci95", "n"}, "n_boxes", "per_class": {class: {measure: ..., "n_boxes"}},
-        "over_floor": {floor: {measure: {"value", "ci95", "n", "share_above_zero"}}}}}``; ``over_floor`` is map minus
-        floor, of maps that are none.
+        "over_floor": {floor: {measure: {"value", "ci95", "n", "share_above_zero"}}}}}``.
+
+        ``over_floor`` is map minus floor, of maps that are not floors themselves.
     """
     whole = _resampled(measured, np.ones(len(measured.labels), dtype=bool), bootstrap, seed)
     figures = {name: _means(measured, whole, i) for i, name in enumerate(measured.maps)}

@@ -1,7 +1,8 @@
 """Gradient-based and gradient-free class activation maps for a detected box, beside Ablation-CAM.
 
-All explain the same score as Ablation-CAM: the class probability of the box's source proposal, through
-RoIAlign and the box head, held fixed; the channels are those of the pyramid level that the box pools from.
+All explain the same score as Ablation-CAM: the class probability of the box's source proposal. The
+score is computed through RoIAlign and the box head, with the proposal held fixed. The channels are
+those of the pyramid level that the box pools from.
 
 - Grad-CAM: Selvaraju et al. 2017.
 - Grad-CAM++: Chattopadhay et al. 2018, equation 19; its pole, which only channels with a negative sum have, is rounded off.
@@ -50,7 +51,7 @@ def gradient_cam(
     """Heat maps of one image's boxes.
 
     Args:
-        method: which map.
+        method: name of the map.
         pyramid: the pooled levels' maps of one image, (1, c, h, w) each, finest first.
         boxes: boxes on that image.
         scorer: the detector's box head.

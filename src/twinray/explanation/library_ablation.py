@@ -6,8 +6,8 @@ What differs there, and is followed here:
 - A channel is not zeroed but set to a very negative value (-1000), on one level of the pyramid, for all levels in turn.
 - Proposals and heads run again on the changed pyramid. The box's new score is that of whichever new box overlaps it
   most: its IoU plus its class probability, or 0 if that IoU is not above 0.5 or the class is another.
-- The map is built from absolute activations of all levels, shrunk to the grid of the coarsest, and stretched from its
-  least to its greatest value.
+- The map is built from absolute activations of all levels, shrunk to the grid of the coarsest. It
+  is stretched from its least to its greatest value.
 
 Every channel of every level is one run of proposals and heads; the boxes of one image share these runs.
 

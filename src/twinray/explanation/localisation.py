@@ -3,14 +3,16 @@
 Measures of one map of one class on one image; ``faithfulness_figures`` sums them up.
 
 - Pointing game (Zhang et al. 2016) and energy (Wang et al. 2020), as in ``faithfulness``, over all true boxes of the class together.
-- Localised at T (Wang et al., ChestX-ray8, CVPR 2017): the map is cut at half of its peak, a box is drawn round each
-  connected piece, and one of these boxes has an intersection over union with one of the true boxes of at least T.
+- Localised at T (Wang et al., ChestX-ray8, CVPR 2017): whether a box of the map overlaps a true box
+  enough. The map is cut at half of its peak, and a box is drawn round each connected piece. One of
+  these boxes has an intersection over union with one of the true boxes of at least T.
 - IoU: that of the map cut at half of its peak with the true boxes' area, pixel by pixel.
 - Empty maps, which point nowhere.
 
-Floors tell what these measures are worth without any look at the image: the whole image; a Gaussian in its middle; and the
-average of where boxes of the class lie on other patients' images, which knows that hearts are in the middle and effusions
-below. A map that does not beat the last says no more than the class's name.
+Floors show what these measures are worth without any look at the image. They are the whole image, a
+Gaussian in its middle, and the average of where boxes of the class lie on other patients' images.
+That average knows that hearts are in the middle and effusions below. A map that does not beat the
+last says no more than the class's name.
 
 Maps are (h, w), 0 or more, over the network's input; boxes are xyxy in its pixels.
 """

@@ -1,13 +1,15 @@
 """Occlusion of a detected box's own bins: what is the box's score worth without this part of what it pooled?
 
-Zeiler and Fergus (2014, Visualizing and understanding convolutional networks) cover a patch of the image and look at the
-score. Here the patch is a window of bins of the pooled box, of which a detector's head reads 7 x 7, all channels set to
-zero: RoIAlign's output without them is the rest, and the first layer of the head is linear, so its output without a
-window is what it was minus the window's share. All 49 windows cost about one pass of that layer, and the scores are
-those of really zeroing the bins and running the head.
+Zeiler and Fergus (2014, Visualizing and understanding convolutional networks) cover a patch of the
+image and look at the score. Here the patch is a window of bins of the pooled box, all channels set
+to zero; a detector's head reads 7 x 7 bins. RoIAlign's output without them is the rest. The first
+layer of the head is linear, so its output without a window is what it was minus the window's share.
+All 49 windows cost about one pass of that layer. The scores are those of really zeroing the bins
+and running the head.
 
-Channels say *what* spoke for a box and are drawn where they happen to be large; a channel that is negative, or that is large beside
-the finding too, draws a wrong picture. Bins say *where*, whatever the channels' signs.
+Channels say *what* spoke for a box and are drawn where they happen to be large. A channel that is
+negative, or that is large beside the finding too, draws a wrong picture. Bins say *where*, whatever
+the channels' signs.
 
 Shapes: n boxes, c channels, s side of the pooled grid, w width of the first layer.
 """

@@ -44,8 +44,8 @@ class BoxScorer:
     """The box head of a detector.
 
     Attributes:
-        pool: (maps (b, c, h, w), rois (n, 5: image and xyxy), level) -> (n, c, s, s); linear and the same
-            for every channel, as RoIAlign is.
+        pool: function (maps (b, c, h, w), rois (n, 5: image and xyxy), level) -> (n, c, s, s). It
+            is linear and the same for every channel, as RoIAlign is.
         fc6: first fully connected layer, on the flattened (c, s, s); a ReLU follows.
         fc7: second one; a ReLU follows.
         probabilities: (n, width) -> (n, k) class probabilities, the background's left out.
@@ -88,11 +88,13 @@ class HeatMap:
 
 
 def pool_boxes(pyramid: Sequence[Tensor], boxes: Sequence[FixedBox], scorer: BoxScorer) -> Tensor:
-    """What each box pools, (n, c, s, s): each level once for all its boxes, as pooling may first lay out the whole level anew.
+    """What each box pools, (n, c, s, s).
+
+    Each level is pooled once for all its boxes, as pooling may first lay out the whole level again.
 
     Args:
         pyramid: the pooled levels' maps of one image, (1, c, h, w) each, finest first.
-        boxes: at least one.
+        boxes: the boxes, at least one.
         scorer: the detector's box head.
     """
     parts, order = [], []

@@ -52,7 +52,7 @@ class ClassExplainer:
     """A classifier ready to be asked for heat maps, by one method or several.
 
     Args:
-        model: of a classify run.
+        model: model of a classify run.
 
     Raises:
         InputError: the run is a detector.

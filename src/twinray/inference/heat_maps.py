@@ -81,7 +81,7 @@ def heat_maps(
         found: the boxes found on it.
         chosen: indices of the boxes to explain.
         image_size: (height, width) of the network's input.
-        method: which map.
+        method: name of the map.
 
     Raises:
         InputError: a method that does not exist, or one that this kind of detector has no use for.

@@ -1,9 +1,10 @@
 """The verb ``boxes``: published annotations -> one COCO file and its counts. No pixels are needed.
 
-The COCO file's boxes are in pixels of the image file where that is on the disk (its header is read), otherwise of
-the original image. It holds: for each image its width and height where known, patient and split where known; for each
-box its reader (raw) or ``n_readers``, how many distinct readers agreed (fused). Images that were looked at and have no
-box are in it, images that were never annotated with boxes are not.
+The COCO file's boxes are in pixels of the image file where that is on the disk (its header is
+read). Otherwise they are in pixels of the original image. The file holds for each image its width
+and height where known, patient and split where known. It holds for each box its reader (raw) or
+``n_readers``, how many distinct readers agreed (fused). Images that were looked at and have no box
+are in it, images that were never annotated with boxes are not.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class BoxesConfig:
     """New COCO file."""
 
     fusion_iou: Annotated[float | None, MODEL, between(0, 1, below=True)] = None
-    """Fuse boxes of one class that overlap by more than this intersection over union; 0 keeps them as they are
-    (default: 0.5 where several readers drew boxes, as in vindr; 0 elsewhere)."""
+    """Fuse boxes of one class that overlap by more than this intersection over union; 0 keeps them
+    as they are. The default is 0.5 where several readers drew boxes, as in vindr; 0 elsewhere."""
 
     min_readers: Annotated[int, MODEL, at_least(1)] = 1
     """Drop fused boxes on which fewer distinct readers agree."""

@@ -72,8 +72,9 @@ _MOST_VALUES = 20
 
 @dataclass(frozen=True)
 class EmbedConfig:
-    """Features of a pack's images: a file of them, maps in two dimensions, nearest neighbours, and what they tell of labels and of
-    scanner, view, source or sex.
+    """Features of a pack's images: a file of them, maps in two dimensions and nearest neighbours.
+
+    The figures show what the features tell of labels and of scanner, view, source or sex.
     """
 
     data: Annotated[Path, DATA]
@@ -93,14 +94,15 @@ class EmbedConfig:
     maps: Annotated[tuple[MapName, ...], MODEL, no_repeat("maps", "pca")] = ("pca", "tsne")
     """Maps to draw: pca, tsne, umap (with the extra umap)."""
     perplexity: Annotated[float, MODEL, at_least(1)] = 30.0
-    """Of t-SNE: about how many neighbours count."""
+    """Perplexity of t-SNE: about how many neighbours count."""
     by: Annotated[tuple[str, ...], MODEL] = ()
-    """Attributes of the pack to colour by and to check: sex, or age:0,40,60 with the lower ends of numeric groups; none given: split,
-    source and all attributes with 2 to 20 values."""
+    """Attributes of the pack to colour by and to check: sex, or age:0,40,60 with the lower ends of
+    numeric groups. The default, none given, is split, source and all attributes with 2 to 20
+    values."""
     query: Annotated[tuple[str, ...], DATA] = ()
     """Image files, or ids of the pack's images, whose nearest neighbours are drawn."""
     neighbours: Annotated[int, MODEL, at_least(1)] = 8
-    """How many neighbours of a --query are drawn."""
+    """Number of neighbours of a --query that are drawn."""
     page_images: Annotated[int, RECORD, at_least(0)] = 3000
     """Most dots of the page, each with its image; of more a seeded choice. 0: no page."""
     folds: Annotated[int, MODEL, at_least(3)] = 5
@@ -127,7 +129,7 @@ class _Known:
     """What is known of the chosen images.
 
     Attributes:
-        rows: of the pack.
+        rows: rows of the pack.
         patients: (n,) group numbers.
         labels: (n, k).
         by: attribute -> (group of each image, groups in order).

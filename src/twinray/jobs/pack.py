@@ -117,12 +117,13 @@ class PackConfig:
     """The sources are parts of one data set: equal patient ids are the same patient (default: only in sources of one name)."""
 
     depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
-    """Bits of the detector, for grey or colour files of more than 8 bits (default: what the source's headers declare,
-    else the smallest usual depth that holds the largest value of the whole source; DICOM files have their own windows)."""
+    """Bits of the detector, for grey or colour files of more than 8 bits. The default is what the
+    source's headers declare. Without such headers it is the smallest usual depth that holds the
+    largest value of the whole source. DICOM files have their own windows."""
 
     value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
-    """Stored values that become black and white, in place of --depth; for floating point, signed and 32-bit files
-    (default: smallest and largest of the whole source)."""
+    """Stored values that become black and white, in place of --depth; for floating point, signed
+    and 32-bit files. The default is the smallest and largest of the whole source."""
 
     exif: Annotated[Exif, MODEL] = "ignore"
     """ignore: pixels as stored, whatever an EXIF or TIFF orientation tag asks for; apply: turn them as it asks."""

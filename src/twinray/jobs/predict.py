@@ -58,14 +58,18 @@ class PredictConfig:
     out: Annotated[Path, PLACE] = Path("predictions")
     """New folder for predictions.csv, predictions.json, summary.json, overlays, DICOM objects and skipped.csv."""
     fp_per_image: Annotated[float | None, MODEL, above(0), not_with("score_threshold")] = None
-    """Show the boxes that reach the thresholds, class by class, for so many false positives per image on validation (0.25 unless given): the
-    model's own for 0.125, 0.25, 0.5, 1, 2, 4 and 8, for other numbers worked out from the predictions on val that the run kept."""
+    """Show the boxes that reach the thresholds, class by class, for so many false positives per
+    image on validation (0.25 unless given). The thresholds are the model's own for 0.125, 0.25,
+    0.5, 1, 2, 4 and 8. For other numbers they are computed from the predictions on val that the run
+    kept."""
     score_threshold: Annotated[float | None, MODEL, between(0, 1)] = None
-    """Show the boxes, or call the labels, that score at least this, 0..1, in place of the model's thresholds; the tables hold every score
-    all the same."""
+    """Show the boxes, or call the labels, that score at least this, 0..1, in place of the model's
+    thresholds. The tables hold every score all the same."""
     operating_point: Annotated[OperatingPoint | None, MODEL, not_with("score_threshold")] = None
-    """Of a classification run: which of the model's thresholds, chosen on validation, call a label present: that of Youden's index, of F1, or
-    of a specificity of 0.90 or 0.95 (youden unless given). Of three or more classes that exclude each other the highest score is called."""
+    """Of a classification run: which of the model's thresholds, chosen on validation, call a label
+    present. The choices are that of Youden's index, of F1, or of a specificity of 0.90 or 0.95
+    (youden unless given). Of three or more classes that exclude each other the highest score is
+    called."""
     depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
     """Bits of the detector, of files of more than 8 bits (default: as in the model's pack; files are refused where that had none)."""
     value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None

@@ -1,4 +1,6 @@
-"""The training verbs with a picture of how they go: ``curves.svg`` in the run's folder, drawn anew while they train.
+"""The training verbs with a picture of how they go.
+
+The picture is ``curves.svg`` in the run's folder, redrawn while they train.
 
 On the command line they end with a few lines that say what came out and where; as functions they stay silent.
 """

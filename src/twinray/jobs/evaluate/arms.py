@@ -203,11 +203,13 @@ def places(
 ) -> tuple[dict[str, list[Place]], dict[str, Luck]]:
     """Fold and pairing of every tested model, and how the models of an arm differ by chance.
 
-    Models of two arms are a pair where they have the same training seed; where seeds repeat inside an arm, the same label
-    draw; then both; then also the same place among the arm's training sets and pre-trainings.
+    Models of two arms are a pair where they have the same training seed. Where seeds repeat inside
+    an arm, a pair has the same label draw instead. Where draws repeat too, a pair has both the
+    same. The last resort adds the same place among the arm's training sets and then among its
+    pre-trainings.
 
     Args:
-        arms: that are compared with each other.
+        arms: arms that are compared with each other.
         folds: test images -> their number.
 
     Returns:

@@ -57,8 +57,9 @@ class EvaluateConfig:
     pictures: Annotated[int, RECORD, at_least(0), goes_with(data=GIVEN, out=GIVEN)] = 0
     """With --data and --out: so many test images in the page, with true boxes and those of each arm side by side."""
     by: Annotated[tuple[str, ...], RECORD, goes_with(data=GIVEN)] = ()
-    """With --data: attributes of the pack whose groups are measured on their own too, and the largest gap between them: sex, view,
-    age:0,40,60,80 (lower ends of groups); images that do not state it are a group. May be given several times."""
+    """With --data: attributes of the pack whose groups are measured on their own too, and the
+    largest gap between them. Examples are sex, view, age:0,40,60,80 (lower ends of groups). Images
+    that do not state the attribute are a group. May be given several times."""
     froc_hit: Annotated[Literal["iou", "centre"], RECORD] = "iou"
     """What hits in FROC: an overlap of --froc-iou with a true box of the class, or a centre that lies in one (LUNA16, CAMELYON16)."""
     froc_iou: Annotated[float, RECORD, above(0, up_to=1), counts_with(froc_hit="iou")] = 0.5

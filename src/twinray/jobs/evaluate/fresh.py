@@ -62,8 +62,8 @@ def check_seen(
 ) -> tuple[str, Checked]:
     """Whether it is known what the run's initial weights saw, and what of it is among the rows.
 
-    On the pack that the run was made from, its own training images are what that pack's split says they are, and only
-    the weights that it started from are asked for theirs.
+    On the pack that the run was made from, its own training images are what that pack's split says
+    they are. Only the weights that it started from are asked for theirs.
 
     Raises:
         InputError: training saw some of the images.

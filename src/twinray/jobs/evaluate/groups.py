@@ -55,11 +55,11 @@ def with_groups(
     """The figures over all images with those of each group, and the largest gaps between groups.
 
     Args:
-        arms: that are compared with each other.
+        arms: arms that are compared with each other.
         whole: arm -> its figures and differences over all images.
         by: the groups.
         measured: the measure of arms, as over all images.
-        settings: of the measure.
+        settings: settings of the measure.
     """
     groups: dict[str, dict[str, dict[str, SplitFigures]]] = {name: {} for name in arms}
     differences: dict[str, dict[str, dict[str, SplitFigures]]] = {name: {} for name in arms}

@@ -36,7 +36,7 @@ class Settings:
 
     Attributes:
         split: that was tested. data: pack; empty where runs kept their predictions.
-        resampling: of patients. froc: how FROC counts. sizes: ranges of areas by name.
+        resampling: resampling of patients. froc: how FROC counts. sizes: ranges of areas by name.
         by: groups of images that are measured on their own too.
     """
 

@@ -1,7 +1,7 @@
 """What of a run's options makes its model, ready to be compared with another run's.
 
-Which options these are follows from their kind (:mod:`twinray.checks`); options that decide nothing beside the others
-(the seed of a label fraction of 1) are left out.
+The kind of an option decides whether it is one of these (:mod:`twinray.checks`). Options that
+decide nothing beside the others (the seed of a label fraction of 1) are left out.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ def write(out: Path, measured: Measured, pictures: Sequence[Pictured] = ()) -> N
     Args:
         out: folder, there already.
         measured: what came out.
-        pictures: for the page.
+        pictures: pictures for the page.
 
     Raises:
         TwinrayError: a file cannot be written.

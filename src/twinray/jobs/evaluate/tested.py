@@ -19,14 +19,15 @@ class RunInfo:
 
     Attributes:
         path: its folder. name: what it is called beside the others.
-        kind: of its model. task: of a classifier's labels; empty for detectors.
+        kind: kind of its model. task: task of a classifier's labels; empty for detectors.
         classes: names.
         description: its ``model.json``. metrics: its ``metrics.json``; empty where only the weights were kept.
-        init: initial weights, as asked for. recipe: what tells them from another arm's: the options of their pre-training but for
-            its seed, where the folder of it is at hand; else ``init``.
+        init: initial weights, as asked for.
+        recipe: what distinguishes them from another arm's: the options of their pre-training but
+            for its seed. It is ``init`` where the folder of the pre-training is not at hand.
         init_hash: SHA-256 of the file that they came from; empty for random and ImageNet weights and where not recorded.
         options: what else makes its model, without what tells an arm's runs apart.
-        seed: of its training.
+        seed: seed of its training.
         fraction: share of the training images that it used, 0..1.
         fraction_seed: draw of these images; None where all were used, or where the run has several draws.
         packs: what tells the packs that it was trained on. pixels: the same of their images alone, whatever their splits.
@@ -77,9 +78,9 @@ class Tested:
     """One model of a run on its test images; a classify run of several label draws has a model a draw.
 
     Attributes:
-        run: that it belongs to.
+        run: run that it belongs to.
         name: of the run, with the draw where the run has several.
-        draw: of the labelled images; None where all were used.
+        draw: draw of the labelled images; None where all were used.
         data: predictions and truth.
         seen: how many of the images training had seen, of how many; None for none.
         status: whether it is known what the initial weights saw (``recorded``, ``nothing``, ``unknown``).

@@ -79,11 +79,11 @@ def draw_classes(
     """Write one picture a class of each image; yield each when it is on the disk.
 
     Args:
-        explainer: of the run.
+        explainer: explainer of the run.
         images: with their true boxes where known.
         out: folder.
         choice: which classes.
-        method: which heat map.
+        method: name of the heat map.
         box_classes: names that labels of true boxes index.
     """
     classes = explainer.model.classes

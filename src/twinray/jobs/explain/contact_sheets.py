@@ -52,10 +52,10 @@ def write_sheets(
     """Write sheets of at most ``ROWS`` images; yield each when it is on the disk.
 
     Args:
-        models: at least two.
+        models: the models, at least two.
         images: each as every model's pack would hold it, with its true boxes where known.
         out: folder.
-        method: which heat map.
+        method: name of the heat map.
         most: boxes of a model on an image, best first.
         least_score: boxes that score less are not shown.
     """

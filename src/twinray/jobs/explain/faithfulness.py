@@ -64,7 +64,7 @@ class FaithfulnessOptions:
         iou: a box counts as found correctly if it hits a true box of its class at this IoU.
         points: points of the deletion and insertion curves; 0 leaves both measures out.
         bootstrap: resamples of patients.
-        seed: of the resamples and of the order of equal values.
+        seed: seed of the resamples and of the order of equal values.
         batch_size: versions of an image at a time.
     """
 

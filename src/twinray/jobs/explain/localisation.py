@@ -53,7 +53,7 @@ class LocalisationOptions:
         split: name, for the record.
         points: points of the deletion and insertion curves; 0 leaves both measures out.
         bootstrap: resamples of patients.
-        seed: of the resamples and of the order of equal values.
+        seed: seed of the resamples and of the order of equal values.
         batch_size: versions of an image at a time.
     """
 
@@ -98,8 +98,8 @@ def measure_localisation(
     The table of findings grows image by image, so that a stop loses no measurement.
 
     Raises:
-        InputError: a method that this network has no use for, box classes that are no label classes of the run, no box, a
-            folder that holds files.
+        InputError: a method that this network has no use for, or box classes that are no label
+            classes of the run. Also no box, or a folder that holds files.
     """
     methods = options.methods or tuple(
         m for m in CLASS_METHODS if m == "occlusion" or explainer.scorer.last_map is not None

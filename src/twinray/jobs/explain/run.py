@@ -77,7 +77,7 @@ class ExplainConfig:
     split: Annotated[str, MODEL, one_of(*SPLITS)] = "test"
     """Split of --data to choose images from."""
     count: Annotated[int | None, MODEL, at_least(1)] = None
-    """How many images of --data to choose; 4 unless given."""
+    """Number of images of --data to choose; 4 unless given."""
     boxes: Annotated[int, MODEL, at_least(1)] = 3
     """Most boxes an image, best first; of a classifier, most classes."""
     classes: Annotated[tuple[str, ...], MODEL] = ()
@@ -85,7 +85,12 @@ class ExplainConfig:
     least_score: Annotated[float, MODEL, between(0, 1)] = 0.05
     """Boxes and classes that score less are not explained, 0..1."""
     method: Annotated[Method, MODEL] = "ablation"
-    """ablation: exact, channels of the pyramid level the box pools from; ablation-last-stage: exact, channels of the backbone's last stage; occlusion: exact, parts of the box itself, of a classifier parts of the image; grad-cam, grad-cam++, odam: by gradients; odam-smoothed: the same without the lattice that pooling leaves; eigen-cam: activations alone, centred, eigen-cam-uncentred: not centred; ablation-rerun: as the grad-cam package does it, minutes an image."""
+    """Channels of the pyramid level the box pools from, exact: ablation. Channels of the backbone's
+    last stage, exact: ablation-last-stage. Parts of the box itself, of a classifier parts of the
+    image, exact: occlusion. Gradients: grad-cam, grad-cam++, odam. The map of odam without the
+    lattice that pooling leaves: odam-smoothed. Activations alone, centred: eigen-cam. Activations
+    alone, not centred: eigen-cam-uncentred. Ablation as the grad-cam package does it, minutes an
+    image: ablation-rerun."""
     versus: Annotated[tuple[Path, ...], DATA] = ()
     """Further runs of the same kind: one sheet with a row an image and a column a run, in place of one picture a box."""
     faithfulness: Annotated[bool, MODEL, HIDDEN] = False
