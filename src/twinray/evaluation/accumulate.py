@@ -2,19 +2,20 @@
 
 Conventions
 
-- Average precision is COCO's: precision made non-increasing from the right, read at the 101 recalls
-  0, 0.01, ..., 1 (0 where the recall is not reached) and averaged. pycocotools' definition, with
-  weights: a group (patient) of multiplicity w counts as w copies of its images.
-- FROC (free-response ROC; Bunch et al., SPIE 1977; Setio et al., Medical Image Analysis 2017): a threshold
-  on the score gives a sensitivity and a mean number of false positives per image. The sensitivity
-  at r false positives per image is the highest of any threshold with at most r; no interpolation. All
-  predictions of one score pass a threshold together.
+- Average precision is COCO's: precision made non-increasing from the right, read at 101 recalls and
+  averaged. The recalls are 0, 0.01, ..., 1; a recall that is not reached has precision 0. The
+  definition is that of pycocotools, with weights: a group (patient) of multiplicity w counts as w
+  copies of its images.
+- FROC is the free-response ROC (Bunch et al., SPIE 1977; Setio et al., Medical Image Analysis
+  2017). A threshold on the score gives a sensitivity and a mean number of false positives per
+  image. The sensitivity at r false positives per image is the highest of any threshold with at most
+  r; no interpolation. All predictions of one score pass a threshold together.
 - Predictions that the matching ignores (crowd regions, other sizes) count nowhere.
 - Where there is no true box, both are NaN; a mean over classes leaves these classes out.
 
-Both need the running counts only where a hit stands, and these are few; the false positives between are added
-up per group by one sparse product. So 1,000 resamples cost about as much as a few products of
-(predictions) x (resamples).
+Both need the running counts only where a hit stands, and these are few. The false positives between
+are added up per group by one sparse product. So 1,000 resamples cost about as much as a few
+products of (predictions) x (resamples).
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def average_precision(rows: HitRows, weights: FloatArray) -> _Array:
     """COCO average precision of one class at every threshold, for many weightings at once.
 
     Args:
-        rows: of the class.
+        rows: rows of the class.
         weights: (groups, r) whole-number multiplicities as floats.
 
     Returns:
@@ -130,7 +131,7 @@ def average_recall(rows: HitRows, weights: FloatArray, most: int) -> _Array:
     """COCO's recall of one class at every threshold: share of true boxes that the first ``most`` predictions an image find.
 
     Args:
-        rows: of the class, from matches that hold the predictions' ranks.
+        rows: rows of the class, from matches that hold the predictions' ranks.
         weights: (groups, r) multiplicities.
         most: predictions an image, one of ``RECALL_DETECTIONS``.
 
@@ -218,7 +219,7 @@ def froc(rows: FrocRows, weights: FloatArray, rates: tuple[float, ...] = FROC_RA
     """Sensitivity at given mean numbers of false positives per image, for many weightings at once.
 
     Args:
-        rows: of a class or of all.
+        rows: rows of a class or of all.
         weights: (groups, r) multiplicities.
         rates: false positives per image.
 

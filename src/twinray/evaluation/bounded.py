@@ -2,17 +2,20 @@
 
 A percentile bootstrap of ``3 of 3`` has width 0, and near 1 it is too narrow. What is given instead:
 
-- AUC: logit(A) plus or minus t times the bootstrap's standard error / (A (1 - A)), t with one degree of freedom less than patients
-  of the rarer kind. In simulated studies with several images a patient it holds the truth more often than percentiles do
+- AUC: logit(A) plus or minus t times the bootstrap's standard error / (A (1 - A)). Student's t has
+  one degree of freedom less than patients of the rarer kind. In simulated studies with several
+  images a patient it holds the truth more often than percentiles do
   (``benchmarks/interval_coverage.py``).
 - AUC of fewer than ``FEW`` patients of a kind, or of 0 or 1: Newcombe's fifth method (Statistics in Medicine 2006), which
   needs no resample.
-- Average precision of labels: Wilson's score interval with the effective sample size v (1 - v) / variance of the
-  resamples, as detectors' figures have it (``levels``). Resamples lie too high, in a mean over classes more so.
+- Average precision of labels: Wilson's score interval, as of detectors' figures (``levels``). The
+  effective sample size is v (1 - v) / variance of the resamples. Resamples lie too high, in a mean
+  over classes more so.
 - Calibration errors, which are 0 or above and which chance makes larger: the 97.5th percentile, and as far below the value (0 at least).
   Resamples have the excess of a small sample twice, so plain percentiles lie above the truth: of 60 simulated patients 8 in 100 held it.
-- Shares of fewer than ``FEW`` patients, or where no resample differs: exact (Clopper and Pearson, Biometrika 1934), with the
-  number of patients as sample size however many images they have; that is on the safe side.
+- Shares of fewer than ``FEW`` patients, or where no resample differs: exact (Clopper and Pearson,
+  Biometrika 1934). The sample size is the number of patients, however many images they have; that
+  is on the safe side.
 - Other figures of fewer than ``FEW`` patients: none, ``too few to say``.
 """
 

@@ -2,24 +2,30 @@
 
 Conventions
 
-- mAP is the mean over classes of COCO's average precision, classes without any true box left out; at IoU 0.5
-  (``map50``), at 0.75 (``map75``), at 0.4 (``map40``, VinBigData's rule) and averaged over 0.5, 0.55, ..., 0.95 (``map``).
-- ``map_small``, ``map_medium``, ``map_large``: ``map`` of true boxes of an area up to 32 x 32 pixels of the original image, up to
-  96 x 96, and above (COCO's limits; ``sizes``: others). Predictions on boxes of other sizes are ignored.
-- ``ar1``, ``ar10``, ``ar100``: COCO's average recall, the share of true boxes that the first 1, 10 or 100 predictions of each
-  image and class find, over 0.5, ..., 0.95 and classes; ``ar_small``, ... with 100 by size.
-- FROC: a hit is a prediction of the right class with IoU >= 0.5 (:class:`FrocRule`: another IoU, or its centre inside the true
-  box). A further prediction on a found box is a false positive, as picai_eval and nnDetection count, or is ignored, as LUNA16,
-  CAMELYON16 and MONAI do (:class:`FrocRule`). ``froc@r`` is the sensitivity, over all true
-  boxes of all classes, at r false positives per image (all classes together, one score threshold);
-  ``froc`` is the mean over r = 1/8, 1/4, 1/2, 1, 2, 4, 8. Per class, only that class's boxes are counted.
-- Each figure is given over all images and over images with at least one true box of any class: normal images
-  can only add false positives, so mAP is never lower over the second; papers that leave normal images out report it.
-  False positives per image are counted per image of the set in question.
+- mAP is the mean over classes of COCO's average precision, classes without any true box left out.
+  The IoU is 0.5 (``map50``), 0.75 (``map75``), 0.4 (``map40``, VinBigData's rule), or the figure is
+  averaged over 0.5, 0.55, ..., 0.95 (``map``).
+- ``map_small``, ``map_medium``, ``map_large``: ``map`` of true boxes by area. Small is up to 32 x
+  32 pixels of the original image, medium up to 96 x 96, large above. The limits are COCO's
+  (``sizes``: others). Predictions on boxes of other sizes are ignored.
+- ``ar1``, ``ar10``, ``ar100``: COCO's average recall. It is the share of true boxes that the first
+  1, 10 or 100 predictions of each image and class find. The mean is over IoU 0.5, ..., 0.95 and
+  classes. ``ar_small``, ... are by size, with 100 predictions.
+- FROC: a hit is a prediction of the right class with IoU >= 0.5 (:class:`FrocRule`: another IoU, or
+  its centre inside the true box). A further prediction on a found box is a false positive or is
+  ignored (:class:`FrocRule`). The first is the count of picai_eval and nnDetection, the second that
+  of LUNA16, CAMELYON16 and MONAI. ``froc@r`` is the sensitivity over all true boxes of all classes
+  at r false positives per image. All classes together have one score threshold. ``froc`` is the
+  mean over r = 1/8, 1/4, 1/2, 1, 2, 4, 8. Per class, only that class's boxes are counted.
+- Each figure is given over all images and over images with at least one true box of any class.
+  Normal images can only add false positives, so mAP is never lower over the second. Papers that
+  leave normal images out report it. False positives per image are counted per image of the set in
+  question.
 - Patients are resampled. In a resample where a class has no true box, the mean is that of the other classes.
 
-``matching`` says what a hit is and how ties are taken, ``accumulate`` how curves are read, ``intervals`` how
-patients are resampled, ``levels`` how intervals are made of it and what they are intervals of.
+``matching`` defines what a hit is and how ties are taken, ``accumulate`` how curves are read.
+``intervals`` defines how patients are resampled, ``levels`` how intervals are made of it and what
+they are intervals of.
 """
 
 from __future__ import annotations
@@ -75,9 +81,11 @@ class FrocRule:
     """How FROC counts.
 
     Attributes:
-        hit: IoU that a hit must reach, above 0 and up to 1, or ``"centre"``: the centre of the prediction lies in the true box.
-        repeats: what a further prediction on a found box is: a ``false-positive`` (picai_eval, nnDetection), or nothing:
-            ``ignore`` (LUNA16: Setio et al. 2017; CAMELYON16: Ehteshami Bejnordi et al. 2017; MONAI).
+        hit: IoU that a hit must reach, above 0 and up to 1, or ``"centre"``. With ``"centre"``, the
+            centre of the prediction must lie in the true box.
+        repeats: role of a further prediction on a found box. It is a ``false-positive``
+            (picai_eval, nnDetection), or nothing with ``ignore``. LUNA16 (Setio et al. 2017),
+            CAMELYON16 (Ehteshami Bejnordi et al. 2017) and MONAI ignore it.
 
     Raises:
         InputError: another value.
@@ -155,7 +163,7 @@ class BoxFigures:
         n_boxes: true boxes by class.
         metrics: ``map50``, ``map40``, ``map75``, ``map``, those by size, ``ar1``, ``ar10``, ``ar100``, ``froc``, ``froc@0.125`` ...
             ``froc@8``.
-        per_class: by class name the same, ``ap`` for ``map``.
+        per_class: same figures by class name, ``ap`` for ``map``.
     """
 
     n_images: int
@@ -270,8 +278,8 @@ def evaluate_boxes(
         box_classes: names that labels index.
         groups: patient of each image; None, or None for an image, where it is unknown.
         bootstrap: number of resamples; 0 for no intervals.
-        seed: of the resamples.
-        froc_rule: how FROC counts.
+        seed: seed of the resamples.
+        froc_rule: rule by which FROC counts.
         sizes: ranges of areas by name (see ``sizes_between``).
 
     Raises:
@@ -313,15 +321,15 @@ def compare_boxes(
     Of each measure, p over the classes is corrected by Holm's method (``multiplicity``); intervals are not.
 
     Args:
-        truth: as in ``evaluate_boxes``.
+        truth: argument as in ``evaluate_boxes``.
         baseline: predictions of the first run.
         candidate: predictions of the second run, on the same images.
         box_classes: names that labels of all three index.
-        groups: as in ``evaluate_boxes``.
+        groups: argument as in ``evaluate_boxes``.
         images: ``all`` or ``with_boxes``.
         bootstrap: number of resamples.
-        seed: of the resamples.
-        froc_rule: how FROC counts.
+        seed: seed of the resamples.
+        froc_rule: rule by which FROC counts.
         sizes: ranges of areas by name.
 
     Raises:
@@ -416,7 +424,7 @@ class BoxCache:
     Args:
         flat: checked boxes.
         groups: (images,) group numbers from 0 without gaps, in the order of ``flat.ids``.
-        froc_rule: how FROC counts.
+        froc_rule: rule by which FROC counts.
         sizes: ranges of areas by name.
     """
 

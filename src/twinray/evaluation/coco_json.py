@@ -1,9 +1,10 @@
 """Boxes as COCO JSON: a ground-truth dictionary and a list of results that pycocotools reads.
 
-Category ids are class ids plus 1. Image ids are whole numbers: integer ids stay as they are, text ids become
-their rank, from 1, in evaluation order (``matching``), so that pycocotools takes equal scores in our order. Boxes are
-``[x, y, width, height]`` in pixels of the original image. Numbers are written with all their digits:
-what is read back is the same float64. Format: https://cocodataset.org/#format-data and ``#format-results``.
+Category ids are class ids plus 1. Image ids are whole numbers. Integer ids stay as they are; text
+ids become their rank, from 1, in evaluation order (``matching``). Thus pycocotools takes equal
+scores in our order. Boxes are ``[x, y, width, height]`` in pixels of the original image. Numbers
+are written with all their digits: what is read back is the same float64. Format:
+https://cocodataset.org/#format-data and ``#format-results``.
 """
 
 from __future__ import annotations
@@ -66,9 +67,10 @@ def truth_as_coco(
         truth: image id -> boxes, images without boxes included.
         box_classes: names that labels index.
         sizes: (width, height) in pixels by image; left out of the file where unknown.
-        file_names: by image; the id stands in where there is none, and is kept as ``pack_id`` where there is one.
+        file_names: names by image; the id stands in where there is none, and is kept as ``pack_id``
+            where there is one.
         image_ids: COCO id of each image; ``coco_image_ids`` if None.
-        patients: by image, written as ``patient_id``; left out of the file where unknown.
+        patients: patients by image, written as ``patient_id``; left out of the file where unknown.
 
     Returns:
         ``{"info", "images", "annotations", "categories"}`` of plain Python values; annotation ids from 1.
@@ -199,8 +201,9 @@ def predictions_as_coco(
     """Predicted boxes as a COCO results list, by image, each image's boxes in the order given.
 
     Args:
-        predictions: image id -> boxes with scores. With ``image_ids`` None it must hold every image of the evaluation
-            (``Boxes`` without rows where nothing was predicted), or the ranks of text ids would shift.
+        predictions: image id -> boxes with scores. With ``image_ids`` None it must hold every image
+            of the evaluation, or the ranks of text ids would shift. An image where nothing was
+            predicted has ``Boxes`` without rows.
         n_classes: number of box classes.
         image_ids: COCO id of each image; ``coco_image_ids`` of the predictions' own images if None.
 
@@ -243,7 +246,7 @@ def read_predictions(
     """Read a COCO results file.
 
     Args:
-        path: of the JSON file.
+        path: path of the JSON file.
         image_ids: COCO id of every image of the evaluation (``coco_image_ids``).
         n_classes: number of box classes; category ids are 1 to ``n_classes``.
 
@@ -251,8 +254,9 @@ def read_predictions(
         Boxes with scores for every image in ``image_ids``, empty where the file has none, in the file's order.
 
     Raises:
-        InputError: the file is missing, not JSON or not a list; an entry lacks a key, names an unknown image or
-            category, has a box that is not four finite numbers of width and height >= 0, or a score outside 0..1.
+        InputError: the file is missing, not JSON or not a list. Also an entry that lacks a key,
+            names an unknown image or category, or has a score outside 0..1. Also a box that is not
+            four finite numbers of width and height >= 0.
     """
     entries = read_json(path, "predictions")
     if not isinstance(entries, list):

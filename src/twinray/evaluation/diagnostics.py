@@ -111,7 +111,7 @@ def froc_curve(
     """Sensitivity against false positives per image at every score threshold.
 
     Args:
-        matches, threshold, label: as ``precision_recall``.
+        matches, threshold, label: arguments of ``precision_recall``.
         ignore_repeats: further predictions on a found box are neither hits nor false positives.
     """
     score, found, seen, n_boxes = _thresholds(
@@ -130,13 +130,14 @@ def calibration(
 ) -> Calibration:
     """Reliability of scores in bins of equal width.
 
-    A detector proposes many boxes of a low score, rightly, and an expected error over all of them is small whatever the
-    scores of the few that are shown are worth; ``least`` asks of those alone.
+    A detector rightly proposes many boxes of a low score. An expected error over all of them is
+    small whatever the scores of the few shown boxes are worth. ``least`` restricts the error to
+    those.
 
     Args:
-        matches, threshold, label: as ``precision_recall``.
-        bins: of equal width.
-        least: (k,) score by class id that a box must reach to count; None counts all.
+        matches, threshold, label: arguments of ``precision_recall``.
+        bins: number of bins of equal width.
+        least: score by class id, (k,), that a box must reach to count; None counts all.
 
     Raises:
         InputError: fewer than one bin.
@@ -174,19 +175,19 @@ def confusion_with_background(
 ) -> IntArray:
     """Which class was taken for which, and what was missed or invented.
 
-    Per image, predictions at or above the score threshold first take true boxes of their own class (as in
-    ``matching``, all classes on their own); what is left over on both sides is then matched whatever the class.
-    So a box that is right is never counted as a confusion with another class's box at the same place,
-    as happens where findings overlap.
+    Per image, predictions at or above the score threshold first take true boxes of their own class.
+    All classes are on their own, as in ``matching``. What is left over on both sides is then
+    matched whatever the class. So a box that is right is never counted as a confusion with another
+    class's box at the same place, as happens where findings overlap.
 
     Args:
         flat: checked boxes.
         score_threshold: 0 or more, one for all classes or (k,) by class id; above 1 no box of the class counts.
-        iou: that a match must reach, above 0.
+        iou: IoU that a match must reach, above 0.
 
     Returns:
-        (k + 1, k + 1) counts: rows the true class, columns the predicted one; the last row holds predictions on
-        background, the last column true boxes that were missed.
+        (k + 1, k + 1) counts: rows the true class, columns the predicted one. The last row holds
+        predictions on background, the last column true boxes that were missed.
 
     Raises:
         InputError: a threshold out of range.

@@ -2,20 +2,23 @@
 
 Conventions
 
-- The figure of an arm is the mean over folds of the mean over seeds: every measure is worked out on the test images
-  of one run at a time, since scores of different runs are on different scales and cannot be pooled.
-- The interval over patients holds the trained runs fixed: patients are resampled inside their fold, every measure of
-  every run is made again on the same resample, and averaged the same way. A fold where a measure does not exist in a resample
-  is left out of that resample's mean. The percentiles of an arm's figure over several folds are bias-corrected: average
-  precision on few images is too high, in a resample once more so, and a mean over folds hides less of that behind chance
-  (``benchmarks/interval_coverage.py`` tells how often the intervals hold the truth). Those of differences are plain.
-- The interval over seeds holds the images fixed: Student's t over the runs' means over folds. It tells how much of a
-  difference is luck of initial weights and order. Runs that all start from one pre-training share its luck, which
-  no seed of theirs varies.
-- Runs may differ in several kinds of luck at once: the pre-training, the training's seed, the draw of labelled images. Where
-  these are crossed (two pre-trainings, each with five draws), ten runs are not ten independent ones: the interval is then over
-  the kind with the fewest levels, whose luck more runs of the other kinds do not average out, and each kind's own interval
-  stands beside it.
+- The figure of an arm is the mean over folds of the mean over seeds. Every measure is computed on
+  the test images of one run at a time. Scores of different runs are on different scales and cannot
+  be pooled.
+- The interval over patients holds the trained runs fixed. Patients are resampled inside their fold;
+  every measure of every run is recomputed on the same resample and averaged the same way. A fold
+  where a measure does not exist in a resample is left out of that resample's mean. The percentiles
+  of an arm's figure over several folds are bias-corrected. Average precision on few images is too
+  high, in a resample once more so. A mean over folds hides less of that behind chance. The script
+  ``benchmarks/interval_coverage.py`` measures how often the intervals hold the truth. The
+  percentiles of differences are plain.
+- The interval over seeds holds the images fixed: Student's t over the runs' means over folds. It
+  shows how much of a difference is luck of initial weights and order. Runs that all start from one
+  pre-training share its luck, which no seed of theirs varies.
+- Runs may differ in several kinds of luck at once: the pre-training, the training's seed, the draw
+  of labelled images. Where these are crossed (two pre-trainings, each with five draws), ten runs
+  are not ten independent ones. The interval is then over the kind with the fewest levels, whose
+  luck more runs of the other kinds do not average out. Each kind's own interval stands beside it.
 - Neither interval holds the other's variation; a difference to be trusted has both clear of zero.
 """
 
@@ -67,7 +70,7 @@ class FoldRun:
     """One run on the test images of its fold.
 
     Attributes:
-        fold, seed: which of the crossed runs it is.
+        fold, seed: place of the run among the crossed ones.
         truth: image id -> true boxes, the same for all runs of a fold.
         predictions: image id -> boxes with scores.
         patients: image id -> patient, None where unknown.
@@ -85,12 +88,12 @@ class LabelRun:
     """One classifier on the test images of its fold.
 
     Attributes:
-        fold, seed: which of the crossed runs it is.
+        fold, seed: place of the run among the crossed ones.
         images: (n,) ids.
         truth: (n, k) labels, the same for all runs of a fold.
         scores: (n, k) in 0..1.
         patients: (n,) patients, None where unknown.
-        thresholds: of decisions; of every run, or of none.
+        thresholds: thresholds of decisions; of every run, or of none.
     """
 
     fold: Hashable
@@ -133,7 +136,7 @@ class CrossedArm:
 
     Attributes:
         over_patients: value and interval over patients.
-        over_seeds: the same value with its interval over seeds.
+        over_seeds: same value with its interval over seeds.
         runs: (folds, seeds) values, NaN where a run has none.
     """
 
@@ -155,13 +158,13 @@ class CrossedReport:
     """All arms, and the paired differences of those that are compared with another.
 
     Attributes:
-        folds, seeds: in the order of ``CrossedArm.runs``.
+        folds, seeds: numbers in the order of ``CrossedArm.runs``.
         classes: (k,) names.
-        counts: of images and boxes, over all folds.
+        counts: counts of images and boxes, over all folds.
         class_counts: (k,) the same of each class.
         few: ids of classes whose patients are too few for an interval over them.
-        arms: by name, in the order given.
-        differences: by name.
+        arms: arms by name, in the order given.
+        differences: differences by name.
     """
 
     folds: tuple[Hashable, ...]
@@ -240,15 +243,16 @@ def crossed_boxes(
         arms: name -> its runs; every arm has the same folds and seeds, each pair once.
         box_classes: names that labels index.
         images: ``all``, or ``with_boxes``: those with at least one true box of any class.
-        resampling: of patients.
-        froc_rule: how FROC counts.
+        resampling: resampling of patients.
+        froc_rule: rule by which FROC counts.
         sizes: ranges of areas by name (see ``boxes.sizes_between``).
         baselines: arm -> the arm that it is compared with; None compares all with the first.
         luck: arm -> how its runs differ by chance; None: in their seed.
 
     Raises:
-        InputError: an arm that lacks a run or has it twice, folds whose true boxes differ between runs, a patient or an
-            image that is tested in two folds, a fold without images, or boxes that ``matching.flatten`` refuses.
+        InputError: an arm that lacks a run or has it twice, or folds whose true boxes differ
+            between runs. Also a patient or an image that is tested in two folds, a fold without
+            images, or boxes that ``matching.flatten`` refuses.
     """
     folds, seeds = grid(arms)
     by_place = {(name, run.fold, run.seed): run for name, runs in arms.items() for run in runs}
@@ -316,7 +320,7 @@ def crossed_labels(
         arms: name -> its runs; every arm has the same folds and seeds, each pair once.
         label_classes: k names.
         task: ``multiclass`` or ``multilabel``.
-        resampling, baselines, luck: as in ``crossed_boxes``.
+        resampling, baselines, luck: arguments as in ``crossed_boxes``.
 
     Raises:
         InputError: as ``crossed_boxes`` and ``labels.report.evaluate_labels``.
@@ -599,8 +603,9 @@ def over_runs(values: FloatArray, levels: Mapping[str, Sequence[Hashable]]) -> F
 
     Args:
         values: (runs,) one figure a run.
-        levels: kind of luck -> (runs,) levels. Of kinds that are crossed each has its own interval under ``by``, over the means
-            of its levels; the figure's is that of the kind with the fewest levels.
+        levels: kind of luck -> (runs,) levels. Each of several crossed kinds has its own interval
+            under ``by``, over the means of its levels. The figure's interval is that of the kind
+            with the fewest levels.
     """
     plain = figure_of(mean_over_seeds(values), SEEDS)
     n = len(values)

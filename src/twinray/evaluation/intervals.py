@@ -2,19 +2,21 @@
 
 Conventions
 
-- What is resampled is the *group*: a patient, or an image whose patient is unknown. Images of one patient
-  are not independent, so resampling images would make intervals too narrow. A resample draws as many
-  groups as there are, with replacement, and is held as multiplicities: how often each group was drawn
-  (Efron and Tibshirani, An Introduction to the Bootstrap, 1993). Measures are recomputed with these
-  weights; nothing is matched or sorted again.
-- A bootstrap interval is the 2.5th to 97.5th percentile of the measure over the resamples. The value is
-  that of the plain data, not the mean of the resamples. Resamples where the measure does not exist (NaN:
-  a class without any true box, an AUC with one kind of label) are left out of the percentiles.
-- Bias-corrected percentiles (Efron, Better bootstrap confidence intervals, 1987, without acceleration) are for measures
-  whose resamples lie to one side of the value, as average precision on few images does: resampling adds the
-  bias of a small sample once more. The percentiles that are taken move against it. They are for means over
-  folds, where the biases add up while chance cancels; one split's figure and paired differences, whose biases cancel,
-  are held better by the plain percentiles (``benchmarks/interval_coverage.py``).
+- What is resampled is the *group*: a patient, or an image whose patient is unknown. Images of one
+  patient are not independent, so resampling images would make intervals too narrow. A resample
+  draws as many groups as there are, with replacement (Efron and Tibshirani, An Introduction to the
+  Bootstrap, 1993). It is held as multiplicities: how often each group was drawn. Measures are
+  recomputed with these weights; nothing is matched or sorted again.
+- A bootstrap interval is the 2.5th to 97.5th percentile of the measure over the resamples. The
+  value is that of the plain data, not the mean of the resamples. Resamples where the measure does
+  not exist are left out of the percentiles. The measure is then NaN: a class without any true box,
+  an AUC with one kind of label.
+- Bias-corrected percentiles are those of Efron, Better bootstrap confidence intervals, 1987,
+  without acceleration. They are for measures whose resamples lie to one side of the value, as
+  average precision on few images does. Resampling adds the bias of a small sample once more. The
+  percentiles that are taken move against it. They are for means over folds, where the biases add up
+  while chance cancels. The plain percentiles suit one split's figure, and paired differences, whose
+  biases cancel, better (``benchmarks/interval_coverage.py``).
 - An interval over seeds is the mean plus or minus Student's t with n - 1 degrees of freedom times the
   standard error.
 - A paired difference is candidate minus baseline on the same resamples (or the same seeds). The share of
@@ -151,8 +153,8 @@ def bootstrap_groups(
 
     Args:
         groups: (images,) group numbers from 0 without gaps (see ``group_index``).
-        n: how many resamples.
-        seed: same seed, same resamples, whatever the chunk.
+        n: number of resamples.
+        seed: number; same seed, same resamples, whatever the chunk.
         chunk: resamples in one piece; chosen by the number of groups if None.
 
     Yields:
@@ -185,7 +187,7 @@ def percentile_interval(
     Args:
         value: the measure on the plain data.
         samples: (resamples,) the measure on each resample; NaN where it does not exist.
-        n: how many groups were resampled.
+        n: number of groups that were resampled.
         bias_corrected: move the percentiles against the bias of the resamples, see above.
     """
     present = samples[~np.isnan(samples)]
@@ -218,7 +220,7 @@ def paired_difference(
         candidate: measure of the second run.
         baseline_samples: (resamples,) of the first run.
         candidate_samples: (resamples,) of the second run.
-        n: how many groups were resampled.
+        n: number of groups that were resampled.
 
     Raises:
         ValueError: the two samples have different lengths.

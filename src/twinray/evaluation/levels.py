@@ -2,31 +2,38 @@
 
 What is estimated
 
-- The expected figure of a test set of this size from the same source, the trained detectors held fixed. That is what a paper
-  with such a test set prints. Average precision on few images lies above that on many, because its precision is
-  a running maximum; the expected figure of this size contains that excess, the figure of an endless test set does not.
-  Two figures of test sets of different sizes therefore do not estimate the same thing.
-- A printed figure is unbiased for its own expectation, so no correction moves it. A resample has fewer different images than the
-  data and shows the excess once more; percentiles of resamples lie too high by it, and in a mean over classes or
-  folds the excess adds up while chance cancels. Only the *spread* of the resamples is used here.
+- The expected figure of a test set of this size from the same source, the trained detectors held
+  fixed. That is what a paper with such a test set prints. Average precision on few images lies
+  above that on many, because its precision is a running maximum. The expected figure of this size
+  contains that excess, the figure of an endless test set does not. Two figures of test sets of
+  different sizes therefore do not estimate the same thing.
+- A printed figure is unbiased for its own expectation, so no correction moves it. A resample has
+  fewer different images than the data and shows the excess once more. Percentiles of resamples lie
+  too high by it. In a mean over classes or folds the excess adds up while chance cancels. Only the
+  *spread* of the resamples is used here.
 
 Conventions
 
-- The variance of a figure is that of its resamples times m / (m - 1), m the patients with a true box of the class: a bootstrap of m
-  independent contributions spreads by (m - 1) / m of the truth. A class of one patient, whose resamples hardly spread, gets the mean
-  spread a patient of the other classes. What a class lacks is added to the variance of every mean that holds the class.
-- A level has Wilson's score interval with the effective sample size v (1 - v) / variance, as surveys use it (Korn and Graubard,
-  Survey Methodology 1998; Brown, Cai and DasGupta, Statistical Science 2001). It stays inside 0..1 and leans to
-  the middle. Of one class the effective size is at most the number of its true boxes.
+- The variance of a figure is that of its resamples times m / (m - 1). The number m counts patients
+  with a true box of the class. A bootstrap of m independent contributions spreads by (m - 1) / m of
+  the truth. A class of one patient, whose resamples hardly spread, gets the mean spread a patient
+  of the other classes. What a class lacks is added to the variance of every mean that holds the
+  class.
+- A level has Wilson's score interval with the effective sample size v (1 - v) / variance, as
+  surveys use it. The sources are Korn and Graubard, Survey Methodology 1998, and Brown, Cai and
+  DasGupta, Statistical Science 2001. The interval stays inside 0..1 and leans to the middle. Of one
+  class the effective size is at most the number of its true boxes.
 - Where no resample differs, or the value is 0 or 1: exact (Clopper-Pearson), the patients with a true box as sample size.
-- A class with true boxes in fewer than ``FEW`` patients: the effective size is at most that number, and a note says
-  that they are too few to say.
-- A difference has value plus or minus 1.96 standard errors, p from the same normal law, and the smallest difference that would have
-  been shown in 80 of 100 studies of this size, about 2.8 standard errors. No interval is given where boxes of the class are in fewer than
-  ``FEW`` patients, or where too few tell the two apart: fewer than ``FEW`` boxes are found by one alone, as the variance of a
-  sensitivity's difference says, or one in five resamples shows no difference at all.
+- A class with true boxes in fewer than ``FEW`` patients has an effective size of at most that
+  number. A note states that they are too few to say.
+- A difference has value plus or minus 1.96 standard errors, and p from the same normal law. It has
+  the smallest difference that would have been shown in 80 of 100 studies of this size, about 2.8
+  standard errors. No interval is given where boxes of the class are in fewer than ``FEW`` patients,
+  or where too few distinguish the two. Too few means that fewer than ``FEW`` boxes are found by one
+  alone, by the variance of a sensitivity's difference. Too few also means that one in five
+  resamples shows no difference at all.
 
-``benchmarks/interval_coverage.py`` tells how often these intervals hold the truth.
+``benchmarks/interval_coverage.py`` measures how often these intervals hold the truth.
 """
 
 from __future__ import annotations
@@ -49,7 +56,7 @@ POWER = 0.8
 _REACH = float(ndtri(0.5 + LEVEL / 2))
 _SHOWN = _REACH + float(ndtri(POWER))
 _TIES = 0.2
-"""Share of resamples without any difference above which the patients that tell two runs apart are too few."""
+"""Share of resamples without any difference above which too few patients distinguish two runs."""
 
 FEW_APART = "too few to say: hardly a patient tells the two apart"
 
@@ -116,7 +123,7 @@ def lacking(samples: Samples, support: BoxSupport, means: Mapping[str, str]) -> 
 
     Args:
         samples: figure -> (resamples,).
-        support: of the images.
+        support: support of the images.
         means: measure over all classes -> the measure by class that it is the mean of. Others count all boxes alike.
     """
     lacks: dict[Key, float] = {}
@@ -148,9 +155,10 @@ def lacking_over_folds(
     """The same of means over folds, which have no patient in common.
 
     Args:
-        parts: of each fold, figure -> (resamples,); NaN throughout where the fold has no true box of the class.
-        supports: of each fold.
-        means: as in ``lacking``.
+        parts: parts of each fold, figure -> (resamples,); NaN throughout where the fold has no true
+            box of the class.
+        supports: supports of each fold.
+        means: argument as in ``lacking``.
     """
     of_folds = [
         lacking(part, support, means) for part, support in zip(parts, supports, strict=True)
@@ -167,9 +175,9 @@ def level(key: Key, value: float, spread: float, support: BoxSupport) -> Interva
 
     Args:
         key: figure.
-        value: on the plain data, NaN where it does not exist.
+        value: value on the plain data, NaN where it does not exist.
         spread: its variance, corrected; NaN without resamples.
-        support: of the images.
+        support: support of the images.
     """
     label, n = key[0], support.n
     cases = support.patients_of(label)
@@ -192,8 +200,8 @@ def difference(
         key: figure.
         value: candidate minus baseline on the plain data.
         samples: (resamples,) of it.
-        lacks: what their variance lacks.
-        support: of the images.
+        lacks: amount that their variance lacks.
+        support: support of the images.
     """
     label, n = key[0], support.n
     known, cases = samples[~np.isnan(samples)], support.patients_of(label)

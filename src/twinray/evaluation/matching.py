@@ -1,23 +1,26 @@
-"""Which predicted boxes hit which true boxes: worked out once, kept, never worked out again.
+"""Which predicted boxes hit which true boxes: computed once, kept, never recomputed.
 
 Conventions (those of COCO, Lin et al., ECCV 2014, as pycocotools computes them)
 
-- Images stand in the order of their ids: integers by value, then texts in code point order. Equal scores
-  are taken in that order, and within one image in the order given; so the order in which images are
-  handed over does not matter.
+- Images stand in the order of their ids: integers by value, then texts in code point order. Equal
+  scores are taken in that order, and within one image in the order given. The order in which images
+  are handed over therefore does not matter.
 - Per image and class only the 100 highest-scored predictions count.
-- Predictions of one image and class are taken by falling score. Each takes the free true box of its class
-  with the highest intersection over union (IoU), if that reaches the threshold; of equal ones the last. A
-  true box is taken once: a second prediction on it is a false positive.
+- Predictions of one image and class are taken by falling score. Each takes the free true box of its
+  class with the highest intersection over union (IoU), if that reaches the threshold. Of equal
+  boxes it takes the last. A true box is taken once: a second prediction on it is a false positive.
 - IoU is computed from (x, y, width, height), without the pixel that some codes add to width and height.
-- ``"centre"`` in place of a threshold: a prediction hits if its centre lies inside the true box (borders
-  included), whatever the IoU; among several such boxes it takes the one with the highest IoU.
-- A *repeat* is a prediction that took no true box but overlaps one of its class as a hit must: all of these were taken by
-  predictions of higher scores. Average precision counts it as a false positive; FROC does so or ignores it (``boxes.FrocRule``).
-- A crowd region (``Boxes.crowd``) is no true box. A prediction that takes none and lies in such a region of its class, by
-  intersection over the *prediction's* area, is ignored: neither hit nor false positive. A region ignores any number.
-- Under a range of areas, true boxes outside it are as good as absent, but a prediction that takes one is ignored; so is one
-  that takes nothing and whose own area is outside.
+- ``"centre"`` in place of a threshold: a prediction hits if its centre lies inside the true box
+  (borders included), whatever the IoU. Among several such boxes it takes the one with the highest
+  IoU.
+- A *repeat* is a prediction that took no true box but overlaps one of its class as a hit must. All
+  of these were taken by predictions of higher scores. Average precision counts it as a false
+  positive; FROC does so or ignores it (``boxes.FrocRule``).
+- A crowd region (``Boxes.crowd``) is no true box. A prediction that takes none and lies in such a
+  region of its class, by intersection over the *prediction's* area, is ignored. It is neither hit
+  nor false positive. A region ignores any number.
+- Under a range of areas, true boxes outside it are as good as absent, but a prediction that takes
+  one is ignored. A prediction that takes nothing and whose own area is outside is ignored too.
 """
 
 from __future__ import annotations
@@ -192,9 +195,9 @@ def flatten(
         box_classes: names that both index.
 
     Raises:
-        InputError: a prediction for an image without truth, a score that is missing, NaN or outside 0..1,
-            a coordinate that is not finite, a box of negative size (or, if true, of no size), a class id
-            that names no class.
+        InputError: a prediction for an image without truth, a score that is missing, NaN or outside
+            0..1, or a coordinate that is not finite. Also a box of negative size (or, if true, of
+            no size), or a class id that names no class.
     """
     true, predicted = as_mapping(truth), as_mapping(predictions)
     ids = list(true)
@@ -240,11 +243,11 @@ def check_boxes(boxes: Boxes, n_classes: int, where: str, *, scored: bool) -> No
     """Refuse boxes that no measure can be taken of.
 
     Args:
-        boxes: of one image.
+        boxes: boxes of one image.
         n_classes: number of classes.
-        where: names the boxes in the message.
-        scored: whether they are predictions: these need scores and may have no size (a model may clip
-            a box to a border), which is refused of true boxes, since nothing can ever hit them.
+        where: name of the boxes in the message.
+        scored: True of predictions, which need scores and may have no size (a model may clip a box
+            to a border). True boxes of no size are refused, since nothing can ever hit them.
 
     Raises:
         InputError: naming the first bad box, counted from 0.

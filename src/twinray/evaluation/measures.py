@@ -95,7 +95,7 @@ _COUNTS = {
     "n_patients_negative": ("patient without it", "patients without it"),
 }
 COUNT_OF_CLASS: dict[Kind, str] = {"detector": "n_boxes", "classifier": "n_positive"}
-"""What tells how much a class's figures rest on."""
+"""What shows how much a class's figures rest on."""
 
 
 def measure(name: str) -> Measure:

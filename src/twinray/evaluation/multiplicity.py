@@ -1,8 +1,8 @@
 """Many comparisons at once: Holm's correction of one measure's tests over the classes.
 
-With 14 classes and no difference anywhere, at least one 95 % interval leaves 0 out in about half of all studies
-(1 - 0.95^14 = 51 % if the classes were independent). Intervals are reported as they are, not corrected; beside them
-stands the corrected p, with the number of comparisons.
+With 14 classes and no difference anywhere, at least one 95 % interval leaves 0 out in about half of
+all studies. The share is 1 - 0.95^14 = 51 % if the classes were independent. Intervals are reported
+as they are, not corrected; beside them stands the corrected p, with the number of comparisons.
 """
 
 from __future__ import annotations

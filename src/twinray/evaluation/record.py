@@ -37,14 +37,16 @@ class Figure:
     Attributes:
         value: the measure or a paired difference; None where it does not exist.
         ci95: low and high end; None where no interval can be given.
-        n: how many of ``over`` the interval rests on.
-        over: what was resampled or repeated: ``patients``, ``seeds``.
-        over_seeds: the same value with its interval over runs that differ in chance only; None where there is one run.
+        n: number of ``over`` that the interval rests on.
+        over: things resampled or repeated: ``patients``, ``seeds``.
+        over_seeds: same value with its interval over runs that differ in chance only; None where
+            there is one run.
         runs: (folds, seeds) values of the single runs; empty where there is one run.
         by: of an interval over runs with several kinds of luck: kind (``label draws``) -> the interval over it alone.
-        share_above_zero: of a difference: share of the resamples (or seeds) above 0; None for values.
+        share_above_zero: share, of a difference, of the resamples (or seeds) above 0; None for
+            values.
         tests: further results by name, such as ``delong_p`` or ``holm_p``.
-        note: what limits the figure (``too few to say``); empty where nothing does.
+        note: reason that limits the figure (``too few to say``); empty where nothing does.
     """
 
     value: float | None
@@ -71,7 +73,7 @@ class ClassFigures:
     Attributes:
         figures: measure -> figure.
         counts: ``n_boxes``, or ``n_positive`` and ``n_negative``.
-        details: what else belongs to the class, as JSON holds it.
+        details: other facts that belong to the class, as JSON holds it.
     """
 
     figures: Mapping[str, Figure]
@@ -87,10 +89,12 @@ class SplitFigures:
         figures: measure -> figure over all classes.
         per_class: class name -> its figures.
         counts: ``n_images``, ``n_boxes``.
-        with_boxes: the same over images with at least one true box; None where there is none or no box at all.
+        with_boxes: same figures over images with at least one true box; None where there is none or
+            no box at all.
         subgroups: attribute -> group -> the same over the group's images.
         seen: how many of the images training had seen, of how many; None where none.
-        details: what else belongs to the figures, as JSON holds it (``left_out``, ``confusion``, ``per_seed``).
+        details: other facts that belong to the figures, as JSON holds it (``left_out``,
+            ``confusion``, ``per_seed``).
     """
 
     figures: Mapping[str, Figure]
@@ -109,7 +113,7 @@ class SplitFigures:
         return None if own is None else own.figures.get(measure)
 
     def sets(self, images: str = "all") -> Iterator[tuple[str, SplitFigures]]:
-        """These figures, then those over images with boxes, then those of each group, with what tells them apart."""
+        """These figures, then those over images with boxes, then each group's, each with its label."""
         yield images, self
         if self.with_boxes is not None:
             yield "with_boxes", self.with_boxes
@@ -177,9 +181,9 @@ def read_figure(raw: Mapping[str, Any], where: str, over: str = PATIENTS) -> Fig
     """A figure as JSON holds it.
 
     Args:
-        raw: with ``value``.
+        raw: record with ``value``.
         where: file and key, for messages.
-        over: what ``n`` counts where the figure does not say.
+        over: things that ``n`` counts where the figure does not say.
 
     Raises:
         InputError: the interval or the count is of another form.
@@ -219,7 +223,7 @@ def read_split(raw: object, where: str) -> SplitFigures:
     """A split's figures as ``metrics.json`` holds them, of this format or of the first.
 
     Args:
-        raw: what JSON holds.
+        raw: record as JSON holds it.
         where: file and split, for messages.
 
     Raises:

@@ -24,9 +24,9 @@ class RunResult:
         seed, draw: of its training, and of its labelled images; None where all were used or none is kept apart.
         pretraining: its initial weights as asked for.
         seen: whether it is known what its initial weights saw (``recorded``, ``nothing``, ``unknown``).
-        notes: of its training and of this evaluation.
+        notes: notes of its training and of this evaluation.
         predictions: name of the file of its predictions, where one was written.
-        training_images: how many it learned from; None where not recorded.
+        training_images: number of images it learned from; None where not recorded.
         diagnostics: calibration, confusion, as JSON holds them.
     """
 
@@ -56,7 +56,8 @@ class ArmResult:
         fraction: share of the training images that it used, 0..1.
         minus: name of the arm that it is compared with; empty for arms that others are compared with.
         difference: this arm minus that one; None without one.
-        differing: of arms of one run each: option -> its ``kind`` and its values in that arm (``first``) and in this one (``this``).
+        differing: differences of arms of one run each: option -> its ``kind`` and its values in
+            that arm (``first``) and in this one (``this``).
     """
 
     figures: SplitFigures
@@ -75,16 +76,16 @@ class Evaluation:
     """Everything that came out.
 
     Attributes:
-        kind: of the models.
+        kind: kind of the models.
         task: ``multiclass`` or ``multilabel`` for classifiers; empty for detectors.
-        split: that was tested.
+        split: split that was tested.
         data: pack that was tested on; empty where the runs' own test images were taken as they kept them.
         classes: names.
-        folds: how many sets of test images. seeds: of the runs, as they are paired between arms.
-        rule: how FROC counts, in words; empty for classifiers.
-        arms, runs: by name, in the order given.
-        notes: what a reader must know, each said once.
-        warnings: what makes a comparison unfair.
+        folds: number of sets of test images. seeds: of the runs, as they are paired between arms.
+        rule: rule by which FROC counts, in words; empty for classifiers.
+        arms, runs: arms and runs by name, in the order given.
+        notes: facts that a reader must know, each stated once.
+        warnings: reasons that make a comparison unfair.
         repeated: what the runs of an arm differ in by chance, in words (``5 label draws``); empty for single runs.
     """
 

@@ -2,12 +2,13 @@
 
 Conventions
 
-- A group's figures are worked out on its images alone, on the same resamples of patients as those of every other group:
-  a patient with images in two groups moves both at once.
-- A gap is the largest difference of one measure between two groups. It is the largest of many, so its interval holds for all pairs
-  at once: the 95th percentile of the largest |resample - mean| / standard error of any pair stands where a single
-  comparison would have 1.96 (Westfall and Young, Resampling-based multiple testing, 1993). ``p`` is the share of
-  resamples in which chance alone makes a gap as large, if all groups were equal.
+- A group's figures are computed on its images alone, on the same resamples of patients as those of
+  every other group. A patient with images in two groups moves both at once.
+- A gap is the largest difference of one measure between two groups. It is the largest of many, so
+  its interval holds for all pairs at once (Westfall and Young, Resampling-based multiple testing,
+  1993). The 95th percentile of the largest |resample - mean| / standard error of any pair replaces
+  the 1.96 of a single comparison. ``p`` is the share of resamples in which chance alone makes a gap
+  as large, if all groups were equal.
 - Groups with too few patients for an interval are shown with their n, and left out of gaps.
 - Images whose attribute is not stated are a group of their own, ``unknown``.
 
@@ -82,7 +83,7 @@ class Gap:
         measure: name.
         figure: high group minus low group, with its interval over all pairs and ``p`` under ``tests``.
         high, low: the two groups.
-        groups: how many were compared; pairs: how many pairs that makes.
+        groups: number of groups compared; pairs: number of their pairs.
     """
 
     class_name: str | None
@@ -162,7 +163,7 @@ def group_names(by: By, values: Sequence[object]) -> tuple[list[str], tuple[str,
     """The group of each image, and the groups in order; an image whose value is not stated or no number is ``unknown``.
 
     Args:
-        by: what to group by.
+        by: attributes to group by.
         values: (n,) of the attribute; None, NaN or empty where not stated.
 
     Raises:
@@ -240,7 +241,7 @@ class _Part:
         values: measures of the plain data.
         weigh: (m, r) multiplicities -> measures, each (r,).
         intervals: values, resamples -> intervals.
-        differences: the same of paired differences.
+        differences: same figures of paired differences.
         record: figures -> what is kept, with counts.
     """
 
@@ -257,7 +258,7 @@ class Grouped:
     """Groups of one model, or of several whose figures are averaged, on the same resamples of all patients.
 
     Attributes:
-        parts, samples: by attribute and group; groups without an image have none.
+        parts, samples: parts and samples by attribute and group; groups without an image have none.
         order: attribute -> its groups in order.
         classes: names.
         n: patients.
@@ -337,13 +338,14 @@ def subgroups_of_labels(
     """Every measure of image labels within groups.
 
     Args:
-        truth, label_classes, task: as in ``labels.report.evaluate_labels``.
+        truth, label_classes, task: arguments as in ``labels.report.evaluate_labels``.
         scores: (n, k) of each model; figures are means over models.
         patients: (n,) of each image, or None.
         by: attribute -> (n,) group of each image, and the groups in order (``group_names``).
-        thresholds: of each model, as in ``labels.report.evaluate_labels``; measures that need them are given where all models have some.
+        thresholds: thresholds of each model, as in ``labels.report.evaluate_labels``; measures that
+            need them are given where all models have some.
         bootstrap: number of resamples.
-        seed: of the resamples.
+        seed: seed of the resamples.
 
     Raises:
         InputError: as ``labels.report.evaluate_labels``.
@@ -422,13 +424,13 @@ def subgroups_of_boxes(
     """Every measure of boxes within groups.
 
     Args:
-        truth, box_classes: as in ``boxes.evaluate_boxes``.
-        predictions: of each model; figures are means over models.
-        patients: by image id, or None.
+        truth, box_classes: arguments as in ``boxes.evaluate_boxes``.
+        predictions: predictions of each model; figures are means over models.
+        patients: patients by image id, or None.
         by: attribute -> group by image id, and the groups in order.
         bootstrap: number of resamples.
-        seed: of the resamples.
-        froc_rule: how FROC counts.
+        seed: seed of the resamples.
+        froc_rule: rule by which FROC counts.
 
     Raises:
         InputError: as ``boxes.evaluate_boxes``.

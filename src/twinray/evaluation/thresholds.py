@@ -5,15 +5,17 @@ Conventions
 - A prediction is shown if ``score >= threshold``; all predictions of one score are shown together.
 - A hit is a prediction of the right class with IoU >= 0.5 (``matching``); what is no hit is a false positive. They are
   counted over all images, those without true boxes included.
-- The wanted number is a total over all classes. On n images it is a budget of floor(wanted * n) false positives, shared
-  out evenly over the classes (max-min fair: what a class has no use for goes to the others, one left over
-  goes to the class with the most false positives). So the total never exceeds what was wanted, and no
-  class takes the share of another by having larger scores.
-- The threshold of a class is the lowest of its validation scores that keeps it within its share; the number just
-  above its highest score where not even that one does.
-- A class gets a fallback, with the reason beside it, where validation cannot tell: fewer than ``MIN_IMAGES`` images or no
-  predicted box of the class (``FALLBACK_SCORE``), or no true box of the class (the higher of its own threshold, which
-  false positives alone give, and ``FALLBACK_SCORE``).
+- The wanted number is a total over all classes. On n images it is a budget of floor(wanted * n)
+  false positives, shared out evenly over the classes. The shares are max-min fair: what a class has
+  no use for goes to the others. One left over goes to the class with the most false positives. So
+  the total never exceeds what was wanted, and no class takes the share of another by having larger
+  scores.
+- The threshold of a class is the lowest of its validation scores that keeps it within its share. It
+  is the number just above its highest score where not even that one does.
+- A class gets a fallback, with the reason beside it, where validation cannot decide. With fewer
+  than ``MIN_IMAGES`` images or no predicted box of the class it is ``FALLBACK_SCORE``. With no true
+  box of the class it is the higher of its own threshold, which false positives alone give, and
+  ``FALLBACK_SCORE``.
 
 The sensitivities beside the thresholds were measured on the images that chose them: they are a little too good.
 """
@@ -47,7 +49,7 @@ class ClassThreshold:
     """One class at one operating point.
 
     Attributes:
-        threshold: shown is what scores at least this.
+        threshold: score that a shown box reaches at least.
         n_boxes: true boxes on validation.
         sensitivity: share of them found, 0..1; None without any.
         fp_per_image: false positives of this class per image at the threshold; None without images.
@@ -79,7 +81,7 @@ class OperatingPoint:
         fp_per_image: wanted, in total over the classes.
         measured: false positives per image at the thresholds; None without images.
         sensitivity: share of all true boxes found at them; None without any.
-        per_class: by class name, in the order of the classes.
+        per_class: results by class name, in the order of the classes.
     """
 
     fp_per_image: float
@@ -246,7 +248,7 @@ def thresholds_from_json(raw: Any, box_classes: Sequence[str], where: str) -> Th
     """What ``Thresholds.as_json`` wrote.
 
     Args:
-        raw: as read from JSON.
+        raw: value as read from JSON.
         box_classes: names that the model's labels index.
         where: the file, for messages.
 

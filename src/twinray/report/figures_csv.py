@@ -75,8 +75,9 @@ def figures_csv(runs: Sequence[tuple[str, SplitFigures]]) -> str:
 def differences_csv(runs: Sequence[tuple[str, str, SplitFigures]]) -> str:
     """run, minus, images, class, measure, difference, low, high, share_above_zero, n, over; as above with several seeds.
 
-    Further tests of a difference (``p``, ``holm_p`` over the classes, ``detectable``: what would have been shown in 80 of 100
-    such studies, approximately; ``delong_p``) have a column each where some figure has them.
+    Further tests of a difference have a column each where some figure has them: ``p``, ``holm_p``
+    over the classes, ``detectable``, ``delong_p``. The value of ``detectable`` is what would have
+    been shown in 80 of 100 such studies, approximately.
 
     Args:
         runs: (name, name of the run that it is compared with, paired differences).

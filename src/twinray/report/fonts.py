@@ -1,7 +1,7 @@
 """Letters that DejaVu Sans lacks, Chinese, Japanese and Korean ones among them: from whatever installed font has them.
 
-DejaVu Sans comes with matplotlib, so pictures look the same on every machine; only where a name needs other letters
-does the machine's choice of fonts count.
+DejaVu Sans comes with matplotlib, so pictures look the same on every machine. The machine's choice
+of fonts counts only where a name needs other letters.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _letters(path: Path) -> frozenset[int]:
 
 
 def cut_in_middle(text: str, letters: int) -> str:
-    """At most so many letters; what is left out of the middle becomes an ellipsis, so that both ends tell names apart."""
+    """At most so many letters; an ellipsis replaces the middle, so that both ends distinguish names."""
     if len(text) <= letters:
         return text
     head = (letters - 1) // 2

@@ -1,4 +1,4 @@
-"""Colours of the page and its figures: told apart with any colour vision, on light and on dark.
+"""Colours of the page and its figures: distinct with any colour vision, on light and on dark.
 
 Data colours are from Okabe and Ito, Color Universal Design (2008). ``LIGHT`` is what figures are drawn in;
 ``FOR_DARK`` says what stands for each colour where the reader's page is dark.
@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 INK, MUTED, GRID = "#1c2430", "#566170", "#d9dee4"
 ARMS = ("#c2500a", "#0067a5", "#00795a", "#a3487f")
-"""Vermillion: the arm compared with; blue: the arm asked about; green, purple: what is right, what else is told apart."""
+"""Vermillion: the arm compared with; blue: the arm asked about; green, purple: what is right,
+what else is distinguished."""
 
 CARD, GROUND, SOFT = "#ffffff", "#f5f6f8", "#e8f1f8"
 """Grounds: of a figure or a section, of the page, of what is set apart."""
@@ -33,9 +34,10 @@ class Look:
     """How an arm is drawn, in every chart and every table alike.
 
     Attributes:
-        role: ``first``: the arm compared with; ``asked``: the last arm, which the comparison asks about; ``other``: grey, told by
-            its shape, its dash and its name.
-        colour: on light. marker, dash: Matplotlib's names.
+        role: role of the arm. ``first`` is the arm compared with; ``asked`` is the last arm, which
+            the comparison asks about. ``other`` is grey, distinguished by its shape, its dash and
+            its name.
+        colour: colour on light. marker, dash: Matplotlib's names.
         shape: number of the shape, from 0: the last arm's is 0.
     """
 

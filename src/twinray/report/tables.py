@@ -28,10 +28,10 @@ class Table:
     """A table of text, ready to be drawn.
 
     Attributes:
-        caption: what it shows.
+        caption: text on what it shows.
         columns: heads of the columns; the first column names the rows.
         rows: as many cells as there are columns.
-        note: what a reader must know, below the table.
+        note: facts that a reader must know, below the table.
     """
 
     caption: str
@@ -64,7 +64,7 @@ def arms_table(
     Args:
         rows: (name, figures).
         measures: names.
-        caption: what is shown.
+        caption: text on what is shown.
         over_seeds: intervals over seeds instead of those over patients.
     """
     cells = tuple(
@@ -206,11 +206,12 @@ def _with_column(table: Table, head: str, cells: Sequence[str]) -> Table:
 def as_rich(table: Table, width: int | None = None) -> rich.table.Table:
     """For the terminal; cells are plain text, never markup.
 
-    What does not fit goes on below and is never cut: the ends of names tell runs apart. Heads are broken before cells are.
+    What does not fit goes on below and is never cut: the ends of names distinguish runs. Heads are
+    broken before cells are.
 
     Args:
-        table: to draw.
-        width: of the terminal; where not even the cells fit, lines keep the rows apart.
+        table: table to draw.
+        width: width of the terminal; where not even the cells fit, lines keep the rows apart.
     """
     fits = width is None or _narrowest(table) <= width
     drawn = rich.table.Table(

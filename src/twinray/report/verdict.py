@@ -21,7 +21,8 @@ class Verdict:
         outcome: candidate ``higher`` or ``lower``, ``open`` where the interval includes 0, ``unknown`` without interval.
         headline: the sentence to remember.
         reason: the figures behind it.
-        caution: what limits it; empty where nothing more than the page's general cautions does.
+        caution: fact that limits it; empty where nothing more than the page's general cautions
+            does.
     """
 
     outcome: Outcome

@@ -1,7 +1,8 @@
 """The verb ``demo``: the whole pipeline on the embedded phantom, from unlabelled images to a report.
 
-Nothing here is special to the demo but its sizes: every step is the job behind the verb of the same name, and the
-stages meet through files only. The steps' commands are in the report, for use on other images.
+Nothing here is special to the demo but its sizes. Every step is the job behind the verb of the same
+name, and the stages meet through files only. The steps' commands are in the report, for use on
+other images.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 Conventions
 
-- Fifteen bins of equal width over 0..1, closed on the left, the last on both sides (torchmetrics' bins, but that 1.0
-  belongs to the last one). Within a bin the mean score is compared with how often it was right.
-- The expected calibration error (ECE) is the mean over images of the bins' absolute differences (Guo et al., On calibration of
-  modern neural networks, ICML 2017; the l1 norm of torchmetrics).
+- The bins are fifteen of equal width over 0..1, closed on the left, the last on both sides. They
+  are torchmetrics' bins, but that 1.0 belongs to the last one. Within a bin the mean score is
+  compared with how often it was right.
+- The expected calibration error (ECE) is the mean over images of the bins' absolute differences,
+  the l1 norm of torchmetrics. The source is Guo et al., On calibration of modern neural networks,
+  ICML 2017.
 - ``top-label``, for several exclusive classes: the score is the highest probability, right is that its class is the true one.
 - ``per class``, for two classes and for multi-label data: the score is the class's probability, right is that the class is present.
 - ECE is 0 or above and chance alone makes it positive, the more so the fewer the images; ``bounded.excess_interval`` allows for it.
@@ -102,7 +104,7 @@ def tally(
         scores: (n,) in 0..1.
         right: (n,) whether what was scored was so.
         groups: (n,) group numbers from 0.
-        n_groups: how many groups there are.
+        n_groups: number of groups there are.
     """
     place, shape = (bin_of(scores), groups), (N_BINS, n_groups)
     hits, values = right.astype(np.float64), np.asarray(scores, dtype=np.float64)

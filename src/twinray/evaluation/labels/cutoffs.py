@@ -3,9 +3,10 @@
 Conventions
 
 - A class is called present if ``score >= threshold``; each class on its own, also where classes exclude each other.
-- ``f1`` is the threshold of the highest F1, ``youden`` that of the highest sensitivity + specificity - 1 (Youden, Index for
-  rating diagnostic tests, Cancer 1950), ``specificity@90`` and ``specificity@95`` are the lowest with at least that
-  specificity. The candidates are the scores of validation images; of equal ones the highest is taken.
+- ``f1`` is the threshold of the highest F1. ``youden`` is that of the highest sensitivity +
+  specificity - 1 (Youden, Index for rating diagnostic tests, Cancer 1950). ``specificity@90`` and
+  ``specificity@95`` are the lowest with at least that specificity. The candidates are the scores of
+  validation images; of equal ones the highest is taken.
 - With fewer than ``MIN_EACH`` validation images of either kind a class gets no threshold, and the reason is kept.
 
 The figures beside the thresholds were measured on the images that chose them: they are a little too good.
@@ -34,8 +35,9 @@ class ClassCutoffs:
     """One class's thresholds.
 
     Attributes:
-        thresholds: by rule; a rule that no score meets has the number just above the highest one.
-        reached: what each rule maximised, on validation: F1, Youden's index, sensitivity.
+        thresholds: thresholds by rule; a rule that no score meets has the number just above the
+            highest one.
+        reached: value that each rule maximised, on validation: F1, Youden's index, sensitivity.
         n_positive, n_negative: validation images.
         missing: why there is none; empty where there are thresholds.
     """
@@ -62,9 +64,9 @@ class LabelThresholds:
     """Thresholds of all classes.
 
     Attributes:
-        per_class: by class name, in the order of the classes.
+        per_class: results by class name, in the order of the classes.
         n_images: validation images.
-        chosen_on: which images these were, ``val`` or in words.
+        chosen_on: images on which they were chosen, ``val`` or in words.
     """
 
     per_class: Mapping[str, ClassCutoffs]
@@ -102,7 +104,7 @@ def choose_label_thresholds(
         truth: (n, k) labels of validation images: 1, 0, -1 uncertain, NaN not stated; the last two are left out.
         scores: (n, k) probabilities.
         label_classes: k names.
-        chosen_on: what is said of these images.
+        chosen_on: text about these images.
 
     Raises:
         InputError: shapes that disagree, scores that are not finite.
@@ -163,7 +165,7 @@ def label_thresholds_from_json(
     """What ``LabelThresholds.as_json`` wrote.
 
     Args:
-        raw: as read from JSON.
+        raw: value as read from JSON.
         label_classes: names of the model's classes.
         where: the file, for messages.
 

@@ -40,8 +40,8 @@ class Labelled:
         task: ``multiclass`` or ``multilabel``.
         truth, scores: (n, k); known: (n, k) whether the label is present or absent.
         groups: (n,) patient numbers; n_groups: how many there are, those without an image here included.
-        thresholds: of decisions, or None.
-        used: which of the images that were given are among these.
+        thresholds: thresholds of decisions, or None.
+        used: selection of the given images that are among these.
         in_mean: (k,) classes that means are over: of two exclusive classes the second, which the first mirrors.
     """
 
@@ -77,8 +77,9 @@ class Labelled:
         """Check, leave out images without a usable label, and number the patients of the others.
 
         Raises:
-            InputError: shapes that disagree, scores that are NaN or outside 0..1, labels of another value, a multi-class
-                image with several classes or none, no usable label at all, thresholds of other classes.
+            InputError: shapes that disagree, scores that are NaN or outside 0..1, labels of another
+                value, no usable label at all. Also a multi-class image with several classes or
+                none, or thresholds of other classes.
         """
         truth, scores = np.asarray(truth, dtype=np.float64), np.asarray(scores, dtype=np.float64)
         _check(truth, scores, names, task)
@@ -193,7 +194,7 @@ class Drawn:
     """Some resamples of labelled images; what several measures need is made once.
 
     Args:
-        data: of one run.
+        data: data of one run.
         weights: (groups, r) multiplicities.
     """
 

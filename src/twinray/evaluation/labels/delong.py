@@ -2,12 +2,14 @@
 
 Conventions
 
-- A positive's placement is the share of negatives that score lower, a tie counting one half; a negative's is the share of
-  positives that score higher. Both average to the AUC (DeLong, DeLong and Clarke-Pearson, Biometrics 1988;
-  computed from midranks as Sun and Xu, IEEE Signal Processing Letters 2014).
-- Where patients have several images, placements are summed by patient and a term for positives and negatives of one patient
-  is added (Obuchowski, Nonparametric analysis of clustered ROC curve data, Biometrics 1997). With one image a patient
-  this is DeLong's variance, digit by digit.
+- A positive's placement is the share of negatives that score lower, a tie counting one half. A
+  negative's is the share of positives that score higher. Both average to the AUC (DeLong, DeLong
+  and Clarke-Pearson, Biometrics 1988; computed from midranks as Sun and Xu, IEEE Signal Processing
+  Letters 2014).
+- Where patients have several images, placements are summed by patient, and a term for positives and
+  negatives of one patient is added. The source is Obuchowski, Nonparametric analysis of clustered
+  ROC curve data, Biometrics 1997. With one image a patient this is DeLong's variance, digit by
+  digit.
 - The test is two-sided and normal. Two runs with the same placements have z = 0 and p = 1.
 - A variance needs two patients with a positive and two with a negative; there is no test otherwise.
 - The direction is fixed: higher scores speak for the class. An AUC below one half stays below.
@@ -36,7 +38,7 @@ class AucCovariance:
     Attributes:
         auc: (s,) one a score.
         covariance: (s, s); NaN where there is none.
-        clustered: whether a patient has several images.
+        clustered: True where a patient has several images.
     """
 
     auc: _Array
@@ -49,8 +51,9 @@ class DeLong:
     """Candidate minus baseline.
 
     Attributes:
-        difference: of the AUCs.
-        standard_errors: of the baseline's AUC, of the candidate's, of the difference.
+        difference: difference of the AUCs.
+        standard_errors: standard errors of the baseline's AUC, of the candidate's, of the
+            difference.
         z, p: two-sided; NaN where there is no variance.
         low, high: 95 % interval of the difference, normal; NaN where there is no variance.
         method: whose variance it is.

@@ -1,8 +1,8 @@
 """How measures of image labels are worked out, one row each: the function, what its cases are, how its interval is made.
 
-A measure is a function of resamples (``labels.data.Drawn``: truth, scores, weights) that gives (k, r) figures by class. To add
-one, add a row to ``MEASURES``; reports, comparisons and
-subgroups take it from there (``evaluation.measures`` says what it is called and where it is shown).
+A measure is a function of resamples (``labels.data.Drawn``: truth, scores, weights) that gives (k,
+r) figures by class. A new measure is a new row of ``MEASURES``; reports, comparisons and subgroups
+take it from there. Its name and the places where it is shown are in ``evaluation.measures``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class LabelMeasure:
     """One measure of image labels.
 
     Attributes:
-        name: in ``metrics.json``.
+        name: name in ``metrics.json``.
         by_class: resamples -> (k, r); None for a measure of all classes together.
         overall: resamples -> (r,); None for the mean over classes.
-        averaged: whether there is a figure over all classes.
+        averaged: True where there is a figure over all classes.
         cases: table of ``Labelled.tallies`` that counts the cases which the figure speaks of; ``both`` for positives and negatives.
         kind: ``auc``, a ``share`` of the cases, a ``level`` whose resamples lie too high, an ``error`` that chance makes larger, or another (``plain``).
         task: the only task that has it; None for both.
@@ -209,7 +209,7 @@ class Support:
 
     Attributes:
         positive, negative: (k,) with an image of that label.
-        cases: by table, (k,).
+        cases: cases by table, (k,).
         n: patients that were resampled.
     """
 
@@ -315,7 +315,7 @@ def label_difference(
         key: figure. measure: of it.
         value: candidate minus baseline on the plain data.
         samples: (resamples,) of it.
-        support: of the images.
+        support: support of the images.
     """
     label, known = key[0], samples[~np.isnan(samples)]
     if label is not None and support.few(label, measure) and len(known):

@@ -2,8 +2,8 @@
 
 Conventions (scikit-learn's)
 
-- AUC is the area under the ROC curve by trapezoids, so a tie between a positive and a negative counts one half:
-  the weighted Mann-Whitney statistic.
+- AUC is the area under the ROC curve by trapezoids, the weighted Mann-Whitney statistic. A tie
+  between a positive and a negative therefore counts one half.
 - Average precision is the sum over score thresholds of (recall gained) x (precision), without interpolation.
 - The sensitivity at a specificity is the highest of any threshold whose specificity is at least that; no interpolation.
 - All images of one score pass a threshold together.
@@ -53,7 +53,7 @@ class Curve:
         found: positives at that score or above.
         false: negatives at that score or above.
         tied: negatives at that score; 0.0 where there is none.
-        positives, negatives: in all.
+        positives, negatives: numbers in all.
     """
 
     gained: _Array
@@ -76,7 +76,8 @@ def rank(
         scores: (n,) finite.
         positive: (n,) whether the class is present.
         groups: (n,) group numbers from 0.
-        n_groups: how many groups there are, those without an image included; the highest number plus one if None.
+        n_groups: number of groups there are, those without an image included; the highest number
+            plus one if None.
     """
     n_groups = n_groups if n_groups is not None else int(groups.max()) + 1 if len(groups) else 0
     falling = -scores

@@ -9,13 +9,15 @@ Conventions
 - ``multilabel``: each class is present or absent on its own; figures are averaged over classes.
   Accuracy and balanced accuracy (mean of sensitivity and specificity) are taken per class at score >= 0.5 and averaged.
   Labels that are uncertain (-1) or not stated (NaN) are left out, class by class.
-- A class with one kind of label only has no AUC, no average precision and no balanced accuracy; it is left out of these
-  means and named in ``left_out``.
-- ``sensitivity@90`` is read off the ROC curve of these images at 90 % specificity. ``f1``, ``youden``, ``sensitivity``,
-  ``specificity``, ``ppv`` and ``npv`` are at thresholds chosen on validation images (``cutoffs``) and missing without them:
-  no threshold is chosen on the images that it is tested on.
-- ``brier`` is the mean squared error of the probability (Brier, Monthly Weather Review 1950): of a class 0..1, of several exclusive classes
-  summed over them, 0..2. ``ece`` is defined in ``calibration``.
+- A class with one kind of label only has no AUC, no average precision and no balanced accuracy. It
+  is left out of these means and named in ``left_out``.
+- ``sensitivity@90`` is read off the ROC curve of these images at 90 % specificity. ``f1``,
+  ``youden``, ``sensitivity``, ``specificity``, ``ppv`` and ``npv`` are at thresholds chosen on
+  validation images (``cutoffs``) and missing without them. No threshold is chosen on the images
+  that it is tested on.
+- ``brier`` is the mean squared error of the probability (Brier, Monthly Weather Review 1950). Its
+  range is 0..1 of a class, and 0..2 of several exclusive classes, summed over them. ``ece`` is
+  defined in ``calibration``.
 - Intervals are bootstrapped over patients; in a resample where a class has no figure, the mean is that of the others.
   ``bounded`` says how that of AUC is made and what is given
   where patients are few; such classes are named in ``few``.
@@ -73,16 +75,17 @@ class LabelReport:
     Attributes:
         n_images: images with at least one usable label.
         n_positive, n_negative: images by class name.
-        patients: by class name, patients with a positive image and with a negative one.
+        patients: numbers by class name: patients with a positive image and with a negative one.
         metrics: measures over all classes, by name (``labels.measures.MEASURES``).
-        per_class: the same by class name.
+        per_class: same figures by class name.
         left_out: classes with one kind of label only, which no mean contains.
         few: classes with fewer than ``bounded.FEW`` patients of a kind: their intervals are made otherwise, and the spread
             that they add to means is underestimated.
         confusion: (k, k) counts, rows the true class, columns the predicted one; None for multi-label data.
         confusion_share: (k, k) shares of each true class with their intervals; None for multi-label data.
-        decisions: by class name the counts of right and wrong decisions, and by which threshold.
-        reliability: by class name; under ``""`` that of the top label where several classes exclude each other.
+        decisions: counts of right and wrong decisions by class name, and by which threshold.
+        reliability: reliability by class name; under ``""`` that of the top label where several
+            classes exclude each other.
     """
 
     n_images: int
@@ -141,8 +144,8 @@ class LabelComparison:
 
     Attributes:
         n_images: compared.
-        metrics, per_class: differences with intervals and two-sided p of the paired bootstrap; those of classes also
-            corrected by Holm's method over the classes of one measure.
+        metrics, per_class: differences with intervals and two-sided p of the paired bootstrap. The
+            p of classes is also corrected by Holm's method over the classes of one measure.
         delong: by class name, the test of the two AUCs, and its p corrected by Holm's method over classes.
     """
 
@@ -209,13 +212,14 @@ def evaluate_labels(
         label_classes: k names.
         task: ``multiclass`` or ``multilabel``.
         groups: (n,) patient of each image; None, or None for an image, where it is unknown.
-        thresholds: chosen on other images (``cutoffs``); without them no measure that needs one is given.
+        thresholds: thresholds chosen on other images (``cutoffs``); without them no measure that
+            needs one is given.
         bootstrap: number of resamples; 0 for no intervals.
-        seed: of the resamples.
+        seed: seed of the resamples.
 
     Raises:
-        InputError: shapes that disagree, scores that are NaN or outside 0..1, labels of another value, a multi-class
-            image with several classes or none, no usable label at all.
+        InputError: shapes that disagree, scores that are NaN or outside 0..1, labels of another
+            value, no usable label at all. Also a multi-class image with several classes or none.
     """
     data = Labelled.of(truth, scores, label_classes, task, groups, thresholds)
     once = Drawn(data, np.ones((data.n_groups, 1)))
@@ -278,10 +282,10 @@ def compare_labels(
         candidate: (n, k) scores of the second run, on the same images.
         label_classes: k names.
         task: ``multiclass`` or ``multilabel``.
-        groups: as in ``evaluate_labels``.
-        thresholds: of the first run and of the second.
+        groups: argument as in ``evaluate_labels``.
+        thresholds: thresholds of the first run and of the second.
         bootstrap: number of resamples.
-        seed: of the resamples.
+        seed: seed of the resamples.
 
     Raises:
         InputError: as ``evaluate_labels``.

@@ -34,10 +34,10 @@ class Panel:
     """One bar chart: a bar a class, or two where there is an after.
 
     Attributes:
-        title: what is counted.
+        title: name of what is counted.
         before: class -> count.
         after: class -> count after fusion, of the same classes; None: there was no fusion.
-        names: what the two are called.
+        names: names of the two.
     """
 
     title: str

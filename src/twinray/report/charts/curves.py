@@ -43,7 +43,7 @@ def pretraining_curves(lines: Lines) -> bytes:
     """Loss, mean C_ii (aim 1), RMS C_ij (aim 0) and effective rank by training step, in four panels.
 
     Args:
-        lines: of the pre-training's ``metrics.jsonl``.
+        lines: lines of the pre-training's ``metrics.jsonl``.
     """
     sheet = Sheet(figsize=(WIDTH, 5.2), layout="constrained")
     for axes, (key, heading, aim) in zip(sheet.subplots(2, 2).flat, _PRETRAINING, strict=True):

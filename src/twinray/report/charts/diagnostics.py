@@ -42,8 +42,9 @@ def calibration_plot(arms: Mapping[str, tuple[Calibration, float]]) -> bytes:
     """Share of predictions that are right by score, against the diagonal of scores that mean what they say.
 
     Args:
-        arms: name -> calibration of all boxes, and the expected error of the boxes that the model shows: most boxes have
-            a very low score, and an error over all of them would tell of those alone.
+        arms: name -> calibration of all boxes, and the expected error of the boxes that the model
+            shows. Most boxes have a very low score, and an error over all of them would describe
+            those alone.
     """
     sheet = Sheet(figsize=(WIDTH, 4.2), layout="constrained")
     axes = sheet.subplots()
@@ -131,7 +132,7 @@ def _name_cells(axes: Axes, names: Sequence[str]) -> None:
 
 
 def run_dots(result: Evaluation, measure: str) -> bytes:
-    """Every run as a dot, by fold, with the mean over seeds as a bar: how much of a difference is the luck of the draw."""
+    """Every run as a dot, by fold, with the mean over seeds as a bar: the luck in a difference."""
     sheet = Sheet(figsize=(WIDTH, 3.8), layout="constrained")
     axes = sheet.subplots()
     n, folds = len(result.arms), result.folds

@@ -42,9 +42,9 @@ def embedding_map(
     Args:
         points: (n, 2).
         of: (n,) group of each dot.
-        groups: in the legend's order.
+        groups: groups in the legend's order.
         title: above the map.
-        axes_names: of x and y.
+        axes_names: names of x and y.
         note: small text below: how many images, of what.
     """
     sheet = Sheet(figsize=(8.2, 6.6), layout="constrained", facecolor="white")

@@ -65,9 +65,9 @@ def faithfulness_table(
     """A row a map, a column a measure, each value with its 95 % interval.
 
     Args:
-        figures: of one set of boxes or findings.
+        figures: figures of one set of boxes or findings.
         measures: columns, from left to right.
-        found: what was measured, one and several.
+        found: name of what was measured, one and several.
     """
     rows = tuple(
         (FLOOR_NAMES.get(name, name), *(_cell(read_figure(own[m], name)) for m in measures))
@@ -110,9 +110,9 @@ def faithfulness_chart(figures: Figures, measures: Sequence[str], title: str) ->
     """Bars with 95 % intervals: a panel a measure, a row a map, floors in grey below.
 
     Args:
-        figures: of one set of boxes.
+        figures: figures of one set of boxes.
         measures: panels, from left to right.
-        title: what was explained.
+        title: name of what was explained.
     """
     names = [n for n in figures if n not in FLOOR_NAMES] + [n for n in figures if n in FLOOR_NAMES]
     sheet = Sheet(

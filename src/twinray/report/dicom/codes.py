@@ -1,8 +1,9 @@
 """A detector's class name -> the code under which a structured report states it as a finding.
 
-Only names that say word for word what a SNOMED CT concept in DICOM's own context groups says (PS3.16, CID 3700,
-6102, 6105, 8134) get that code. Everything else keeps its own name under the private scheme 99TWINRAY: a data set's
-"Effusion" or "Infiltration" is what its readers called so, and no better known to us.
+Only names that equal, word for word, a SNOMED CT concept in DICOM's own context groups get that
+code. The groups are CID 3700, 6102, 6105 and 8134 of PS3.16. Everything else keeps its own name
+under the private scheme 99TWINRAY. A data set's "Effusion" or "Infiltration" is what its readers
+called so, and no better known to us.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ class Algorithm:
     """What made the boxes.
 
     Attributes:
-        version: of twinray.
+        version: version of twinray.
         model: SHA-256 of the weights, hexadecimal.
-        shown: which boxes are shown, in words (``score >= 0.3``).
+        shown: rule of which boxes are shown, in words (``score >= 0.3``).
     """
 
     version: str
@@ -59,7 +59,7 @@ class Finding:
         image: its (h, w) or (h, w, 3) uint8 display pixels.
         boxes: the boxes to show, with scores, in pixels of the source image.
         classes: names that labels of boxes index.
-        algorithm: what made them.
+        algorithm: algorithm that made them.
         made: date and time of creation.
     """
 

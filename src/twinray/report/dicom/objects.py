@@ -2,9 +2,10 @@
 
 highdicom (extra ``dicom``) builds both. What is decided here:
 
-- Unique identifiers are derived from the content (source image, its pixels, model, version, thresholds, boxes; PS3.5 B.2,
-  "2.25." and a UUID): a repeated job gives the same identifiers, so an archive that has the objects already does not
-  get them twice, and other boxes or thresholds give others. Repeated objects differ in their dates and times alone; with
+- Unique identifiers are "2.25." and a UUID (PS3.5 B.2), derived from the content. The content is
+  source image, its pixels, model, version, thresholds and boxes. A repeated job gives the same
+  identifiers, so an archive that has the objects already does not get them twice. Other boxes or
+  thresholds give other identifiers. Repeated objects differ in their dates and times alone; with
   the same ``made`` they are the same bytes.
 - Objects of one source series, model and setting form one series of captures and one of reports.
 - Texts are written in UTF-8 (ISO_IR 192), whatever the source's character set: class names may need it.

@@ -1,9 +1,10 @@
 """What a derived DICOM object takes over from the image it was made from, checked.
 
-Only what ties the new object to its patient, study and image is read: names and texts that nobody asked for
-cannot leak, and a de-identified source stays as it is. Values that are not legal for their attribute (a date
-that is none) are left out where the standard lets them be empty; where they identify something the file is refused.
-Attributes: DICOM PS3.3 C.7.1.1 (patient), C.7.2.1 (general study), C.12.1 (SOP common).
+Only what ties the new object to its patient, study and image is read. Names and texts that nobody
+asked for cannot leak, and a de-identified source stays as it is. Values that are not legal for
+their attribute (a date that is none) are left out where the standard lets them be empty. Where they
+identify something, the file is refused. Attributes: DICOM PS3.3 C.7.1.1 (patient), C.7.2.1 (general
+study), C.12.1 (SOP common).
 """
 
 from __future__ import annotations
@@ -63,16 +64,16 @@ class DicomSource:
 
     Attributes:
         sop_class, sop, series, study: UIDs, always there.
-        patient_id: as written; empty in many de-identified files.
+        patient_id: identifier as written; empty in many de-identified files.
         study_attributes: (keyword, text) of patient and study attributes that are copied as they are.
-        instance_number: at least 1.
+        instance_number: number, at least 1.
         orientation: row and column direction (``L``, ``F``), or ().
         laterality: L, R or empty.
         deidentified: the file says that the patient's identity was removed.
-        deidentification: how, in its words.
+        deidentification: method, in its words.
         burned_in: YES, NO or empty.
-        lossy: whether the pixels were ever compressed with loss.
-        lossy_methods, lossy_ratios: as far as the file says.
+        lossy: True where the pixels were ever compressed with loss.
+        lossy_methods, lossy_ratios: methods and ratios, as far as the file says.
     """
 
     sop_class: str

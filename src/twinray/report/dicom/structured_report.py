@@ -1,12 +1,13 @@
 """A Structured Report with the boxes as findings: Comprehensive SR, template TID 1500, through highdicom.
 
-One measurement group (TID 1410) a box: its region on the source image, its class as a coded finding, its score as a
-measurement, the algorithm with version and model. A report without a box holds one group that says so: their number, 0.
-The observer is a device; the report is complete, preliminary and unverified, as nobody has looked.
+Each box has one measurement group (TID 1410). It holds the region on the source image, the class as
+a coded finding and the score as a measurement. It also holds the algorithm with version and model.
+A report without a box holds one group that says so: their number, 0. The observer is a device; the
+report is complete, preliminary and unverified, as nobody has looked.
 
-Regions are closed POLYLINEs in image-relative coordinates (PS3.3 C.18.6.1.2): column, then row, where 0\\0 is the top
-left corner of the top left pixel and Columns\\Rows the bottom right corner of the last one. That is this project's own frame
-of boxes, so numbers are taken over as they are.
+Regions are closed POLYLINEs in image-relative coordinates (PS3.3 C.18.6.1.2): column, then row. The
+point 0\\0 is the top left corner of the top left pixel, Columns\\Rows the bottom right corner of
+the last one. That is this project's own frame of boxes, so numbers are taken over as they are.
 """
 
 from __future__ import annotations

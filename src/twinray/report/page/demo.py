@@ -45,9 +45,9 @@ class DemoFigures:
         unlabelled: images of the unlabelled pack.
         pack: counts of the labelled pack (``images``, ``train``, ``val``, ``test``, ``patients``, ``boxes``).
         environment: versions and hardware, as ``environment.json`` holds them.
-        classes: of the boxes.
-        pretrain_seconds: that the pre-training took.
-        seed: of everything.
+        classes: classes of the boxes.
+        pretrain_seconds: seconds that the pre-training took.
+        seed: seed of everything.
     """
 
     options: Mapping[str, Sequence[Any]]
@@ -65,10 +65,11 @@ class Trained:
     """How one arm's detector was trained.
 
     Attributes:
-        name: of the arm.
-        lines: of its ``metrics.jsonl``.
-        best_epoch: that was kept, from 0; None where not recorded.
-        seconds: that all of its training took, the pre-training included; None where not known.
+        name: name of the arm.
+        lines: lines of its ``metrics.jsonl``.
+        best_epoch: epoch that was kept, from 0; None where not recorded.
+        seconds: seconds that all of its training took, the pre-training included; None where not
+            known.
         boxes: true boxes that it learned from.
     """
 
@@ -84,7 +85,7 @@ class Example:
     """One test image as all arms see it, and the heat map of the last arm's best box.
 
     Attributes:
-        image: with boxes in original pixels.
+        image: image with boxes in original pixels.
         heat_map: (h, w) in 0..1; None where the last arm predicts no box.
         heat_box: index of its box.
     """

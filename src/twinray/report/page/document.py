@@ -81,7 +81,7 @@ class Picture:
     Attributes:
         data: the file's bytes.
         kind: ``svg`` for charts, ``png`` for photographs.
-        alt: what it shows, for readers who do not see it.
+        alt: text on what it shows, for readers who do not see it.
         caption: below it.
     """
 
@@ -170,7 +170,7 @@ class Section:
     Attributes:
         title: heading.
         name: short, for the contents.
-        blocks: what it holds.
+        blocks: blocks that it holds.
         part: name of the group of sections that begins here; empty inside a group.
     """
 
@@ -185,11 +185,11 @@ class Content:
     """A whole report.
 
     Attributes:
-        title: of the page.
+        title: title of the page.
         over: a few words above the title.
-        lede: what this is, in a sentence or two.
+        lede: description of this, in a sentence or two.
         sections: its parts.
-        footer: where it came from: version, date.
+        footer: origin of the page: version, date.
         meta: short facts below the lede.
     """
 

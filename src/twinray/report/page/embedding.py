@@ -54,7 +54,7 @@ def embedding_page(title: str, dots: Dots, tables: Sequence[Table], notes: Seque
     """HTML without a reference to anything outside it.
 
     Args:
-        title: what was embedded.
+        title: name of what was embedded.
         dots: images of the map.
         tables: figures, below the map.
         notes: sentences that a reader must know.

@@ -1,7 +1,8 @@
 """Charts that are part of the page: rows of names, strips and numbers; curves. Places are worked out here, drawn by the templates.
 
-A strip is as wide as the page lets it be: every place is a share of its width, in percent, so that marks and letters keep
-their size. A mark is hollow where an interval includes 0, and for nothing else.
+A strip is as wide as the page lets it be. Every place is a share of its width, in percent, so that
+marks and letters keep their size. A mark is hollow where an interval includes 0, and for nothing
+else.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def scale_of(
     """An axis that holds the values with some room, from round number to round number.
 
     Args:
-        values: to hold.
+        values: values to hold.
         zero: 0 is on it in any case.
         sign: ticks show their sign.
         upper: greatest value that there can be.
@@ -95,7 +96,7 @@ class Mark:
 
     Attributes:
         x: value; None where there is no figure, which is drawn hatched.
-        ends: of the interval; None without one.
+        ends: ends of the interval; None without one.
         cut: whether it goes on beyond the left and the right end.
         hollow: the interval includes 0.
         runs: the single runs, as small ticks.
@@ -155,11 +156,12 @@ class Row:
 
     Attributes:
         name: whole. shown: cut in the middle where it is long.
-        look: of the arm.
+        look: look of the arm.
         small: below the name.
-        value, mark: of the arm.
-        difference, difference_mark: to the arm that it is compared with; None where there is none to show.
-        against: what stands in place of a difference.
+        value, mark: value and mark of the arm.
+        difference, difference_mark: difference from the arm that it is compared with; None where
+            there is none to show.
+        against: text that stands in place of a difference.
     """
 
     name: str
@@ -178,7 +180,7 @@ class Forest:
     """A measure of every arm: names, strips and numbers; beside them the differences on an axis of their own.
 
     Attributes:
-        title: what was found. sub: measure, images, what the intervals are over.
+        title: statement of what was found. sub: measure, images, what the intervals are over.
         measure: its name. scale: of the values.
         difference_head: above the differences; empty without any. difference_scale: of them; None without any.
         zero: place of 0 on it.
@@ -228,10 +230,10 @@ class BarRow:
 
     Attributes:
         name, shown: whole, and cut in the middle.
-        n: how often it occurs.
+        n: number of its occurrences.
         marks: (look, mark) of the arms that are drawn.
-        difference: in words; None without one. difference_mark: on its axis.
-        value: in words, where there is no difference.
+        difference: difference in words; None without one. difference_mark: on its axis.
+        value: value in words, where there is no difference.
     """
 
     name: str
@@ -248,14 +250,14 @@ class Bars:
     """Classes or groups as rows: value strips of some arms, the difference, the numbers.
 
     Attributes:
-        title, sub: as of a forest.
+        title, sub: texts as of a forest.
         head, n_head: above the names and the counts.
         measure: its name. scale: of the values.
         arms: (name, look) of the arms that are drawn.
         rows, rare: those with enough behind them, and those without.
         rare_head: above the latter.
-        difference_scale, look: of the differences; None without.
-        numbers, csv, note: as of a forest.
+        difference_scale, look: scale and look of the differences; None without.
+        numbers, csv, note: parts as of a forest.
     """
 
     title: str
@@ -285,8 +287,8 @@ class Line:
     """One arm's curve, in percent from the left and from the bottom.
 
     Attributes:
-        name: of the arm. look: of it.
-        points: of the curve. band: outline of its interval; empty without.
+        name: name of the arm. look: look of it.
+        points: points of the curve. band: outline of its interval; empty without.
         bars: (x, low, high) intervals at single points.
     """
 
@@ -303,11 +305,11 @@ class Curves:
     """Curves of all arms in one chart; from five arms on one panel an arm, with the others thin behind.
 
     Attributes:
-        title, sub: as of a forest.
-        y_label, x_label: with unit. y_ticks, x_ticks: (place, text).
+        title, sub: texts as of a forest.
+        y_label, x_label: labels with unit. y_ticks, x_ticks: (place, text).
         lines: the arms.
         alt: the result, for readers who do not see it.
-        numbers, csv, note: as of a forest.
+        numbers, csv, note: parts as of a forest.
     """
 
     title: str

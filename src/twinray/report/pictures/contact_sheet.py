@@ -30,8 +30,8 @@ def contact_sheet(
 
     Args:
         rows: one an image, as many panels in each as there are headings.
-        headings: of the columns; long ones are cut in their middle.
-        classes: of each column, the names that labels of its boxes index.
+        headings: headings of the columns; long ones are cut in their middle.
+        classes: names, of each column, that labels of its boxes index.
         inches: width of a panel.
         note: small text below.
 

@@ -41,7 +41,7 @@ class Panel:
         truth: true boxes in pixels of ``image``; None draws none.
         predictions: predicted boxes with scores, in pixels of ``image``; None draws none.
         heat_map: (h, w) in 0..1 laid over the image; None for the image alone.
-        name_truth: write the class beside each true box.
+        name_truth: True to write the class beside each true box.
     """
 
     title: str
@@ -67,7 +67,7 @@ def panel_row(
         classes: names that labels of boxes index.
         inches: width of one panel.
         note: small text below.
-        key: what the kinds of boxes look like, above the panels.
+        key: legend of the kinds of boxes, above the panels.
 
     Raises:
         ValueError: no panel, or a heat map of another shape than its image.
@@ -137,7 +137,7 @@ def draw_panel(axes: Axes, panel: Panel, classes: Sequence[str], inches: float) 
 
     Args:
         axes: where; its scale is set to pixels of the image.
-        panel: what.
+        panel: panel to draw.
         classes: names that labels of boxes index.
         inches: width of the axes, by which the space that names take is reckoned.
 

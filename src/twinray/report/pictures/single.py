@@ -57,7 +57,7 @@ def box_picture(
         box: the one predicted box with its score, original pixels.
         truth: true boxes, original pixels; None where unknown.
         scale: factors of x and y from original pixels to those of ``image``.
-        definition: what the heat map is, in words; printed below.
+        definition: definition of the heat map, in words; printed below.
 
     Raises:
         ValueError: the heat map has another shape than the image.
@@ -86,7 +86,7 @@ def picture_name(number: int, *parts: str) -> str:
 
     Args:
         number: running number of the image, which keeps names apart whose parts are alike.
-        parts: what the picture shows.
+        parts: parts that the picture shows.
     """
     safe = [re.sub(r"[^\w.-]+", "_", part).strip("._-") for part in parts]
     short = [part.encode("utf-8", "ignore")[:_LONGEST].decode("utf-8", "ignore") for part in safe]
