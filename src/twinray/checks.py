@@ -50,7 +50,8 @@ MODEL, SEED, START, DATA = Kind.MODEL, Kind.SEED, Kind.START, Kind.DATA
 PLACE, SPEED, RECORD = Kind.PLACE, Kind.SPEED, Kind.RECORD
 
 MAY_CHANGE = frozenset({DATA, PLACE, SPEED, RECORD})
-"""Kinds that a resumed run may give anew. Data may have moved; the run's ``inputs.json`` holds it to the same bytes."""
+"""Kinds that a resumed run may change. Data may have moved; the run's ``inputs.json`` holds it to
+the same bytes."""
 
 
 # --- rules on one value -----------------------------------------------------------------------------------------------
@@ -76,9 +77,9 @@ class Range:
 
     Attributes:
         low, high: the ends; ``high`` infinite where there is none.
-        low_open, high_open: whether the end itself is refused.
-        name: what the number is, for the message (``a probability``).
-        unit: what it counts (``steps``).
+        low_open, high_open: flags, true if the end itself is refused.
+        name: name of what the number is, for the message (``a probability``).
+        unit: unit that it counts (``steps``).
     """
 
     low: float
@@ -208,7 +209,7 @@ def different(names: str, example: Any) -> Told:
     """One value or more, none of them twice; paths are the same where they lead to the same place.
 
     Args:
-        names: what the values are (``packs``).
+        names: name of what the values are (``packs``).
         example: one of them, which a test gives twice.
     """
     words = f"one or more different {names}"
@@ -347,11 +348,13 @@ def _as_rule(rule: Rule | str | tuple[str, ...]) -> Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Help:
-    """How an option is told of.
+    """How an option is described.
 
     Attributes:
-        before, after: what stands around the text under the field, where it is made from a table.
-        hidden: whether the option is left out of the help, as one that goes with the next version is.
+        before, after: texts that stand around the text under the field, where it is made from a
+            table.
+        hidden: flag, true if the option is left out of the help, as one that goes with the next
+            version is.
     """
 
     before: str = ""
@@ -377,15 +380,15 @@ class Option:
     """One field of a verb's dataclass.
 
     Attributes:
-        name: of the field.
-        kind: what it decides.
-        type: of its values.
+        name: name of the field.
+        kind: kind of thing that it decides.
+        type: type of its values.
         default: its default; ``dataclasses.MISSING`` where it must be given.
-        rules: on its value alone.
-        relations: to other options.
-        counts: where it decides something, or None where it always does.
-        words: what stands around the field's own text in its help, or None.
-        older: what it was in runs that were made before there was such an option.
+        rules: rules on its value alone.
+        relations: relations to other options.
+        counts: cases where it decides something, or None where it always does.
+        words: texts that stand around the field's own text in its help, or None.
+        older: value that it had in runs that were made before there was such an option.
     """
 
     name: str

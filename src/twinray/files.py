@@ -187,7 +187,7 @@ def claim_folder(folder: Path, resume: bool, what: str, *, can_resume: bool = Fa
     """Make ``folder`` for new results, and refuse to write among existing files.
 
     Args:
-        folder: for the results.
+        folder: folder for the results.
         resume: go on with what it holds.
         what: the results, in a word or two.
         can_resume: the verb has the option --resume, so that a refusal may advise it.

@@ -25,7 +25,7 @@ class Geometry:
 
     Attributes:
         original: (width, height) of the image in its own pixels.
-        side: of the square, in pixels.
+        side: side of the square, in pixels.
         scale_x, scale_y: pixels of the square per original pixel.
         offset_x, offset_y: pixels of the square left of and above the picture.
     """
@@ -84,7 +84,7 @@ def geometry(width: int, height: int, size: int, fit: Fit) -> Geometry:
     """Where a ``width`` x ``height`` image lies in a ``size`` x ``size`` square.
 
     The scales are those of the resampling that is done (a letterboxed side is a whole number of
-    pixels), so the map to original pixels and back has no rounding of its own.
+    pixels). The map to original pixels and back therefore has no rounding of its own.
     """
     inner = (size, size)
     if fit == "letterbox":
@@ -116,7 +116,7 @@ def place_boxes(
 
     Args:
         xyxy: (n, 4) boxes in pixels of a frame of ``width`` x ``height`` pixels.
-        width, height: of that frame.
+        width, height: sides of that frame.
 
     Returns:
         The (n, 4) clipped boxes, and for each None, or in a few words why it is refused.

@@ -68,9 +68,9 @@ def progress(label: str, total: int, unit: str = "images", done: int = 0) -> Ite
     Inside another such block a second bar appears below the first, and goes when the inner block ends.
 
     Args:
-        label: what is being done, in a few words.
+        label: text on what is being done, in a few words.
         total: number of units in all.
-        unit: what is counted, in the plural.
+        unit: unit that is counted, in the plural.
         done: units already finished by an earlier, interrupted run.
     """
     console = _console()

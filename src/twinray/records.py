@@ -1,8 +1,8 @@
 """Frozen value types that travel between the parts of the product. NumPy only, no torch.
 
-Geometry: boxes are float ``xyxy`` (left, top, right, bottom) in pixels of the original image, with
-the origin at the image's top left corner and right and bottom exclusive, so width = x2 - x1.
-Class ids index a tuple of class names from 0; there is no background class.
+Boxes are float ``xyxy`` (left, top, right, bottom) in pixels of the original image. The origin is
+at the image's top left corner. Right and bottom are exclusive, so width = x2 - x1. Class ids index
+a tuple of class names from 0; there is no background class.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ class Boxes:
         scores: (n,) float64 in 0..1 for predictions; None for true boxes.
         readers: (n,) names of who drew each box; None where the source does not say.
         n_readers: (n,) int64, how many distinct readers agreed on a fused box; None if never fused.
-        crowd: (n,) whether a true box is a region that evaluation leaves out (COCO's ``iscrowd``): predictions that lie in it
-            are neither hits nor false positives. None where none is.
+        crowd: (n,) flags of true boxes that are regions that evaluation leaves out (COCO's
+            ``iscrowd``). Predictions that lie in one are neither hits nor false positives. None
+            where none is.
         area: (n,) float64, square pixels of the outline where that is not the box's own (COCO's ``area``), for figures by
             size; None where it is.
 
@@ -76,16 +77,17 @@ class Sample:
     """One image as a reader describes it, before its pixels are decoded.
 
     Attributes:
-        id: unique within its collection.
-        source: where the pixels are, relative to the collection's root (``images/a.png``, ``x.npz#train/12``).
+        id: id, unique within its collection.
+        source: place where the pixels are, relative to the collection's root (``images/a.png``,
+            ``x.npz#train/12``).
         patient: patient id, or None where the source does not tell.
         split: the source's own split, or None.
         labels: (k,) float32 over the collection's ``label_classes``: 1 present, 0 absent, -1 uncertain,
             NaN not stated; None for an image without any label.
         boxes: None if the image was never annotated with boxes; empty if it was and has none.
         regions: regions of a class that evaluation leaves out (COCO's ``iscrowd`` and ``ignore``); None where there is none.
-        boxes_frame: (width, height) in pixels of the frame that ``boxes`` are in where that is not the
-            stored file's own (NIH's boxes are in 1024 x 1024 whatever the file's size).
+        boxes_frame: (width, height) in pixels of the frame that ``boxes`` are in where that is not
+            the stored file's own. NIH's boxes are in 1024 x 1024 whatever the file's size.
         size: (width, height) that the annotations declare for the stored file; checked when it is decoded.
         attributes: further columns of the source as it wrote them (age, sex, view).
     """
@@ -122,7 +124,7 @@ class Pixels:
         array: uint8, (height, width) grey or (height, width, 3) RGB.
         how: the way the stored values became these pixels, in a few words (``png 8-bit grey``,
             ``dicom window 1 LINEAR inverted``).
-        remarks: what users must know of the file, to be counted over a source.
+        remarks: facts that users must know of the file, to be counted over a source.
     """
 
     array: npt.NDArray[np.uint8]
@@ -148,7 +150,8 @@ class Collection:
         box_classes: names that ``Boxes.labels`` index.
         task: ``multiclass`` (exactly one label is 1), ``multilabel``, or ``none``.
         samples: the images, in a stable order.
-        load: picklable; decodes one sample's pixels; raises InputError for a file it refuses.
+        load: picklable function; decodes one sample's pixels; raises InputError for a file it
+            refuses.
         skipped: rows or files already set aside while reading annotations.
         notes: one-line remarks that users must see (``no patient ids: ...``).
     """

@@ -1,7 +1,7 @@
 """One table of verbs: the command line and the names that ``import twinray`` offers are made from it.
 
-A new verb is its own module (options and function), a row here, and two imports for type checkers in
-``twinray/__init__.py``; a test holds those imports against this table.
+A new verb is its own module (options and function), a row here, and two imports for type checkers
+in ``twinray/__init__.py``. A test holds those imports against this table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Verb:
     """Where a verb's options and function live, as ``module:name``; imported only when it is asked for.
 
     Attributes:
-        help: what it does, for ``twinray --help``.
+        help: text on what it does, for ``twinray --help``.
         config: dataclass of its options.
         run: function that takes the options; the verb of the same name in Python.
         command: function behind the command line, where that says more than the one in Python; else empty.

@@ -4,10 +4,10 @@ Two ways to fit: ``squash`` stretches both sides to the square; ``letterbox`` ke
 pads with black, the picture in the middle. Both are one linear map a side, so boxes go there and back
 exactly: ``x_pack = x * scale_x + offset_x``.
 
-Pixels are resampled by Pillow's bicubic filter, antialiased when it shrinks, after a box average over
-the largest whole factor that still leaves twice the target size (``reducing_gap=2``): as sharp to the
-eye as the filter alone, at half its cost on large images. Where both sides shrink by a whole number of at
-least 4, plain averages take the filter's place.
+Pixels are resampled by Pillow's bicubic filter, antialiased when it shrinks. A box average comes
+first, over the largest whole factor that still leaves twice the target size (``reducing_gap=2``).
+The result is as sharp to the eye as the filter alone, at half its cost on large images. Where both
+sides shrink by a whole number of at least 4, plain averages take the filter's place.
 """
 
 from __future__ import annotations

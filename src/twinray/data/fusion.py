@@ -2,22 +2,24 @@
 
 Source: Solovyev, Wang and Gabruseva, "Weighted boxes fusion: ensembling boxes from different object
 detection models", Image and Vision Computing 107 (2021). Per image and class the boxes are taken one
-after the other, best score first. A box joins the fused box that it overlaps most if their intersection
-over union (IoU) is greater than the threshold, and that fused box becomes the score-weighted mean of its
-members; otherwise the box starts a fused box of its own.
+after the other, best score first. A box joins the fused box that it overlaps most if their
+intersection over union (IoU) is greater than the threshold. That fused box becomes the
+score-weighted mean of its members. Otherwise the box starts a fused box of its own.
 
 Conventions
-    Ties. Readers have no confidence, so every score is 1 and the order in which boxes are taken is a tie. Two boxes
-    fuse alike in either order; where three or more overlap in a chain, the order decides how many fused boxes there
-    are (VinDr-CXR's 36,096 boxes at IoU 0.5: 23,909 to 23,953 over 25 random orders). Here ties are resolved by
+    Ties. Readers have no confidence, so every score is 1 and the order in which boxes are taken is
+    a tie. Two boxes fuse alike in either order. Where three or more overlap in a chain, the order
+    decides how many fused boxes there are. VinDr-CXR's 36,096 boxes at IoU 0.5 give 23,909 to
+    23,953 over 25 random orders. Here ties are resolved by
     what the rows say, never by where they stand in a table: x1, y1, x2, y2, then the reader's name, ascending. The
     result is the same, to the byte, however the rows are shuffled.
-    ``tie_order`` overrides that. To repeat figures that were made in file order, give the row numbers of the published
-    file, negated for software that takes the last row first (``ensemble_boxes`` does); the number then belongs
-    to its row and is shuffled with it.
-    Image size. IoU and weighted means do not change when an axis is rescaled, so dividing by the image's width
-    and height, as the paper does, cannot change the result beyond rounding. Boxes are fused in pixels, where
-    whole coordinates are exact; readers have clipped them to the image.
+    ``tie_order`` overrides that. To repeat figures that were made in file order, give the row
+    numbers of the published file. Negate them for software that takes the last row first
+    (``ensemble_boxes`` does). The number then belongs to its row and is shuffled with it.
+    Image size. IoU and weighted means do not change when an axis is rescaled. Dividing by the
+    image's width and height, as the paper does, therefore cannot change the result beyond rounding.
+    Boxes are fused in pixels, where whole coordinates are exact; readers have clipped them to the
+    image.
     Score. A fused box's score is the mean of its members' scores. The paper's last step, scaling the score by how many
     models found the box, is left out, because that number itself is kept: ``n_readers``.
     Readers. ``n_readers`` counts distinct names; one reader's duplicates count once. Without names every box is the
@@ -256,7 +258,7 @@ def fuse_collection(
         collection: raw boxes with ``readers``.
         iou: a box joins a fused box when their intersection over union is greater than this; in [0, 1).
         min_readers: fused boxes on which fewer distinct readers agree are dropped.
-        tie_order: in which order boxes are taken; by content if None.
+        tie_order: order in which boxes are taken; by content if None.
 
     Returns:
         The same images; fused boxes have ``n_readers`` and no ``readers``; a note tells how many became how many.

@@ -7,7 +7,7 @@ A pack is a folder of three files that NumPy and pandas open on any machine:
 - ``pack.json``: format version, class names, size, fit, channel mean and standard deviation, counts,
   checksums, notes, and what was set aside and why.
 
-Boxes are kept in pixels of the original image; ``scale_x, scale_y, offset_x, offset_y`` map a point
+Boxes are kept in pixels of the original image. ``scale_x, scale_y, offset_x, offset_y`` map a point
 into the packed image (x_pack = x * scale_x + offset_x) and back.
 """
 
@@ -84,22 +84,24 @@ class PackInfo:
     A key that a later version of format 1 adds needs a default here: packs that were written before it lack the key.
 
     Attributes:
-        names: of the sources.
+        names: names of the sources.
         label_classes, box_classes: names that labels and boxes index.
-        task: of the labels.
+        task: task of the labels.
         size: side of the packed images, in pixels.
         channels: 1 grey, 3 RGB.
-        fit: how images were brought into the square.
-        mean, std: of the training images' pixels (of all images if no split is ``train``), one value a channel, 0..1.
-        counts: of images, images by split, patients, annotated images and boxes.
+        fit: way in which images were brought into the square.
+        mean, std: mean and standard deviation of the training images' pixels (of all images if no
+            split is ``train``), one value a channel, 0..1.
+        counts: numbers of images, images by split, patients, annotated images and boxes.
         skipped: number of things set aside.
         skipped_reasons: number of things set aside by kind of reason, each kind shown by its first.
-        notes: what users must know.
-        split_method: how splits came about.
+        notes: facts that users must know.
+        split_method: way in which splits came about.
         checksums: SHA-256 by name of file.
-        format_version: of the pack.
+        format_version: version of the pack's format.
         created_by: versions of what wrote it.
-        decoded: how files became pixels, the same for new files that a model of this pack is asked about.
+        decoded: way in which files became pixels, the same for new files that a model of this pack
+            is asked about.
         extra: further findings.
     """
 

@@ -1,7 +1,7 @@
 """Lists of class names: those of a run or of a pack, and how two lists differ. No torch.
 
-Labels are numbers that index such a list, so its order counts as much as its names: with two names swapped, every box of
-the one class would silently become one of the other.
+Labels are numbers that index such a list, so its order counts as much as its names. With two names
+swapped, every box of the one class would silently become one of the other.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def difference(wanted: Sequence[str], names: Sequence[str], whose: str, other: s
     Args:
         wanted: the list to compare with.
         names: the list that is compared.
-        whose: what ``wanted`` is of, in a word or two.
-        other: what ``names`` is of.
+        whose: name of what ``wanted`` is of, in a word or two.
+        other: name of what ``names`` is of.
     """
     if tuple(wanted) == tuple(names):
         return ""

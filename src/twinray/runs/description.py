@@ -24,7 +24,7 @@ def read_description(path: Path) -> dict[str, Any]:
     """The description beside the weights of a detector or classifier, with every key that its readers rely on.
 
     Args:
-        path: of ``model.json``.
+        path: path of ``model.json``.
 
     Raises:
         InputError: it is missing, not JSON, lacks a key, or holds something else under it; file and key are named.
@@ -45,8 +45,8 @@ def decoded_of(described: Mapping[str, Any], path: Path) -> Decoded:
     """How the files of the pack became pixels that a model learned from; earlier versions did not say it.
 
     Args:
-        described: what :func:`read_description` gives.
-        path: of ``model.json``, for messages.
+        described: result of :func:`read_description`.
+        path: path of ``model.json``, for messages.
 
     Raises:
         InputError: it says something that cannot be.
@@ -61,10 +61,10 @@ def check_keys(
     """Refuse the first key that is missing or holds something unexpected.
 
     Args:
-        values: what is checked.
+        values: values that are checked.
         rules: (key, whether its value will do, what is expected).
         path: the file, for messages.
-        inside: what comes before the key in messages, as in ``pack.size``.
+        inside: text that comes before the key in messages, as in ``pack.size``.
 
     Raises:
         InputError: naming file, key, expectation and value.

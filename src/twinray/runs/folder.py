@@ -82,18 +82,20 @@ def open_run(
     Args:
         config: the job's options, a dataclass.
         out: the folder.
-        resume: continue what is there; with nothing there, start.
+        resume: flag to continue what is there; with nothing there, the run starts.
         job: the verb, for messages and for the record.
-        environment: versions and hardware that the result depends on, as ``training.record.environment`` tells them.
-        inputs: what the run reads and how it computes (checksums of packs and weights, precision); kept in
-            ``inputs.json``, and the same again when the run is resumed.
+        environment: versions and hardware that the result depends on, as
+            ``training.record.environment`` reports them.
+        inputs: facts on what the run reads and how it computes (checksums of packs and weights,
+            precision). They are kept in ``inputs.json``, and are the same again when the run is
+            resumed.
 
-    What may change when a run goes on follows from an option's kind (``checks.MAY_CHANGE``); ``config.yaml`` then holds
-    the new values, and ``environment.json`` the commands of every start.
+    What may change when a run goes on follows from an option's kind (``checks.MAY_CHANGE``).
+    ``config.yaml`` then holds the new values, and ``environment.json`` the commands of every start.
 
     Raises:
-        InputError: the folder holds files and ``resume`` is off; or it holds a run of another job or
-            with other options or inputs (each is named).
+        InputError: the folder holds files and ``resume`` is off. Or it holds a run of another job
+            or with other options or inputs (each is named).
     """
     claim_folder(out, resume, f"{job} run", can_resume=True)
     run = RunFolder(out)
@@ -220,7 +222,7 @@ def with_defaults(config: type[Any], kept: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         config: dataclass of the options of the run's verb.
-        kept: what the file holds.
+        kept: values that the file holds.
     """
     missing = dataclasses.MISSING
     defaults = {

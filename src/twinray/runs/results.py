@@ -62,7 +62,7 @@ def write_label_predictions(
     Args:
         run: folder.
         parts: one a split, all of the same classes.
-        name: of the file.
+        name: name of the file.
 
     Raises:
         TwinrayError: the disk refuses.

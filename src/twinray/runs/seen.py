@@ -1,16 +1,18 @@
 """What training saw: a record beside a run's weights, and the guard that asks it before every evaluation.
 
-Figures on images that the weights have met say little of new patients, and a backbone that was pre-trained on a whole
-archive meets its test images easily. Every run therefore leaves :data:`FILE` beside its weights, and a run that starts
-from weights goes on with what these saw. An image counts as seen where its packed pixels, its id or its patient do.
+Figures on images that the weights have met say little of new patients. A backbone that was
+pre-trained on a whole archive meets its test images easily. Every run therefore leaves :data:`FILE`
+beside its weights, and a run that starts from weights goes on with what these saw. An image counts
+as seen where its packed pixels, its id or its patient do.
 
 The record holds hashes only: SHA-256, the first 16 bytes. They hide ids from a reader, not from one who can guess them
-(patient numbers can be counted through): keep the file where the pack may be kept.
+(patient numbers can be counted through). Keep the file where the pack may be kept.
 
-What is equal. Pixels are equal wherever they come from (packs of one size and fit; images of one single grey value say
-nothing and do not count). Ids and patients are equal within a source of one name, as a pack records it: patient 7 of
-one hospital is not patient 7 of another. Sources that were packed with shared patients count under each of their names.
-A patient id that occurs under another source name only is not refused but noted.
+What is equal. Pixels are equal wherever they come from, in packs of one size and fit. Images of one
+single grey value say nothing and do not count. Ids and patients are equal within a source of one
+name, as a pack records it. So patient 7 of one hospital is not patient 7 of another. Sources that
+were packed with shared patients count under each of their names. A patient id that occurs under
+another source name only is not refused but noted.
 """
 
 from __future__ import annotations
@@ -55,8 +57,10 @@ class Part:
         use: ``training`` (gradients came from these images) or ``selection`` (the epoch was chosen on them, as every
             run does on its val images: seen for a test, not for another such choice).
         sources: names of the sources.
-        n_images, n_patients: how many; images of unknown patients count as none.
-        hashes: for each kind (pixels, ids, patients, bare_patients: without the source's name) (n,) sorted, unique.
+        n_images, n_patients: numbers of images and patients; images of unknown patients count as
+            none.
+        hashes: hashes for each kind (pixels, ids, patients, bare_patients: without the source's
+            name) (n,) sorted, unique.
     """
 
     run: str
@@ -101,7 +105,8 @@ class Seen:
     Attributes:
         parts: one for each run and use, the oldest first.
         unknown: weights on the way that came without a record (a foreign file, an older run).
-        own: how many of the parts, the last ones, are of the run itself and not of those that it started from.
+        own: number of the parts, the last ones, that are of the run itself and not of those that it
+            started from.
     """
 
     parts: tuple[Part, ...] = ()
@@ -218,7 +223,7 @@ class Checked:
     Attributes:
         marks: split -> entry for its figures, ``{"seen_in_pretraining": {"value", "ci95", "n"}}``; splits without a
             seen image have none.
-        notes: what a reader must know.
+        notes: facts that a reader must know.
     """
 
     marks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -231,10 +236,11 @@ def check_unseen(
     """Refuse to evaluate on images that training saw, or with ``allow`` say how many they are.
 
     Args:
-        seen: of the weights. Images that another run chose its epoch on may choose again: they do not count in ``val``.
-        pack: with the images to evaluate on.
+        seen: record of the weights. Images that another run chose its epoch on may choose again:
+            they do not count in ``val``.
+        pack: pack with the images to evaluate on.
         splits: name of a split -> rows of the pack.
-        weights: what to call the weights in a message.
+        weights: name of the weights in a message.
         allow: go on and mark.
 
     Raises:

@@ -1,7 +1,7 @@
 """Opening one file that a stranger wrote: what it is, how long it is, and reads that stay inside it.
 
-A file's own header is never trusted for an allocation: a length is cut to what the file holds, the
-number of reads that a parser may make is limited, and whatever a parser raises becomes one line.
+A file's own header is never trusted for an allocation: a length is cut to what the file holds. The
+number of reads that a parser may make is limited. Whatever a parser raises becomes one line.
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ _EXPLICIT = (b"UL", b"CS", b"DA", b"TM", b"UI")
 def is_dicom_head(head: bytes) -> bool:
     """Whether a file's first 132 bytes are those of a DICOM file, also of one that was written without its preamble.
 
-    With the preamble the mark ``DICM`` stands at byte 128 (PS3.10, 7.1). Without it a file begins with the mark, with
-    the meta information (group 0002), or with the identification of the image (group 0008), explicit or implicit.
+    With the preamble the mark ``DICM`` stands at byte 128 (PS3.10, 7.1). Without it a file begins
+    with the mark, the meta information (group 0002) or the image's identification (group 0008).
+    Both groups may be explicit or implicit.
     """
     if head[128:132] == b"DICM" or head[:4] == b"DICM" or head[:6] == b"\x02\0\0\0UL":
         return True
@@ -114,9 +115,10 @@ def is_dicom_head(head: bytes) -> bool:
 class BoundedReader:
     """A binary file for parsers that believe lengths written in the file.
 
-    Python allocates the whole buffer of ``read(n)`` before it reads, so a false length of 4 GiB in a file
-    of 4 KiB costs 4 GiB; here ``n`` is cut to what is left. After ``MAX_READS`` reads the file is refused:
-    a parser in a loop over millions of empty elements ends after a second or two instead of minutes.
+    Python allocates the whole buffer of ``read(n)`` before it reads. A false length of 4 GiB in a
+    file of 4 KiB therefore costs 4 GiB. Here ``n`` is cut to what is left. After ``MAX_READS``
+    reads the file is refused. A parser in a loop over millions of empty elements then ends after a
+    second or two instead of minutes.
     """
 
     def __init__(self, raw: BinaryIO, size: int, name: str) -> None:

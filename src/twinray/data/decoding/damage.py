@@ -1,13 +1,13 @@
 """Is a file whole? What its format lets anyone verify, and signs of damage where it has no checksum.
 
-Decoders go on where they can: libjpeg fills what is missing with grey, libtiff stops once a strip is full and never
-looks at its checksum. What is checked here, without decoding twice:
+Decoders go on where they can. Libjpeg fills what is missing with grey. Libtiff stops once a strip
+is full and never looks at its checksum. What is checked here, without decoding twice:
 
-* PNG: CRC-32 of every chunk up to IEND (PNG 3rd edition, 5.3 and 13.2); Pillow checks the stream's Adler-32.
-* TIFF: Adler-32 and length of deflate strips, the length of PackBits rows, JPEG strips by libjpeg's warnings.
-* JPEG: libjpeg's warnings, which :mod:`simplejpeg` passes on (:func:`jpeg_fault`).
-* JPEG 2000 and WebP: long runs of one byte in data that are compressed to look random (:func:`run_fault`).
-* Formats that nothing protects: pixels that end in the middle of a row (:func:`cut_row`).
+- PNG: CRC-32 of every chunk up to IEND (PNG 3rd edition, 5.3 and 13.2); Pillow checks the stream's Adler-32.
+- TIFF: Adler-32 and length of deflate strips, the length of PackBits rows, JPEG strips by libjpeg's warnings.
+- JPEG: libjpeg's warnings, which :mod:`simplejpeg` passes on (:func:`jpeg_fault`).
+- JPEG 2000 and WebP: long runs of one byte in data that are compressed to look random (:func:`run_fault`).
+- Formats that nothing protects: pixels that end in the middle of a row (:func:`cut_row`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ _LEAST_RUN = 256
 _LEAST_RUN_WITH_PRECINCTS = 4096
 _RUN = re.compile(rb"(.)\1{%d,}" % (_LEAST_RUN - 1), re.DOTALL)
 _LEAST_SHARE = 32
-"""A picture of which less than 1/32 of the rows is missing at its end is not told from one that ends so."""
+"""A picture of which less than 1/32 of the rows is missing at its end cannot be distinguished from
+one that ends so."""
 _LEAST_COLUMNS = 16
 _LEAST_CONTRAST = 20
-"""A row that stops is told from one that fades if half of what is missing stood out by 1/20 of the picture's range."""
+"""A row that stops is distinguished from one that fades if half of what is missing stood out by
+1/20 of the picture's range."""
 
 
 def png_fault(data: bytes) -> str | None:

@@ -1,8 +1,9 @@
 """Stored values of files with more than 8 bits a channel, as they are: nothing cut, shifted or wrapped.
 
-Pillow opens them all, but keeps the upper 8 bits of colour (a 12-bit picture in a 16-bit RGB file comes out black),
-reads unsigned 32-bit TIFFs as signed ones, shifts JPEG 2000 and stretches PGM to 16 bits. What it can be made to
-give is taken from it; PGM and PPM of more than 8 bits are read here.
+Pillow opens them all, but changes values. It keeps the upper 8 bits of colour, so a 12-bit picture
+in a 16-bit RGB file comes out black. It reads unsigned 32-bit TIFFs as signed ones, shifts JPEG
+2000 and stretches PGM to 16 bits. What it can be made to give is taken from it; PGM and PPM of more
+than 8 bits are read here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Stored:
 
     Attributes:
         values: (h, w) or (h, w, 3); uint16, int8, int16, int32, uint32 or float32.
-        name: what they are (``16-bit grey``).
+        name: name of what they are (``16-bit grey``).
         alpha: (h, w) uint16, or None.
         white: the value that the header declares to be white, or None.
     """
@@ -47,7 +48,7 @@ def deep_values(image: Any, data: bytes, kind: str) -> Stored | None:
     Args:
         image: opened by Pillow from ``data``, not loaded.
         data: the whole file.
-        kind: as :func:`twinray.data.decoding.images.file_kind` tells it.
+        kind: kind as :func:`twinray.data.decoding.images.file_kind` gives it.
 
     Raises:
         UnreadableDepthError: a layout whose lower bits cannot be read.

@@ -2,19 +2,22 @@
 
 What is decided here, and recorded in ``Pixels.how``:
 
-* The file's content tells its kind, never its name.
-* Grey comes back as (h, w), also where a colour file holds it: equal channels, or in a JPEG, whose
-  chroma is rounded, channels that differ by at most 2 grey levels. Everything else is (h, w, 3).
-* More than 8 bits, grey or colour, are scaled linearly by the source's scale
-  (:mod:`twinray.data.decoding.scale`); 8 bits stay as they are.
-* Opaque alpha is dropped; where pixels are really transparent the image is laid on black.
-* Pixels are as stored, also where an EXIF or TIFF orientation asks for them to be turned: left and right of a
-  radiograph and the coordinates of its boxes belong to the stored pixels, and most annotation tools and readers
-  of data sets ignore the tag. ``how`` names the tag; ``Decoding.exif`` = ``apply`` turns them.
-* A file that is not whole is refused (:mod:`twinray.data.decoding.damage`); ``Decoding.lenient`` keeps what it gives.
-* Several frames or pages are refused: which one is meant is the user's decision. A preview beside the picture is
-  none: of a JPEG with further pictures behind it (MPO) the first is taken, as every viewer does (CIPA DC-007), of a
-  TIFF the one page that is not marked as a reduced copy.
+- The file's content tells its kind, never its name.
+- Grey comes back as (h, w), also where a colour file holds it. A colour file holds grey if its
+  channels are equal. A JPEG, whose chroma is rounded, holds grey if its channels differ by at most
+  2 grey levels. Everything else is (h, w, 3).
+- More than 8 bits, grey or colour, are scaled linearly by the source's scale
+  (:mod:`twinray.data.decoding.scale`). Images of 8 bits stay as they are.
+- Opaque alpha is dropped; where pixels are really transparent the image is laid on black.
+- Pixels are as stored, also where an EXIF or TIFF orientation asks for them to be turned. Left and
+  right of a radiograph and the coordinates of its boxes belong to the stored pixels. Most
+  annotation tools and readers of data sets ignore the tag. ``how`` names the tag; ``Decoding.exif``
+  = ``apply`` turns them.
+- A file that is not whole is refused (:mod:`twinray.data.decoding.damage`); ``Decoding.lenient`` keeps what it gives.
+- Several frames or pages are refused: which one is meant is the user's decision. A preview beside
+  the picture does not count as one. Of a JPEG with further pictures behind it (MPO) the first is
+  taken, as every viewer does (CIPA DC-007). Of a TIFF the one page is taken that is not marked as a
+  reduced copy.
 """
 
 from __future__ import annotations
@@ -169,8 +172,8 @@ def load_image(
     """Decode one image file.
 
     Args:
-        path: the file; what it is is told by its content.
-        max_pixels: refuse more than this many pixels before decoding.
+        path: the file; its content decides its kind.
+        max_pixels: number of pixels above which a file is refused before decoding.
         frontal_only: DICOM only, see :func:`twinray.data.decoding.dicom.pixels.load_dicom`; ``any_class`` likewise.
         decoding: scale of deep images, orientation, and what becomes of damaged files.
 

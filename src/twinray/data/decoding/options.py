@@ -20,7 +20,7 @@ class Decoding:
         scale: stored values that become black and white in images of more than 8 bits; None: each file is a source of
             its own. An image that the scale does not cover is refused (:class:`twinray.data.decoding.images.UnscaledError`).
         exif: ``ignore`` keeps pixels as stored whatever orientation a file asks for; ``apply`` turns them.
-        lenient: keep what can be decoded of a damaged file; ``Pixels.remarks`` says so.
+        lenient: flag to keep what can be decoded of a damaged file; ``Pixels.remarks`` says so.
     """
 
     scale: Scale | None = None

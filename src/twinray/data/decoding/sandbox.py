@@ -1,9 +1,10 @@
 """Decode files in worker processes that a decompression bomb or a crashing decoder cannot take down.
 
-Each worker is a fresh Python process (no fork of this one, no import of its main script, so no torch)
-that limits itself: an alarm ends it when one task takes too long, even inside a C decoder, and an
-address-space limit makes a bomb fail instead of the machine swap. The parent keeps the order of tasks,
-a bounded number in flight, and says of exactly the task that failed why; a lost worker is replaced.
+Each worker is a fresh Python process (no fork of this one, no import of its main script, so no
+torch). It limits itself. An alarm ends it when one task takes too long, even inside a C decoder. An
+address-space limit makes a bomb fail instead of the machine swap. The parent keeps the order of
+tasks and a bounded number in flight. It says of exactly the task that failed why. A lost worker is
+replaced.
 
 Needs POSIX (Linux, macOS; macOS does not enforce the memory limit). Workers' standard output and error
 are discarded: decoders print about every oddity they meet.
@@ -64,18 +65,19 @@ def map_in_workers(
     """Apply ``function`` to every task in worker processes, outcomes in the order of the tasks.
 
     Args:
-        function: importable by name from a module (not ``__main__``); runs in the workers.
-        tasks: picklable; taken lazily, at most ``16 * workers`` ahead of the last outcome given out.
+        function: function importable by name from a module (not ``__main__``); runs in the workers.
+        tasks: picklable tasks, taken lazily, at most ``16 * workers`` ahead of the last outcome
+            given out.
         workers: number of processes; 0 runs in this process, without limits, for debugging.
         timeout_s: wall-clock seconds that one task may take.
         memory_bytes: address space that a worker may take beyond its start; None sets no limit.
-        initializer: called once in every worker, with ``initargs``, before its first task.
+        initializer: function called once in every worker, with ``initargs``, before its first task.
         initargs: arguments of ``initializer``.
 
     Yields:
-        One Outcome a task. An exception of ``function`` is an outcome with ``error`` (an InputError's own
-        line; otherwise its type and message); so is a task that took too long or too much memory, or whose
-        worker died. Closing the iterator ends all workers.
+        One Outcome a task. An exception of ``function`` is an outcome with ``error``: an
+        InputError's own line, otherwise its type and message. A task that took too long or too much
+        memory, or whose worker died, is such an outcome too. Closing the iterator ends all workers.
 
     Raises:
         TwinrayError: workers cannot be started (the function or initializer cannot be loaded there).
@@ -149,7 +151,7 @@ class _Handle:
         )
 
     def give(self, number: int, payload: bytes) -> None:
-        """Send task ``number``; the job itself goes before the first."""
+        """Send task ``number``; the job itself is sent ahead of the first."""
         self.owed.append(number)
         self.sizes.append(len(payload) + 32)
         try:

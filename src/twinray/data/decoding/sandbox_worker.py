@@ -1,7 +1,8 @@
 """The worker's side of :mod:`twinray.data.decoding.sandbox`: one process that limits itself and answers tasks from a pipe.
 
-Messages on the pipes are a count, that many sizes (8 bytes each, little endian) and the parts. A result is a
-pickle followed by its arrays as they lie in memory, so that an image is copied once into and once out of the pipe.
+Messages on the pipes are a count, that many sizes (8 bytes each, little endian) and the parts. A
+result is a pickle followed by its arrays as they lie in memory. An image is therefore copied once
+into and once out of the pipe.
 """
 
 from __future__ import annotations

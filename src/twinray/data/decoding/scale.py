@@ -1,14 +1,16 @@
 """Which stored values become black and white: decided once for a source, never image by image.
 
-A file of 16 bits does not say whether a detector of 10, 12 or 14 bits filled it. The brightest pixel of one image
-says how bright that image is, not how deep the detector was, so a scale made from it would give one stored value
-another grey in every image. A scale is therefore declared (``--depth``, ``--value-range``), or taken from what the
-headers state (the largest value of a PGM, the precision of a JPEG 2000), or from the largest value of *all* images of
-the source: the smallest depth of 8, 10, 12, 14 and 16 bits that holds it.
+A file of 16 bits does not say whether a detector of 10, 12 or 14 bits filled it. The brightest
+pixel of one image says how bright that image is, not how deep the detector was. A scale made from
+it would give one stored value another grey in every image. A scale is therefore declared
+(``--depth``, ``--value-range``) or found. It may be found in what the headers state (the largest
+value of a PGM, the precision of a JPEG 2000). Otherwise the largest value of *all* images of the
+source decides: the smallest depth of 8, 10, 12, 14 and 16 bits that holds it.
 
-The container's own top value (65535 in 16 bits) is white at every depth and does not count for the largest value: it
-is what exporters burn markers in with. Floating point and integers below 0 or above 65535 have no depth: the range
-from the smallest to the largest value of the source counts, or 0..1 and 0..255 where floating point keeps to these.
+The container's own top value (65535 in 16 bits) is white at every depth. It does not count for the
+largest value: exporters burn markers in with it. Floating point and integers below 0 or above 65535
+have no depth. Their range from the smallest to the largest value of the source counts. Floating
+point that keeps to 0..1 or 0..255 has that range instead.
 """
 
 from __future__ import annotations
@@ -111,8 +113,8 @@ class Survey:
         low, high: smallest and largest value, by kind of number.
         highest: name of the image that holds the largest value, by kind of number.
         white: largest value that a header, or the smallest depth that holds an image, makes white.
-        whites: how many headers state which value.
-        depths: how many images of integers fit which depth by themselves.
+        whites: numbers of headers that state each value.
+        depths: numbers of images of integers that fit each depth by themselves.
     """
 
     images: Counter[str] = field(default_factory=Counter)

@@ -1,9 +1,10 @@
 """An unfinished pack: pixels and a journal that grow an image at a time, so that a cut-off pack can go on.
 
-Two files. ``images.part`` is already a NumPy file in the making: a header of fixed length, then the images one
-after the other; finishing it means writing its final count into the header. ``journal.jsonl`` has a line of what
-the job is, then a line for every image that was packed or set aside, written after its pixels. Whatever a crash
-leaves, opening keeps the longest beginning of the journal whose pixels are there and have the checksums it states.
+Two files. ``images.part`` is already a NumPy file in the making: a header of fixed length, then the
+images one after the other. Finishing it means writing its final count into the header.
+``journal.jsonl`` has a line of what the job is, then a line for every image that was packed or set
+aside, written after its pixels. Whatever a crash leaves, opening keeps the longest beginning of the
+journal whose pixels are there and have the checksums it states.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ class Packed:
     """What is known of one packed image, but for its pixels.
 
     Attributes:
-        width, height: of the original, in pixels.
-        how: how the pixels were made.
+        width, height: sides of the original, in pixels.
+        how: way in which the pixels were made.
         sha256: of the pixels as they came, (s, s) or (s, s, 3), in hexadecimal.
         sums, squares: sums of the pixel values and of their squares, one a channel.
-        remarks: what users must know of the file.
+        remarks: facts that users must know of the file.
     """
 
     width: int

@@ -1,11 +1,12 @@
 """Several collections seen as one: one numbering of images, one list of classes, ids that stay apart.
 
 Label classes (and box classes) are the union of the collections' own, in order of first appearance. A class that
-an image's collection does not know is NaN, not stated, in that image's labels. With more than one collection, image
-and patient ids get the collection's name in front, so that patient 7 of one hospital is not patient 7 of another;
-collections of the same name share their patients, which can only merge groups, never leak one. Collections that are
-parts of one data set share their patients whatever their names (:func:`share_patients`); where nobody said so but
-patient ids occur in several, a note says how many.
+an image's collection does not know is NaN, not stated, in that image's labels. With more than one
+collection, image and patient ids get the collection's name in front. Patient 7 of one hospital is
+then not patient 7 of another. Collections of the same name share their patients, which can only
+merge groups, never leak one. Collections that are parts of one data set share their patients
+whatever their names (:func:`share_patients`). Where nobody said so but patient ids occur in
+several, a note says how many.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class Mix:
     """One or several collections.
 
     Attributes:
-        collections: at least one.
+        collections: collections, at least one.
         names: a distinct name for each.
-        label_classes, box_classes, task: of all.
+        label_classes, box_classes, task: classes and task of all.
         starts: number of the first image of each collection, and the number of all images.
     """
 

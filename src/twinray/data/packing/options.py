@@ -25,16 +25,16 @@ class PackOptions:
         fit: ``squash`` both sides to the square, or ``letterbox`` (keep proportions, pad with black).
         channels: ``grey`` (colour turns to luma), ``rgb``, or ``auto``: grey if no image carries colour.
         val, test: shares of images to cut for validation and test where the source has no such split.
-        seed: of the cut.
+        seed: seed of the cut.
         folds: 0, or the number of patient-disjoint folds for cross-validation (2 or more): the test split is then one of
             them, whatever ``test`` says. One seed gives the same folds for every ``fold``.
-        fold: which of them, from 0.
+        fold: number of the fold, from 0.
         given: splits to use instead of the sources' own and of any cut; images that it does not name are set aside.
-        depth: bits of the detector that filled images of more than 8 bits, 8 to 16; None: each source's headers or
-            largest value tell (:mod:`twinray.data.decoding.scale`).
+        depth: bits of the detector that filled images of more than 8 bits, 8 to 16. None takes them
+            from each source's headers or largest value (:mod:`twinray.data.decoding.scale`).
         value_range: stored values that become black and white, in place of ``depth``.
         exif: ``ignore`` keeps pixels as stored whatever orientation a file asks for, ``apply`` turns them.
-        lenient: keep what damaged files give, counted, in place of setting them aside.
+        lenient: flag to keep what damaged files give, counted, in place of setting them aside.
     """
 
     size: int = 256

@@ -1,8 +1,9 @@
 """The scale of each source's deep images: declared, or found by one look at all of them.
 
-Most sources have 8 bits and pay nothing: the look begins when the first image of more than 8 bits is met, goes over
-the rest of that source, and reads only headers where there are 8 bits. What it finds is kept a line an image beside
-the journal, so that a pack that is cut off goes on with it, and every pack of a source has the same scale.
+Most sources have 8 bits and pay nothing. The look begins when the first image of more than 8 bits
+is met. It goes over the rest of that source, and reads only headers where there are 8 bits. What it
+finds is kept a line an image beside the journal. A pack that is cut off goes on with it, and every
+pack of a source has the same scale.
 """
 
 from __future__ import annotations

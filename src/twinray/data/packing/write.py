@@ -1,12 +1,14 @@
 """From collections to a pack: decode once, in parallel, so that it can be cut off and go on.
 
-Worker processes decode and resample; the parent only appends what comes back to an unfinished pack
-(:mod:`twinray.data.packing.journal`) and never holds more than a few images. When the last image is in, the table is
-written in batches, then ``images.npy`` takes its name, and ``pack.json`` comes last: a folder with a ``pack.json`` is
-a whole pack. A pack that was cut off and resumed has the same bytes as one that was not.
+Worker processes decode and resample. The parent only appends what comes back to an unfinished pack
+(:mod:`twinray.data.packing.journal`) and never holds more than a few images. When the last image is
+in, the table is written in batches. Then ``images.npy`` takes its name, and ``pack.json`` comes
+last. A folder with a ``pack.json`` is a whole pack. A pack that was cut off and resumed has the
+same bytes as one that was not.
 
-Files in the pack besides those of :mod:`twinray.data.pack`: ``skipped.csv`` (where, reason: everything set aside) and
-``splits.json`` (which image is in which split, and how that was decided).
+Two files are in the pack besides those of :mod:`twinray.data.pack`. ``skipped.csv`` holds
+everything set aside (where, reason). ``splits.json`` holds which image is in which split, and how
+that was decided.
 """
 
 from __future__ import annotations
@@ -69,9 +71,9 @@ def write_pack(
     Images, rows and boxes that cannot be used are set aside and named in ``skipped.csv``; the rest goes on.
 
     Args:
-        collections: what readers made of the sources; several go into one pack.
+        collections: collections that readers made of the sources; several go into one pack.
         out: new or empty folder.
-        options: what decides the pack's bytes.
+        options: options that decide the pack's bytes.
         workers: processes that decode; by default one a core; 0 decodes in this process, without limits.
         strict: stop at the first thing that would be set aside.
         resume: go on with what an earlier, cut-off call left in ``out``.

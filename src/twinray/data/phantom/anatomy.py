@@ -1,8 +1,9 @@
 """The patient of the phantom: a frontal chest as layers of X-ray density, and lesions in it.
 
-Densities add along a ray, so a radiograph before exposure is a sum of layers. Every layer is a function of chest
-coordinates (u, v): u from -1 to 1 across the chest, patient's left positive (the image's right), v from -1 at
-the neck to 1 at the belly. A pose maps pixels to chest coordinates, so nothing is ever resampled.
+Densities add along a ray, so a radiograph before exposure is a sum of layers. Every layer is a
+function of chest coordinates (u, v). Coordinate u runs from -1 to 1 across the chest, patient's
+left positive (the image's right). Coordinate v runs from -1 at the neck to 1 at the belly. A pose
+maps pixels to chest coordinates, so nothing is ever resampled.
 
 Arrays are (rows, columns) float32 unless said otherwise. "Softness" is the width of an edge in chest units.
 """
@@ -70,8 +71,8 @@ class Lesion:
         label: OPACITY, NODULE, EFFUSION or CARDIOMEGALY.
         centre: (u, v); of an effusion (side, level) with side -1 or 1.
         radii: along and across; of an effusion (depth of the meniscus, 0); of an enlarged heart (factor, 0).
-        angle: of the first radius, radians.
-        density: what it adds, in units of the body's density.
+        angle: angle of the first radius, radians.
+        density: density that it adds, in units of the body's density.
         lobes: amplitudes and phases of its outline's waves, (2, 3).
     """
 

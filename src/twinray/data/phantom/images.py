@@ -4,15 +4,17 @@ Data sheet
     What. Grey images that resemble frontal chest radiographs, with four kinds of lesion, their true boxes, patients
     with several images, and scanners that differ. Made for demonstrations, tests and for learning the tools. It says nothing about any disease, device or person; a model trained on it is of no use on patients.
     Generative model. A patient is drawn once: lungs, heart, ribs, clavicles, spine, vessels, body (``phantom_anatomy``), and
-    lesions: a patient has each kind with the probability in ``PREVALENCE``. An image draws a pose and a depth of
-    breath, which of the patient's lesions are there (each with 0.9) and how large and dense they are now, a scanner, and an exposure.
-    Densities add up; scatter, exposure, the scanner's curve, blur, noise, a collimated border and a side marker make the picture.
+    lesions: a patient has each kind with the probability in ``PREVALENCE``. An image draws a pose,
+    a depth of breath, a scanner and an exposure. It also draws which of the patient's lesions are
+    there (each with 0.9), and how large and dense they are now. Densities add up; scatter,
+    exposure, the scanner's curve, blur, noise, a collimated border and a side marker make the
+    picture.
     Boxes. Tight round the pixels where a lesion has at least 40 % of its own full density, thin tails left out; "cardiomegaly" bounds the
     enlarged heart. Lesions smaller than 3 % of the image's side, mostly hidden ones, are neither drawn nor labelled.
     Labels. Over ``CLASSES``, 1 where the image has such a box, else 0. About half of the images have none.
     Splits. None given: cut them by patient. Images of unlabelled patients (``labelled`` < 1) have neither labels nor boxes.
-    Randomness. Image i depends on the seed, i and the configuration's other fields but ``images`` only, so it can be
-    made alone, in any order, in any process.
+    Randomness. Image i depends on the seed, i and the configuration's other fields but ``images``
+    only. It can therefore be made alone, in any order, in any process.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class PhantomConfig:
     Attributes:
         images: number of images.
         size: width and height in pixels, at least 32.
-        seed: of everything.
+        seed: seed of everything.
         images_per_patient: mean number of images of a patient, 1 to 16.
         scanners: number of scanners, each with its own curve, blur, noise and border.
         labelled: share of patients whose images carry labels and boxes, 0 to 1.

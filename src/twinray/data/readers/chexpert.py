@@ -12,9 +12,10 @@ Data sheet
     Citation: Irvin et al., CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert Comparison,
         AAAI 2019.
     Licence: Stanford University Dataset Research Use Agreement; research, not commercial, not to be passed on.
-    Layout: ``train.csv``, ``valid.csv`` (and ``test.csv``) with ``Path,Sex,Age,Frontal/Lateral,AP/PA`` and the 14 labels;
-        ``Path`` is ``CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`` or the same without its first
-        folder; images beside the tables.
+    Layout: ``train.csv``, ``valid.csv`` (and ``test.csv``) have
+        ``Path,Sex,Age,Frontal/Lateral,AP/PA`` and the 14 labels. ``Path`` is
+        ``CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`` or the same without its
+        first folder. Images lie beside the tables.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def read_chexpert(root: Path, *, frontal_only: bool = True) -> Collection:
 
     Args:
         root: the folder with ``train.csv`` and ``valid.csv`` (one of them is enough), or the folder around it.
-        frontal_only: leave lateral views out; how many is noted.
+        frontal_only: flag to leave lateral views out; how many is noted.
 
     Returns:
         A multi-label collection over :data:`LABELS`; ids are paths from the split's folder on, patients

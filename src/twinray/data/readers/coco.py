@@ -1,15 +1,20 @@
 """A COCO annotation file and its images -> Collection.
 
-Read: ``images`` (``id``, ``file_name``; ``width``, ``height``, ``patient_id`` or ``patient``, and ``split`` where
-there are any), ``annotations`` (``image_id``, ``category_id``, ``bbox`` = x, y, width, height in pixels of the stored
-file), ``categories`` (``id``, ``name``; class ids follow ascending category id). Ids may be sparse. An image without
-annotations was looked at and has no box. A file without a list ``annotations`` has images that were never annotated.
+Three lists are read. ``images`` has ``id`` and ``file_name``, and where there are any ``width``,
+``height``, ``patient_id`` or ``patient``, and ``split``. ``annotations`` has ``image_id``,
+``category_id`` and ``bbox`` = x, y, width, height in pixels of the stored file. ``categories`` has
+``id`` and ``name``; class ids follow ascending category id. Ids may be sparse. An image without
+annotations was looked at and has no box. A file without a list ``annotations`` has images that were
+never annotated.
 
-What is set aside, one row at a time and counted: a box that is not four finite numbers, has no area, lies outside its
-image or reaches more than one pixel over its edge (up to one pixel is clipped), an annotation of an unknown image or
-category, an image record without a usable id, name or size. An image's label for a class is present if it has a box
-of the class, and unknown, not absent, where a box of the class was set aside; an image of which every box was set aside
-counts as never annotated rather than as healthy.
+Rows are set aside one at a time and counted. A box is set aside that is not four finite numbers,
+has no area or lies outside its image. A box that reaches more than one pixel over its image's edge
+is set aside too (up to one pixel is clipped). An annotation of an unknown image or category is set
+aside. An image record without a usable id, name or size is set aside.
+
+An image's label for a class is present if it has a box of the class. The label is unknown, not
+absent, where a box of the class was set aside. An image of which every box was set aside counts as
+never annotated rather than as healthy.
 
 Regions marked ``iscrowd`` or ``ignore`` are no boxes: an image's label for their class is unknown unless it has a box of it. They
 are kept apart (``Sample.regions``) for evaluation, which counts no prediction that lies in one, and are counted in a note.
@@ -83,7 +88,7 @@ def read_coco(
         annotation_json: the annotation file.
         images_root: folder that ``file_name`` is relative to; by default ``images`` beside the file if there is
             such a folder, otherwise the file's own folder.
-        strict: refuse the whole file at the first row that would be set aside.
+        strict: flag to refuse the whole file at the first row that would be set aside.
 
     Raises:
         InputError: not a COCO file, an image id twice, a category without a name or twice, no image left.

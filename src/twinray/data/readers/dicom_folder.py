@@ -2,9 +2,10 @@
 
 Data sheet
     Images: every file below the folder that carries DICOM's mark at byte 128, whatever its name (exports often have
-        none). Junk and ``DICOMDIR`` (:mod:`twinray.data.readers.disk`) are passed over; a file named ``.dcm`` or ``.dicom`` without the mark is set aside;
-        other files are counted in a note. What is not one grey CR, DX or secondary capture frame for presentation is
-        refused when it is decoded (:mod:`twinray.data.decoding.dicom.pixels`), and is set aside there.
+        none). Junk and ``DICOMDIR`` (:mod:`twinray.data.readers.disk`) are skipped. A file named
+        ``.dcm`` or ``.dicom`` without the mark is set aside. Other files are counted in a note.
+        Files other than one grey CR, DX or secondary capture frame for presentation are refused at
+        decoding (:mod:`twinray.data.decoding.dicom.pixels`). They are set aside there.
     Ids: the SOP Instance UID, which stays the same wherever the file lies; the path where there is none or where
         different files share one. Byte-for-byte copies of a file are left out and counted.
     Patients: Patient ID (0010,0020), or the table's patient column. Images without one are their own groups.
@@ -13,10 +14,11 @@ Data sheet
     Standard: DICOM PS3.3 (general study, series, image and SOP common modules), PS3.10 (the mark).
 
 Privacy
-    Patient ids and UIDs go into a pack as the files have them, so that such a pack is patient data like the files
-    themselves. With ``pseudonymise`` they are replaced by keyed hashes (HMAC-SHA256, RFC 2104): the same key gives the
-    same pseudonym in every pack, and without the key nobody can test a guess. Paths of files, age and sex stay as they
-    are, and so do names that are burnt into the pixels. Nothing here prints a patient id.
+    Patient ids and UIDs go into a pack as the files have them. Such a pack is therefore patient
+    data like the files themselves. With ``pseudonymise`` they are replaced by keyed hashes
+    (HMAC-SHA256, RFC 2104). The same key gives the same pseudonym in every pack. Without the key
+    nobody can test a guess. Paths of files, age and sex stay as they are, and so do names that are
+    burnt into the pixels. Nothing here prints a patient id.
 """
 
 from __future__ import annotations
@@ -69,9 +71,10 @@ def read_dicom_folder(
 
     Args:
         root: the folder.
-        table: CSV with a column ``path`` (relative to ``root``, or a file name that occurs once) and any of
-            ``patient``, ``split``, ``label`` (several joined by ``|`` make the task multi-label); further columns
-            become attributes. Files that it does not name are set aside. If it states patients, all come from it.
+        table: CSV with a column ``path`` (relative to ``root``, or a file name that occurs once).
+            It may have any of ``patient``, ``split`` and ``label`` (several joined by ``|`` make
+            the task multi-label). Further columns become attributes. Files that it does not name
+            are set aside. If it states patients, all come from it.
         frontal_only: the decoder refuses files that say they are lateral or oblique, so that they are set aside.
         pseudonymise: secret key; patient ids and UIDs are replaced by 16 hexadecimal digits of their keyed hash.
 

@@ -212,8 +212,8 @@ class ImageIndex:
     Attributes:
         root: the folder that paths are relative to.
         by_stem: name without ending -> path relative to ``root``, with ``/``; of several the first in path order.
-        repeated: how many further files have the stem of another.
-        own_notes: what users must know of the folder besides its images.
+        repeated: number of further files that have the stem of another.
+        own_notes: facts that users must know of the folder besides its images.
     """
 
     root: Path
@@ -229,7 +229,7 @@ class ImageIndex:
         """Remarks on a partial copy and on images that no row names.
 
         Args:
-            listed: how many images the table names.
+            listed: number of images that the table names.
             found: paths of those that are there.
             what: the table's name.
         """

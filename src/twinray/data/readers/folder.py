@@ -69,12 +69,13 @@ def read_folder(
 
     Args:
         root: the folder.
-        patient_regex: searched in each file's name and, if it is not found there, in its path relative to
-            ``root``; the first group that is not empty is the patient. A file without a match is set aside.
-        table: CSV with a column ``path`` (relative to ``root``, or a file name that occurs once) and any of
-            ``patient``, ``split``, ``label`` (several joined by ``|`` make the task multi-label); further
-            columns are kept as attributes. What it states goes before what folders say; files that it does
-            not name are set aside.
+        patient_regex: expression searched in each file's name and, if not found there, in its path
+            relative to ``root``. The first group that is not empty is the patient. A file without a
+            match is set aside.
+        table: CSV with a column ``path`` (relative to ``root``, or a file name that occurs once).
+            It may have any of ``patient``, ``split`` and ``label`` (several joined by ``|`` make
+            the task multi-label). Further columns are kept as attributes. What it states takes
+            precedence over what folders say. Files that it does not name are set aside.
         layout: ``auto`` or ``flat``, see above.
 
     Returns:

@@ -35,7 +35,7 @@ class SourceOptions:
     """The options of ``pack`` that readers take; each has the same name and default there.
 
     Attributes:
-        strict: refuse a source at the first row that would be set aside.
+        strict: flag to refuse a source at the first row that would be set aside.
         size: side of the packed images, in pixels.
         seed: seed of what is drawn.
         images: folder of the images where that is not the source.
@@ -78,7 +78,8 @@ class Format:
 
     Attributes:
         what: the source in words, for messages and help (``the folder of NIH ChestX-ray14``).
-        usage: what stands for the source in an example (``FOLDER``); empty where the format draws its own images.
+        usage: text that stands for the source in an example (``FOLDER``); empty where the format
+            draws its own images.
         read: source and options -> collection; the source is an empty path where the format draws its own.
         takes: names of :class:`SourceOptions` that ``read`` uses, besides those that every format has.
         annotations: reads the boxes that readers drew, as published, without looking for images; None: no boxes.
@@ -215,9 +216,9 @@ def read_sources(
     """Read sources of one format: one collection a source; a format that draws its own images takes none.
 
     Args:
-        name: of the format.
+        name: name of the format.
         sources: folders or files.
-        options: what the reader takes.
+        options: options that the reader takes.
         shared_patients: the sources are parts of one data set, so equal patient ids are the same patient.
 
     Raises:

@@ -1,9 +1,10 @@
 """One data set of MedIMeta (once MIMeta) -> Collection.
 
 Data sheet
-    Images: 19 public data sets of 10 medical domains with 54 tasks, all 224 x 224, grey or RGB, each in a folder of its
-        own and read one at a time; several go into one pack for cross-domain pre-training. The comparative study on
-        Barlow Twins used the liver CT organ slices (11 organs) and the colorectal tissue tiles (107,180 images, 9 classes).
+    Images: 19 public data sets of 10 medical domains with 54 tasks, all 224 x 224, grey or RGB.
+        Each lies in a folder of its own and is read one at a time. Several go into one pack for
+        cross-domain pre-training. The comparative study on Barlow Twins used the liver CT organ
+        slices (11 organs) and the colorectal tissue tiles (107,180 images, 9 classes).
     Labels: a data set has one or several tasks: binary, multi-class, multi-label or ordinal (read as classes).
     Splits: ``splits/``, made for MedIMeta so that every data set has train, val and test; where the source had its own
         they are in ``original_splits/``. A split without images has no file.
@@ -11,11 +12,12 @@ Data sheet
     Citation: Woerner, Jaques, Baumgartner, A comprehensive and easy-to-use multi-domain multi-task medical imaging
         meta-dataset (MedIMeta), arXiv 2404.16000.
     Licence: each data set's own, in its ``info.yaml``.
-    Layout: ``<id>/images/000000.tiff`` ..., or ``<id>/images.hdf5`` with a data set ``images`` (n, h, w, c) of uint8, or
-        both; ``splits/{train,val,test}.txt`` with a path a line whose stem is the image's index;
-        ``original_splits/*.txt``; ``task_labels/<task>.npy`` (n,) class numbers or (n, k) zeros and ones;
-        ``annotations.csv`` with a row an image, first column ``filepath``; ``info.yaml`` with ``id`` and ``tasks``
-        (each ``task_name``, ``task_target``, ``labels``: number -> name).
+    Layout: Images are ``<id>/images/000000.tiff`` and so on, or ``<id>/images.hdf5``, or both. The
+        HDF5 file has a data set ``images`` (n, h, w, c) of uint8. ``splits/{train,val,test}.txt``
+        has a path a line whose stem is the image's index. ``original_splits/*.txt`` has the
+        source's own splits. ``task_labels/<task>.npy`` has (n,) class numbers or (n, k) zeros and
+        ones. ``annotations.csv`` has a row an image, first column ``filepath``. ``info.yaml`` has
+        ``id`` and ``tasks`` (each ``task_name``, ``task_target``, ``labels``, number -> name).
 
 TIFFs are preferred: they need no further package. HDF5 needs h5py (the ``[hdf5]`` extra) and is read one image at a
 time, in the worker that decodes it.
@@ -129,13 +131,13 @@ def read_medimeta(root: Path, *, task: str | None = None) -> Collection:
             is taken, which is enough for pre-training, and a note names them.
 
     Returns:
-        A collection named by the data set's id; an image's id is its index of at least six digits. Images that are
-        listed but not there are left out and counted in one note; an image whose label cannot be used stays, without
-        a label, and is named among what was set aside.
+        A collection named by the data set's id; an image's id is its index of at least six digits.
+        Images that are listed but not there are left out and counted in one note. An image whose
+        label cannot be used stays, without a label. It is named among what was set aside.
 
     Raises:
-        InputError: no such folder, ``info.yaml`` or splits; an unknown task or one that does not have classes; a broken
-            table or label file; only HDF5 without h5py; no image left.
+        InputError: no such folder, ``info.yaml`` or splits; an unknown task or one that does not
+            have classes. Also a broken table or label file; only HDF5 without h5py; no image left.
     """
     info = _info(root)
     skipped: list[Skipped] = []

@@ -1,29 +1,33 @@
 """A 2D data set of MedMNIST or MedMNIST+ -> Collection.
 
 Data sheet
-    Images (train / val / test), all 8-bit, 28 x 28, and 64, 128 or 224 in MedMNIST+:
-        PathMNIST 89,996 / 10,004 / 7,180 RGB; ChestMNIST 78,468 / 11,219 / 22,433 grey, multi-label;
-        DermaMNIST 7,007 / 1,003 / 2,005 RGB; OCTMNIST 97,477 / 10,832 / 1,000 grey;
-        PneumoniaMNIST 4,708 / 524 / 624 grey; RetinaMNIST 1,080 / 120 / 400 RGB, ordinal;
-        BreastMNIST 546 / 78 / 156 grey; BloodMNIST 11,959 / 1,712 / 3,421 RGB;
-        TissueMNIST 165,466 / 23,640 / 47,280 grey; OrganA- 34,561 / 6,491 / 17,778, OrganC- 12,975 / 2,392 / 8,216 and
-        OrganSMNIST 13,932 / 2,452 / 8,827 grey (version 3; version 2 had a few blank images more).
+    Images: all 8-bit, 28 x 28, and 64, 128 or 224 in MedMNIST+. Counts are train / val / test.
+        PathMNIST 89,996 / 10,004 / 7,180 RGB. ChestMNIST 78,468 / 11,219 / 22,433 grey,
+        multi-label. DermaMNIST 7,007 / 1,003 / 2,005 RGB. OCTMNIST 97,477 / 10,832 / 1,000 grey.
+        PneumoniaMNIST 4,708 / 524 / 624 grey. RetinaMNIST 1,080 / 120 / 400 RGB, ordinal.
+        BreastMNIST 546 / 78 / 156 grey. BloodMNIST 11,959 / 1,712 / 3,421 RGB. TissueMNIST 165,466
+        / 23,640 / 47,280 grey. OrganAMNIST 34,561 / 6,491 / 17,778 grey. OrganCMNIST 12,975 / 2,392
+        / 8,216 grey. OrganSMNIST 13,932 / 2,452 / 8,827 grey. The last three are version 3; version
+        2 had a few blank images more.
     Labels: one class an image; ChestMNIST 14 findings, each 0 or 1. RetinaMNIST's five grades of diabetic retinopathy
         are read as classes: their order is not used.
     Splits: MedMNIST's own. No patients are stated, so nobody can check that splits are patient-disjoint.
-    Label noise: that of the sources. ChestMNIST's labels were mined from reports (NIH ChestX-ray14: do not test on it a
-        network that was pre-trained on those images); PneumoniaMNIST is Kermany's paediatric set; in DermaMNIST (HAM10000)
-        several images of one lesion lie on both sides of the splits (Abhishek et al., Scientific Data 2025).
+    Label noise: that of the sources. ChestMNIST's labels were mined from reports (NIH
+        ChestX-ray14). Do not test on it a network that was pre-trained on those images.
+        PneumoniaMNIST is Kermany's paediatric set. In DermaMNIST (HAM10000) several images of one
+        lesion lie on both sides of the splits (Abhishek et al., Scientific Data 2025).
     Citation: Yang et al., MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical image
         classification, Scientific Data 10:41, 2023.
     Licence: CC BY 4.0; DermaMNIST CC BY-NC 4.0. Not for clinical use.
-    Layout: ``<name>.npz`` or ``<name>_64|_128|_224.npz``: ``{train,val,test}_images`` (n, h, w) or (n, h, w, 3) uint8,
-        ``{train,val,test}_labels`` (n, 1) class numbers or (n, k) zeros and ones. The file states no class names; they
-        are known here by the file's name, else classes are called "0", "1", ... 3D sets are refused.
+    Layout: ``<name>.npz`` or ``<name>_64|_128|_224.npz``. Images are ``{train,val,test}_images``,
+        (n, h, w) or (n, h, w, 3) uint8. Labels are ``{train,val,test}_labels``, (n, 1) class
+        numbers or (n, k) zeros and ones. The file states no class names; they are known here by the
+        file's name, else classes are called "0", "1", ... 3D sets are refused.
 
-Memory: never more than two arrays of 128 MiB a process, whatever the archive's size. An array that is stored without
-compression is read where an image lies; a compressed one of up to 128 MiB is unpacked once; a larger one is unpacked as
-a stream, which is as fast when images are asked for in order, as packing does, and starts again when asked to go back.
+Memory: never more than two arrays of 128 MiB a process, whatever the archive's size. An array that
+is stored without compression is read where an image lies. A compressed one of up to 128 MiB is
+unpacked once. A larger one is unpacked as a stream. The stream is as fast when images are asked for
+in order, as packing does, and starts again when asked to go back.
 """
 
 from __future__ import annotations
@@ -138,8 +142,8 @@ def read_medmnist(path: Path) -> Collection:
         A collection named as the file without its suffix; ids are ``train/0``, ``train/1``, ..., ``test/0``, ...
 
     Raises:
-        InputError: no such file, not an archive of this layout, volumes, labels that are not class numbers or that the
-            set of this name does not have.
+        InputError: no such file, not an archive of this layout, or volumes. Also labels that are
+            not class numbers or that the set of this name does not have.
     """
     _check_path(path)
     with parser_faults_as_input_errors(path, _READING, _ADVICE), zipfile.ZipFile(path) as archive:

@@ -1,15 +1,16 @@
 """NIH ChestX-ray14 -> Collection.
 
 Data sheet
-    What: 112,120 frontal chest X-rays (PA or AP) of 30,805 patients, PNG of 1024 x 1024 pixels; 519 of them are RGBA
-    files that hold grey.
+    What: 112,120 frontal chest X-rays (PA or AP) of 30,805 patients, PNG of 1024 x 1024 pixels. Of
+    these, 519 are RGBA files that hold grey.
     Labels: 14 findings and ``No Finding``, several an image, joined by ``|``. They were text-mined from the radiology
     reports, not read from the images: some are wrong, and a finding that a report leaves out counts as absent.
-    Boxes: 984, drawn by radiologists, on 880 images, of 8 of the findings; in a frame of 1024 x 1024 pixels whatever
-    the size of the files (converted copies are often smaller). The box list says ``Infiltrate`` for ``Infiltration``.
-    All other images were never annotated with boxes, which is not the same as having none.
-    Splits: the official lists, by patient: ``train_val_list.txt`` (86,524 images, here train; validation is cut out
-    of it by patient) and ``test_list.txt`` (25,596 images).
+    Boxes: 984, drawn by radiologists, on 880 images, of 8 of the findings. Their frame is 1024 x
+    1024 pixels whatever the size of the files (converted copies are often smaller). The box list
+    says ``Infiltrate`` for ``Infiltration``. All other images were never annotated with boxes,
+    which is not the same as having none.
+    Splits: the official lists, by patient. ``train_val_list.txt`` (86,524 images) is train here;
+    validation is cut out of it by patient. ``test_list.txt`` has 25,596 images.
     Patients: ``Patient ID``; the same number that file names begin with.
     Get it: https://nihcc.app.box.com/v/ChestXray-NIHCC. Licence: use unrestricted, with attribution to the NIH
     Clinical Center. Cite: Wang et al., ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on
@@ -22,8 +23,9 @@ Layout (CSV files may be gzipped; one level up will do, so that a single shard c
     train_val_list.txt, test_list.txt                    optional, both or none: splits are cut by patient without them
     images_001/images/*.png ... images_012/images/*.png, or images/*.png, or *.png; converted files of the same stem too
 
-Set aside, row by row: an unknown finding, ``No Finding`` beside a finding, no patient, an image named twice, a box
-that is not four finite numbers, has no area or lies outside the frame, a box of an unknown finding or image.
+Rows are set aside one by one. Causes are an unknown finding, ``No Finding`` beside a finding, no
+patient, and an image named twice. A box is set aside that is not four finite numbers, has no area
+or lies outside the frame. So is a box of an unknown finding or image.
 """
 
 from __future__ import annotations
@@ -85,8 +87,9 @@ def read_nih(
 
     Args:
         root: the folder of the tables, or a folder of images just below it.
-        images_root: where the images are, at any depth; by default ``root``.
-        need_images: leave out images that are not on the disk; False keeps them all, for annotations alone.
+        images_root: folder where the images are, at any depth; by default ``root``.
+        need_images: flag to leave out images that are not on the disk; False keeps them all, for
+            annotations alone.
 
     Returns:
         A multi-label collection in the order of the table. Images without a box in the list have ``boxes`` None.

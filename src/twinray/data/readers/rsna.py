@@ -3,14 +3,16 @@
 Data sheet
     What: 26,684 labelled frontal chest X-rays, one DICOM file of 1024 x 1024 pixels each. Every one of them is an image
     of NIH ChestX-ray14, so a model that was pre-trained on NIH may have seen them.
-    Labels and boxes: one class, ``Lung Opacity``: 9,555 boxes on 6,012 images, in pixels of the 1024 x 1024 original,
-    drawn by radiologists as evidence of pneumonia; all other images were looked at and have no box.
-    ``stage_2_detailed_class_info.csv`` tells the others apart (kept as the attribute ``detailed_class``):
-    ``Normal``, and ``No Lung Opacity / Not Normal``, images with another abnormality.
+    Labels and boxes: one class, ``Lung Opacity``, with 9,555 boxes on 6,012 images, in pixels of
+    the 1024 x 1024 original. Radiologists drew them as evidence of pneumonia. All other images were
+    looked at and have no box. ``stage_2_detailed_class_info.csv`` tells the others apart (kept as
+    the attribute ``detailed_class``): ``Normal``, and ``No Lung Opacity / Not Normal``, images with
+    another abnormality.
     Label noise: opacity is not pneumonia; the readers had no clinical information and no lateral view.
     Splits: none for the labelled images (the challenge's test images have no published labels).
-    Patients: ``patientId`` is one an image, not one a person. A mapping to NIH's file names gives the true patient,
-    and with NIH's official lists beside it the official split; without it the same person can be on both sides.
+    Patients: ``patientId`` is one an image, not one a person. A mapping to NIH's file names gives
+    the true patient. With NIH's official lists beside it, it gives the official split too. Without
+    the mapping the same person can be on both sides.
     Get it: https://www.kaggle.com/c/rsna-pneumonia-detection-challenge. Licence: non-commercial research and
     education. Cite: Shih et al., Augmenting the National Institutes of Health Chest Radiograph Dataset with Expert
     Annotations of Possible Pneumonia, Radiology: Artificial Intelligence 2019; and NIH's (``twinray.data.readers.nih``).
@@ -23,8 +25,9 @@ Layout (CSV files may be gzipped)::
     train_val_list.txt, test_list.txt       optional, of NIH: official splits, through the mapping
     stage_2_train_images/<patientId>.dcm, or converted images of the same stem in any folder
 
-Set aside, row by row: a ``Target`` other than 0 and 1, or two that disagree; a box that is not four finite numbers, has
-no area or lies outside the frame; an image named twice without a box.
+Rows are set aside one by one. Causes are a ``Target`` other than 0 and 1, two that disagree, and an
+image named twice without a box. A box is set aside that is not four finite numbers, has no area or
+lies outside the frame.
 """
 
 from __future__ import annotations
@@ -63,8 +66,9 @@ def read_rsna(
 
     Args:
         root: the folder, or the labels' CSV itself.
-        images_root: where the images are, at any depth; by default the folder of the labels.
-        need_images: leave out images that are not on the disk; False keeps them all, for annotations alone.
+        images_root: folder where the images are, at any depth; by default the folder of the labels.
+        need_images: flag to leave out images that are not on the disk; False keeps them all, for
+            annotations alone.
 
     Returns:
         A collection with the label and box class ``Lung Opacity``, in the order of the labels. Every image has

@@ -1,9 +1,10 @@
 """The one CSV reader: published tables and users' own, row by row, each row with its file and line.
 
-A table is told by its content, never by its name: plain or gzipped; UTF-8 with or without a byte order mark, or UTF-16
-with one; cells between commas, semicolons or tabs, whichever makes the needed columns out of the header (RFC 4180
-otherwise). A table that cannot be read at all is an :class:`InputError`; what is wrong with a single row is for the
-reader of that table to judge, with :attr:`Row.where` to name it.
+A table is recognised by its content, never by its name. It may be plain or gzipped, in UTF-8 with
+or without a byte order mark, or in UTF-16 with one. Cells stand between commas, semicolons or tabs,
+whichever makes the needed columns out of the header (RFC 4180 otherwise). A table that cannot be
+read at all is an :class:`InputError`. What is wrong with a single row is for the reader of that
+table to judge, with :attr:`Row.where` to name it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Row:
 
     Attributes:
         path, line: its file, and the number of the line that it ends on.
-        cells: as they stand, in file order.
+        cells: cells as they stand, in file order.
         header: names of the columns as they stand.
         columns: name without blanks (in lower case where any case counts) -> place.
     """
@@ -98,14 +99,16 @@ def read_rows(
     any_case: bool = False,
     advice: str = _AS_PUBLISHED,
 ) -> Iterator[Row]:
-    """The rows of a table whose header names at least the columns ``needed``; rows without content are passed over.
+    """The rows of a table whose header names at least the columns ``needed``.
+
+    Rows without content are skipped.
 
     Args:
-        path: of the table.
+        path: path of the table.
         needed: columns that must be there.
         optional: columns that the caller reads where they are there.
         any_case: names of columns count in any case; ``needed`` and ``optional`` are then in lower case.
-        advice: what to do where a needed column is missing.
+        advice: advice on what to do where a needed column is missing.
 
     Raises:
         InputError: the file cannot be read, is no table, lacks a needed column, or has a needed or optional one twice.

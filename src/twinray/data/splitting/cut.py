@@ -3,18 +3,19 @@
 Both are stratified over several labels at once and grouped by patient.
 
 ``cut_splits`` is iterative stratification: Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label
-data", ECML PKDD 2011. What is dealt out is a patient, with the number of images of each label, where the paper deals
-out single examples; since patients are coarser, single patients then change sides as long as that brings the shares of
-labels closer to the wanted ones.
+data", ECML PKDD 2011. The paper deals out single examples. What is dealt out here is a patient,
+with the number of images of each label. Patients are coarser, so single patients then change sides
+as long as that brings the shares of labels closer to the wanted ones.
 
 ``label_fraction`` takes the head of one seeded ordering of patients, so for one seed every smaller fraction
-lies inside every larger one. The ordering starts with patients that together show every label, rarest label first;
-then each place goes to the patient, of a random few, that brings the shares of labels in the head so far closest to
-those of the whole.
+lies inside every larger one. The ordering starts with patients that together show every label,
+rarest label first. Each place then goes to one of a random few patients. It is the one that brings
+the shares of labels in the head so far closest to those of the whole.
 
 Conventions: a label is present where its value is 1; 0, -1 (uncertain) and NaN (not stated) are not present. Images
-without any label present are stratified as a label of their own. A patient that is None or empty is unknown: its image
-is a group of its own, and ``patient_note`` says that the split cannot be trusted to be patient-disjoint.
+without any label present are stratified as a label of their own. A patient that is None or empty is
+unknown, and its image is a group of its own. ``patient_note`` then says that the split cannot be
+trusted to be patient-disjoint.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def label_fraction(
         labels: (n, k) values as in ``records.Sample.labels``, or None.
         fraction: share of images, in (0, 1]. Whole patients are taken, at least one, so the number of images is the
             nearest that the ordering allows.
-        seed: of the ordering.
+        seed: seed of the ordering.
 
     Returns:
         Rows of the chosen images, ascending.

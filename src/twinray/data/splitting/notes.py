@@ -1,4 +1,6 @@
-"""What is told of a pack's splits: how they came about, and which patients and identical images are on several sides."""
+"""What is reported of a pack's splits.
+
+This is how they came about, and which patients and identical images are on several sides."""
 
 from __future__ import annotations
 

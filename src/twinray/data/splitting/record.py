@@ -58,14 +58,16 @@ class SplitRecord:
     """A split that anyone can reuse, as a JSON file.
 
     Attributes:
-        method: how it was made, in a few words (``iterative stratification by patient``, ``official lists``).
+        method: way in which it was made, in a few words (``iterative stratification by patient``,
+            ``official lists``).
         seed: the seed, or None where none was drawn from.
         fractions: the shares asked for, by split.
         ids: the image ids of each split, sorted.
         images: number of images by split.
         patients: number of known patients by split.
         label_counts: images that show each label, by split and label.
-        patients_known: whether every image's patient is known, so that "patient-disjoint" means something.
+        patients_known: flag, true if every image's patient is known, so that "patient-disjoint"
+            means something.
         notes: one-line remarks that users must see.
     """
 
@@ -116,9 +118,9 @@ class GivenSplits:
     """The splits of somebody's record, to be used again.
 
     Attributes:
-        name: of the file.
+        name: name of the file.
         sha256: of its bytes.
-        method: how they were made, as the record says.
+        method: way in which they were made, as the record says.
         split_of: split by image id.
     """
 

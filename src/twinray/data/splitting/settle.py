@@ -1,14 +1,15 @@
 """Which split every packed image belongs to, and what leaks between splits.
 
-The sources' own splits are kept. Those that a source does not have are cut, patient by patient, with a seed: all of
-them where it has none, otherwise out of its training images. Images with identical pixels are kept on one side of a
-cut even if their patients differ or are unknown (but for images of one single grey value, which say nothing of a
-patient).
+The sources' own splits are kept. Those that a source does not have are cut, patient by patient,
+with a seed. All of them are cut where it has none; otherwise the missing ones come out of its
+training images. Images with identical pixels are kept on one side of a cut even if their patients
+differ or are unknown. Images of one single grey value are an exception, as they say nothing of a
+patient.
 
 What a cut may not separate is a group (see ``pack_groups``). A group is cut as a whole, once, and only to splits that
-every source in it lacks. A group that a source's own validation or test images are in is not cut but follows them: as
-a whole if every source of its training images lacks that split; otherwise training images stay, and images without a
-split go to the side of those they are tied to.
+every source in it lacks. A group that a source's own validation or test images are in is not cut
+but follows them. It follows as a whole if every source of its training images lacks that split.
+Otherwise training images stay, and images without a split go to the side of those they are tied to.
 
 What the sources' own splits do wrong is not mended but reported: patients and images that are on several sides.
 """
@@ -55,14 +56,15 @@ def settle(
 
     Args:
         rows: the packed images.
-        names: of the collections.
+        names: names of the collections.
         val, test: wanted shares of validation and test images where the source has none of them; 0 for none.
-        seed: of the cut.
-        fold: of a cross-validation; ``test`` is then one fold's share.
+        seed: seed of the cut.
+        fold: fold of a cross-validation; ``test`` is then one fold's share.
 
     Raises:
-        InputError: folds of a source that has a val or test split; fewer patients than splits to cut; images without a
-            split of their own that patients or identical pixels tie to several of the sources' own splits.
+        InputError: folds of a source that has a val or test split; fewer patients than splits to
+            cut. Also images without a split of their own that patients or identical pixels tie to
+            several of the sources' own splits.
     """
     wanted = {split: share for split, share in (("val", val), ("test", test)) if share > 0}
     present = [

@@ -1,8 +1,8 @@
 """Does a compressed DICOM frame claim the size that the DICOM header claims? Looked up before any decoder runs.
 
 A frame of a few bytes may claim 65,535 x 65,535 pixels, or a million tiles; decoders allocate by that
-claim. Formats: JPEG and JPEG-LS frame header (ITU-T T.81 B.2.2, T.87 C.2.2), JPEG 2000 image and tile
-size (T.800 A.5.1), DICOM RLE header (PS3.5 annex G).
+claim. JPEG and JPEG-LS are read by their frame header (ITU-T T.81 B.2.2, T.87 C.2.2). JPEG 2000 is
+read by its image and tile size (T.800 A.5.1). RLE is read by its DICOM header (PS3.5 annex G).
 """
 
 from __future__ import annotations

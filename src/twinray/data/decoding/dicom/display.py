@@ -6,19 +6,20 @@ Stored values have at most 16 bits, so the whole chain is worked out once for ea
 
 Choices where the standard leaves room:
 
-* The VOI LUT is preferred to a window where a file has both, the first of several is taken.
-* A LUT without data is ignored where a window or another LUT is left, and ``how`` says so; one that lacks at most
-  1 % of its entries goes on with the last (PS3.3 C.11.2.1.1 repeats it for values beyond). Words are never read as bytes.
-* A window in brackets or with a decimal comma is read, one that is no number ignored, and ``how`` says so; a slope or
-  intercept that is no number is refused.
-* A LUT's output is scaled from its own smallest and largest entry to 0..255.
-* A window of no width (LINEAR below 1, others 0 or less) is treated as absent, and ``how`` says so;
+- The VOI LUT is preferred to a window where a file has both. The first of several is taken.
+- A LUT without data is ignored where a window or another LUT is left, and ``how`` says so. A LUT
+  that lacks at most 1 % of its entries goes on with the last (PS3.3 C.11.2.1.1 repeats it for
+  values beyond). Words are never read as bytes.
+- A window in brackets or with a decimal comma is read. A window that is no number is ignored.
+  ``how`` says so in either case. A slope or intercept that is no number is refused.
+- A LUT's output is scaled from its own smallest and largest entry to 0..255.
+- A window of no width (LINEAR below 1, others 0 or less) is treated as absent, and ``how`` says so.
   LINEAR with a width between 0 and 1 is read as LINEAR_EXACT.
-* Without any VOI: at most 8 bits stored are display values already (secondary captures), so their
-  declared range becomes 0..255; deeper images are stretched between the 0.5th and the 99.5th
+- Without any VOI, images of at most 8 bits stored are display values already (secondary captures).
+  Their declared range becomes 0..255. Deeper images are stretched between the 0.5th and the 99.5th
   percentile of the pixels that are not padding.
-* Inverted exactly once: if Presentation LUT Shape is present it decides, otherwise MONOCHROME1 does.
-* Pixel padding is left out of percentiles, and goes through the chain like any value.
+- Inverted exactly once: if Presentation LUT Shape is present it decides, otherwise MONOCHROME1 does.
+- Pixel padding is left out of percentiles, and goes through the chain like any value.
 """
 
 from __future__ import annotations

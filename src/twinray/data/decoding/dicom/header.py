@@ -127,8 +127,10 @@ _TAGS = [tag_for_keyword(k) for k in (*_ATTRIBUTES, *_PIXEL_ATTRIBUTES)]
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file's first bytes are DICOM's, whatever its name: the mark ``DICM`` at byte 128, or the beginning
-    of a file that was written without its preamble (:func:`twinray.data.decoding.bounded_file.is_dicom_head`).
+    """Whether the file's first bytes are DICOM's, whatever its name.
+
+    The mark ``DICM`` stands at byte 128. A file that was written without its preamble is known by
+    its beginning (:func:`twinray.data.decoding.bounded_file.is_dicom_head`).
 
     Raises:
         InputError: the file is missing, not a regular file, unreadable or empty.
@@ -349,8 +351,9 @@ def numbers(header: Any, keyword: str) -> list[float]:
 def read_numbers(header: Any, keyword: str) -> tuple[list[float], str]:
     """The finite numbers of an attribute, and its text where that is not as the standard has it.
 
-    Some devices write a decimal comma (``2048,0``) or a list in brackets (``[02048, 00400]``) into decimal strings:
-    the number is plain then, and the text is given for a remark. What is no number at all gives none.
+    Some devices write a decimal comma (``2048,0``) or a list in brackets (``[02048, 00400]``) into
+    decimal strings. The number is plain then, and the text is given for a remark. What is no number
+    at all gives none.
 
     Returns:
         The numbers; none if the attribute is absent, empty, or holds one that is not finite. The odd text, or "".

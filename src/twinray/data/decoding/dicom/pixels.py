@@ -1,13 +1,15 @@
 """One DICOM radiograph -> display-ready 8-bit grey pixels, or one line that says why not.
 
-Accepted: single-frame grey CR, DX (FOR PRESENTATION) and secondary capture images of 8 or 16 bits
-allocated, in the transfer syntaxes that are native or whose decoder is installed (``[dicom]`` extra:
-python-gdcm, pylibjpeg-openjpeg, pyjpegls; JPEG Baseline, JPEG 2000 and RLE need no extra). Never
-flipped or rotated. The way from stored to display values is in :mod:`twinray.data.decoding.dicom.display`.
+Accepted images are single-frame grey CR, DX (FOR PRESENTATION) and secondary capture images of 8 or
+16 bits allocated. Accepted transfer syntaxes are native or have an installed decoder. The
+``[dicom]`` extra installs python-gdcm, pylibjpeg-openjpeg and pyjpegls. JPEG Baseline, JPEG 2000
+and RLE need no extra. Images are never flipped or rotated. The way from stored to display values is
+in :mod:`twinray.data.decoding.dicom.display`.
 
-Nothing is decoded before the sizes that the file claims were checked: file length, inflated length,
-number of elements, Rows x Columns, and the compressed frame's own header. A decoder written in C may
-still crash on a damaged stream: long jobs run :func:`load_dicom` in :mod:`twinray.data.decoding.sandbox`.
+Nothing is decoded before the sizes that the file claims were checked. These are file length,
+inflated length, number of elements, Rows x Columns, and the compressed frame's own header. A
+decoder written in C may still crash on a damaged stream, so long jobs run :func:`load_dicom` in
+:mod:`twinray.data.decoding.sandbox`.
 """
 
 from __future__ import annotations
@@ -65,17 +67,19 @@ def load_dicom(
 
     Args:
         path: a DICOM file with the ``DICM`` mark.
-        frontal_only: refuse files that say they are lateral or oblique views (files that say nothing pass).
-        any_class: accept any SOP class (CT and MR slices, mammograms), not only CR, DX and secondary capture.
-        max_pixels: refuse more than this many pixels before decoding.
-        lenient: keep what a damaged file gives; the remarks say so.
+        frontal_only: flag to refuse files that say they are lateral or oblique views (files that
+            say nothing pass).
+        any_class: flag to accept any SOP class (CT and MR slices, mammograms), not only CR, DX and
+            secondary capture.
+        max_pixels: number of pixels above which a file is refused before decoding.
+        lenient: flag to keep what a damaged file gives; the remarks say so.
 
     Returns:
         (h, w) uint8, brighter is denser as on a display, and the way taken.
 
     Raises:
-        InputError: the file is damaged, is not a single grey image for presentation, claims sizes that it
-            cannot hold, or needs a decoder that is not installed.
+        InputError: the file is damaged, is not a single grey image for presentation, or claims
+            sizes that it cannot hold. Or it needs a decoder that is not installed.
     """
     with parser_faults_as_input_errors(path, "reading the DICOM file", ADVICE):
         header = read_header(path, pixels=True, max_pixels=max_pixels)

@@ -1,12 +1,13 @@
 """The order in which VinDr-CXR's published rows were fused, where the result depends on it.
 
-The published counts of fused boxes (36,096 -> 23,934 at IoU 0.5) were made by taking each image's and class's boxes in
-the order of the published file, last row first. Here boxes are otherwise taken by their content, which needs no file
-order and gives 23,902. The two differ in 257 of 15,365 groups of one image and class. For these, and nothing else,
-``vindr_order.json`` holds the published order: for each group a hash of its content (image id, class, every box with
-its reader) and a permutation, no box. So the published rows give the published boxes however they are shuffled;
-any other rows (a changed box, a missing reader) match no hash and are taken by content. ``scripts/make_vindr_order.py``
-makes the file again.
+The published counts of fused boxes are 36,096 -> 23,934 at IoU 0.5. They were made by taking each
+image's and class's boxes in the order of the published file, last row first. Here boxes are
+otherwise taken by their content, which needs no file order and gives 23,902. The two differ in 257
+of 15,365 groups of one image and class. For these, and nothing else, ``vindr_order.json`` holds the
+published order. It has a hash of each group's content (image id, class, every box with its reader)
+and a permutation, no box. So the published rows give the published boxes however they are shuffled.
+Any other rows (a changed box, a missing reader) match no hash and are taken by content.
+``scripts/make_vindr_order.py`` makes the file again.
 """
 
 from __future__ import annotations

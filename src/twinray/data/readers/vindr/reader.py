@@ -1,15 +1,17 @@
 """VinDr-CXR -> Collection.
 
 Data sheet
-    What: 18,000 postero-anterior chest X-rays of adults, DICOM: 15,000 for training, each read by three of 17
-    radiologists on their own, and 3,000 for testing, read by consensus.
+    What: 18,000 postero-anterior chest X-rays of adults, DICOM. Of these, 15,000 are for training,
+    each read by three of 17 radiologists on their own. The other 3,000 are for testing, read by
+    consensus.
     Boxes: in pixels of the original image. Training rows carry the reader's name (``rad_id``), test rows are a consensus
-    without names. Kaggle's copy has 14 classes and 36,096 training boxes on 4,394 images (67,914 rows with those of
-    ``No finding``); PhysioNet's has 22 classes. Kaggle's test annotations are not published; PhysioNet's are.
-    Fused at IoU 0.5 (:mod:`twinray.data.fusion`) the 36,096 become 23,934: Aortic enlargement 3,386, Atelectasis 230,
-    Calcification 745, Cardiomegaly 2,402, Consolidation 435, ILD 733, Infiltration 954, Lung Opacity 2,017,
-    Nodule/Mass 1,867, Other lesion 1,836, Pleural effusion 1,771, Pleural thickening 4,058, Pneumothorax 131,
-    Pulmonary fibrosis 3,369.
+    without names. Kaggle's copy has 14 classes and 36,096 training boxes on 4,394 images (67,914
+    rows with those of ``No finding``). PhysioNet's has 22 classes. Kaggle's test annotations are
+    not published; PhysioNet's are. Fused at IoU 0.5 (:mod:`twinray.data.fusion`) the 36,096 become
+    23,934. Their classes are Aortic enlargement 3,386, Atelectasis 230, Calcification 745,
+    Cardiomegaly 2,402, Consolidation 435, ILD 733, Infiltration 954 and Lung Opacity 2,017. Further
+    classes are Nodule/Mass 1,867, Other lesion 1,836, Pleural effusion 1,771, Pleural thickening
+    4,058, Pneumothorax 131 and Pulmonary fibrosis 3,369.
     Labels: a finding is present where at least ``min_readers`` readers state it; ``No finding`` where as many state that
     and no finding is present. Kaggle: the 14 box classes and ``No finding``; PhysioNet: 28 (``image_labels_*.csv``).
     Label noise: readers often disagree, which is why their boxes are fused and ``n_readers`` is kept. Training (three
@@ -28,8 +30,8 @@ Layout (CSV files may be gzipped; images of the same stem in any folder, DICOM o
                 {train,test}/<image_id>.dicom
     either      train_meta.csv, test_meta.csv (image_id,dim0,dim1 = height,width of the original) with converted copies
 
-Set aside, row by row: an unknown class, a row without image or reader, a box that is not four finite numbers, has no
-area or lies outside its image.
+Rows are set aside one by one. Causes are an unknown class, and a row without image or reader. A box
+is set aside that is not four finite numbers, has no area or lies outside its image.
 """
 
 from __future__ import annotations
@@ -71,10 +73,11 @@ def read_vindr(
 
     Args:
         root: the folder, or the CSV of annotations itself.
-        images_root: where the images are, at any depth; by default the folder.
-        need_images: leave out images that are not on the disk; False keeps them all, for annotations alone.
+        images_root: folder where the images are, at any depth; by default the folder.
+        need_images: flag to leave out images that are not on the disk; False keeps them all, for
+            annotations alone.
         fusion_iou: threshold at which the readers' boxes are fused, in (0, 1); 0 keeps them as they are, with names.
-        min_readers: how many distinct readers must agree on a label and on a fused box.
+        min_readers: number of distinct readers that must agree on a label and on a fused box.
 
     Returns:
         A multi-label collection sorted by image id, training images first.

@@ -1,6 +1,7 @@
 """The tables of VinDr-CXR, in Kaggle's and in PhysioNet's layout -> what was read of each image.
 
-Which files there are, what they hold and how they differ is told in :mod:`twinray.data.readers.vindr.reader`.
+Which files there are, what they hold and how they differ is documented in
+:mod:`twinray.data.readers.vindr.reader`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Part:
         annotations: the table of boxes.
         labels: PhysioNet's table of image labels, where it is there.
         meta: the table of original sizes, where it is there.
-        split: which images these are.
+        split: split that these images are in.
         kaggle: 14 classes; otherwise PhysioNet's 22.
         named: the rows carry ``rad_id``.
     """
