@@ -50,8 +50,9 @@ class HitRows:
         group: (rows,) group of that hit.
         hit: (t, rows) whether it is a hit at threshold t.
         truth: (groups,) true boxes of each group.
-        ignored: by threshold (rows, groups) sparse: predictions in each row that do not count; None where none is.
-        within: by threshold and most detections an image (groups,) hits; see ``average_recall``.
+        ignored: predictions that do not count, by threshold, (rows, groups) sparse, in each row;
+            None where none is.
+        within: hits by threshold and most detections an image, (groups,); see ``average_recall``.
     """
 
     seen: Any

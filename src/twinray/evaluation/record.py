@@ -42,7 +42,8 @@ class Figure:
         over_seeds: same value with its interval over runs that differ in chance only; None where
             there is one run.
         runs: (folds, seeds) values of the single runs; empty where there is one run.
-        by: of an interval over runs with several kinds of luck: kind (``label draws``) -> the interval over it alone.
+        by: intervals of runs with several kinds of luck: kind (``label draws``) -> the interval
+            over it alone.
         share_above_zero: share, of a difference, of the resamples (or seeds) above 0; None for
             values.
         tests: further results by name, such as ``delong_p`` or ``holm_p``.
@@ -92,7 +93,7 @@ class SplitFigures:
         with_boxes: same figures over images with at least one true box; None where there is none or
             no box at all.
         subgroups: attribute -> group -> the same over the group's images.
-        seen: how many of the images training had seen, of how many; None where none.
+        seen: number of the images that training had seen, of how many; None where none.
         details: other facts that belong to the figures, as JSON holds it (``left_out``,
             ``confusion``, ``per_seed``).
     """

@@ -21,9 +21,10 @@ class RunResult:
         path: folder of its run.
         arm: name of its arm.
         fold: number of the test images, from 0.
-        seed, draw: of its training, and of its labelled images; None where all were used or none is kept apart.
+        seed, draw: numbers of its training, and of its labelled images; None where all were used or
+            none is kept apart.
         pretraining: its initial weights as asked for.
-        seen: whether it is known what its initial weights saw (``recorded``, ``nothing``, ``unknown``).
+        seen: knowledge of what its initial weights saw (``recorded``, ``nothing``, ``unknown``).
         notes: notes of its training and of this evaluation.
         predictions: name of the file of its predictions, where one was written.
         training_images: number of images it learned from; None where not recorded.
@@ -86,7 +87,8 @@ class Evaluation:
         arms, runs: arms and runs by name, in the order given.
         notes: facts that a reader must know, each stated once.
         warnings: reasons that make a comparison unfair.
-        repeated: what the runs of an arm differ in by chance, in words (``5 label draws``); empty for single runs.
+        repeated: differences by chance between the runs of an arm, in words (``5 label draws``);
+            empty for single runs.
     """
 
     kind: Kind

@@ -30,7 +30,7 @@ class Table:
     Attributes:
         caption: text on what it shows.
         columns: heads of the columns; the first column names the rows.
-        rows: as many cells as there are columns.
+        rows: rows of as many cells as there are columns.
         note: facts that a reader must know, below the table.
     """
 

@@ -146,7 +146,8 @@ class LabelComparison:
         n_images: compared.
         metrics, per_class: differences with intervals and two-sided p of the paired bootstrap. The
             p of classes is also corrected by Holm's method over the classes of one measure.
-        delong: by class name, the test of the two AUCs, and its p corrected by Holm's method over classes.
+        delong: test of the two AUCs by class name, and its p corrected by Holm's method over
+            classes.
     """
 
     n_images: int

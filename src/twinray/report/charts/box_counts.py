@@ -50,7 +50,7 @@ def box_counts_chart(panels: tuple[Panel, ...], kind: ImageKind) -> bytes:
     """Draw the panels one below the other; classes by count, the most frequent on top.
 
     Args:
-        panels: at least one.
+        panels: panels, at least one.
         kind: file format of the answer.
     """
     rows = [

@@ -97,7 +97,7 @@ class Mark:
     Attributes:
         x: value; None where there is no figure, which is drawn hatched.
         ends: ends of the interval; None without one.
-        cut: whether it goes on beyond the left and the right end.
+        cut: flags of whether it goes on beyond the left and the right end.
         hollow: the interval includes 0.
         runs: the single runs, as small ticks.
     """
@@ -185,7 +185,7 @@ class Forest:
         difference_head: above the differences; empty without any. difference_scale: of them; None without any.
         zero: place of 0 on it.
         rows: the arms.
-        says, shown: in a word whether the last arm's difference is shown.
+        says, shown: word, and flag, of whether the last arm's difference is shown.
         numbers: behind the figure. csv: name of the file that has them.
         note: below the figure.
         runs: some row shows its single runs.

@@ -63,7 +63,7 @@ def panel_row(
     """Panels side by side: true boxes solid blue, predicted ones dashed yellow with class and score.
 
     Args:
-        panels: at least one.
+        panels: panels, at least one.
         classes: names that labels of boxes index.
         inches: width of one panel.
         note: small text below.
@@ -136,7 +136,7 @@ def draw_panel(axes: Axes, panel: Panel, classes: Sequence[str], inches: float) 
     """One image with its boxes, their names, and its heat map.
 
     Args:
-        axes: where; its scale is set to pixels of the image.
+        axes: axes to draw on; their scale is set to pixels of the image.
         panel: panel to draw.
         classes: names that labels of boxes index.
         inches: width of the axes, by which the space that names take is reckoned.
