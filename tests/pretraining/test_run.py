@@ -65,7 +65,7 @@ def test_two_ranks_train_as_one(class_pack, tmp_path):
 
 
 def test_a_batch_must_fall_into_equal_pieces():
-    config = PretrainConfig(data=(), out=None, batch_size=12, accumulate=2)
+    config = PretrainConfig(data=(Path("a"),), out=Path("run"), batch_size=12, accumulate=2)
     check_ranks(config, 3)
     for accumulate, world in ((1, 5), (6, 2), (5, 1)):
         with pytest.raises(InputError, match="equal pieces"):
@@ -122,7 +122,7 @@ def test_what_counts_as_collapse():
 
 
 def test_defaults_follow_the_batch_and_the_length():
-    long = resolve(PretrainConfig(data=(Path("a"),), out=None, epochs=600, batch_size=768))
+    long = resolve(PretrainConfig(data=(Path("a"),), out=Path("run"), epochs=600, batch_size=768))
     assert (long.optimizer, long.lam, long.crop_min, long.warmup_epochs) == (
         "lars",
         0.0051,
@@ -132,7 +132,7 @@ def test_defaults_follow_the_batch_and_the_length():
     assert long.lr == pytest.approx(0.6)
     assert long.lr_biases == pytest.approx(0.0144)
     assert long.projector == (8192, 8192, 8192)
-    short = resolve(PretrainConfig(data=(Path("a"),), out=None, epochs=5, arch="resnet18"))
+    short = resolve(PretrainConfig(data=(Path("a"),), out=Path("run"), epochs=5, arch="resnet18"))
     assert (short.optimizer, short.lam, short.crop_min) == ("adamw", 1 / 2048, 0.5)
 
 
@@ -149,7 +149,7 @@ def test_defaults_follow_the_batch_and_the_length():
 )
 def test_options_outside_their_range_are_named(option, value, told):
     with pytest.raises(InputError, match=told):
-        resolve(PretrainConfig(data=(Path("a"),), out=None, **{option: value}))
+        resolve(PretrainConfig(data=(Path("a"),), out=Path("run"), **{option: value}))
 
 
 class Pixel(torch.nn.Module):

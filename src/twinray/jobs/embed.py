@@ -37,7 +37,7 @@ from twinray.data.pack import Pack, open_pack
 from twinray.errors import InputError
 from twinray.evaluation.intervals import group_index
 from twinray.evaluation.labels.report import evaluate_labels
-from twinray.evaluation.record import figure_as_json, figure_of
+from twinray.evaluation.record import figure_as_json, figure_of, read_figure
 from twinray.evaluation.subgroups import UNKNOWN, By, group_names, parse_by
 from twinray.explanation.embedding import (
     Components,
@@ -412,7 +412,7 @@ def _tables(record: Mapping[str, Any]) -> list[Table]:
     for name, of in told.items():
         for group, one in of["per_group"].items():
             figure = one["auc"]
-            why = figure.get("note") or interval(figure)
+            why = figure.get("note") or interval(read_figure(figure, "embed"))
             rows.append(
                 (
                     f"{name}: {group}",
@@ -441,7 +441,7 @@ def _tables(record: Mapping[str, Any]) -> list[Table]:
             (
                 f"k-NN {name.replace('_', ' ')}",
                 number(knn[name]["value"]),
-                interval(knn[name]),
+                interval(read_figure(knn[name], "embed")),
                 f"{knn['n_images']:,}",
             )
             for name in ("accuracy", "balanced_accuracy", "auc")
