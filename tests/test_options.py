@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+import docstring_parser
 import numpy as np
 import pytest
 import yaml
@@ -17,10 +18,12 @@ from hypothesis import strategies as st
 from twinray import cli
 from twinray.checks import (
     CountsWith,
+    Kind,
     NotWith,
     Option,
     Range,
     UpTo,
+    as_words,
     flag,
     options,
     shown,
@@ -109,6 +112,12 @@ def test_every_option_has_a_kind_and_a_default_that_holds(verb):
 
 
 @pytest.mark.parametrize("verb", VERBS)
+def test_every_option_has_a_text_of_its_own(verb):
+    texts = docstring_parser.parse_from_object(CONFIGS[verb]).params
+    assert {text.arg_name for text in texts if text.description} == set(options(CONFIGS[verb]))
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_a_bad_value_of_every_rule_is_one_line_made_from_the_rule(verb, refused):
     for name, option in options(CONFIGS[verb]).items():
         for rule in option.rules:
@@ -183,6 +192,26 @@ def _values(option: Option) -> list[Any]:
         if typing.get_origin(option.type) is Literal
         else [1, 2, 3]
     )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_words_of_a_command_line_give_the_same_options_again(verb, monkeypatch):
+    """Every option at another value than its default, alone, written as words and read by the real parser."""
+    read: list[Any] = []
+    take = {VERBS[verb].run: read.append, VERBS[verb].command: read.append}
+    monkeypatch.setattr(cli, "load", lambda where: take.get(where) or load(where))
+    known, positional = options(CONFIGS[verb]), VERBS[verb].positional
+    required = {name: one_good(option) for name, option in known.items() if option.required}
+    for name, option in known.items():
+        if option.relations:
+            continue
+        value = not option.default if option.type is bool else one_good(option)
+        made = CONFIGS[verb](**{**required, name: value})
+        cli.main([verb, *as_words(made, positional=positional)])
+        assert read.pop() == made, option.flag
+    made = CONFIGS[verb](**required)
+    of_kinds = [word for kind in Kind for word in as_words(made, kind)]
+    assert sorted(of_kinds) == sorted(as_words(made))
 
 
 def test_options_with_several_values_and_paths_are_taken_as_python_has_them(tmp_path):

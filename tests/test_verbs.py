@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import twinray
-from twinray.verbs import VERBS, load, public_names
+from twinray.data.pack import open_pack
+from twinray.verbs import VERBS, Verb, load, public_names
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -79,3 +80,20 @@ def test_a_reader_that_has_gone_is_no_error_message(arguments):
     os.close(writer)
     assert done.stderr == ""
     assert done.returncode in (0, 1)  # argparse keeps silent of it, and ends with 0
+
+
+def test_the_worked_example_of_a_new_verb_works(blob_pack, tmp_path, cli, monkeypatch):
+    """Module and row as CONTRIBUTING.md has them, and nothing else."""
+    text = (Path(twinray.__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    module, row = re.findall(r"```python\n(.*?)```", text[text.index("## A new verb") :], re.DOTALL)
+    (tmp_path / "count_verb.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = eval(f"{{{row.replace('twinray.jobs.count', 'count_verb')}}}", {"Verb": Verb})
+    monkeypatch.setattr("twinray.cli.VERBS", {**VERBS, **made})
+    assert "count      how many images a pack has" in cli("--help")[1]
+    status, out, err = cli("count", blob_pack, "--split", "val", "--least", 99)
+    assert (status, err) == (0, "")
+    assert out == f"{len(open_pack(blob_pack).where('val'))} images, too few\n"
+    status, _, err = cli("count", blob_pack, "--least", -1)
+    assert (status, err) == (2, "twinray: expected --least to be 0 or more images, got -1\n")
+    assert "A pack." in cli("count", "--help")[1]

@@ -27,7 +27,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -526,6 +526,36 @@ def settle(config: Any) -> None:
         for relation in option.relations:
             if fault := relation.fault(option, values):
                 raise InputError(fault)
+
+
+def as_words(config: Any, *kinds: Kind, positional: Sequence[str] = ()) -> list[str]:
+    """The words of a command line that give the options which are not at their defaults.
+
+    Args:
+        config: a verb's options.
+        kinds: of the options to give; all where none is named.
+        positional: options that are given without a flag; they come first.
+    """
+    first: list[str] = []
+    words: list[str] = []
+    for name, option in options(config.__class__).items():
+        value = getattr(config, name)
+        if (kinds and option.kind not in kinds) or value is None or value == option.default:
+            continue
+        values = [*map(_word, value if isinstance(value, tuple) else (value,))]
+        if name in positional:
+            first += values
+        elif isinstance(value, bool):
+            words.append(option.flag if value else f"--no-{option.flag[2:]}")
+        else:
+            words += [option.flag, *values]
+    return first + words
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, Path):
+        return value.as_posix()
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def flag(name: str) -> str:

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -142,13 +143,14 @@ def read_json(path: Path, what: str = "file") -> Any:
         ) from error
 
 
-def typed(content: Any, kind: type[T], path: Path, what: str = "file") -> T:
+def typed(content: Any, kind: type[T], path: Path, what: str = "file", inside: str = "") -> T:
     """A dataclass from what a JSON file holds.
 
     Args:
         content: the JSON value.
         kind: the dataclass; types may carry rules (``Annotated[int, msgspec.Meta(ge=1)]``).
         path, what: of the file, for messages.
+        inside: the key under which the value stands, if not at the top (``pack``).
 
     Raises:
         InputError: naming file and key, what was expected there and what came.
@@ -160,15 +162,19 @@ def typed(content: Any, kind: type[T], path: Path, what: str = "file") -> T:
         [key for key in content if key not in known] if isinstance(content, dict) and known else []
     )
     if unknown:
+        key = f"{inside}.{unknown[0]}" if inside else unknown[0]
         raise InputError(
-            f"{what} {path}: the key {unknown[0]!r} is not one that this version knows; use the twinray that wrote it, or "
+            f"{what} {path}: the key {key!r} is not one that this version knows; use the twinray that wrote it, or "
             "restore the file"
         )
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         expected, _, where = str(error).partition(" - at ")
-        key = where.strip("`").removeprefix("$").removeprefix(".")
+        places = [inside, where.strip("`").removeprefix("$").removeprefix(".")]
+        if lacking := re.fullmatch(r"Object missing required field `(.*)`", expected):
+            places, expected = [*places, lacking[1]], f"missing required field `{lacking[1]}`"
+        key = ".".join(place for place in places if place)
         raise InputError(
             f"{what} {path}: {f'{key}: ' if key else ''}{expected[:1].lower()}{expected[1:]}; was it edited? Restore the file"
         ) from error

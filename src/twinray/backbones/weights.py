@@ -23,6 +23,7 @@ from twinray.backbones.contract import Backbone
 from twinray.backbones.timm_backbone import TimmBackbone, pretrained_state
 from twinray.errors import InputError
 from twinray.files import read_json, sha256
+from twinray.runs.description import WeightDescription, read_weight_description
 
 _IMAGENET = {"imagenet-v1": "IMAGENET1K_V1", "imagenet-v2": "IMAGENET1K_V2"}
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "net", "backbone")
@@ -88,13 +89,14 @@ def initialise(backbone: Backbone, init: str) -> Provenance:
     """
     if init == "random":
         return Provenance("random")
+    description: Mapping[str, Any] | None = None
     if init in _IMAGENET:
         state, source, digest = _imagenet(backbone, init)
-        description: Mapping[str, Any] | None = None
     else:
         path = _weight_file(init)
         state, source, digest = _read_state(path), str(path), sha256(path)
-        description = read_description(init) or None
+        if read_description(init) is not None:  # kept as it stands, for the record
+            description = read_json(path.with_suffix(".json"), "weight description")
     state = _strip_prefix(state, backbone)
     unexpected = _load_exactly(backbone, state, source)
     return Provenance(init, source, digest, len(backbone.state_dict()), unexpected, description)
@@ -109,20 +111,19 @@ def weight_file(init: str) -> Path | None:
     return None if init == "random" or init in _IMAGENET else _weight_file(init)
 
 
-def read_description(init: str) -> Mapping[str, Any]:
-    """The JSON beside the weights that ``init`` names; empty where there is none of ours.
+def read_description(init: str) -> WeightDescription | None:
+    """What the JSON beside the weights that ``init`` names says; None where there is none of ours.
 
     Raises:
-        InputError: ``init`` names neither known weights, nor a run, nor a file; or the description is of other weights.
+        InputError: ``init`` names neither known weights, nor a run, nor a file; or the description is damaged, or of other
+            weights.
     """
     if init == "random" or init in _IMAGENET:
-        return {}
+        return None
     weights = _weight_file(init)
     beside = weights.with_suffix(".json")
-    described = read_json(beside, "weight description") if beside.is_file() else {}
-    if not isinstance(described, Mapping) or not {"sha256", "arch", "kind"} <= described.keys():
-        return {}  # somebody else's JSON of that name
-    if described["sha256"] != sha256(weights):
+    described = read_weight_description(beside) if beside.is_file() else None
+    if described is not None and described.sha256 != sha256(weights):
         raise InputError(
             f"{beside} describes other weights than {weights.name}: copied by halves? Copy both files again"
         )
@@ -136,11 +137,11 @@ def described_arch(init: str) -> str:
         InputError: there is no description: whoever compares arms must say what they share.
     """
     described = read_description(init)
-    if "arch" not in described:
+    if described is None:
         raise InputError(
             f"expected --arch with --init {init}: name the architecture that all arms of the comparison share"
         )
-    return str(described["arch"])
+    return described.arch
 
 
 def _imagenet(backbone: Backbone, init: str) -> tuple[dict[str, Tensor], str, str]:

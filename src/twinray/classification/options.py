@@ -24,7 +24,8 @@ def resolve(config: ClassifyConfig) -> ClassifyConfig:
         _check_rate(config)
     if config.policy == "surgical":
         config = dataclasses.replace(config, tune=config.tune or (AUTO,))
-    size = config.size or int(read_description(config.init).get("size", 0))
+    described = read_description(config.init)
+    size = config.size or (described.size if described else 0)
     if not size:
         raise InputError(
             f"expected --size with --init {config.init}: name the side that all arms of the comparison share"

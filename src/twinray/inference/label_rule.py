@@ -63,7 +63,7 @@ def label_rule(model: Model, point: OperatingPoint | None, score: float | None) 
     Raises:
         InputError: thresholds were asked for that the model does not hold, or that are damaged.
     """
-    classes, exclusive = model.classes, model.description["task"] == "multiclass"
+    classes, exclusive = model.classes, model.description.task == "multiclass"
     if exclusive and len(classes) > 2:
         if point is not None or score is not None:
             raise InputError(
@@ -72,7 +72,7 @@ def label_rule(model: Model, point: OperatingPoint | None, score: float | None) 
             )
         words = "the class of the highest score"
         return LabelRule(classes, np.zeros(len(classes)), True, True, words, {"from": words})
-    raw = model.description.get("thresholds")
+    raw = model.description.thresholds
     record: dict[str, Any]
     if score is not None:
         record = {"from": "--score-threshold", "per_class": dict.fromkeys(classes, score)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -35,7 +34,7 @@ from twinray.inference.heat_maps import Explained, Method, heat_maps
 from twinray.inference.prepared import Prepared
 from twinray.records import Boxes, FloatArray, Pixels
 from twinray.runs.classes import difference
-from twinray.runs.description import MODEL, check_keys, decoded_of, read_description
+from twinray.runs.description import ModelDescription, read_description
 from twinray.training.device import Machine, choose_machine
 
 
@@ -46,7 +45,7 @@ class Model:
     def __init__(
         self,
         path: Path,
-        description: dict[str, Any],
+        description: ModelDescription,
         network: Detector | Classifier,
         machine: Machine,
     ) -> None:
@@ -54,9 +53,9 @@ class Model:
         self.description = description
         self.network = network
         self.machine = machine
-        self.kind: str = description["kind"]
-        self.classes: tuple[str, ...] = tuple(description["classes"])
-        self.size: int = description["size"]
+        self.kind: str = description.kind
+        self.classes: tuple[str, ...] = description.classes
+        self.size: int = description.size
 
     @property
     def detector(self) -> Detector:
@@ -78,19 +77,19 @@ class Model:
             declared: stored values that become black and white in files of more than 8 bits; takes precedence over
                 what the pack had. Without either such files are refused.
         """
-        return decoded_of(self.description, self.path / MODEL).for_new_files(declared)
+        return self.description.pack.decoded.for_new_files(declared)
 
     def prepare(self, pixels: Pixels, name: str) -> Prepared:
         """Fit a decoded image as the model's pack did."""
-        pack = self.description["pack"]
+        pack = self.description.pack
         height, width = pixels.array.shape[:2]
-        fitted = fit_pixels(pixels.array, pack["size"], pack["fit"])
+        fitted = fit_pixels(pixels.array, pack.size, pack.fit)
         fitted = (
             to_grey(fitted)
-            if pack["channels"] == 1
+            if pack.channels == 1
             else (to_rgb(fitted) if fitted.ndim == 2 else fitted)
         )
-        place = geometry(width, height, pack["size"], pack["fit"])
+        place = geometry(width, height, pack.size, pack.fit)
         return Prepared(name, fitted, place, pixels.array)
 
     @torch.no_grad()
@@ -177,7 +176,7 @@ def load_model(run: Path, device: str = "auto") -> Model:
             f"expected the folder of a finished detect or classify run, {run} has no model.safetensors ({hint})"
         )
     description = read_description(weights.with_suffix(".json"))
-    if description["sha256"] != sha256(weights):
+    if description.sha256 != sha256(weights):
         raise InputError(
             f"{weights} is not the file that {weights.with_suffix('.json').name} describes; train again, or restore it"
         )
@@ -193,14 +192,14 @@ def load_model(run: Path, device: str = "auto") -> Model:
     return Model(run, description, network, machine)
 
 
-def _build(description: dict[str, Any], path: Path) -> Detector | Classifier:
+def _build(description: ModelDescription, path: Path) -> Detector | Classifier:
     """The network of a checked description, with weights of its own."""
-    options = _detector_options(description, path) if description["kind"] == "detector" else None
+    options = _detector_options(description, path) if description.kind == "detector" else None
     try:
-        backbone = build_backbone(description["arch"], size=description["size"])
+        backbone = build_backbone(description.arch, size=description.size)
         if options is None:
-            return Classifier(backbone, len(description["classes"]), description["task"])
-        return build_detector(backbone, options, description["classes"], seed=0)
+            return Classifier(backbone, len(description.classes), description.task)
+        return build_detector(backbone, options, description.classes, seed=0)
     except (InputError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise InputError(f"no network can be built as {path} describes it: {error}") from error
 
@@ -209,40 +208,21 @@ _OLDER: Mapping[str, Any] = {"resize": "bilinear"}
 """What detectors had before a later version made an option of it."""
 
 
-def _detector_options(description: dict[str, Any], path: Path) -> DetectorOptions:
-    """Options as JSON holds them, lists for tuples; each of the kind that the field's default has.
+def _detector_options(description: ModelDescription, path: Path) -> DetectorOptions:
+    """Options of a detector, each of the type of its field.
 
     None may be missing, or a damaged file would be another network, but those of :data:`_OLDER`.
     """
-    raw, known = {**_OLDER, **description["options"]}, dataclasses.fields(DetectorOptions)
-    check_keys(
-        raw,
-        [(f.name, partial(_is_like, f.default), f"a value such as {f.default}") for f in known],
-        path,
-        "options.",
-    )
-    options = typed({f.name: raw[f.name] for f in known}, DetectorOptions, path, "options in")
-    if options.size != description["size"]:
+    raw = {**_OLDER, **description.options}
+    lacking = next((f.name for f in dataclasses.fields(DetectorOptions) if f.name not in raw), None)
+    if lacking is not None:
+        raise InputError(f"{path}: options.{lacking}: missing; was it edited? Restore the file")
+    options = typed(raw, DetectorOptions, path, "weight description", "options")
+    if options.size != description.size:
         raise InputError(
-            f"{path}: size {description['size']} and options.size {options.size} differ; was it edited?"
+            f"{path}: size {description.size} and options.size {options.size} differ; was it edited?"
         )
     return options
-
-
-def _is_like(default: Any, value: Any) -> bool:
-    """Whether a JSON value is of the default's kind: text, a list as long, a number of 0 or more."""
-    if isinstance(default, str):
-        return isinstance(value, str)
-    if isinstance(default, tuple):
-        return (
-            isinstance(value, list)
-            and len(value) == len(default)
-            and all(_is_like(default[0], one) for one in value)
-        )
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return (
-        whole or (isinstance(default, float) and isinstance(value, float))
-    ) and 0 <= value < float("inf")
 
 
 def prepare_row(model: Model, pack: Pack, row: int) -> Prepared:
@@ -262,7 +242,7 @@ def check_pack(model: Model, pack: Pack) -> None:
     Raises:
         InputError: size, fit, channels or class names differ; each is named.
     """
-    wanted = model.description["pack"]
+    wanted = vars(model.description.pack)
     have = {"size": pack.info.size, "fit": pack.info.fit, "channels": pack.info.channels}
     differing = [
         f"{k}: the model's {wanted[k]}, the pack's {have[k]}" for k in have if have[k] != wanted[k]

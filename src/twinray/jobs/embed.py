@@ -151,7 +151,8 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         InputError: bad options, pack, weights or queries; an attribute that no image has.
     """
     pack = open_pack(config.data)
-    size = config.size or int(read_description(config.init).get("size", 0)) or pack.info.size
+    described = read_description(config.init)
+    size = config.size or (described.size if described else 0) or pack.info.size
     known = _choose(config, pack)
     queries, skipped = _queries(config, pack)
     for name in config.maps:

@@ -189,7 +189,7 @@ def run(config: PredictConfig) -> Path:
         model,
         shown,
         rule,
-        Algorithm(environment()["twinray"], model.description["sha256"], words),
+        Algorithm(environment()["twinray"], model.description.sha256, words),
         datetime.now().astimezone(),
         GrowingTable(config.out / "predictions.csv", ("file", *columns)),
         _SetAside(config.out / "skipped.csv"),
@@ -220,7 +220,7 @@ def _choose_shown(config: PredictConfig, model: Model) -> _Shown | None:
         raise InputError(
             f"expected no --operating-point: {config.run} is a detection run; use --fp-per-image"
         )
-    raw, source = model.description.get("thresholds"), "--score-threshold"
+    raw, source = model.description.thresholds, "--score-threshold"
     if score is None and rate is None and raw is None:
         score, source = FALLBACK_SCORE, "fixed: the model holds no thresholds"
     if score is not None:

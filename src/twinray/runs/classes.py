@@ -41,7 +41,7 @@ def box_classes_of(path: Path) -> tuple[tuple[str, ...], str]:
         names, what = read_info(path).box_classes, "pack"
     elif (path / MODEL).is_file():
         described = read_description(path / MODEL)
-        names, what = tuple(described["classes"]) if described["kind"] == "detector" else (), "run"
+        names, what = described.classes if described.kind == "detector" else (), "run"
     else:
         raise InputError(
             f"expected a pack or the folder of a finished detect run, {path} has neither {PACK} nor {MODEL}; check the path"

@@ -1,26 +1,134 @@
-"""``model.json``: what a finished detect or classify run says of its weights, read and checked without torch.
+"""``model.json`` and ``backbone.json``: what a run says of its weights, read and checked without torch.
 
 Whatever loads or compares a model starts here, so that a damaged description is refused once, in one line.
+
+A file may hold more than the types below name: what is for people alone (``layers``, ``trained_by``). A key that a later
+version adds and that loading needs gets a default here, which is what files had that were written before it; a change that
+earlier versions must not miss raises :data:`FORMAT`, and they refuse the file.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
 
 from twinray.data.decoding.options import Decoded
 from twinray.errors import InputError
 from twinray.files import read_json, typed
 from twinray.geometry import Fit
+from twinray.records import Task
 
 MODEL = "model.json"
+FORMAT = 1
+"""Newest form of a description that this version reads."""
 
-_Rule = tuple[str, Callable[[Any], bool], str]
+_WHAT = "weight description"
+
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Whole = Annotated[int, msgspec.Meta(ge=0)]
+Side = Annotated[int, msgspec.Meta(ge=1)]
 
 
-def read_description(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class MadeLike:
+    """How images became those of the pack that a model learned from.
+
+    Attributes:
+        size: side of the packed images, in pixels. fit: how they were brought into the square.
+        channels: 1 grey, 3 RGB.
+        decoded: how files became pixels; runs from before it was recorded have the defaults.
+    """
+
+    size: Side
+    fit: Fit
+    channels: Literal[1, 3]
+    decoded: Decoded = field(default_factory=Decoded)
+
+
+@dataclass(frozen=True)
+class LearntFrom:
+    """A pack that weights learned from.
+
+    Attributes:
+        pack: its path, as given. names: of its sources.
+        checksums: SHA-256 by name of file; empty in runs from before they were recorded.
+    """
+
+    pack: str = "?"
+    names: tuple[str, ...] = ()
+    checksums: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StartedFrom:
+    """Initial weights: as asked for, and the SHA-256 of the file that they came from; empty for random weights."""
+
+    init: str = ""
+    sha256: str | None = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightDescription:
+    """What the JSON beside any weights of ours says.
+
+    Attributes:
+        kind: kind of network. arch: its architecture. sha256: hash of the weights.
+        size: side of its input, in pixels; 0 where it is not said.
+        format_version: form of the description.
+    """
+
+    kind: Literal["backbone", "detector", "classifier"]
+    arch: Text
+    sha256: Text
+    size: Whole = 0
+    format_version: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """What ``model.json`` says; loading relies on every key that has no default.
+
+    Attributes:
+        kind: kind of model. arch: architecture of its backbone. sha256: hash of its weights.
+        classes: names of its classes.
+        size: side of its input, in pixels.
+        pack: how images became those that it learned from.
+        data: packs that it learned from. init: weights that it started from.
+        seed: seed that it was trained with; of a classifier the draw that was kept.
+        options: options of a detector, as :class:`twinray.detection.model.DetectorOptions` names them.
+        task: whether the classes of a classifier exclude each other.
+        thresholds: scores that count as found or present, as evaluation writes them; None where none were chosen.
+        format_version: form of the description.
+    """
+
+    kind: Literal["detector", "classifier"]
+    arch: Text
+    sha256: Text
+    classes: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1)]
+    size: Side
+    pack: MadeLike
+    data: tuple[LearntFrom, ...]
+    seed: Whole
+    init: StartedFrom = field(default_factory=StartedFrom)
+    options: dict[str, Any] = field(default_factory=dict)
+    task: Task = "none"
+    thresholds: dict[str, Any] | None = None
+    format_version: int = 1
+
+    @property
+    def checksums(self) -> list[dict[str, str]]:
+        """Of the packs that it learned from, where they were recorded."""
+        return [pack.checksums for pack in self.data if pack.checksums]
+
+
+_D = TypeVar("_D", WeightDescription, ModelDescription)
+
+
+def read_description(path: Path) -> ModelDescription:
     """The description beside the weights of a detector or classifier, with every key that its readers rely on.
 
     Args:
@@ -29,113 +137,59 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, not JSON, lacks a key, or holds something else under it; file and key are named.
     """
-    described = read_json(path, "weight description")
-    if not isinstance(described, dict):
+    raw = _object(path)
+    description = _checked(raw, ModelDescription, path)
+    if description.kind == "detector" and "options" not in raw:
         raise InputError(
-            f"expected the description of a model in {path}, found {_kind(described)}; was it edited?"
+            f"{_WHAT} {path}: missing required field `options`; was it edited? Restore the file"
         )
-    kind = described.get("kind")
-    check_keys(described, _RULES + (_OF_DETECTORS if kind == "detector" else _OF_CLASSIFIERS), path)
-    check_keys(described["pack"], _OF_PACKS, path, "pack.")
-    decoded_of(described, path)
-    return described
+    if description.kind == "classifier" and description.task == "none":
+        raise InputError(
+            f"{_WHAT} {path}: task: expected multiclass or multilabel; was it edited? Restore the file"
+        )
+    if len(set(description.classes)) < len(description.classes):
+        raise InputError(
+            f"{_WHAT} {path}: classes: expected different names; was it edited? Restore the file"
+        )
+    # what is unknown above may be for people; unknown below it would be other pixels
+    typed(raw["pack"], MadeLike, path, _WHAT, "pack")
+    typed(raw["pack"].get("decoded", {}), Decoded, path, _WHAT, "pack.decoded")
+    return description
 
 
-def decoded_of(described: Mapping[str, Any], path: Path) -> Decoded:
-    """How the files of the pack became pixels that a model learned from; earlier versions did not say it.
-
-    Args:
-        described: result of :func:`read_description`.
-        path: path of ``model.json``, for messages.
-
-    Raises:
-        InputError: it says something that cannot be.
-    """
-    said = described["pack"].get("decoded")
-    return Decoded() if said is None else typed(said, Decoded, path, "pack.decoded in")
-
-
-def check_keys(
-    values: Mapping[str, Any], rules: Sequence[_Rule], path: Path, inside: str = ""
-) -> None:
-    """Refuse the first key that is missing or holds something unexpected.
+def read_weight_description(path: Path) -> WeightDescription | None:
+    """The description beside any weights of ours; None where it is somebody else's JSON of that name.
 
     Args:
-        values: values that are checked.
-        rules: (key, whether its value will do, what is expected).
-        path: the file, for messages.
-        inside: text that comes before the key in messages, as in ``pack.size``.
+        path: of the JSON file.
 
     Raises:
-        InputError: naming file, key, expectation and value.
+        InputError: not JSON, or a key that is ours and holds something else; file and key are named.
     """
-    for key, will_do, expected in rules:
-        if key not in values:
-            raise InputError(
-                f"{path}: expected the key {inside}{key} ({expected}), it is missing; was it edited?"
-            )
-        if not will_do(values[key]):
-            came = (
-                _kind(values[key])
-                if isinstance(values[key], dict | list)
-                else json.dumps(values[key])
-            )
-            raise InputError(
-                f"{path}: expected {inside}{key} to be {expected}, found {came:.80}; was it edited?"
-            )
+    raw = read_json(path, _WHAT)
+    if not isinstance(raw, dict) or not {"sha256", "arch", "kind"} <= raw.keys():
+        return None
+    return _checked(raw, WeightDescription, path)
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+def _object(path: Path) -> dict[str, Any]:
+    raw = read_json(path, _WHAT)
+    if not isinstance(raw, dict):
+        found = {list: "a list", str: "a text", type(None): "null"}.get(type(raw), "a number")
+        raise InputError(
+            f"expected the description of a model in {path}, found {found}; was it edited?"
+        )
+    return raw
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _side(value: Any) -> bool:
-    return _whole(value) and value > 0
-
-
-def _names(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(map(_text, value))
-        and len(set(value)) == len(value)
+def _checked(raw: dict[str, Any], kind: type[_D], path: Path) -> _D:
+    known = {one.name for one in dataclasses.fields(kind)}
+    description = typed(
+        {key: value for key, value in raw.items() if key in known}, kind, path, _WHAT
     )
-
-
-def _mappings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
-
-
-def _mapping(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(
-        type(value), "a number"
-    )
-
-
-_RULES: tuple[_Rule, ...] = (
-    ("kind", lambda kind: kind in ("detector", "classifier"), "detector or classifier"),
-    ("sha256", _text, "the hash of the weights"),
-    ("arch", _text, "the name of an architecture"),
-    ("classes", _names, "a list of different class names"),
-    ("size", _side, "the side of the input, in pixels"),
-    ("pack", _mapping, "an object: size, fit and channels of the pack"),
-    ("data", _mappings, "a list of objects, one a pack"),
-    ("seed", _whole, "a whole number"),
-)
-_OF_DETECTORS: tuple[_Rule, ...] = (("options", _mapping, "an object: the detector's options"),)
-_OF_CLASSIFIERS: tuple[_Rule, ...] = (
-    ("task", lambda task: task in ("multiclass", "multilabel"), "multiclass or multilabel"),
-)
-_OF_PACKS: tuple[_Rule, ...] = (
-    ("size", _side, "a side in pixels"),
-    ("fit", lambda fit: fit in get_args(Fit), " or ".join(get_args(Fit))),
-    ("channels", lambda channels: channels in (1, 3) and _whole(channels), "1 or 3"),
-)
+    if description.format_version > FORMAT:
+        raise InputError(
+            f"{_WHAT} {path} is of form {description.format_version}, this version reads up to {FORMAT}; use the twinray "
+            "that wrote it, or a later one"
+        )
+    return description

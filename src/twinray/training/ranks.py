@@ -1,6 +1,6 @@
 """Several processes as one: what each rank holds, and sums over all of them.
 
-A job starts as ``torchrun --nproc-per-node N -m twinray.cli VERB ...``; torchrun's variables say which rank this is.
+A job starts as ``torchrun --nproc-per-node N -m twinray VERB ...``; torchrun's variables say which rank this is.
 Without them there is one rank and nothing here communicates.
 
 The convention that makes gradients exact has three parts. Every rank computes the same total loss

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -387,20 +386,21 @@ def test_grey_levels_are_linear_and_never_wrap(depth: int, values: list[int]) ->
 
 
 def test_predictions_take_the_scale_of_the_models_pack(tmp_path: Path) -> None:
-    description = {
-        "pack": {
-            "decoded": {
-                "exif": "ignore",
-                "lenient": False,
-                "scales": {"s": {"whole": [0, 4095], "real": None}},
-            }
-        }
-    }
-    from twinray.runs.description import decoded_of
+    from twinray.runs.description import read_description
 
-    assert decoded_of(description, tmp_path).for_new_files(None).scale == Scale((0, 4095))
-    assert decoded_of({"pack": {}}, tmp_path) == Decoded()
-    description["pack"]["decoded"]["exif"] = "sideways"
-    with pytest.raises(InputError, match="exif"):
-        decoded_of(description, tmp_path)
-    shutil.rmtree(tmp_path, ignore_errors=True)
+    scales = {"s": {"whole": [0, 4095], "real": None}}
+    pack = {"size": 64, "fit": "squash", "channels": 1}
+    described = {
+        "kind": "detector",
+        "sha256": "0",
+        "arch": "x",
+        "classes": ["a"],
+        "size": 64,
+        "data": [],
+        "seed": 0,
+    }
+    for decoded, scale in (({"decoded": {"scales": scales}}, Scale((0, 4095))), ({}, Scale())):
+        text = json.dumps({**described, "options": {}, "pack": {**pack, **decoded}})
+        (tmp_path / "model.json").write_text(text)
+        found = read_description(tmp_path / "model.json").pack.decoded
+        assert found.for_new_files(None).scale == scale

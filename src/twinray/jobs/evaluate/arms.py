@@ -94,12 +94,7 @@ def arms_of(
 
 
 def _data_of(run: RunInfo) -> str:
-    packs = run.description.get("data")
-    return (
-        " + ".join(str(p.get("pack", "?")) for p in packs if isinstance(p, dict))
-        if isinstance(packs, list)
-        else "?"
-    )
+    return " + ".join(pack.pack for pack in run.description.data) or "?"
 
 
 def _named(

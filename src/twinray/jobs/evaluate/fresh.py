@@ -169,7 +169,7 @@ def _labels(
     truth, tested = pack.labels[rows], []
     for run, model, (status, seen) in zip(runs, models, checked, strict=True):
         scores = score_rows(model, pack, rows, config.batch_size, run.name)
-        draw = model.description["seed"]
+        draw = model.description.seed
         notes = _notes(run, seen)
         if len(run.metrics.get("seeds") or ()) > 1:
             notes += (

@@ -179,7 +179,7 @@ def _curves(arms: Mapping[str, Arm], settings: Settings) -> dict[str, Detected |
                 found[one.name] = diagnose(
                     one.data,
                     one.run.classes,
-                    one.run.description.get("thresholds"),
+                    one.run.description.thresholds,
                     one.name,
                     settings.froc,
                 )

@@ -15,6 +15,7 @@ from twinray.checks import options as declared
 from twinray.detection.protocols import default_warmup
 from twinray.errors import InputError
 from twinray.files import read_json
+from twinray.runs.description import ModelDescription
 from twinray.runs.folder import CONFIG, INPUTS, read_config, with_defaults
 from twinray.runs.notes import metrics_of
 from twinray.verbs import VERBS, load
@@ -78,7 +79,7 @@ class Described(Protocol):
     def path(self) -> Path: ...  # noqa: D102
 
     @property
-    def description(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def description(self) -> ModelDescription: ...  # noqa: D102
 
 
 def differences_in_options(first: Described, other: Described) -> dict[str, Any]:
@@ -123,9 +124,9 @@ def _with_hash(value: object, model: Described) -> object:
     return f"{value} ({hashes[0][:8]})" if hashes else value
 
 
-def checksums_of(model: Described) -> list[Any]:
+def checksums_of(model: Described) -> list[dict[str, str]]:
     """Checksums of the packs that a model was trained on."""
-    return [pack["checksums"] for pack in model.description.get("data", []) if "checksums" in pack]
+    return model.description.checksums
 
 
 def recipe(init: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -68,23 +67,18 @@ def _read(path: Path, name: str) -> RunInfo:
         raise InputError(
             f"expected a share as fraction in {path / 'config.yaml'}, got {fraction!r}; was it edited?"
         )
-    packs = description.get("data")
-    sums = (
-        [p.get("checksums") for p in packs if isinstance(p, dict)]
-        if isinstance(packs, list)
-        else []
-    )
+    sums = [pack.checksums for pack in description.data]
     return RunInfo(
         path=path,
         name=name,
-        kind=description["kind"],
-        task=description.get("task", ""),
-        classes=tuple(description["classes"]),
+        kind=description.kind,
+        task="" if description.kind == "detector" else description.task,
+        classes=description.classes,
         description=description,
         metrics=metrics,
         init=init,
         recipe=init if init in _KNOWN_BY_NAME else recipe(init),
-        init_hash="" if init in _KNOWN_BY_NAME else _init_hash(description),
+        init_hash="" if init in _KNOWN_BY_NAME else description.init.sha256 or "",
         options=model_options(config, metrics),
         seed=seed,
         fraction=float(fraction),
@@ -172,7 +166,7 @@ def _thresholds(run: RunInfo, draw: int, val: LabelPredictions | None) -> LabelT
     """Those that the draw's own scores on val give; else those of the model, where it is the draw that the run kept."""
     if val is not None and draw in val.scores:
         return choose_label_thresholds(val.truth, val.scores[draw], run.classes)
-    return thresholds_of(run) if draw == run.description["seed"] else None
+    return thresholds_of(run) if draw == run.description.seed else None
 
 
 def thresholds_of(run: RunInfo) -> LabelThresholds | None:
@@ -181,7 +175,7 @@ def thresholds_of(run: RunInfo) -> LabelThresholds | None:
     Raises:
         InputError: they are of another form or of other classes.
     """
-    raw = run.description.get("thresholds")
+    raw = run.description.thresholds
     return (
         None if raw is None else label_thresholds_from_json(raw, run.classes, f"{run.path / MODEL}")
     )
@@ -198,8 +192,3 @@ def _seen(run: RunInfo, split: str) -> tuple[int, int] | None:
 
 def _status(run: RunInfo) -> str:
     return read_seen(run.path).before.status
-
-
-def _init_hash(description: Mapping[str, Any]) -> str:
-    init = description.get("init")
-    return str(init.get("sha256") or "") if isinstance(init, dict) else ""

@@ -11,6 +11,7 @@ from twinray.evaluation.labels.cutoffs import LabelThresholds
 from twinray.evaluation.matching import ImageId
 from twinray.evaluation.measures import Kind
 from twinray.records import Boxes, FloatArray
+from twinray.runs.description import ModelDescription
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class RunInfo:
     kind: Kind
     task: str
     classes: tuple[str, ...]
-    description: Mapping[str, Any]
+    description: ModelDescription
     metrics: Mapping[str, Any]
     init: str
     recipe: str

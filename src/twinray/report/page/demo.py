@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from twinray.checks import MODEL, SEED, SPEED, Kind, as_words
 from twinray.evaluation.result import Evaluation
 from twinray.records import Boxes, FloatArray
 from twinray.report.charts.curves import ArmCurve, detector_curves, pretraining_curves
@@ -355,16 +355,18 @@ def _facts(figures: DemoFigures) -> tuple[tuple[str, str], ...]:
 
 def _options(config: Any) -> str:
     """Options that differ from the verb's defaults, as flags."""
-    return " ".join(_flags(config, skip=("data", "out", "init", "resume", "device"))) or "defaults"
+    return shlex.join(as_words(config, MODEL, SEED)) or "defaults"
 
 
 def commands(options: Mapping[str, Sequence[Any]]) -> str:
     """The commands that repeat the steps, one verb a line, in order."""
-    return "\n".join(
-        wrapped(["twinray", verb, *_flags(config, skip=("resume", "workers"))])
-        for verb, configs in options.items()
-        for config in configs
-    )
+    repeated = set(Kind) - {SPEED}  # how fast is each machine's own affair
+    lines = []
+    for verb, configs in options.items():
+        for config in configs:
+            words = as_words(replace(config, resume=False), *repeated)
+            lines.append(wrapped(["twinray", verb, *map(shlex.quote, words)]))
+    return "\n".join(lines)
 
 
 def wrapped(words: Sequence[str], width: int = 84) -> str:
@@ -377,29 +379,6 @@ def wrapped(words: Sequence[str], width: int = 84) -> str:
         else:
             lines[-1] += f" {word}"
     return " \\\n".join(lines)
-
-
-def _flags(config: Any, skip: Sequence[str]) -> list[str]:
-    words: list[str] = []
-    for field in fields(config):
-        value = getattr(config, field.name)
-        default = field.default_factory() if field.default_factory is not MISSING else field.default
-        if field.name in skip or value is None or value == default:
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        values = value if isinstance(value, tuple) else (value,)
-        words += [flag] if value is True else [flag, *(shlex.quote(_word(v)) for v in values)]
-    return words
-
-
-def _word(value: Any) -> str:
-    return (
-        value.as_posix()
-        if isinstance(value, Path)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
 
 
 def _heat_words(definition: str) -> str:
