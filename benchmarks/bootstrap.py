@@ -15,6 +15,7 @@ import time
 import numpy as np
 
 from twinray.evaluation.boxes import evaluate_boxes
+from twinray.evaluation.intervals import Resampling
 from twinray.records import Boxes
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     seconds = []
     for resamples in (0, options.resamples):
         start = time.perf_counter()
-        report = evaluate_boxes(truth, predictions, classes, bootstrap=resamples)
+        report = evaluate_boxes(truth, predictions, classes, resampling=Resampling(resamples))
         seconds.append(time.perf_counter() - start)
     figure = report.all_images.metrics["map50"]
     print(

@@ -23,6 +23,7 @@ from twinray.data.pack import open_pack
 from twinray.detection.data import annotated
 from twinray.detection.on_pack import detect_rows
 from twinray.evaluation.boxes import evaluate_boxes
+from twinray.evaluation.intervals import Resampling
 from twinray.inference.model import load_model
 
 FILTERS = ("bilinear", "bicubic")
@@ -114,7 +115,9 @@ def figures(run: Path, data: Path, how: str, device: str) -> dict[str, float]:
         batch_size=8,
         label=f"{run.name} as {how}",
     )
-    report = evaluate_boxes(part.truth_by_id(), found, images.info.box_classes, bootstrap=0)
+    report = evaluate_boxes(
+        part.truth_by_id(), found, images.info.box_classes, resampling=Resampling(0)
+    )
     return {name: report.as_json()[name]["value"] for name in MEASURES}
 
 

@@ -19,6 +19,7 @@ from twinray.evaluation.accumulate import (
     mean_over_classes,
 )
 from twinray.evaluation.boxes import (
+    BoxRules,
     FrocRule,
     class_average_precision,
     compare_boxes,
@@ -26,6 +27,7 @@ from twinray.evaluation.boxes import (
     mean_average_precision,
 )
 from twinray.evaluation.coco_engine import IOUS
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.matching import flatten, match
 from twinray.records import Boxes
 
@@ -174,7 +176,7 @@ def test_a_false_positive_of_the_lowest_score_never_helps(simulate, seed, image)
 def test_a_perfect_predictor_has_everything_one(simulate, seed):
     truth, _ = simulate(seed, n_images=9)
     perfect = {i: Boxes(b.xyxy, b.labels, np.linspace(0.5, 1, len(b))) for i, b in truth.items()}
-    report = evaluate_boxes(truth, perfect, NAMES, bootstrap=20)
+    report = evaluate_boxes(truth, perfect, NAMES, resampling=Resampling(20))
     n = sum(len(b) > 0 for b in truth.values())
     for name, interval in report.all_images.metrics.items():
         if name == "ar1" or np.isnan(interval.value):
@@ -189,7 +191,7 @@ def test_a_perfect_predictor_has_everything_one(simulate, seed):
 
 def test_multiplicity_one_is_the_point_estimate(simulate):
     truth, predictions = simulate(3)
-    report = evaluate_boxes(truth, predictions, NAMES, bootstrap=0)
+    report = evaluate_boxes(truth, predictions, NAMES, resampling=Resampling(0))
     table = cached_ap(truth, predictions)
     assert report.all_images.metrics["map50"].value == pytest.approx(
         mean_over_classes(table[1][:, None])[0], abs=1e-12
@@ -203,7 +205,9 @@ def test_report_has_the_form_of_metrics_json(simulate):
     patients = [f"p{i // 2}" for i in range(25)]
     report = json.loads(
         json.dumps(
-            evaluate_boxes(truth, predictions, NAMES, patients, bootstrap=50).as_json(),
+            evaluate_boxes(
+                truth, predictions, NAMES, patients, resampling=Resampling(50)
+            ).as_json(),
             allow_nan=False,
         )
     )
@@ -249,7 +253,7 @@ def test_images_with_boxes_only(simulate, pycocotools_ap):
     expected = pycocotools_ap(kept, {i: predictions[i] for i in kept if i in predictions}, 4, IOUS)
     got = class_average_precision(truth, predictions, NAMES, images="with_boxes")
     np.testing.assert_allclose(got, expected, atol=1e-9)
-    report = evaluate_boxes(truth, predictions, NAMES, bootstrap=0)
+    report = evaluate_boxes(truth, predictions, NAMES, resampling=Resampling(0))
     assert report.with_boxes.metrics["map50"].value == pytest.approx(
         np.nanmean(expected[1]), abs=1e-9
     )
@@ -258,19 +262,23 @@ def test_images_with_boxes_only(simulate, pycocotools_ap):
 def test_same_seed_same_report_whatever_the_order(simulate):
     truth, predictions = simulate(5)
     patients = {i: f"p{i % 12}" for i in truth}
-    first = evaluate_boxes(truth, predictions, NAMES, patients, bootstrap=40, seed=3).as_json()
+    first = evaluate_boxes(
+        truth, predictions, NAMES, patients, resampling=Resampling(40, 3)
+    ).as_json()
     again = evaluate_boxes(
-        dict(reversed(truth.items())), predictions, NAMES, patients, bootstrap=40, seed=3
+        dict(reversed(truth.items())), predictions, NAMES, patients, resampling=Resampling(40, 3)
     ).as_json()
     assert json.dumps(first) == json.dumps(again)
-    other = evaluate_boxes(truth, predictions, NAMES, patients, bootstrap=40, seed=4).as_json()
+    other = evaluate_boxes(
+        truth, predictions, NAMES, patients, resampling=Resampling(40, 4)
+    ).as_json()
     assert first["map50"]["value"] == other["map50"]["value"]
     assert first["map50"]["ci95"] != other["map50"]["ci95"]
 
 
 def test_interval_has_the_spread_of_resampled_images_around_the_value(simulate):
     truth, predictions = simulate(6, n_images=60)
-    report = evaluate_boxes(truth, predictions, NAMES, bootstrap=400, seed=1)
+    report = evaluate_boxes(truth, predictions, NAMES, resampling=Resampling(400, 1))
     rng = np.random.default_rng(0)
     values = [
         np.nanmean(cached_ap(truth, predictions, rng.multinomial(60, np.full(60, 1 / 60)))[1])
@@ -286,7 +294,7 @@ def test_froc_takes_another_hit_where_asked(simulate):
     truth, predictions = simulate(11, n_false=20)
     value = {
         hit: evaluate_boxes(
-            truth, predictions, NAMES, bootstrap=0, froc_rule=FrocRule(hit)
+            truth, predictions, NAMES, resampling=Resampling(0), rules=BoxRules(FrocRule(hit))
         ).all_images.metrics["froc"]
         for hit in (0.5, 0.3, 0.9, "centre")
     }
@@ -307,7 +315,11 @@ def test_further_boxes_on_a_found_one_count_or_not_as_the_rule_says():
     truth = {i: true if i == 0 else Boxes.empty() for i in range(2)}
     rates = {
         rule: evaluate_boxes(
-            truth, {0: found}, ("a",), bootstrap=0, froc_rule=FrocRule(repeats=rule)
+            truth,
+            {0: found},
+            ("a",),
+            resampling=Resampling(0),
+            rules=BoxRules(FrocRule(repeats=rule)),
         ).all_images.metrics
         for rule in ("false-positive", "ignore")
     }
@@ -322,7 +334,11 @@ def test_further_boxes_on_a_found_one_count_or_not_as_the_rule_says():
     )
     values = {
         rule: evaluate_boxes(
-            {0: two}, {0: more}, ("a",), bootstrap=0, froc_rule=FrocRule(repeats=rule)
+            {0: two},
+            {0: more},
+            ("a",),
+            resampling=Resampling(0),
+            rules=BoxRules(FrocRule(repeats=rule)),
         ).all_images.metrics
         for rule in ("false-positive", "ignore")
     }
@@ -335,25 +351,25 @@ def test_further_boxes_on_a_found_one_count_or_not_as_the_rule_says():
 
 def test_one_patient_has_no_interval(simulate):
     truth, predictions = simulate(7)
-    report = evaluate_boxes(truth, predictions, NAMES, ["p"] * 25, bootstrap=20)
+    report = evaluate_boxes(truth, predictions, NAMES, ["p"] * 25, resampling=Resampling(20))
     assert report.all_images.metrics["map50"].as_json()["ci95"] is None
 
 
 def test_no_true_box_anywhere():
-    report = evaluate_boxes([Boxes.empty()] * 3, {}, ("a",), bootstrap=10)
+    report = evaluate_boxes([Boxes.empty()] * 3, {}, ("a",), resampling=Resampling(10))
     assert report.with_boxes is None
     assert report.as_json()["map50"] == {"value": None, "ci95": None, "n": 3, "over": "patients"}
 
 
 def test_no_prediction_anywhere(simulate):
     truth, _ = simulate(8)
-    report = evaluate_boxes(truth, {}, NAMES, bootstrap=10)
+    report = evaluate_boxes(truth, {}, NAMES, resampling=Resampling(10))
     assert {interval.value for interval in report.all_images.metrics.values()} == {0.0}
 
 
 def test_comparison_with_itself_is_zero_and_with_the_truth_is_sure(simulate):
     truth, predictions = simulate(9)
-    same = compare_boxes(truth, predictions, predictions, NAMES, bootstrap=50)
+    same = compare_boxes(truth, predictions, predictions, NAMES, resampling=Resampling(50))
     assert same.metrics["map50"].as_json() == {
         "value": 0.0,
         "ci95": None,
@@ -363,12 +379,16 @@ def test_comparison_with_itself_is_zero_and_with_the_truth_is_sure(simulate):
         "share_above_zero": None,
     }
     perfect = {i: Boxes(b.xyxy, b.labels, np.ones(len(b))) for i, b in truth.items()}
-    better = compare_boxes(truth, predictions, perfect, NAMES, bootstrap=50, images="with_boxes")
+    better = compare_boxes(
+        truth, predictions, perfect, NAMES, resampling=Resampling(50), images="with_boxes"
+    )
     assert better.metrics["map"].share_above_zero == 1.0
     assert better.metrics["map"].interval.low > 0
     assert better.n_images == 20
     one_sided = (
-        evaluate_boxes(truth, predictions, NAMES, bootstrap=0).with_boxes.metrics["froc"].value
+        evaluate_boxes(truth, predictions, NAMES, resampling=Resampling(0))
+        .with_boxes.metrics["froc"]
+        .value
     )
     assert better.metrics["froc"].interval.value == pytest.approx(1 - one_sided)
     assert set(better.as_json()["per_class"]) == set(NAMES)
@@ -378,9 +398,13 @@ def test_paired_interval_is_narrower_than_the_runs_own(simulate):
     truth, predictions = simulate(10, n_images=40)
     worse = {i: Boxes(b.xyxy + 1.0, b.labels, b.scores) for i, b in predictions.items()}
     difference = (
-        compare_boxes(truth, worse, predictions, NAMES, bootstrap=100).metrics["map50"].interval
+        compare_boxes(truth, worse, predictions, NAMES, resampling=Resampling(100))
+        .metrics["map50"]
+        .interval
     )
-    alone = evaluate_boxes(truth, predictions, NAMES, bootstrap=100).all_images.metrics["map50"]
+    alone = evaluate_boxes(
+        truth, predictions, NAMES, resampling=Resampling(100)
+    ).all_images.metrics["map50"]
     assert difference.high - difference.low < (alone.high - alone.low) / 2
 
 

@@ -18,12 +18,14 @@ from twinray.evaluation.boxes import (
     COCO_SIZES,
     FROC_RULE,
     BoxCache,
+    BoxRules,
     evaluate_boxes,
     plain_figures,
     sizes_between,
 )
 from twinray.evaluation.coco_json import predictions_as_coco, read_truth, truth_as_coco
 from twinray.evaluation.diagnostics import confusion_with_background, froc_curve, precision_recall
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.matching import flatten, match
 from twinray.evaluation.thresholds import choose_thresholds
 from twinray.records import Boxes
@@ -86,7 +88,7 @@ def test_crowds_change_the_figure_that_ignoring_them_would_give(simulate):
     truth = with_crowds(truth, 0.4, 1)
     plain = {i: Boxes(b.xyxy[~b.crowd], b.labels[~b.crowd]) for i, b in truth.items()}
     value = {
-        name: evaluate_boxes(t, predictions, NAMES, bootstrap=0).all_images
+        name: evaluate_boxes(t, predictions, NAMES, resampling=Resampling(0)).all_images
         for name, t in (("crowds", truth), ("none", plain))
     }
     assert value["crowds"].n_boxes == value["none"].n_boxes
@@ -114,7 +116,7 @@ def test_the_published_example_of_torchmetrics():
         [Boxes(np.array([[214.0, 41, 562, 285]]), np.zeros(1, dtype=np.int64))],
         [Boxes(np.array([[258.0, 41, 606, 285]]), np.zeros(1, dtype=np.int64), np.array([0.536]))],
         ("a",),
-        bootstrap=0,
+        resampling=Resampling(0),
     ).all_images.metrics
     assert [report[m].value for m in TWELVE] == pytest.approx(
         [0.6, 1.0, 1.0, np.nan, np.nan, 0.6, 0.6, 0.6, 0.6, np.nan, np.nan, 0.6], nan_ok=True
@@ -137,7 +139,7 @@ def test_crowds_agree_with_torchmetrics(simulate):
             }],
         )  # fmt: skip
     expected = theirs.compute()
-    ours = evaluate_boxes(truth, predictions, NAMES, bootstrap=0).all_images.metrics
+    ours = evaluate_boxes(truth, predictions, NAMES, resampling=Resampling(0)).all_images.metrics
     names = {
         "map": "map",
         "map50": "map_50",
@@ -210,12 +212,16 @@ def test_sizes_are_by_the_side_of_a_square():
             sizes_between(bad)
     truth = [Boxes(np.array([[0.0, 0, 50, 50], [100, 100, 300, 300]]), np.zeros(2, dtype=np.int64))]
     found = [scored(([0, 0, 50, 50], 0.9))]
-    coco = evaluate_boxes(truth, found, ("a",), bootstrap=0).all_images.metrics
+    coco = evaluate_boxes(truth, found, ("a",), resampling=Resampling(0)).all_images.metrics
     assert [coco[f"map_{s}"].value for s in COCO_SIZES] == pytest.approx(
         [np.nan, 1.0, 0.0], nan_ok=True
     )
     wide = evaluate_boxes(
-        truth, found, ("a",), bootstrap=0, sizes=sizes_between((60, 400))
+        truth,
+        found,
+        ("a",),
+        resampling=Resampling(0),
+        rules=BoxRules(sizes=sizes_between((60, 400))),
     ).all_images.metrics
     assert [wide[f"map_{s}"].value for s in COCO_SIZES] == pytest.approx(
         [1.0, 0.0, np.nan], nan_ok=True

@@ -12,12 +12,11 @@ from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
 from twinray.evaluation.folds import (
     FoldRun,
     LabelRun,
-    Resampling,
     crossed_boxes,
     crossed_labels,
     over_runs,
 )
-from twinray.evaluation.intervals import mean_over_seeds
+from twinray.evaluation.intervals import Resampling, mean_over_seeds
 from twinray.evaluation.labels.report import evaluate_labels
 from twinray.evaluation.record import figure_of
 from twinray.records import Boxes
@@ -52,7 +51,7 @@ def test_one_fold_and_one_seed_is_the_plain_evaluation(simulate) -> None:
     )
     for name, run in (("first", first), ("second", second)):
         plain_report = evaluate_boxes(
-            run.truth, run.predictions, CLASSES, run.patients, bootstrap=200
+            run.truth, run.predictions, CLASSES, run.patients, resampling=Resampling(200)
         )
         everything = plain_report.all_images
         plain = everything.metrics
@@ -74,7 +73,12 @@ def test_one_fold_and_one_seed_is_the_plain_evaluation(simulate) -> None:
         expected = {m: i.as_json() for m, i in plain_report.with_boxes.metrics.items()}
         assert {m: i.as_json() for (label, m), i in subset.items() if label is None} == expected
     compared = compare_boxes(
-        first.truth, first.predictions, second.predictions, CLASSES, first.patients, bootstrap=200
+        first.truth,
+        first.predictions,
+        second.predictions,
+        CLASSES,
+        first.patients,
+        resampling=Resampling(200),
     )
     found = report.differences["second"].over_patients
     for label, own in (
@@ -98,7 +102,7 @@ def test_figures_are_means_over_folds_and_seeds(simulate) -> None:
         values = np.array(
             [
                 [
-                    evaluate_boxes(r.truth, r.predictions, CLASSES, bootstrap=0)
+                    evaluate_boxes(r.truth, r.predictions, CLASSES, resampling=Resampling(0))
                     .all_images.metrics["map50"]
                     .value
                     for s in (0, 1, 2)
@@ -142,7 +146,7 @@ def test_an_interval_over_folds_has_the_spread_of_the_mean_of_independent_folds(
     )
     alone = [
         evaluate_boxes(
-            r.truth, r.predictions, CLASSES, r.patients, bootstrap=800
+            r.truth, r.predictions, CLASSES, r.patients, resampling=Resampling(800)
         ).all_images.metrics["map50"]
         for r in runs
     ]
@@ -207,7 +211,7 @@ def test_classifiers_over_seeds_and_folds_are_means_of_the_runs_own_figures() ->
     report = crossed_labels(arms, ("no", "yes"), "multiclass", resampling=Resampling(200))
     own = {
         name: np.array([
-            [evaluate_labels(r.truth, r.scores, ("no", "yes"), "multiclass", r.patients, bootstrap=0).metrics["auc"].value
+            [evaluate_labels(r.truth, r.scores, ("no", "yes"), "multiclass", r.patients, resampling=Resampling(0)).metrics["auc"].value
              for s in (0, 1, 2) for r in runs if (r.fold, r.seed) == (fold, s)]
             for fold in (0, 1)
         ])
@@ -236,7 +240,7 @@ def test_classifiers_over_seeds_and_folds_are_means_of_the_runs_own_figures() ->
     )
     run = label_run(0, 0, 0)
     plain = evaluate_labels(
-        run.truth, run.scores, ("no", "yes"), "multiclass", run.patients, bootstrap=200
+        run.truth, run.scores, ("no", "yes"), "multiclass", run.patients, resampling=Resampling(200)
     )
     assert one.arms["a"].over_patients[None, "auc"].value == plain.metrics["auc"].value
     flipped = dataclasses.replace(arms["second"][0], truth=arms["second"][0].truth[:, ::-1])

@@ -12,7 +12,7 @@ from scipy.stats import binomtest, norm
 
 from twinray.evaluation.bounded import EXACT, score_interval
 from twinray.evaluation.boxes import compare_boxes, evaluate_boxes
-from twinray.evaluation.intervals import bootstrap_groups
+from twinray.evaluation.intervals import Resampling, bootstrap_groups
 from twinray.evaluation.levels import BoxSupport, difference, lacking, level, variance
 from twinray.records import Boxes
 
@@ -55,7 +55,7 @@ def test_three_of_three_are_not_certain():
     predictions = {
         i: Boxes(BOX, np.zeros(1, dtype=np.int64), np.ones(1)) if i < 3 else NONE for i in range(40)
     }
-    report = evaluate_boxes(truth, predictions, ("a",), bootstrap=100).all_images
+    report = evaluate_boxes(truth, predictions, ("a",), resampling=Resampling(100)).all_images
     exact = binomtest(3, 3).proportion_ci(0.95, "exact")
     for interval in (
         report.metrics["map50"],
@@ -163,7 +163,7 @@ def test_comparisons_are_counted_and_corrected(simulate):
     truth, predictions = simulate(10, n_images=60)
     worse = {i: Boxes(b.xyxy, b.labels, b.scores[::-1]) for i, b in predictions.items()}
     names = tuple("abcd")
-    record = compare_boxes(truth, worse, predictions, names, bootstrap=100).as_json()
+    record = compare_boxes(truth, worse, predictions, names, resampling=Resampling(100)).as_json()
     tested = [
         own["ap50"]["tests"] for own in record["per_class"].values() if "tests" in own["ap50"]
     ]

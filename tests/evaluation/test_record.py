@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinray.evaluation.boxes import evaluate_boxes
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.labels.report import evaluate_labels
 from twinray.evaluation.measures import KINDS, main_measure, measure, shown_by_class, shown_overall
 from twinray.evaluation.record import (
@@ -73,10 +74,12 @@ def test_what_does_not_exist_is_null():
 def test_every_measure_of_both_kinds_is_in_the_registry():
     boxes = {0: Boxes(np.array([[0.0, 0, 9, 9]]), np.array([0]))}
     found = {0: Boxes(np.array([[0.0, 0, 9, 9]]), np.array([0]), np.array([0.5]))}
-    detector = evaluate_boxes(boxes, found, ("a",), bootstrap=0).record()
+    detector = evaluate_boxes(boxes, found, ("a",), resampling=Resampling(0)).record()
     truth = np.eye(2)[[0, 1, 0, 1]]
     labels = [
-        evaluate_labels(truth, truth * 0.5 + 0.2, ("a", "b"), task, bootstrap=0).record()
+        evaluate_labels(
+            truth, truth * 0.5 + 0.2, ("a", "b"), task, resampling=Resampling(0)
+        ).record()
         for task in ("multiclass", "multilabel")
     ]
     for kind, records in (("detector", [detector]), ("classifier", labels)):

@@ -7,6 +7,7 @@ import pytest
 
 from twinray.errors import InputError
 from twinray.evaluation.boxes import evaluate_boxes
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.labels.report import compare_labels, evaluate_labels
 from twinray.evaluation.record import read_split, split_as_json
 from twinray.evaluation.subgroups import (
@@ -33,12 +34,17 @@ def test_a_groups_figures_are_those_of_its_images_alone():
     truth[:9] = np.nan
     by = {"sex": (sex.tolist(), ("a", "b"))}
     found = subgroups_of_labels(
-        truth, [scores], "xy", "multilabel", patients, by, bootstrap=300
+        truth, [scores], "xy", "multilabel", patients, by, resampling=Resampling(300)
     ).subgroups()
     for group in "ab":
         rows = sex == group
         alone = evaluate_labels(
-            truth[rows], scores[rows], "xy", "multilabel", patients[rows], bootstrap=300
+            truth[rows],
+            scores[rows],
+            "xy",
+            "multilabel",
+            patients[rows],
+            resampling=Resampling(300),
         ).record()
         own = found.groups["sex"][group]
         assert own.counts["n_images"] == alone.counts["n_images"]
@@ -52,7 +58,7 @@ def test_a_gap_that_is_there_is_found_and_one_that_is_not_is_not():
     truth, scores, patients, sex = made(1, worse=0.25)
     by = {"sex": (sex.tolist(), ("a", "b"))}
     found = subgroups_of_labels(
-        truth, [scores], "xy", "multilabel", patients, by, bootstrap=400
+        truth, [scores], "xy", "multilabel", patients, by, resampling=Resampling(400)
     ).subgroups()
     gap = next(g for g in found.gaps["sex"] if (g.class_name, g.measure) == (None, "auc"))
     groups = found.groups["sex"]
@@ -72,7 +78,7 @@ def test_chance_alone_seldom_makes_a_gap(groups):
         of = np.repeat(rng.integers(0, groups, 300), 2).astype(str)
         by = {"site": (of.tolist(), tuple(sorted(set(of))))}
         result = subgroups_of_labels(
-            truth, [scores], "xy", "multilabel", patients, by, bootstrap=200, seed=seed
+            truth, [scores], "xy", "multilabel", patients, by, resampling=Resampling(200, seed)
         ).subgroups()
         gap = next(g for g in result.gaps["site"] if (g.class_name, g.measure) == (None, "auc"))
         found += gap.figure.tests["p"] < 0.05
@@ -84,7 +90,7 @@ def test_two_groups_have_the_plain_difference():
     truth, scores, patients, sex = made(4)
     by = {"sex": (sex.tolist(), ("a", "b"))}
     result = subgroups_of_labels(
-        truth, [scores], "xy", "multilabel", patients, by, bootstrap=2000
+        truth, [scores], "xy", "multilabel", patients, by, resampling=Resampling(2000)
     ).subgroups()
     gap = next(g for g in result.gaps["sex"] if (g.class_name, g.measure) == (None, "brier"))
     errors = [
@@ -102,7 +108,7 @@ def test_groups_of_few_are_shown_and_not_compared():
     truth[:6] = [[1, 0], [0, 1], [1, 1], [0, 0], [1, 0], [0, 1]]
     by = {"sex": (sex.tolist(), ("a", "b", "other"))}
     result = subgroups_of_labels(
-        truth, [scores], "xy", "multilabel", patients, by, bootstrap=100
+        truth, [scores], "xy", "multilabel", patients, by, resampling=Resampling(100)
     ).subgroups()
     other = result.groups["sex"]["other"]
     assert other.counts == {"n_images": 6, "n_patients": 3}
@@ -120,9 +126,11 @@ def test_groups_of_few_are_shown_and_not_compared():
 def test_they_travel_in_metrics_json():
     truth, scores, patients, sex = made(6)
     by = {"sex": (sex.tolist(), ("a", "b"))}
-    whole = evaluate_labels(truth, scores, "xy", "multilabel", patients, bootstrap=20).record()
+    whole = evaluate_labels(
+        truth, scores, "xy", "multilabel", patients, resampling=Resampling(20)
+    ).record()
     result = subgroups_of_labels(
-        truth, [scores], "xy", "multilabel", patients, by, bootstrap=20
+        truth, [scores], "xy", "multilabel", patients, by, resampling=Resampling(20)
     ).subgroups()
     raw = json.loads(json.dumps(split_as_json(result.beside(whole)), allow_nan=False))
     read = read_split(raw, "metrics.json")
@@ -143,7 +151,7 @@ def test_detectors():
         predictions[i] = Boxes(moved, np.zeros(1, dtype=np.int64), rng.random(1))
     by = {"site": (sites, ("far", "near"))}
     found = subgroups_of_boxes(
-        truth, [predictions], ("nodule",), patients, by, bootstrap=300
+        truth, [predictions], ("nodule",), patients, by, resampling=Resampling(300)
     ).subgroups()
     for site in ("far", "near"):
         own = {i: boxes for i, boxes in truth.items() if sites[i] == site}
@@ -152,7 +160,7 @@ def test_detectors():
             {i: predictions[i] for i in own},
             ("nodule",),
             {i: patients[i] for i in own},
-            bootstrap=0,
+            resampling=Resampling(0),
         ).record()
         assert found.groups["site"][site].figures["map50"].value == pytest.approx(
             alone.figures["map50"].value
@@ -205,14 +213,16 @@ def test_differences_within_groups_are_paired():
     better = np.clip(scores * 0.7 + truth * 0.3, 0, 1)
     by = {"sex": (sex.tolist(), ("a", "b"))}
     first, second = (
-        subgroups_of_labels(truth, [table], "xy", "multilabel", patients, by, bootstrap=300)
+        subgroups_of_labels(
+            truth, [table], "xy", "multilabel", patients, by, resampling=Resampling(300)
+        )
         for table in (scores, better)
     )
     found = second.minus(first)["sex"]
     for group in "ab":
         rows = sex == group
         alone = compare_labels(
-            truth[rows], scores[rows], better[rows], "xy", "multilabel", patients[rows], bootstrap=300
+            truth[rows], scores[rows], better[rows], "xy", "multilabel", patients[rows], resampling=Resampling(300)
         ).record()  # fmt: skip
         for class_name in (None, "x"):
             own, expected = found[group].get("auc", class_name), alone.get("auc", class_name)
@@ -229,7 +239,7 @@ def test_figures_of_several_models_are_averaged():
     by = {"sex": (sex.tolist(), ("a", "b"))}
     one, two, both = (
         subgroups_of_labels(
-            truth, tables, "xy", "multilabel", patients, by, bootstrap=50
+            truth, tables, "xy", "multilabel", patients, by, resampling=Resampling(50)
         ).subgroups()
         for tables in ([scores], [other], [scores, other])
     )

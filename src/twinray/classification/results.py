@@ -20,7 +20,7 @@ from twinray.classification.config import ClassifyConfig
 from twinray.classification.draws import Fitted
 from twinray.classification.model import Classifier
 from twinray.data.pack import Pack
-from twinray.evaluation.intervals import mean_over_seeds
+from twinray.evaluation.intervals import Resampling, mean_over_seeds
 from twinray.evaluation.labels.cutoffs import LabelThresholds, choose_label_thresholds
 from twinray.evaluation.labels.report import LabelReport, evaluate_labels
 from twinray.files import write_json, write_text
@@ -78,8 +78,7 @@ def report_of(
         pack.info.task,
         pack.patients[rows].tolist(),
         thresholds=thresholds,
-        bootstrap=config.bootstrap,
-        seed=config.seed,
+        resampling=Resampling(config.bootstrap, config.seed),
     )
 
 

@@ -29,7 +29,8 @@ from twinray.detection.protocols import Recipe, learning_rate, pack_notes, recip
 from twinray.detection.results import write_coco, write_thresholds
 from twinray.detection.step import Step
 from twinray.errors import InputError
-from twinray.evaluation.boxes import FrocRule, evaluate_boxes, mean_average_precision
+from twinray.evaluation.boxes import BoxRules, FrocRule, evaluate_boxes, mean_average_precision
+from twinray.evaluation.intervals import Resampling
 from twinray.records import patient_code
 from twinray.runs.classes import difference
 from twinray.runs.folder import RunFolder, open_run, plain
@@ -314,9 +315,8 @@ def _evaluate(
             [
                 patient_code(p) for p in part.patients()
             ],  # numbered as evaluate does, so that its intervals are these
-            bootstrap=config.bootstrap,
-            seed=config.seed,
-            froc_rule=froc,
+            resampling=Resampling(config.bootstrap, config.seed),
+            rules=BoxRules(froc),
         ).as_json() | dict(checked.marks.get(split, {}))
         write_coco(folder, split, part, found)
         if split == "val":

@@ -31,7 +31,7 @@ they are intervals of.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -52,7 +52,9 @@ from twinray.evaluation.accumulate import (
 )
 from twinray.evaluation.coco_engine import COCO_IOUS, IOUS, coco_average_precision, coco_tables
 from twinray.evaluation.intervals import (
+    PLAIN_RESAMPLING,
     Difference,
+    Resampling,
     bootstrap_groups,
     differences_record,
     group_index,
@@ -129,6 +131,22 @@ COCO_SIZES: Sizes = {
     "large": (96.0**2, float("inf")),
 }
 """Ranges of areas in square pixels of the original image, both ends included as COCO has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRules:
+    """What counts, beside the matching that COCO fixes.
+
+    Attributes:
+        froc: rule by which FROC counts.
+        sizes: ranges of areas by name (see ``sizes_between``).
+    """
+
+    froc: FrocRule = FROC_RULE
+    sizes: Sizes = field(default_factory=lambda: COCO_SIZES)
+
+
+BOX_RULES = BoxRules()
 
 _RECALLS = tuple(f"ar{most}" for most in RECALL_DETECTIONS)
 MEANS = {"map50": "ap50", "map75": "ap75", "map40": "ap40", "map": "ap"} | {
@@ -265,10 +283,8 @@ def evaluate_boxes(
     box_classes: Sequence[str],
     groups: GroupsByImage | None = None,
     *,
-    bootstrap: int = 1000,
-    seed: int = 0,
-    froc_rule: FrocRule = FROC_RULE,
-    sizes: Sizes = COCO_SIZES,
+    resampling: Resampling = PLAIN_RESAMPLING,
+    rules: BoxRules = BOX_RULES,
 ) -> BoxReport:
     """Every measure with its 95 % interval, over all images and over images with boxes.
 
@@ -277,10 +293,8 @@ def evaluate_boxes(
         predictions: image id -> boxes with scores in 0..1; an image without an entry has no prediction.
         box_classes: names that labels index.
         groups: patient of each image; None, or None for an image, where it is unknown.
-        bootstrap: number of resamples; 0 for no intervals.
-        seed: seed of the resamples.
-        froc_rule: rule by which FROC counts.
-        sizes: ranges of areas by name (see ``sizes_between``).
+        resampling: number of resamples of patients and their seed.
+        rules: rule of FROC and ranges of areas.
 
     Raises:
         InputError: no image at all, or boxes that ``matching.flatten`` refuses.
@@ -292,14 +306,14 @@ def evaluate_boxes(
         )
     index = _group_by_position(groups, truth, flat)
     keep = flat.truth_counts().sum(axis=1) > 0
-    everything = _figures(flat, index, bootstrap, seed, froc_rule, sizes)
+    everything = _figures(flat, index, resampling, rules)
     if not keep.any():
         return BoxReport(everything, None)
     if keep.all():
         return BoxReport(everything, everything)
     return BoxReport(
         everything,
-        _figures(flat.subset(keep), _renumbered(index[keep]), bootstrap, seed, froc_rule, sizes),
+        _figures(flat.subset(keep), _renumbered(index[keep]), resampling, rules),
     )
 
 
@@ -311,10 +325,8 @@ def compare_boxes(
     groups: GroupsByImage | None = None,
     *,
     images: Images = "all",
-    bootstrap: int = 1000,
-    seed: int = 0,
-    froc_rule: FrocRule = FROC_RULE,
-    sizes: Sizes = COCO_SIZES,
+    resampling: Resampling = PLAIN_RESAMPLING,
+    rules: BoxRules = BOX_RULES,
 ) -> BoxComparison:
     """Candidate minus baseline with paired 95 % intervals: both are measured on the same resamples.
 
@@ -327,10 +339,8 @@ def compare_boxes(
         box_classes: names that labels of all three index.
         groups: argument as in ``evaluate_boxes``.
         images: ``all`` or ``with_boxes``.
-        bootstrap: number of resamples.
-        seed: seed of the resamples.
-        froc_rule: rule by which FROC counts.
-        sizes: ranges of areas by name.
+        resampling: number of resamples of patients and their seed.
+        rules: rule of FROC and ranges of areas.
 
     Raises:
         InputError: as ``evaluate_boxes``.
@@ -347,11 +357,14 @@ def compare_boxes(
         raise InputError(
             f"comparison of boxes: expected at least one image ({images}), found none; check the split"
         )
-    caches = BoxCache(first, index, froc_rule, sizes), BoxCache(second, index, froc_rule, sizes)
+    caches = (
+        BoxCache(first, index, rules.froc, rules.sizes),
+        BoxCache(second, index, rules.froc, rules.sizes),
+    )
     values = plain_figures(first, caches[0]), plain_figures(second, caches[1])
-    samples = _resampled(caches, index, bootstrap, seed)
+    samples = _resampled(caches, index, resampling)
     apart = {key: samples[1][key] - samples[0][key] for key in values[0]}
-    supports = box_supports(first, index, sizes)
+    supports = box_supports(first, index, rules.sizes)
     lacks = lacking_by_size([apart], [supports])
     differences = {
         key: difference(
@@ -566,12 +579,12 @@ def plain_figures(flat: FlatBoxes, cache: BoxCache) -> Figures:
 
 
 def _resampled(
-    caches: Sequence[BoxCache], groups: IntArray, bootstrap: int, seed: int
+    caches: Sequence[BoxCache], groups: IntArray, resampling: Resampling
 ) -> list[Figures]:
-    """Every measure of every run on the same resamples: each (bootstrap,)."""
+    """Every measure of every run on the same resamples: each (resamples,)."""
     keys = caches[0].figures(np.ones((caches[0].n_groups, 1)))
     pieces: list[list[Figures]] = [[] for _ in caches]
-    for weights in bootstrap_groups(groups, bootstrap, seed):
+    for weights in bootstrap_groups(groups, resampling.n, resampling.seed):
         for piece, cache in zip(pieces, caches, strict=True):
             piece.append(cache.figures(weights))
     return [
@@ -581,12 +594,12 @@ def _resampled(
 
 
 def _figures(
-    flat: FlatBoxes, groups: IntArray, bootstrap: int, seed: int, froc_rule: FrocRule, sizes: Sizes
+    flat: FlatBoxes, groups: IntArray, resampling: Resampling, rules: BoxRules
 ) -> BoxFigures:
-    cache = BoxCache(flat, groups, froc_rule, sizes)
+    cache = BoxCache(flat, groups, rules.froc, rules.sizes)
     values = plain_figures(flat, cache)
-    (samples,) = _resampled([cache], groups, bootstrap, seed)
-    supports = box_supports(flat, groups, sizes)
+    (samples,) = _resampled([cache], groups, resampling)
+    supports = box_supports(flat, groups, rules.sizes)
     lacks = lacking_by_size([samples], [supports])
     intervals = {
         key: level(

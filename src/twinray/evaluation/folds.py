@@ -34,20 +34,20 @@ import numpy as np
 from twinray.errors import InputError
 from twinray.evaluation.bounded import FEW, TOO_FEW
 from twinray.evaluation.boxes import (
-    COCO_SIZES,
-    FROC_RULE,
+    BOX_RULES,
     BoxCache,
+    BoxRules,
     Figures,
-    FrocRule,
     Key,
-    Sizes,
     box_supports,
     lacking_by_size,
     plain_figures,
     size_of,
 )
 from twinray.evaluation.intervals import (
+    PLAIN_RESAMPLING,
     Difference,
+    Resampling,
     bootstrap_groups,
     group_index,
     mean_over_seeds,
@@ -120,14 +120,6 @@ class Measured(Protocol):
 
     def figures(self, weights: FloatArray) -> Figures:
         """Every measure for (groups, r) multiplicities: each (r,)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resampling:
-    """How intervals over patients are made: number of resamples (0: none) and their seed."""
-
-    n: int = 1000
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,9 +223,8 @@ def crossed_boxes(
     box_classes: Sequence[str],
     *,
     images: Images = "all",
-    resampling: Resampling = Resampling(),
-    froc_rule: FrocRule = FROC_RULE,
-    sizes: Sizes = COCO_SIZES,
+    resampling: Resampling = PLAIN_RESAMPLING,
+    rules: BoxRules = BOX_RULES,
     baselines: Mapping[str, str] | None = None,
     luck: Mapping[str, Luck] | None = None,
 ) -> CrossedReport:
@@ -244,8 +235,7 @@ def crossed_boxes(
         box_classes: names that labels index.
         images: ``all``, or ``with_boxes``: those with at least one true box of any class.
         resampling: resampling of patients.
-        froc_rule: rule by which FROC counts.
-        sizes: ranges of areas by name (see ``boxes.sizes_between``).
+        rules: rule of FROC and ranges of areas.
         baselines: arm -> the arm that it is compared with; None compares all with the first.
         luck: arm -> how its runs differ by chance; None: in their seed.
 
@@ -276,12 +266,11 @@ def crossed_boxes(
             )
         groups[fold] = group_index([firsts[fold].patients.get(i) for i in like.ids], list(like.ids))
     measured = {
-        place: MeasuredBoxes(flat, groups[place[1]], froc_rule, sizes)
-        for place, flat in flats.items()
+        place: MeasuredBoxes(flat, groups[place[1]], rules) for place, flat in flats.items()
     }
     n_boxes = np.asarray(sum(like.truth_counts().sum(axis=0) for like in likes.values())).tolist()
     counts = {"n_images": sum(len(like.ids) for like in likes.values()), "n_boxes": sum(n_boxes)}
-    supports = {fold: box_supports(like, groups[fold], sizes) for fold, like in likes.items()}
+    supports = {fold: box_supports(like, groups[fold], rules.sizes) for fold, like in likes.items()}
     crossing = _Crossing(
         tuple(arms), folds, seeds, measured, groups, baselines, luck or {}, supports
     )
@@ -291,10 +280,8 @@ def crossed_boxes(
 class MeasuredBoxes:
     """A detector's boxes on one fold, matched once."""
 
-    def __init__(
-        self, flat: FlatBoxes, groups: IntArray, froc_rule: FrocRule, sizes: Sizes = COCO_SIZES
-    ) -> None:
-        self._flat, self._cache = flat, BoxCache(flat, groups, froc_rule, sizes)
+    def __init__(self, flat: FlatBoxes, groups: IntArray, rules: BoxRules) -> None:
+        self._flat, self._cache = flat, BoxCache(flat, groups, rules.froc, rules.sizes)
 
     def plain(self) -> Figures:
         """Average precision by the engine."""
@@ -310,7 +297,7 @@ def crossed_labels(
     label_classes: Sequence[str],
     task: Task,
     *,
-    resampling: Resampling = Resampling(),
+    resampling: Resampling = PLAIN_RESAMPLING,
     baselines: Mapping[str, str] | None = None,
     luck: Mapping[str, Luck] | None = None,
 ) -> CrossedReport:

@@ -52,6 +52,22 @@ _MAX_CHUNK = 128
 
 
 @dataclass(frozen=True, slots=True)
+class Resampling:
+    """How resamples of patients are drawn.
+
+    Attributes:
+        n: number of resamples; 0 for no intervals.
+        seed: seed of the draws; measures of one seed are measured on the same resamples.
+    """
+
+    n: int = 1000
+    seed: int = 0
+
+
+PLAIN_RESAMPLING = Resampling()
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """Candidate minus baseline, measured on the same resamples or seeds.
 

@@ -37,7 +37,13 @@ from twinray.evaluation.boxes import (
     plain_figures,
     size_of,
 )
-from twinray.evaluation.intervals import Difference, bootstrap_groups, group_index
+from twinray.evaluation.intervals import (
+    PLAIN_RESAMPLING,
+    Difference,
+    Resampling,
+    bootstrap_groups,
+    group_index,
+)
 from twinray.evaluation.labels.cutoffs import LabelThresholds
 from twinray.evaluation.labels.data import Drawn, Groups, Labelled
 from twinray.evaluation.labels.measures import (
@@ -332,8 +338,7 @@ def subgroups_of_labels(
     by: Mapping[str, tuple[Sequence[str], Sequence[str]]],
     *,
     thresholds: Sequence[LabelThresholds | None] = (),
-    bootstrap: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = PLAIN_RESAMPLING,
 ) -> Grouped:
     """Every measure of image labels within groups.
 
@@ -344,8 +349,7 @@ def subgroups_of_labels(
         by: attribute -> (n,) group of each image, and the groups in order (``group_names``).
         thresholds: thresholds of each model, as in ``labels.report.evaluate_labels``; measures that
             need them are given where all models have some.
-        bootstrap: number of resamples.
-        seed: seed of the resamples.
+        resampling: number of resamples of patients and their seed.
 
     Raises:
         InputError: as ``labels.report.evaluate_labels``.
@@ -407,7 +411,7 @@ def subgroups_of_labels(
         once = weigh(np.ones((data.n_groups, 1)))
         return _Part(own, _plain(once), weigh, intervals, differences, record)
 
-    return _within(part, by, whole.used, whole.groups, whole.names, bootstrap, seed)
+    return _within(part, by, whole.used, whole.groups, whole.names, resampling)
 
 
 def subgroups_of_boxes(
@@ -417,8 +421,7 @@ def subgroups_of_boxes(
     patients: Mapping[ImageId, Any] | None,
     by: Mapping[str, tuple[Mapping[ImageId, str], Sequence[str]]],
     *,
-    bootstrap: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = PLAIN_RESAMPLING,
     froc_rule: FrocRule = FROC_RULE,
 ) -> Grouped:
     """Every measure of boxes within groups.
@@ -428,8 +431,7 @@ def subgroups_of_boxes(
         predictions: predictions of each model; figures are means over models.
         patients: patients by image id, or None.
         by: attribute -> group by image id, and the groups in order.
-        bootstrap: number of resamples.
-        seed: seed of the resamples.
+        resampling: number of resamples of patients and their seed.
         froc_rule: rule by which FROC counts.
 
     Raises:
@@ -492,8 +494,7 @@ def subgroups_of_boxes(
         np.ones(len(ids), dtype=bool),
         index,
         models[0].box_classes,
-        bootstrap,
-        seed,
+        resampling,
     )
 
 
@@ -512,8 +513,7 @@ def _within(
     used: npt.NDArray[np.bool_],
     patients: IntArray,
     classes: Sequence[str],
-    bootstrap: int,
-    seed: int,
+    resampling: Resampling,
 ) -> Grouped:
     """All groups of all attributes on the same resamples of all patients."""
     parts: dict[_Place, _Part] = {}
@@ -524,7 +524,7 @@ def _within(
             if (rows & used).any():
                 parts[attribute, group] = part(rows)
     drawn: dict[_Place, list[_Samples]] = {place: [] for place in parts}
-    for weights in bootstrap_groups(patients, bootstrap, seed):
+    for weights in bootstrap_groups(patients, resampling.n, resampling.seed):
         for place, own in parts.items():
             drawn[place].append(own.weigh(np.ascontiguousarray(weights[own.patients])))
     samples = {

@@ -35,7 +35,7 @@ from twinray.classification.on_pack import extract_features
 from twinray.data.fit import fit_pixels, to_grey, to_rgb
 from twinray.data.pack import Pack, open_pack
 from twinray.errors import InputError
-from twinray.evaluation.intervals import group_index
+from twinray.evaluation.intervals import Resampling, group_index
 from twinray.evaluation.labels.report import evaluate_labels
 from twinray.evaluation.record import figure_as_json, figure_of, read_figure
 from twinray.evaluation.subgroups import UNKNOWN, By, group_names, parse_by
@@ -301,7 +301,7 @@ def _figures(
             )  # nobody near states it: not asked
             report = evaluate_labels(
                 truth, np.nan_to_num(scores), classes, task, known.patients[rows].tolist(),
-                bootstrap=config.bootstrap, seed=config.seed,
+                resampling=Resampling(config.bootstrap, config.seed),
             )  # fmt: skip
             shown = ("accuracy", "balanced_accuracy", "auc")
             result["knn"] = {

@@ -15,6 +15,7 @@ from twinray.data.packing.write import write_pack
 from twinray.data.readers.coco import read_coco
 from twinray.detection.data import annotated
 from twinray.evaluation.boxes import evaluate_boxes
+from twinray.evaluation.intervals import Resampling
 from twinray.records import Boxes
 
 
@@ -80,7 +81,9 @@ def test_evaluation_counts_no_prediction_that_lies_in_one(tmp_path: Path) -> Non
         )
         for image in truth
     }
-    report = evaluate_boxes(truth, found, data.pack.info.box_classes, bootstrap=0).all_images
+    report = evaluate_boxes(
+        truth, found, data.pack.info.box_classes, resampling=Resampling(0)
+    ).all_images
     # The better scored prediction lies in a nodule's region of image 2 only; in 1 and 3 it is a false positive. So the two
     # hits stand at ranks 3 and 4; were it counted in image 2 too, at 4 and 5, and the figure were 0.4.
     assert report.n_boxes == {"nodule": 2, "mass": 0}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.labels.calibration import bin_of
 from twinray.evaluation.labels.report import evaluate_labels
 
@@ -27,7 +28,7 @@ def test_error_equals_torchmetrics(seed):
         "torchmetrics.functional.classification", reason="torchmetrics is not installed"
     )
     truth, scores = multilabel(seed)
-    report = evaluate_labels(truth, scores, "abc", "multilabel", bootstrap=0)
+    report = evaluate_labels(truth, scores, "abc", "multilabel", resampling=Resampling(0))
     expected = [
         float(
             metrics.binary_calibration_error(
@@ -39,14 +40,14 @@ def test_error_equals_torchmetrics(seed):
     assert [report.per_class[c]["ece"].value for c in "abc"] == pytest.approx(expected, abs=1e-6)
     assert report.metrics["ece"].value == pytest.approx(np.mean(expected), abs=1e-6)
     truth, scores = exclusive(seed)
-    report = evaluate_labels(truth, scores, "abcd", "multiclass", bootstrap=0)
+    report = evaluate_labels(truth, scores, "abcd", "multiclass", resampling=Resampling(0))
     top = metrics.multiclass_calibration_error(
         torch.tensor(scores), torch.tensor(truth.argmax(1)), num_classes=4, n_bins=15
     )
     assert report.metrics["ece"].value == pytest.approx(float(top), abs=1e-6)
     assert report.reliability[""].expected_error == pytest.approx(float(top), abs=1e-6)
     truth, scores = exclusive(seed, k=2)
-    two = evaluate_labels(truth, scores, ("no", "yes"), "multiclass", bootstrap=0)
+    two = evaluate_labels(truth, scores, ("no", "yes"), "multiclass", resampling=Resampling(0))
     of_second = metrics.binary_calibration_error(
         torch.tensor(scores[:, 1]), torch.tensor(truth[:, 1]).long(), n_bins=15
     )
@@ -55,7 +56,7 @@ def test_error_equals_torchmetrics(seed):
 
 def test_curve_equals_scikit_learn():
     truth, scores = multilabel(5)
-    report = evaluate_labels(truth, scores, "abc", "multilabel", bootstrap=100)
+    report = evaluate_labels(truth, scores, "abc", "multilabel", resampling=Resampling(100))
     curve = report.reliability["b"]
     frequency, mean = calibration_curve(truth[:, 1], scores[:, 1], n_bins=15)
     used = curve.count > 0
@@ -74,5 +75,7 @@ def test_probabilities_that_are_right_have_an_error_near_zero_within_their_inter
     rng = np.random.default_rng(0)
     scores = rng.random((20_000, 1))
     truth = (rng.random((20_000, 1)) < scores).astype(float)
-    error = evaluate_labels(truth, scores, "a", "multilabel", bootstrap=200).metrics["ece"]
+    error = evaluate_labels(truth, scores, "a", "multilabel", resampling=Resampling(200)).metrics[
+        "ece"
+    ]
     assert error.value < 0.015 and error.low <= error.value <= error.high

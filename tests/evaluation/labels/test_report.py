@@ -24,6 +24,7 @@ from sklearn.metrics import (
 
 from twinray.errors import InputError
 from twinray.evaluation.bounded import newcombe_auc
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.labels.cutoffs import choose_label_thresholds
 from twinray.evaluation.labels.data import Drawn, Labelled
 from twinray.evaluation.labels.delong import auc_covariance
@@ -76,7 +77,7 @@ def test_weighted_ranks_equal_scikit_learn(seed, n, decimals):
 def test_multilabel_figures_equal_scikit_learn(decimals):
     truth, scores = made(1, decimals=decimals)
     truth[3, 0], truth[5, 0], truth[7, 1] = np.nan, -1, np.nan
-    report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=0)
+    report = evaluate_labels(truth, scores, "abcd", "multilabel", resampling=Resampling(0))
     expected = {"auc": [], "average_precision": [], "accuracy": [], "balanced_accuracy": []}
     for c in range(4):
         known = (truth[:, c] == 0) | (truth[:, c] == 1)
@@ -94,7 +95,7 @@ def test_multilabel_figures_equal_scikit_learn(decimals):
 
 def test_multiclass_figures_equal_scikit_learn():
     truth, scores = one_hot(2)
-    report = evaluate_labels(truth, scores, "abcd", "multiclass", bootstrap=0)
+    report = evaluate_labels(truth, scores, "abcd", "multiclass", resampling=Resampling(0))
     label, decided = truth.argmax(1), scores.argmax(1)
     assert report.metrics["accuracy"].value == pytest.approx(accuracy_score(label, decided))
     assert report.metrics["balanced_accuracy"].value == pytest.approx(
@@ -118,7 +119,7 @@ def test_multiclass_figures_equal_scikit_learn():
 def test_of_two_classes_the_second_is_the_positive_one():
     truth, scores = one_hot(3, k=2)
     scores[:, 0] = 0.5  # an unnormalised first column must not matter
-    report = evaluate_labels(truth, scores, ("no", "yes"), "multiclass", bootstrap=0)
+    report = evaluate_labels(truth, scores, ("no", "yes"), "multiclass", resampling=Resampling(0))
     assert report.metrics["auc"].value == pytest.approx(roc_auc_score(truth[:, 1], scores[:, 1]))
     assert report.metrics["average_precision"].value == pytest.approx(
         average_precision_score(truth[:, 1], scores[:, 1])
@@ -128,7 +129,7 @@ def test_of_two_classes_the_second_is_the_positive_one():
 def test_classes_of_one_kind_are_left_out_and_named():
     truth, scores = made(4)
     truth[:, 2], truth[:, 3] = 0, np.nan
-    report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=30)
+    report = evaluate_labels(truth, scores, "abcd", "multilabel", resampling=Resampling(30))
     assert report.left_out == ("c", "d")
     assert report.as_json()["per_class"]["c"]["auc"] == {
         "value": None,
@@ -146,7 +147,7 @@ def test_classes_of_one_kind_are_left_out_and_named():
 def test_intervals_equal_a_plain_bootstrap(task):
     truth, scores = made(5) if task == "multilabel" else one_hot(5)
     patients = [f"p{i // 4}" for i in range(200)]
-    report = evaluate_labels(truth, scores, "abcd", task, patients, bootstrap=1000, seed=1)
+    report = evaluate_labels(truth, scores, "abcd", task, patients, resampling=Resampling(1000, 1))
     rng, values = np.random.default_rng(9), []
     for _ in range(250):
         rows = (rng.integers(0, 50, 50)[:, None] * 4 + np.arange(4)).ravel()
@@ -166,9 +167,16 @@ def test_order_of_images_does_not_matter():
     truth, scores = made(6, decimals=1)
     patients = np.array([f"p{i % 30}" for i in range(200)])
     order = np.random.default_rng(0).permutation(200)
-    first = evaluate_labels(truth, scores, "abcd", "multilabel", patients, bootstrap=20)
+    first = evaluate_labels(
+        truth, scores, "abcd", "multilabel", patients, resampling=Resampling(20)
+    )
     again = evaluate_labels(
-        truth[order], scores[order], "abcd", "multilabel", patients[order], bootstrap=20
+        truth[order],
+        scores[order],
+        "abcd",
+        "multilabel",
+        patients[order],
+        resampling=Resampling(20),
     )
     for name, interval in first.metrics.items():
         other = again.metrics[name]
@@ -181,7 +189,9 @@ def test_same_seed_same_json_without_nan():
     truth, scores = made(7)
     texts = [
         json.dumps(
-            evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=20, seed=s).as_json(),
+            evaluate_labels(
+                truth, scores, "abcd", "multilabel", resampling=Resampling(20, s)
+            ).as_json(),
             allow_nan=False,
         )
         for s in (1, 1, 2)
@@ -192,7 +202,7 @@ def test_same_seed_same_json_without_nan():
 def test_unlabelled_images_are_left_out_of_multiclass():
     truth, scores = one_hot(8)
     truth[:10] = np.nan
-    report = evaluate_labels(truth, scores, "abcd", "multiclass", bootstrap=0)
+    report = evaluate_labels(truth, scores, "abcd", "multiclass", resampling=Resampling(0))
     assert report.n_images == 190
     assert report.metrics["accuracy"].value == pytest.approx(
         np.mean(truth[10:].argmax(1) == scores[10:].argmax(1))
@@ -201,7 +211,7 @@ def test_unlabelled_images_are_left_out_of_multiclass():
 
 def test_comparison():
     truth, scores = made(9)
-    same = compare_labels(truth, scores, scores, "abcd", "multilabel", bootstrap=30)
+    same = compare_labels(truth, scores, scores, "abcd", "multilabel", resampling=Resampling(30))
     assert same.metrics["auc"].as_json() == {
         "value": 0.0,
         "ci95": [0.0, 0.0],
@@ -211,7 +221,7 @@ def test_comparison():
         "tests": {"p": 1.0},
     }
     better = compare_labels(
-        truth, scores, truth * 0.5 + scores * 0.5, "abcd", "multilabel", bootstrap=30
+        truth, scores, truth * 0.5 + scores * 0.5, "abcd", "multilabel", resampling=Resampling(30)
     )
     assert better.metrics["auc"].share_above_zero == 1.0
     assert set(better.as_json()["per_class"]) == set("abcd")
@@ -255,7 +265,7 @@ def test_several_classes_or_no_task_are_refused():
 
 def test_brier_f1_and_sensitivity_equal_scikit_learn():
     truth, scores = made(12, decimals=2)
-    report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=0)
+    report = evaluate_labels(truth, scores, "abcd", "multilabel", resampling=Resampling(0))
     for c, name in enumerate("abcd"):
         own = report.per_class[name]
         assert own["brier"].value == pytest.approx(
@@ -266,7 +276,7 @@ def test_brier_f1_and_sensitivity_equal_scikit_learn():
             best = true[false <= 1 - specificity + 1e-12].max()
             assert own[f"sensitivity@{100 * specificity:g}"].value == pytest.approx(best, abs=1e-12)
     label, scores = one_hot(12)
-    report = evaluate_labels(label, scores, "abcd", "multiclass", bootstrap=0)
+    report = evaluate_labels(label, scores, "abcd", "multiclass", resampling=Resampling(0))
     assert report.metrics["brier"].value == pytest.approx(
         brier_score_loss(label.argmax(1), scores), abs=1e-12
     )
@@ -276,7 +286,7 @@ def test_brier_f1_and_sensitivity_equal_scikit_learn():
 
 def test_two_classes_have_the_brier_score_of_the_second():
     truth, scores = one_hot(13, k=2)
-    report = evaluate_labels(truth, scores, ("no", "yes"), "multiclass", bootstrap=0)
+    report = evaluate_labels(truth, scores, ("no", "yes"), "multiclass", resampling=Resampling(0))
     assert report.metrics["brier"].value == pytest.approx(
         brier_score_loss(truth[:, 1], scores[:, 1]), abs=1e-12
     )
@@ -287,7 +297,7 @@ def test_decisions_use_the_thresholds_of_other_images_and_equal_scikit_learn():
     val, test = slice(0, 150), slice(150, 400)
     chosen = choose_label_thresholds(truth[val], scores[val], "abcd")
     report = evaluate_labels(
-        truth[test], scores[test], "abcd", "multilabel", thresholds=chosen, bootstrap=0
+        truth[test], scores[test], "abcd", "multilabel", thresholds=chosen, resampling=Resampling(0)
     )
     for c, name in enumerate("abcd"):
         own, y = report.per_class[name], truth[test][:, c]
@@ -310,7 +320,7 @@ def test_decisions_use_the_thresholds_of_other_images_and_equal_scikit_learn():
 
 def test_without_thresholds_no_figure_needs_one():
     truth, scores = made(15)
-    report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=0)
+    report = evaluate_labels(truth, scores, "abcd", "multilabel", resampling=Resampling(0))
     assert not {"f1", "youden", "sensitivity", "ppv"} & set(report.metrics)
     assert report.decisions["a"]["rule"] == "fixed"
 
@@ -320,7 +330,7 @@ def test_three_of_three_are_not_certain():
     truth[:, 0] = 0
     truth[:3, 0], scores[:3, 0] = 1, 0.99
     scores[3:, 0] *= 0.9
-    report = evaluate_labels(truth, scores, "abcd", "multilabel", bootstrap=200)
+    report = evaluate_labels(truth, scores, "abcd", "multilabel", resampling=Resampling(200))
     assert report.few == ("a",)
     area = report.per_class["a"]["auc"]
     assert area.value == 1 and area.high == 1
@@ -332,13 +342,17 @@ def test_three_of_three_are_not_certain():
     assert report.as_json()["per_class"]["a"]["average_precision"]["note"].startswith(
         "too few to say"
     )
-    compared = compare_labels(truth, scores, scores * 0.9, "abcd", "multilabel", bootstrap=50)
+    compared = compare_labels(
+        truth, scores, scores * 0.9, "abcd", "multilabel", resampling=Resampling(50)
+    )
     assert compared.per_class["a"]["auc"].interval.low is None
 
 
 def test_a_perfect_score_of_many_has_an_interval():
     truth = made(17)[0]
-    report = evaluate_labels(truth, truth * 0.8 + 0.1, "abcd", "multilabel", bootstrap=50)
+    report = evaluate_labels(
+        truth, truth * 0.8 + 0.1, "abcd", "multilabel", resampling=Resampling(50)
+    )
     n = int(truth[:, 0].sum())
     own = report.per_class["a"]
     assert (
@@ -350,7 +364,7 @@ def test_a_perfect_score_of_many_has_an_interval():
 
 def test_interval_of_auc_is_on_the_logit_scale_with_the_bootstraps_spread():
     truth, scores = made(18, k=1)
-    report = evaluate_labels(truth, scores, "a", "multilabel", bootstrap=2000)
+    report = evaluate_labels(truth, scores, "a", "multilabel", resampling=Resampling(2000))
     value = report.per_class["a"]["auc"]
     variance = auc_covariance(scores[:, 0], truth[:, 0] == 1, np.arange(200)).covariance[0, 0]
     half = (
@@ -364,7 +378,7 @@ def test_interval_of_auc_is_on_the_logit_scale_with_the_bootstraps_spread():
 
 def test_shares_of_the_confusion_matrix_have_intervals():
     truth, scores = one_hot(19)
-    report = evaluate_labels(truth, scores, "abcd", "multiclass", bootstrap=200)
+    report = evaluate_labels(truth, scores, "abcd", "multiclass", resampling=Resampling(200))
     shares = row_normalised(report.confusion)
     for i in range(4):
         for j in range(4):
@@ -379,7 +393,7 @@ def test_tests_are_corrected_over_classes():
     truth, scores = made(20)
     other = scores.copy()
     other[:, 0] = np.clip(0.5 * truth[:, 0] + 0.5 * scores[:, 0], 0, 1)
-    found = compare_labels(truth, scores, other, "abcd", "multilabel", bootstrap=199)
+    found = compare_labels(truth, scores, other, "abcd", "multilabel", resampling=Resampling(199))
     record = found.as_json()
     assert record["tests"]["comparisons"] == 4
     first = record["per_class"]["a"]["auc"]["tests"]
@@ -395,7 +409,11 @@ def test_tests_are_corrected_over_classes():
         "delong_holm_p": 1.0,
     }
     two = compare_labels(
-        *one_hot(21, k=2), one_hot(22, k=2)[1], ("no", "yes"), "multiclass", bootstrap=50
+        *one_hot(21, k=2),
+        one_hot(22, k=2)[1],
+        ("no", "yes"),
+        "multiclass",
+        resampling=Resampling(50),
     )
     assert two.n_comparisons == 1  # the first class mirrors the second
 

@@ -13,8 +13,9 @@ from run_copies import changed, table
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.run import run as classify
 from twinray.data.pack import open_pack
-from twinray.evaluation.boxes import FrocRule, evaluate_boxes
+from twinray.evaluation.boxes import BoxRules, FrocRule, evaluate_boxes
 from twinray.evaluation.coco_json import read_predictions, read_truth
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.labels.report import evaluate_labels
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack
@@ -85,7 +86,7 @@ def test_groups_have_the_figures_of_their_images_alone(sexed_pack, tmp_path, cli
         rows = np.array([sex[image] == group for image in kept.images])
         (scores,) = kept.scores.values()
         own = evaluate_labels(
-            kept.truth[rows], scores[rows], kept.classes, "multiclass", bootstrap=0
+            kept.truth[rows], scores[rows], kept.classes, "multiclass", resampling=Resampling(0)
         )
         assert groups["sex"][group]["auc"]["value"] == pytest.approx(
             own.metrics["auc"].value, abs=1e-5
@@ -115,7 +116,7 @@ def test_froc_counts_as_it_is_told_with_and_without_data(detect_run, blob_pack, 
         ((), FrocRule()),
     ):
         expected = evaluate_boxes(
-            truth.boxes, found, ("blob",), bootstrap=0, froc_rule=rule
+            truth.boxes, found, ("blob",), resampling=Resampling(0), rules=BoxRules(rule)
         ).all_images.metrics
         for data in ((), ("--data", blob_pack)):
             out = tmp_path / f"e{len(list(tmp_path.iterdir()))}"

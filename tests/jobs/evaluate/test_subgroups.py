@@ -14,6 +14,7 @@ from twinray.classification.config import ClassifyConfig
 from twinray.classification.run import run as classify
 from twinray.cli import _gathered
 from twinray.data.pack import open_pack
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.labels.report import evaluate_labels
 from twinray.inference.model import load_model
 from twinray.jobs.embed import EmbedConfig
@@ -61,7 +62,7 @@ def test_classifiers(probes, phantom, tmp_path, cli):
     rows = rows[[opened.attribute("scanner")[row] == "S2" for row in rows]]
     scores = score_rows(model, opened, rows, 16, "S2")
     alone = evaluate_labels(
-        opened.labels[rows], scores, model.classes, "multilabel", bootstrap=0
+        opened.labels[rows], scores, model.classes, "multilabel", resampling=Resampling(0)
     ).record()
     own = arm["subgroups"]["scanner"]["S2"]
     assert own["n_images"] == len(rows)

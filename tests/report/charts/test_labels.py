@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.labels.curves import label_curves
 from twinray.evaluation.labels.report import evaluate_labels
 from twinray.evaluation.record import Figure
@@ -29,7 +30,7 @@ def reports():
         ("runs/a very long name of a run, longer than a legend", 0.4),
     ):
         scores = np.clip(share * truth + (1 - share) * rng.random(truth.shape), 0, 1)
-        report = evaluate_labels(truth, scores, names, "multilabel", bootstrap=20)
+        report = evaluate_labels(truth, scores, names, "multilabel", resampling=Resampling(20))
         runs[name] = (report, label_curves(truth, scores, names))
     return runs
 

@@ -35,7 +35,13 @@ import numpy as np
 import numpy.typing as npt
 
 from twinray.evaluation.bounded import FEW
-from twinray.evaluation.intervals import Difference, bootstrap_groups, differences_record
+from twinray.evaluation.intervals import (
+    PLAIN_RESAMPLING,
+    Difference,
+    Resampling,
+    bootstrap_groups,
+    differences_record,
+)
 from twinray.evaluation.labels.calibration import (
     N_BINS,
     BinTally,
@@ -202,8 +208,7 @@ def evaluate_labels(
     groups: Groups | None = None,
     *,
     thresholds: LabelThresholds | None = None,
-    bootstrap: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = PLAIN_RESAMPLING,
 ) -> LabelReport:
     """Every measure with its 95 % interval.
 
@@ -215,8 +220,7 @@ def evaluate_labels(
         groups: (n,) patient of each image; None, or None for an image, where it is unknown.
         thresholds: thresholds chosen on other images (``cutoffs``); without them no measure that
             needs one is given.
-        bootstrap: number of resamples; 0 for no intervals.
-        seed: seed of the resamples.
+        resampling: number of resamples of patients and their seed.
 
     Raises:
         InputError: shapes that disagree, scores that are NaN or outside 0..1, labels of another
@@ -225,7 +229,7 @@ def evaluate_labels(
     data = Labelled.of(truth, scores, label_classes, task, groups, thresholds)
     once = Drawn(data, np.ones((data.n_groups, 1)))
     values = figures(once)
-    drawn, confusions, curves = _resampled(data, bootstrap, seed)
+    drawn, confusions, curves = _resampled(data, resampling)
     support = Support.of(data)
     by_name = {measure.name: measure for measure in measures_of(data)}
     intervals = {
@@ -272,8 +276,7 @@ def compare_labels(
     groups: Groups | None = None,
     *,
     thresholds: tuple[LabelThresholds | None, LabelThresholds | None] = (None, None),
-    bootstrap: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = PLAIN_RESAMPLING,
 ) -> LabelComparison:
     """Candidate minus baseline with paired 95 % intervals: both are measured on the same resamples.
 
@@ -285,8 +288,7 @@ def compare_labels(
         task: ``multiclass`` or ``multilabel``.
         groups: argument as in ``evaluate_labels``.
         thresholds: thresholds of the first run and of the second.
-        bootstrap: number of resamples.
-        seed: seed of the resamples.
+        resampling: number of resamples of patients and their seed.
 
     Raises:
         InputError: as ``evaluate_labels``.
@@ -301,7 +303,7 @@ def compare_labels(
     once = np.ones((first.n_groups, 1))
     values = [figures(Drawn(run, once)) for run in runs]
     pieces: list[list[dict[Key, _Array]]] = [[], []]
-    for weights in bootstrap_groups(first.groups, bootstrap, seed):
+    for weights in bootstrap_groups(first.groups, resampling.n, resampling.seed):
         for piece, run in zip(pieces, runs, strict=True):
             piece.append(figures(Drawn(run, weights)))
     differences: dict[Key, Difference] = {}
@@ -326,14 +328,14 @@ def compare_labels(
 
 
 def _resampled(
-    data: Labelled, bootstrap: int, seed: int
+    data: Labelled, resampling: Resampling
 ) -> tuple[dict[Key, _Array], _Array | None, dict[str, _Array]]:
     """Of every resample: the measures (r,), the shares of the confusion matrix (k, k, r), reliability curves (bins, r)."""
     pieces: list[dict[Key, _Array]] = []
     confusions: list[_Array] = []
     curves: list[dict[str, _Array]] = []
     bins = _curves_of(data)
-    for weights in bootstrap_groups(data.groups, bootstrap, seed):
+    for weights in bootstrap_groups(data.groups, resampling.n, resampling.seed):
         drawn = Drawn(data, weights)
         pieces.append(figures(drawn))
         if data.task == "multiclass":

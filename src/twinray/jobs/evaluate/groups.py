@@ -11,7 +11,7 @@ import numpy as np
 from twinray.data.pack import Pack
 from twinray.errors import InputError
 from twinray.evaluation.boxes import FrocRule
-from twinray.evaluation.folds import Resampling
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.record import SplitFigures
 from twinray.evaluation.subgroups import (
     group_names,
@@ -129,7 +129,7 @@ def _gaps(arm: Arm, by: Grouping, settings: tuple[Resampling, FrocRule]) -> dict
         }
         found = subgroups_of_boxes(
             boxes[0].truth, [data.found for data in boxes], run.classes, boxes[0].patients, of_boxes,
-            bootstrap=resampling.n, seed=resampling.seed, froc_rule=froc,
+            resampling=resampling, froc_rule=froc,
         )  # fmt: skip
     else:
         labels = [cast(LabelData, data) for data in datas]
@@ -139,7 +139,7 @@ def _gaps(arm: Arm, by: Grouping, settings: tuple[Resampling, FrocRule]) -> dict
         }
         found = subgroups_of_labels(
             first.truth, [data.scores for data in labels], run.classes, cast(Task, run.task), first.patients, of_images,
-            thresholds=[data.thresholds for data in labels], bootstrap=resampling.n, seed=resampling.seed,
+            thresholds=[data.thresholds for data in labels], resampling=resampling,
         )  # fmt: skip
     return {
         attribute: [gap.as_json() for gap in gaps]

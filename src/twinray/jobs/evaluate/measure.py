@@ -9,15 +9,15 @@ from typing import cast
 import numpy as np
 
 from twinray.errors import InputError
-from twinray.evaluation.boxes import FrocRule, Sizes, compare_boxes, evaluate_boxes
+from twinray.evaluation.boxes import BoxRules, compare_boxes, evaluate_boxes
 from twinray.evaluation.folds import (
     FoldRun,
     LabelRun,
     Luck,
-    Resampling,
     crossed_boxes,
     crossed_labels,
 )
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.labels.report import compare_labels, evaluate_labels
 from twinray.evaluation.matching import Images, flatten
 from twinray.evaluation.record import SplitFigures
@@ -36,15 +36,14 @@ class Settings:
 
     Attributes:
         split: that was tested. data: pack; empty where runs kept their predictions.
-        resampling: resampling of patients. froc: how FROC counts. sizes: ranges of areas by name.
+        resampling: resampling of patients. rules: how boxes are counted.
         by: groups of images that are measured on their own too.
     """
 
     split: str
     data: str
     resampling: Resampling
-    froc: FrocRule
-    sizes: Sizes
+    rules: BoxRules
     by: Grouping = field(default_factory=dict)
 
 
@@ -90,7 +89,7 @@ def measure(arms: Mapping[str, Arm], settings: Settings) -> Measured:
         figures = of_group.measured()
         if settings.by:
             figures = with_groups(
-                group, figures, settings.by, of_group.of, (settings.resampling, settings.froc)
+                group, figures, settings.by, of_group.of, (settings.resampling, settings.rules.froc)
             )
         found |= figures
     curves = _curves(arms, settings)
@@ -129,7 +128,7 @@ def measure(arms: Mapping[str, Arm], settings: Settings) -> Measured:
         classes=run.classes,
         folds=len(folds),
         seeds=tuple(seeds),
-        rule=settings.froc.told() if run.kind == "detector" else "",
+        rule=settings.rules.froc.told() if run.kind == "detector" else "",
         arms=results,
         runs=runs,
     )
@@ -181,7 +180,7 @@ def _curves(arms: Mapping[str, Arm], settings: Settings) -> dict[str, Detected |
                     one.run.classes,
                     one.run.description.thresholds,
                     one.name,
-                    settings.froc,
+                    settings.rules.froc,
                 )
             else:
                 found[one.name] = diagnose_labels(
@@ -221,7 +220,7 @@ class _Group:
     def _plain_boxes(self) -> dict[str, _Pair]:
         datas = {name: cast(BoxData, arm.tested[0].data) for name, arm in self.arms.items()}
         like_name, like = next(iter(datas.items()))
-        classes, rs, froc = self.run.classes, self.settings.resampling, self.settings.froc
+        classes, rs, rules = self.run.classes, self.settings.resampling, self.settings.rules
         for name, data in datas.items():
             _check_truth(
                 like, data, classes, f"{name} was tested on other true boxes than {like_name}"
@@ -237,10 +236,8 @@ class _Group:
                 data.found,
                 classes,
                 patients,
-                bootstrap=rs.n,
-                seed=rs.seed,
-                froc_rule=froc,
-                sizes=self.settings.sizes,
+                resampling=rs,
+                rules=rules,
             )
             difference = None
             if name in self.against:
@@ -253,10 +250,8 @@ class _Group:
                         classes,
                         patients,
                         images=images,
-                        bootstrap=rs.n,
-                        seed=rs.seed,
-                        froc_rule=froc,
-                        sizes=self.settings.sizes,
+                        resampling=rs,
+                        rules=rules,
                     ).record()
                     for images in sets
                 ]
@@ -280,8 +275,7 @@ class _Group:
                 self.run.classes,
                 images=images,
                 resampling=self.settings.resampling,
-                froc_rule=self.settings.froc,
-                sizes=self.settings.sizes,
+                rules=self.settings.rules,
                 baselines=self.against,
                 luck=self.luck,
             )
@@ -317,8 +311,7 @@ class _Group:
                 task,
                 like.patients,
                 thresholds=cuts[name],
-                bootstrap=rs.n,
-                seed=rs.seed,
+                resampling=rs,
             )
             difference = None
             if name in self.against:
@@ -331,8 +324,7 @@ class _Group:
                     task,
                     like.patients,
                     thresholds=(cuts[base], cuts[name]),
-                    bootstrap=rs.n,
-                    seed=rs.seed,
+                    resampling=rs,
                 ).record()
             found[name] = report.record(), difference
         return found

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from twinray.data.pack import open_pack
 from twinray.errors import InputError
-from twinray.evaluation.boxes import FrocRule, sizes_between
-from twinray.evaluation.folds import Resampling
+from twinray.evaluation.boxes import BoxRules, FrocRule, sizes_between
+from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.result import Evaluation
 from twinray.files import claim_folder
 from twinray.jobs.evaluate import fresh
@@ -53,8 +53,7 @@ def evaluated(config: EvaluateConfig) -> tuple[Measured, Sequence[Pictured]]:
         config.split,
         str(config.data or ""),
         Resampling(config.bootstrap, config.seed),
-        froc,
-        sizes_between(config.size_limits),
+        BoxRules(froc, sizes_between(config.size_limits)),
     )
     runs = read_runs(config.runs)
     if config.data is None:
