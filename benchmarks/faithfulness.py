@@ -25,7 +25,8 @@ from twinray.explanation.faithfulness import (
     removal_curves,
     versions_scorer,
 )
-from twinray.inference.heat_maps import METHODS, box_scorer, fixed_boxes, heat_maps
+from twinray.inference.heat_maps import box_scorer, fixed_boxes, heat_maps
+from twinray.inference.methods import METHODS
 
 
 def best_time(function: Callable[[], object], repeats: int) -> float:

@@ -97,3 +97,16 @@ def test_the_worked_example_of_a_new_verb_works(blob_pack, tmp_path, cli, monkey
     status, _, err = cli("count", blob_pack, "--least", -1)
     assert (status, err) == (2, "twinray: expected --least to be 0 or more images, got -1\n")
     assert "A pack." in cli("count", "--help")[1]
+
+
+def test_the_help_of_no_verb_waits_for_torch():
+    code = """
+import sys
+from twinray.cli import build_parser
+from twinray.verbs import VERBS, load
+for name, verb in VERBS.items():
+    build_parser(name, load(verb.config), verb.positional).format_help()
+    print(name, sorted({"torch", "torchvision", "matplotlib", "sklearn", "pandas"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{name} []" for name in VERBS]

@@ -37,8 +37,8 @@ from twinray.detection.postprocess import Detection
 from twinray.detection.roi_align import MultiScaleRoIAlign, pyramid_levels
 from twinray.detection.run import run as detect
 from twinray.detection.transforms import TransformOptions, training_batch
-from twinray.inference.heat_maps import Method
 from twinray.inference.heat_maps import heat_maps as maps_of
+from twinray.inference.methods import Method
 from twinray.inference.model import Model, load_model, prepare_row
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.objective import Objective, barlow_twins

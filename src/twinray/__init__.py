@@ -20,23 +20,23 @@ if (
     from twinray.detection.config import DetectConfig as DetectConfig
     from twinray.jobs.boxes import BoxesConfig as BoxesConfig
     from twinray.jobs.boxes import run as _boxes
-    from twinray.jobs.embed import EmbedConfig as EmbedConfig
-    from twinray.jobs.embed import run as _embed
+    from twinray.jobs.embed.config import EmbedConfig as EmbedConfig
+    from twinray.jobs.embed.run import run as _embed
     from twinray.jobs.evaluate.config import EvaluateConfig as EvaluateConfig
     from twinray.jobs.evaluate.run import run as _evaluate
-    from twinray.jobs.explain.measure import FaithfulnessConfig as FaithfulnessConfig
+    from twinray.jobs.explain.config import ExplainConfig as ExplainConfig
+    from twinray.jobs.explain.config import FaithfulnessConfig as FaithfulnessConfig
     from twinray.jobs.explain.measure import run as _faithfulness
-    from twinray.jobs.explain.run import ExplainConfig as ExplainConfig
     from twinray.jobs.explain.run import run as _explain
     from twinray.jobs.pack import PackConfig as PackConfig
     from twinray.jobs.pack import run as _pack
-    from twinray.jobs.predict import PredictConfig as PredictConfig
-    from twinray.jobs.predict import run as _predict
+    from twinray.jobs.predict.config import PredictConfig as PredictConfig
+    from twinray.jobs.predict.run import run as _predict
     from twinray.jobs.train import classify as classify
     from twinray.jobs.train import detect as detect
     from twinray.jobs.train import pretrain as pretrain
     from twinray.pretraining.config import PretrainConfig as PretrainConfig
-    from twinray.study.demo import DemoConfig as DemoConfig
+    from twinray.study.config import DemoConfig as DemoConfig
     from twinray.study.demo import run as _demo
 
     __version__: str

@@ -36,7 +36,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
     {
         "demo": Verb(
             help="the whole pipeline on synthetic images, in minutes",
-            config="twinray.study.demo:DemoConfig",
+            config="twinray.study.config:DemoConfig",
             run="twinray.study.demo:run",
         ),
         "pack": Verb(
@@ -77,25 +77,25 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
         ),
         "explain": Verb(
             help="a heat map for each predicted box",
-            config="twinray.jobs.explain.run:ExplainConfig",
+            config="twinray.jobs.explain.config:ExplainConfig",
             run="twinray.jobs.explain.run:run",
             positional=("run", "images"),
         ),
         "embed": Verb(
             help="features of a pack: maps, neighbours, what they tell of labels and scanners",
-            config="twinray.jobs.embed:EmbedConfig",
-            run="twinray.jobs.embed:run",
+            config="twinray.jobs.embed.config:EmbedConfig",
+            run="twinray.jobs.embed.run:run",
         ),
         "faithfulness": Verb(
             help="do heat maps point at the finding? Measured over a split",
-            config="twinray.jobs.explain.measure:FaithfulnessConfig",
+            config="twinray.jobs.explain.config:FaithfulnessConfig",
             run="twinray.jobs.explain.measure:run",
             positional=("run",),
         ),
         "predict": Verb(
             help="boxes or labels for files and folders",
-            config="twinray.jobs.predict:PredictConfig",
-            run="twinray.jobs.predict:run",
+            config="twinray.jobs.predict.config:PredictConfig",
+            run="twinray.jobs.predict.run:run",
             positional=("run", "paths"),
         ),
     }

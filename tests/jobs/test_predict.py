@@ -15,7 +15,7 @@ from twinray.files import GrowingTable
 from twinray.jobs import image_files
 from twinray.jobs import predict as job
 from twinray.jobs.image_files import find_images
-from twinray.jobs.predict import PredictConfig
+from twinray.jobs.predict.config import PredictConfig
 
 
 @pytest.fixture

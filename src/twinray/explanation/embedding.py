@@ -29,7 +29,6 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-from sklearn.metrics import silhouette_samples
 
 from twinray.errors import InputError
 from twinray.evaluation.bounded import FEW, logit_interval
@@ -236,6 +235,8 @@ def silhouette(
         rows = np.sort(np.random.default_rng([seed, 22]).permutation(rows)[:most])
     if len(rows) < 3 or not 2 <= len(np.unique(groups[rows])) < len(rows):
         return float("nan"), len(rows)
+    from sklearn.metrics import silhouette_samples  # loads for a second, which --help need not wait
+
     near = unit(features[rows])
     distance = np.maximum(1 - near @ near.T, 0)
     np.fill_diagonal(distance, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,27 +17,8 @@ from twinray.explanation.gradient_cams import gradient_cam
 from twinray.explanation.library_ablation import FinalBox, ablation_cam_library
 from twinray.explanation.occlusion import bin_occlusion
 from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap
+from twinray.inference.methods import ANY_DETECTOR, METHODS, Method
 from twinray.records import Boxes
-
-Method = Literal[
-    "ablation",
-    "ablation-last-stage",
-    "occlusion",
-    "ablation-rerun",
-    "grad-cam",
-    "grad-cam++",
-    "eigen-cam",
-    "eigen-cam-uncentred",
-    "odam",
-    "odam-smoothed",
-]
-
-
-METHODS: tuple[Method, ...] = get_args(Method)
-
-
-_ANY_DETECTOR: tuple[Method, ...] = ("ablation-rerun",)
-"""Needs no box head to look into; all others explain Faster R-CNN's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +106,10 @@ def check_method(detector: Detector, method: str) -> None:
     if method not in METHODS:
         raise InputError(f"expected --method to be one of {', '.join(METHODS)}, got {method!r}")
     kind = detector.options.detector
-    if kind != "faster-rcnn" and method not in _ANY_DETECTOR:
+    if kind != "faster-rcnn" and method not in ANY_DETECTOR:
         raise InputError(
             f"the method {method} looks into the box head of faster-rcnn, this run is a {kind}; "
-            f"use --method {' or '.join(_ANY_DETECTOR)}"
+            f"use --method {' or '.join(ANY_DETECTOR)}"
         )
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from twinray.errors import InputError
 from twinray.evaluation.labels.cutoffs import label_thresholds_from_json
+from twinray.inference.methods import OperatingPoint
 from twinray.inference.model import Model
 from twinray.records import FloatArray
 from twinray.runs.description import MODEL
 
-OperatingPoint = Literal["youden", "f1", "specificity@90", "specificity@95"]
 FALLBACK = 0.5
 """Least score of a class without a threshold of its own."""
 

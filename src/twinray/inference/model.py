@@ -30,7 +30,8 @@ from twinray.detection.transforms import evaluation_batch
 from twinray.errors import InputError
 from twinray.files import sha256, typed
 from twinray.geometry import geometry
-from twinray.inference.heat_maps import Explained, Method, heat_maps
+from twinray.inference.heat_maps import Explained, heat_maps
+from twinray.inference.methods import Method
 from twinray.inference.prepared import Prepared
 from twinray.records import Boxes, FloatArray, Pixels
 from twinray.runs.classes import difference

@@ -17,7 +17,7 @@ from twinray.data.pack import open_pack
 from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.labels.report import evaluate_labels
 from twinray.inference.model import load_model
-from twinray.jobs.embed import EmbedConfig
+from twinray.jobs.embed.config import EmbedConfig
 from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.fresh import score_rows
 from twinray.jobs.pack import PackConfig

@@ -16,8 +16,8 @@ from twinray.evaluation.matching import flatten, match
 from twinray.inference.model import load_model
 from twinray.jobs.explain import faithfulness
 from twinray.jobs.explain import measure as job
+from twinray.jobs.explain.config import FaithfulnessConfig
 from twinray.jobs.explain.faithfulness import true_positives
-from twinray.jobs.explain.measure import FaithfulnessConfig
 from twinray.records import Boxes
 
 LENIENT = ("--split", "train", "--least-score", 0, "--iou", 0.1, "--bootstrap", 50)

@@ -14,8 +14,8 @@ from twinray.data.pack import Pack, open_pack
 from twinray.errors import InputError
 from twinray.inference import model as inference
 from twinray.jobs.explain import run as job
+from twinray.jobs.explain.config import ExplainConfig
 from twinray.jobs.explain.rows import chosen_rows
-from twinray.jobs.explain.run import ExplainConfig
 from twinray.report.pictures import panels
 from twinray.report.pictures.single import picture_name
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from twinray.errors import InputError, TwinrayError
-from twinray.inference.heat_maps import METHODS
+from twinray.inference.methods import METHODS
 from twinray.jobs.explain import contact_sheets
 from twinray.jobs.explain import run as explain
-from twinray.jobs.explain.run import ExplainConfig
+from twinray.jobs.explain.config import ExplainConfig
 from twinray.runs.names import run_names
 
 

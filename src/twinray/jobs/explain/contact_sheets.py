@@ -11,7 +11,8 @@ import numpy as np
 
 from twinray.about import DISCLAIMER
 from twinray.files import write_bytes
-from twinray.inference.heat_maps import Explained, Method
+from twinray.inference.heat_maps import Explained
+from twinray.inference.methods import Method
 from twinray.inference.model import Model
 from twinray.inference.prepared import Prepared
 from twinray.records import Boxes, FloatArray

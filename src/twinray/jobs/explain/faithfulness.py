@@ -34,7 +34,8 @@ from twinray.explanation.faithfulness_figures import (
 )
 from twinray.files import GrowingTable, claim_folder, write_bytes, write_json, write_text
 from twinray.geometry import box_iou, to_xywh
-from twinray.inference.heat_maps import Method, box_scorer, check_method, fixed_boxes, heat_maps
+from twinray.inference.heat_maps import box_scorer, check_method, fixed_boxes, heat_maps
+from twinray.inference.methods import Method
 from twinray.inference.model import Model, prepare_row
 from twinray.progress import progress
 from twinray.records import Boxes, FloatArray, patient_code

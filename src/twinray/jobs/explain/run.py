@@ -6,31 +6,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 from rich.console import Console
 
 from twinray.checks import (
-    DATA,
-    DEVICE,
-    GIVEN,
-    HIDDEN,
-    MODEL,
-    PLACE,
-    RECORD,
-    RISING,
-    SEED,
-    SPEED,
-    above,
-    at_least,
-    between,
-    goes_with,
-    no_repeat,
-    not_with,
-    one_of,
     options,
-    settle,
-    zero_or,
 )
 from twinray.data.decoding.options import Decoding
 from twinray.data.decoding.scale import declared
@@ -40,88 +21,24 @@ from twinray.errors import InputError
 from twinray.explanation.class_maps import ClassMethod
 from twinray.files import claim_folder, write_bytes, write_json
 from twinray.inference.class_maps import ClassExplainer
-from twinray.inference.heat_maps import Explained, Method, check_method
+from twinray.inference.heat_maps import Explained, check_method
+from twinray.inference.methods import Method
 from twinray.inference.model import Model, check_classes, check_pack, load_model, prepare_row
 from twinray.inference.prepared import Prepared
 from twinray.jobs.explain.classes import ClassChoice, draw_class_sheets, draw_classes
+from twinray.jobs.explain.config import ExplainConfig, FaithfulnessConfig
 from twinray.jobs.explain.contact_sheets import write_sheets
-from twinray.jobs.explain.measure import FaithfulnessConfig
 from twinray.jobs.explain.measure import run as faithfulness
 from twinray.jobs.explain.rows import chosen_rows, rows_to_explain
 from twinray.jobs.image_files import Found, decode, find_images
 from twinray.progress import progress
-from twinray.records import SPLITS, Boxes, Collection, Sample, Skipped
+from twinray.records import Boxes, Collection, Sample, Skipped
 from twinray.report.numbers import count
 from twinray.report.pictures.single import as_png, box_picture, picture_name
 
 _Images = Iterator[tuple[list[Prepared], Boxes | None]]
 """Each image as the pack of every model would hold it, with its true boxes where known."""
 _PICTURES = 4
-_FORMER = (HIDDEN, goes_with(faithfulness=GIVEN))
-
-
-@dataclass(frozen=True)
-class ExplainConfig:
-    """Draw, for each predicted box, the image, the box, the true boxes where known, and a heat map of its evidence."""
-
-    run: Annotated[Path, DATA]
-    """Folder of a finished detect or classify run."""
-    images: Annotated[tuple[str, ...], DATA] = ()
-    """Image files and folders of them; with --data, ids of the pack's images (none: the first --count images with boxes of --split)."""
-    out: Annotated[Path, PLACE] = Path("explanations")
-    """New folder for the pictures."""
-    data: Annotated[Path | None, DATA] = None
-    """A pack to take images and true boxes from."""
-    truth: Annotated[Path | None, DATA, not_with("data", ": a pack has its own true boxes")] = None
-    """A COCO file with the true boxes of the image files, found by file name."""
-    split: Annotated[str, MODEL, one_of(*SPLITS)] = "test"
-    """Split of --data to choose images from."""
-    count: Annotated[int | None, MODEL, at_least(1)] = None
-    """Number of images of --data to choose; 4 unless given."""
-    boxes: Annotated[int, MODEL, at_least(1)] = 3
-    """Most boxes an image, best first; of a classifier, most classes."""
-    classes: Annotated[tuple[str, ...], MODEL] = ()
-    """Of a classifier, the classes to explain; none: those that score best."""
-    least_score: Annotated[float, MODEL, between(0, 1)] = 0.05
-    """Boxes and classes that score less are not explained, 0..1."""
-    method: Annotated[Method, MODEL] = "ablation"
-    """Channels of the pyramid level the box pools from, exact: ablation. Channels of the backbone's
-    last stage, exact: ablation-last-stage. Parts of the box itself, of a classifier parts of the
-    image, exact: occlusion. Gradients: grad-cam, grad-cam++, odam. The map of odam without the
-    lattice that pooling leaves: odam-smoothed. Activations alone, centred: eigen-cam. Activations
-    alone, not centred: eigen-cam-uncentred. Ablation as the grad-cam package does it, minutes an
-    image: ablation-rerun."""
-    versus: Annotated[tuple[Path, ...], DATA] = ()
-    """Further runs of the same kind: one sheet with a row an image and a column a run, in place of one picture a box."""
-    faithfulness: Annotated[bool, MODEL, HIDDEN] = False
-    """The verb faithfulness in place of drawing, as before it was one; this flag and the six options after it go with the next version."""
-    methods: Annotated[tuple[Method, ...], MODEL, no_repeat("methods", "odam"), *_FORMER] = ()
-    """See the verb faithfulness."""
-    iou: Annotated[float, MODEL, above(0, up_to=1), *_FORMER] = 0.5
-    """See the verb faithfulness."""
-    curve_points: Annotated[int, MODEL, zero_or(at_least(2)), *_FORMER] = 12
-    """See the verb faithfulness."""
-    bootstrap: Annotated[int, RECORD, at_least(0), *_FORMER] = 1000
-    """See the verb faithfulness."""
-    seed: Annotated[int, SEED, at_least(0), *_FORMER] = 0
-    """See the verb faithfulness."""
-    batch_size: Annotated[int, SPEED, at_least(1), *_FORMER] = 16
-    """See the verb faithfulness."""
-    depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
-    """Bits of the detector, of files of more than 8 bits (default: as in the model's pack; files are refused where that had none)."""
-    value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
-    """Stored values that become black and white, in place of --depth."""
-    workers: Annotated[int, SPEED, at_least(0)] = 1
-    """Processes that decode image files."""
-    timeout: Annotated[float, SPEED, above(0, "seconds")] = 60.0
-    """Longest that decoding one file may take, seconds."""
-    memory: Annotated[int, SPEED, at_least(1, "MiB")] = 2048
-    """Most memory that decoding one file may take, MiB."""
-    device: Annotated[str, PLACE, DEVICE] = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
-    def __post_init__(self) -> None:
-        settle(self)
 
 
 def run(config: ExplainConfig) -> list[Path]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,21 +16,6 @@ from rich.console import Console
 from twinray.about import DISCLAIMER
 from twinray.backbones.build import Backbone, build_backbone
 from twinray.backbones.weights import described_arch, initialise, read_description, weight_file
-from twinray.checks import (
-    DATA,
-    DEVICE,
-    MODEL,
-    PLACE,
-    RECORD,
-    SEED,
-    SPEED,
-    START,
-    at_least,
-    no_repeat,
-    one_of,
-    settle,
-    zero_or,
-)
 from twinray.classification.on_pack import extract_features
 from twinray.data.fit import fit_pixels, to_grey, to_rgb
 from twinray.data.pack import Pack, open_pack
@@ -41,7 +26,6 @@ from twinray.evaluation.record import figure_as_json, figure_of, read_figure
 from twinray.evaluation.subgroups import UNKNOWN, By, group_names, parse_by
 from twinray.explanation.embedding import (
     Components,
-    MapName,
     Told,
     check_map,
     linear_auc,
@@ -54,8 +38,9 @@ from twinray.explanation.embedding import (
     two_dimensions,
 )
 from twinray.files import atomic_writer, claim_folder, write_bytes, write_json, write_text
+from twinray.jobs.embed.config import EmbedConfig
 from twinray.jobs.image_files import decode, find_images
-from twinray.records import SPLITS, FloatArray, IntArray, Pixels, Skipped
+from twinray.records import FloatArray, IntArray, Pixels, Skipped
 from twinray.report.charts.embedding import embedding_map, embedding_svg
 from twinray.report.numbers import interval, number
 from twinray.report.page.embedding import Dots, embedding_page, thumbnails
@@ -68,60 +53,6 @@ from twinray.training.device import Machine, choose_machine
 _MANY = 10_000
 _MOST_VALUES = 20
 """Different values up to which an attribute is one of groups."""
-
-
-@dataclass(frozen=True)
-class EmbedConfig:
-    """Features of a pack's images: a file of them, maps in two dimensions and nearest neighbours.
-
-    The figures show what the features tell of labels and of scanner, view, source or sex.
-    """
-
-    data: Annotated[Path, DATA]
-    """A pack."""
-    out: Annotated[Path, PLACE]
-    """New folder for features.parquet, maps, page and figures."""
-    init: Annotated[str, START] = "random"
-    """Weights under test: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
-    arch: Annotated[str, MODEL] = ""
-    """Architecture, as in classify; default that of the run named by --init."""
-    size: Annotated[int, MODEL, zero_or(at_least(32, "pixels"))] = 0
-    """Side of the network's input, pixels; default that of the run named by --init."""
-    split: Annotated[str, MODEL, one_of("all", *SPLITS)] = "all"
-    """Images to embed: all, train, val or test."""
-    most: Annotated[int, MODEL, zero_or(at_least(10))] = 0
-    """Most images to embed; of more a choice of patients by --seed, and the number is recorded. 0: all."""
-    maps: Annotated[tuple[MapName, ...], MODEL, no_repeat("maps", "pca")] = ("pca", "tsne")
-    """Maps to draw: pca, tsne, umap (with the extra umap)."""
-    perplexity: Annotated[float, MODEL, at_least(1)] = 30.0
-    """Perplexity of t-SNE: about how many neighbours count."""
-    by: Annotated[tuple[str, ...], MODEL] = ()
-    """Attributes of the pack to colour by and to check: sex, or age:0,40,60 with the lower ends of
-    numeric groups. The default, none given, is split, source and all attributes with 2 to 20
-    values."""
-    query: Annotated[tuple[str, ...], DATA] = ()
-    """Image files, or ids of the pack's images, whose nearest neighbours are drawn."""
-    neighbours: Annotated[int, MODEL, at_least(1)] = 8
-    """Number of neighbours of a --query that are drawn."""
-    page_images: Annotated[int, RECORD, at_least(0)] = 3000
-    """Most dots of the page, each with its image; of more a seeded choice. 0: no page."""
-    folds: Annotated[int, MODEL, at_least(3)] = 5
-    """Folds of patients in which a linear layer is fitted on the features."""
-    bootstrap: Annotated[int, RECORD, at_least(0)] = 400
-    """Resamples of patients for the intervals; 0 for none."""
-    seed: Annotated[int, SEED, at_least(0)] = 0
-    """Seed of random initial weights, choices, folds and resamples."""
-    batch_size: Annotated[int, SPEED, at_least(1)] = 128
-    """Images at once; no effect on results."""
-    device: Annotated[str, PLACE, DEVICE] = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Annotated[Literal["auto", "float32", "bf16"], SPEED] = "float32"
-    """Of the forward pass."""
-    workers: Annotated[int, SPEED, at_least(0)] = 0
-    """Threads of t-SNE; 0: one a core, of a small pack one."""
-
-    def __post_init__(self) -> None:
-        settle(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,71 @@
+"""Options of ``twinray predict``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from twinray.checks import (
+    DATA,
+    DEVICE,
+    MODEL,
+    PLACE,
+    RECORD,
+    RISING,
+    SPEED,
+    above,
+    at_least,
+    between,
+    not_with,
+    settle,
+)
+from twinray.inference.methods import OperatingPoint
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Boxes or labels for image files and folders of them; a file that cannot be read is set aside and named."""
+
+    run: Annotated[Path, DATA]
+    """Folder of a finished detect or classify run."""
+    paths: Annotated[tuple[Path, ...], DATA]
+    """Image files (PNG, JPEG, TIFF, DICOM) and folders, which are searched whole."""
+    out: Annotated[Path, PLACE] = Path("predictions")
+    """New folder for predictions.csv, predictions.json, summary.json, overlays, DICOM objects and skipped.csv."""
+    fp_per_image: Annotated[float | None, MODEL, above(0), not_with("score_threshold")] = None
+    """Show the boxes that reach the thresholds, class by class, for so many false positives per
+    image on validation (0.25 unless given). The thresholds are the model's own for 0.125, 0.25,
+    0.5, 1, 2, 4 and 8. For other numbers they are computed from the predictions on val that the run
+    kept."""
+    score_threshold: Annotated[float | None, MODEL, between(0, 1)] = None
+    """Show the boxes, or call the labels, that score at least this, 0..1, in place of the model's
+    thresholds. The tables hold every score all the same."""
+    operating_point: Annotated[OperatingPoint | None, MODEL, not_with("score_threshold")] = None
+    """Of a classification run: which of the model's thresholds, chosen on validation, call a label
+    present. The choices are that of Youden's index, of F1, or of a specificity of 0.90 or 0.95
+    (youden unless given). Of three or more classes that exclude each other the highest score is
+    called."""
+    depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
+    """Bits of the detector, of files of more than 8 bits (default: as in the model's pack; files are refused where that had none)."""
+    value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
+    """Stored values that become black and white, in place of --depth."""
+    overlays: Annotated[bool, RECORD] = True
+    """Draw an overlay PNG for every image with a detection run."""
+    dicom_objects: Annotated[bool, RECORD] = True
+    """Write a Secondary Capture and a Structured Report for every DICOM image with a detection run; needs the extra twinray[dicom]."""
+    strict: Annotated[bool, RECORD] = False
+    """Stop at the first file that cannot be read."""
+    batch_size: Annotated[int, SPEED, at_least(1)] = 16
+    """Images at once."""
+    workers: Annotated[int, SPEED, at_least(0)] = 1
+    """Processes that decode."""
+    timeout: Annotated[float, SPEED, above(0, "seconds")] = 60.0
+    """Longest that decoding one file may take, seconds."""
+    memory: Annotated[int, SPEED, at_least(1, "MiB")] = 2048
+    """Most memory that decoding one file may take, MiB."""
+    device: Annotated[str, PLACE, DEVICE] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        settle(self)

@@ -1,0 +1,46 @@
+"""Options of ``twinray demo``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from twinray.checks import DEVICE, MODEL, PLACE, RECORD, SEED, at_least, multiple_of, settle, up_to
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Run the whole pipeline on synthetic chest images: pack, pre-train, two detectors, heat maps, a report."""
+
+    out: Annotated[Path, PLACE] = Path("demo-output")
+    """New folder for packs, runs and the report."""
+    unlabelled: Annotated[int, MODEL, at_least(2)] = 1500
+    """Images without labels, for pre-training only."""
+    labelled: Annotated[int, MODEL, at_least(10)] = 360
+    """Images with boxes; by patient 45 % train the detectors, 15 % choose their best epoch and 40 % test them."""
+    size: Annotated[int, MODEL, multiple_of(32, least=64)] = 128
+    """Side of the images for the detectors, pixels; a multiple of 32."""
+    pretrain_size: Annotated[int, MODEL, at_least(32, "pixels")] = 64
+    """Side of the views in pre-training, pixels."""
+    pretrain_batch: Annotated[int, MODEL, up_to("unlabelled", low=2)] = 64
+    """Images in a pre-training batch."""
+    pretrain_epochs: Annotated[int, MODEL, at_least(1)] = 7
+    """Passes of the pre-training over its images."""
+    detect_batch: Annotated[int, MODEL, at_least(1)] = 8
+    """Images in a detector's batch."""
+    detect_epochs: Annotated[int, MODEL, at_least(1)] = 10
+    """Passes of each detector over its training images."""
+    examples: Annotated[int, RECORD, at_least(1)] = 5
+    """Test images to show in the report."""
+    bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
+    """Resamples of patients for the intervals."""
+    seed: Annotated[int, SEED, at_least(0)] = 0
+    """Seed of the images, the splits, the weights and the order."""
+    device: Annotated[str, PLACE, DEVICE] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    resume: Annotated[bool, RECORD] = False
+    """Continue an interrupted demo in --out; with nothing there, start."""
+
+    def __post_init__(self) -> None:
+        settle(self)
