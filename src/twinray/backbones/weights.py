@@ -6,37 +6,25 @@ tensor of the backbone was filled.
 
 from __future__ import annotations
 
-import pickle
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 import torchvision
 from torch import Tensor
 
 from twinray.backbones.contract import Backbone
+from twinray.backbones.layouts import Match, best_match
 from twinray.backbones.timm_backbone import TimmBackbone, pretrained_state
+from twinray.backbones.weight_file import Tensors, check_values, read_tensors
 from twinray.errors import InputError
 from twinray.files import read_json, sha256
 from twinray.runs.description import WeightDescription, read_weight_description
 
 _IMAGENET = {"imagenet-v1": "IMAGENET1K_V1", "imagenet-v2": "IMAGENET1K_V2"}
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "net", "backbone")
-_PREFIXES = (
-    "",
-    "module.",
-    "backbone.",
-    "encoder.",
-    "model.",
-    "module.backbone.",
-    "model.backbone.",
-    "backbone.body.",
-)
 RUN_WEIGHTS = ("backbone.safetensors", "model.safetensors")
 
 
@@ -53,6 +41,8 @@ class Provenance:
         description: the JSON beside the weights of a run, if there was one.
         seen: whether it is known what these weights saw in training: ``recorded``, ``nothing`` (random and ImageNet
             weights) or ``unknown``; empty where nobody asked.
+        layout: the spelling of the names in the file. prefix: what stood before them there.
+        notes: what was done to make them fit, and what else the file holds.
     """
 
     init: str
@@ -62,6 +52,9 @@ class Provenance:
     unexpected: tuple[str, ...] = ()
     description: Mapping[str, Any] | None = None
     seen: str = ""
+    layout: str = ""
+    prefix: str = ""
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For ``metrics.json`` and the description beside the weights."""
@@ -92,14 +85,24 @@ def initialise(backbone: Backbone, init: str) -> Provenance:
     description: Mapping[str, Any] | None = None
     if init in _IMAGENET:
         state, source, digest = _imagenet(backbone, init)
+        dictionaries = {"": state}
     else:
         path = _weight_file(init)
-        state, source, digest = _read_state(path), str(path), sha256(path)
+        dictionaries, source, digest = read_tensors(path), str(path), sha256(path)
         if read_description(init) is not None:  # kept as it stands, for the record
             description = read_json(path.with_suffix(".json"), "weight description")
-    state = _strip_prefix(state, backbone)
-    unexpected = _load_exactly(backbone, state, source)
-    return Provenance(init, source, digest, len(backbone.state_dict()), unexpected, description)
+    match = _fill(backbone, dictionaries, source)
+    return Provenance(
+        init,
+        source,
+        digest,
+        len(backbone.state_dict()),
+        match.unexpected,
+        description,
+        layout=match.layout,
+        prefix=f"{match.place}{':' if match.place else ''}{match.prefix}",
+        notes=match.notes,
+    )
 
 
 def weight_file(init: str) -> Path | None:
@@ -187,70 +190,45 @@ def _weight_file(init: str) -> Path:
     return path
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        raw = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-    ) as error:
-        raise InputError(
-            f"could not read weights from {path} ({_first_line(error)}); expected a .safetensors file or a PyTorch file that "
-            "holds tensors only"
-        ) from error
-    for _ in range(2):  # {"state_dict": {...}} and the like, at most nested twice
-        for key in _WRAPPERS:
-            if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping):
-                raw = raw[key]
-                break
-    if (
-        not isinstance(raw, Mapping)
-        or not raw
-        or not all(isinstance(v, Tensor) for v in raw.values())
-    ):
-        raise InputError(
-            f"expected a dictionary of tensors in {path}, found {type(raw).__name__}; export the model's state_dict"
-        )
-    return {str(key): value for key, value in raw.items()}
-
-
-def _strip_prefix(state: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """Undo the prefix that a wrapper (DataParallel, MMDetection, lightly) put before every name."""
-    wanted = backbone.state_dict().keys()
-    best = max(_PREFIXES, key=lambda prefix: sum(prefix + key in state for key in wanted))
-    return {
-        key.removeprefix(best) if key.startswith(best) else f"(other) {key}": value
-        for key, value in state.items()
-    }
-
-
-def _load_exactly(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
+def _fill(
+    backbone: Backbone, dictionaries: Mapping[str, Tensors], source: str, layout: str = ""
+) -> Match:
+    """Fill every tensor of ``backbone``, or refuse; nothing is loaded in part."""
+    match = best_match(backbone, dictionaries, source, layout)
+    if not match.complete:
+        raise InputError(_does_not_fit(backbone.arch, match, source))
+    check_values(dictionaries[match.place], source)
     own = backbone.state_dict()
-    optional = {
-        key for key in own if key.endswith("num_batches_tracked")
-    }  # a counter, not a weight
-    missing = sorted(own.keys() - state.keys() - optional)
-    shapes = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
-    unexpected = tuple(sorted(state.keys() - own.keys()))
-    if missing or shapes:
-        wrong = f"; of another shape: {_some(shapes)}" if shapes else ""
-        lacking = f"; missing: {_some(missing)}" if missing else ""
-        extra = f"; unexpected: {_some(list(unexpected))}" if unexpected else ""
-        raise InputError(
-            f"weights in {source} do not fit {backbone.arch}: {len(own) - len(missing) - len(shapes)} of {len(own)} tensors "
-            f"fit{lacking}{wrong}{extra}; pass the --arch that they were trained with"
+    for name, tensor in match.state.items():
+        if own[name].is_floating_point() and not tensor.is_floating_point():
+            raise InputError(
+                f"{source}: the tensor {name} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers "
+                "(quantised weights?); give the weights that it was made from"
+            )
+    backbone.load_state_dict({key: match.state.get(key, own[key]) for key in own}, strict=True)
+    return match
+
+
+def _does_not_fit(arch: str, match: Match, source: str) -> str:
+    if not match.fitting and not match.misshaped:
+        names = match.unexpected
+        heads = {name.partition(".")[0] for name in names}
+        called = f"all begin with the prefix {heads.pop()!r}" if len(heads) == 1 else _some(names)
+        return (
+            f"weights in {source} do not fit {arch}: no name of a tensor ends as one of the network ({called}); "
+            "pass the --arch that they were trained with, or export the network's own state_dict"
         )
-    backbone.load_state_dict({key: state.get(key, own[key]) for key in own}, strict=True)
-    return unexpected
+    wrong = f"; of another shape: {_some(match.misshaped)}" if match.misshaped else ""
+    lacking = f"; missing: {_some(match.missing)}" if match.missing else ""
+    extra = f"; unexpected: {_some(match.unexpected)}" if match.unexpected else ""
+    prefix = f", read behind the prefix {match.prefix!r}" if match.prefix else ""
+    return (
+        f"weights in {source} do not fit {arch}: {match.fitting} of {match.wanted} tensors fit{prefix}{lacking}{wrong}{extra}; "
+        "pass the --arch that they were trained with"
+    )
 
 
-def _some(keys: list[str], most: int = 4) -> str:
+def _some(keys: Sequence[str], most: int = 4) -> str:
     return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 

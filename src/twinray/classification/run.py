@@ -206,7 +206,7 @@ def _notes(
     provenance: Provenance,
 ) -> list[str]:
     """What every reader of the figures must know."""
-    notes = [] if config.policy == "probe" else notes_of(config)
+    notes = [*provenance.notes, *([] if config.policy == "probe" else notes_of(config))]
     absent = sorted({name for names in missing for name in names})
     if absent:
         notes.append(

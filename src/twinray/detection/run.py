@@ -99,7 +99,9 @@ def run(
             )
         ):
             return folder
-        for note in (*checked.notes, *pack_notes(config, pack)) if ranks.main else ():
+        for note in (
+            (*provenance.notes, *checked.notes, *pack_notes(config, pack)) if ranks.main else ()
+        ):
             print(f"note: {note}", file=sys.stderr)
         seen = seen.plus(folder.path, "detect", [(pack, data["train"].rows)])
         seen = seen.plus(folder.path, "detect", [(pack, data["val"].rows)], use="selection")
@@ -330,7 +332,12 @@ def _evaluate(
         "init": provenance.as_json(),
         "protocol": config.protocol,
         "froc_rule": froc.told(),
-        "notes": [*pack.info.notes, *checked.notes, *pack_notes(config, pack)],
+        "notes": [
+            *pack.info.notes,
+            *provenance.notes,
+            *checked.notes,
+            *pack_notes(config, pack),
+        ],
     }
     if stuck := random_for_ever(config, detector, provenance):
         metrics["notes"].append(stuck)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import network_input
+from twinray.backbones.weight_file import check_values
 from twinray.classification.model import Classifier
 from twinray.data.decoding.options import Decoding
 from twinray.data.decoding.scale import Scale
@@ -184,7 +185,9 @@ def load_model(run: Path, device: str = "auto") -> Model:
     machine = choose_machine(device, "float32").exact
     network = _build(description, weights.with_suffix(".json"))
     try:
-        network.load_state_dict(safetensors.torch.load_file(weights), strict=True)
+        tensors = safetensors.torch.load_file(weights)
+        check_values(tensors, str(weights))
+        network.load_state_dict(tensors, strict=True)
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise InputError(
             f"weights in {weights} do not fit the network they describe: {' '.join(str(error).split())[:300]}"

@@ -90,6 +90,8 @@ def run(
         folder = RunFolder(out)
         if done:
             return folder
+        for note in provenance.notes if ranks.main else ():
+            print(f"note: {note}", file=sys.stderr)
         # at the start, so that the checkpoints of an interrupted run carry it too
         learnt = list(zip(packs, rows, strict=True))
         ranks.first(lambda: write_seen(out, seen.plus(out, "pretrain", learnt)))

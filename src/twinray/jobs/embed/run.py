@@ -97,6 +97,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     seen = inherited(weight_file(config.init))
     notes = [
         *skipped,
+        *provenance.notes,
         *check_unseen(seen, pack, {"embedded": known.rows}, weights=config.init, allow=True).notes,
     ]
     if len(known.rows) < _in_split(config, pack):
