@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from twinray.runs.description import Normalisation
+
 Channels = tuple[int, int, int, int]
 STAGE_STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 """The stages that a feature pyramid is built on, and the pixels of the image from one of their pixels to the next."""
@@ -22,10 +24,12 @@ class Backbone(nn.Module, ABC):
     Attributes:
         arch: the architecture as ``--arch`` names it.
         features: d, the width of the pooled features.
+        normalisation: pixels that its weights take; set with them.
     """
 
     arch: str
     features: int
+    normalisation: Normalisation = Normalisation()
 
     @property
     @abstractmethod

@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MEAN: Final = (0.485, 0.456, 0.406)
-STD: Final = (0.229, 0.224, 0.225)
-"""ImageNet statistics on the 0..1 scale. Every network and every arm takes pixels normalised by them,
-whatever its initial weights, so that arms differ in nothing but those."""
-_KEPT: Final[dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]] = {}
+from twinray.runs.description import Normalisation
+
+IMAGENET: Final = Normalisation()
+"""Statistics of ImageNet: of random weights, of torchvision's, and of files that say nothing else."""
+MEAN: Final = IMAGENET.mean
+STD: Final = IMAGENET.std
+_KEPT: Final[dict[tuple[Normalisation, torch.device, torch.dtype], tuple[Tensor, Tensor]]] = {}
 
 
 Filter = Literal["bicubic", "bilinear"]
@@ -20,18 +22,24 @@ Filter = Literal["bicubic", "bilinear"]
 detectors of version 0.1.0 and before learnt with, and see again."""
 
 
-def normalise(x: Tensor) -> Tensor:
-    """(b, 1 or 3, h, w) pixels on the 0..1 scale -> (b, 3, h, w) normalised; grey is repeated."""
-    mean, std = _statistics(x)
-    return (x - mean) / std
+def normalise(x: Tensor, by: Normalisation = IMAGENET) -> Tensor:
+    """(b, 1 or 3, h, w) pixels on the 0..1 scale -> (b, 3, h, w) normalised; grey is repeated.
+
+    Args:
+        x: red, green and blue, or grey.
+        by: statistics of the weights that will see them (``Backbone.normalisation``).
+    """
+    mean, std = _statistics(x, by)
+    normalised = (x - mean) / std
+    return normalised.flip(1) if by.order == "BGR" else normalised
 
 
-def _statistics(like: Tensor) -> tuple[Tensor, Tensor]:
+def _statistics(like: Tensor, by: Normalisation) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (1, 3, 1, 1) where ``like`` is.
 
     Made once for a device and precision: a GPU's host waits for every constant that it sends.
     """
-    key = (like.device, like.dtype)
+    key = (by, like.device, like.dtype)
     plain = (
         not torch.compiler.is_compiling() and type(like) is Tensor
     )  # a trace makes constants of its own
@@ -40,7 +48,7 @@ def _statistics(like: Tensor) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # or what a prediction kept could not be learnt through
         mean, std = (
             torch.tensor(values, device=like.device, dtype=like.dtype).view(1, 3, 1, 1)
-            for values in (MEAN, STD)
+            for values in (by.mean, by.std)
         )
     if plain and type(mean) is Tensor:
         _KEPT[key] = mean, std
@@ -61,7 +69,9 @@ def resize(x: Tensor, size: int, how: Filter = "bicubic") -> Tensor:
     return resized.clamp_(0, 1) if how == "bicubic" else resized  # cubic weights overshoot at edges
 
 
-def network_input(pixels: Tensor, size: int, device: torch.device) -> Tensor:
+def network_input(
+    pixels: Tensor, size: int, device: torch.device, by: Normalisation = IMAGENET
+) -> Tensor:
     """uint8 pixels of a pack -> (b, 3, size, size) normalised, channels last, without augmentation."""
     x = resize(pixels_to_unit(pixels.to(device, non_blocking=True)), size)
-    return normalise(x).contiguous(memory_format=torch.channels_last)
+    return normalise(x, by).contiguous(memory_format=torch.channels_last)

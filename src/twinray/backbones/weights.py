@@ -89,7 +89,9 @@ def initialise(backbone: Backbone, init: str) -> Provenance:
     else:
         path = _weight_file(init)
         dictionaries, source, digest = read_tensors(path), str(path), sha256(path)
-        if read_description(init) is not None:  # kept as it stands, for the record
+        described = read_description(init)
+        if described is not None:  # kept as it stands, for the record
+            backbone.normalisation = described.normalisation
             description = read_json(path.with_suffix(".json"), "weight description")
     match = _fill(backbone, dictionaries, source)
     return Provenance(

@@ -27,7 +27,7 @@ from twinray.classification.data import Batch, LabelledImages
 from twinray.classification.draws import Fitted, keep_tuning, kept_tuning
 from twinray.classification.loss import label_loss
 from twinray.classification.model import Classifier, Head, draw_head, probabilities
-from twinray.classification.on_pack import extract_features, label_scores
+from twinray.classification.on_pack import Seen, extract_features, label_scores
 from twinray.classification.policies import Learner, Plan, layers_of, make_plan, named_parts
 from twinray.classification.protocols import Recipe, rate_factor, recipe
 from twinray.classification.transforms import Transforms
@@ -100,7 +100,12 @@ class Task:
     def transforms(self, chosen: Recipe) -> Transforms:
         """Of training images."""
         return Transforms(
-            self.config.size, chosen.crop_min, chosen.flip, chosen.brightness, chosen.contrast
+            self.config.size,
+            chosen.crop_min,
+            chosen.flip,
+            chosen.brightness,
+            chosen.contrast,
+            self.backbone.normalisation,
         )
 
     def features(self, rows: IntArray) -> FloatArray:
@@ -123,7 +128,7 @@ class Task:
             self.pack.images,
             rows,
             self.k,
-            size=self.config.size,
+            seen=Seen(self.config.size, self.backbone.normalisation),
             batch_size=self.config.batch_size or 256,
             machine=machine,
             label=label,
@@ -489,9 +494,9 @@ def _tuning(task: Task, draw: Draw, chosen: Recipe, classifier: Classifier) -> d
     order = epoch_order(len(source), min(chosen.batch_size, len(source)), seed=draw.seed, epoch=0)[
         :BATCHES
     ]
-    device = task.machine.device
+    device, by = task.machine.device, task.backbone.normalisation
     batches = [
-        (network_input(source.gather(at), task.config.size, device), task.labels[draw.rows[at]])
+        (network_input(source.gather(at), task.config.size, device, by), task.labels[draw.rows[at]])
         for at in order
     ]
     assert chosen.norm is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,17 @@ from twinray.backbones.build import Backbone
 from twinray.backbones.pixels import network_input
 from twinray.progress import progress
 from twinray.records import FloatArray, IntArray
+from twinray.runs.description import Normalisation
 from twinray.training.device import Machine
 from twinray.training.loader import PixelSource, prefetch
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network takes of an image: the side of its input in pixels, and the statistics of its weights."""
+
+    size: int
+    by: Normalisation
 
 
 @torch.no_grad()
@@ -30,7 +40,8 @@ def extract_features(
     """Features (n, d) float32 of the given rows of a pack's images, in their order; no augmentation."""
     backbone = backbone.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     out = np.empty((len(rows), backbone.features), dtype=np.float32)
-    _forward(backbone, images, rows, size, batch_size, machine, "features", out)
+    seen = Seen(size, backbone.normalisation)
+    _forward(backbone, images, rows, seen, batch_size, machine, "features", out)
     return out
 
 
@@ -41,7 +52,7 @@ def label_scores(
     rows: IntArray,
     classes: int,
     *,
-    size: int,
+    seen: Seen,
     batch_size: int,
     machine: Machine,
     label: str = "scores",
@@ -53,13 +64,13 @@ def label_scores(
         images: images of the pack.
         rows: which of them.
         classes: k.
-        size: side of the network's input, pixels.
+        seen: what the network takes of them.
         batch_size: images at once; no effect on results but for rounding.
         machine: device and precision.
         label: text shown in the progress bar.
     """
     out = np.empty((len(rows), classes), dtype=np.float64)
-    _forward(network, images, rows, size, batch_size, machine, label, out)
+    _forward(network, images, rows, seen, batch_size, machine, label, out)
     return out
 
 
@@ -67,7 +78,7 @@ def _forward(
     network: nn.Module | Callable[[Tensor], Tensor],
     images: npt.NDArray[np.uint8],
     rows: IntArray,
-    size: int,
+    seen: Seen,
     batch_size: int,
     machine: Machine,
     label: str,
@@ -81,7 +92,7 @@ def _forward(
     with progress(label, len(rows)) as meter:
         for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):
             with machine.autocast():
-                found = network(network_input(pixels, size, machine.device))
+                found = network(network_input(pixels, seen.size, machine.device, seen.by))
             out[batch] = (
                 found.to(torch.float64 if out.dtype == np.float64 else torch.float32).cpu().numpy()
             )

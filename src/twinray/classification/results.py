@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor
 
 from twinray.backbones.build import Backbone
-from twinray.backbones.pixels import MEAN, STD
 from twinray.backbones.weights import Provenance
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.draws import Fitted
@@ -190,7 +189,7 @@ def _description(out: Outcome, thresholds: LabelThresholds | None) -> dict[str, 
         "features": out.backbone.features,
         "classes": list(pack.info.label_classes),
         "task": pack.info.task,
-        "normalisation": {"mean": MEAN, "std": STD, "scale": "0..1"},
+        "normalisation": out.backbone.normalisation,
         "size": config.size,
         "pack": pack.info.made(),
         "trained_by": f"classify ({config.policy})",

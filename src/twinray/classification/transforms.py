@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinray.backbones.pixels import normalise, pixels_to_unit, resize
+from twinray.backbones.pixels import IMAGENET, normalise, pixels_to_unit, resize
+from twinray.runs.description import Normalisation
 from twinray.training.crops import crop_resize, draw_crops
 from twinray.training.ranks import Ranks
 
@@ -32,6 +33,7 @@ class Transforms:
         flip: probability of a left-right flip.
         brightness: greatest shift up or down, of the 0..1 scale.
         contrast: greatest relative change of contrast about the image's mean.
+        normalisation: pixels that the weights take.
     """
 
     size: int
@@ -39,6 +41,7 @@ class Transforms:
     flip: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
+    normalisation: Normalisation = IMAGENET
 
     @property
     def none(self) -> bool:
@@ -77,7 +80,7 @@ class Transforms:
                 (own[:, 1] * 2 - 1) * self.brightness,
                 1 + (own[:, 2] * 2 - 1) * self.contrast,
             )
-        return normalise(images).contiguous(memory_format=torch.channels_last)
+        return normalise(images, self.normalisation).contiguous(memory_format=torch.channels_last)
 
 
 def _photometric(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:

@@ -26,8 +26,10 @@ from twinray.detection.postprocess import Detection, Limits, select_detections
 from twinray.detection.pyramid import POOLED_LEVELS, Features, Pyramid
 from twinray.detection.roi_align import MultiScaleRoIAlign
 from twinray.detection.targets import BoxTargets
+from twinray.detection.transforms import evaluation_batch
 from twinray.detection.two_stage import box_heads, proposal_network
 from twinray.errors import InputError
+from twinray.runs.description import Normalisation
 
 DetectorKind = Literal["faster-rcnn", "retinanet", "fcos"]
 
@@ -128,6 +130,16 @@ class Detector(nn.Module):
             nms=options.nms,
             per_image=options.detections_per_image,
         )
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Pixels that the backbone's weights take."""
+        return self.backbone.body.normalisation
+
+    def network_input(self, pixels: Tensor) -> Tensor:
+        """Packed uint8 pixels (b, p, p[, 3]) -> (b, 3, s, s) normalised, channels last; nothing is drawn."""
+        seen = evaluation_batch(pixels, self.options.size, self.options.resize, self.normalisation)
+        return seen.contiguous(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> Detector:
         """Training or evaluation mode; statistics that the norm policy freezes stay frozen in both."""

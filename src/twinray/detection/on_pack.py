@@ -8,7 +8,6 @@ import torch
 from twinray.data.pack import Pack
 from twinray.detection.model import Detector
 from twinray.detection.postprocess import Detection
-from twinray.detection.transforms import evaluation_batch
 from twinray.progress import progress
 from twinray.records import Boxes, IntArray
 from twinray.training.device import Machine
@@ -36,8 +35,7 @@ def detect_rows(
     found: dict[str | int, Boxes] = {}
     with progress(label, len(rows)) as meter:
         for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):
-            images = evaluation_batch(pixels.to(machine.device), size, detector.options.resize)
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = detector.network_input(pixels.to(machine.device))
             with machine.autocast():
                 detections = detector.detect(images)
             for i, detection in zip(batch, detections, strict=True):

@@ -11,7 +11,6 @@ import torch
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.contract import STAGE_NAMES
-from twinray.backbones.pixels import MEAN, STD
 from twinray.backbones.weights import Provenance, initialise, weight_file
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
@@ -265,7 +264,7 @@ def _save_model(
         "arch": config.arch,
         "classes": list(detector.box_classes),
         "options": detector.options,
-        "normalisation": {"mean": MEAN, "std": STD, "scale": "0..1"},
+        "normalisation": detector.normalisation,
         "size": config.size,
         "pack": pack.info.made(),
         "trained_by": f"detect ({config.detector}, FPN)",

@@ -39,6 +39,7 @@ class Step:
             self.detector.options.size,
             self.transforms,
             generator,
+            self.detector.normalisation,
         )
         with self.machine.autocast():
             losses = self.detector(images.contiguous(memory_format=torch.channels_last), targets)

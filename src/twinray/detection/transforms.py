@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twinray.backbones.pixels import Filter, normalise, pixels_to_unit, resize
+from twinray.backbones.pixels import IMAGENET, Filter, normalise, pixels_to_unit, resize
 from twinray.detection.targets import BoxTargets
+from twinray.runs.description import Normalisation
 
 _MIN_VISIBLE = 0.25  # a box that keeps less of its area in the window is no example of its class
 _DRAWS = 8  # numbers an image; more than are used, so that seeds keep their meaning when an operation comes or goes
@@ -50,6 +51,7 @@ def training_batch(
     size: int,
     options: TransformOptions,
     generator: torch.Generator,
+    by: Normalisation = IMAGENET,
 ) -> tuple[Tensor, BoxTargets]:
     """Packed pixels and boxes to what the detector trains on.
 
@@ -59,6 +61,7 @@ def training_batch(
         size: s.
         options: choice of what to draw.
         generator: the only source of randomness.
+        by: statistics of the weights that will see them.
 
     Returns:
         (b, 3, s, s) normalised float32, and the boxes in its pixels.
@@ -78,12 +81,14 @@ def training_batch(
         images = photometric(
             images, signed[:, 0] * options.brightness, 1 + signed[:, 1] * options.contrast
         )
-    return normalise(images), without_degenerate(clip(targets, size))
+    return normalise(images, by), without_degenerate(clip(targets, size))
 
 
-def evaluation_batch(pixels: Tensor, size: int, how: Filter) -> Tensor:
+def evaluation_batch(
+    pixels: Tensor, size: int, how: Filter, by: Normalisation = IMAGENET
+) -> Tensor:
     """Packed uint8 pixels (b, p, p[, 3]) to (b, 3, s, s) normalised float32; nothing is drawn."""
-    return normalise(resize(pixels_to_unit(pixels), size, how))
+    return normalise(resize(pixels_to_unit(pixels), size, how), by)
 
 
 def resize_with_boxes(

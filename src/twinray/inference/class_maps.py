@@ -117,7 +117,8 @@ class ClassExplainer:
     def batch(self, image: Prepared) -> Tensor:
         """(1, 3, s, s) normalised: what the network sees of an image."""
         packed = torch.from_numpy(np.stack([image.packed]))
-        return network_input(packed, self.model.size, self.model.machine.device)
+        by = self.model.description.normalisation
+        return network_input(packed, self.model.size, self.model.machine.device, by)
 
     @torch.no_grad()
     def probabilities(self, versions: Tensor, labels: Sequence[int]) -> Tensor:

@@ -27,7 +27,6 @@ from twinray.data.fit import fit_pixels, to_grey, to_rgb
 from twinray.data.pack import Pack
 from twinray.detection.model import Detector, DetectorOptions, build_detector
 from twinray.detection.postprocess import Detection
-from twinray.detection.transforms import evaluation_batch
 from twinray.errors import InputError
 from twinray.files import sha256, typed
 from twinray.geometry import geometry
@@ -108,7 +107,7 @@ class Model:
             raise InputError(f"expected a classification run, {self.path} is a {self.kind}")
         pixels = torch.from_numpy(np.stack([image.packed for image in images]))
         with self.machine.autocast():
-            found = self.network(network_input(pixels, self.size, self.machine.device))
+            found = self.network(self._seen(pixels))
         scores: FloatArray = found.double().cpu().numpy()
         return scores
 
@@ -150,11 +149,14 @@ class Model:
         pixels = torch.from_numpy(np.stack([image.packed for image in images])).to(
             self.machine.device
         )
-        # classifiers know one filter; detectors of earlier versions keep the one they were trained with
-        detector = self.network if isinstance(self.network, Detector) else None
-        how = detector.options.resize if detector is not None else "bicubic"
-        seen = evaluation_batch(pixels, self.size, how)
-        return seen.contiguous(memory_format=torch.channels_last)
+        if isinstance(self.network, Detector):
+            return self.network.network_input(pixels)
+        return self._seen(pixels)
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        """What a classifier sees of packed pixels."""
+        by = self.description.normalisation
+        return network_input(pixels, self.size, self.machine.device, by)
 
     def _in_original(self, found: Detection, image: Prepared) -> Boxes:
         xyxy = image.to_original(found.boxes.double().cpu().numpy(), self.size)
@@ -201,6 +203,7 @@ def _build(description: ModelDescription, path: Path) -> Detector | Classifier:
     options = _detector_options(description, path) if description.kind == "detector" else None
     try:
         backbone = build_backbone(description.arch, size=description.size)
+        backbone.normalisation = description.normalisation
         if options is None:
             return Classifier(backbone, len(description.classes), description.task)
         return build_detector(backbone, options, description.classes, seed=0)

@@ -94,7 +94,8 @@ class KnnProbe:
         for start in range(0, len(self.chosen), _BATCH):
             pixels = self.source.gather(self.chosen[start : start + _BATCH])
             with machine.autocast():
-                found.append(backbone(network_input(pixels, self.size, machine.device)).float())
+                seen = network_input(pixels, self.size, machine.device, backbone.normalisation)
+                found.append(backbone(seen).float())
         return torch.cat(found)
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from twinray.backbones.build import build_backbone
-from twinray.backbones.pixels import MEAN, STD
 from twinray.backbones.weights import Provenance, initialise, weight_file
 from twinray.data.pack import Pack, open_pack
 from twinray.errors import InputError
@@ -332,7 +331,7 @@ def _write_results(
         "kind": "backbone",
         "arch": config.arch,
         "features": model.backbone.features,
-        "normalisation": {"mean": MEAN, "std": STD, "scale": "0..1"},
+        "normalisation": model.backbone.normalisation,
         "size": config.size,
         "trained_by": f"pretrain ({config.objective})",
         "epochs": config.epochs,

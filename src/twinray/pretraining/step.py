@@ -123,9 +123,9 @@ class Step:
             return (self.forward or self.model)(made)[1]
 
     def _view(self, view: ViewMaker, images: Tensor, parameters: ViewParameters) -> Tensor:
-        return normalise(view.apply(images, parameters)).contiguous(
-            memory_format=torch.channels_last
-        )
+        return normalise(
+            view.apply(images, parameters), self.model.backbone.normalisation
+        ).contiguous(memory_format=torch.channels_last)
 
     def _pieces(self, n: int) -> list[slice]:
         each = n // self.accumulate

@@ -49,6 +49,28 @@ class MadeLike:
     decoded: Decoded = field(default_factory=Decoded)
 
 
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What pixels on the 0..1 scale become before a network sees them: (x - mean) / std.
+
+    It belongs to the weights: they are fed what they were trained on, in every job.
+
+    Attributes:
+        mean, std: of red, green and blue; the defaults are ImageNet's, which every network took
+            before others were known.
+        scale: scale of the pixels that mean and std are of.
+        order: order of the channels that the network takes.
+    """
+
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    scale: Literal["0..1"] = "0..1"
+    order: Literal["RGB", "BGR"] = "RGB"
+
+
 @dataclass(frozen=True)
 class LearntFrom:
     """A pack that weights learned from.
@@ -78,6 +100,7 @@ class WeightDescription:
     Attributes:
         kind: kind of network. arch: its architecture. sha256: hash of the weights.
         size: side of its input, in pixels; 0 where it is not said.
+        normalisation: pixels that it takes.
         format_version: form of the description.
     """
 
@@ -85,6 +108,7 @@ class WeightDescription:
     arch: Text
     sha256: Text
     size: Whole = 0
+    normalisation: Normalisation = field(default_factory=Normalisation)
     format_version: int = 1
 
 
@@ -100,6 +124,7 @@ class ModelDescription:
         data: packs that it learned from. init: weights that it started from.
         seed: seed that it was trained with; of a classifier the draw that was kept.
         options: options of a detector, as :class:`twinray.detection.model.DetectorOptions` names them.
+        normalisation: pixels that it takes.
         task: whether the classes of a classifier exclude each other.
         thresholds: scores that count as found or present, as evaluation writes them; None where none were chosen.
         format_version: form of the description.
@@ -115,6 +140,7 @@ class ModelDescription:
     seed: Whole
     init: StartedFrom = field(default_factory=StartedFrom)
     options: dict[str, Any] = field(default_factory=dict)
+    normalisation: Normalisation = field(default_factory=Normalisation)
     task: Task = "none"
     thresholds: dict[str, Any] | None = None
     format_version: int = 1
@@ -157,6 +183,15 @@ def read_description(path: Path) -> ModelDescription:
     return description
 
 
+def _check_normalisation(raw: dict[str, Any], path: Path) -> None:
+    """Refuse keys of the pixels that this version does not know, and a spread of nothing."""
+    found = typed(raw.get("normalisation", {}), Normalisation, path, _WHAT, "normalisation")
+    if min(found.std) <= 0:
+        raise InputError(
+            f"{_WHAT} {path}: normalisation.std: expected numbers above 0; was it edited? Restore the file"
+        )
+
+
 def read_weight_description(path: Path) -> WeightDescription | None:
     """The description beside any weights of ours; None where it is somebody else's JSON of that name.
 
@@ -187,6 +222,7 @@ def _checked(raw: dict[str, Any], kind: type[_D], path: Path) -> _D:
     description = typed(
         {key: value for key, value in raw.items() if key in known}, kind, path, _WHAT
     )
+    _check_normalisation(raw, path)
     if description.format_version > FORMAT:
         raise InputError(
             f"{_WHAT} {path} is of form {description.format_version}, this version reads up to {FORMAT}; use the twinray "

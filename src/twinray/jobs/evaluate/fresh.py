@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from twinray.classification.on_pack import label_scores
+from twinray.classification.on_pack import Seen, label_scores
 from twinray.data.pack import Pack
 from twinray.detection.data import DetectionData, annotated
 from twinray.detection.on_pack import detect_rows
@@ -210,7 +210,7 @@ def score_rows(model: Model, pack: Pack, rows: IntArray, batch_size: int, label:
         pack.images,
         rows,
         len(model.classes),
-        size=model.size,
+        seen=Seen(model.size, model.description.normalisation),
         batch_size=batch_size,
         machine=model.machine,
         label=label,
