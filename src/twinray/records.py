@@ -8,6 +8,7 @@ a tuple of class names from 0; there is no background class.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -154,6 +155,8 @@ class Collection:
             refuses.
         skipped: rows or files already set aside while reading annotations.
         notes: one-line remarks that users must see (``no patient ids: ...``).
+        data_set: key of the published data set that it is a copy of (:mod:`twinray.data.identity`), where the reader or the
+            user states it; empty where names have to tell.
     """
 
     name: str
@@ -164,6 +167,7 @@ class Collection:
     load: Callable[[Sample], Pixels]
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    data_set: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,16 @@ def patient_code(patient: str | None) -> str | None:
         if patient
         else None
     )
+
+
+def form_of(patient: str) -> tuple[str, str] | None:
+    """The letters in front of a patient id and its number without zeros; None where it is not of that form.
+
+    ``P12``, ``012`` and ``12`` may be one person, written by two hands: the numbers agree, and so do the letters where both
+    have some. ``person12`` and ``IM-0012`` are not.
+    """
+    found = re.fullmatch(r"([^\W\d]{0,8})[\W_]{0,2}0*(\d+)", patient.strip())
+    return (found[1].lower(), found[2]) if found else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,14 +12,23 @@ What is equal. Pixels are equal wherever they come from, in packs of one size an
 single grey value say nothing and do not count. Ids and patients are equal within a source of one
 name, as a pack records it. So patient 7 of one hospital is not patient 7 of another. Sources that
 were packed with shared patients count under each of their names. A patient id that occurs under
-another source name only is not refused but noted.
+another source name only is not refused but noted, and so is one that differs in form only (012 for 12).
+
+What is the same under another name. Published data sets that were made from one another share their
+people (:mod:`twinray.data.identity`). Ids that they keep, or a mapping, decide where there are any.
+Where nothing tells whose image is whose, all of the one counts as seen once the other was.
+
+What is nearly equal. Copies that were resized or encoded anew are found by a perceptual hash
+(:mod:`twinray.data.near_copies`). They count where they are more than chance brings. A
+perceptual hash is no secret: it shows a blurred outline of the image.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -29,11 +38,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from twinray.data.identity import DATA_SETS, DataSet, Identity, identify, known_as
+from twinray.data.near_copies import (
+    HASH_BYTES,
+    NEAR,
+    Words,
+    more_than_chance,
+    nearest,
+    perceptual_hashes,
+)
 from twinray.data.pack import Pack
 from twinray.errors import InputError
 from twinray.evaluation.record import SEEN
 from twinray.files import read_json, typed, write_json
-from twinray.records import IntArray
+from twinray.records import IntArray, form_of
 
 FILE = "seen.json"
 MARK = SEEN
@@ -42,9 +60,34 @@ MARK = SEEN
 Use = Literal["training", "selection"]
 Hashes = npt.NDArray[np.bytes_]
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 _FORMAT = 1
 _BYTES = 16
 _KINDS = ("pixels", "ids", "patients", "bare_patients")
+_LATER_KINDS = ("loose_patients",)
+"""Kinds that records of earlier versions lack."""
+_ASKED = "asked for loosely"
+"""Keys under which a patient id is looked up in ``loose_patients``; they are not kept."""
+_NO_LOOKS: Words = np.empty((0, HASH_BYTES // 8), dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The images of one source whose people are those of a published data set.
+
+    Attributes:
+        source: name of the source.
+        data_set: key in :data:`twinray.data.identity.DATA_SETS`.
+        parts: parts of the origin that the images are from; empty where some image's is not known.
+        n_images: number of images.
+        n_settled: number of those whose ids tell which image or patient of the origin they are.
+    """
+
+    source: str
+    data_set: str
+    parts: tuple[str, ...]
+    n_images: _Count
+    n_settled: _Count
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +103,9 @@ class Part:
         n_images, n_patients: numbers of images and patients; images of unknown patients count as
             none.
         hashes: hashes for each kind (pixels, ids, patients, bare_patients: without the source's
-            name) (n,) sorted, unique.
+            name, loose_patients: without zeros and letters in front) (n,) sorted, unique.
+        origins: published data sets that images came from.
+        looks: (m, 4) perceptual hashes.
     """
 
     run: str
@@ -70,9 +115,8 @@ class Part:
     n_images: int
     n_patients: int
     hashes: Mapping[str, Hashes]
-
-
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+    origins: tuple[Origin, ...] = ()
+    looks: Words = field(default_factory=lambda: _NO_LOOKS)
 
 
 @dataclass(frozen=True)
@@ -86,6 +130,8 @@ class _KeptPart:
     n_images: _Count
     n_patients: _Count
     hashes: dict[str, str]
+    origins: tuple[Origin, ...] | None = None
+    looks: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,10 +176,13 @@ class Seen:
         chosen = [(pack, np.asarray(rows, dtype=np.int64)) for pack, rows in images if len(rows)]
         if not chosen:
             return self
-        keys = [_keys(pack, rows) for pack, rows in chosen]
+        people = [_People(pack, rows) for pack, rows in chosen]
+        keys = [_keys(pack, rows, who) for (pack, rows), who in zip(chosen, people, strict=True)]
         hashes = {
-            kind: np.unique(np.concatenate([k[kind].hashes for k in keys])) for kind in _KINDS
+            kind: np.unique(np.concatenate([k[kind].hashes for k in keys]))
+            for kind in (*_KINDS, *_LATER_KINDS)
         }
+        looks = np.concatenate([_looks(pack, rows)[0] for pack, rows in chosen])
         names = tuple(dict.fromkeys(name for pack, _ in chosen for name in pack.info.names))
         patients = {
             patient if len(pack.info.names) > 1 else f"{pack.info.names[0]}/{patient}"
@@ -142,7 +191,17 @@ class Seen:
             if patient
         }
         n_images = sum(len(rows) for _, rows in chosen)
-        part = Part(run.resolve().name, job, use, names, n_images, len(patients), hashes)
+        part = Part(
+            run.resolve().name,
+            job,
+            use,
+            names,
+            n_images,
+            len(patients),
+            hashes,
+            _joined([origin for who in people for origin in who.origins()]),
+            np.unique(looks, axis=0),
+        )
         return replace(self, parts=(*self.parts, part), own=self.own + 1)
 
 
@@ -183,7 +242,8 @@ def read_seen(run: Path) -> Seen:
         parts = tuple(
             Part(
                 **{f.name: getattr(p, f.name) for f in fields(Part)}
-                | {"hashes": _read_hashes(p.hashes)}
+                | {"hashes": _read_hashes(p.hashes), "looks": _read_looks(p.looks)}
+                | {"origins": _by_name(p) if p.origins is None else p.origins}
             )
             for p in kept.parts
         )
@@ -207,8 +267,9 @@ def write_seen(run: Path, seen: Seen) -> None:
     """
     parts = [
         {
-            **asdict(replace(part, hashes={})),
-            "hashes": {kind: part.hashes[kind].tobytes().hex() for kind in _KINDS},
+            **asdict(replace(part, hashes={}, looks=_NO_LOOKS)),
+            "hashes": {kind: hashes.tobytes().hex() for kind, hashes in part.hashes.items()},
+            "looks": part.looks.astype(">u8").tobytes().hex(),
         }
         for part in seen.parts
     ]
@@ -253,15 +314,20 @@ def check_unseen(
     hits = {split: overlap for split, overlap in found.items() if overlap.seen.any()}
     told = " and ".join(overlap.told(split) for split, overlap in hits.items())
     runs = ", ".join(dict.fromkeys(run for overlap in hits.values() for run in overlap.runs))
-    notes = tuple(note for split, overlap in found.items() if (note := overlap.note(split, pack)))
+    notes = tuple(note for split, overlap in found.items() for note in overlap.notes(split, pack))
+    why = " ".join(dict.fromkeys(why for overlap in hits.values() for why in overlap.why))
     if hits and not allow:
         raise InputError(
             f"{told} in {pack.path} were seen in the training of {weights} (by {runs}), so figures on them would not be of new "
-            "images; train without them (pretrain --splits train, on a pack whose splits keep patients apart), or go on with "
-            "--allow-seen, which marks the figures"
+            f"images;{' ' + why if why else ''} train without them (pretrain --splits train, on a pack whose splits keep patients "
+            "apart), or go on with --allow-seen, which marks the figures"
         )
     if hits:
-        notes = (f"{told} were seen in training (by {runs}): figures are not of new images", *notes)
+        notes = (
+            f"{told} were seen in training (by {runs}): figures are not of new images",
+            *((why.rstrip(";"),) if why else ()),
+            *notes,
+        )
     marks = {
         split: {MARK: {"value": int(overlap.seen.sum()), "ci95": None, "n": len(overlap.seen)}}
         for split, overlap in hits.items()
@@ -270,13 +336,21 @@ def check_unseen(
 
 
 def apart_from(pack: Pack, rows: IntArray, others: Sequence[Pack]) -> IntArray:
-    """The rows that share no pixels, no id and no patient with any image of ``others``.
+    """The rows that share no pixels, no id and no patient with any image of ``others``, and are no near copy of one.
 
     A patient id that stands under another source's name counts as the same patient here: to leave out too much is harmless.
+
+    Raises:
+        InputError: the packs are of one origin, and nothing tells whose image is whose.
     """
     everything = [(other, np.arange(len(other.ids), dtype=np.int64)) for other in others]
     found = _find(Seen().plus(pack.path, "pack", everything), pack, rows, "")
-    return rows[~(found.seen | found.coincident)]
+    if found.by[_ORIGIN].any():
+        raise InputError(
+            f"{pack.path} cannot be kept apart from what is to be left out: {' '.join(found.why).rstrip(';')}; leave one of the "
+            "two data sets out altogether"
+        )
+    return rows[~(found.seen | found.coincident | found.alike)]
 
 
 def footnote(figures: Mapping[str, Any]) -> str:
@@ -288,68 +362,134 @@ def footnote(figures: Mapping[str, Any]) -> str:
 def told_seen(seen: tuple[int, int] | None) -> str:
     """What to write below figures that include seen images, given how many, and of how many; empty where there is none."""
     return (
-        f"includes {seen[0]:,} of {seen[1]:,} images that training had seen (--allow-seen)"
+        f"includes {seen[0]:,} of {seen[1]:,} images that training had seen, or may have (--allow-seen)"
         if seen
         else ""
     )
 
 
+_ORIGIN = "origin"
+"""How an image was seen that is of a data set whose people training saw, where no id tells more."""
+_NEAR = "near copies"
+_WORDS = {
+    "pixels": "same pixels",
+    "ids": "same id",
+    "patients": "same patient",
+    _NEAR: "near copies",
+    _ORIGIN: "of people of one origin",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class _Overlap:
-    """Of n evaluated rows, (n,) bool: which were seen, and how; ``coincident``: the patient's id alone, elsewhere."""
+    """What of n evaluated rows was seen.
+
+    Attributes:
+        seen: (n,) flags of rows that count as seen.
+        by: (n,) flags for each way.
+        coincident: (n,) flags of rows whose patient's id alone stands under another source's name.
+        loose: (n,) flags of rows whose patient's id differs in form only from one that was seen.
+        alike: (n,) flags of rows that look like a seen image, whether or not they count.
+        ids, patients: (n,) ids and patients.
+        runs, others, why: runs that saw them; their sources; sentences on data sets of one origin.
+    """
 
     seen: npt.NDArray[np.bool_]
     by: Mapping[str, npt.NDArray[np.bool_]]
     coincident: npt.NDArray[np.bool_]
+    loose: npt.NDArray[np.bool_]
+    alike: npt.NDArray[np.bool_]
+    ids: npt.NDArray[np.object_]
     patients: npt.NDArray[np.object_]
     runs: tuple[str, ...]
     others: tuple[str, ...]
+    why: tuple[str, ...]
 
     def told(self, split: str) -> str:
-        pixels, ids, patients = (
-            f"{int(self.by[kind].sum()):,}" for kind in ("pixels", "ids", "patients")
+        always = ("pixels", "ids", "patients")
+        ways = ", ".join(
+            f"{words} {int(self.by[way].sum()):,}"
+            for way, words in _WORDS.items()
+            if way in always or self.by[way].any()
         )
         n = _distinct(self.patients[self.seen])
         return (
-            f"{int(self.seen.sum()):,} of {len(self.seen):,} images of split {split} ({f'{n:,}' if n else 'unknown'} patients; same pixels "
-            f"{pixels}, same id {ids}, same patient {patients})"
+            f"{int(self.seen.sum()):,} of {len(self.seen):,} images of split {split} ({f'{n:,}' if n else 'unknown'} patients; "
+            f"{ways})"
         )
 
-    def note(self, split: str, pack: Pack) -> str:
-        """What to tell of patient ids that two sources share by chance or not; empty where there are none."""
+    def notes(self, split: str, pack: Pack) -> Iterator[str]:
+        """What to tell of ids that two sources share by chance or not, of ids that nearly agree, and of few near copies."""
         alone = self.coincident & ~self.seen
-        if not alone.any():
-            return ""
-        return (
-            f"{_distinct(self.patients[alone]):,} patient ids of split {split} in {pack.path} occur in what training saw under "
-            f"other source names ({', '.join(self.others)}) and were taken for other people; if the sources are of one "
-            "hospital, pack them together with --shared-patients, so that the splits keep these patients apart"
-        )
+        if alone.any():
+            yield (
+                f"{_distinct(self.patients[alone]):,} patient ids of split {split} in {pack.path} occur in what training saw under "
+                f"other source names ({', '.join(self.others)}) and were taken for other people; if the sources are of one "
+                "hospital, pack them together with --shared-patients, so that the splits keep these patients apart"
+            )
+        formed = self.loose & ~self.seen
+        if formed.any():
+            yield (
+                f"{_distinct(self.patients[formed]):,} patient ids of split {split} in {pack.path}, such as "
+                f"{self.patients[formed][0]}, differ in form only (zeros or letters in front) from ids that training saw, and were "
+                "taken for other people; if they are the same, write their ids alike and pack again"
+            )
+        few = self.alike & ~self.seen
+        if few.any():
+            yield (
+                f"{int(few.sum()):,} images of split {split} in {pack.path} look like images that training saw (such as "
+                f"{self.ids[few][0]}), no more than chance brings among so many; look at them"
+            )
 
 
 def _find(seen: Seen, pack: Pack, rows: IntArray, split: str) -> _Overlap:
     parts = [part for part in seen.parts if split != "val" or part.use != "selection"]
-    by = {kind: np.zeros(len(rows), dtype=bool) for kind in _KINDS}
-    keys = _keys(pack, rows) if parts and len(rows) else {}
+    by = {kind: np.zeros(len(rows), dtype=bool) for kind in (*_KINDS, *_LATER_KINDS, *_WORDS)}
+    asked = bool(parts) and len(rows) > 0
+    people = _People(pack, rows) if asked else None
+    keys = _keys(pack, rows, people) if people else {}
+    words, positions = _looks(pack, rows) if asked else (_NO_LOOKS, rows[:0])
     runs: list[str] = []
     others: list[str] = []
-    for part in parts if keys else ():
-        hit = {kind: keys[kind].rows_in(part.hashes[kind], len(rows)) for kind in _KINDS}
+    why: list[str] = []
+    n_known = 0
+    for part in parts if people else ():
+        assert people is not None
+        hit = {
+            kind: keys[_ASKED if kind in _LATER_KINDS else kind].rows_in(
+                part.hashes[kind], len(rows)
+            )
+            for kind in (*_KINDS, *_LATER_KINDS)
+            if kind in part.hashes
+        }
         for i in np.flatnonzero(hit["pixels"]):
             hit["pixels"][i] = not _blank(pack.images[rows[i]])
-        if hit["pixels"].any() or hit["ids"].any() or hit["patients"].any():
+        hit[_ORIGIN], reasons = people.of_origins(part.origins)
+        hit[_NEAR] = np.zeros(len(rows), dtype=bool)
+        hit[_NEAR][positions[nearest(words, part.looks) <= NEAR]] = True
+        n_known += len(part.looks)
+        if any(hit[way].any() for way in _WORDS):
             runs.append(f"the {part.job} run {part.run}")
         if (hit["bare_patients"] & ~hit["patients"]).any():
             others += part.sources
-        for kind in _KINDS:
-            by[kind] |= hit[kind]
+        why += reasons
+        for kind, rows_hit in hit.items():
+            by[kind] |= rows_hit
+    sure = by["pixels"] | by["ids"] | by["patients"] | by[_ORIGIN]
+    alike = by[_NEAR]
+    if not more_than_chance(int((alike & ~sure).sum()), len(rows), n_known):
+        by[_NEAR] = alike & sure
     return _Overlap(
-        seen=by["pixels"] | by["ids"] | by["patients"],
+        seen=sure | by[_NEAR],
         by=by,
         coincident=by["bare_patients"],
+        loose=by["loose_patients"],
+        alike=alike,
+        ids=pack.ids[rows],
         patients=pack.patients[rows],
         runs=tuple(dict.fromkeys(runs)),
         others=tuple(dict.fromkeys(others)),
+        why=tuple(dict.fromkeys(why)),
     )
 
 
@@ -373,12 +513,163 @@ class _Keys:
         return rows
 
 
-def _keys(pack: Pack, rows: IntArray) -> dict[str, _Keys]:
+class _People:
+    """Of which published data sets the given rows of a pack are, and what ids say of each."""
+
+    def __init__(self, pack: Pack, rows: IntArray) -> None:
+        names = _Names(pack.info.names)
+        self.sources = [names.source(str(pack.ids[row])) for row in rows.tolist()]
+        own = [names.of(str(pack.ids[row]))[1] for row in rows.tolist()]
+        stated = pack.info.extra.get("data_sets", {})
+        self.sets: dict[str, DataSet | None] = {
+            name: known_as(
+                name,
+                [text for text, source in zip(own, self.sources, strict=True) if source == name],
+                _stated(stated, name),
+            )
+            for name in dict.fromkeys(self.sources)
+        }
+        self.identities: list[Identity | None] = [None] * len(rows)
+        if not any(self.sets.values()):
+            return
+        attributes = (
+            [json.loads(text) if text else {} for text in _attributes(pack, rows)]
+            if any(data_set and data_set.mapping for data_set in self.sets.values())
+            else [{}] * len(rows)
+        )
+        for at, row in enumerate(rows.tolist()):
+            data_set, patient = self.sets[self.sources[at]], pack.patients[row]
+            if data_set is None:
+                continue
+            if patient:
+                patient = names.of(patient)[1].removeprefix(f"{data_set.origin}/")
+            self.identities[at] = identify(data_set, own[at], patient, attributes[at])
+
+    def origin_keys(self, at: int) -> tuple[bytes | None, bytes | None]:
+        """Hashes of the origin's ids of an image and its patient, alike in all data sets of one origin."""
+        data_set, identity = self.sets[self.sources[at]], self.identities[at]
+        if data_set is None or identity is None:
+            return None, None
+        space = f"origin {data_set.origin}"
+        return (
+            _hash("image", space, identity.image) if identity.image else None,
+            _hash("patient", space, identity.patient) if identity.patient else None,
+        )
+
+    def origins(self) -> list[Origin]:
+        """What of which data set is among the rows."""
+        found = []
+        for source, data_set in self.sets.items():
+            if data_set is None:
+                continue
+            own = [
+                identity
+                for identity, name in zip(self.identities, self.sources, strict=True)
+                if name == source and identity is not None
+            ]
+            parts = {identity.part for identity in own}
+            found.append(
+                Origin(
+                    source,
+                    data_set.key,
+                    () if "" in parts else tuple(sorted(parts)),
+                    len(own),
+                    sum(identity.settled for identity in own),
+                )
+            )
+        return found
+
+    def of_origins(self, known: Sequence[Origin]) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        """(n,) flags of rows that may be of people of ``known`` data sets where ids do not tell, and why, in words."""
+        flags = np.zeros(len(self.sources), dtype=bool)
+        why: dict[str, None] = {}
+        for at, (source, identity) in enumerate(zip(self.sources, self.identities, strict=True)):
+            own = self.sets[source]
+            if own is None or identity is None:
+                continue
+            for other in known:
+                theirs = DATA_SETS.get(other.data_set)
+                if theirs is None or theirs.origin != own.origin:
+                    continue
+                if _plain(other.source) == _plain(source):
+                    continue  # of one source: its own ids decide
+                settled = identity.settled and other.n_settled == other.n_images
+                apart = identity.part and other.parts and identity.part not in other.parts
+                if settled or apart:
+                    continue
+                flags[at] = True
+                why[_why(source, own, other.source, theirs)] = None
+        return flags, list(why)
+
+
+def _why(source: str, own: DataSet, other: str, theirs: DataSet) -> str:
+    facts = dict.fromkeys(row.fact for row in (own, theirs) if row.key != row.origin)
+    advice = own.advice or theirs.advice
+    cure = advice or "test on another data set, or train on one of the two alone"
+    return (
+        f"{source} ({own.key}) has people of {other} ({theirs.key}), both made of {own.origin} "
+        f"({'; '.join(facts) or own.fact}), and no id tells whose image is whose, so all of it counts as seen: {cure};"
+    )
+
+
+def _stated(stated: object, name: str) -> str:
+    """The data set that ``pack --data-set`` or a reader stated; empty where unknown to this version."""
+    key = stated.get(name, "") if isinstance(stated, dict) else ""
+    return key if key in DATA_SETS else ""
+
+
+def _plain(source: str) -> str:
+    """A source's name without what differs between copies of one source."""
+    return re.sub(r"(?<=mnist)_(28|64|128|224)$", "", re.sub(r"-\d+$", "", source))
+
+
+def _attributes(pack: Pack, rows: IntArray) -> list[str | None]:
+    if "attributes" not in pack.table.column_names:
+        return [None] * len(rows)
+    found: list[str | None] = pack.table.column("attributes").take(pa.array(rows)).to_pylist()
+    return found
+
+
+def _joined(origins: Sequence[Origin]) -> tuple[Origin, ...]:
+    """One entry a source and data set."""
+    found: dict[tuple[str, str], Origin] = {}
+    for new in origins:
+        key = (new.source, new.data_set)
+        old = found.get(key)
+        if old is not None:
+            parts = tuple(sorted({*old.parts, *new.parts})) if old.parts and new.parts else ()
+            new = Origin(*key, parts, old.n_images + new.n_images, old.n_settled + new.n_settled)
+        found[key] = new
+    return tuple(found[key] for key in sorted(found))
+
+
+def _by_name(part: _KeptPart) -> tuple[Origin, ...]:
+    """Of a record that does not say: what the sources' names tell, with no image settled."""
+    known = [(name, known_as(name, [])) for name in part.sources]
+    return tuple(
+        Origin(name, row.key, (), part.n_images, 0) for name, row in known if row is not None
+    )
+
+
+def _looks(pack: Pack, rows: IntArray) -> tuple[Words, IntArray]:
+    """Perceptual hashes of rows, and the positions in ``rows`` that they are of."""
+    return perceptual_hashes(_picture(pack, row) for row in rows.tolist())
+
+
+def _picture(pack: Pack, row: int) -> npt.NDArray[np.uint8]:
+    """The image without the bars of a letterbox."""
+    image: npt.NDArray[np.uint8] = pack.images[row]
+    part: npt.NDArray[np.uint8] = image[pack.place(row).picture]
+    return part if part.size else image
+
+
+def _keys(pack: Pack, rows: IntArray, people: _People) -> dict[str, _Keys]:
     """Hashes of every kind of the given rows."""
     names = _Names(pack.info.names)
     table = pack.table.select(["source", "sha256"]).take(pa.array(rows))
     sources, digests = table.column("source").to_pylist(), table.column("sha256").to_pylist()
-    found: dict[str, list[tuple[bytes, int]]] = {kind: [] for kind in _KINDS}
+    kinds = (*_KINDS, *_LATER_KINDS, _ASKED)
+    found: dict[str, list[tuple[bytes, int]]] = {kind: [] for kind in kinds}
     known: dict[str, tuple[list[bytes], bytes]] = {}
     for at, row in enumerate(rows.tolist()):
         found["pixels"].append((_pixels(digests[at], pack, row), at))
@@ -386,6 +677,9 @@ def _keys(pack: Pack, rows: IntArray) -> dict[str, _Keys]:
         # bare numbers begin at 1 in every annotation file of a folder; the file's name tells them apart
         what = (own, PurePosixPath(sources[at] or "").stem) if own.isdecimal() else (own,)
         found["ids"] += [(_hash("image", space, *what), at) for space in spaces]
+        image_key, patient_key = people.origin_keys(at)
+        found["ids"] += [(image_key, at)] if image_key else []
+        found["patients"] += [(patient_key, at)] if patient_key else []
         patient = pack.patients[row]
         if not patient:
             continue
@@ -398,6 +692,15 @@ def _keys(pack: Pack, rows: IntArray) -> dict[str, _Keys]:
         named, bare = known[patient]
         found["patients"] += [(key, at) for key in named]
         found["bare_patients"].append((bare, at))
+        if (form := form_of(names.of(patient)[1])) is not None:
+            letters, number = form
+            for space in names.of(patient)[0]:
+                of_any, of_none, of_own = (
+                    (_hash("loose", space, kind, number), at)
+                    for kind in ("any", "none", f"letters {letters}")
+                )
+                found["loose_patients"] += [of_own, of_any] if letters else [of_none]
+                found[_ASKED] += [of_own, of_none] if letters else [of_any, of_none]
     return {kind: _Keys.of(pairs) for kind, pairs in found.items()}
 
 
@@ -421,6 +724,12 @@ class _Names:
                 if text.startswith(f"{name}/"):
                     return spaces, text[len(name) + 1 :]
         return self._of_all, text
+
+    def source(self, image: str) -> str:
+        """The name of an image's source, as a pack has it."""
+        if len(self._names) == 1:
+            return self._names[0]
+        return next((name for name in self._of_one if image.startswith(f"{name}/")), self._names[0])
 
     def _spaces(self, names: Sequence[str]) -> list[str]:
         """A second source of one name is called name-2 in a pack, and its own name in a pack by itself."""
@@ -460,7 +769,13 @@ def _distinct(patients: npt.NDArray[np.object_]) -> int:
 
 
 def _read_hashes(text: Mapping[str, str]) -> dict[str, Hashes]:
-    return {kind: _hashes(bytes.fromhex(text[kind])) for kind in _KINDS}
+    later = [kind for kind in _LATER_KINDS if kind in text]
+    return {kind: _hashes(bytes.fromhex(text[kind])) for kind in (*_KINDS, *later)}
+
+
+def _read_looks(text: str) -> Words:
+    words = np.frombuffer(bytes.fromhex(text), dtype=">u8").astype(np.uint64)
+    return words.reshape(-1, HASH_BYTES // 8)
 
 
 def _hashes(joined: bytes) -> Hashes:

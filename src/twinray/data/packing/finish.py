@@ -31,7 +31,7 @@ from twinray.data.packing.mix import Mix
 from twinray.data.packing.options import PackOptions
 from twinray.data.packing.remarks import Remarks
 from twinray.data.packing.scales import Scales
-from twinray.data.splitting.groups import Rows
+from twinray.data.splitting.groups import Rows, one_number
 from twinray.data.splitting.record import SplitRecord
 from twinray.data.splitting.settle import Fold, Settled, describe, settle, settle_given
 from twinray.files import atomic_writer, clear_disk_errors, sha256, write_json
@@ -175,6 +175,8 @@ class Finish:
         square = np.frombuffer(squares, dtype=np.int64).reshape(-1, channels)
         keys = np.ascontiguousarray(digests).view("S32").ravel()
         twins = np.unique(keys, return_inverse=True)[1].astype(np.int64).ravel()
+        if any(mix.kin):
+            twins = one_number(twins, [mix.original(i) for i in index])
         rows = Rows(
             ids=[mix.id(i) for i in index],
             patients=[mix.patient(i) for i in index],
@@ -280,6 +282,11 @@ class Finish:
     def _extra(self, rows: Rows, settled: Settled) -> dict[str, Any]:
         mix = self._mix
         labels = rows.labels
+        stated = {
+            name: c.data_set
+            for name, c in zip(mix.names, mix.collections, strict=True)
+            if c.data_set
+        }
         return {
             "job": self._job,
             "filter": "bicubic, reducing gap 2; averages for whole factors from 4",
@@ -287,6 +294,7 @@ class Finish:
             "label_counts": {}
             if labels is None
             else {c: int((labels[:, k] == 1).sum()) for k, c in enumerate(mix.label_classes)},
+            **({"data_sets": stated} if stated else {}),
             "box_counts": {name: self._boxes_of_class[name] for name in mix.box_classes},
             **settled.findings,
         }

@@ -7,6 +7,9 @@ then not patient 7 of another. Collections of the same name share their patients
 merge groups, never leak one. Collections that are parts of one data set share their patients
 whatever their names (:func:`share_patients`). Where nobody said so but patient ids occur in
 several, a note says how many.
+
+Collections of published data sets that hold the same people (:mod:`twinray.data.identity`) share the patients and images
+that their ids or a mapping tell. What nothing tells is a warning among the notes.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from twinray.data.decoding.options import DecodesFiles, Decoding
+from twinray.data.identity import DataSet, Identity, identify, known_as
 from twinray.data.splitting.record import GivenSplits
 from twinray.errors import InputError
 from twinray.geometry import place_boxes, to_frame
@@ -31,6 +35,7 @@ from twinray.records import (
     Sample,
     Skipped,
     Task,
+    form_of,
 )
 
 
@@ -43,6 +48,7 @@ class Mix:
         names: a distinct name for each.
         label_classes, box_classes, task: classes and task of all.
         starts: number of the first image of each collection, and the number of all images.
+        kin: data set of each collection whose people another collection holds too; None for the others.
     """
 
     collections: tuple[Collection, ...]
@@ -51,6 +57,7 @@ class Mix:
     box_classes: tuple[str, ...]
     task: Task
     starts: tuple[int, ...]
+    kin: tuple[DataSet | None, ...]
 
     @staticmethod
     def of(collections: Sequence[Collection], given: GivenSplits | None = None) -> Mix:
@@ -69,7 +76,10 @@ class Mix:
                     f"{collection.name}: expected every image to have an id of its own, found one twice"
                 )
         names = _distinct([collection.name for collection in collections])
-        _note_common_patients(collections, names)
+        kin = _kin(collections)
+        _note_common_patients(collections, names, kin)
+        _note_forms(collections)
+        _note_kin(collections, names, kin)
         if given is not None:
             collections = _with_splits(collections, names, given)
         starts = np.cumsum([0, *(len(collection.samples) for collection in collections)])
@@ -82,6 +92,7 @@ class Mix:
             box_classes=tuple(dict.fromkeys(name for c in collections for name in c.box_classes)),
             task=_task(collections),
             starts=tuple(int(start) for start in starts),
+            kin=kin,
         )
 
     def __len__(self) -> int:
@@ -116,11 +127,25 @@ class Mix:
 
     def patient(self, index: int) -> str | None:
         """The image's patient in the pack."""
+        k = self.collection_of(index)
+        data_set, collection = self.kin[k], self.collections[k]
+        if data_set is not None and not isinstance(collection, Part):
+            whose = _identity(data_set, self.sample(index)).patient
+            if whose is not None:
+                return f"{data_set.origin}/{whose}"
         own = self.sample(index).patient
         if not own:
             return None
-        space = _patient_space(self.collections[self.collection_of(index)])
+        space = _patient_space(collection)
         return f"{space}/{own}" if self.several and space is not None else own
+
+    def original(self, index: int) -> str | None:
+        """What several collections call the same image, where they hold the same people and ids tell it; else None."""
+        data_set = self.kin[self.collection_of(index)]
+        if data_set is None:
+            return None
+        image = _identity(data_set, self.sample(index)).image
+        return None if image is None else f"{data_set.origin}/{image}"
 
     def where(self, index: int) -> str:
         """What to call the image in a message."""
@@ -185,6 +210,7 @@ class Mix:
     def checksum(self) -> str:
         """SHA-256 of everything that the collections say of their images."""
         digest = hashlib.sha256()
+        digest.update("".join(f"kin {row.key}" for row in self.kin if row is not None).encode())
         for collection in self.collections:
             said = (collection.name, collection.label_classes, collection.box_classes)
             digest.update(
@@ -214,12 +240,106 @@ def _patient_space(collection: Collection) -> str | None:
     return None if isinstance(collection, Part) else collection.name
 
 
-def _note_common_patients(collections: list[Collection], names: Sequence[str]) -> None:
+def _identity(data_set: DataSet, sample: Sample) -> Identity:
+    return identify(data_set, sample.id, sample.patient, sample.attributes)
+
+
+def _kin(collections: Sequence[Collection]) -> tuple[DataSet | None, ...]:
+    """The data set of each collection whose origin is also that of one with another name."""
+    known = [
+        known_as(c.name, [sample.id for sample in c.samples], c.data_set)
+        if len(collections) > 1
+        else None
+        for c in collections
+    ]
+    names: dict[str, set[str]] = {}
+    for row, collection in zip(known, collections, strict=True):
+        if row is not None:
+            names.setdefault(row.origin, set()).add(collection.name)
+    return tuple(row if row and len(names[row.origin]) > 1 else None for row in known)
+
+
+def _note_kin(
+    collections: list[Collection], names: Sequence[str], kin: Sequence[DataSet | None]
+) -> None:
+    """Say of each two collections of one origin that their people are the same, and whether ids tell who is who."""
+    for k, row in enumerate(kin):
+        for j, other in enumerate(kin[:k]):
+            if row is None or other is None or row.origin != other.origin:
+                continue
+            if collections[k].name == collections[j].name:
+                continue
+            note = _kin_note((names[j], other, collections[j]), (names[k], row, collections[k]))
+            collections[k] = replace(collections[k], notes=(*collections[k].notes, note))
+
+
+def _kin_note(
+    first: tuple[str, DataSet, Collection], second: tuple[str, DataSet, Collection]
+) -> str:
+    found = [
+        [_identity(data_set, sample) for sample in collection.samples]
+        for _, data_set, collection in (first, second)
+    ]
+    facts = "; ".join(
+        dict.fromkeys(row.fact for _, row, _ in (first, second) if row.key != row.origin)
+    )
+    same = f"{first[0]} and {second[0]} hold the same people" + (f" ({facts})" if facts else "")
+    parts = [{identity.part for identity in own} for own in found]
+    if all("" not in own for own in parts) and not parts[0] & parts[1]:
+        return (
+            f"{first[0]} and {second[0]} are of different parts of one data set, which share nobody"
+        )
+    unsettled = sum(not identity.settled for own in found for identity in own)
+    if unsettled:
+        advice = second[1].advice or first[1].advice or "leave one of the two out"
+        return (
+            f"WARNING: {same}, and of {unsettled:,} images no id tells whose they are: the same person may be in several splits; "
+            f"{advice}"
+        )
+    people = [{identity.patient for identity in own} - {None} for own in found]
+    images = [{identity.image for identity in own} - {None} for own in found]
+    return f"{same}: {len(people[0] & people[1]):,} patients and {len(images[0] & images[1]):,} images are in both, kept in one split"
+
+
+def _note_forms(collections: list[Collection]) -> None:
+    """Note how many patient ids differ in form only (12, 012, P12) within what counts as one hospital's."""
+    spaces: dict[str | None, dict[str, set[str]]] = {}
+    first: dict[str | None, int] = {}
+    for k, collection in enumerate(collections):
+        space = _patient_space(collection)
+        first.setdefault(space, k)
+        forms = spaces.setdefault(space, {})
+        for patient in {sample.patient for sample in collection.samples if sample.patient}:
+            form = form_of(patient)
+            if form is not None:
+                forms.setdefault(form[1], set()).add(patient)
+    for space, forms in spaces.items():
+        alike = [sorted(ids) for _, ids in sorted(forms.items()) if _one_hand(ids)]
+        if alike:
+            k = first[space]
+            note = (
+                f"{len(alike):,} patient numbers are written in several forms, such as {', '.join(alike[0][:3])}, and count as "
+                "different patients; if they are one, write them alike and pack again"
+            )
+            collections[k] = replace(collections[k], notes=(*collections[k].notes, note))
+
+
+def _one_hand(ids: set[str]) -> bool:
+    """Whether two of the ids, of one number, may be one person: the same letters in front, or one without."""
+    letters = [form[0] for each in ids if (form := form_of(each)) is not None]
+    return len(letters) > 1 and ("" in letters or len(set(letters)) < len(letters))
+
+
+def _note_common_patients(
+    collections: list[Collection], names: Sequence[str], kin: Sequence[DataSet | None]
+) -> None:
     """Note, at the first collection with such ids, how many patient ids occur elsewhere as other patients."""
     spaces: dict[str, set[str | None]] = {}
     own = [
-        {sample.patient for sample in collection.samples if sample.patient}
-        for collection in collections
+        set()
+        if row is not None
+        else {sample.patient for sample in collection.samples if sample.patient}
+        for collection, row in zip(collections, kin, strict=True)
     ]
     for collection, patients in zip(collections, own, strict=True):
         for patient in patients:

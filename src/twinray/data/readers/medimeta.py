@@ -41,6 +41,7 @@ import yaml
 
 from twinray.data.decoding.bounded_file import one_line, parser_faults_as_input_errors
 from twinray.data.decoding.images import MAX_PIXELS
+from twinray.data.identity import DATA_SETS
 from twinray.data.readers.disk import FileLoader
 from twinray.data.readers.tabular import read_rows
 from twinray.errors import InputError
@@ -177,8 +178,10 @@ def read_medimeta(root: Path, *, task: str | None = None) -> Collection:
         notes.append(
             "no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"
         )
+    name = one_line(str(info.get("id") or root.resolve().name or "medimeta"), 80)
+    key = f"medimeta-{name.lower().replace('_', '-')}"
     return Collection(
-        name=one_line(str(info.get("id") or root.resolve().name or "medimeta"), 80),
+        name=name,
         label_classes=labels.classes,
         box_classes=(),
         task=labels.task,
@@ -186,6 +189,7 @@ def read_medimeta(root: Path, *, task: str | None = None) -> Collection:
         load=load,
         skipped=tuple(skipped),
         notes=tuple(notes),
+        data_set=key if key in DATA_SETS else "",
     )
 
 

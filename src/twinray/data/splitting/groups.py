@@ -37,6 +37,19 @@ class Rows:
     blank: npt.NDArray[np.bool_]
 
 
+def one_number(
+    twins: npt.NDArray[np.int64], originals: Sequence[str | None]
+) -> npt.NDArray[np.int64]:
+    """(n,) numbers of ``twins`` in which images of one name count as identical too; None: no name."""
+    sets = DisjointSet(range(int(twins.max(initial=-1)) + 1))
+    first: dict[str, int] = {}
+    for twin, original in zip(twins.tolist(), originals, strict=True):
+        if original is not None:
+            sets.merge(first.setdefault(original, twin), twin)
+    number = {twin: min(members) for members in sets.subsets() for twin in members}
+    return np.array([number[twin] for twin in twins.tolist()], dtype=np.int64)
+
+
 def groups_of(rows: Rows, among: Sequence[int]) -> list[str | None]:
     """The group of each of the rows ``among``, named alike where no cut may separate them; None: a group of its own.
 
