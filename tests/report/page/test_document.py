@@ -260,7 +260,7 @@ def test_the_summary_says_whose_figures_include_seen_images(figure: Make, evalua
     table = summary_table(evaluation({"clean": SplitFigures({}), "marked": marked}), [], "A note.")
     assert (
         table.note
-        == "A note. marked: includes 2 of 3 images that training had seen (--allow-seen)."
+        == "A note. marked: includes 2 of 3 images that training had seen, or may have (--allow-seen)."
     )
     assert table.columns == ("arm", "mAP50", "95 % interval", "seconds")
     assert table.rows[1] == ("marked", "0.500", "not defined", "not defined")
