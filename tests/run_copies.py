@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from twinray.runs.checksums import write_checksums
+
 
 def copied(run: Path, folder: Path) -> None:
     """A copy of a run; its weights, which nothing changes, take no room."""
@@ -25,7 +27,14 @@ def changed(run: Path, folder: Path, **options: object) -> Path:
     copied(run, folder)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump(config | options))
-    return folder
+    return sealed(folder)
+
+
+def sealed(run: Path) -> Path:
+    """The run, with checksums of its files as they are now: a test changed them, and means it."""
+    (run / "checksums.json").unlink()
+    write_checksums(run, {})
+    return run
 
 
 def noted(run: Path, *notes: str) -> Path:
@@ -33,7 +42,7 @@ def noted(run: Path, *notes: str) -> Path:
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["notes"] += notes
     (run / "metrics.json").write_text(json.dumps(metrics))
-    return run
+    return sealed(run)
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -95,7 +95,12 @@ def write_text(path: Path, text: str, what: str = "file") -> None:
 
 def write_json(path: Path, value: Any, what: str = "file") -> None:
     """Write ``value`` as indented JSON to ``path`` atomically; NaN is refused, it is not JSON."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", what)
+    write_text(path, as_json(value), what)
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON as our files hold it; NaN is refused, it is not JSON."""
+    return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def check_regular(path: Path, what: str = "file") -> None:

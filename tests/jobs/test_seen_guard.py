@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from run_copies import sealed
 from twinray.backbones.build import build_backbone
 from twinray.backbones.weights import weight_file
 from twinray.classification.config import ClassifyConfig
@@ -146,6 +147,7 @@ def test_weights_without_a_record_are_unknown_not_refused(greedy, class_pack, tm
     assert evaluate(EvaluateConfig((run,), class_pack, bootstrap=0)).arms["probe"].seen == "unknown"
     assert "not recorded" in capsys.readouterr().out
     (run / "seen.json").unlink()  # a run of an older version
+    sealed(run)
     assert evaluate(EvaluateConfig((run,), class_pack, bootstrap=0)).arms["probe"].seen == "unknown"
 
 

@@ -63,7 +63,7 @@ def run(
         TwinrayError: the loss left the finite numbers, a signal stopped the run, or the disk refuses.
     """
     config = resolve(config)
-    pack = open_pack(config.data)
+    pack = open_pack(config.data, allow_edited=config.allow_edited)
     labels = labels_to_learn(pack, config.uncertain, config.blank)
     train, test, val = (
         labelled_rows(pack, "train", labels),
@@ -110,6 +110,9 @@ def run(
         ):
             return RunFolder(config.out)
         folder = RunFolder(config.out)
+        used = np.concatenate([val, test, *chosen])
+        edited = ranks.first(lambda: pack.check_pixels(used))
+        checked = dataclasses.replace(checked, notes=(*edited, *checked.notes))
         notes = _notes(config, pack, draws, val, missing, provenance)
         for note in (*checked.notes, *notes) if ranks.main else ():
             print(f"note: {note}", file=sys.stderr)

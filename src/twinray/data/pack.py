@@ -13,8 +13,13 @@ into the packed image (x_pack = x * scale_x + offset_x) and back.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +39,8 @@ from twinray.records import SPLITS, Boxes, FloatArray, IntArray, Task
 FORMAT_VERSION = 1
 
 IMAGES, SAMPLES, PACK = "images.npy", "samples.parquet", "pack.json"
+EDITED = "EDITED"
+"""First word of every note on a file that is not what was written."""
 
 SCHEMA = pa.schema(
     [
@@ -103,6 +110,7 @@ class PackInfo:
         decoded: way in which files became pixels, the same for new files that a model of this pack
             is asked about.
         extra: further findings.
+        sha256: of the rest of the description, in hexadecimal; empty in packs of earlier versions.
     """
 
     names: Names
@@ -124,14 +132,19 @@ class PackInfo:
     created_by: str = ""
     decoded: Decoded = field(default_factory=Decoded)
     extra: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON object that ``pack.json`` holds; ``decoded`` is left out where nothing was chosen or found."""
-        return {
+        """The JSON object that ``pack.json`` holds, with its hash.
+
+        ``decoded`` is left out where nothing was chosen or found.
+        """
+        content = {
             key: value
             for key, value in asdict(self).items()
-            if key != "decoded" or self.decoded != Decoded()
+            if key != "sha256" and (key != "decoded" or self.decoded != Decoded())
         }
+        return content | {"sha256": _description_hash(content)}
 
     def made(self) -> dict[str, Any]:
         """How images became those of the pack, as ``model.json`` says it of the pack that a model learned from."""
@@ -153,6 +166,8 @@ class Pack:
         sizes: (n, 2) int64, original width and height in pixels.
         geometry: (n, 4) float64: scale_x, scale_y, offset_x, offset_y.
         labels: (n, k) float32 over ``info.label_classes``; NaN where not stated.
+        edited: notes on files that are not what was packed, taken with ``allow_edited``.
+        allow_edited: flag to take changed pixels too.
     """
 
     path: Path
@@ -165,9 +180,36 @@ class Pack:
     sizes: IntArray
     geometry: FloatArray
     labels: FloatArray
+    edited: tuple[str, ...] = ()
+    allow_edited: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def check_pixels(self, rows: IntArray) -> tuple[str, ...]:
+        """Compare packed pixels with their hashes in the table, before figures are made of them.
+
+        Opening a pack reads no pixel, so that it costs nothing; hashing goes about as fast as reading.
+
+        Returns:
+            Notes on everything in the pack that is not what was packed, for whoever reads the figures.
+
+        Raises:
+            InputError: pixels differ and the pack was not opened with ``allow_edited``.
+        """
+        rows = np.unique(np.asarray(rows, dtype=np.int64))
+        stated = self.table.column("sha256").take(pa.array(rows)).to_pylist()
+
+        def same(at: int) -> bool:
+            data = np.ascontiguousarray(self.images[rows[at]]).data
+            return stated[at] is None or hashlib.sha256(data).hexdigest() == stated[at]
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+            wrong = [at for at, good in enumerate(threads.map(same, range(len(rows)))) if not good]
+        if not wrong:
+            return self.edited
+        told = f"pixels of {len(wrong):,} images in {self.path / IMAGES} (first: row {int(rows[wrong[0]])})"
+        return (*self.edited, *_not_as_written(told, self.allow_edited))
 
     def where(self, split: str) -> IntArray:
         """Indices of the images of one split, ascending."""
@@ -315,13 +357,19 @@ class _ListColumn:
         return slice(self.offsets[row], self.offsets[row + 1])
 
 
-def open_pack(path: Path) -> Pack:
-    """Open a pack for reading.
+def open_pack(path: Path, *, allow_edited: bool = False) -> Pack:
+    """Open a pack for reading, and compare its table and description with what was packed.
+
+    Pixels are compared where they are used (:meth:`Pack.check_pixels`).
+
+    Args:
+        path: folder of the pack.
+        allow_edited: flag to take changed files, with a note in ``edited`` and on standard error.
 
     Raises:
-        InputError: not a pack, a pack of a newer format, or one whose files disagree.
+        InputError: not a pack, a pack of a newer format, one whose files disagree, or one that was edited.
     """
-    info = read_info(path)
+    info, edited = _described(path, allow_edited)
     images, table = _open_images(path), _open_table(path)
     expected = (len(table), info.size, info.size) + ((3,) if info.channels == 3 else ())
     if images.shape != expected or images.dtype != np.uint8 or not images.flags.c_contiguous:
@@ -335,6 +383,13 @@ def open_pack(path: Path) -> Pack:
         raise InputError(
             f"expected sizes and scales above 0 in {path / SAMPLES}, found others; the file is damaged, pack again"
         )
+    now = sha256(path / SAMPLES)
+    if info.checksums.get(SAMPLES, now) != now:
+        edited += _not_as_written(str(path / SAMPLES), allow_edited)
+        # runs of this pack are runs of the edited table: they must say so too
+        info = replace(info, checksums={**info.checksums, SAMPLES: now})
+    if SAMPLES not in info.checksums:
+        edited += (f"{path} was packed before packs had checksums: it cannot be verified",)
     return Pack(
         path=path,
         info=info,
@@ -346,7 +401,28 @@ def open_pack(path: Path) -> Pack:
         sizes=sizes.astype(np.int64),
         geometry=places,
         labels=_label_matrix(table, len(info.label_classes)),
+        edited=edited,
+        allow_edited=allow_edited,
     )
+
+
+def _not_as_written(what: str, allow_edited: bool) -> tuple[str, ...]:
+    """A note on an edited file, also told at once; or its refusal."""
+    if not allow_edited:
+        raise InputError(
+            f"{what}: not as it was packed (its checksum differs): it was edited, exchanged or damaged; restore it, pack "
+            "again, or go on with --allow-edited, which marks the results"
+        )
+    note = f"{EDITED}: {what} is not as it was packed (--allow-edited)"
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {note}", file=sys.stderr)
+    return (note,)
+
+
+def _description_hash(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what ``pack.json`` says, whatever its spacing and the versions that wrote it."""
+    kept = {key: value for key, value in content.items() if key not in ("sha256", "created_by")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _open_images(path: Path) -> npt.NDArray[np.uint8]:
@@ -407,8 +483,13 @@ def read_info(path: Path) -> PackInfo:
     """Read ``pack.json`` alone.
 
     Raises:
-        InputError: not a pack, an unfinished one, or one of another format version.
+        InputError: not a pack, an unfinished one, one of another format version, or an edited one.
     """
+    return _described(path, False)[0]
+
+
+def _described(path: Path, allow_edited: bool) -> tuple[PackInfo, tuple[str, ...]]:
+    """What ``pack.json`` says, and notes where it was edited."""
     if not path.is_dir():
         raise InputError(
             f"expected a pack (a folder), {path} is not there; make one with: twinray pack SOURCE --out {path}"
@@ -429,7 +510,9 @@ def read_info(path: Path) -> PackInfo:
         raise InputError(
             f"expected {info.channels} values of mean and std in {path / PACK}; was it edited?"
         )
-    return info
+    if info.sha256 and info.sha256 != _description_hash(raw):
+        return info, _not_as_written(str(path / PACK), allow_edited)
+    return info, ()
 
 
 def _objects(table: pa.Table, name: str) -> npt.NDArray[np.object_]:

@@ -135,6 +135,8 @@ class DetectConfig:
     """Steps between lines in metrics.jsonl."""
     allow_seen: Annotated[bool, RECORD] = False
     """Go on where images to evaluate on, or their patients, were seen in the training of --init; the figures are marked."""
+    allow_edited: Annotated[bool, RECORD] = False
+    """Go on where a file of the pack is not the one that was packed; the figures are marked."""
     resume: Annotated[bool, RECORD] = False
     """Continue an interrupted run in --out; with nothing there, start."""
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from twinray.backbones.build import build_backbone
@@ -59,7 +60,7 @@ def run(
         TwinrayError: the loss left the finite numbers, or the disk refuses.
     """
     config = resolve(config)
-    pack = open_pack(config.data)
+    pack = open_pack(config.data, allow_edited=config.allow_edited)
     data = {
         split: annotated(pack, split, recipe(config).images if split == "train" else "all")
         for split in ("train", "val", "test")
@@ -98,6 +99,10 @@ def run(
             )
         ):
             return folder
+        edited = ranks.first(
+            lambda: pack.check_pixels(np.concatenate([part.rows for part in data.values()]))
+        )
+        checked = dataclasses.replace(checked, notes=(*edited, *checked.notes))
         for note in (
             (*provenance.notes, *checked.notes, *pack_notes(config, pack)) if ranks.main else ()
         ):

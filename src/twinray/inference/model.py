@@ -34,8 +34,9 @@ from twinray.inference.heat_maps import Explained, heat_maps
 from twinray.inference.methods import Method
 from twinray.inference.prepared import Prepared
 from twinray.records import Boxes, FloatArray, Pixels
+from twinray.runs.checksums import UNVERIFIED, check_files
 from twinray.runs.classes import difference
-from twinray.runs.description import ModelDescription, read_description
+from twinray.runs.description import MODEL, ModelDescription, read_description
 from twinray.training.device import Machine, choose_machine
 
 
@@ -49,8 +50,10 @@ class Model:
         description: ModelDescription,
         network: Detector | Classifier,
         machine: Machine,
+        edited: tuple[str, ...] = (),
     ) -> None:
         self.path = path
+        self.edited = edited
         self.description = description
         self.network = network
         self.machine = machine
@@ -163,11 +166,16 @@ class Model:
         return Boxes(xyxy, found.labels.cpu().numpy(), found.scores.double().cpu().numpy())
 
 
-def load_model(run: Path, device: str = "auto") -> Model:
+def load_model(run: Path, device: str = "auto", *, allow_edited: bool = False) -> Model:
     """Load the network of a finished detect or classify run; its ``machine`` computes in full float32.
 
+    Args:
+        run: its folder.
+        device: where it computes.
+        allow_edited: flag to take a ``model.json`` that is not the one that the run wrote.
+
     Raises:
-        InputError: not such a run, or its weights do not fit their description.
+        InputError: not such a run, its weights do not fit their description, or the description was edited.
     """
     weights = run / "model.safetensors"
     if not weights.is_file():
@@ -184,6 +192,7 @@ def load_model(run: Path, device: str = "auto") -> Model:
         raise InputError(
             f"{weights} is not the file that {weights.with_suffix('.json').name} describes; train again, or restore it"
         )
+    edited = check_files(run, [MODEL], allow_edited=allow_edited)
     machine = choose_machine(device, "float32").exact
     network = _build(description, weights.with_suffix(".json"))
     try:
@@ -195,7 +204,7 @@ def load_model(run: Path, device: str = "auto") -> Model:
             f"weights in {weights} do not fit the network they describe: {' '.join(str(error).split())[:300]}"
         ) from error
     network = network.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return Model(run, description, network, machine)
+    return Model(run, description, network, machine, tuple(n for n in edited if n != UNVERIFIED))
 
 
 def _build(description: ModelDescription, path: Path) -> Detector | Classifier:

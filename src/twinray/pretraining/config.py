@@ -124,6 +124,8 @@ class PretrainConfig:
     """Steps between lines in metrics.jsonl."""
     resume: Annotated[bool, RECORD] = False
     """Continue an interrupted run in --out; with nothing there, start."""
+    allow_edited: Annotated[bool, RECORD] = False
+    """Go on where a file of the pack is not the one that was packed; a note in metrics.json says so."""
 
     def __post_init__(self) -> None:
         settle(self)

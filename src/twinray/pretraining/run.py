@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,10 @@ def run(
             "precision": machine.precision,
         }
         if config.leave_out:
-            inputs["left_out"] = [open_pack(path).info.checksums for path in config.leave_out]
+            inputs["left_out"] = [
+                open_pack(path, allow_edited=config.allow_edited).info.checksums
+                for path in config.leave_out
+            ]
         out, resume = config.out, config.resume
         done = ranks.first(
             lambda: (
@@ -93,6 +96,9 @@ def run(
             print(f"note: {note}", file=sys.stderr)
         # at the start, so that the checkpoints of an interrupted run carry it too
         learnt = list(zip(packs, rows, strict=True))
+        edited = ranks.first(
+            lambda: [note for pack, own in learnt for note in pack.check_pixels(own)]
+        )
         ranks.first(lambda: write_seen(out, seen.plus(out, "pretrain", learnt)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -106,7 +112,14 @@ def run(
 
         def finish() -> None:
             _write_results(
-                config, folder, model, packs, provenance, loop, (state.seconds, state.waited)
+                config,
+                folder,
+                model,
+                packs,
+                provenance,
+                loop,
+                (state.seconds, state.waited),
+                edited,
             )
             if finished is not None:
                 finished(folder, -1)
@@ -121,7 +134,7 @@ def open_packs(config: PretrainConfig) -> list[Pack]:
     Raises:
         InputError: one cannot be opened, or they differ in size or channels.
     """
-    packs = [open_pack(path) for path in config.data]
+    packs = [open_pack(path, allow_edited=config.allow_edited) for path in config.data]
     first = packs[0]
     for pack in packs[1:]:
         if (pack.info.size, pack.info.channels) != (first.info.size, first.info.channels):
@@ -138,7 +151,7 @@ def chosen_rows(packs: list[Pack], config: PretrainConfig) -> list[IntArray]:
     Raises:
         InputError: a pack to be left out cannot be opened.
     """
-    others = [open_pack(path) for path in config.leave_out]
+    others = [open_pack(path, allow_edited=config.allow_edited) for path in config.leave_out]
     rows = []
     for other in others:
         made = (other.info.size, other.info.fit, other.info.channels)
@@ -326,6 +339,7 @@ def _write_results(
     provenance: Provenance,
     loop: Loop,
     times: tuple[float, float],
+    edited: Sequence[str],
 ) -> None:
     description: dict[str, Any] = {
         "kind": "backbone",
@@ -359,7 +373,7 @@ def _write_results(
         ("data_wait", waited / seconds),
     ):
         figures[name] = {"value": value, "ci95": None, "n": 1}
-    folder.write_metrics({"train": figures})
+    folder.write_metrics({"train": figures, **({"notes": list(edited)} if edited else {})})
 
 
 def _fingerprint(pack: Pack) -> dict[str, Any]:

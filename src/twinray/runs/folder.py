@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ from twinray.checks import DATA, MAY_CHANGE, RECORD, counting, flag, of_kind, op
 from twinray.errors import InputError
 from twinray.evaluation.record import FORMAT
 from twinray.files import (
+    as_json,
     check_regular,
     claim_folder,
     clear_disk_errors,
@@ -26,6 +28,9 @@ from twinray.files import (
     write_json,
     write_text,
 )
+from twinray.runs.checksums import FILE as CHECKSUMS
+from twinray.runs.checksums import write_checksums
+from twinray.verbs import VERBS, load
 
 CONFIG, METRICS, LOG, INPUTS = "config.yaml", "metrics.json", "metrics.jsonl", "inputs.json"
 
@@ -60,7 +65,34 @@ class RunFolder:
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write the final figures; a run with a ``metrics.json`` is a finished run."""
-        write_json(self.path / METRICS, {"format": FORMAT, **metrics}, "metrics")
+        text = as_json({"format": FORMAT, **metrics, "checksums": CHECKSUMS})
+        later = {METRICS: hashlib.sha256(text.encode("utf-8")).hexdigest()}
+        write_checksums(self.path, later)  # before the file whose presence says that all is there
+        write_text(self.path / METRICS, text, "metrics")
+
+    def identity(self) -> str:
+        """What makes this run, as one line of JSON: verb, options that decide the result, and what it reads.
+
+        Every checkpoint carries it, so that one of another run is not taken over. A folder inside a run has
+        the run's.
+
+        Raises:
+            InputError: the run's own record is damaged.
+        """
+        folder = next((f for f in (self.path, *self.path.parents) if (f / CONFIG).is_file()), None)
+        if folder is None:
+            return "{}"
+        kept = read_config(folder)
+        verb = VERBS.get(str(kept.get("job")))
+        made: Mapping[str, Any] = kept
+        if verb is not None:
+            config = load(verb.config)
+            free = of_kind(config, *MAY_CHANGE)
+            made = {k: value for k, value in counting(config, kept).items() if k not in free}
+        inputs = (
+            read_json(folder / INPUTS, "record of inputs") if (folder / INPUTS).is_file() else {}
+        )
+        return json.dumps({**made, "inputs": inputs}, sort_keys=True)
 
     @property
     def finished(self) -> bool:

@@ -26,6 +26,7 @@ from twinray.evaluation.record import FORMAT, SplitFigures, read_split
 from twinray.evaluation.thresholds import Thresholds, choose_thresholds
 from twinray.files import write_bytes
 from twinray.records import SPLITS, FloatArray, patient_code
+from twinray.runs.checksums import check_files
 from twinray.runs.classes import difference
 from twinray.runs.folder import METRICS, read_metrics
 
@@ -239,16 +240,17 @@ def split_figures(run: Path, metrics: Mapping[str, Any] | None = None) -> dict[s
 
 
 def thresholds_on_val(
-    run: Path, box_classes: Sequence[str], fp_per_image: float
+    run: Path, box_classes: Sequence[str], fp_per_image: float, *, allow_edited: bool = False
 ) -> Thresholds | None:
     """Thresholds for one number of false positives per image, from what a run kept of val; None where it kept nothing.
 
     Raises:
-        InputError: a number that is not finite and above 0, or files that are damaged or of other classes.
+        InputError: a number that is not finite and above 0, or files that are damaged, edited or of other classes.
     """
     truth_file, predictions_file = run / "truth_val.json", run / "predictions_val.json"
     if not (truth_file.is_file() and predictions_file.is_file()):
         return None
+    check_files(run, [truth_file.name, predictions_file.name], allow_edited=allow_edited)
     truth = read_truth(truth_file)
     if what := difference(box_classes, truth.classes, "model", "file"):
         raise InputError(

@@ -52,6 +52,7 @@ from twinray.errors import InputError
 from twinray.evaluation.record import SEEN
 from twinray.files import read_json, typed, write_json
 from twinray.records import IntArray, form_of
+from twinray.runs.checksums import check_files
 
 FILE = "seen.json"
 MARK = SEEN
@@ -212,11 +213,12 @@ def inherited(weights: Path | None) -> Seen:
         weights: a file in a run's folder or in its ``checkpoints``, or any other; None for random or ImageNet weights.
 
     Raises:
-        InputError: a damaged record.
+        InputError: a damaged record, or one that the run did not write.
     """
     if weights is None:
         return Seen()
     folder = weights.parent.parent if weights.parent.name == "checkpoints" else weights.parent
+    check_files(folder, [FILE])
     if not (folder / FILE).is_file():
         return Seen(unknown=(f"{folder.resolve().name}/{weights.name}",))
     return replace(read_seen(folder), own=0)

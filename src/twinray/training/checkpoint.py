@@ -154,7 +154,7 @@ def save_checkpoint(
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_bytes(folder / _name(step), buffer.getbuffer(), "checkpoint")
+    write_bytes(folder / checkpoint_name(step), buffer.getbuffer(), "checkpoint")
     found = {_step(path): path for path in _checkpoints(folder)}
     for old in keep.removable(sorted(found), steps_per_epoch):
         found[old].unlink(missing_ok=True)
@@ -170,7 +170,7 @@ def load_checkpoint(folder: Path, step: int | None = None) -> dict[str, Any] | N
     """
     if step is not None:
         chosen: dict[str, Any] = torch.load(
-            folder / _name(step), map_location="cpu", weights_only=True
+            folder / checkpoint_name(step), map_location="cpu", weights_only=True
         )
         return chosen
     for leftover in folder.glob(".*.tmp"):  # of a run that was killed while writing
@@ -197,7 +197,8 @@ def load_checkpoint(folder: Path, step: int | None = None) -> dict[str, Any] | N
     return None
 
 
-def _name(step: int) -> str:
+def checkpoint_name(step: int) -> str:
+    """Name of a step's file."""
     return f"step-{step:09d}.pt"
 
 

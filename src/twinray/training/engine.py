@@ -19,24 +19,33 @@ new best epoch, and at the end. All ranks decide alike: what one rank found is a
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from twinray.errors import TwinrayError
+from twinray.errors import InputError, TwinrayError
 from twinray.files import write_bytes
 from twinray.progress import Meter, progress
 from twinray.runs.folder import RunFolder
-from twinray.training.checkpoint import Keep, Writer, load_checkpoint, save_checkpoint
+from twinray.training.checkpoint import (
+    Keep,
+    Writer,
+    checkpoint_name,
+    load_checkpoint,
+    save_checkpoint,
+)
 from twinray.training.ranks import Ranks, told_by_first
 from twinray.training.stopping import StopRequest, save_failed_step, stop_on_signal
 
@@ -405,8 +414,56 @@ def _is_best(state: Progress, epoch: int, value: float) -> bool:
 
 
 def load_best(loop: Loop, run: RunFolder) -> None:
-    """Give the model the weights of its best epoch."""
-    loop.model.load_state_dict(safetensors.torch.load_file(run.checkpoints / BEST))
+    """Give the model the weights of its best epoch.
+
+    Raises:
+        InputError: the file is damaged, or of another run.
+    """
+    path = run.checkpoints / BEST
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            said = file.metadata() or {}
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"could not read the weights of the best epoch in {path}: {error!s:.200}; start anew in another --out"
+        ) from error
+    _check_identity(said.get("run", ""), loop, run, path)
+    loop.model.load_state_dict(tensors)
+
+
+def _identity(loop: Loop, run: RunFolder) -> str:
+    """What a checkpoint says of the run that it is of; a run of several draws trains with several seeds."""
+    return json.dumps({"trained": loop.label, "draw": loop.seed, "of": json.loads(run.identity())})
+
+
+def _check_identity(said: str, loop: Loop, run: RunFolder, path: Path) -> None:
+    """Refuse what another run wrote; versions before it was recorded said nothing.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    if not said:
+        return
+    now = _flat(json.loads(_identity(loop, run)))
+    try:
+        then = _flat(json.loads(said))
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {error}; remove it and resume again") from error
+    # an option that one of the two versions does not know says nothing of another run
+    differing = [key for key in then if key in now and then[key] != now[key]]
+    if differing:
+        what = "; ".join(
+            f"{key} was {then[key]!r:.80}, now {now[key]!r:.80}" for key in differing[:3]
+        )
+        raise InputError(
+            f"{path} is of another run ({what}): put back this run's own checkpoints, or start anew in another --out"
+        )
+
+
+def _flat(said: Mapping[str, Any]) -> dict[str, Any]:
+    of = said["of"]
+    return {"trained": said["trained"], "draw": said["draw"], **of}
 
 
 def _save(
@@ -419,6 +476,7 @@ def _save(
             "model": loop.model.state_dict(),
             "optimizer": loop.optimizer.state_dict(),
             "progress": vars(state).copy(),
+            "run": _identity(loop, run),
         }
         writer.put(saved, partial(_write, loop, run, state.step, best))
 
@@ -428,7 +486,9 @@ def _save(
 def _write(loop: Loop, run: RunFolder, step: int, best: bool, saved: Mapping[str, Any]) -> None:
     if best:
         tensors = {name: tensor.contiguous() for name, tensor in saved["model"].items()}
-        write_bytes(run.checkpoints / BEST, safetensors.torch.save(tensors), "best weights")
+        epoch = str(saved["progress"]["best_epoch"])
+        data = safetensors.torch.save(tensors, {"run": saved["run"], "epoch": epoch})
+        write_bytes(run.checkpoints / BEST, data, "best weights")
     save_checkpoint(run.checkpoints, step, dict(saved), loop.keep, loop.steps_per_epoch)
 
 
@@ -438,6 +498,12 @@ def _restore(loop: Loop, run: RunFolder) -> Progress:
         lambda: (load_checkpoint(run.checkpoints) or {"progress": {"step": 0}})["progress"]["step"]
     )
     saved = load_checkpoint(run.checkpoints, step) if step else None
+    if saved is not None:
+        loop.ranks.first(
+            lambda: _check_identity(
+                saved.get("run", ""), loop, run, run.checkpoints / checkpoint_name(step)
+            )
+        )
     if saved is None:
         state = Progress()
     else:

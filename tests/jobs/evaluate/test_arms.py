@@ -6,7 +6,7 @@ import json
 
 import yaml
 
-from run_copies import changed, table
+from run_copies import changed, sealed, table
 from support import PRETRAIN
 
 
@@ -19,6 +19,7 @@ def test_without_data_it_is_told_when_nobody_knows_what_weights_saw(detect_run, 
     for run in runs[2:]:
         record = json.loads((run / "seen.json").read_text())
         (run / "seen.json").write_text(json.dumps({**record, "unknown": ["found.safetensors"]}))
+        sealed(run)
     status, shown, _ = cli("evaluate", *runs, "--out", tmp_path / "c", "--bootstrap", "0")
     results = json.loads((tmp_path / "c" / "metrics.json").read_text())
     assert status == 0
@@ -123,7 +124,7 @@ def test_an_arm_of_one_pretraining_says_so(detect_run, tmp_path, cli):
             described = json.loads((run / "model.json").read_text())
             described["init"]["sha256"] = digest + (str(seed) if init == "several" else "")
             (run / "model.json").write_text(json.dumps(described))
-            runs.append(run)
+            runs.append(sealed(run))
     status, _, _ = cli("evaluate", *runs, "--out", tmp_path / "e", "--bootstrap", "0")
     told = "all runs of one start from one pre-training, so its interval over seeds holds no luck of the pre-training"
     assert (status, json.loads((tmp_path / "e" / "metrics.json").read_text())["notes"]) == (

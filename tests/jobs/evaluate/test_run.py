@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from run_copies import changed, copied, noted, table
+from run_copies import changed, copied, noted, sealed, table
 from twinray.about import DISCLAIMER
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.run import run as classify
@@ -79,6 +79,7 @@ def test_other_data_is_a_difference_and_another_arm(detect_run, blob_pack, tmp_p
     described = json.loads((other / "model.json").read_text())
     described["data"][0]["checksums"] = {"images.npy": "0"}
     (other / "model.json").write_text(json.dumps(described))
+    sealed(other)
     found = differences_in_options(load_model(detect_run), load_model(other))
     assert list(found) == ["data"]
     assert found["data"]["this"] == "moved (0)"
@@ -308,7 +309,7 @@ def one_draw(probe: Path, tmp_path: Path) -> Path:
     (run / "metrics.json").write_text(
         json.dumps(metrics | {"seeds": [3], "training_images": metrics["training_images"][:1]})
     )
-    return run
+    return sealed(run)
 
 
 def test_runs_of_the_first_format_compare_with_new_ones(detect_run, probe, tmp_path, cli):
@@ -322,6 +323,7 @@ def test_runs_of_the_first_format_compare_with_new_ones(detect_run, probe, tmp_p
             text = text.replace(f', "over": "{over}"', "")
         (old / "metrics.json").write_text(text)
         (old / "predictions.parquet").unlink(missing_ok=True)
+        sealed(old)
         status, _, told = cli(
             "evaluate", run, old, "--out", tmp_path / f"e-{run.name}", "--bootstrap", "20"
         )
@@ -401,6 +403,7 @@ def test_without_data_an_edited_truth_is_one_line(probe, detect_run, tmp_path, c
     nothing = changed(probe, tmp_path / "nothing")
     for name in ("predictions.csv", "predictions.parquet"):
         (nothing / name).unlink(missing_ok=True)
+    sealed(nothing)
     status, _, told = cli("evaluate", nothing)
     assert status == 2
     assert "kept no predictions of split test; give --data to make them now" in told
@@ -418,6 +421,7 @@ def test_without_data_an_edited_truth_is_one_line(probe, detect_run, tmp_path, c
     for i, damage in enumerate(damages):
         run = changed(detect_run, tmp_path / f"damaged{i}")
         (run / "truth.json").write_text(damage)
+        sealed(run)
         status, _, told = cli("evaluate", run)
         assert (status, len(told.splitlines())) == (2, 1), damage[:80]
         assert "truth.json" in told
@@ -428,6 +432,7 @@ def test_without_data_an_edited_truth_is_one_line(probe, detect_run, tmp_path, c
     ):
         run = changed(detect_run, tmp_path / f"damaged-{name}-{len(text)}")
         (run / name).write_text(text)
+        sealed(run)
         status, _, told = cli("evaluate", run)
         assert (status, len(told.splitlines())) == (2, 1), text
     status, _, told = cli("evaluate", detect_run, "--seed", "-1")
@@ -451,10 +456,12 @@ def test_marks_other_packs_and_lengths_of_folds_are_seen_through(
         bootstrap=3,
     )
     (other / "metrics.json").write_text(json.dumps({**metrics, "training_images": more}))
+    sealed(other)
     old = changed(detect_run, tmp_path / "old", seed=2)
     kept = yaml.safe_load((old / "config.yaml").read_text())
     del kept["fraction"]
     (old / "config.yaml").write_text(yaml.safe_dump(kept))
+    sealed(old)
     seen = changed(detect_run, tmp_path / "seen", seed=3)
     mark = {"value": 2, "ci95": None, "n": 6}
     (seen / "metrics.json").write_text(
@@ -463,6 +470,7 @@ def test_marks_other_packs_and_lengths_of_folds_are_seen_through(
     described = json.loads((seen / "model.json").read_text())
     described["data"][0]["checksums"] = {"images.npy": "0"}
     (seen / "model.json").write_text(json.dumps(described))
+    sealed(seen)
     out = tmp_path / "crossed"
     status, shown, _ = cli(
         "evaluate", detect_run, other, old, seen, "--out", out, "--bootstrap", "20"

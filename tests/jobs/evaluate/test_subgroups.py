@@ -98,7 +98,8 @@ def with_attributes(blob_pack, out):
 def test_detectors_and_several_attributes(detect_run, blob_pack, tmp_path, cli):
     data, out = with_attributes(blob_pack, tmp_path / "pack"), tmp_path / "x"
     status, told, err = cli(
-        "evaluate", detect_run, "--data", data, "--by", "site", "--by", "age:0,30,60", "--out", out, "--bootstrap", 50
+        "evaluate", detect_run, "--data", data, "--by", "site", "--by", "age:0,30,60", "--out", out, "--bootstrap", 50,
+        "--allow-edited",
     )  # fmt: skip
     assert status == 0, err
     assert "By site" in told and "By age" in told

@@ -74,6 +74,8 @@ class EmbedConfig:
     """Of the forward pass."""
     workers: Annotated[int, SPEED, at_least(0)] = 0
     """Threads of t-SNE; 0: one a core, of a small pack one."""
+    allow_edited: Annotated[bool, RECORD] = False
+    """Go on where a file of the pack is not the one that was packed; the figures are marked."""
 
     def __post_init__(self) -> None:
         settle(self)

@@ -81,7 +81,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     Raises:
         InputError: bad options, pack, weights or queries; an attribute that no image has.
     """
-    pack = open_pack(config.data)
+    pack = open_pack(config.data, allow_edited=config.allow_edited)
     described = read_description(config.init)
     size = config.size or (described.size if described else 0) or pack.info.size
     known = _choose(config, pack)
@@ -96,6 +96,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     )  # features that are kept are those of any device
     seen = inherited(weight_file(config.init))
     notes = [
+        *pack.check_pixels(known.rows),
         *skipped,
         *provenance.notes,
         *check_unseen(seen, pack, {"embedded": known.rows}, weights=config.init, allow=True).notes,

@@ -52,6 +52,8 @@ class EvaluateConfig:
     """auto, cpu, cuda or cuda:N."""
     allow_seen: Annotated[bool, RECORD] = False
     """Go on where images, or their patients, were seen in a run's training or pre-training; the figures are marked."""
+    allow_edited: Annotated[bool, RECORD] = False
+    """Go on where a file of a run or of the pack is not the one that was written; the figures are marked."""
     apart: Annotated[bool, RECORD] = False
     """Make every run an arm of its own, also where runs differ only by chance."""
     pictures: Annotated[int, RECORD, at_least(0), goes_with(data=GIVEN, out=GIVEN)] = 0

@@ -31,7 +31,7 @@ def load(
     Raises:
         InputError: a model that does not fit the pack, or whose training saw some of the images.
     """
-    models = [load_model(run.path, config.device) for run in runs]
+    models = [load_model(run.path, config.device, allow_edited=config.allow_edited) for run in runs]
     detectors = runs[0].kind == "detector"
     for model in models:
         check_pack(model, pack)
@@ -41,7 +41,11 @@ def load(
     rows = (
         annotated_part(config.split, pack).rows if detectors else labelled_rows(config.split, pack)
     )
-    return models, [check_seen(config, model, pack, rows) for model in models]
+    edited = pack.check_pixels(rows)
+    checked = [check_seen(config, model, pack, rows) for model in models]
+    return models, [
+        (status, replace(found, notes=(*edited, *found.notes))) for status, found in checked
+    ]
 
 
 def predict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from twinray.data.pack import EDITED
 from twinray.evaluation.result import ArmResult
 from twinray.jobs.evaluate.arms import DRAWS, TRAINING_SEEDS, Arm
 from twinray.jobs.evaluate.tested import RunInfo, Tested
@@ -13,7 +14,17 @@ from twinray.runs.seen import told_seen
 
 
 def warnings_of(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> list[str]:
-    """What makes a comparison unfair: arms of one run each that differ in more than their weights, or in their seed."""
+    """What no reader may miss: edited files, and what makes a comparison unfair.
+
+    Unfair are arms of one run each that differ in more than their weights, or in their seed.
+    """
+    edited = [
+        note for arm in arms.values() for one in _runs(arm) for note in one.notes if EDITED in note
+    ]
+    return [*dict.fromkeys(edited), *_unfair(arms, results)]
+
+
+def _unfair(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> list[str]:
     if any(len({one.run.path for one in arm.tested}) > 1 for arm in arms.values()):
         return _differing(arms)
     told: list[str] = []

@@ -55,7 +55,11 @@ def evaluated(config: EvaluateConfig) -> tuple[Measured, Sequence[Pictured]]:
         Resampling(config.bootstrap, config.seed),
         BoxRules(froc, sizes_between(config.size_limits)),
     )
-    runs = read_runs(config.runs)
+    runs = read_runs(
+        config.runs,
+        kept_of=config.split if config.data is None else None,
+        allow_edited=config.allow_edited,
+    )
     if config.data is None:
         arms = arms_of(kept(runs, config.split), apart=config.apart)
         measured = measure(arms, settings)
@@ -63,7 +67,7 @@ def evaluated(config: EvaluateConfig) -> tuple[Measured, Sequence[Pictured]]:
         if config.out is not None:
             claim_folder(config.out, False, "evaluation")
     else:
-        pack = open_pack(config.data)
+        pack = open_pack(config.data, allow_edited=config.allow_edited)
         settings = replace(settings, by=grouping(config.by, pack, config.split))
         models, checked = fresh.load(config, runs, pack)
         if config.out is not None:

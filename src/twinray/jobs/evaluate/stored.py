@@ -16,24 +16,42 @@ from twinray.evaluation.labels.cutoffs import (
 )
 from twinray.jobs.evaluate.options import model_options, recipe, seeds
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
+from twinray.runs.checksums import check_files
 from twinray.runs.description import MODEL, read_description
-from twinray.runs.folder import METRICS, read_config
+from twinray.runs.folder import CONFIG, METRICS, read_config
 from twinray.runs.names import run_names
 from twinray.runs.notes import metrics_of, own_notes
-from twinray.runs.results import LabelPredictions, read_label_predictions, split_figures
+from twinray.runs.results import (
+    OLD_PREDICTIONS,
+    PREDICTIONS,
+    LabelPredictions,
+    read_label_predictions,
+    split_figures,
+)
+from twinray.runs.seen import FILE as SEEN
 from twinray.runs.seen import read_seen
 
 _KNOWN_BY_NAME = {"random", "imagenet-v1", "imagenet-v2"}
 _VERBS = {"detect", "classify"}
 
 
-def read_runs(paths: Sequence[Path]) -> list[RunInfo]:
-    """What the runs say of themselves.
+def read_runs(
+    paths: Sequence[Path], *, kept_of: str | None = None, allow_edited: bool = False
+) -> list[RunInfo]:
+    """What the runs say of themselves, from files that are as the runs wrote them.
+
+    Args:
+        paths: their folders.
+        kept_of: split whose kept predictions will be read too; None for none.
+        allow_edited: flag to take files that were changed; the runs' notes then say so.
 
     Raises:
         InputError: some is no detect or classify run, or they are not of one kind and of the same classes.
     """
-    runs = [_read(path, name) for path, name in zip(paths, run_names(paths), strict=True)]
+    runs = [
+        _read(path, name, kept_of, allow_edited)
+        for path, name in zip(paths, run_names(paths), strict=True)
+    ]
     if len({run.kind for run in runs}) != 1:
         told = ", ".join(f"{run.path} ({run.kind})" for run in runs)
         raise InputError(f"expected runs of one kind, got {told}; evaluate them apart")
@@ -48,7 +66,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunInfo]:
     return runs
 
 
-def _read(path: Path, name: str) -> RunInfo:
+def _read(path: Path, name: str, kept_of: str | None, allow_edited: bool) -> RunInfo:
     config = read_config(path)
     verb = config.get("job", "detect")
     if verb not in _VERBS:
@@ -67,6 +85,10 @@ def _read(path: Path, name: str) -> RunInfo:
         raise InputError(
             f"expected a share as fraction in {path / 'config.yaml'}, got {fraction!r}; was it edited?"
         )
+    read = [CONFIG, METRICS, MODEL, SEEN, *_kept_files(description.kind, kept_of)]
+    verified = check_files(
+        path, read, named=bool(metrics.get("checksums")), allow_edited=allow_edited
+    )
     sums = [pack.checksums for pack in description.data]
     return RunInfo(
         path=path,
@@ -87,8 +109,18 @@ def _read(path: Path, name: str) -> RunInfo:
         pixels=repr([s.get("images.npy") if isinstance(s, dict) else s for s in sums])
         if sums
         else "",
-        notes=own_notes(metrics),
+        notes=(*verified, *own_notes(metrics)),
     )
+
+
+def _kept_files(kind: str, split: str | None) -> list[str]:
+    """What a run kept of a split, by name of file."""
+    if split is None:
+        return []
+    if kind == "classifier":
+        return [PREDICTIONS, OLD_PREDICTIONS]
+    suffix = "" if split == "test" else f"_{split}"
+    return [f"truth{suffix}.json", f"predictions{suffix}.json"]
 
 
 def kept(runs: Sequence[RunInfo], split: str) -> list[Tested]:

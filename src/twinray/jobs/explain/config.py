@@ -92,6 +92,8 @@ class ExplainConfig:
     """Most memory that decoding one file may take, MiB."""
     device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
+    allow_edited: Annotated[bool, RECORD] = False
+    """Go on where a file of the run or of the pack is not the one that was written; a note says so."""
 
     def __post_init__(self) -> None:
         settle(self)
@@ -129,6 +131,8 @@ class FaithfulnessConfig:
     """Versions of an image at once."""
     device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
+    allow_edited: Annotated[bool, RECORD] = False
+    """Go on where a file of the run or of the pack is not the one that was written; a note says so."""
 
     def __post_init__(self) -> None:
         settle(self)

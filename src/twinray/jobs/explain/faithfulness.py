@@ -133,6 +133,7 @@ def measure_faithfulness(
         raise InputError(
             f"faithfulness needs the fixed boxes of faster-rcnn, {model.path} is a {model.detector.options.detector}"
         )
+    edited = (*model.edited, *pack.check_pixels(np.asarray(rows)))
     claim_folder(out, False, "faithfulness figures")
     columns = (
         "image",
@@ -181,6 +182,7 @@ def measure_faithfulness(
         "curve_points": options.points,
         "bootstrap": options.bootstrap,
         "seed": options.seed,
+        **({"edited": list(edited)} if edited else {}),
         "definitions": {**definitions, **FLOOR_DEFINITIONS},
         "maps": figures,
     }

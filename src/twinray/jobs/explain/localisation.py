@@ -109,6 +109,7 @@ def measure_localisation(
     findings = _findings(explainer, pack, rows)
     maps = (*methods, *LOCALISATION_FLOORS)
     size = (explainer.model.size, explainer.model.size)
+    edited = (*explainer.model.edited, *pack.check_pixels(np.asarray(rows)))
     claim_folder(out, False, "localisation figures")
     columns = ("image", "patient", "class", "score", "boxes", "map", *options.measures)
     table = GrowingTable(out / FINDINGS, columns)
@@ -179,6 +180,7 @@ def measure_localisation(
         "curve_points": options.points,
         "bootstrap": options.bootstrap,
         "seed": options.seed,
+        **({"edited": list(edited)} if edited else {}),
         "definitions": {**{m: DEFINITIONS[m] for m in methods}, **FLOOR_DEFINITIONS},
         "maps": figures,
     }

@@ -38,8 +38,8 @@ def run(config: FaithfulnessConfig) -> list[Path]:
         InputError: a run or pack that cannot be used, a method that the run has no use for, nothing to measure.
         TwinrayError: the disk refuses a file.
     """
-    pack = open_pack(config.data)
-    model = load_model(config.run, config.device)
+    pack = open_pack(config.data, allow_edited=config.allow_edited)
+    model = load_model(config.run, config.device, allow_edited=config.allow_edited)
     if model.kind == "classifier":
         return _localise(config, model, pack)
     return _measure(config, model, pack)

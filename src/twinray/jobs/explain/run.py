@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+import numpy as np
 from rich.console import Console
 
 from twinray.checks import (
@@ -54,9 +55,16 @@ def run(config: ExplainConfig) -> list[Path]:
     _check(config)
     if config.faithfulness and config.data is not None:
         return _measure(config, config.data)
-    pack = open_pack(config.data) if config.data is not None else None
+    pack = (
+        open_pack(config.data, allow_edited=config.allow_edited)
+        if config.data is not None
+        else None
+    )
     found = find_images([Path(name) for name in config.images]) if pack is None else Found((), ())
-    models = [load_model(path, config.device) for path in (config.run, *config.versus)]
+    models = [
+        load_model(path, config.device, allow_edited=config.allow_edited)
+        for path in (config.run, *config.versus)
+    ]
     if {model.kind for model in models} == {"classifier"}:
         return _explain_classifiers(config, models, pack, found)
     detectors = [
@@ -77,6 +85,7 @@ def run(config: ExplainConfig) -> list[Path]:
     for note in found.notes:
         Console().print(f"note: {note}", soft_wrap=True, markup=False)
     if pack is not None:
+        pack.check_pixels(np.asarray(rows))
         images = _from_pack(models, pack, rows)
     else:
         truth = _true_boxes(config.truth, models, found.files)
@@ -179,6 +188,7 @@ def _explain_classifiers(
             if config.images
             else rows_to_explain(pack, config.split, most)
         )
+        pack.check_pixels(np.asarray(rows))
         box_classes = pack.info.box_classes
         images = (
             ([prepare_row(model, pack, row) for model in models], pack.boxes(row)) for row in rows

@@ -66,6 +66,8 @@ class PredictConfig:
     """Most memory that decoding one file may take, MiB."""
     device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
+    allow_edited: Annotated[bool, RECORD] = False
+    """Go on where a file of the run is not the one that it wrote; summary.json says so."""
 
     def __post_init__(self) -> None:
         settle(self)

@@ -111,7 +111,7 @@ def run(config: PredictConfig) -> Path:
         TwinrayError: the disk refuses a file; what could be written is kept.
     """
     found = find_images(config.paths)
-    model = load_model(config.run, config.device)
+    model = load_model(config.run, config.device, allow_edited=config.allow_edited)
     shown = _choose_shown(config, model)
     claim_folder(config.out, False, "predictions")
     rule = (
@@ -134,7 +134,7 @@ def run(config: PredictConfig) -> Path:
         _SetAside(config.out / "skipped.csv"),
         _SetAside(config.out / "dicom_skipped.csv"),
     )
-    job.notes += found.notes
+    job.notes += [*model.edited, *found.notes]
     for item in found.skipped:
         _set_aside(job, item)
     _predict_all(job, found)
@@ -165,7 +165,7 @@ def _choose_shown(config: PredictConfig, model: Model) -> _Shown | None:
     if score is not None:
         record = {"from": source, "per_class": dict.fromkeys(model.classes, score)}
         return _Shown(np.full(k, score), f"score >= {score:g} ({source})", record)
-    table, source = _thresholds(config.run, model.classes, raw, rate)
+    table, source = _thresholds(config, model.classes, raw, rate)
     point = table.at(rate)
     fallback = sum(bool(one.fallback) for one in point.per_class.values())
     words = f"by class, for {point.fp_per_image:g} false positives per image on {table.n_images} validation images"
@@ -176,12 +176,13 @@ def _choose_shown(config: PredictConfig, model: Model) -> _Shown | None:
 
 
 def _thresholds(
-    run: Path, classes: Sequence[str], raw: Any, rate: float | None
+    config: PredictConfig, classes: Sequence[str], raw: Any, rate: float | None
 ) -> tuple[Thresholds, str]:
     """Those stored with the model; where they lack the wanted rate, worked out from what the run kept of val."""
+    run = config.run
     stored = None if raw is None else thresholds_from_json(raw, classes, str(run / "model.json"))
     if rate is not None and not (stored and stored.has(rate)):
-        anew = thresholds_on_val(run, classes, rate)
+        anew = thresholds_on_val(run, classes, rate, allow_edited=config.allow_edited)
         if anew is not None:
             return anew, "the run's predictions on val"
     if stored is None:
@@ -378,6 +379,7 @@ def _summary(job: _Job) -> dict[str, Any]:
         "decoded": asdict(job.model.decoding(declared(job.config.depth, job.config.value_range))),
         "remarks": dict(job.remarks),
         "set_aside": len(job.skipped.items),
+        **({"edited": list(job.model.edited)} if job.model.edited else {}),
     }
     if job.rule is not None:
         summary["thresholds"] = job.rule.record
