@@ -27,12 +27,12 @@ def test_a_row_of_the_table_is_all_that_a_verb_needs(name):
         first, *others = inspect.signature(load(function)).parameters.values()
         assert first.annotation == config.__name__
         assert all(other.default is not inspect.Parameter.empty for other in others)
-    assert getattr(twinray, name) is load(verb.run)
+    assert getattr(twinray, name).__wrapped__ is load(verb.run)
     assert getattr(twinray, config.__name__) is config
 
 
 def test_the_package_offers_the_table_and_nothing_else():
-    offered = {*public_names(), "open_pack", "__version__"}
+    offered = {*public_names(), "open_pack", "InputError", "TwinrayError", "__version__"}
     assert set(twinray.__all__) == offered
     assert {name for name in dir(twinray) if not name.startswith("__")} == offered - {"__version__"}
     assert twinray.__version__ and isinstance(twinray.__version__, str)
@@ -51,7 +51,8 @@ def test_type_checkers_see_the_same_names_from_the_same_modules():
         elif isinstance(line, ast.Assign):
             seen[line.targets[0].id] = imported[line.value.id]
     seen |= {name: where for name, where in imported.items() if not name.startswith("_")}
-    assert seen == {**public_names(), "open_pack": "twinray.data.pack:open_pack"}
+    errors = {name: f"twinray.errors:{name}" for name in ("InputError", "TwinrayError")}
+    assert seen == {**public_names(), **errors, "open_pack": "twinray.data.pack:open_pack"}
 
 
 def test_help_and_version_load_neither_torch_nor_pack_readers():

@@ -3,14 +3,18 @@
 Every verb of the command line is a function here, with the same options::
 
     import twinray
-    twinray.pretrain(twinray.PretrainConfig(data=(Path("pack"),), out=Path("run")))
+    run = twinray.pretrain(twinray.PretrainConfig(data="pack", out="run"))
+    run.metrics["train"]["loss"]["value"]
+
+Paths may be texts. A configuration is checked when it is made. Errors that a user can act on are ``TwinrayError`` with one
+line; the environment variable ``TWINRAY_TRACEBACK`` keeps the frames inside the package.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twinray.verbs import load, public_names
+from twinray.verbs import VERBS, load, public_names, with_short_errors
 
 if (
     TYPE_CHECKING
@@ -18,6 +22,8 @@ if (
     from twinray.classification.config import ClassifyConfig as ClassifyConfig
     from twinray.data.pack import open_pack as open_pack
     from twinray.detection.config import DetectConfig as DetectConfig
+    from twinray.errors import InputError as InputError
+    from twinray.errors import TwinrayError as TwinrayError
     from twinray.jobs.boxes import BoxesConfig as BoxesConfig
     from twinray.jobs.boxes import run as _boxes
     from twinray.jobs.embed.config import EmbedConfig as EmbedConfig
@@ -52,6 +58,8 @@ if (
 _WHERE = {
     **public_names(),
     "open_pack": "twinray.data.pack:open_pack",
+    "InputError": "twinray.errors:InputError",
+    "TwinrayError": "twinray.errors:TwinrayError",
     "__version__": "twinray.about:own_version",
 }
 
@@ -65,7 +73,12 @@ if not TYPE_CHECKING:  # type checkers shall miss a name that does not exist
         if name not in _WHERE:
             raise AttributeError(f"module 'twinray' has no attribute {name!r}")
         found = load(_WHERE[name])
-        return found() if name == "__version__" else found
+        if name == "__version__":
+            return found()
+        if name in VERBS:
+            found = with_short_errors(found)
+        globals()[name] = found  # made once
+        return found
 
     def __dir__() -> list[str]:
         return sorted({*_WHERE, *(name for name in globals() if name.startswith("__"))})

@@ -121,11 +121,19 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Told:
-    """Any other rule on a value, with its words and some values that it refuses."""
+    """Any other rule on a value, with its words and some values that it refuses.
+
+    Attributes:
+        words: what is expected.
+        check: whether a value is accepted.
+        refused: some values that are not.
+        names: all values that are accepted, where these are a few names.
+    """
 
     words: str
     check: Callable[[Any], bool]
     refused: tuple[Any, ...] = ()
+    names: tuple[str, ...] = ()
 
     def holds(self, value: Any) -> bool:
         """Whether the value is accepted."""
@@ -166,14 +174,14 @@ PROBABILITY = between(0, 1, "a probability")
 
 def one_of(*names: str) -> Told:
     """One of these."""
-    return Told(f"one of {', '.join(names)}", lambda value: value in names, ("nonesuch",))
+    return Told(f"one of {', '.join(names)}", lambda value: value in names, ("nonesuch",), names)
 
 
 def some_of(*names: str) -> Told:
     """At least one of these, and nothing else; for an option with several values."""
     words = f"some of {', '.join(names)}"
     return Told(
-        words, lambda values: bool(values) and set(values) <= set(names), ((), ("nonesuch",))
+        words, lambda values: bool(values) and set(values) <= set(names), ((), ("nonesuch",)), names
     )
 
 
@@ -427,6 +435,21 @@ class Option:
     def one(self) -> Any:
         """The type of one value."""
         return typing.get_args(_inner(self.type))[0] if self.several else self.type
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All values that it can have, where these are a few names; else none."""
+        one = _inner(self.one)
+        if typing.get_origin(one) is Literal:
+            return tuple(map(str, typing.get_args(one)))
+        return next(
+            (rule.names for rule in self.rules if isinstance(rule, Told) and rule.names), ()
+        )
+
+    @property
+    def is_path(self) -> bool:
+        """Whether a value of it is a file or a folder."""
+        return _inner(self.one) is Path
 
     def help(self, text: str) -> str | None:
         """Its help: the text under the field, between what its annotation adds; None where it has none to show."""

@@ -11,9 +11,11 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import docstring_parser
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from twinray.about import DISCLAIMER, own_version
@@ -31,7 +33,7 @@ from twinray.checks import (
     options,
     type_words,
 )
-from twinray.errors import InputError, TwinrayError
+from twinray.errors import InputError, Interrupted, TwinrayError
 from twinray.verbs import VERBS, load
 
 
@@ -54,19 +56,19 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if arguments[0] == "--version":
         print(f"twinray {own_version()}")
         sys.exit(0)
+    if arguments[0] == "--completion":
+        _print_completion(arguments[1:])
+        return
     if arguments[0] not in VERBS:
         _fail(f"expected a verb ({', '.join(VERBS)}), got {arguments[0]!r}; see twinray --help", 2)
     try:
         _run_verb(arguments[0], arguments[1:])
     except TwinrayError as error:
         _fail(str(error), error.exit_code, told=error.told)
+    except Interrupted as stop:
+        _fail(str(stop), 130, told=stop.told)
     except KeyboardInterrupt:
-        again = (
-            "the same command with --resume goes on"
-            if _can_resume(arguments[0])
-            else "run it again into a new --out"
-        )
-        _fail(f"interrupted; what was written is kept, {again}", 130)
+        _fail("interrupted before anything was begun", 130)
     except BrokenPipeError:
         raise
     except PermissionError as error:
@@ -84,8 +86,31 @@ def _dispatch(arguments: Sequence[str]) -> None:
         _unforeseen(error)
 
 
-def _can_resume(verb: str) -> bool:
-    return "resume" in options(load(VERBS[verb].config))
+def _print_completion(arguments: Sequence[str]) -> None:
+    from twinray.completion import SHELLS, completion_script  # loads the options of every verb
+
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        came = " ".join(arguments) or "nothing"
+        _fail(f"expected --completion to be one of {', '.join(SHELLS)}, got {came}", 2)
+    print(completion_script(arguments[0]))
+
+
+def _interrupted(config: Any) -> Interrupted:
+    """Ctrl-C, and what is left of the verb's work, as it lies on the disk."""
+    known, out = options(config.__class__), getattr(config, "out", None)
+    if out is None or not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return Interrupted("interrupted; nothing was written")
+    if "checkpoint_minutes" in known:
+        from twinray.runs.folder import what_is_kept
+
+        return Interrupted(f"interrupted; {what_is_kept(out)}")
+    if "resume" in known:
+        return Interrupted(
+            f"interrupted; what was finished is kept in {out}, the same command with --resume goes on"
+        )
+    return Interrupted(
+        f"interrupted; {out} holds what was written so far, which is not all; run it again into a new --out"
+    )
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -117,7 +142,7 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
     config_class = load(verb.config)
     parser = build_parser(f"twinray {name}", config_class, verb.positional)
     try:
-        parsed = parser.parse_args(_gathered(arguments, config_class))
+        parsed = parser.parse_args(_gathered(_of_runs(arguments, name), config_class))
     except (
         ArgumentError,
         ValueError,
@@ -132,7 +157,48 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
         for option, value in values.items()
         if value is not None or option not in verb.positional
     }
-    load(verb.command or verb.run)(config_class(**given))
+    config = config_class(**given)
+    command = load(verb.command or verb.run)
+    try:
+        command(config)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as stop:
+        raise _interrupted(config) from stop
+
+
+def _of_runs(arguments: Sequence[str], verb: str) -> list[str]:
+    """The same, with the text of a run's own ``config.yaml`` in place of its path: it names its verb, which is no option.
+
+    Raises:
+        InputError: a run of another verb.
+    """
+    found = list(arguments)
+    for at, argument in enumerate(arguments):
+        flag_, equals, path = argument.partition("=")
+        if flag_ != "--config" or (not equals and at + 1 == len(arguments)):
+            continue
+        place = at if equals else at + 1
+        kept = _kept_options(Path(path if equals else arguments[place]))
+        if kept is None:
+            continue
+        job = kept.pop("job")
+        if job != verb:
+            raise InputError(
+                f"{path or arguments[place]} holds the options of a {job} run, not of twinray {verb}; see twinray {job} --help"
+            )
+        text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+        found[place] = f"--config={text}" if equals else text
+    return found
+
+
+def _kept_options(path: Path) -> dict[str, Any] | None:
+    """What a run's ``config.yaml`` holds; None of any other file, which the parser reads and refuses."""
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return read if isinstance(read, dict) and isinstance(read.get("job"), str) else None
 
 
 def _gathered(arguments: Sequence[str], config_class: type) -> list[str]:
@@ -236,6 +302,10 @@ def _add_flag(group: Any, option: Option, text: str) -> None:
 def _overview() -> str:
     lines = ["usage: twinray VERB [options]    (twinray VERB --help tells them)", "", "verbs:"]
     lines += [f"  {name:<10} {verb.help}" for name, verb in VERBS.items()]
+    lines += [
+        "",
+        "twinray --completion bash|zsh|fish prints a script that completes all of this in a shell.",
+    ]
     lines += ["", f"{DISCLAIMER}."]
     return "\n".join(lines)
 

@@ -30,3 +30,13 @@ class InputError(TwinrayError):
     """Bad input: an option, a file, a row of a table: exit status 2."""
 
     exit_code = 2
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, met where the state could be saved: the message says what is kept. Exit status 130.
+
+    It is no :class:`TwinrayError`: a loop over runs that passes errors by must end with it.
+    """
+
+    told = False
+    """Whether another process of the same job tells it."""

@@ -6,11 +6,15 @@ in ``twinray/__init__.py``. A test holds those imports against this table.
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+from twinray.errors import TwinrayError
 
 
 @dataclass(frozen=True)
@@ -113,3 +117,22 @@ def load(reference: str) -> Any:
     """The object that ``module:name`` stands for; imports its module."""
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def with_short_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A verb's function for Python sessions: an error that a user can act on comes without the frames inside the package.
+
+    The environment variable ``TWINRAY_TRACEBACK`` keeps them.
+    """
+
+    @functools.wraps(function)
+    def verb(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except TwinrayError as error:
+            if os.environ.get("TWINRAY_TRACEBACK"):
+                raise
+            short = error.with_traceback(None)
+        raise short from None  # outside of the block, or the first traceback would come along as its context
+
+    return verb

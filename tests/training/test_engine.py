@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from twinray.errors import InputError, TwinrayError
+from twinray.errors import InputError, Interrupted, TwinrayError
 from twinray.runs.folder import RunFolder
 from twinray.training import engine, loader
 from twinray.training.checkpoint import Keep, load_checkpoint, save_checkpoint
@@ -129,7 +129,7 @@ def test_three_faulty_log_lines_in_a_row_end_the_run_and_one_does_not(tmp_path):
     assert torch.load(tmp_path / "failed-step.pt", weights_only=True)["reason"] == "odd"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_saves_the_step_and_the_run_goes_on_to_the_same_bytes(tmp_path, number):
     whole = make_loop()
     train(whole, folder(tmp_path / "whole"))
@@ -141,12 +141,41 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_to_the_same_bytes(tmp_path,
             os.kill(os.getpid(), number)
         return step(batch, count)
 
-    with pytest.raises(TwinrayError, match=f"stopped by {number.name} after step 7"):
+    before = signal.getsignal(number)
+    ctrl_c = number == signal.SIGINT
+    stopped, how = (
+        (Interrupted, "interrupted") if ctrl_c else (TwinrayError, f"stopped by {number.name}")
+    )
+    with pytest.raises(stopped, match=f"{how} after step 7, which is saved in"):
         train(dataclasses.replace(loop, step=signalled), folder(tmp_path / "cut"))
     resumed = make_loop(every=0)
     train(resumed, folder(tmp_path / "cut"))
     assert weights(resumed) == weights(whole)
-    assert signal.getsignal(number) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once_and_one_in_the_last_step_is_not_lost(tmp_path, capfd):
+    loop = make_loop(every=0)
+    step = loop.step
+
+    def signalled(times, at):
+        def one(batch, count):
+            for _ in range(times if count == at else 0):
+                os.kill(os.getpid(), signal.SIGINT)
+            return step(batch, count)
+
+        return dataclasses.replace(loop, step=one)
+
+    with pytest.raises(KeyboardInterrupt) as at_once:
+        train(signalled(2, 6), folder(tmp_path / "a"))
+    assert not isinstance(at_once.value, Interrupted)
+    assert not list((tmp_path / "a" / "checkpoints").glob("step-*"))
+    assert "Ctrl-C again stops at once" in capfd.readouterr().err
+    loop = make_loop(every=0)
+    step = loop.step
+    with pytest.raises(KeyboardInterrupt):
+        train(signalled(1, 14), folder(tmp_path / "b"))
+    assert load_checkpoint(tmp_path / "b" / "checkpoints")["progress"]["step"] == 15
 
 
 def test_kept_checkpoints_are_the_newest_and_the_milestones(tmp_path):

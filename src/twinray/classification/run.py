@@ -34,7 +34,7 @@ from twinray.classification.options import check_ranks, resolve
 from twinray.classification.probe import LinearProbe, fit_probe
 from twinray.classification.protocols import notes_of
 from twinray.classification.results import Outcome, write_results
-from twinray.data.pack import Pack, open_pack
+from twinray.data.pack import Pack, enlarged, open_pack
 from twinray.data.splitting.cut import label_fraction
 from twinray.errors import InputError
 from twinray.records import FloatArray, IntArray
@@ -210,6 +210,7 @@ def _notes(
 ) -> list[str]:
     """What every reader of the figures must know."""
     notes = [*provenance.notes, *([] if config.policy == "probe" else notes_of(config))]
+    notes += enlarged(pack, config.size)
     absent = sorted({name for names in missing for name in names})
     if absent:
         notes.append(

@@ -211,6 +211,18 @@ class Pack:
         told = f"pixels of {len(wrong):,} images in {self.path / IMAGES} (first: row {int(rows[wrong[0]])})"
         return (*self.edited, *_not_as_written(told, self.allow_edited))
 
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{split} {len(self.where(split))}" for split in SPLITS)
+        classes = "".join(
+            f", {kind}: {' '.join(names)}"
+            for kind, names in (
+                ("labels", self.info.label_classes),
+                ("boxes", self.info.box_classes),
+            )
+            if names
+        )
+        return f"Pack({str(self.path)!r}, {len(self)} images of {self.info.size} pixels, {splits}{classes})"
+
     def where(self, split: str) -> IntArray:
         """Indices of the images of one split, ascending."""
         return np.flatnonzero(self.splits == split)
@@ -357,7 +369,7 @@ class _ListColumn:
         return slice(self.offsets[row], self.offsets[row + 1])
 
 
-def open_pack(path: Path, *, allow_edited: bool = False) -> Pack:
+def open_pack(path: Path | str, *, allow_edited: bool = False) -> Pack:
     """Open a pack for reading, and compare its table and description with what was packed.
 
     Pixels are compared where they are used (:meth:`Pack.check_pixels`).
@@ -369,6 +381,7 @@ def open_pack(path: Path, *, allow_edited: bool = False) -> Pack:
     Raises:
         InputError: not a pack, a pack of a newer format, one whose files disagree, or one that was edited.
     """
+    path = Path(path)
     info, edited = _described(path, allow_edited)
     images, table = _open_images(path), _open_table(path)
     expected = (len(table), info.size, info.size) + ((3,) if info.channels == 3 else ())
@@ -519,6 +532,16 @@ def _objects(table: pa.Table, name: str) -> npt.NDArray[np.object_]:
     out = np.empty(len(table), dtype=object)
     out[:] = table.column(name).to_pylist()
     return out
+
+
+def enlarged(pack: Pack, size: int) -> list[str]:
+    """A note, where a network's input of ``size`` pixels is larger than the pack's images; else none."""
+    if size <= pack.info.size:
+        return []
+    return [
+        f"--size {size} is larger than the images of the pack {pack.path} ({pack.info.size} pixels): its pixels are "
+        f"enlarged, which adds no detail; pack with --size {size}"
+    ]
 
 
 def _numbers(table: pa.Table, names: tuple[str, ...]) -> FloatArray:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from twinray.data.pack import Pack
+from twinray.data.pack import Pack, enlarged
 from twinray.detection.config import DetectConfig
 
 
@@ -130,12 +130,7 @@ def pack_notes(config: DetectConfig, pack: Pack) -> list[str]:
             f"--protocol as-published keeps an image's proportions and pads, the pack {pack.path} has --fit {info.fit}: "
             f"{off_square:,} of its {len(pack):,} images are out of proportion; to follow the paper, pack with --fit letterbox"
         )
-    if config.size > info.size:
-        notes.append(
-            f"--size {config.size} is larger than the images of the pack {pack.path} ({info.size} pixels): its pixels are "
-            f"enlarged, which adds no detail; pack with --size {config.size}"
-        )
-    return notes
+    return notes + enlarged(pack, config.size)
 
 
 def with_warmup(config: DetectConfig, training_images: int) -> DetectConfig:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from twinray.evaluation.measures import Kind
+from twinray.evaluation.measures import Kind, main_measure
 from twinray.evaluation.record import FORMAT, Figure, SplitFigures, split_as_json
 
 
@@ -72,7 +72,7 @@ class ArmResult:
     differing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Everything that came out.
 
@@ -105,6 +105,18 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     repeated: str = ""
 
+    def __repr__(self) -> str:
+        main = main_measure(self.kind)
+        lines = [f"Evaluation of {self.kind}s, split {self.split}, {main}:"]
+        for name, arm in self.arms.items():
+            own = {"": arm.figures.get(main)}
+            if arm.difference is not None:
+                own[f", minus {arm.minus} "] = arm.difference.get(main)
+            lines.append(
+                f"  {name} " + "".join(f"{what}{_words(figure)}" for what, figure in own.items())
+            )
+        return "\n".join(lines)
+
     @property
     def several(self) -> bool:
         """Whether arms were run more than once on the same images."""
@@ -133,6 +145,13 @@ class Evaluation:
         counts = [self.runs[name].training_images for name in self.arms[arm].runs]
         known = [n for n in counts if n is not None]
         return round(sum(known) / len(known)) if known and len(known) == len(counts) else None
+
+
+def _words(figure: Figure | None) -> str:
+    if figure is None or figure.value is None:
+        return "not defined"
+    ends = "" if figure.ci95 is None else f" ({figure.ci95[0]:.3f} to {figure.ci95[1]:.3f})"
+    return f"{figure.value:.3f}{ends}"
 
 
 def renamed(result: Evaluation, names: Mapping[str, str]) -> Evaluation:

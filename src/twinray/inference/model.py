@@ -166,7 +166,7 @@ class Model:
         return Boxes(xyxy, found.labels.cpu().numpy(), found.scores.double().cpu().numpy())
 
 
-def load_model(run: Path, device: str = "auto", *, allow_edited: bool = False) -> Model:
+def load_model(run: Path | str, device: str = "auto", *, allow_edited: bool = False) -> Model:
     """Load the network of a finished detect or classify run; its ``machine`` computes in full float32.
 
     Args:
@@ -177,6 +177,7 @@ def load_model(run: Path, device: str = "auto", *, allow_edited: bool = False) -
     Raises:
         InputError: not such a run, its weights do not fit their description, or the description was edited.
     """
+    run = Path(run)
     weights = run / "model.safetensors"
     if not weights.is_file():
         hint = (

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.weights import Provenance, initialise, weight_file
-from twinray.data.pack import Pack, open_pack
+from twinray.data.pack import Pack, enlarged, open_pack
 from twinray.errors import InputError
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.knn import KnnProbe
@@ -92,7 +92,8 @@ def run(
         folder = RunFolder(out)
         if done:
             return folder
-        for note in provenance.notes if ranks.main else ():
+        larger = [note for pack in packs for note in enlarged(pack, config.size)]
+        for note in (*provenance.notes, *larger) if ranks.main else ():
             print(f"note: {note}", file=sys.stderr)
         # at the start, so that the checkpoints of an interrupted run carry it too
         learnt = list(zip(packs, rows, strict=True))
@@ -362,7 +363,7 @@ def _write_results(
         last |= line  # the newest value of each figure; some are not in every line
     names = ("loss", "mean_c_ii", "rms_c_ij", "embedding_std", "effective_rank", "val_knn_auc")
     figures = {
-        name.removeprefix("val_"): {"value": last[name], "ci95": None, "n": config.batch_size}
+        name.removeprefix("val_"): _figure(last[name], config.batch_size, "images of a batch")
         for name in names
         if last.get(name) is not None
     }
@@ -372,8 +373,13 @@ def _write_results(
         ("seconds", seconds),
         ("data_wait", waited / seconds),
     ):
-        figures[name] = {"value": value, "ci95": None, "n": 1}
-    folder.write_metrics({"train": figures, **({"notes": list(edited)} if edited else {})})
+        figures[name] = _figure(value, 1, "runs")
+    notes = [*edited, *(note for pack in packs for note in enlarged(pack, config.size))]
+    folder.write_metrics({"train": figures, **({"notes": notes} if notes else {})})
+
+
+def _figure(value: float, n: int, over: str) -> dict[str, Any]:
+    return {"value": value, "ci95": None, "n": n, "over": over}
 
 
 def _fingerprint(pack: Pack) -> dict[str, Any]:

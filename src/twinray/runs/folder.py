@@ -18,6 +18,7 @@ import yaml
 
 from twinray.checks import DATA, MAY_CHANGE, RECORD, counting, flag, of_kind, options, shown
 from twinray.errors import InputError
+from twinray.evaluation.measures import KINDS, main_measure
 from twinray.evaluation.record import FORMAT
 from twinray.files import (
     as_json,
@@ -42,6 +43,39 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+
+    def __repr__(self) -> str:
+        if not (self.path / CONFIG).is_file():
+            return f"RunFolder({str(self.path)!r}, no run yet)"
+        verb = read_config(self.path).get("job", "run")
+        if not self.finished:
+            return f"RunFolder({str(self.path)!r}, {verb}, not finished)"
+        parts = [
+            f"{split} {told}" for split in ("val", "test", "train") if (told := self._main(split))
+        ]
+        return f"RunFolder({', '.join([repr(str(self.path)), verb, *parts])})"
+
+    def _main(self, split: str) -> str:
+        """The split's main figure in words; empty where there is none."""
+        figures = self.metrics.get(split) or {}
+        for name in (*map(main_measure, KINDS), "loss"):
+            own = figures.get(name)
+            if isinstance(own, dict) and own.get("value") is not None:
+                ends = own.get("ci95")
+                return f"{name} {own['value']:.3f}" + (
+                    f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+                )
+        return ""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved options; see :func:`read_config`."""
+        return read_config(self.path)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The final figures as ``metrics.json`` holds them: ``run.metrics["test"]["auc"]["value"]``; see :func:`read_metrics`."""
+        return read_metrics(self.path)
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
@@ -191,6 +225,20 @@ def read_metrics(run: Path) -> dict[str, Any]:
         )
     metrics: dict[str, Any] = read_json(run / METRICS, "metrics")
     return metrics
+
+
+def what_is_kept(out: Path) -> str:
+    """What an interrupted training left in its folder, and what the same command with ``--resume`` does, in words."""
+    saved = [*out.glob("checkpoints/step-*.pt"), *out.glob("*/*/checkpoints/step-*.pt")]
+    newest = max(saved, key=lambda path: (path.stat().st_mtime, path.name), default=None)
+    if newest is not None:
+        step, own = int(newest.stem.removeprefix("step-")), newest.parent.parent
+        return f"step {step} is saved in {own}, the same command with --resume goes on from there"
+    draws = len([*out.glob("seeds/*/draw.json")])
+    if draws:
+        n = f"{draws} finished label draw{'' if draws == 1 else 's'}"
+        return f"{n} kept in {out}, the same command with --resume goes on after {'it' if draws == 1 else 'them'}"
+    return f"no step is saved in {out} yet, the same command with --resume begins again"
 
 
 def plain(value: Any) -> Any:

@@ -35,7 +35,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from twinray.errors import InputError, TwinrayError
+from twinray.errors import InputError, Interrupted, TwinrayError
 from twinray.files import write_bytes
 from twinray.progress import Meter, progress
 from twinray.runs.folder import RunFolder
@@ -47,7 +47,7 @@ from twinray.training.checkpoint import (
     save_checkpoint,
 )
 from twinray.training.ranks import Ranks, told_by_first
-from twinray.training.stopping import StopRequest, save_failed_step, stop_on_signal
+from twinray.training.stopping import INTERRUPT, StopRequest, save_failed_step, stop_on_signal
 
 T = TypeVar("T")
 Watch: TypeAlias = Callable[[RunFolder, int], None]
@@ -247,7 +247,11 @@ def _stop_if_asked(
     saved: bool,
     tally: _Tally | None = None,
 ) -> None:
-    """On a signal to any rank: checkpoint, then end. At the very end of the run there is nothing left to stop."""
+    """On a signal to any rank: checkpoint, then end. At the very end of the run there is nothing left to stop.
+
+    Raises:
+        TwinrayError, Interrupted: saying which step is saved where.
+    """
     if (
         not loop.ranks.any(stop.name is not None)
         or state.step == loop.steps_per_epoch * loop.epochs
@@ -259,10 +263,12 @@ def _stop_if_asked(
             tally.keep_in(state)
         _save(loop, run, state, writer)
     loop.ranks.first(writer.wait)
-    stopped = TwinrayError(
-        f"stopped by {stop.name or 'a signal to another rank'} after step {state.step}, which is saved in {run.path}; "
-        "the same command with --resume goes on from there"
-    )
+    kept = f"after step {state.step}, which is saved in {run.path}; the same command with --resume goes on from there"
+    if stop.name == INTERRUPT:
+        interrupted = Interrupted(f"interrupted {kept}")
+        interrupted.told = not loop.ranks.main
+        raise interrupted
+    stopped = TwinrayError(f"stopped by {stop.name or 'a signal to another rank'} {kept}")
     raise told_by_first(stopped, loop.ranks)
 
 

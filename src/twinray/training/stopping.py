@@ -1,13 +1,16 @@
 """Being asked to stop, and having to: signals of a scheduler, and batches that broke the training.
 
-SLURM sends SIGTERM (or, with ``--signal=USR1@120``, SIGUSR1) some time before it takes the machine away. The run then
-finishes its step, writes a checkpoint and ends with one line; the same command with ``--resume`` goes on at that step.
+SLURM sends SIGTERM (or, with ``--signal=USR1@120``, SIGUSR1) some time before it takes the machine away. A terminal sends
+SIGINT for Ctrl-C. The run then finishes its step, writes a checkpoint and ends with one line; the same command with
+``--resume`` goes on at that step. A second Ctrl-C ends the run at once.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +24,11 @@ import torch
 from twinray.files import write_bytes
 
 FAILED_STEP = "failed-step.pt"
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+INTERRUPT = signal.SIGINT.name
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+_SAVING = b"\ninterrupted: the step is finished and saved first; Ctrl-C again stops at once\n"
 
 
 @dataclass
@@ -33,13 +40,23 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn SIGTERM and SIGUSR1 into a request for the block's duration; elsewhere than in the main thread, nothing."""
+    """Turn SIGTERM, SIGUSR1 and SIGINT into a request for the block's duration; elsewhere than in the main thread, nothing.
+
+    Raises:
+        KeyboardInterrupt: a second SIGINT, or at the block's end one that nobody acted on.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if request.name == INTERRUPT:
+                raise KeyboardInterrupt
+            # a step may take long, and print may not be called from a handler
+            if os.environ.get("RANK", "0") == "0":
+                os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _SAVING)
         request.name = signal.Signals(number).name
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
@@ -48,6 +65,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if request.name == INTERRUPT:  # it came with the last step
+        raise KeyboardInterrupt
 
 
 def save_failed_step(
