@@ -6,6 +6,7 @@ shtab writes the script from a plain argparse parser, which is built here and pa
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import shtab
 
@@ -55,5 +56,5 @@ _ALSO_PATHS = {"init", "images"}
 """Options of text that may name a folder."""
 
 
-def _complete(action: argparse.Action, how: dict[str, str]) -> None:
+def _complete(action: argparse.Action, how: Any) -> None:
     action.complete = how  # type: ignore[attr-defined]  # where shtab looks
