@@ -6,6 +6,7 @@ reads the final name sees the old bytes or the new ones, nothing between.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
 import errno
@@ -129,7 +130,7 @@ def read_json(path: Path, what: str = "file") -> Any:
     """
     check_regular(path, what)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(_without_mark(path.read_bytes()))
     except OSError as error:
         raise InputError(
             f"could not read {what} {path}: {error.strerror}; check the path"
@@ -146,6 +147,18 @@ def read_json(path: Path, what: str = "file") -> Any:
         raise InputError(
             f"expected JSON in {what} {path}, line {error.lineno} column {error.colno}: {error.msg}; repair the file"
         ) from error
+
+
+def _without_mark(data: bytes) -> str:
+    """The text, in UTF-8 or with a byte order mark in UTF-16, without the mark (RFC 8259 lets readers ignore it)."""
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if data.startswith(mark):
+            return data.decode(encoding)
+    return data.decode("utf-8")
 
 
 def typed(content: Any, kind: type[T], path: Path, what: str = "file", inside: str = "") -> T:

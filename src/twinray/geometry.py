@@ -16,6 +16,9 @@ Fit = Literal["squash", "letterbox"]
 EDGE_TOLERANCE_PX = 1.0
 """How far a box may reach over its image's edge and still be clipped: annotation tools round outwards."""
 
+_FEW_PX = 2.0
+"""Images of that many pixels can have boxes smaller than one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
@@ -112,7 +115,8 @@ def place_boxes(
     """Judge (n, 4) boxes against their image and clip the good ones to it.
 
     A box that reaches over the edge by up to :data:`EDGE_TOLERANCE_PX` is clipped. One that reaches further
-    was most likely drawn on another size of the image, and clipping would hide that: it is refused.
+    was most likely drawn on another size of the image, and clipping would hide that: it is refused. So is one
+    that is smaller than a pixel both ways, which is most likely in 0..1.
 
     Args:
         xyxy: (n, 4) boxes in pixels of a frame of ``width`` x ``height`` pixels.
@@ -143,6 +147,8 @@ def _fault(box: FloatArray, clipped: FloatArray, limit: FloatArray) -> str | Non
         return (
             f"the box {xywh_text(box)} lies outside its image of {limit[0]:g} x {limit[1]:g} pixels"
         )
+    if (box[2:] - box[:2] < 1).all() and limit.max() > _FEW_PX:
+        return f"the box {xywh_text(box)} is smaller than a pixel; boxes are in pixels, not in 0..1"
     return None
 
 

@@ -230,16 +230,41 @@ def share_patients(collections: Sequence[Collection]) -> list[Collection]:
 
 
 _SPLITS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(
+        ("val", "valid", "validate", "validating", "validation", "dev", "devel", "development"),
+        "val",
+    ),
+    **dict.fromkeys(("tune", "tuning"), "val"),  # for choosing, as validation is
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
+_SPLIT_LIKE = frozenset(
+    {"eval", "evaluate", "evaluation", "holdout", "heldout", "internal", "external", "inference"}
+)
+"""Words that name a part of a data set, but not which of the three it is."""
 
 
 def split_of(word: str) -> Split | None:
-    """The split that a word names (``valid`` and ``validation`` are val), in any case; None if it names none."""
-    return _SPLITS.get(word.strip().lower())
+    """The split that a word names, in any case; None if it names none.
+
+    ``valid``, ``validate``, ``dev`` and ``tuning`` are val, ``testing`` is test. A year or
+    number behind the word (``train2017``) and the words set, split, data, images around it do not matter.
+    """
+    return _SPLITS.get(_split_word(word))
+
+
+def is_split_like(word: str) -> bool:
+    """Whether a word names a part of a data set without saying whether it is train, val or test (``evaluation``)."""
+    return _split_word(word) in _SPLIT_LIKE
+
+
+def split_in_name(name: str) -> Split | None:
+    """The split that a file's name tells (``instances_train2017``); None where it tells none or several."""
+    found = {split_of(part) for part in re.split(r"[^A-Za-z0-9]+", name)} - {None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _split_word(word: str) -> str:
+    plain = re.sub(r"[^a-z0-9]+", "", word.casefold())
+    plain = re.sub(r"(?<=[a-z])\d+$", "", plain)
+    return re.sub(r"^(?:the|data|official)|(?:set|split|data|images|subset)$", "", plain) or plain

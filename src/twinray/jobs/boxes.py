@@ -20,11 +20,18 @@ from rich.table import Table
 from rich.text import Text
 
 from twinray.checks import DATA, MODEL, PLACE, Help, Told, at_least, between, settle
+from twinray.data.annotations import size_fault
 from twinray.data.decoding.images import image_size
 from twinray.data.fusion import fuse_collection
 from twinray.data.packing.mix import Mix
 from twinray.data.readers.disk import FileLoader
-from twinray.data.readers.formats import FORMATS, FUSION_IOU, SourceOptions, formats_in_words
+from twinray.data.readers.formats import (
+    FORMATS,
+    FUSION_IOU,
+    SourceOptions,
+    formats_in_words,
+    read_annotations,
+)
 from twinray.errors import InputError
 from twinray.files import clear_disk_errors, write_bytes, write_json
 from twinray.progress import progress
@@ -164,9 +171,7 @@ def _check_classes(
 
 
 def _read(config: BoxesConfig) -> Collection:
-    read = _FORMATS[config.format].annotations
-    assert read is not None  # only such rows are in the table
-    return read(config.source, SourceOptions(images=config.images))
+    return read_annotations(config.format, config.source, SourceOptions(images=config.images))
 
 
 def _fuse(raw: Collection, config: BoxesConfig, iou: float) -> Collection:
@@ -198,6 +203,9 @@ def as_coco(
             size, fault = _size(sample, root)
             if fault is not None:
                 aside.append(Skipped(sample.source, f"its size could not be read: {fault}"))
+            elif size is not None and (other := size_fault(sample, *size)) is not None:
+                aside.append(Skipped(sample.source, f"{other}; give the images of the annotations"))
+                continue
             boxes: Boxes | None = sample.boxes
             if size is not None:
                 boxes, refused = mix.boxes(i, *size)
@@ -226,11 +234,11 @@ def as_coco(
 def _size(sample: Sample, root: Path | None) -> tuple[tuple[int, int] | None, str | None]:
     """(width, height) of the pixels that boxes are to be in: of the file, else of the original; and what went wrong."""
     path = None if root is None else root / sample.source
-    if sample.size is None and path is not None and path.is_file():
+    if path is not None and path.is_file():
         try:
             return image_size(path), None
         except InputError as error:
-            return sample.boxes_frame, str(error)
+            return sample.size or sample.boxes_frame, str(error)
     return sample.size or sample.boxes_frame, None
 
 

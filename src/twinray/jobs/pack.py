@@ -86,11 +86,16 @@ class PackConfig:
     """folder of the images (default: the source; coco: images/ beside the file, else the file's folder)."""
 
     layout: Annotated[Layout, MODEL, taken("layout")] = "auto"
-    """auto tells class and split folders by their names and places; flat ignores folder names."""
+    """auto tells class and split folders by their names and places, and the split of a COCO file by
+    its name or folder; flat ignores these names."""
 
     patient_regex: Annotated[str | None, MODEL, taken("patient_regex")] = None
     r"""regular expression whose first non-empty group, in the file's name or path, is the patient.
     Kermany's chest X-rays: '(person\d+)_|(IM-\d+)-'."""
+
+    patient_column: Annotated[str | None, MODEL, taken("patient_column")] = None
+    """column of the table, or key of an image's COCO record, that holds the patient (default: the usual names,
+    such as patient_id, PatientID, subject_id, case_id)."""
 
     table: Annotated[Path | None, DATA, taken("table")] = None
     """CSV with a column path and any of patient, split, label (several joined by |)."""

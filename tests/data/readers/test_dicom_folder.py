@@ -165,7 +165,8 @@ def test_a_table_states_labels_splits_and_patients(export: Path) -> None:
         "ST3/4.DICOM",
         "copy-of-dicomdir",
     ]
-    assert not any("labels.csv" in note or ".csv" in note for note in found.notes)
+    assert not any("passed over" in note and ".csv" in note for note in found.notes)
+    assert any("labels.csv gives patients from 'patient'" in note for note in found.notes)
 
 
 def test_a_table_without_patients_leaves_those_of_the_headers(export: Path) -> None:

@@ -62,11 +62,11 @@ def test_a_list_of_dicom_files_is_no_image(tmp_path: Path) -> None:
     assert found.n_others == 2
 
 
-def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+def test_a_folder_that_is_reached_twice_is_read_twice_and_loops_end(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.png")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    assert scan_images(tmp_path).names == ["a/x.png"]
+    assert scan_images(tmp_path).names == ["a/x.png", "b/x.png"]
 
 
 def test_the_table_is_left_out_by_what_it_is_not_by_its_name(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from twinray.jobs.pack import PackConfig
 OTHER_THAN_DEFAULT = {
     "images": Path("x"),
     "patient_regex": "(a)",
+    "patient_column": "who",
     "table": Path("x"),
     "layout": "flat",
     "fusion_iou": 0.3,

@@ -147,7 +147,8 @@ def test_converted_copies_are_found_by_stem_and_elsewhere(tmp_path):
         ((), ("00000001_000.png,Mass,1,2,x,4",), "four numbers"),
         ((), ("00000001_000.png,Mass,1,2",), "four numbers"),
         ((), ("00000001_000.png,Mass,1,2,0,4",), "positive size"),
-        ((), ("00000001_000.png,Mass,1,2,nan,4",), "finite"),
+        ((), ("00000001_000.png,Mass,1,2,nan,4",), "four numbers"),
+        ((), ("00000001_000.png,Mass,1,2,inf,4",), "finite"),
         ((), ("00000001_000.png,Mass,1000,2,300,4",), "beyond its image"),
     ],
 )

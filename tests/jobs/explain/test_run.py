@@ -85,7 +85,7 @@ def test_true_boxes_are_found_by_file_name(detect_run, blobs, tmp_path):
     other = Path(*copies(blobs, tmp_path / "a" / "other.png"))
     found = job._true_boxes(blobs, [load_model(detect_run)], [Path(file), other])
     assert list(found) == [Path(file)]
-    assert len(found[Path(file)] or ()) == 1
+    assert len(found[Path(file)].boxes or ()) == 1
 
 
 def test_rows_are_looked_at_only_until_there_are_enough(blob_pack, monkeypatch):

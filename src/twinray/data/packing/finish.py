@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from twinray.about import own_version, version_of
 from twinray.data.pack import IMAGES, PACK, REGIONS, SAMPLES, SCHEMA, PackInfo
 from twinray.data.packing.journal import Journal, Packed
+from twinray.data.packing.losses import losses
 from twinray.data.packing.mix import Mix
 from twinray.data.packing.options import PackOptions
 from twinray.data.packing.remarks import Remarks
@@ -87,6 +88,7 @@ class Finish:
                 writer.write_table(batch)
         mean, std = self._mean_std(settled.splits, sums, squares)
         remarks = Remarks.of(mix, self._packed(), options.size)
+        lost = losses(mix, (i for i, _ in self._packed()), self._boxes_of_class)
         files = [*self._scales.notes(), *remarks.notes(options.exif)]
         info = PackInfo(
             names=mix.names,
@@ -101,7 +103,7 @@ class Finish:
             counts=self._count(rows, settled),
             skipped=n_skipped,
             skipped_reasons=reasons,
-            notes=tuple(settled.notes + self._own_notes() + files),
+            notes=tuple(lost + settled.notes + self._own_notes() + files),
             split_method=settled.method,
             checksums={IMAGES: images_sha256, SAMPLES: sha256(out / SAMPLES)},
             created_by=f"twinray {own_version()}, Pillow {version_of('pillow')}, pyarrow {version_of('pyarrow')}",

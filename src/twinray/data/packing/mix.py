@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from twinray.data.annotations import boxes_in_file
 from twinray.data.decoding.options import DecodesFiles, Decoding
 from twinray.data.identity import DataSet, Identity, identify, known_as
 from twinray.data.splitting.record import GivenSplits
 from twinray.errors import InputError
-from twinray.geometry import place_boxes, to_frame
 from twinray.records import (
     UNKNOWN,
     Boxes,
@@ -171,35 +171,21 @@ class Mix:
 
     def regions(self, index: int, width: int, height: int) -> Boxes | None:
         """The image's regions that evaluation leaves out, as ``boxes``; those that cannot be placed are left out."""
-        return self._placed(index, self.sample(index).regions, width, height)[0]
+        regions = self.sample(index).regions
+        return None if regions is None else self._placed(index, regions, width, height)[0]
 
     def _placed(
         self, index: int, boxes: Boxes | None, width: int, height: int
     ) -> tuple[Boxes | None, list[Skipped]]:
-        sample = self.sample(index)
-        if boxes is None or not len(boxes):
-            return boxes, []
-        frame = sample.boxes_frame or (width, height)
-        xyxy, faults = place_boxes(boxes.xyxy, *frame)
-        if sample.boxes_frame is not None:
-            xyxy = to_frame(xyxy, frame, (width, height))
-        aside = [
-            Skipped(f"{self.where(index)} box {j}", f"{fault}; correct the box")
-            for j, fault in enumerate(faults)
-            if fault is not None
-        ]
-        keep = [j for j, fault in enumerate(faults) if fault is None]
-        if not keep:
-            return None, aside
+        placed, aside = boxes_in_file(self.sample(index), width, height, boxes=boxes)
+        name = self.names[self.collection_of(index)]
+        if self.several:
+            aside = [Skipped(f"{name}: {one.where}", one.reason) for one in aside]
+        if placed is None or not len(placed):
+            return placed, aside
         names = self.collections[self.collection_of(index)].box_classes
         to_all = np.array([self.box_classes.index(name) for name in names], dtype=np.int64)
-        kept = Boxes(
-            xyxy[keep],
-            to_all[np.asarray(boxes.labels)[keep]],
-            readers=None if boxes.readers is None else tuple(boxes.readers[j] for j in keep),
-            n_readers=None if boxes.n_readers is None else boxes.n_readers[keep],
-        )
-        return kept, aside
+        return replace(placed, labels=to_all[placed.labels]), aside
 
     def tasks(self, start: int, end: int | None = None) -> Iterator[tuple[int, Sample]]:
         """(collection, sample) from image ``start`` to before ``end``, fit to travel to a worker process."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from twinray.data.annotations import other_proportions
 from twinray.data.decoding.options import Exif
 from twinray.data.packing.journal import Packed
 from twinray.data.packing.mix import Mix
@@ -40,6 +41,13 @@ class Remarks:
                 remarks._add(kind, name, text)
                 boxes = mix.sample(index).boxes
                 remarks.with_boxes += kind == "orientation" and boxes is not None and len(boxes) > 0
+            if other_proportions(mix.sample(index), one.width, one.height):
+                frame = mix.sample(index).boxes_frame or (0, 0)
+                remarks._add(
+                    "other proportions",
+                    name,
+                    f"{one.width} x {one.height}, boxes {frame[0]} x {frame[1]}",
+                )
             if not any(kind == "one value" for kind, _ in one.remarks) and _is_nearly_blank(
                 one, size
             ):
@@ -88,6 +96,8 @@ class Remarks:
 
 _WORDS: dict[RemarkKind | str, str] = {
     "damaged": "WARNING: {n} damaged images were kept as far as they could be read (--lenient): {first}",
+    "other proportions": "WARNING: boxes of {n} images were drawn on pictures of other proportions than these files and are "
+    "stretched with them; if the files were padded or cropped, boxes lie in the wrong place: {first}",
     "one value": "{n} images have one single grey value: {first}",
     "nearly blank": "{n} images are nearly blank (their grey levels differ by less than 1): {first}",
     "clipped": "{n} images hold values outside the scale, which are black or white: {first}",

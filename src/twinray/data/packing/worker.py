@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from twinray.data.annotations import size_fault
 from twinray.data.decoding.images import UnscaledError
 from twinray.data.decoding.options import DecodesFiles
 from twinray.data.decoding.scale import Spread
@@ -47,11 +48,8 @@ class PackOne:
             return None
         pixels, how = loaded.array, loaded.how
         height, width = pixels.shape[:2]
-        if sample.size is not None and sample.size != (width, height):
-            raise InputError(
-                f"the annotations say {sample.size[0]} x {sample.size[1]} pixels, the file has {width} x {height}; "
-                + _advice(loaded, sample.size == (height, width))
-            )
+        if (fault := size_fault(sample, width, height)) is not None:
+            raise InputError(f"{fault}; {_advice(loaded, sample.size == (height, width))}")
         if pixels.ndim == 3 and (
             self.channels == "grey" or (self.channels == "auto" and is_grey(pixels))
         ):

@@ -90,6 +90,7 @@ class _Found:
     ids: set[str] = field(default_factory=set)
     laterals: int = 0
     missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     vectors: dict[tuple[str, ...], FloatArray] = field(default_factory=dict)
     attributes: dict[tuple[tuple[str, str], ...], dict[str, str]] = field(default_factory=dict)
 
@@ -142,7 +143,7 @@ def _root(root: Path) -> Path:
 
 def _read_table(table: Path, split: Split, root: Path, frontal_only: bool, found: _Found) -> None:
     depth = 0
-    for row in read_rows(table, ("Path", *LABELS)):
+    for row in read_rows(table, ("Path", *LABELS), notes=found.notes):
         reason, depth = _take(row, split, root, depth, frontal_only, found)
         if reason:
             found.skipped.append(Skipped(row.where, reason))
@@ -224,7 +225,7 @@ def _attributes(row: Row, found: _Found) -> dict[str, str]:
 
 
 def _notes(found: _Found) -> tuple[str, ...]:
-    notes = []
+    notes = list(found.notes)
     if found.missing:
         notes.append(
             f"{len(found.missing):,} images that the tables list are not there (first: {one_line(found.missing[0], 120)}); left out"

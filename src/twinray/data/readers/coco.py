@@ -1,11 +1,20 @@
 """A COCO annotation file and its images -> Collection.
 
 Three lists are read. ``images`` has ``id`` and ``file_name``, and where there are any ``width``,
-``height``, ``patient_id`` or ``patient``, and ``split``. ``annotations`` has ``image_id``,
+``height``, ``split``, and the patient under ``patient_id`` or another name of
+:mod:`twinray.data.readers.columns`. ``annotations`` has ``image_id``,
 ``category_id`` and ``bbox`` = x, y, width, height in pixels of the stored file. ``categories`` has
 ``id`` and ``name``; class ids follow ascending category id. Ids may be sparse. An image without
 annotations was looked at and has no box. A file without a list ``annotations`` has images that were
-never annotated.
+never annotated. The file may begin with a byte order mark.
+
+Names of files are relative to ``images`` beside the file or to its own folder. CVAT's layout (``annotations/x.json``
+beside ``images``), COCO's (``annotations/instances_train2017.json`` beside ``train2017``) and Label Studio's (names that
+begin with ``images/``, percent signs) are found too. Two records of one file are one image.
+
+Splits: a record's ``split`` takes precedence. Without one, the file's name tells it (``instances_train2017.json``), or
+the folder's, where folders of other splits lie beside it (``train``, ``valid``, ``test`` of Roboflow). ``--layout flat``
+ignores both.
 
 Rows are set aside one at a time and counted. A box is set aside that is not four finite numbers,
 has no area or lies outside its image. A box that reaches more than one pixel over its image's edge
@@ -14,11 +23,12 @@ aside. An image record without a usable id, name or size is set aside.
 
 An image's label for a class is present if it has a box of the class. The label is unknown, not
 absent, where a box of the class was set aside. An image of which every box was set aside counts as
-never annotated rather than as healthy.
+never annotated rather than as healthy. Repeated annotations and outlines that contradict their boxes are judged in
+:mod:`twinray.data.annotations`.
 
 Regions marked ``iscrowd`` or ``ignore`` are no boxes: an image's label for their class is unknown unless it has a box of it. They
 are kept apart (``Sample.regions``) for evaluation, which counts no prediction that lies in one, and are counted in a note.
-Segmentations and areas are not read.
+Of a segmentation only its extent is read, areas are not.
 
 The format: Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; cocodataset.org/#format-data.
 """
@@ -27,17 +37,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
-from twinray.data.readers.disk import FileLoader
+from twinray.data.annotations import REPEATED, BoxAudit, file_size
+from twinray.data.patients import NO_PATIENTS
+from twinray.data.readers import columns
+from twinray.data.readers.disk import FileLoader, NamedFiles
 from twinray.errors import InputError
 from twinray.files import read_json
-from twinray.geometry import place_boxes
 from twinray.records import (
     ABSENT,
     PRESENT,
@@ -48,11 +61,14 @@ from twinray.records import (
     Sample,
     Skipped,
     Split,
+    split_in_name,
     split_of,
 )
 
 _LONGEST_SIDE = 10_000_000
-_READ = frozenset({"id", "file_name", "width", "height", "patient_id", "patient", "split"})
+_FEW_UNKNOWN = 0.01
+"""Share of images of an unknown split that may be typing errors, to be set aside one by one."""
+_READ = frozenset({"id", "file_name", "width", "height", "split"})
 _LEFT = frozenset({"license", "flickr_url", "coco_url", "date_captured"})
 
 
@@ -79,33 +95,70 @@ class _Image:
     attributes: Mapping[str, str]
 
 
+Layout = Literal["auto", "flat"]
+
+
+@dataclass(slots=True)
+class _Source:
+    """The file that is read, where its images are, and what is said of it.
+
+    Attributes:
+        path: path of the file. raw: its content. files: where the images are.
+        audit, regions: judges of its boxes, and of regions marked iscrowd or ignore.
+        skipped, notes: what was set aside, and what users must know.
+        unusable: ids of images that were set aside.
+        aliases: ids of further records of an image -> the id of the first.
+    """
+
+    path: Path
+    raw: dict[str, Any]
+    files: NamedFiles
+    audit: BoxAudit
+    regions: BoxAudit
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unusable: set[str] = field(default_factory=set)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
 def read_coco(
-    annotation_json: Path, images_root: Path | None = None, *, strict: bool = False
+    annotation_json: Path,
+    images_root: Path | None = None,
+    *,
+    strict: bool = False,
+    need_images: bool = False,
+    layout: Layout = "auto",
+    patient_column: str | None = None,
 ) -> Collection:
     """Describe the images and boxes of a COCO file; a sample's id is the image's id in the file.
 
     Args:
         annotation_json: the annotation file.
-        images_root: folder that ``file_name`` is relative to; by default ``images`` beside the file if there is
-            such a folder, otherwise the file's own folder.
+        images_root: folder that ``file_name`` is relative to; by default one of the usual places, see above.
         strict: flag to refuse the whole file at the first row that would be set aside.
+        need_images: flag to refuse a file of which no image is there.
+        layout: ``flat`` takes no split from names of files and folders.
+        patient_column: key of an image's record that holds its patient, where its name is none of the known ones.
 
     Raises:
-        InputError: not a COCO file, an image id twice, a category without a name or twice, no image left.
+        InputError: not a COCO file, an image id twice, a category without a name or twice, no image left, boxes that
+            cannot be in pixels of the images.
     """
-    root = _images_root(annotation_json, images_root)
     raw = _read(annotation_json)
-    skipped: list[Skipped] = []
-    notes: list[str] = []
+    name = str(annotation_json)
+    files = _named_files(raw, annotation_json, images_root)
+    source = _Source(annotation_json, raw, files, BoxAudit(name), BoxAudit(name))
+    skipped, notes = source.skipped, source.notes
     class_of = _categories(raw, annotation_json)
     classes = tuple(name for _, name in sorted(class_of.values()))
-    images, unusable = _images(raw, annotation_json, root, skipped)
+    patient_keys = _patient_keys(raw, annotation_json, patient_column, notes)
+    _check_splits(raw, annotation_json)
+    images = _images(source, patient_keys, need_images)
+    if layout == "auto":
+        images = _with_named_split(images, annotation_json, notes)
     annotated = "annotations" in raw
-    found = (
-        _annotations(raw, annotation_json, images, unusable, class_of, skipped, notes)
-        if annotated
-        else {}
-    )
+    found = _annotations(source, images, class_of) if annotated else {}
+    notes += source.audit.conclude(lambda key: file_size(files.root / images[key].file_name))
     if strict and skipped:
         raise InputError(
             f"{skipped[0].where}: {skipped[0].reason} (the first of {len(skipped)}; --strict stops here)"
@@ -120,9 +173,7 @@ def read_coco(
             f"{annotation_json.name} has no list of annotations: its images count as never annotated"
         )
     if all(image.patient is None for image in images.values()):
-        notes.append(
-            "no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"
-        )
+        notes.append(NO_PATIENTS)
     nothing = _Found()
     samples = tuple(
         _sample(image, found.get(key, nothing), len(classes), annotated)
@@ -134,29 +185,97 @@ def read_coco(
         box_classes=classes,
         task="multilabel" if annotated and classes else "none",
         samples=samples,
-        load=FileLoader(root),
+        load=FileLoader(files.root),
         skipped=tuple(skipped),
         notes=tuple(notes),
     )
 
 
-def _images_root(annotation_json: Path, images_root: Path | None) -> Path:
+def _named_files(raw: dict[str, Any], path: Path, images_root: Path | None) -> NamedFiles:
+    """Where the images are: in the folder that is given, or in one of those that annotation tools use."""
+    names = [
+        record["file_name"].replace("\\", "/")
+        for record in raw["images"]
+        if isinstance(record, dict) and isinstance(record.get("file_name"), str)
+    ]
     if images_root is None:
-        beside = annotation_json.parent / "images"
-        return beside if beside.is_dir() else annotation_json.parent
+        here, above = path.parent, path.parent.resolve().parent
+        roots = [here / "images", here]
+        if path.parent.resolve().name == "annotations":
+            subset = path.stem.rpartition("_")[2]
+            roots += [above / "images", above / "images" / subset, above / subset, above]
+        return NamedFiles(roots, names)
     if not images_root.is_dir():
         raise InputError(
             f"expected the folder of the images, {images_root} is not there; correct --images"
         )
-    return images_root
+    return NamedFiles([images_root], names)
+
+
+def _patient_keys(
+    raw: dict[str, Any], path: Path, wanted: str | None, notes: list[str]
+) -> Sequence[str]:
+    """The keys that hold patients in the records of images, the likeliest first: records may differ."""
+    keys = list(
+        dict.fromkeys(key for record in raw["images"] if isinstance(record, dict) for key in record)
+    )
+    found = columns.patient_column(keys, wanted, f"the images of {path}")
+    note = columns.unread_patients(keys, found)
+    notes += [] if note is None else [note]
+    if found is None or wanted is not None:
+        return [] if found is None else [found]
+    known = [key for key in keys if columns.plain(key) in columns.PATIENT]
+    return sorted(known, key=lambda key: columns.PATIENT.index(columns.plain(key)))
+
+
+def _check_splits(raw: dict[str, Any], path: Path) -> None:
+    """Refuse a file of which many images name a split that is not known: others would be cut in its place."""
+    stated = [
+        str(record["split"])
+        for record in raw["images"]
+        if isinstance(record, dict) and record.get("split") not in (None, "")
+    ]
+    unknown = Counter(word for word in stated if split_of(word) is None)
+    if unknown.total() > max(1, _FEW_UNKNOWN * len(stated)):
+        words = ", ".join(f"{word!r} ({n:,} images)" for word, n in unknown.most_common(5))
+        raise InputError(
+            f"expected 'split' train, val or test in the images of {path}, found {words}; nothing was cut: correct them"
+        )
+
+
+def _with_named_split(images: dict[str, _Image], path: Path, notes: list[str]) -> dict[str, _Image]:
+    """The images with the split that names of the file and its folder tell, where they state none themselves."""
+    by_file, by_folder = split_in_name(path.stem), split_of(path.resolve().parent.name)
+    if by_folder is not None:
+        beside = [
+            folder.name for folder in path.resolve().parent.parent.iterdir() if folder.is_dir()
+        ]
+        by_folder = by_folder if len({split_of(name) for name in beside} - {None}) > 1 else None
+    if by_file and by_folder and by_file != by_folder:
+        raise InputError(
+            f"the name of {path} says {by_file}, that of its folder {by_folder}; rename one of them, or ignore both with --layout flat"
+        )
+    split = by_file or by_folder
+    bare = [key for key, image in images.items() if image.split is None]
+    if split is None or len(bare) < len(images):
+        return images
+    of = "file" if by_file else "folder"
+    notes.append(
+        f"all {len(bare):,} images are {split}: so says the name of the {of} (--layout flat ignores it)"
+    )
+    return {key: replace(image, split=split) for key, image in images.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise InputError(
-            f"expected a COCO annotation file, {path} is a folder; give the .json in it"
+            f"expected a COCO annotation file, {path} is a folder; give the .json in it{_jsons_in(path)}"
         )
     raw = read_json(path, "COCO annotations")
+    if isinstance(raw, list) and raw and isinstance(raw[0], dict) and "data" in raw[0]:
+        raise InputError(
+            f"expected a COCO object in {path}, found Label Studio's own list of tasks; export it as COCO"
+        )
     if not isinstance(raw, dict):
         raise InputError(
             f"expected a COCO object with images, annotations and categories in {path}, found a {_kind(raw)}"
@@ -171,6 +290,11 @@ def _read(path: Path) -> dict[str, Any]:
                 f"expected a list under {key!r} in {path}, found none; is it a COCO annotation file?"
             )
     return raw
+
+
+def _jsons_in(folder: Path) -> str:
+    found = sorted(p.relative_to(folder).as_posix() for p in folder.glob("**/*.json"))[:6]
+    return f": {', '.join(found)}" if found else ""
 
 
 def _kind(value: object) -> str:
@@ -217,29 +341,78 @@ def _categories(raw: dict[str, Any], path: Path) -> dict[str, tuple[int, str]]:
     return {str(key): (i, named[key]) for i, key in enumerate(sorted(named))}
 
 
-def _images(
-    raw: dict[str, Any], path: Path, root: Path, skipped: list[Skipped]
-) -> tuple[dict[str, _Image], set[str]]:
-    """Usable images by id, and the ids of those set aside."""
+def _images(source: _Source, patient_keys: Sequence[str], need_images: bool) -> dict[str, _Image]:
+    """Usable images by id."""
+    path, files, skipped, notes = source.path, source.files, source.skipped, source.notes
+    unusable, aliases = source.unusable, source.aliases
     images: dict[str, _Image] = {}
-    unusable: set[str] = set()
-    for i, record in enumerate(raw["images"]):
+    by_name: dict[str, str] = {}
+    moved: dict[str, str] = {}
+    missing: list[str] = []
+    for i, record in enumerate(source.raw["images"]):
         key = _key(record.get("id")) if isinstance(record, dict) else None
-        if key is not None and (key in images or key in unusable):
+        if key is not None and (key in images or key in unusable or key in aliases):
             raise InputError(
                 f"image id {key} is used twice in {path} (again at images[{i}]); give every image its own"
             )
-        parsed = _image(record, key, root)
-        if isinstance(parsed, _Image):
-            images[parsed.id] = parsed
+        where = f"{path} images[{i}]" + (f" (id {key})" if key else "")
+        parsed = _image(record, key, files, patient_keys)
+        if isinstance(parsed, str):
+            skipped.append(Skipped(where, parsed))
+            if key is not None:
+                unusable.add(key)
             continue
-        skipped.append(Skipped(f"{path} images[{i}]" + (f" (id {key})" if key else ""), parsed))
-        if key is not None:
-            unusable.add(key)
-    return images, unusable
+        written = str(cast(dict[str, Any], record)["file_name"]).replace("\\", "/")
+        twin = by_name.setdefault(parsed.file_name, parsed.id)
+        if twin != parsed.id and moved.get(parsed.file_name, parsed.file_name) != written:
+            skipped.append(
+                Skipped(
+                    where,
+                    f"its file_name {written!r} leads to {parsed.file_name}, which image {twin} names; correct one of them",
+                )
+            )
+            unusable.add(parsed.id)
+        elif twin != parsed.id:
+            _check_twin(images[twin], parsed, path)
+            aliases[parsed.id] = twin
+        else:
+            images[parsed.id] = parsed
+            if written != parsed.file_name:
+                moved[parsed.file_name] = written
+            elif not (files.root / written).is_file():
+                missing.append(written)
+    if aliases:
+        notes.append(
+            f"{len(aliases):,} image records name a file that another names too, such as "
+            f"{images[next(iter(aliases.values()))].file_name}: taken as one image with the annotations of all"
+        )
+    if moved:
+        found, written = next(iter(moved.items()))
+        notes.append(f"{len(moved):,} file names are written otherwise ({written} is {found})")
+    if need_images and missing and len(missing) == len(images):
+        raise InputError(
+            f"none of the {len(images):,} images of {path} is in {files.root} (the first is {missing[0]}); give their folder "
+            "with --images"
+        )
+    if need_images and missing:
+        notes.append(
+            f"{len(missing):,} of {len(images):,} images of {path.name} are not in {files.root.name or 'its folder'}, such as {missing[0]}"
+        )
+    return images
 
 
-def _image(record: object, key: str | None, root: Path) -> _Image | str:
+def _check_twin(first: _Image, second: _Image, path: Path) -> None:
+    for what in ("size", "patient", "split"):
+        one, other = getattr(first, what), getattr(second, what)
+        if one != other and one is not None and other is not None:
+            raise InputError(
+                f"images {first.id} and {second.id} of {path} both name {first.file_name}, but differ in {what}: keep one of them"
+            )
+
+
+def _image(
+    record: object, key: str | None, files: NamedFiles, patient_keys: Sequence[str]
+) -> _Image | str:
     """The image, or why its record cannot be used."""
     if not isinstance(record, dict) or key is None:
         return "expected an object with an 'id' (a whole number)"
@@ -247,8 +420,10 @@ def _image(record: object, key: str | None, root: Path) -> _Image | str:
     if not isinstance(name, str) or not name.strip():
         return f"expected a 'file_name', found {name!r}"
     name = name.replace("\\", "/")
-    if not os.path.isabs(name) and os.path.normpath(name).split("/")[0] == "..":
-        return f"file_name {name!r} leads out of the image folder {root}; give the right folder with --images"
+    found = files.find(name)
+    if found is None and not os.path.isabs(name) and os.path.normpath(name).split("/")[0] == "..":
+        return f"file_name {name!r} leads out of the image folder {files.root}; give the right folder with --images"
+    name = found or name
     size = _size(record)
     if isinstance(size, str):
         return size
@@ -259,11 +434,15 @@ def _image(record: object, key: str | None, root: Path) -> _Image | str:
         and (not isinstance(split, str) or split_of(split) is None)
     ):
         return f"expected 'split' train, val or test, got {split!r}"
-    patient = record.get("patient_id", record.get("patient"))
+    patient = next((record[k] for k in patient_keys if record.get(k) not in (None, "")), None)
     attributes = {
         str(k): str(v)
         for k, v in record.items()
-        if k not in _READ and k not in _LEFT and isinstance(v, (str, int, float)) and v != ""
+        if k not in _READ
+        and k not in _LEFT
+        and k not in patient_keys
+        and isinstance(v, (str, int, float))
+        and v != ""
     }
     return _Image(key, name, size, _key(patient), split_of(split) if split else None, attributes)
 
@@ -285,25 +464,21 @@ def _size(record: dict[str, Any]) -> tuple[int, int] | str | None:
 
 
 def _annotations(
-    raw: dict[str, Any],
-    path: Path,
-    images: Mapping[str, _Image],
-    unusable: set[str],
-    class_of: Mapping[str, tuple[int, str]],
-    skipped: list[Skipped],
-    notes: list[str],
+    source: _Source, images: Mapping[str, _Image], class_of: Mapping[str, tuple[int, str]]
 ) -> dict[str, _Found]:
     """Boxes by image id."""
+    path, skipped = source.path, source.skipped
     found: dict[str, _Found] = {}
     n_ignored = 0
-    for i, row in enumerate(raw["annotations"]):
+    for i, row in enumerate(source.raw["annotations"]):
         row = row if isinstance(row, dict) else {}
         image_key, class_key = _key(row.get("image_id")), _key(row.get("category_id"))
+        image_key = source.aliases.get(image_key, image_key) if image_key is not None else None
         where = f"{path} annotations[{i}]" + ("" if row.get("id") is None else f" (id {row['id']})")
         if image_key is None or image_key not in images:
             why = (
                 "was set aside"
-                if image_key in unusable
+                if image_key in source.unusable
                 else "is not among the images; correct image_id"
             )
             skipped.append(Skipped(where, f"its image {row.get('image_id')!r} {why}"))
@@ -321,32 +496,52 @@ def _annotations(
             )
             continue
         class_id = class_of[class_key][0]
-        if row.get("iscrowd") or row.get("ignore"):
-            n_ignored += 1
+        ignored = bool(row.get("iscrowd") or row.get("ignore"))
+        box = _judged(row, image, class_id, source.regions if ignored else source.audit, where)
+        repeated = isinstance(box, str) and box == REPEATED
+        n_ignored += ignored and not repeated
+        if ignored or (isinstance(box, str) and not repeated):
             into.lost.add(class_id)
-            region = _box(row.get("bbox"), image.size)
-            if isinstance(region, str):
-                skipped.append(Skipped(where, region))
-            else:
-                into.regions.append((region, class_id))
-            continue
-        box = _box(row.get("bbox"), image.size)
         if isinstance(box, str):
-            into.lost.add(class_id)
-            skipped.append(Skipped(where, box))
-            continue
-        into.boxes.append(box)
-        into.classes.append(class_id)
+            skipped += [] if repeated else [Skipped(where, box)]
+        elif ignored:
+            into.regions.append((box, class_id))
+        else:
+            into.boxes.append(box)
+            into.classes.append(class_id)
     if n_ignored:
-        notes.append(
-            f"{n_ignored} regions marked iscrowd or ignore are no boxes; their class counts as unknown in those images, "
-            "and evaluation counts no prediction that lies in one"
+        all_of_them = (
+            "" if any(one.boxes for one in found.values()) else "WARNING: no box is left: "
+        )
+        source.notes.append(
+            f"{all_of_them}{n_ignored} regions marked iscrowd or ignore are no boxes; their class counts as unknown in those "
+            "images, and evaluation counts no prediction that lies in one"
+            + (
+                "; where each is one finding (masks drawn with a brush), set iscrowd to 0"
+                if all_of_them
+                else ""
+            )
         )
     return found
 
 
-def _box(bbox: object, size: tuple[int, int] | None) -> FloatArray | str:
-    """xyxy in pixels, clipped to the image where its size is known; or why the box is refused."""
+def _judged(
+    row: Mapping[str, Any], image: _Image, class_id: int, audit: BoxAudit, where: str
+) -> FloatArray | str:
+    """(4,) xyxy in pixels, clipped to the image where its size is known; :data:`REPEATED`; or why the box is refused."""
+    box = _box(row)
+    if isinstance(box, str):
+        return box
+    outline = None if row.get("iscrowd") else _outline(row.get("segmentation"))
+    judged = audit.judge(image.id, class_id, box, image.size, where, outline=outline)
+    if isinstance(judged, str) and judged != REPEATED:
+        return f"{judged}; correct the box or the image's size"
+    return judged
+
+
+def _box(row: Mapping[str, Any]) -> tuple[float, float, float, float] | str:
+    """Left, top, right, bottom; or why the box is refused."""
+    bbox = row.get("bbox")
     if (
         not isinstance(bbox, list)
         or len(bbox) != 4
@@ -357,14 +552,25 @@ def _box(bbox: object, size: tuple[int, int] | None) -> FloatArray | str:
         x, y, width, height = (float(v) for v in bbox)
     except OverflowError:  # a whole number of hundreds of digits
         x = y = width = height = math.inf
-    box: FloatArray = np.array([x, y, x + width, y + height])
-    if size is None and np.isfinite(box).all() and width > 0 and height > 0:
-        return box  # judged when the image is decoded
-    clipped, faults = place_boxes(box[None], *(size or (math.inf, math.inf)))
-    if faults[0] is not None:
-        return f"{faults[0]}; correct the box or the image's size"
-    kept: FloatArray = clipped[0]
-    return kept
+    return x, y, x + width, y + height
+
+
+def _outline(segmentation: object) -> FloatArray | None:
+    """(4,) box around the polygons; None where there are none that can be read."""
+    if not isinstance(segmentation, list):
+        return None
+    rings = [ring for ring in segmentation if isinstance(ring, list) and len(ring) >= 6]
+    values = [value for ring in rings for value in ring[: len(ring) // 2 * 2]]
+    if not values or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
+        return None
+    try:
+        points = np.array(values, dtype=np.float64).reshape(-1, 2)
+    except OverflowError:
+        return None
+    if not np.isfinite(points).all():
+        return None
+    around: FloatArray = np.concatenate([points.min(axis=0), points.max(axis=0)])
+    return around if (around[2:] > around[:2]).all() else None
 
 
 def _short(value: object) -> str:

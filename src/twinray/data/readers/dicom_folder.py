@@ -36,6 +36,7 @@ from twinray.data.decoding.bounded_file import one_line
 from twinray.data.decoding.dicom.header import DicomAttributes, dicom_attributes, is_dicom
 from twinray.data.decoding.dicom.pixels import load_dicom
 from twinray.data.decoding.options import Decoding
+from twinray.data.patients import NO_PATIENTS
 from twinray.data.readers.disk import Scan, scan
 from twinray.data.readers.folder_table import TableRow, read_table
 from twinray.errors import InputError
@@ -66,6 +67,7 @@ def read_dicom_folder(
     table: Path | None = None,
     frontal_only: bool = False,
     pseudonymise: str | None = None,
+    patient_column: str | None = None,
 ) -> Collection:
     """Describe the DICOM files below ``root`` by their headers.
 
@@ -76,6 +78,7 @@ def read_dicom_folder(
             the task multi-label). Further columns become attributes. Files that it does not name
             are set aside. If it states patients, all come from it.
         frontal_only: the decoder refuses files that say they are lateral or oblique, so that they are set aside.
+        patient_column: column of the table that holds patients, where its name is none of the known ones.
         pseudonymise: secret key; patient ids and UIDs are replaced by 16 hexadecimal digits of their keyed hash.
 
     Raises:
@@ -96,14 +99,21 @@ def read_dicom_folder(
         raise InputError(
             f"expected DICOM files in {root}, found {_others(found) or 'none'}{first}; check the path"
         )
-    rows = None if table is None else read_table(table, found.names, found.skipped)
+    if patient_column is not None and table is None:
+        raise InputError("--patient-column names a column of --table; give both or none")
+    told: list[str] = []
+    rows = (
+        None
+        if table is None
+        else read_table(table, found.names, found.skipped, told, patient_column=patient_column)
+    )
     names = found.names if rows is None else [name for name in found.names if name in rows]
     found.skipped += [
         Skipped(name, f"no row of {table} names this file; add one to use it")
         for name in found.names
         if rows is not None and name not in rows
     ]
-    notes = [*([f"{_others(found)} passed over"] if found.others else []), *found.notes]
+    notes = [*([f"{_others(found)} passed over"] if found.others else []), *found.notes, *told]
     headers = _headers(root, names, found.skipped, notes)
     headers, shared = _without_copies(root, headers, notes)
     if not headers:
@@ -321,9 +331,7 @@ def _patient_notes(samples: Sequence[Sample], key: str | None) -> list[str]:
     """What users must know of the patients; never an id."""
     told = [sample.patient for sample in samples if sample.patient is not None]
     if not told:
-        return [
-            "no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"
-        ]
+        return [NO_PATIENTS]
     notes = []
     if len(told) < len(samples):
         notes.append(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from twinray.data.decoding.bounded_file import first_bytes, is_dicom_head
 from twinray.data.decoding.images import deep_spread, is_image_name, load_image
@@ -37,6 +39,9 @@ JUNK = frozenset(
 
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 """Endings of archives, in lower case."""
+
+_MOST_WAYS = 16
+"""Most ways to one folder that are followed: folders that link to each other have any number of them."""
 
 Judge = Callable[[Path], bool | str]
 """A file: taken (True), another kind of file (False), or set aside for a reason."""
@@ -164,14 +169,24 @@ def _files_below(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
             Skipped(where, f"could not list this folder: {error.strerror}; check its rights")
         )
 
-    seen: set[tuple[int, int]] = set()
+    above: dict[str, frozenset[tuple[int, int]]] = {os.fspath(root): frozenset()}
+    visits: Counter[tuple[int, int]] = Counter()
     for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
         status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+        this, own = (status.st_dev, status.st_ino), above.pop(folder)
+        visits[this] += 1
+        if (
+            this in own
+        ):  # a link that leads back up; a folder that is reached by two ways is read twice
             below.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        if visits[this] > _MOST_WAYS:
+            refuse_ways = f"more than {_MOST_WAYS} links lead to this folder; remove some"
+            skipped.append(Skipped(_printable(folder), refuse_ways))
+            below.clear()
+            continue
         below[:] = sorted(name for name in below if not is_junk(name))
+        above |= {os.path.join(folder, name): own | {this} for name in below}
         yield from (Path(folder, name) for name in files if not is_junk(name))
 
 
@@ -203,6 +218,73 @@ def _has_dicom_mark(path: Path) -> bool:
 
 def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class NamedFiles:
+    """The files that a list names, wherever the tool that wrote it thinks they lie.
+
+    A name is looked for as it is written, below each of some folders. Where that finds nothing, it is tried without its
+    first folders (``images/a.png`` below ``images``), with percent signs decoded (``a%20b.png``), in the other Unicode
+    form, and in another case. The rest of the name is never changed, so no other image can be found.
+
+    Attributes:
+        root: the folder below which most names are found as written, which the others are told relative to.
+    """
+
+    def __init__(self, roots: Sequence[Path], names: Sequence[str]) -> None:
+        """Choose the folder among ``roots``, of equals the first, by looking for all ``names``."""
+        self._roots = [root for root in dict.fromkeys(roots) if root.is_dir()] or list(roots[:1])
+        hits = [sum((root / name).is_file() for name in names) for root in self._roots]
+        self.root = self._roots[hits.index(max(hits))] if hits else Path()
+        self._folders: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str) -> str | None:
+        """The file's path relative to ``root``, with ``/``; None if there is no such file."""
+        if _leads_up(name):
+            name = "/".join(part for part in name.split("/") if part not in ("..", "."))
+        elif (self.root / name).is_file():
+            return name
+        for written in dict.fromkeys((name, unquote(name.rpartition("?d=")[2]))):
+            parts = PurePosixPath(written).parts
+            for dropped in range(len(parts)):
+                for root in self._roots:
+                    found = self._below(root, parts[dropped:])
+                    if found is not None:
+                        return Path(os.path.relpath(found, self.root)).as_posix()
+        return None
+
+    def _below(self, folder: Path, parts: Sequence[str]) -> Path | None:
+        """The file of these parts below the folder, in any case and Unicode form."""
+        for part in parts:
+            if part in ("/", "..", "."):
+                return None
+            if not (folder / part).exists():
+                actual = self._listed(folder).get(_folded(part))
+                if actual is None:
+                    return None
+                part = actual
+            folder = folder / part
+        return folder if folder.is_file() else None
+
+    def _listed(self, folder: Path) -> dict[str, str]:
+        if folder not in self._folders:
+            try:
+                inside = sorted(os.listdir(folder))
+            except OSError:
+                inside = []
+            twice = Counter(map(_folded, inside))
+            self._folders[folder] = {
+                _folded(name): name for name in inside if twice[_folded(name)] == 1
+            }
+        return self._folders[folder]
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _leads_up(name: str) -> bool:
+    return not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] == ".."
 
 
 @dataclass(frozen=True)

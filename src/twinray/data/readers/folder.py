@@ -15,7 +15,8 @@ Junk (:data:`twinray.data.readers.disk.JUNK` and names that begin with a dot) is
 files that are no images are counted in a note. A file without an image's name is taken for DICOM if it
 carries DICOM's mark at byte 128.
 
-Patients come from a table or from a regular expression. For the paediatric chest X-rays of Kermany et al.
+Patients come from a table, from a regular expression, or from the headers of DICOM files. DICOM files in folders of one
+patient each are refused, since such folders are no classes (``--format dicom`` reads them). For the paediatric chest X-rays of Kermany et al.
 (Cell 2018; ``person123_bacteria_456.jpeg``, ``NORMAL2-IM-0123-0001.jpeg``, ``IM-0123-0001.jpeg``) it is
 ``(person\\d+)_|(IM-\\d+)-``: of several groups the first that is not empty counts.
 """
@@ -23,15 +24,19 @@ Patients come from a table or from a regular expression. For the paediatric ches
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 
+from twinray.data.classes import vanished
+from twinray.data.patients import NO_PATIENTS
 from twinray.data.readers.disk import FileLoader, scan_images
 from twinray.data.readers.folder_table import TableRow, read_table
+from twinray.data.readers.header_patients import header_note, header_patients
 from twinray.errors import InputError
 from twinray.records import (
     ABSENT,
@@ -48,6 +53,7 @@ from twinray.records import (
 Layout = Literal["auto", "flat"]
 
 _MANY_CLASSES = 200
+_SOME_CLASSES, _FEW_IMAGES = 10, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ def read_folder(
     patient_regex: str | None = None,
     table: Path | None = None,
     layout: Layout = "auto",
+    patient_column: str | None = None,
 ) -> Collection:
     """Describe the images under ``root``; ids are paths relative to it, with ``/``.
 
@@ -77,6 +84,7 @@ def read_folder(
             the task multi-label). Further columns are kept as attributes. What it states takes
             precedence over what folders say. Files that it does not name are set aside.
         layout: ``auto`` or ``flat``, see above.
+        patient_column: column of the table that holds patients, where its name is none of the known ones.
 
     Returns:
         A collection whose task is ``multiclass`` with classes sorted by name where there are class folders.
@@ -87,26 +95,35 @@ def read_folder(
     skipped: list[Skipped] = []
     notes: list[str] = []
     names = _image_names(root, table, skipped, notes)
-    rows = None if table is None else read_table(table, names, skipped)
+    if patient_column is not None and table is None:
+        raise InputError("--patient-column names a column of --table; give both or none")
+    rows = (
+        None
+        if table is None
+        else read_table(table, names, skipped, notes, patient_column=patient_column)
+    )
     if rows is not None:
         names = _named_by(rows, names, table, skipped)
     has_labels = rows is not None and any(row.labels for row in rows.values())
     places = _places(names, root, "flat" if has_labels and layout == "auto" else layout, notes)
     patients = _patients(names, patient_regex, rows, skipped)
     labels = _Labels.of(names, places, rows)
+    if len(patients) < len(names):
+        notes += _lost(labels, patients, names, patient_regex)
+    elif patient_regex is None and not any(patients.values()):
+        patients |= _from_headers(root, names, places, rows, layout, notes)
     samples = tuple(_samples(names, places, patients, rows, labels))
     if not samples:
         raise InputError(
             f"none of the images in {root} is left; first: {skipped[0].where}: {skipped[0].reason}"
         )
-    if len(labels.classes) > _MANY_CLASSES:
+    if _too_many_classes(labels, rows):
         notes.append(
-            f"{len(labels.classes)} folders were taken for classes; if they are not, use --layout flat"
+            f"WARNING: {len(labels.classes)} folders were taken for classes of {len(labels.by_name):,} images; if they are "
+            "patients, use --layout flat, and --patient-regex '([^/]+)/' for patients by folder"
         )
     if all(sample.patient is None for sample in samples):
-        notes.append(
-            "no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"
-        )
+        notes.append(NO_PATIENTS)
     return Collection(
         name=root.resolve().name or "folder",
         label_classes=labels.classes,
@@ -117,6 +134,13 @@ def read_folder(
         skipped=tuple(skipped),
         notes=tuple(notes),
     )
+
+
+def _too_many_classes(labels: _Labels, rows: Mapping[str, TableRow] | None) -> bool:
+    """Whether class folders are so many, or hold so few images, that they are most likely patients."""
+    n = len(labels.classes)
+    few = n > _SOME_CLASSES and len(labels.by_name) < _FEW_IMAGES * n
+    return rows is None and (n > _MANY_CLASSES or few)
 
 
 def _image_names(
@@ -255,6 +279,59 @@ def _patients(
         if not found[name]
     ]
     return {name: patient for name, patient in found.items() if patient}
+
+
+def _lost(
+    labels: _Labels, patients: Mapping[str, str | None], names: Sequence[str], regex: str | None
+) -> list[str]:
+    """Warnings on what the expression for patients sets aside."""
+    before = Counter(label for name in names for label in labels.by_name.get(name, ()))
+    after = Counter(label for name in patients for label in labels.by_name.get(name, ()))
+    why = f": --patient-regex {regex!r} finds no patient in the others"
+    notes = vanished("images", before, after, why)
+    if not notes and 2 * len(patients) < len(names):
+        notes = [f"WARNING: only {len(patients):,} of {len(names):,} images are left{why}"]
+    return notes
+
+
+def _from_headers(
+    root: Path,
+    names: Sequence[str],
+    places: Mapping[str, _Place],
+    rows: Mapping[str, TableRow] | None,
+    layout: Layout,
+    notes: list[str],
+) -> dict[str, str | None]:
+    """Patients of the DICOM files; folders of one patient each are no classes, and are refused as such.
+
+    Raises:
+        InputError: every folder that would be a class holds DICOM files of one patient.
+    """
+    found = header_patients(root, names)
+    if not found:
+        return {}
+    known: dict[str, str | None] = {name: patient for name, patient in found.items() if patient}
+    by_folder: dict[str, set[str | None]] = defaultdict(set)
+    for name in found if rows is None and layout == "auto" else ():
+        label = places[name].label
+        if label is not None:
+            by_folder[label].add(known.get(name))
+    n_classes = len({place.label for place in places.values()} - {None})
+    one_each = all(len(own) == 1 and None not in own for own in by_folder.values())
+    told = f"the {len(found):,} DICOM files in {root} lie in {len(by_folder):,} folders"
+    if len(by_folder) > 1 and len(by_folder) == n_classes and one_each:
+        raise InputError(
+            f"{told} of one patient each, which are no classes: pack them with --format dicom, which knows patients, "
+            "studies and views from headers, or with --layout flat"
+        )
+    if len(by_folder) > 1 and not known:
+        notes.append(
+            f"WARNING: {told}, which were taken for classes, and have no patient id; if they are patients or studies, "
+            "pack them with --format dicom"
+        )
+    if known:
+        notes.append(header_note(len(known)))
+    return known
 
 
 def _compiled(regex: str) -> re.Pattern[str]:

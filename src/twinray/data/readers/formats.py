@@ -11,11 +11,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
 
+from twinray.data.classes import checked_classes
+from twinray.data.patients import checked_patients
 from twinray.data.phantom.images import PhantomConfig, phantom_collection
 from twinray.data.readers.chexpert import read_chexpert
 from twinray.data.readers.coco import read_coco
 from twinray.data.readers.dicom_folder import read_dicom_folder, read_key
 from twinray.data.readers.folder import Layout, read_folder
+from twinray.data.readers.header_patients import with_header_patients
 from twinray.data.readers.medimeta import read_medimeta
 from twinray.data.readers.medmnist import read_medmnist
 from twinray.data.readers.nih import read_nih
@@ -39,7 +42,7 @@ class SourceOptions:
         size: side of the packed images, in pixels.
         seed: seed of what is drawn.
         images: folder of the images where that is not the source.
-        patient_regex, table, layout: see :func:`twinray.data.readers.folder.read_folder`.
+        patient_regex, patient_column, table, layout: see :func:`twinray.data.readers.folder.read_folder`.
         fusion_iou, min_readers: see :func:`twinray.data.readers.vindr.reader.read_vindr`; None is the usual threshold.
         task: see :func:`twinray.data.readers.medimeta.read_medimeta`.
         views: ``frontal`` leaves lateral views out, ``all`` keeps them, ``auto`` is the reader's choice.
@@ -52,6 +55,7 @@ class SourceOptions:
     seed: int = 0
     images: Path | None = None
     patient_regex: str | None = None
+    patient_column: str | None = None
     table: Path | None = None
     layout: Layout = "auto"
     fusion_iou: float | None = None
@@ -84,6 +88,7 @@ class Format:
         takes: names of :class:`SourceOptions` that ``read`` uses, besides those that every format has.
         annotations: reads the boxes that readers drew, as published, without looking for images; None: no boxes.
         fuse: fuses the boxes of several readers (collection, threshold, least readers); None: one reader an image.
+        private: flag, true where no message may hold a patient id, since ids are those of a hospital.
     """
 
     what: str
@@ -92,6 +97,7 @@ class Format:
     takes: frozenset[str] = frozenset()
     annotations: Read | None = None
     fuse: Fuse | None = None
+    private: bool = False
 
 
 FORMATS: Mapping[str, Format] = {
@@ -99,15 +105,26 @@ FORMATS: Mapping[str, Format] = {
         "the folder of images",
         "FOLDER",
         lambda source, o: read_folder(
-            source, patient_regex=o.patient_regex, table=o.table, layout=o.layout
+            source,
+            patient_regex=o.patient_regex,
+            table=o.table,
+            layout=o.layout,
+            patient_column=o.patient_column,
         ),
-        takes=frozenset({"patient_regex", "table", "layout"}),
+        takes=frozenset({"patient_regex", "patient_column", "table", "layout"}),
     ),
     "coco": Format(
         "the COCO annotation file",
         "FILE.json",
-        lambda source, o: read_coco(source, o.images, strict=o.strict),
-        takes=frozenset({"images"}),
+        lambda source, o: read_coco(
+            source,
+            o.images,
+            strict=o.strict,
+            need_images=True,
+            layout=o.layout,
+            patient_column=o.patient_column,
+        ),
+        takes=frozenset({"images", "layout", "patient_column"}),
         annotations=lambda source, o: read_coco(source, o.images),
     ),
     "nih": Format(
@@ -149,8 +166,8 @@ FORMATS: Mapping[str, Format] = {
     "medimeta": Format(
         "the folder of one MedIMeta data set",
         "FOLDER",
-        lambda source, o: read_medimeta(source, task=o.task),
-        takes=frozenset({"task"}),
+        lambda source, o: read_medimeta(source, task=o.task, patient_column=o.patient_column),
+        takes=frozenset({"task", "patient_column"}),
     ),
     "dicom": Format(
         "the folder of DICOM files",
@@ -160,8 +177,10 @@ FORMATS: Mapping[str, Format] = {
             table=o.table,
             frontal_only=o.views == "frontal",
             pseudonymise=None if o.pseudonymise is None else read_key(o.pseudonymise),
+            patient_column=o.patient_column,
         ),
-        takes=frozenset({"table", "views", "pseudonymise"}),
+        takes=frozenset({"table", "views", "pseudonymise", "patient_column"}),
+        private=True,
     ),
     "phantom": Format(
         "synthetic chest images, drawn on the spot",
@@ -235,15 +254,32 @@ def read_sources(
             raise InputError(
                 f"--shared-patients goes with several sources, the {name} has none; leave it out"
             )
-        return [row.read(Path(), options)]
+        return [_judged(row, row.read(Path(), options))]
     if not sources:
         chosen = (
             "" if name == next(iter(FORMATS)) else f" --format {name}"
         )  # the first is what --format is by default
         raise InputError(f"expected {row.what}, as in: twinray pack {row.usage}{chosen} --out PACK")
     _check_number(sources, options, shared_patients)
-    collections = [row.read(path, options) for path in sources]
+    collections = [_judged(row, with_header_patients(row.read(path, options))) for path in sources]
     return share_patients(collections) if shared_patients else collections
+
+
+def read_annotations(name: str, source: Path, options: SourceOptions) -> Collection:
+    """Read the boxes that a source's readers drew, as published; its images need not be there.
+
+    Raises:
+        InputError: a format without boxes, or what the reader refuses.
+    """
+    row = FORMATS[name]
+    if row.annotations is None:
+        raise InputError(f"--format {name} has no boxes; choose another")
+    return _judged(row, row.annotations(source, options))
+
+
+def _judged(row: Format, collection: Collection) -> Collection:
+    """What every reader's collection goes through."""
+    return checked_classes(checked_patients(collection, tell_ids=not row.private))
 
 
 def _check_number(sources: Sequence[Path], options: SourceOptions, shared_patients: bool) -> None:

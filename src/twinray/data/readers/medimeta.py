@@ -42,6 +42,8 @@ import yaml
 from twinray.data.decoding.bounded_file import one_line, parser_faults_as_input_errors
 from twinray.data.decoding.images import MAX_PIXELS
 from twinray.data.identity import DATA_SETS
+from twinray.data.patients import NO_PATIENTS
+from twinray.data.readers import columns
 from twinray.data.readers.disk import FileLoader
 from twinray.data.readers.tabular import read_rows
 from twinray.errors import InputError
@@ -61,7 +63,6 @@ from twinray.records import (
 )
 
 _HDF5 = "images.hdf5"
-_PATIENT_COLUMNS = ("patient_id", "patient", "patientid", "subject_id", "subject")
 _MOST_INFO_BYTES = 1 << 20
 _MOST_CLASSES = 1000
 _ADVICE = "copy it again from its source"
@@ -123,13 +124,16 @@ class Hdf5Loader:
             return _hdf5_image(path, int(index))
 
 
-def read_medimeta(root: Path, *, task: str | None = None) -> Collection:
+def read_medimeta(
+    root: Path, *, task: str | None = None, patient_column: str | None = None
+) -> Collection:
     """Describe one MedIMeta data set.
 
     Args:
         root: the data set's folder, which holds ``info.yaml``.
         task: name of the task whose labels to read (in any case). By default the only one; with several tasks none
             is taken, which is enough for pre-training, and a note names them.
+        patient_column: column of ``annotations.csv`` that holds patients, where its name is none of the known ones.
 
     Returns:
         A collection named by the data set's id; an image's id is its index of at least six digits.
@@ -145,7 +149,7 @@ def read_medimeta(root: Path, *, task: str | None = None) -> Collection:
     notes: list[str] = []
     labels = _labels(root, info, task, notes)
     splits = _splits(root, notes, skipped)
-    rows = _annotations(root)
+    rows = _annotations(root, patient_column, skipped, notes)
     sources, load = _sources(root, splits, notes)
     samples = []
     for index, split in splits.items():
@@ -175,9 +179,7 @@ def read_medimeta(root: Path, *, task: str | None = None) -> Collection:
             f"none of the {len(splits)} images that the splits in {root} list is there; {_ADVICE}"
         )
     if all(sample.patient is None for sample in samples):
-        notes.append(
-            "no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"
-        )
+        notes.append(NO_PATIENTS)
     name = one_line(str(info.get("id") or root.resolve().name or "medimeta"), 80)
     key = f"medimeta-{name.lower().replace('_', '-')}"
     return Collection(
@@ -355,20 +357,33 @@ def _index(path: str) -> int | None:
     return int(stem) if re.fullmatch(r"[0-9]{1,9}", stem) else None
 
 
-def _annotations(root: Path) -> dict[int, _Row]:
+def _annotations(
+    root: Path, patient_column: str | None, skipped: list[Skipped], notes: list[str]
+) -> dict[int, _Row]:
     """Rows of annotations.csv by image index; nothing if there is no such file."""
     path = root / "annotations.csv"
     rows: dict[int, _Row] = {}
     if not path.is_file():
         return rows
-    for row in read_rows(path, ("filepath",), optional=(_PATIENT_COLUMNS,), advice=_ADVICE):
+    patient: str | None = None
+    for row in read_rows(path, ("filepath",), any_case=True, advice=_ADVICE, notes=notes):
+        if not rows:
+            names = [name for name in row.header if name.strip()]
+            patient = columns.patient_column(names, patient_column, str(path))
+            unread = columns.unread_patients(names, patient)
+            notes += [] if unread is None else [unread]
         index = _index(row["filepath"])
-        if index is not None:
-            others = row.others(("filepath", _PATIENT_COLUMNS))
+        if index is not None and index in rows:
+            skipped.append(
+                Skipped(row.where, f"image {index} already has a row further up; keep one of them")
+            )
+        elif index is not None:
+            key = "" if patient is None else columns.plain(patient)
+            others = row.others(("filepath", key))
             attributes = {
                 name: cell for name, cell in others.items() if not name.startswith("tasks/")
             }
-            rows[index] = _Row(row[_PATIENT_COLUMNS] or None, attributes)
+            rows[index] = _Row((row[key] if key else "") or None, attributes)
     return rows
 
 

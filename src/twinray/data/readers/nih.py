@@ -36,10 +36,10 @@ from pathlib import Path
 
 import numpy as np
 
+from twinray.data.annotations import REPEATED, BoxAudit
 from twinray.data.readers.disk import FileLoader, index_images
 from twinray.data.readers.tabular import Row, find_table, number, read_names, read_rows
 from twinray.errors import InputError
-from twinray.geometry import place_boxes
 from twinray.records import ABSENT, PRESENT, Boxes, Collection, FloatArray, Sample, Skipped, Split
 
 FINDINGS = (
@@ -110,7 +110,7 @@ def read_nih(
     skipped: list[Skipped] = []
     notes: list[str] = []
     index = index_images(images_root or root, skipped)
-    listed = _entries(entry, skipped)
+    listed = _entries(entry, skipped, notes)
     split_of = read_official_lists(folders)
     drawn = _boxes(find_table(folders, ("BBox_List_2017",)), listed, skipped, notes)
     found = {name: path for name in listed if (path := index.find(name)) is not None}
@@ -180,12 +180,13 @@ def patient_number(patient: str) -> str:
 
 
 def _entries(
-    path: Path, skipped: list[Skipped]
+    path: Path, skipped: list[Skipped], notes: list[str]
 ) -> dict[str, tuple[str, FloatArray, dict[str, str]]]:
     """Image -> patient, labels, attributes."""
     listed: dict[str, tuple[str, FloatArray, dict[str, str]]] = {}
     vectors: dict[str, FloatArray] = {}
-    for row in read_rows(path, ("Image Index", "Finding Labels", "Patient ID")):
+    needed = ("Image Index", "Finding Labels", "Patient ID")
+    for row in read_rows(path, needed, notes=notes, classes=("Finding Labels",)):
         name, told = row["Image Index"], row["Finding Labels"]
         fault = _fault(name, told, row["Patient ID"])
         if fault is None and name in listed:
@@ -227,10 +228,10 @@ def _boxes(
     if path is None:
         notes.append("no BBox_List_2017.csv: no image counts as annotated with boxes")
         return drawn
-    for row in read_rows(path, ("Image Index", "Finding Label")):
+    audit = BoxAudit(str(path))
+    for row in read_rows(path, ("Image Index", "Finding Label"), notes=notes):
         name, label = row["Image Index"], row["Finding Label"]
         label = _BOX_SPELLINGS.get(label, label)
-        box = _box(row)
         if name not in listed:
             fault: str | None = (
                 f"expected an image of Data_Entry_2017, got {name[:60]!r}; correct the row"
@@ -238,12 +239,16 @@ def _boxes(
         elif label not in BOX_CLASSES:
             fault = f"expected one of {', '.join(BOX_CLASSES)}, got {label[:60]!r}; correct the row"
         else:
-            fault = box if isinstance(box, str) else None
-        if fault is not None or isinstance(box, str):
-            skipped.append(Skipped(row.where, str(fault)))
-            continue
-        drawn[name].boxes.append(box)
-        drawn[name].classes.append(BOX_CLASSES.index(label))
+            fault = None
+            box = _box(row, name, BOX_CLASSES.index(label), audit)
+            if not isinstance(box, str):
+                drawn[name].boxes.append(box)
+                drawn[name].classes.append(BOX_CLASSES.index(label))
+            elif box != REPEATED:
+                fault = box
+        if fault is not None:
+            skipped.append(Skipped(row.where, fault))
+    notes += audit.conclude(lambda _: FRAME)
     return drawn
 
 
@@ -254,15 +259,14 @@ def _as_boxes(drawn: _Drawn | None) -> Boxes | None:
     return Boxes(np.array(drawn.boxes, dtype=np.float64), np.array(drawn.classes, dtype=np.int64))
 
 
-def _box(row: Row) -> FloatArray | str:
+def _box(row: Row, image: str, label: int, audit: BoxAudit) -> FloatArray | str:
     """xyxy of the four columns after the label: the header breaks their names ``Bbox [x,y,w,h]`` at the commas."""
     cells = [cell.strip() for cell in row.cells[2:6]]
     values = [number(cell) for cell in cells]
     if len(values) < 4 or any(value is None for value in values):
         return f"expected four numbers x, y, width, height, got {', '.join(cells)[:60]!r}; correct the row"
     x, y, width, height = (float(value) for value in values if value is not None)
-    clipped, faults = place_boxes(np.array([[x, y, x + width, y + height]]), *FRAME)
-    if faults[0] is not None:
-        return f"{faults[0]}; correct the row"
-    kept: FloatArray = clipped[0]
-    return kept
+    judged = audit.judge(image, label, (x, y, x + width, y + height), FRAME, row.where)
+    return (
+        f"{judged}; correct the row" if isinstance(judged, str) and judged != REPEATED else judged
+    )

@@ -37,11 +37,11 @@ from pathlib import Path
 
 import numpy as np
 
+from twinray.data.annotations import REPEATED, BoxAudit
 from twinray.data.readers.disk import FileLoader, index_images
 from twinray.data.readers.nih import patient_number, read_official_lists
 from twinray.data.readers.tabular import Row, find_table, number, read_rows
 from twinray.errors import InputError
-from twinray.geometry import place_boxes
 from twinray.records import ABSENT, PRESENT, Boxes, Collection, FloatArray, Sample, Skipped
 
 CLASS = "Lung Opacity"
@@ -86,7 +86,7 @@ def read_rsna(
     skipped: list[Skipped] = []
     notes: list[str] = []
     index = index_images(images_root or folder, skipped)
-    images = _labels(labels_csv, skipped)
+    images = _labels(labels_csv, skipped, notes)
     attributes: dict[str, dict[str, str]] = {key: {} for key in images}
     _classes(folder, attributes, notes)
     nih_image = _mapping(folder, attributes, notes)
@@ -130,10 +130,11 @@ def read_rsna(
     )
 
 
-def _labels(path: Path, skipped: list[Skipped]) -> dict[str, _Image]:
+def _labels(path: Path, skipped: list[Skipped], notes: list[str]) -> dict[str, _Image]:
     """patientId -> target and boxes."""
     images: dict[str, _Image] = {}
-    for row in read_rows(path, ("patientId", *_SIDES, "Target")):
+    audit = BoxAudit(str(path))
+    for row in read_rows(path, ("patientId", *_SIDES, "Target"), notes=notes):
         key, target = row["patientId"], row["Target"]
         fault: str | None = None
         if not key:
@@ -148,32 +149,33 @@ def _labels(path: Path, skipped: list[Skipped]) -> dict[str, _Image]:
             skipped.append(Skipped(row.where, fault))
             continue
         image = images.setdefault(key, _Image(target))
-        box = _box(row)
+        box = _box(row, audit)
         if isinstance(box, str):
-            skipped.append(Skipped(row.where, box))
+            skipped += [] if box == REPEATED else [Skipped(row.where, box)]
         elif box is not None:
             image.boxes.append(box)
+    notes += audit.conclude(lambda _: FRAME)
     return images
 
 
-def _box(row: Row) -> FloatArray | str | None:
+def _box(row: Row, audit: BoxAudit) -> FloatArray | str | None:
     """xyxy in the frame of 1024 x 1024 pixels; why the box is refused; or None for a target of 0."""
     cells = [row[side] for side in _SIDES]
     if row["Target"] == "0":
         return (
             None
-            if not any(cells)
+            if all(number(cell or "0") == 0 for cell in cells)
             else f"expected no box with Target 0, got {', '.join(cells)[:60]!r}; correct it"
         )
     values = [number(cell) for cell in cells]
     if any(value is None for value in values):
         return f"expected four numbers x, y, width, height, got {', '.join(cells)[:60]!r}; correct the row"
     x, y, width, height = (float(value) for value in values if value is not None)
-    clipped, faults = place_boxes(np.array([[x, y, x + width, y + height]]), *FRAME)
-    if faults[0] is not None:
-        return f"{faults[0]}; correct the row"
-    kept: FloatArray = clipped[0]
-    return kept
+    corners = (x, y, x + width, y + height)
+    judged = audit.judge(row["patientId"], 0, corners, FRAME, row.where)
+    return (
+        f"{judged}; correct the row" if isinstance(judged, str) and judged != REPEATED else judged
+    )
 
 
 def _boxes(image: _Image) -> Boxes | None:
@@ -191,7 +193,7 @@ def _classes(folder: Path, attributes: dict[str, dict[str, str]], notes: list[st
         return
     unknown = 0
     for row in read_rows(
-        path, ("patientId", "class")
+        path, ("patientId", "class"), notes=notes
     ):  # one row a box: an image's rows repeat its class
         if row["patientId"] in attributes:
             attributes[row["patientId"]]["detailed_class"] = row["class"]
@@ -215,7 +217,7 @@ def _mapping(
         )
         return {}
     of: dict[str, str] = {}
-    for row in read_rows(path, ("patientId", "Image Index")):
+    for row in read_rows(path, ("patientId", "Image Index"), notes=notes):
         key, name = row["patientId"], row["Image Index"]
         if key in attributes and name:
             of[key] = name

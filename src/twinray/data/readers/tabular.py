@@ -5,6 +5,9 @@ or without a byte order mark, or in UTF-16 with one. Cells stand between commas,
 whichever makes the needed columns out of the header (RFC 4180 otherwise). A table that cannot be
 read at all is an :class:`InputError`. What is wrong with a single row is for the reader of that
 table to judge, with :attr:`Row.where` to name it.
+
+Text that programs write where there is nothing (``nan``, ``null``, ``NA``: :data:`MISSING`) counts as an empty cell in
+every table alike. How many such cells there are is told.
 """
 
 from __future__ import annotations
@@ -13,18 +16,21 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from twinray.data.readers.columns import plain
 from twinray.errors import InputError
 from twinray.files import check_regular
 
 _LONGEST_LINE = 1 << 20
 """Characters; a longer line is no row of a table, and must not be read into memory whole."""
 _MOST_HEADER_LINES = 1000
+_MOST_COLUMNS_TOLD = 6
 _DELIMITERS = (",", ";", "\t")
 _BYTE_ORDER_MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
@@ -33,6 +39,12 @@ _BYTE_ORDER_MARKS = (
     (b"\xfe\xff", "utf-16"),
 )
 _AS_PUBLISHED = "give the file as it is published"
+
+MISSING = frozenset({"nan", "null", "<na>", "nat", "#n/a", "n/a", "na", "none", "nil"})
+"""What counts as an empty cell, in any case."""
+_SURELY_MISSING = MISSING - {"na", "none", "nil"}
+"""The same where a cell may hold a class, which can be called None."""
+_LONGEST_MISSING = max(map(len, MISSING))
 
 Column = str | Sequence[str]
 """The name of a column, or several that it may have, the first that is there counts."""
@@ -46,7 +58,7 @@ class Row:
         path, line: its file, and the number of the line that it ends on.
         cells: cells as they stand, in file order.
         header: names of the columns as they stand.
-        columns: name without blanks (in lower case where any case counts) -> place.
+        columns: name without blanks (in its plain form where any case counts) -> place.
     """
 
     path: Path
@@ -98,6 +110,8 @@ def read_rows(
     optional: Sequence[Column] = (),
     any_case: bool = False,
     advice: str = _AS_PUBLISHED,
+    notes: list[str] | None = None,
+    classes: Sequence[Column] = (),
 ) -> Iterator[Row]:
     """The rows of a table whose header names at least the columns ``needed``.
 
@@ -107,8 +121,11 @@ def read_rows(
         path: path of the table.
         needed: columns that must be there.
         optional: columns that the caller reads where they are there.
-        any_case: names of columns count in any case; ``needed`` and ``optional`` are then in lower case.
+        any_case: names of columns count in any case, blanks and underscores left out; ``needed`` and ``optional`` are
+            then in that plain form.
         advice: advice on what to do where a needed column is missing.
+        notes: list that gets a note on cells that were taken for empty, after the last row.
+        classes: columns whose cells are names of classes, where ``None`` and ``NA`` are kept.
 
     Raises:
         InputError: the file cannot be read, is no table, lacks a needed column, or has a needed or optional one twice.
@@ -124,10 +141,15 @@ def read_rows(
             _check_columns(names, columns, needed, optional, any_case, path, advice)
             # strict: a quote that nobody closes would otherwise swallow the rest of the table into one cell
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            named = {_place(columns, column) for column in classes}
+            emptied: Counter[int] = Counter()
             for cells in reader:
                 line = reader.line_num + len(first)
+                _empty_missing(cells, named, emptied)
                 if any(cells):
                     yield Row(path, line, cells, names, columns)
+            if emptied and notes is not None:
+                notes.append(_emptied_note(path, names, emptied))
     except UnicodeDecodeError as error:
         raise InputError(
             f"expected CSV in UTF-8 in {path}, found other bytes at or after line {line + 1}; save it as UTF-8, or copy "
@@ -145,6 +167,26 @@ def read_rows(
         raise InputError(
             f"could not read the table {path}: {error.strerror or error}; check the path"
         ) from error
+
+
+def _empty_missing(cells: list[str], named: Set[int | None], emptied: Counter[int]) -> None:
+    """Empty the cells that hold a word for nothing, and count them by column."""
+    for at, cell in enumerate(cells):
+        if not 1 < len(cell) <= _LONGEST_MISSING + 2:
+            continue
+        words = _SURELY_MISSING if at in named else MISSING
+        if cell.strip().casefold() in words:
+            cells[at] = ""
+            emptied[at] += 1
+
+
+def _emptied_note(path: Path, names: Sequence[str], emptied: Counter[int]) -> str:
+    by_column = ", ".join(
+        f"{names[at].strip() if at < len(names) else at} {n:,}"
+        for at, n in emptied.most_common(_MOST_COLUMNS_TOLD)
+    )
+    more = ", ..." if len(emptied) > _MOST_COLUMNS_TOLD else ""
+    return f"{emptied.total():,} cells of {path.name} hold nan, null or the like and count as empty ({by_column}{more})"
 
 
 def read_names(path: Path) -> list[str]:
@@ -255,7 +297,7 @@ def _header(
 def _columns(names: Sequence[str], any_case: bool) -> dict[str, int]:
     columns: dict[str, int] = {}
     for at, name in enumerate(names):
-        columns.setdefault(name.strip().lower() if any_case else name.strip(), at)
+        columns.setdefault(plain(name) if any_case else name.strip(), at)
     return columns
 
 
@@ -287,7 +329,7 @@ def _check_columns(
         )
     used = {_place(columns, column) for column in (*needed, *optional)} - {None}
     for at, name in enumerate(names):
-        twin = columns[name.strip().lower() if any_case else name.strip()]
+        twin = columns[plain(name) if any_case else name.strip()]
         if twin != at and twin in used:
             raise InputError(
                 f"expected one column {name.strip()!r} in {path}, found it twice; rename one of them"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
+from urllib.parse import unquote
 
 import numpy as np
 from rich.console import Console
@@ -14,10 +15,11 @@ from rich.console import Console
 from twinray.checks import (
     options,
 )
+from twinray.data.annotations import boxes_in_file, size_fault
 from twinray.data.decoding.options import Decoding
 from twinray.data.decoding.scale import declared
 from twinray.data.pack import Pack, open_pack
-from twinray.data.readers.coco import read_coco
+from twinray.data.readers.formats import SourceOptions, read_annotations
 from twinray.errors import InputError
 from twinray.explanation.class_maps import ClassMethod
 from twinray.files import claim_folder, write_bytes, write_json
@@ -33,7 +35,7 @@ from twinray.jobs.explain.measure import run as faithfulness
 from twinray.jobs.explain.rows import chosen_rows, rows_to_explain
 from twinray.jobs.image_files import Found, decode, find_images
 from twinray.progress import progress
-from twinray.records import Boxes, Collection, Sample, Skipped
+from twinray.records import Boxes, Collection, Pixels, Sample, Skipped
 from twinray.report.numbers import count
 from twinray.report.pictures.single import as_png, box_picture, picture_name
 
@@ -194,9 +196,9 @@ def _explain_classifiers(
             ([prepare_row(model, pack, row) for model in models], pack.boxes(row)) for row in rows
         )
     else:
-        collection = None if config.truth is None else read_coco(config.truth)
+        collection = None if config.truth is None else _truth(config.truth)
         box_classes = () if collection is None else collection.box_classes
-        truth = {} if collection is None else _boxes_by_file(collection, config.truth, found.files)
+        truth = {} if collection is None else _by_file(collection, config.truth, found.files)
         images = _from_files(config, models, found.files, truth, skipped)
     claim_folder(config.out, False, "explanations")
     drawn = _Drawn()
@@ -370,7 +372,7 @@ def _from_files(
     config: ExplainConfig,
     models: Sequence[Model],
     files: Sequence[Path],
-    truth: dict[Path, Boxes | None],
+    truth: Mapping[Path, Sample],
     skipped: list[Skipped],
 ) -> _Images:
     decoding = _decoding(config, models)
@@ -379,13 +381,39 @@ def _from_files(
     ):
         if isinstance(pixels, Skipped):
             skipped.append(pixels)
+            continue
+        boxes = _in_file(truth.get(file), file, pixels)
+        if isinstance(boxes, str):
+            skipped.append(Skipped(str(file), boxes))
         else:
-            yield [model.prepare(pixels, str(file)) for model in models], truth.get(file)
+            yield [model.prepare(pixels, str(file)) for model in models], boxes
+
+
+def _in_file(sample: Sample | None, file: Path, pixels: Pixels) -> Boxes | str | None:
+    """True boxes in pixels of the file; or why they are none of this file's: beside the findings they would mislead."""
+    if sample is None:
+        return None
+    height, width = pixels.array.shape[:2]
+    if (fault := size_fault(sample, width, height)) is not None:
+        return f"{fault}; give the image that --truth was made for"
+    boxes, aside = boxes_in_file(sample, width, height)
+    return aside[0].reason if aside else boxes
+
+
+def _truth(path: Path) -> Collection:
+    """The COCO file; what was set aside in it is said, and so is what users must know of its boxes."""
+    collection = read_annotations("coco", path, SourceOptions())
+    for item in collection.skipped:
+        print(f"set aside: {item.where}: {item.reason}", file=sys.stderr)
+    for note in collection.notes:
+        if "duplicate" in note or note.startswith("WARNING"):
+            print(f"note: {note}", file=sys.stderr)
+    return collection
 
 
 def _true_boxes(
     path: Path | None, models: Sequence[Model], files: Sequence[Path]
-) -> dict[Path, Boxes | None]:
+) -> Mapping[Path, Sample]:
     """True boxes of those files that the COCO file names.
 
     Raises:
@@ -393,19 +421,21 @@ def _true_boxes(
     """
     if path is None:
         return {}
-    collection = read_coco(path)
+    collection = _truth(path)
     for model in models:
         check_classes(model, collection.box_classes, path)
-    return _boxes_by_file(collection, path, files)
+    return _by_file(collection, path, files)
 
 
-def _boxes_by_file(
+def _by_file(
     collection: Collection, path: Path | None, files: Sequence[Path]
-) -> dict[Path, Boxes | None]:
-    """Boxes of the COCO images that the files are; a name that fits two images is refused."""
+) -> Mapping[Path, Sample]:
+    """The COCO images that the files are; a name that fits two images is refused."""
     by_name: dict[str, list[Sample]] = {}
     for sample in collection.samples:
-        by_name.setdefault(PurePosixPath(sample.source).name, []).append(sample)
+        written = PurePosixPath(sample.source).name
+        for name in dict.fromkeys((written, unquote(written))):
+            by_name.setdefault(name, []).append(sample)
     owner: dict[str, Path] = {}
     for file in files:
         named = by_name.get(file.name, [])
@@ -419,4 +449,4 @@ def _boxes_by_file(
                 f"{owner[file.name]} and {file} are both named {file.name}, and {path} has one image of that name; "
                 "explain them one by one"
             )
-    return {file: by_name[file.name][0].boxes for file in files if file.name in by_name}
+    return {file: by_name[file.name][0] for file in files if file.name in by_name}

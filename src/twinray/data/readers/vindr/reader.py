@@ -28,7 +28,8 @@ Layout (CSV files may be gzipped; images of the same stem in any folder, DICOM o
     PhysioNet   annotations/annotations_train.csv (image_id,rad_id,class_name,x_min,y_min,x_max,y_max),
                 annotations/annotations_test.csv (without rad_id), annotations/image_labels_{train,test}.csv,
                 {train,test}/<image_id>.dicom
-    either      train_meta.csv, test_meta.csv (image_id,dim0,dim1 = height,width of the original) with converted copies
+    either      train_meta.csv, test_meta.csv (image_id,dim0,dim1 = height,width of the original) with converted copies;
+                columns width,height in the table of boxes do as well
 
 Rows are set aside one by one. Causes are an unknown class, and a row without image or reader. A box
 is set aside that is not four finite numbers, has no area or lies outside its image.
@@ -42,6 +43,7 @@ from pathlib import Path
 
 import numpy as np
 
+from twinray.data.annotations import BoxAudit, file_size
 from twinray.data.fusion import fuse_collection
 from twinray.data.readers.disk import FileLoader, ImageIndex, index_images
 from twinray.data.readers.vindr.order import PUBLISHED_IOU, published_order
@@ -118,7 +120,9 @@ def read_raw_vindr(
     folder = root.parent if root.is_file() else root
     skipped: list[Skipped] = []
     index = index_images(images_root or folder, skipped)
-    readings = [(part, read_part(part, skipped)) for part in parts]
+    told: list[str] = []
+    audit = BoxAudit(str(root), form="corners")
+    readings = [(part, read_part(part, skipped, told, audit)) for part in parts]
     label_classes = _label_classes(parts)
     box_classes = BOX_CLASSES if parts[0].kaggle else BOX_CLASSES + OTHER_BOX_CLASSES
     samples: list[Sample] = []
@@ -146,7 +150,8 @@ def read_raw_vindr(
         raise InputError(
             f"none of the {len(listed):,} images that {parts[0].annotations} lists is in {index.root}{first}"
         )
-    notes = _notes(parts, index, len(listed), found, frameless, need_images)
+    told += audit.conclude(lambda key: _size_of(index, key))
+    notes = [*_notes(parts, index, len(listed), found, frameless, need_images), *told]
     if {sample.split for sample in samples} == {"train"}:
         samples = [
             replace(sample, split=None) for sample in samples
@@ -161,6 +166,11 @@ def read_raw_vindr(
         skipped=tuple(skipped),
         notes=tuple(notes),
     )
+
+
+def _size_of(index: ImageIndex, key: str) -> tuple[int, int] | None:
+    path = index.find(key)
+    return None if path is None else file_size(index.root / path)
 
 
 def _label_classes(parts: tuple[Part, ...]) -> tuple[str, ...]:

@@ -6,15 +6,12 @@ Which files there are, what they hold and how they differ is documented in
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
+from twinray.data.annotations import REPEATED, BoxAudit
 from twinray.data.readers.tabular import Row, find_table, number, read_rows
 from twinray.errors import InputError
-from twinray.geometry import place_boxes
 from twinray.records import Skipped, Split
 
 BOX_CLASSES = (
@@ -37,6 +34,8 @@ NO_FINDING = "No finding"
 _SPELLINGS = {"Other disease": "Other diseases"}  # the test table's
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
 _LONGEST_SIDE = 100_000.0
+_NO_BOX = ([0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0])
+"""What common copies write in place of nothing; the second is the form of the challenge's submissions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +127,24 @@ def _part(annotations: Path, root: Path, split: Split) -> Part:
     )
 
 
-def read_part(part: Part, skipped: list[Skipped]) -> dict[str, Reading]:
+def read_part(
+    part: Part, skipped: list[Skipped], notes: list[str], audit: BoxAudit
+) -> dict[str, Reading]:
     """Image id -> what was read; rows that cannot be used are added to ``skipped``.
+
+    Where the table has columns ``width`` and ``height`` (as many copies on the net do), they are the size of the
+    original that boxes are in, as the meta table is, which takes precedence.
 
     Raises:
         InputError: a table cannot be read or lacks a column.
     """
     images: dict[str, Reading] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     pending: dict[str, list[tuple[Row, tuple[float, ...]]]] = {}
     boxed = BOX_CLASSES if part.kaggle else BOX_CLASSES + OTHER_BOX_CLASSES
-    for row in read_rows(part.annotations, ("image_id", "class_name", *_SIDES)):
+    for row in read_rows(part.annotations, ("image_id", "class_name", *_SIDES), notes=notes):
         key = row["image_id"]
-        fault = _who(row, part.named)
+        fault = _who(row, part.named) or _own_size(row, sizes)
         if fault is not None:
             skipped.append(Skipped(row.where, fault))
             continue
@@ -153,12 +158,39 @@ def read_part(part: Part, skipped: list[Skipped]) -> dict[str, Reading]:
             if box is not None:
                 pending.setdefault(key, []).append((row, box))
     if part.labels is not None and not part.kaggle:
-        _read_labels(part.labels, part.named, images, skipped)
+        _read_labels(part, images, skipped, notes)
+    for key, size in sizes.items():
+        if key in images:
+            images[key].frame = size
     if part.meta is not None:
-        _read_sizes(part.meta, images, skipped)
+        _read_sizes(part.meta, images, skipped, notes)
     for key, boxes in pending.items():
-        _place(images[key], boxes, skipped)
+        _place(key, images[key], boxes, skipped, audit)
     return images
+
+
+def _own_size(row: Row, sizes: dict[str, tuple[int, int]]) -> str | None:
+    """Remember the row's own width and height; why they cannot be right."""
+    cells = (row["width"], row["height"])
+    if not any(cells):
+        return None
+    size = _whole(cells[0]), _whole(cells[1])
+    if size[0] is None or size[1] is None:
+        return f"expected width and height in whole pixels, got {cells[0][:20]!r} and {cells[1][:20]!r}; correct the row"
+    first = sizes.setdefault(row["image_id"], (size[0], size[1]))
+    if first != size:
+        return (
+            f"expected the size that a row further up states, {first[0]} x {first[1]}, got {size[0]} x {size[1]}; "
+            "correct the row"
+        )
+    return None
+
+
+def _whole(cell: str) -> int | None:
+    value = number(cell)
+    if value is None or not 1 <= value <= _LONGEST_SIDE or value % 1:
+        return None
+    return int(value)
 
 
 def _who(row: Row, named: bool) -> str | None:
@@ -175,7 +207,7 @@ def _corners(row: Row, boxed: tuple[str, ...]) -> tuple[float, ...] | str | None
     if name == NO_FINDING:
         return (
             None
-            if not any(cells)
+            if not any(cells) or [number(cell) for cell in cells] in _NO_BOX
             else f"expected no box with '{NO_FINDING}', got {', '.join(cells)[:60]!r}"
         )
     if name not in boxed:
@@ -187,26 +219,33 @@ def _corners(row: Row, boxed: tuple[str, ...]) -> tuple[float, ...] | str | None
 
 
 def _place(
-    reading: Reading, boxes: list[tuple[Row, tuple[float, ...]]], skipped: list[Skipped]
+    key: str,
+    reading: Reading,
+    boxes: list[tuple[Row, tuple[float, ...]]],
+    skipped: list[Skipped],
+    audit: BoxAudit,
 ) -> None:
     """Judge an image's boxes, against its size where that is known, and keep the good ones."""
-    limits = reading.frame or (math.inf, math.inf)
-    clipped, faults = place_boxes(np.array([box for _, box in boxes]), *limits)
-    for (row, _), box, fault in zip(boxes, clipped.tolist(), faults, strict=True):
-        if fault is None:
-            reading.boxes.append((tuple(box), row["class_name"], row["rad_id"]))
-        else:
-            skipped.append(Skipped(row.where, f"{fault}; correct the row"))
+    for row, box in boxes:
+        name, reader = row["class_name"], row["rad_id"]
+        label = (BOX_CLASSES + OTHER_BOX_CLASSES).index(name)
+        judged = audit.judge(key, label, box, reading.frame, row.where, reader=reader)
+        if not isinstance(judged, str):
+            reading.boxes.append((tuple(judged.tolist()), name, reader))
+        elif judged != REPEATED:
+            skipped.append(Skipped(row.where, f"{judged}; correct the row"))
             reading.lost = True
 
 
 def _read_labels(
-    path: Path, named: bool, images: dict[str, Reading], skipped: list[Skipped]
+    part: Part, images: dict[str, Reading], skipped: list[Skipped], notes: list[str]
 ) -> None:
     """Add PhysioNet's image labels to the votes; images that are in this table alone count too."""
+    path, named = part.labels, part.named
+    assert path is not None
     told: set[str] = set()
     by_column: dict[str, str] = {}
-    for row in read_rows(path, ("image_id", *(("rad_id",) if named else ()))):
+    for row in read_rows(path, ("image_id", *(("rad_id",) if named else ())), notes=notes):
         by_column = by_column or _label_columns(row, path)
         key = row["image_id"]
         fault = _who(row, named)
@@ -246,16 +285,12 @@ def _label_columns(row: Row, path: Path) -> dict[str, str]:
     return by_column
 
 
-def _read_sizes(path: Path, images: dict[str, Reading], skipped: list[Skipped]) -> None:
-    for row in read_rows(path, ("image_id", "dim0", "dim1")):
-        height, width = number(row["dim0"]), number(row["dim1"])
-        if (
-            height is None
-            or width is None
-            or not (1 <= height <= _LONGEST_SIDE and 1 <= width <= _LONGEST_SIDE)
-            or height % 1
-            or width % 1
-        ):
+def _read_sizes(
+    path: Path, images: dict[str, Reading], skipped: list[Skipped], notes: list[str]
+) -> None:
+    for row in read_rows(path, ("image_id", "dim0", "dim1"), notes=notes):
+        height, width = _whole(row["dim0"]), _whole(row["dim1"])
+        if height is None or width is None:
             told = f"{row['dim0'][:20]!r} and {row['dim1'][:20]!r}"
             skipped.append(
                 Skipped(
@@ -264,4 +299,4 @@ def _read_sizes(path: Path, images: dict[str, Reading], skipped: list[Skipped]) 
                 )
             )
         elif row["image_id"] in images:
-            images[row["image_id"]].frame = int(width), int(height)
+            images[row["image_id"]].frame = width, height

@@ -1,0 +1,96 @@
+"""Do names of classes name classes? The one place that judges them, for every reader."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from twinray.records import PRESENT, Collection, is_split_like, split_of
+
+_FOR_NOTHING = frozenset(
+    {"none", "na", "nil", "unknown", "unlabelled", "unlabeled", "undefined", "missing", "-", "?"}
+)
+_SAME_SHOWN = 3
+
+
+def checked_classes(collection: Collection) -> Collection:
+    """The collection with notes on classes that are most likely none, or one and the same."""
+    notes = [
+        *_alike("labels", collection.label_classes),
+        *(
+            _alike("boxes", collection.box_classes)
+            if collection.box_classes != collection.label_classes
+            else []
+        ),
+        *_nothing(collection),
+        *_splits(collection.label_classes),
+    ]
+    return replace(collection, notes=(*collection.notes, *notes)) if notes else collection
+
+
+def _alike(what: str, classes: Sequence[str]) -> list[str]:
+    """Names that differ only in case, blanks or punctuation."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        same[re.sub(r"[\W_]+", "", name.casefold()) or name].append(name)
+    groups = [names for names in same.values() if len(names) > 1]
+    told = "; ".join(", ".join(map(repr, names)) for names in groups[:_SAME_SHOWN])
+    return (
+        [
+            f"WARNING: classes of {what} differ in nothing but their writing and count as several: {told}"
+        ]
+        if groups
+        else []
+    )
+
+
+def _nothing(collection: Collection) -> list[str]:
+    """Classes whose names say that there is no label."""
+    notes = []
+    for k, name in enumerate(collection.label_classes):
+        if name.strip().casefold() in _FOR_NOTHING:
+            n = sum(
+                int(np.asarray(sample.labels)[k] == PRESENT)
+                for sample in collection.samples
+                if sample.labels is not None
+            )
+            notes.append(
+                f"WARNING: {name!r} ({n:,} images) was taken for a class; leave the cells empty if it means no label"
+            )
+    return notes
+
+
+def _splits(classes: Sequence[str]) -> list[str]:
+    """Classes that are called as parts of a data set are."""
+    like = [name for name in classes if split_of(name) or is_split_like(name)]
+    return (
+        [
+            f"WARNING: {', '.join(map(repr, like))} were taken for classes, but look like splits; call the folders train, "
+            "val and test"
+        ]
+        if like and len(like) == len(classes)
+        else []
+    )
+
+
+def vanished(
+    what: str, before: Mapping[str, int], after: Mapping[str, int], why: str = ""
+) -> list[str]:
+    """Warnings on classes of which nothing, or less than half, is left.
+
+    Args:
+        what: what is counted, as in ``images``.
+        before, after: numbers by class.
+        why: words on what became of the others.
+    """
+    notes = []
+    for name, n in before.items():
+        left = after.get(name, 0)
+        if n and 2 * left < n:
+            how = "vanishes: none" if not left else f"loses most: {left:,}"
+            notes.append(f"WARNING: class {name!r} {how} of its {n:,} {what} is left{why}")
+    return notes
