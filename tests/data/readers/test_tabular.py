@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twinray.data.readers.tabular import read_rows
+from twinray.data.readers.tabular import MISSING, read_rows
 from twinray.errors import InputError
 
 TABLE = "path,patient,note\na.png,p1,größer\nb.png,p2,\n"
@@ -135,4 +135,28 @@ def test_what_pythons_writer_writes_is_read_back(
     )
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     path.write_text(text.getvalue(), encoding="utf-8", newline="")
-    assert read(path) == [list(row) for row in cells if any(row)]
+    stated = [["" if c.strip().casefold() in MISSING else c for c in row] for row in cells]
+    assert read(path) == [row for row in stated if any(row)]
+
+
+@pytest.mark.parametrize(
+    "word", ["nan", "NaN", "NULL", "null", " NA ", "None", "<NA>", "#N/A", "NaT"]
+)
+def test_words_for_nothing_are_empty_cells_and_counted_by_column(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"path,patient,age\na.png,{word},3\nb.png,{word},{word}\nc.png,Nancy,nano\n")
+    notes: list[str] = []
+    assert read(path, notes=notes) == [
+        ["a.png", "", "3"],
+        ["b.png", "", ""],
+        ["c.png", "Nancy", "nano"],
+    ]
+    assert notes == [
+        "3 cells of t.csv hold nan, null or the like and count as empty (patient 2, age 1)"
+    ]
+
+
+def test_a_class_may_be_called_none(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("path,patient,label\na.png,p,None\nb.png,p,nan\n")
+    assert [row[2] for row in read(path, classes=("label",))] == ["None", ""]
