@@ -81,7 +81,7 @@ def one_good(option: Option) -> Any:
         single = {
             int: [*range(1, 17), 64, 96, 128],
             float: [0.25, 0.5, 1.0, 2.0, 5.0],
-            str: ["cpu", "val", "x"],
+            str: ["cpu", "val", "x", "nih-cxr14"],
             Path: [Path("a.png"), Path("b")],
             bool: [True],
         }[kind]

@@ -374,6 +374,14 @@ HIDDEN = Help(hidden=True)
 
 
 @dataclasses.dataclass(frozen=True)
+class Each:
+    """The option has a value for each of several things: its flag takes one value and is given several times."""
+
+
+EACH = Each()
+
+
+@dataclasses.dataclass(frozen=True)
 class Older:
     """What runs did before there was such an option, where that is not its default."""
 
@@ -397,6 +405,7 @@ class Option:
         counts: cases where it decides something, or None where it always does.
         words: texts that stand around the field's own text in its help, or None.
         older: value that it had in runs that were made before there was such an option.
+        each: flag, true if it is given once for each of several things (:data:`EACH`).
     """
 
     name: str
@@ -408,6 +417,7 @@ class Option:
     counts: CountsWith | None
     words: Help | None
     older: Any
+    each: bool = False
 
     @property
     def flag(self) -> str:
@@ -503,7 +513,16 @@ def _options(config: Any) -> Mapping[str, Option]:
         rules = tuple(one for one in known if isinstance(one, Range | Told))
         older = next((one.value for one in known if isinstance(one, Older)), default)
         found[field.name] = Option(
-            field.name, kinds[0], hint.__origin__, default, rules, relations, counts, words, older
+            field.name,
+            kinds[0],
+            hint.__origin__,
+            default,
+            rules,
+            relations,
+            counts,
+            words,
+            older,
+            any(isinstance(one, Each) for one in known),
         )
     return types.MappingProxyType(found)
 
@@ -538,6 +557,8 @@ def settle(config: Any) -> None:
     known = options(config.__class__)
     for name, option in known.items():
         value = getattr(config, name)
+        if option.each and isinstance(value, str):
+            value = (value,)
         if value is not option.default:
             object.__setattr__(config, name, _typed(value, option.type, option.flag))
     for name, option in known.items():
@@ -570,6 +591,8 @@ def as_words(config: Any, *kinds: Kind, positional: Sequence[str] = ()) -> list[
             first += values
         elif isinstance(value, bool):
             words.append(option.flag if value else f"--no-{option.flag[2:]}")
+        elif option.each:
+            words += [word for one in values for word in (option.flag, one)]
         else:
             words += [option.flag, *values]
     return first + words

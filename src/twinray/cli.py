@@ -7,6 +7,8 @@ Exit status: 0 done, 2 bad input (one line), 1 anything else.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import os
 import re
 import sys
@@ -142,7 +144,9 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
     config_class = load(verb.config)
     parser = build_parser(f"twinray {name}", config_class, verb.positional)
     try:
-        parsed = parser.parse_args(_gathered(_of_runs(arguments, name), config_class))
+        parsed = parser.parse_args(
+            _gathered(_of_runs(arguments, name), config_class, verb.positional)
+        )
     except (
         ArgumentError,
         ValueError,
@@ -201,26 +205,93 @@ def _kept_options(path: Path) -> dict[str, Any] | None:
     return read if isinstance(read, dict) and isinstance(read.get("job"), str) else None
 
 
-def _gathered(arguments: Sequence[str], config_class: type) -> list[str]:
-    """Values of a flag that is given several times, behind its first place: ``--by sex --by view`` is ``--by sex view``."""
-    flags = {option.flag for option in options(config_class).values() if option.many}
+def _gathered(arguments: Sequence[str], config_class: type, positional: Sequence[str]) -> list[str]:
+    """Values of a flag that is given several times, behind one place: ``--by sex --by view`` is ``--by sex view``.
+
+    A flag that takes a value for each of several things goes to the end, so that it takes no other word for its value. What
+    needs no flag may have one: ``--source A --format nih --source B --format rsna`` is ``A B --format nih rsna``.
+    """
+    known = options(config_class)
+    bare = {option.flag for name, option in known.items() if name in positional and option.many}
+    each = {option.flag for option in known.values() if option.each}
+    first: list[str] = []
+    last: dict[str, list[str]] = {}
+    files: list[str] = []  # before the words without a flag, which win over what they say
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--config" and bare:
+            files += [word] if equals else [word, *itertools.islice(words, 1)]
+        elif name not in bare | each:
+            rest.append(word)
+        elif (one := value if equals else next(words, None)) is None:
+            rest.append(word)  # the parser says what is missing
+        elif name in bare:
+            first.append(one)
+        else:
+            last.setdefault(name, []).append(one)
+    flags = {option.flag for option in known.values() if option.many and not option.each}
     found: list[str] = []
     places: dict[str, list[str]] = {}
     collecting: list[str] | None = None
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if name in flags:
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in flags - bare:
             if name not in places:
                 places[name] = []
                 found.append(name)
             collecting = places[name]
             collecting += [value] if equals else []
-        elif collecting is None or (argument.startswith("-") and not argument[1:2].isdigit()):
+        elif collecting is None or (word.startswith("-") and not word[1:2].isdigit()):
             collecting = None
-            found.append(argument)
+            found.append(word)
         else:
-            collecting.append(argument)
-    return [part for argument in found for part in (argument, *places.get(argument, ()))]
+            collecting.append(word)
+    gathered = [part for word in found for part in (word, *places.get(word, ()))]
+    if not first and not _has_bare(gathered, known):
+        first = _of_file(arguments, [name for name in positional if known[name].many])
+    return [
+        *files,
+        *first,
+        *gathered,
+        *(part for name, ones in last.items() for part in (name, *ones)),
+    ]
+
+
+def _has_bare(words: Sequence[str], known: Mapping[str, Option]) -> bool:
+    """Whether a word stands before any flag, or behind a flag that takes no or enough values."""
+    flags = {option.flag: option for option in known.values()}
+    left = 0
+    for word in words:
+        if word.startswith("--"):
+            name, equals, _ = word.partition("=")
+            option = flags.get(name)
+            switch = name in ("--help", "--print_config") or (option and option.type is bool)
+            many = len(words) if option and option.many else option.several if option else 0
+            left = 0 if equals or switch else max(1, many)
+        elif left:
+            left -= 1
+        elif not word.startswith("-"):
+            return True
+    return False
+
+
+def _of_file(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Values that a configuration file has for options without a flag: the parser would have none of the command line win."""
+    found: list[str] = []
+    for word, following in itertools.pairwise([*arguments, ""]):
+        name, equals, value = word.partition("=")
+        if name != "--config":
+            continue
+        with contextlib.suppress(
+            OSError, ValueError, yaml.YAMLError
+        ):  # the parser says what is wrong
+            content = yaml.safe_load(Path(value if equals else following).read_text("utf-8"))
+            for option in names if isinstance(content, dict) else ():
+                told = content.get(option)
+                found = [str(one) for one in told] if isinstance(told, list) else found
+    return found
 
 
 def _reworded(message: str, config_class: type, positional: Sequence[str]) -> str:
@@ -293,7 +364,11 @@ def _add_flag(group: Any, option: Option, text: str) -> None:
     default = None if option.required else option.default
     if isinstance(default, tuple):
         default = list(default)  # as a configuration file has it
-    nargs = {"nargs": "+" if option.many else option.several} if option.several else {}
+    nargs: dict[str, Any] = {}
+    if option.several:
+        nargs = {"nargs": "+" if option.many else option.several}
+    if option.each:
+        nargs["metavar"] = option.name.upper()
     group.add_argument(
         option.flag, help=text, type=option.one, required=option.required, default=default, **nargs
     )

@@ -198,6 +198,9 @@ _TABLE: tuple[DataSet, ...] = (
     DataSet("tissuemnist", "bbbc051", f"{_MEDMNIST}: BBBC051", r"tissuemnist"),
 )  # fmt: skip
 
+NO_DATA_SET: Final = "none"
+"""What is stated of a source that is a copy of no data set in the table, whatever its name."""
+
 DATA_SETS: Mapping[str, DataSet] = {row.key: row for row in _TABLE}
 """Every known data set by its key."""
 
@@ -208,10 +211,10 @@ def known_as(name: str, ids: Sequence[str], stated: str = "") -> DataSet | None:
     Args:
         name: name of the source in a pack (``rsna-pneumonia``, ``pneumoniamnist_64``, a folder's name).
         ids: ids of its images; some are looked at.
-        stated: key that the user stated; takes precedence.
+        stated: key that the user stated, or ``none``; takes precedence.
     """
     if stated:
-        return DATA_SETS[stated]
+        return DATA_SETS.get(stated)
     plain = re.sub(r"(?<=mnist)[-_](28|64|128|224)$", "", name.lower())
     plain = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
     for row in _TABLE:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from twinray.checks import (
     DATA,
+    EACH,
     MODEL,
     PLACE,
     RECORD,
@@ -21,6 +22,7 @@ from twinray.checks import (
     SEED,
     SPEED,
     Help,
+    Told,
     above,
     at_least,
     between,
@@ -31,6 +33,7 @@ from twinray.checks import (
     zero_or,
 )
 from twinray.data.decoding.options import Exif
+from twinray.data.identity import DATA_SETS, NO_DATA_SET
 from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
 from twinray.data.packing.options import MAX_SIZE, MIN_SIZE, Channels, PackOptions
 from twinray.data.packing.write import write_pack
@@ -39,7 +42,7 @@ from twinray.data.readers.formats import (
     FORMATS,
     SourceOptions,
     Views,
-    check_format,
+    check_formats,
     formats_in_words,
     read_sources,
     takers_in_words,
@@ -55,6 +58,14 @@ else:
     FormatName = Literal[tuple(FORMATS)]  # the command line's choices are the table's rows
 
 
+_DATA_SETS = (NO_DATA_SET, *DATA_SETS)
+_KNOWN_DATA_SETS = Told(
+    f"data sets of {', '.join(_DATA_SETS)}",
+    lambda values: set(values) <= set(_DATA_SETS),
+    (("nonesuch",),),
+)
+
+
 def taken(option: str) -> Help:
     """The help of an option that only some formats take begins with their names."""
     return Help(before=f"{takers_in_words(option)}:")
@@ -65,10 +76,17 @@ class PackConfig:
     """Decode images once and keep them, with patients, splits, labels and boxes, in a pack that training reads fast."""
 
     source: Annotated[tuple[Path, ...], DATA] = ()
-    """One or several sources of one format, for one pack: folders, or files (coco, medmnist); none for the phantom; with --verify the pack."""
+    """One or several sources for one pack: folders, or files (coco, medmnist); none for the phantom; with --verify the pack.
+    Sources of several formats are given as --source PATH --format FORMAT, once for each."""
 
-    format: Annotated[FormatName, MODEL, Help(after=formats_in_words(FORMATS))] = "folder"
-    """What the sources are; data sets in the layouts they are published in."""
+    format: Annotated[
+        tuple[FormatName, ...], MODEL, EACH, Help(after=formats_in_words(FORMATS))
+    ] = ("folder",)
+    """What the sources are, one for all or one for each in their order; data sets in the layouts they are published in."""
+
+    data_set: Annotated[tuple[str, ...], MODEL, EACH, _KNOWN_DATA_SETS] = ()
+    """The published data set that the sources are copies of (nih-cxr14, kermany-cxr, ...; none for no such), one for all or
+    one for each: which sources share people follows from it. The default is what names of folders and files tell."""
 
     out: Annotated[Path | None, PLACE] = None
     """New folder for the pack."""
@@ -222,6 +240,7 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
             config.source,
             _source_options(config),
             shared_patients=config.shared_patients,
+            data_sets=config.data_set,
         ),
         out,
         options,
@@ -279,7 +298,7 @@ def _source_options(config: PackConfig) -> SourceOptions:
 
 def _options(config: PackConfig) -> PackOptions:
     """Check the options before any file is read."""
-    check_format(config.format, _source_options(config))
+    check_formats(config.format, _source_options(config))
     options = PackOptions(
         config.size,
         config.fit,

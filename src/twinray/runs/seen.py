@@ -38,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from twinray.data.identity import DATA_SETS, DataSet, Identity, identify, known_as
+from twinray.data.identity import DATA_SETS, NO_DATA_SET, DataSet, Identity, identify, known_as
 from twinray.data.near_copies import (
     HASH_BYTES,
     NEAR,
@@ -617,7 +617,7 @@ def _why(source: str, own: DataSet, other: str, theirs: DataSet) -> str:
 def _stated(stated: object, name: str) -> str:
     """The data set that ``pack --data-set`` or a reader stated; empty where unknown to this version."""
     key = stated.get(name, "") if isinstance(stated, dict) else ""
-    return key if key in DATA_SETS else ""
+    return key if key in DATA_SETS or key == NO_DATA_SET else ""
 
 
 def _plain(source: str) -> str:

@@ -138,7 +138,7 @@ class _Clock:
 def _packs(config: DemoConfig) -> tuple[PackConfig, PackConfig]:
     """Two packs from different seeds: no patient of the one is in the other."""
     unlabelled = PackConfig(
-        format="phantom",
+        format=("phantom",),
         out=config.out / "unlabelled",
         size=config.size,
         val=0.0,
@@ -149,7 +149,7 @@ def _packs(config: DemoConfig) -> tuple[PackConfig, PackConfig]:
         resume=config.resume,
     )
     labelled = PackConfig(
-        format="phantom",
+        format=("phantom",),
         out=config.out / "labelled",
         size=config.size,
         val=0.15,

@@ -186,6 +186,7 @@ class Finish:
             collection=np.array([mix.collection_of(i) for i in index], dtype=np.int64),
             labels=self._label_matrix(index),
             twins=twins,
+            told_by_ids=any(mix.kin),
             blank=(square * self._options.size**2 == total**2).all(axis=1),
         )
         return rows, total, square

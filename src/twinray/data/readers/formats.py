@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -218,51 +218,81 @@ def check_format(name: str, options: SourceOptions) -> None:
     Raises:
         InputError: naming the option and the formats that it goes with.
     """
-    if name not in FORMATS:
-        raise InputError(f"expected --format {', '.join(FORMATS)}, got {name!r}")
+    check_formats((name,), options)
+
+
+def check_formats(names: Sequence[str], options: SourceOptions) -> None:
+    """Refuse an unknown format and options that none of the formats has a use for.
+
+    Raises:
+        InputError: naming the option and the formats that it goes with.
+    """
+    for name in names:
+        if name not in FORMATS:
+            raise InputError(f"expected --format {', '.join(FORMATS)}, got {name!r}")
     for option in fields(SourceOptions):
         told = option.name not in _FOR_ALL and getattr(options, option.name) != option.default
-        if told and option.name not in FORMATS[name].takes:
+        if told and not any(option.name in FORMATS[name].takes for name in names):
             goes_with = ", ".join(_takers(option.name))
+            others = " and ".join(dict.fromkeys(names))
             raise InputError(
-                f"{_flag(option.name)} goes with --format {goes_with}, not with {name}; leave one of them out"
+                f"{_flag(option.name)} goes with --format {goes_with}, not with {others}; leave one of them out"
             )
 
 
 def read_sources(
-    name: str, sources: Sequence[Path], options: SourceOptions, *, shared_patients: bool = False
+    formats: str | Sequence[str],
+    sources: Sequence[Path],
+    options: SourceOptions,
+    *,
+    shared_patients: bool = False,
+    data_sets: Sequence[str] = (),
 ) -> list[Collection]:
-    """Read sources of one format: one collection a source; a format that draws its own images takes none.
+    """Read sources: one collection a source; a format that draws its own images takes none.
 
     Args:
-        name: name of the format.
+        formats: name of the format of all sources, or one for each.
         sources: folders or files.
-        options: options that the reader takes.
+        options: options that the readers take; each reader gets those that its format takes.
         shared_patients: the sources are parts of one data set, so equal patient ids are the same patient.
+        data_sets: key of the published data set that each source is a copy of, ``none`` for none of them, or one for all;
+            empty where names tell.
 
     Raises:
         InputError: no source, an option that goes with one source or another format, or what the reader refuses.
     """
-    check_format(name, options)
-    row = FORMATS[name]
-    if not row.usage:
-        if sources:
-            raise InputError(
-                f"--format {name} draws its own images, got the source {sources[0]}; leave it out"
-            )
+    names = (formats,) if isinstance(formats, str) else tuple(formats)
+    check_formats(names, options)
+    drawn = next((name for name in names if not FORMATS[name].usage), None)
+    if drawn is not None:
+        if sources or len(names) > 1:
+            what = f"the source {sources[0]}" if sources else f"--format {' and '.join(names)}"
+            raise InputError(f"--format {drawn} draws its own images, got {what}; leave it out")
         if shared_patients:
             raise InputError(
-                f"--shared-patients goes with several sources, the {name} has none; leave it out"
+                f"--shared-patients goes with several sources, the {drawn} has none; leave it out"
             )
-        return [_judged(row, row.read(Path(), options))]
+        return [_judged(FORMATS[drawn], FORMATS[drawn].read(Path(), options))]
     if not sources:
+        row = FORMATS[names[0]]
         chosen = (
-            "" if name == next(iter(FORMATS)) else f" --format {name}"
+            "" if names[0] == next(iter(FORMATS)) else f" --format {names[0]}"
         )  # the first is what --format is by default
         raise InputError(f"expected {row.what}, as in: twinray pack {row.usage}{chosen} --out PACK")
-    _check_number(sources, options, shared_patients)
-    collections = [_judged(row, with_header_patients(row.read(path, options))) for path in sources]
+    names = _one_each("--format", names, len(sources))
+    _check_number(names, sources, options, shared_patients)
+    stated = _one_each("--data-set", tuple(data_sets) or ("",), len(sources))
+    collections = [
+        replace(collection, data_set=key) if key else collection
+        for name, path, key in zip(names, sources, stated, strict=True)
+        for collection in (_read(name, path, options),)
+    ]
     return share_patients(collections) if shared_patients else collections
+
+
+def _read(name: str, path: Path, options: SourceOptions) -> Collection:
+    row = FORMATS[name]
+    return _judged(row, with_header_patients(row.read(path, _taken(name, options))))
 
 
 def read_annotations(name: str, source: Path, options: SourceOptions) -> Collection:
@@ -282,18 +312,38 @@ def _judged(row: Format, collection: Collection) -> Collection:
     return checked_classes(checked_patients(collection, tell_ids=not row.private))
 
 
-def _check_number(sources: Sequence[Path], options: SourceOptions, shared_patients: bool) -> None:
+def _one_each(option: str, values: tuple[str, ...], n: int) -> tuple[str, ...]:
+    if len(values) not in (1, n):
+        raise InputError(
+            f"expected one {option}, or one for each of the {n} sources in their order, got {len(values)}"
+        )
+    return values * n if len(values) == 1 else values
+
+
+def _taken(name: str, options: SourceOptions) -> SourceOptions:
+    """The options without those that the format has no use for."""
+    own = {
+        option.name: getattr(options, option.name)
+        for option in fields(SourceOptions)
+        if option.name in _FOR_ALL | FORMATS[name].takes
+    }
+    return SourceOptions(**own)
+
+
+def _check_number(
+    names: Sequence[str], sources: Sequence[Path], options: SourceOptions, shared_patients: bool
+) -> None:
     resolved = [path.resolve() for path in sources]
     for path, real in zip(sources, resolved, strict=True):
         if resolved.count(real) > 1:
             raise InputError(f"the source {path} is given twice; leave one out")
-    if len(sources) > 1:
-        for option in _ONE_SOURCE:
-            if getattr(options, option) is not None:
-                raise InputError(
-                    f"{_flag(option)} goes with one source, got {len(sources)}; pack them one by one"
-                )
-    elif shared_patients:
+    for option in _ONE_SOURCE:
+        takers = sum(option in FORMATS[name].takes for name in names)
+        if takers > 1 and getattr(options, option) is not None:
+            raise InputError(
+                f"{_flag(option)} goes with one source, got {takers}; pack them one by one"
+            )
+    if shared_patients and len(sources) == 1:
         raise InputError("--shared-patients goes with several sources, got 1; leave it out")
 
 

@@ -24,8 +24,9 @@ class Rows:
         ids, patients, official: (n,) id, patient or None, the source's own split or None.
         collection: (n,) which collection the image is of.
         labels: (n, k) float32, NaN where not stated; or None where no image has labels.
-        twins: (n,) equal numbers for images of identical pixels.
+        twins: (n,) equal numbers for images of identical pixels, and for those that ids say are one.
         blank: (n,) whether all pixels of the image are the same.
+        told_by_ids: flag, true if ``twins`` holds images that are one by their ids.
     """
 
     ids: Sequence[str]
@@ -35,6 +36,7 @@ class Rows:
     labels: FloatArray | None
     twins: npt.NDArray[np.int64]
     blank: npt.NDArray[np.bool_]
+    told_by_ids: bool = False
 
 
 def one_number(

@@ -118,7 +118,7 @@ def problems(
     if groups:
         n = sum(len(group) - 1 for group in groups)
         notes.append(
-            f"images that repeat the pixels of another: {n}, in {len(groups)} groups, such as {rows.ids[groups[0][0]]} "
+            f"images that repeat {_what(rows)}: {n}, in {len(groups)} groups, such as {rows.ids[groups[0][0]]} "
             f"and {rows.ids[groups[0][1]]}"
         )
     if across:
@@ -140,6 +140,14 @@ def problems(
         },
     }
     return found, notes
+
+
+def _what(rows: Rows) -> str:
+    return (
+        "another, by their pixels or the origin's id of the image"
+        if rows.told_by_ids
+        else "the pixels of another"
+    )
 
 
 def _repeated(twins: npt.NDArray[np.int64]) -> list[list[int]]:
