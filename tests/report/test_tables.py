@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -56,7 +57,8 @@ def test_a_narrow_terminal_breaks_names_and_cuts_none(split_figures: Make) -> No
     first = "".join(
         line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")
     )
-    assert first == "".join(names)
+    assert first == "".join(names) * 2  # two tables of two measures: no interval is broken
+    assert len(re.findall(r"\d \(\d\.\d+ to \d\.\d+\)", text)) == 6
     assert text.count("├") == 1  # a line between rows that are broken
     assert "├" not in printed(
         arms_table([("a", split_figures()), ("b", split_figures())], ("map50",)), 80

@@ -22,10 +22,12 @@ from twinray.data.pack import Pack
 from twinray.evaluation.intervals import Resampling, mean_over_seeds
 from twinray.evaluation.labels.cutoffs import LabelThresholds, choose_label_thresholds
 from twinray.evaluation.labels.report import LabelReport, evaluate_labels
+from twinray.evaluation.measures import ends
+from twinray.evaluation.record import SEEDS, figure_as_json, figure_of
 from twinray.files import write_json, write_text
 from twinray.records import FloatArray, IntArray, patient_code
 from twinray.runs.folder import RunFolder, plain
-from twinray.runs.results import LabelPredictions, write_label_predictions
+from twinray.runs.results import UNLEARNED, LabelPredictions, write_label_predictions
 from twinray.runs.seen import Checked
 from twinray.training.record import save_weights
 
@@ -43,6 +45,7 @@ class Outcome:
         val, test: rows of the pack's splits.
         fitted: the draws, in the order of their seeds.
         notes: facts that every reader of the figures must know.
+        unlearned: classes that no training image of some draw shows.
     """
 
     config: ClassifyConfig
@@ -54,6 +57,7 @@ class Outcome:
     test: IntArray
     fitted: Sequence[Fitted]
     notes: Sequence[str]
+    unlearned: tuple[str, ...] = ()
 
 
 def mean_auc(report: LabelReport) -> float | None:
@@ -63,13 +67,10 @@ def mean_auc(report: LabelReport) -> float | None:
 
 
 def report_of(
-    config: ClassifyConfig,
-    pack: Pack,
-    rows: IntArray,
-    scores: FloatArray,
-    thresholds: LabelThresholds | None,
+    out: Outcome, rows: IntArray, scores: FloatArray, thresholds: LabelThresholds | None
 ) -> LabelReport:
-    """Figures of some rows of a pack."""
+    """Figures of some rows of the pack."""
+    config, pack = out.config, out.pack
     return evaluate_labels(
         pack.labels[rows],
         scores,
@@ -78,6 +79,7 @@ def report_of(
         pack.patients[rows].tolist(),
         thresholds=thresholds,
         resampling=Resampling(config.bootstrap, config.seed),
+        unlearned=out.unlearned,
     )
 
 
@@ -101,8 +103,7 @@ def write_results(folder: RunFolder, out: Outcome) -> None:
     config, pack, fitted = out.config, out.pack, out.fitted
     cutoffs = [thresholds_of(pack, out.val, one) for one in fitted]
     reports = [
-        report_of(config, pack, out.test, one.test, own)
-        for one, own in zip(fitted, cutoffs, strict=True)
+        report_of(out, out.test, one.test, own) for one, own in zip(fitted, cutoffs, strict=True)
     ]
     if config.policy == "probe" or len(fitted) > 1:  # else the log is the training's own
         folder.forget_after(0)
@@ -123,13 +124,14 @@ def write_results(folder: RunFolder, out: Outcome) -> None:
     tuned = {str(one.seed): one.record["tune"] for one in fitted if "tune" in one.record}
     if tuned:
         write_json(folder.path / TUNE, tuned, "rates of the parts")
-    splits: dict[str, Any] = {"test": _figures(reports)}
+    splits: dict[str, Any] = {"test": _figures(reports, [one.test for one in fitted])}
     if len(out.val):
         pairs = [
             (one.val, own) for one, own in zip(fitted, cutoffs, strict=True) if one.val is not None
         ]
         splits["val"] = _figures(
-            [report_of(config, pack, out.val, scores, own) for scores, own in pairs]
+            [report_of(out, out.val, scores, own) for scores, own in pairs],
+            [scores for scores, _ in pairs],
         )
     metrics: dict[str, Any] = {
         **{
@@ -138,6 +140,7 @@ def write_results(folder: RunFolder, out: Outcome) -> None:
         },
         "seeds": list(config.seeds),
         "training_images": [one.training_images for one in fitted],
+        **({UNLEARNED: list(out.unlearned)} if out.unlearned else {}),
         **_records(out),
         "init": out.provenance.as_json(),
         "notes": [*pack.info.notes, *out.checked.notes, *out.notes],
@@ -167,8 +170,14 @@ def _line(number: int, one: Fitted, report: LabelReport) -> dict[str, Any]:
     return {**line, "test_auc": mean_auc(report)}
 
 
-def _figures(reports: Sequence[LabelReport]) -> dict[str, Any]:
-    return over_seeds(reports) if len(reports) > 1 else reports[0].as_json()
+def _figures(reports: Sequence[LabelReport], scores: Sequence[FloatArray]) -> dict[str, Any]:
+    """Of one draw its own, of several their means. Draws that are one and the same model have no luck to tell: one stands for all."""
+    if len(reports) == 1:
+        return reports[0].as_json()
+    means = over_seeds(reports)
+    if all(np.array_equal(scores[0], other) for other in scores):
+        return {**means, **reports[0].as_json()}
+    return means
 
 
 def _state(out: Outcome) -> Mapping[str, Tensor]:
@@ -217,14 +226,12 @@ def over_seeds(reports: Sequence[LabelReport]) -> dict[str, Any]:
     names = reports[0].metrics
     return {
         **{
-            name: mean_over_seeds([report.metrics[name].value for report in reports]).as_json()
+            name: _over_seeds(name, [report.metrics[name].value for report in reports])
             for name in names
         },
         "per_class": {
             label: {
-                name: mean_over_seeds(
-                    [report.per_class[label][name].value for report in reports]
-                ).as_json()
+                name: _over_seeds(name, [report.per_class[label][name].value for report in reports])
                 for name in figures
             }
             for label, figures in reports[0].per_class.items()
@@ -232,6 +239,10 @@ def over_seeds(reports: Sequence[LabelReport]) -> dict[str, Any]:
         "per_seed": [json.loads(json.dumps(report.as_json())) for report in reports],
         "n_images": reports[0].n_images,
     }
+
+
+def _over_seeds(name: str, values: Sequence[float]) -> dict[str, Any]:
+    return figure_as_json(figure_of(mean_over_seeds(values, ends(name)), SEEDS))
 
 
 def _kept(

@@ -122,7 +122,11 @@ def run(
         fitted = _probes(task, draws) if config.policy == "probe" else _train(task, draws)
 
         def finish() -> None:
-            out = Outcome(config, pack, backbone, provenance, checked, val, test, fitted, notes)
+            unlearned = {name for names in missing for name in names}
+            named = tuple(name for name in pack.info.label_classes if name in unlearned)
+            out = Outcome(
+                config, pack, backbone, provenance, checked, val, test, fitted, notes, named
+            )
             write_results(folder, out)
             if len(draws) > 1 and config.policy != "probe":
                 for draw in draws:
@@ -214,7 +218,8 @@ def _notes(
     absent = sorted({name for names in missing for name in names})
     if absent:
         notes.append(
-            f"no training image shows {', '.join(absent)} in at least one label draw: their scores mean little there"
+            f"no training image shows {', '.join(absent)} in at least one label draw: kept out of the means over classes, "
+            "their own scores mean little there"
         )
     if config.policy == "probe":
         return notes

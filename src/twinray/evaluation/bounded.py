@@ -88,7 +88,7 @@ def logit_interval(value: float, samples: FloatArray, freedom: int) -> tuple[flo
 
 
 def excess_interval(value: float, samples: FloatArray) -> tuple[float, float]:
-    """95 % interval of an error that chance makes larger: both ends as far away as the farther percentile, 0 at least."""
+    """95 % interval of an error of 0..1 that chance makes larger: both ends as far away as the farther percentile."""
     low, high = np.nanpercentile(samples, (2.5, 97.5))
     reach = max(float(high) - value, value - float(low))
-    return max(0.0, value - reach), value + reach
+    return max(0.0, value - reach), min(1.0, value + reach)

@@ -46,6 +46,7 @@ from twinray.evaluation.boxes import (
 )
 from twinray.evaluation.intervals import (
     PLAIN_RESAMPLING,
+    UNBOUNDED,
     Difference,
     Resampling,
     bootstrap_groups,
@@ -58,6 +59,7 @@ from twinray.evaluation.labels.cutoffs import LabelThresholds
 from twinray.evaluation.labels.report import MeasuredLabels
 from twinray.evaluation.levels import BoxSupport, difference, level, variance
 from twinray.evaluation.matching import FlatBoxes, Images, flatten
+from twinray.evaluation.measures import ends
 from twinray.evaluation.multiplicity import comparisons, over_classes, tests_record
 from twinray.evaluation.record import SEEDS, ClassFigures, Figure, SplitFigures, by_class, figure_of
 from twinray.records import Boxes, FloatArray, IntArray, Interval, Task
@@ -94,6 +96,7 @@ class LabelRun:
         scores: (n, k) in 0..1.
         patients: (n,) patients, None where unknown.
         thresholds: thresholds of decisions; of every run, or of none.
+        unlearned: classes that no training image showed; the same of all runs that are compared.
     """
 
     fold: Hashable
@@ -103,6 +106,7 @@ class LabelRun:
     scores: FloatArray
     patients: tuple[str | None, ...]
     thresholds: LabelThresholds | None = None
+    unlearned: tuple[str, ...] = ()
 
 
 Luck: TypeAlias = Mapping[str, Mapping[Hashable, Hashable]]
@@ -334,7 +338,7 @@ def crossed_labels(
     for place, run in by_place.items():
         like, scores = likes[place[1]], run.scores[orders[place]]
         measured[place] = MeasuredLabels(
-            like.truth, scores, label_classes, task, like.patients, run.thresholds
+            like.truth, scores, label_classes, task, like.patients, run.thresholds, run.unlearned
         )
     of_fold = {fold: measured[first, fold, seeds[0]] for fold in folds}
     groups = {fold: one.groups for fold, one in of_fold.items()}
@@ -511,7 +515,8 @@ class _Crossing:
                 for k in keys
             }
         levels = self._levels(name)
-        return CrossedArm(patients, {k: over_runs(of_seed[k], levels) for k in keys}, runs)
+        over_seeds = {k: over_runs(of_seed[k], levels, ends(k[1])) for k in keys}
+        return CrossedArm(patients, over_seeds, runs)
 
     def _difference(
         self,
@@ -568,7 +573,8 @@ class _Crossing:
         for key in shared:
             by_run = _mean(other.runs[key]) - _mean(first.runs[key])
             share = None if np.isnan(by_run).any() else float(np.mean(by_run > 0))
-            seeds[key] = replace(over_runs(by_run, levels), share_above_zero=share)
+            furthest = ends(key[1], difference=True)
+            seeds[key] = replace(over_runs(by_run, levels, furthest), share_above_zero=share)
         return CrossedDifference(patients, seeds)
 
     def _levels(self, name: str) -> dict[str, tuple[Hashable, ...]]:
@@ -585,7 +591,11 @@ def _over_folds(samples: Sequence[Mapping[Key, FloatArray]], key: Key) -> FloatA
     return _mean(np.stack([fold[key] for fold in samples]))
 
 
-def over_runs(values: FloatArray, levels: Mapping[str, Sequence[Hashable]]) -> Figure:
+def over_runs(
+    values: FloatArray,
+    levels: Mapping[str, Sequence[Hashable]],
+    ends: tuple[float, float] = UNBOUNDED,
+) -> Figure:
     """Mean over runs that differ by chance alone, with Student's t interval.
 
     Args:
@@ -593,8 +603,9 @@ def over_runs(values: FloatArray, levels: Mapping[str, Sequence[Hashable]]) -> F
         levels: kind of luck -> (runs,) levels. Each of several crossed kinds has its own interval
             under ``by``, over the means of its levels. The figure's interval is that of the kind
             with the fewest levels.
+        ends: least and greatest possible value.
     """
-    plain = figure_of(mean_over_seeds(values), SEEDS)
+    plain = figure_of(mean_over_seeds(values, ends), SEEDS)
     n = len(values)
     by: dict[str, Figure] = {}
     for kind, of_run in levels.items():
@@ -604,7 +615,7 @@ def over_runs(values: FloatArray, levels: Mapping[str, Sequence[Hashable]]) -> F
         }
         if 1 < len(rows) < n and len({len(own) for own in rows.values()}) == 1:
             by[kind] = figure_of(
-                mean_over_seeds([float(values[own].mean()) for own in rows.values()]), kind
+                mean_over_seeds([float(values[own].mean()) for own in rows.values()], ends), kind
             )
         elif 1 < len(rows) == n:
             by[kind] = replace(plain, over=kind)

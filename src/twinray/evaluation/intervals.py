@@ -18,7 +18,8 @@ Conventions
   while chance cancels. The plain percentiles suit one split's figure, and paired differences, whose
   biases cancel, better (``benchmarks/interval_coverage.py``).
 - An interval over seeds is the mean plus or minus Student's t with n - 1 degrees of freedom times the
-  standard error.
+  standard error, cut off where the measure ends: a value beyond cannot be the truth, so coverage is the same.
+  Runs that are all alike give none, since they say nothing of chance.
 - A paired difference is candidate minus baseline on the same resamples (or the same seeds). The share of
   resamples above zero is counted strictly; a tie is not above.
 - With fewer than two groups or seeds there is no interval: ``low`` and ``high`` are None.
@@ -26,6 +27,7 @@ Conventions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -251,11 +253,18 @@ def paired_difference(
     return Difference(percentile_interval(candidate - baseline, samples, n), share)
 
 
-def mean_over_seeds(values: Sequence[float] | FloatArray) -> Interval:
+UNBOUNDED = (-math.inf, math.inf)
+NO_LUCK = "all runs are alike: nothing to tell of chance"
+
+
+def mean_over_seeds(
+    values: Sequence[float] | FloatArray, ends: tuple[float, float] = UNBOUNDED
+) -> Interval:
     """Mean over runs that differ in their seed, with Student's t interval.
 
     Args:
         values: one figure a seed. A NaN makes the mean NaN: a run without a figure is not left out silently.
+        ends: least and greatest possible value (``measures.ends``); the interval is cut off there.
 
     Raises:
         InputError: no value at all.
@@ -269,8 +278,10 @@ def mean_over_seeds(values: Sequence[float] | FloatArray) -> Interval:
     mean = float(figures.mean())
     if n < 2 or np.isnan(mean):
         return Interval(mean, None, None, n)
+    if np.ptp(figures) <= 1e-12:
+        return Interval(mean, None, None, n, NO_LUCK)
     half = float(stdtrit(n - 1, 0.5 + LEVEL / 2) * figures.std(ddof=1) / np.sqrt(n))
-    return Interval(mean, mean - half, mean + half, n)
+    return Interval(mean, max(mean - half, ends[0]), min(mean + half, ends[1]), n)
 
 
 def paired_over_seeds(

@@ -6,6 +6,7 @@ written to every file, under its own name; to show it, add a row here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -113,6 +114,20 @@ def measure(name: str) -> Measure:
             whole, name=name, title=whole.title.format(point), what=whole.what.format(point)
         )
     return Measure(name, name.replace("_", " "), "", KINDS)
+
+
+def ends(name: str, *, difference: bool = False) -> tuple[float, float]:
+    """The least and the greatest value that a measure, or a difference in it, can have.
+
+    >>> ends("auc"), ends("youden"), ends("auc", difference=True)
+    ((0.0, 1.0), (-1.0, 1.0), (-1.0, 1.0))
+    """
+    if name not in _BY_NAME and name.partition("@")[0] + "@" not in _BY_NAME:
+        return -math.inf, math.inf
+    upper = measure(name).upper
+    high = math.inf if upper is None else upper
+    low = -1.0 if name == "youden" else 0.0
+    return (low - high, high - low) if difference else (low, high)
 
 
 def title(name: str) -> str:

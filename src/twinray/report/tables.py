@@ -19,6 +19,9 @@ from twinray.report.numbers import count, interval, interval_of, number, remark,
 FROC_RATES = ("0.125", "0.25", "0.5", "1", "2", "4", "8")
 """False positives per image at which the sensitivity is given (``froc@0.5``)."""
 
+_SHORTEST_NAMES = 22
+"""Letters to which the names of rows are broken, at least, where that keeps the other cells whole."""
+
 _LONGEST_WORD = 12
 """Letters of a column's head that are kept together on a narrow terminal."""
 
@@ -42,7 +45,8 @@ class Table:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterable[rich.table.Table]:
-        yield as_rich(self, options.max_width)
+        for piece in pieces(self, options.max_width):
+            yield as_rich(piece, options.max_width)
 
     def __post_init__(self) -> None:
         wrong = [row for row in self.rows if len(row) != len(self.columns)]
@@ -203,22 +207,51 @@ def _with_column(table: Table, head: str, cells: Sequence[str]) -> Table:
     return Table(table.caption, (*table.columns, head), rows, table.note)
 
 
+def pieces(table: Table, width: int) -> list[Table]:
+    """The table, or where it is too wide several below each other, each with the names of the rows: an interval is never broken.
+
+    Args:
+        table: table to draw.
+        width: width of the terminal, letters.
+    """
+    least = _least(table)
+    names = min(least[0], _SHORTEST_NAMES)
+    if sum(least) + 3 * len(least) + 1 <= width or len(least) < 3:
+        return [table]
+    parts: list[list[int]] = []
+    for column in range(1, len(least)):
+        taken = names + sum(least[i] + 3 for i in parts[-1]) + 4 if parts else width
+        if parts and taken + least[column] + 3 <= width:
+            parts[-1].append(column)
+        else:
+            parts.append([column])
+    if len(parts) <= 1:
+        return [table]
+    found = []
+    for part in parts:
+        rows = tuple((row[0], *(row[i] for i in part)) for row in table.rows)
+        heads = (table.columns[0], *(table.columns[i] for i in part))
+        found.append(Table(table.caption, heads, rows, table.note if part is parts[-1] else ""))
+    return found
+
+
 def as_rich(table: Table, width: int | None = None) -> rich.table.Table:
     """For the terminal; cells are plain text, never markup.
 
     What does not fit goes on below and is never cut: the ends of names distinguish runs. Heads are
-    broken before cells are.
+    broken before the names of rows are, and these before cells are.
 
     Args:
         table: table to draw.
-        width: width of the terminal; where not even the cells fit, lines keep the rows apart.
+        width: width of the terminal; where names are broken, lines keep the rows apart.
     """
-    fits = width is None or _narrowest(table) <= width
+    whole = width is None or _narrowest(table) <= width
+    fits = whole or (width is not None and _narrowest(table, _SHORTEST_NAMES) <= width)
     drawn = rich.table.Table(
         title=Text(table.caption),
         title_justify="left",
         caption=Text(table.note) if table.note else None,
-        show_lines=not fits,
+        show_lines=not whole,
     )
     drawn.caption_justify = "left"
     wide = (
@@ -233,26 +266,33 @@ def as_rich(table: Table, width: int | None = None) -> rich.table.Table:
     return drawn
 
 
-def _least(table: Table) -> list[int]:
+def _least(table: Table, names: int | None = None) -> list[int]:
     """Letters that each column needs for its cells, and for the words of its head unless these are long."""
     columns: Iterable[Sequence[str]] = (
         zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
     )
     words = [max((cell_len(word) for word in head.split()), default=0) for head in table.columns]
-    return [
+    least = [
         max([min(word, _LONGEST_WORD), *map(cell_len, cells)])
         for word, cells in zip(words, columns, strict=True)
     ]
+    return least if names is None else [min(least[0], names), *least[1:]]
 
 
-def _narrowest(table: Table) -> int:
-    """Letters that the table takes on a terminal without broken cells; each column has a rule and two blanks."""
-    return sum(_least(table)) + 3 * len(table.columns) + 1
+def _narrowest(table: Table, names: int | None = None) -> int:
+    """Letters that the table takes on a terminal without broken cells; each column has a rule and two blanks.
+
+    ``names``: letters of the first column after which its cells may be broken; None for never.
+    """
+    return sum(_least(table, names)) + 3 * len(table.columns) + 1
 
 
 def _column_widths(table: Table, width: int) -> list[int]:
     """What the cells need; what is left of the width goes to heads that are longer, from left to right."""
-    left, widths = width - _narrowest(table), _least(table)
+    names = None if _narrowest(table) <= width else _SHORTEST_NAMES
+    left, widths = width - _narrowest(table, names), _least(table, names)
+    if names is not None:
+        widths[0], left = widths[0] + left, 0
     for i, head in enumerate(table.columns):
         more = min(left, max(0, cell_len(head) - widths[i]))
         widths[i], left = widths[i] + more, left - more

@@ -31,6 +31,8 @@ from twinray.runs.classes import difference
 from twinray.runs.folder import METRICS, read_metrics
 
 PREDICTIONS, OLD_PREDICTIONS = "predictions.parquet", "predictions.csv"
+UNLEARNED = "never_learned"
+"""Key in a classifier's ``metrics.json``: classes that no training image of some label draw showed."""
 _TRUTH, _SCORE = "truth:", "score:"
 
 

@@ -190,6 +190,7 @@ def test_without_data_a_classifier_has_all_its_draws_and_the_mean_that_the_run_s
     assert {path.name for path in (tmp_path / "e" / "figures").iterdir()} >= {
         "auc.svg",
         "roc.svg",
+        "reliability.svg",
         "precision-recall.svg",
         "runs.svg",
     }
@@ -394,9 +395,9 @@ def test_runs_of_several_seeds_are_one_arm_without_data(detect_run, tmp_path, cl
     assert results["arms"]["random"]["test"]["with_boxes"]["map50"]["value"] >= figure["value"]
     assert results["notes"] == []
     assert "Intervals over seeds" in shown
-    status, _, told = cli("evaluate", *runs, *arms[:1], "--bootstrap", "0")
-    assert status == 2
-    assert "fold 0, seed 1 is not in all" in told
+    status, told, _ = cli("evaluate", *runs, *arms[:1], "--bootstrap", "0")
+    assert status == 0
+    assert "is over the 1 seed or label draw that both have" in told
 
 
 def test_without_data_an_edited_truth_is_one_line(probe, detect_run, tmp_path, cli):

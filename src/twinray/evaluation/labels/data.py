@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -42,7 +42,8 @@ class Labelled:
         groups: (n,) patient numbers; n_groups: how many there are, those without an image here included.
         thresholds: thresholds of decisions, or None.
         used: selection of the given images that are among these.
-        in_mean: (k,) classes that means are over: of two exclusive classes the second, which the first mirrors.
+        in_mean: (k,) classes that means are over: of two exclusive classes the second, which the
+            first mirrors; of others all that were learned.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Labelled:
         task: Task,
         groups: Groups | None = None,
         thresholds: LabelThresholds | None = None,
+        unlearned: Collection[str] = (),
     ) -> Labelled:
         """Check, leave out images without a usable label, and number the patients of the others.
 
@@ -99,15 +101,20 @@ class Labelled:
             truth[usable], scores[usable], names, task, own, int(own.max()) + 1, thresholds
         )
         data.used = usable
+        learned = np.array([name not in unlearned for name in names])
+        if (
+            data.in_mean & learned
+        ).any():  # a mean over no class says less than one that is told apart
+            data.in_mean &= learned
         return data
 
     def part(self, rows: _Bools) -> tuple[Labelled, IntArray]:
         """Some of the images, and the numbers that their patients have here: rows of a resample's weights."""
         own, groups = np.unique(self.groups[rows], return_inverse=True)
         truth, scores = self.truth[rows], self.scores[rows]
-        return Labelled(
-            truth, scores, self.names, self.task, groups, len(own), self.thresholds
-        ), own
+        some = Labelled(truth, scores, self.names, self.task, groups, len(own), self.thresholds)
+        some.in_mean = self.in_mean
+        return some, own
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Present and absent labels by class."""

@@ -10,7 +10,9 @@ Conventions
   Accuracy and balanced accuracy (mean of sensitivity and specificity) are taken per class at score >= 0.5 and averaged.
   Labels that are uncertain (-1) or not stated (NaN) are left out, class by class.
 - A class with one kind of label only has no AUC, no average precision and no balanced accuracy. It
-  is left out of these means and named in ``left_out``.
+  is left out of these means and named in ``left_out``. So is a class that no training image showed
+  (``unlearned``): its scores are what chance left in them, and would enter as about 0.5. Measures of
+  decisions between exclusive classes (accuracy, balanced accuracy, F1 of the highest) hold every class.
 - ``sensitivity@90`` is read off the ROC curve of these images at 90 % specificity. ``f1``,
   ``youden``, ``sensitivity``, ``specificity``, ``ppv`` and ``npv`` are at thresholds chosen on
   validation images (``cutoffs``) and missing without them. No threshold is chosen on the images
@@ -27,7 +29,7 @@ AUC, average precision, F1 and Brier score equal scikit-learn's, calibration tor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -84,7 +86,7 @@ class LabelReport:
         patients: numbers by class name: patients with a positive image and with a negative one.
         metrics: measures over all classes, by name (``labels.measures.MEASURES``).
         per_class: same figures by class name.
-        left_out: classes with one kind of label only, which no mean contains.
+        left_out: classes which no mean contains: with one kind of label only, or unlearned.
         few: classes with fewer than ``bounded.FEW`` patients of a kind: their intervals are made otherwise, and the spread
             that they add to means is underestimated.
         confusion: (k, k) counts, rows the true class, columns the predicted one; None for multi-label data.
@@ -209,6 +211,7 @@ def evaluate_labels(
     *,
     thresholds: LabelThresholds | None = None,
     resampling: Resampling = PLAIN_RESAMPLING,
+    unlearned: Collection[str] = (),
 ) -> LabelReport:
     """Every measure with its 95 % interval.
 
@@ -221,12 +224,13 @@ def evaluate_labels(
         thresholds: thresholds chosen on other images (``cutoffs``); without them no measure that
             needs one is given.
         resampling: number of resamples of patients and their seed.
+        unlearned: classes that no training image showed.
 
     Raises:
         InputError: shapes that disagree, scores that are NaN or outside 0..1, labels of another
             value, no usable label at all. Also a multi-class image with several classes or none.
     """
-    data = Labelled.of(truth, scores, label_classes, task, groups, thresholds)
+    data = Labelled.of(truth, scores, label_classes, task, groups, thresholds, unlearned)
     once = Drawn(data, np.ones((data.n_groups, 1)))
     values = figures(once)
     drawn, confusions, curves = _resampled(data, resampling)
@@ -251,7 +255,9 @@ def evaluate_labels(
             for i, class_name in enumerate(names)
         },
         left_out=tuple(
-            n for n, p, q in zip(names, positive, negative, strict=True) if p == 0 or q == 0
+            n
+            for n, p, q in zip(names, positive, negative, strict=True)
+            if p == 0 or q == 0 or n in unlearned
         ),
         few=tuple(
             n
@@ -293,11 +299,18 @@ def compare_labels(
     Raises:
         InputError: as ``evaluate_labels``.
     """
-    runs = [
+    first, second = (
         Labelled.of(truth, scores, label_classes, task, groups, chosen)
         for scores, chosen in zip((baseline, candidate), thresholds, strict=True)
-    ]
-    first, second = runs
+    )
+    return compare_labelled(first, second, resampling)
+
+
+def compare_labelled(
+    first: Labelled, second: Labelled, resampling: Resampling = PLAIN_RESAMPLING
+) -> LabelComparison:
+    """The same of checked labels and scores: ``second`` minus ``first``, which hold the same images and labels."""
+    runs = (first, second)
     by_name = {measure.name: measure for measure in measures_of(first)}
     support = Support.of(first)
     once = np.ones((first.n_groups, 1))
@@ -363,6 +376,33 @@ def _reliability(data: Labelled, samples: Mapping[str, _Array]) -> dict[str, Rel
         name: reliability(bins, samples.get(name, none), "per class" if name else "top-label")
         for name, bins in _curves_of(data).items()
     }
+
+
+def reliability_curves(
+    truth: FloatArray,
+    scores: FloatArray,
+    label_classes: Sequence[str],
+    task: Task,
+    groups: Groups | None = None,
+    *,
+    resampling: Resampling = PLAIN_RESAMPLING,
+) -> dict[str, Reliability]:
+    """How often scores are right, by class, and under ``""`` of the top label where several classes exclude each other.
+
+    Args:
+        truth, scores, label_classes, task, groups, resampling: arguments as in ``evaluate_labels``.
+
+    Raises:
+        InputError: as ``evaluate_labels``.
+    """
+    data = Labelled.of(truth, scores, label_classes, task, groups)
+    bins = _curves_of(data)
+    drawn: dict[str, list[_Array]] = {name: [] for name in bins}
+    for weights in bootstrap_groups(data.groups, resampling.n, resampling.seed):
+        for name, one in bins.items():
+            drawn[name].append(frequencies(one, weights))
+    samples = {name: np.concatenate(own, axis=1) for name, own in drawn.items() if own}
+    return _reliability(data, samples)
 
 
 def _confusion_share(
@@ -455,8 +495,9 @@ class MeasuredLabels:
         task: Task,
         groups: Groups | None = None,
         thresholds: LabelThresholds | None = None,
+        unlearned: Collection[str] = (),
     ) -> None:
-        self._data = Labelled.of(truth, scores, label_classes, task, groups, thresholds)
+        self._data = Labelled.of(truth, scores, label_classes, task, groups, thresholds, unlearned)
         self.groups: IntArray = self._data.groups
 
     def counts(self) -> tuple[list[int], list[int]]:

@@ -58,6 +58,8 @@ class EvaluateConfig:
     """Make every run an arm of its own, also where runs differ only by chance."""
     pictures: Annotated[int, RECORD, at_least(0), goes_with(data=GIVEN, out=GIVEN)] = 0
     """With --data and --out: so many test images in the page, with true boxes and those of each arm side by side."""
+    png: Annotated[bool, RECORD, goes_with(out=GIVEN)] = False
+    """Write every figure as a PNG beside its SVG."""
     by: Annotated[tuple[str, ...], RECORD, goes_with(data=GIVEN)] = ()
     """With --data: attributes of the pack whose groups are measured on their own too, and the
     largest gap between them. Examples are sex, view, age:0,40,60,80 (lower ends of groups). Images

@@ -18,8 +18,10 @@ from twinray.evaluation.diagnostics import (
     froc_curve,
     precision_recall,
 )
+from twinray.evaluation.intervals import Resampling
+from twinray.evaluation.labels.calibration import Reliability
 from twinray.evaluation.labels.curves import LabelCurve, label_curves
-from twinray.evaluation.labels.report import confusion_matrix
+from twinray.evaluation.labels.report import confusion_matrix, reliability_curves
 from twinray.evaluation.matching import flatten, match
 from twinray.evaluation.thresholds import FALLBACK_SCORE, thresholds_from_json
 from twinray.jobs.evaluate.tested import BoxData, LabelData
@@ -132,26 +134,32 @@ class Ranked:
         classes: (k,) names.
         curves: class name -> its ROC and precision-recall curve; classes with one kind of label only have none.
         confusion: (k, k) counts, rows the true class, columns the one of the highest score; None for multi-label data.
+        reliability: class name -> how often its scores are right; of three or more exclusive
+            classes that of the top label alone, under ``""``.
     """
 
     classes: tuple[str, ...]
     curves: Mapping[str, LabelCurve]
     confusion: IntArray | None
+    reliability: Mapping[str, Reliability]
 
     def as_json(self) -> dict[str, Any]:
-        """The confusion; the curves are in ``curves.csv``."""
-        if self.confusion is None:
-            return {}
-        return {
-            "confusion": {
+        """Reliability and confusion; the curves are in ``curves.csv``."""
+        found: dict[str, Any] = {
+            "reliability": {name: one.as_json() for name, one in self.reliability.items()}
+        }
+        if self.confusion is not None:
+            found["confusion"] = {
                 "classes": list(self.classes),
                 "rows": "true",
                 "counts": self.confusion.tolist(),
             }
-        }
+        return found
 
 
-def diagnose_labels(data: LabelData, classes: tuple[str, ...], task: Task) -> Ranked:
+def diagnose_labels(
+    data: LabelData, classes: tuple[str, ...], task: Task, resampling: Resampling
+) -> Ranked:
     """Work out the curves and the confusion of one classifier."""
     labelled = (data.truth == PRESENT).sum(axis=1) == 1
     table = (
@@ -159,7 +167,18 @@ def diagnose_labels(data: LabelData, classes: tuple[str, ...], task: Task) -> Ra
         if task == "multiclass"
         else None
     )
-    return Ranked(classes, label_curves(data.truth, data.scores, classes), table)
+    found = reliability_curves(
+        data.truth, data.scores, classes, task, data.patients, resampling=resampling
+    )
+    if "" in found:
+        shown = {"": found[""]}
+    elif task == "multiclass":
+        shown = {
+            classes[1]: found[classes[1]]
+        }  # of two exclusive classes the first mirrors the second
+    else:
+        shown = {name: one for name, one in found.items() if name}
+    return Ranked(classes, label_curves(data.truth, data.scores, classes), table, shown)
 
 
 def _known(values: FloatArray) -> list[float | None]:

@@ -15,7 +15,7 @@ from twinray.files import write_json
 from twinray.inference.model import Model, check_classes, check_pack, load_model
 from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.options import checksums_of
-from twinray.jobs.evaluate.stored import thresholds_of
+from twinray.jobs.evaluate.stored import thresholds_of, unlearned_of
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
 from twinray.records import FloatArray, IntArray, patient_code
 from twinray.runs.names import file_names
@@ -179,9 +179,8 @@ def _labels(
             notes += (
                 f"model of label draw {draw}, the one that a run of several draws keeps; without --data all are taken",
             )
-        data = LabelData(
-            images, truth, scores, patients, thresholds_of(run) if config.split == "test" else None
-        )
+        cuts = thresholds_of(run) if config.split == "test" else None
+        data = LabelData(images, truth, scores, patients, cuts, unlearned_of(run))
         tested.append(Tested(run, run.name, draw, data, _mark(seen, config.split), status, notes))
     if config.out is not None:
         files = file_names([run.name for run in runs])

@@ -18,7 +18,8 @@ from twinray.evaluation.folds import (
     crossed_labels,
 )
 from twinray.evaluation.intervals import Resampling
-from twinray.evaluation.labels.report import compare_labels, evaluate_labels
+from twinray.evaluation.labels.data import Labelled
+from twinray.evaluation.labels.report import compare_labelled, evaluate_labels
 from twinray.evaluation.matching import Images, flatten
 from twinray.evaluation.record import SplitFigures
 from twinray.evaluation.result import ArmResult, Evaluation, RunResult
@@ -26,6 +27,7 @@ from twinray.jobs.evaluate.arms import Arm, Place, baselines, places
 from twinray.jobs.evaluate.diagnose import Detected, Ranked, diagnose, diagnose_labels
 from twinray.jobs.evaluate.groups import Grouping, with_groups
 from twinray.jobs.evaluate.options import differences_in_options
+from twinray.jobs.evaluate.shared import Placed, on_shared_folds
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo
 from twinray.records import FloatArray, Task
 
@@ -49,10 +51,17 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What came out, and the curves of the single models, which stay with their run."""
+    """What came out, and the curves of the single models, which stay with their run.
+
+    Attributes:
+        result: figures, runs and notes.
+        curves: by name of the model.
+        arms: arms with those of their runs that were measured.
+    """
 
     result: Evaluation
     curves: Mapping[str, Detected | Ranked]
+    arms: Mapping[str, Arm]
 
 
 _Pair = tuple[SplitFigures, SplitFigures | None]
@@ -63,9 +72,10 @@ def measure(arms: Mapping[str, Arm], settings: Settings) -> Measured:
     """Figures of every arm, differences to the arm that it is compared with, curves of every model.
 
     Where every arm is one model and there is one set of images, the figures are those that the plain evaluation gives.
+    Arms that were not run equally often are compared on what they share (``shared``), and ``result.notes`` say so.
 
     Raises:
-        InputError: arms that lack a fold or a seed, or were tested on other images or labels than the first.
+        InputError: arms that share no fold or no seed, or were tested on other images or labels than the first.
     """
     against = baselines(arms)
     run = next(iter(arms.values())).tested[0].run
@@ -80,18 +90,27 @@ def measure(arms: Mapping[str, Arm], settings: Settings) -> Measured:
     # points of a curve over shares of labels need not be run equally often: each share is measured on its own
     curves_over_shares = len({arm.family for arm in arms.values()}) < len(arms)
     shares = dict.fromkeys(arm.fraction for arm in arms.values()) if curves_over_shares else (None,)
+    notes: list[str] = []
+    counted: dict[str, Arm] = {}
     for share in shares:
         group = {name: arm for name, arm in arms.items() if share is None or arm.fraction == share}
-        own, luck = places(group, folds)
-        where |= own
+        placed, lost = on_shared_folds(Placed(group, *places(group, folds)))
         here = {name: base for name, base in against.items() if name in group}
-        of_group = _Group(group, own, luck, here, run, settings)
+        of_group = _Group(placed, here, run, settings, _unlearned(placed.arms, run))
         figures = of_group.measured()
         if settings.by:
             figures = with_groups(
-                group, figures, settings.by, of_group.of, (settings.resampling, settings.rules.froc)
+                placed.arms,
+                figures,
+                settings.by,
+                of_group.of,
+                (settings.resampling, settings.rules.froc),
             )
+        notes += [*lost, *of_group.told("" if share is None else f"share {100 * share:g} %: ")]
+        counted |= placed.arms
+        where |= {name: list(own) for name, own in placed.where.items()}
         found |= figures
+    arms = {name: counted[name] for name in arms}
     curves = _curves(arms, settings)
     results = {
         name: _arm_result(arm, *found[name], against.get(name, "")) for name, arm in arms.items()
@@ -126,13 +145,14 @@ def measure(arms: Mapping[str, Arm], settings: Settings) -> Measured:
         split=settings.split,
         data=settings.data,
         classes=run.classes,
-        folds=len(folds),
+        folds=len({place.fold for own in where.values() for place in own}),
         seeds=tuple(seeds),
         rule=settings.rules.froc.told() if run.kind == "detector" else "",
         arms=results,
         runs=runs,
+        notes=tuple(notes),
     )
-    return Measured(result, curves)
+    return Measured(result, curves, arms)
 
 
 def _trained_on(counts: object, draws: object, draw: int | None) -> int | None:
@@ -184,33 +204,76 @@ def _curves(arms: Mapping[str, Arm], settings: Settings) -> dict[str, Detected |
                 )
             else:
                 found[one.name] = diagnose_labels(
-                    one.data, one.run.classes, cast(Task, one.run.task)
+                    one.data, one.run.classes, cast(Task, one.run.task), settings.resampling
                 )
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Arms that are compared with each other: same folds, same seeds.
+    """Arms that are compared with each other, all on the same folds.
 
     Attributes:
-        arms, where, luck: by name. against: arm -> the arm that it is compared with.
+        placed: the arms, and where their runs stand. against: arm -> the arm that it is compared with.
         run: one of theirs, for kind, classes and task.
+        unlearned: classes that some run never saw. They are out of the means of all arms, or these
+            would be over other classes.
     """
 
-    arms: Mapping[str, Arm]
-    where: Mapping[str, Sequence[Place]]
-    luck: Mapping[str, Luck]
+    placed: Placed
     against: Mapping[str, str]
     run: RunInfo
     settings: Settings
+    unlearned: tuple[str, ...]
+
+    @property
+    def arms(self) -> Mapping[str, Arm]:
+        """By name."""
+        return self.placed.arms
+
+    @property
+    def where(self) -> Mapping[str, Sequence[Place]]:
+        """Places of the arms' models."""
+        return self.placed.where
+
+    @property
+    def luck(self) -> Mapping[str, Luck]:
+        """How the models of an arm differ by chance."""
+        return self.placed.luck
+
+    def told(self, where: str) -> list[str]:
+        """What a reader must know of the comparison: pairs that are not complete, classes that means leave out."""
+        notes = [
+            told for name, base in self.against.items() if (told := self.placed.told(base, name))
+        ]
+        if self.unlearned:
+            notes.append(
+                f"means over classes leave out {', '.join(self.unlearned)}, which no training image of some run shows"
+            )
+        return [f"{where}{note}" for note in notes]
 
     def of(self, arms: Mapping[str, Arm]) -> dict[str, _Pair]:
         """The same of other images."""
-        return replace(self, arms=arms).measured()
+        return replace(self, placed=replace(self.placed, arms=arms)).measured()
 
     def measured(self) -> dict[str, _Pair]:
-        """Figures and differences by arm."""
+        """Figures and differences by arm: an arm's own over all of its runs, differences over what two arms share."""
+        if self.placed.alike:
+            return self._together(self.placed, self.against)
+        found: dict[str, _Pair] = {}
+        for name in self.arms:
+            figures, difference = self._together(self.placed.of([name]), {})[name][0], None
+            if name in self.against:
+                base = self.against[name]
+                pair = self.placed.pair(base, name)
+                difference = self._together(pair, {name: base})[name][1]
+            found[name] = figures, difference
+        return found
+
+    def _together(self, placed: Placed, against: Mapping[str, str]) -> dict[str, _Pair]:
+        return replace(self, placed=placed, against=against)._measured()
+
+    def _measured(self) -> dict[str, _Pair]:
         plain = all(len(arm.tested) == 1 for arm in self.arms.values())
         plain = plain and len({place.fold for own in self.where.values() for place in own}) == 1
         if self.run.kind == "detector":
@@ -312,20 +375,24 @@ class _Group:
                 like.patients,
                 thresholds=cuts[name],
                 resampling=rs,
+                unlearned=self.unlearned,
             )
             difference = None
             if name in self.against:
                 base = self.against[name]
-                difference = compare_labels(
-                    like.truth,
-                    scores[base],
-                    scores[name],
-                    classes,
-                    task,
-                    like.patients,
-                    thresholds=(cuts[base], cuts[name]),
-                    resampling=rs,
-                ).record()
+                first, second = (
+                    Labelled.of(
+                        like.truth,
+                        scores[one],
+                        classes,
+                        task,
+                        like.patients,
+                        cuts[one],
+                        self.unlearned,
+                    )
+                    for one in (base, name)
+                )
+                difference = compare_labelled(first, second, rs).record()
             found[name] = report.record(), difference
         return found
 
@@ -346,6 +413,7 @@ class _Group:
                     data.scores,
                     data.patients,
                     data.thresholds if cut else None,
+                    self.unlearned,
                 )
                 for data, place in zip(own, self.where[name], strict=True)
             ]
@@ -363,6 +431,13 @@ class _Group:
             name: (report.arm(name), report.difference(name) if name in self.against else None)
             for name in self.arms
         }
+
+
+def _unlearned(arms: Mapping[str, Arm], run: RunInfo) -> tuple[str, ...]:
+    """Classes that some run of the arms never saw."""
+    datas = [one.data for arm in arms.values() for one in arm.tested]
+    named = {c for data in datas if isinstance(data, LabelData) for c in data.unlearned}
+    return tuple(name for name in run.classes if name in named)
 
 
 def _check_truth(like: BoxData, data: BoxData, classes: Sequence[str], told: str) -> None:

@@ -30,6 +30,8 @@ def _unfair(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> list[s
     told: list[str] = []
     for name, result in results.items():
         for option, values in result.differing.items():
+            if option == "seeds":  # pairs are made of the draws that both have, and a note says so
+                continue
             what = (
                 "runs are of different seeds, so their difference holds the luck of the draw too"
                 if values["kind"] == "seed"
@@ -77,6 +79,7 @@ def notes_of(arms: Mapping[str, Arm], split: str) -> list[str]:
         notes.append(
             f"{count(unknown, 'run')} with {split} images of unknown patients; each such image counts as a patient"
         )
+    notes += _of_unequal_numbers(arms)
     return notes + _of_one_start(arms) + _of_other_packs(everything) + _of_other_draws(everything)
 
 
@@ -119,14 +122,41 @@ def _of_other_draws(tested: list[Tested]) -> list[str]:
     return notes
 
 
-def what_is_repeated(arms: Mapping[str, Arm]) -> str:
-    """What the runs of an arm differ in by chance, in words."""
-    kinds = {
-        TRAINING_SEEDS: max(len({one.run.seed for one in arm.tested}) for arm in arms.values()),
-        DRAWS: max(len({one.draw for one in arm.tested}) for arm in arms.values()),
-        "pre-trainings": max(
-            len({one.run.init_hash or one.run.init for one in arm.tested}) for arm in arms.values()
-        ),
+_KINDS = {TRAINING_SEEDS: "training seed", DRAWS: "label draw", "pre-trainings": "pre-training"}
+
+
+def _repeats(arm: Arm) -> dict[str, int]:
+    """How often an arm was run, by kind of luck."""
+    return {
+        TRAINING_SEEDS: len({one.run.seed for one in arm.tested}),
+        DRAWS: len({one.draw for one in arm.tested}),
+        "pre-trainings": len({one.run.init_hash or one.run.init for one in arm.tested}),
     }
-    names = {TRAINING_SEEDS: "training seed", DRAWS: "label draw", "pre-trainings": "pre-training"}
-    return ", ".join(count(n, names[kind]) for kind, n in kinds.items() if n > 1)
+
+
+def _of_unequal_numbers(arms: Mapping[str, Arm]) -> list[str]:
+    """How often each arm was run, where that differs."""
+    own = {name: _repeats(arm) for name, arm in arms.items()}
+    notes = []
+    for kind, noun in _KINDS.items():
+        by_number: dict[int, list[str]] = {}
+        for name, repeats in own.items():
+            by_number.setdefault(repeats[kind], []).append(name)
+        if len(by_number) > 1:
+            told = "; ".join(
+                f"{count(n, noun)}: {', '.join(by_number[n])}"
+                for n in sorted(by_number, reverse=True)
+            )
+            notes.append(f"arms were not run equally often: {told}")
+    return notes
+
+
+def what_is_repeated(arms: Mapping[str, Arm]) -> str:
+    """What the runs of an arm differ in by chance, in words; a range where arms were not run equally often."""
+    own = [_repeats(arm) for arm in arms.values()]
+    told = []
+    for kind, noun in _KINDS.items():
+        least, most = min(one[kind] for one in own), max(one[kind] for one in own)
+        if most > 1:
+            told.append(count(most, noun) if least == most else f"{least} to {count(most, noun)}")
+    return ", ".join(told)

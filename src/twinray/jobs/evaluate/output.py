@@ -33,9 +33,11 @@ from twinray.report.charts.diagnostics import (
 from twinray.report.charts.labels import (
     confusion_of_labels,
     precision_recall_of_labels,
+    reliability_of_labels,
     roc_curves,
     subgroup_plot,
 )
+from twinray.report.charts.sheet import Chart
 from twinray.report.figures_csv import differences_csv, figures_csv, fractions_csv
 from twinray.report.fonts import cut_in_middle
 from twinray.report.numbers import count, number
@@ -196,13 +198,16 @@ def say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def write(out: Path, measured: Measured, pictures: Sequence[Pictured] = ()) -> None:
+def write(
+    out: Path, measured: Measured, pictures: Sequence[Pictured] = (), *, png: bool = False
+) -> None:
     """Everything that an evaluation leaves: figures as JSON and CSV, curves, charts, the page.
 
     Args:
         out: folder, there already.
         measured: what came out.
         pictures: pictures for the page.
+        png: flag to write every figure as a PNG too.
 
     Raises:
         TwinrayError: a file cannot be written.
@@ -229,6 +234,8 @@ def write(out: Path, measured: Measured, pictures: Sequence[Pictured] = ()) -> N
     (out / "figures").mkdir(exist_ok=True)
     for name, svg in _charts(measured).items():
         write_bytes(out / "figures" / f"{name}.svg", svg, "figure")
+        if png and isinstance(svg, Chart):
+            write_bytes(out / "figures" / f"{name}.png", svg.as_png(), "figure")
     write_comparison(out / PAGE, result, pictures)
 
 
@@ -280,6 +287,9 @@ def _charts(measured: Measured) -> dict[str, bytes]:
         }
         charts["roc"] = roc_curves(curves)
         charts["precision-recall"] = precision_recall_of_labels(curves)
+        charts["reliability"] = reliability_of_labels(
+            {name: one.reliability for name, one in labels.items()}
+        )
     for name, one in measured.curves.items():
         if one.confusion is not None:
             draw = confusion_plot if isinstance(one, Detected) else confusion_of_labels

@@ -34,7 +34,7 @@ def run(config: EvaluateConfig) -> Evaluation:
     """
     measured, shown = evaluated(config)
     if config.out is not None:
-        write(config.out, measured, shown)
+        write(config.out, measured, shown, png=config.png)
     show(Console(), measured.result, config.out)
     return measured.result
 
@@ -81,9 +81,9 @@ def evaluated(config: EvaluateConfig) -> tuple[Measured, Sequence[Pictured]]:
         shown = pictures(arms, pack, config.split, config.pictures, config.seed)
     result = replace(
         measured.result,
-        notes=tuple(notes_of(arms, config.split)),
-        warnings=tuple(warnings_of(arms, measured.result.arms)),
-        repeated=what_is_repeated(arms),
+        notes=(*measured.result.notes, *notes_of(measured.arms, config.split)),
+        warnings=tuple(warnings_of(measured.arms, measured.result.arms)),
+        repeated=what_is_repeated(measured.arms),
     )
     return replace(measured, result=result), shown
 

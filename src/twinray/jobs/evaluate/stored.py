@@ -24,6 +24,7 @@ from twinray.runs.notes import metrics_of, own_notes
 from twinray.runs.results import (
     OLD_PREDICTIONS,
     PREDICTIONS,
+    UNLEARNED,
     LabelPredictions,
     read_label_predictions,
     split_figures,
@@ -169,14 +170,14 @@ def _labels(run: RunInfo, split: str) -> list[Tested]:
         raise InputError(
             f"classes of the predictions in {run.path} ({list(found.classes)}) are not those of the run; was it edited?"
         )
-    scores, notes = dict(found.scores), run.notes
+    scores, notes, one_model = dict(found.scores), run.notes, False
     first, table = next(iter(scores.items()))
     if (
         run.fraction == 1
         and len(scores) > 1
         and all(np.array_equal(other, table) for other in scores.values())
     ):
-        scores = {first: table}
+        scores, one_model = {first: table}, True
         notes += ("all labels were used, so its label draws are one and the same model",)
     val = read_label_predictions(run.path, "val") if split == "test" else None
     several = len(scores) > 1
@@ -185,10 +186,18 @@ def _labels(run: RunInfo, split: str) -> list[Tested]:
             run,
             f"{run.name}, draw {draw}" if several else run.name,
             draw,
-            LabelData(found.images, found.truth, own, found.patients, _thresholds(run, draw, val)),
+            LabelData(
+                found.images,
+                found.truth,
+                own,
+                found.patients,
+                _thresholds(run, draw, val),
+                unlearned_of(run),
+            ),
             _seen(run, split),
             _status(run),
             notes,
+            every_draw=one_model,
         )
         for draw, own in scores.items()
     ]
@@ -199,6 +208,12 @@ def _thresholds(run: RunInfo, draw: int, val: LabelPredictions | None) -> LabelT
     if val is not None and draw in val.scores:
         return choose_label_thresholds(val.truth, val.scores[draw], run.classes)
     return thresholds_of(run) if draw == run.description.seed else None
+
+
+def unlearned_of(run: RunInfo) -> tuple[str, ...]:
+    """Classes that no training image of some label draw showed, as the run recorded them."""
+    named = run.metrics.get(UNLEARNED) or ()
+    return tuple(name for name in run.classes if name in named)
 
 
 def thresholds_of(run: RunInfo) -> LabelThresholds | None:

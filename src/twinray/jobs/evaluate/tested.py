@@ -65,13 +65,14 @@ class BoxData:
 
 @dataclass(frozen=True, eq=False)
 class LabelData:
-    """(n, k) labels and scores of n images, whose images they are, and thresholds that validation images gave."""
+    """(n, k) labels and scores of n images, whose images they are, thresholds that validation images gave, classes never learned."""
 
     images: tuple[str, ...]
     truth: FloatArray
     scores: FloatArray
     patients: tuple[str | None, ...]
     thresholds: LabelThresholds | None = None
+    unlearned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,7 @@ class Tested:
         status: whether it is known what the initial weights saw (``recorded``, ``nothing``, ``unknown``).
         notes: of this evaluation; of the run's own those that are not among them.
         file: name of the predictions that were written.
+        every_draw: flag, true where all labels were used, so that it is the model of every label draw.
     """
 
     run: RunInfo
@@ -97,6 +99,7 @@ class Tested:
     status: str
     notes: tuple[str, ...]
     file: str = ""
+    every_draw: bool = False
 
     @property
     def images(self) -> tuple[str, ...]:

@@ -143,6 +143,8 @@ def run_dots(result: Evaluation, measure: str) -> bytes:
         values = np.array(
             [[np.nan if v is None else v for v in row] for row in (figure.runs if figure else ())]
         )
+        if not values.size and figure is not None and figure.value is not None and folds == 1:
+            values = np.array([[figure.value]])  # an arm of one run
         values = values.reshape(folds, -1)
         at = np.arange(folds) + (i - (n - 1) / 2) * width
         x = np.repeat(at[:, None], values.shape[1], axis=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -82,20 +83,14 @@ def _panels(
     ground: Callable[[Axes, LabelCurve], None],
     x_label: str,
     y_label: str,
-    place: str,
+    place: Any,
 ) -> bytes:
     of_class: dict[str, LabelCurve] = {}
     for own in runs.values():
         of_class = {**own, **of_class}
     classes = sorted(of_class, key=lambda name: -of_class[name].n_positive)[:MOST_PANELS]
     classes = [name for name in of_class if name in set(classes)]
-    across = min(len(classes), 2 if len(classes) <= 4 else 4) or 1
-    down = math.ceil(len(classes) / across) or 1
-    side = WIDTH / (across if across > 1 else 1.8)
-    sheet = Sheet(figsize=(side * across, (side + 0.3) * down), layout="constrained")
-    panels = np.atleast_1d(sheet.subplots(down, across)).ravel()
-    for axes in panels[len(classes) :]:
-        axes.set_visible(len(classes) == 0)
+    sheet, panels = _grid(len(classes))
     if not classes:
         style(panels[0], "", x_label)
         note_if_empty(panels[0], [])
@@ -109,24 +104,22 @@ def _panels(
                     _named(run, None if figures is None else figures[run].get(name)),
                     i,
                 )
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_aspect("equal")
         one = of_class[name]
-        shown = literal(cut_in_middle(name, 24))
-        style(axes, f"{shown}: {one.n_positive} with, {one.n_negative} without", x_label)
-        axes.set_ylabel(y_label, fontsize=10, color=MUTED)
-        small = 8.5 if across > 2 else 10
-        axes.title.set_fontsize(small + 1)
-        drawn = axes.legend(loc=place, frameon=False, fontsize=small, labelcolor=INK)
-        drawn.set_zorder(5)
+        title = (
+            f"{literal(cut_in_middle(name, 24))}: {one.n_positive} with, {one.n_negative} without"
+        )
+        _square(axes, title, (x_label, y_label), len(classes))
+        if figures is not None:  # each class has its own
+            axes.legend(loc=place, frameon=False, fontsize=8.5, labelcolor=INK).set_zorder(5)
+    if figures is None:
+        _below(sheet, panels)
     return as_svg(sheet)
 
 
 def _named(run: str, figure: Figure | None) -> str:
-    shown = literal(cut_in_middle(run, 26))
     if figure is None or figure.value is None:
-        return shown
+        return run
+    shown = literal(cut_in_middle(run, 26))
     ends = (
         ""
         if figure.ci95 is None
@@ -180,6 +173,102 @@ def reliability_plot(runs: Mapping[str, Reliability], title: str = "") -> bytes:
     note_if_empty(axes, drawn)
     _legend_if_any(axes)
     return as_svg(sheet)
+
+
+def reliability_of_labels(runs: Mapping[str, Mapping[str, Reliability]]) -> bytes:
+    """The chart of one curve a run, or a panel a class where runs have several; at most ``MOST_PANELS``.
+
+    Args:
+        runs: run -> class, or ``""`` for the top label -> curve.
+    """
+    classes = list(dict.fromkeys(name for own in runs.values() for name in own))
+    if len(classes) <= 1:
+        only = classes[0] if classes else ""
+        told = f"of {only} " if only else "of the class called "
+        return reliability_plot(
+            {run: own[only] for run, own in runs.items() if only in own},
+            f"How often a probability {told}was right (dotted: as it says)",
+        )
+    images = {
+        name: max(_images_above(own[name]) for own in runs.values() if name in own)
+        for name in classes
+    }
+    chosen = set(sorted(classes, key=lambda name: -images[name])[:MOST_PANELS])
+    sheet, panels = _grid(len(chosen))
+    for axes, name in zip(panels, (c for c in classes if c in chosen), strict=False):
+        axes.plot([0, 1], [0, 1], color=MUTED, linestyle=(0, (2, 2)), linewidth=1.2)
+        for i, (run, own) in enumerate(runs.items()):
+            if name not in own:
+                continue
+            found, filled = own[name], own[name].count > 0
+            mark = look_of(i, len(runs))
+            axes.plot(
+                found.mean_score[filled],
+                found.frequency[filled],
+                marker=mark.marker,
+                markersize=4,
+                label=run,
+                **look(i, len(runs)),
+            )
+            sure = filled & ~np.isnan(found.low)
+            axes.vlines(
+                found.mean_score[sure],
+                found.low[sure],
+                found.high[sure],
+                color=mark.colour,
+                linewidth=1,
+            )
+        _square(
+            axes, literal(cut_in_middle(name, 24)), ("probability", "share with it"), len(chosen)
+        )
+    _below(sheet, panels)
+    return as_svg(sheet)
+
+
+def _images_above(curve: Reliability) -> int:
+    """Images above the lowest bin: where a class is called at all."""
+    return int(curve.count[1:].sum())
+
+
+def _grid(n: int) -> tuple[Sheet, Sequence[Axes]]:
+    """Square panels, at least one; those that are not needed are left blank."""
+    across = min(n, 2 if n <= 4 else 4) or 1
+    down = math.ceil(n / across) or 1
+    side = WIDTH / (across if across > 1 else 1.8)
+    sheet = Sheet(figsize=(side * across, (side + 0.3) * down), layout="constrained")
+    panels: list[Axes] = list(np.atleast_1d(sheet.subplots(down, across)).ravel())
+    for axes in panels[n:]:
+        axes.set_visible(n == 0)
+    return sheet, panels
+
+
+def _square(axes: Axes, title: str, labels: tuple[str, str], panels: int) -> None:
+    """Finish a panel over shares from 0 to 1."""
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_aspect("equal")
+    style(axes, title, labels[0])
+    axes.set_ylabel(labels[1], fontsize=10, color=MUTED)
+    axes.title.set_fontsize(9.5 if panels > 4 else 11)
+
+
+def _below(sheet: Sheet, panels: Sequence[Axes]) -> None:
+    """The names of the runs once, below all panels: inside they would cover what is drawn."""
+    handles, names = max(
+        (axes.get_legend_handles_labels() for axes in panels), key=lambda own: len(own[0])
+    )
+    if handles:
+        shown = [literal(cut_in_middle(name, 44)) for name in names]
+        sheet.legend(
+            handles,
+            shown,
+            loc="outside lower left",
+            ncols=min(len(shown), 2 if max(map(len, shown)) > 24 else 3),
+            frameon=False,
+            fontsize=10,
+            labelcolor=INK,
+            handlelength=2.6,
+        )
 
 
 def _legend_if_any(axes: Axes) -> None:

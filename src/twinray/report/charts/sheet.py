@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Sheet
 from matplotlib.ticker import MaxNLocator
@@ -99,16 +100,39 @@ def note_if_empty(axes: Axes, values: Sequence[float]) -> None:
         )
 
 
-def as_svg(sheet: Sheet) -> bytes:
-    """The same chart gives the same bytes; colours follow the reader's light or dark page."""
+class Chart(bytes):
+    """An SVG file, and the sheet that it was drawn from, for whoever wants it in another format."""
+
+    sheet: Sheet
+
+    def as_png(self, dpi: int = 200) -> bytes:
+        """The same in light colours, on a white ground."""
+        out = io.BytesIO()
+        with matplotlib.rc_context(_FONTS), all_letters(self.sheet):
+            FigureCanvasAgg(self.sheet).print_figure(out, format="png", dpi=dpi, facecolor=CARD)
+        return out.getvalue()
+
+
+def as_svg(sheet: Sheet) -> Chart:
+    """The same chart gives the same bytes; colours follow the reader's light or dark page.
+
+    It has a ground of its own, its texts are text, and its title is what readers who do not see it are told.
+    """
     sheet.patch.set_facecolor(CARD)
     out = io.BytesIO()
     canvas = FigureCanvasSVG(sheet)
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with matplotlib.rc_context(_FONTS), all_letters(sheet):
-        canvas.print_svg(
-            out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )  # type: ignore[no-untyped-call]
-    return adapt_svg(out.getvalue().decode("utf-8"))
+        canvas.print_svg(out, metadata={**nothing, "Title": _title(sheet)})  # type: ignore[no-untyped-call]
+    chart = Chart(adapt_svg(out.getvalue().decode("utf-8")))
+    chart.sheet = sheet
+    return chart
+
+
+def _title(sheet: Sheet) -> str:
+    """The titles of a sheet's charts, in one line."""
+    titles = (axes.get_title(loc="left") for axes in sheet.axes if axes.get_visible())
+    return "; ".join(dict.fromkeys(text.replace("\\$", "$") for text in titles if text))
 
 
 def adapt_svg(text: str) -> bytes:

@@ -583,8 +583,11 @@ def fractions(result: Evaluation) -> list[Section]:
         known = [
             (places[s], scale.at(v), f) for s, f in own.items() if (v := value_of(f)) is not None
         ]
+        beside = 0.7 * (i - (len(figures) - 1) / 2)  # intervals of one share would hide each other
         bars = tuple(
-            (x, scale.at(e[0]), scale.at(e[1])) for x, _, f in known if (e := interval_of(f))
+            (x + beside, scale.at(e[0]), scale.at(e[1]))
+            for x, _, f in known
+            if (e := interval_of(f))
         )
         lines.append(
             Line(
