@@ -12,7 +12,7 @@ import torch
 from support import DETECT, PRETRAIN
 from twinray.backbones import timm_backbone
 from twinray.backbones.build import build_backbone
-from twinray.backbones.weights import described_arch, initialise
+from twinray.backbones.weights import initialise, settled_arch
 from twinray.errors import InputError
 
 timm = pytest.importorskip("timm", reason="timm is not installed; pip install 'twinray[timm]'")
@@ -221,7 +221,7 @@ def test_from_pixels_to_boxes(class_pack, blob_pack, blobs, tmp_path, cli):
         "pretrain", "--data", class_pack, "--out", first, "--epochs", 1, *PRETRAIN, *arch
     )
     assert status == 0, err
-    assert described_arch(str(first)) == arch[1]
+    assert settled_arch("", str(first)) == arch[1]
     timm.create_model("mobilenetv4_conv_small", num_classes=0).load_state_dict(
         safetensors.torch.load_file(first / "backbone.safetensors")
     )

@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from twinray.backbones.build import ARCHITECTURES, build_backbone
-from twinray.backbones.weights import described_arch, initialise
+from twinray.backbones.weights import initialise, settled_arch
 from twinray.errors import InputError
 
 
@@ -77,7 +77,7 @@ def test_a_run_folder_and_its_description(tmp_path):
     provenance = initialise(backbone, str(tmp_path))
     assert same(backbone, donor)
     assert provenance.description == described
-    assert described_arch(str(tmp_path)) == "resnet18"
+    assert settled_arch("", str(tmp_path)) == "resnet18"
 
 
 def test_a_description_of_other_weights_is_refused_and_a_strangers_json_ignored(tmp_path):
@@ -90,7 +90,7 @@ def test_a_description_of_other_weights_is_refused_and_a_strangers_json_ignored(
     beside.write_text(json.dumps({"size": "large"}))
     assert initialise(build_backbone("resnet18", 0), str(tmp_path)).description is None
     with pytest.raises(InputError, match="expected --arch"):
-        described_arch(str(tmp_path))
+        settled_arch("", str(tmp_path))
 
 
 def test_weights_of_another_architecture_are_refused_and_named(tmp_path):

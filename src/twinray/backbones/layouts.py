@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,11 +25,12 @@ from twinray.errors import InputError
 _COUNTER = "num_batches_tracked"
 """Batches that a batch norm has seen: a counter, not a weight, that a file need not hold."""
 
+_FIRST: Final = re.compile(r"(^|\.)teacher(\.|$)")
+"""The network that its authors evaluate wherever a file has it (DINO, Ark)."""
 _SECOND: Final = re.compile(
     r"(^|\.)(encoder_k|key_encoder|momentum\w*|\w+_momentum|target\w*|student\w*|ema|\w+_ema|shadow)(\.|$)"
 )
-"""Networks beside the one to use: momentum copies, and the student where there is a teacher (DINO's authors
-evaluate the teacher)."""
+"""Networks beside the one to use: momentum copies, averages, students."""
 
 _SEQUENTIAL: Final = {"conv1": "0", "bn1": "1"} | {f"layer{i}": str(i + 3) for i in range(1, 5)}
 """A ResNet's children in order, as ``nn.Sequential(*children)`` numbers them (lightly's examples, RadImageNet)."""
@@ -78,7 +79,10 @@ def is_counter(name: str) -> bool:
 
 
 def best_match(
-    backbone: Backbone, dictionaries: Mapping[str, Tensors], source: str, layout: str = ""
+    backbone: Backbone,
+    dictionaries: Mapping[str, Tensors],
+    source: str,
+    layouts: Sequence[str] = (),
 ) -> Match:
     """The reading of a file that fills most of a network.
 
@@ -86,7 +90,7 @@ def best_match(
         backbone: network to fill; not changed.
         dictionaries: tensors of the file, as :func:`read_tensors` gives them.
         source: name of the file in a message.
-        layout: the only spelling to accept; empty for any.
+        layouts: spellings to accept; empty for any.
 
     Returns:
         The best reading, complete or not.
@@ -100,7 +104,7 @@ def best_match(
     for readings in (_named, _converted):  # a conversion is asked only where names do not say it
         for place, tensors in dictionaries.items():
             found = readings(backbone, own, place, tensors)
-            matches += [match for match in found if layout in ("", match.layout)]
+            matches += [match for match in found if not layouts or match.layout in layouts]
         if complete := [match for match in matches if match.complete]:
             break
     if not matches:
@@ -126,10 +130,11 @@ def _whole(match: Match) -> str:
     return f"{match.place}{':' if match.place else ''}{match.prefix}"
 
 
-def _rank(match: Match) -> tuple[bool, bool, int]:
-    """Main networks before their copies, names as they stand before renamed ones, short prefixes first."""
+def _rank(match: Match) -> tuple[int, bool, int]:
+    """The network to use before its copies, names as they stand before renamed ones, short prefixes first."""
     whole = f"{match.place}.{match.prefix}"
-    return bool(_SECOND.search(whole)), match.layout != "own names", len(whole)
+    place = 0 if _FIRST.search(whole) else 2 if _SECOND.search(whole) else 1
+    return place, match.layout != "own names", len(whole)
 
 
 def _equal(a: Match, b: Match) -> bool:

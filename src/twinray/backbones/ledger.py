@@ -34,8 +34,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
         for key, what, day in (
             ("TV", "torchvision 0.29.2, models/ and transforms/_presets.py", _DAY),
             ("TIMM", "timm 1.0.31, models/", _DAY),
-            ("XRV", "torchxrayvision 1.5.7, models.py and utils.py", _DAY),
-            ("XRVR", "github mlmed/torchxrayvision at f4087a0, scripts/", _DAY),
+            ("XRV", "torchxrayvision 1.5.7, models.py and utils.py; its github at f4087a0, scripts/", _DAY),
             ("HF", "transformers 4.45.2, convert_dinov2_to_hf.py, and 5.24.0, conversion_mapping.py", _DAY),
             ("RD", "rad-dino 0.1.1, model card in its description, and the hub's page", _DAY),
             ("RDM", "the hub's config of microsoft/rad-dino-maira-2", _DAY),
@@ -436,7 +435,7 @@ _MEDICAL: tuple[PublicWeights, ...] = (
     PublicWeights(
         name="rad-dino", about="RAD-DINO, DINOv2 ViT-B/14 continued on 882,775 chest radiographs",
         place=_hub("microsoft/rad-dino", "model.safetensors", "RD"), arch=Fact("timm/vit_base_patch14_dinov2", "RD"),
-        keys=Fact("transformers' names; backbone_compatible.safetensors has DINOv2's", "RD"),
+        keys=Fact("transformers' names; backbone_compatible.safetensors has DINOv2's", "HF"),
         layouts=("transformers' DINOv2", "DINOv2", "own names"), size=Fact(518, "RD"), patch=Fact(14, "RD"),
         pixels=Fact(_grey(0.5307, 0.2583), "RD"),
         licence=_terms("MIT now; some revisions were under the Microsoft Research Licence", "unknown", "RD",
@@ -626,6 +625,11 @@ def named(init: str) -> Named | None:
             f"expected a file of the weights {name} in --init {name}=FILE, found none at {file}"
         )
     return Named(LEDGER[name], path)
+
+
+def row_named(init: str) -> PublicWeights | None:
+    """The row that a value of ``--init`` names, whether or not the file in it is there; None for none."""
+    return LEDGER.get(init) or (LEDGER.get(init.partition("=")[0]) if "=" in init else None)
 
 
 def close_names(init: str) -> str:

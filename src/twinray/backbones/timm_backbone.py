@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from twinray.backbones.contract import STAGE_STRIDES, Backbone, Channels
 from twinray.errors import InputError
 from twinray.files import sha256
+from twinray.runs.description import Normalisation
 
 PREFIX: Final = "timm/"
 """Before the names of timm's networks: bare names are torchvision's, and both have a resnet50."""
@@ -148,7 +149,7 @@ def build_timm(arch: str, seed: int, size: int | None) -> TimmBackbone:
     cannot take any size are built for ``size``.
 
     Args:
-        arch: ``timm/NAME`` or ``timm/NAME.TAG``.
+        arch: ``timm/NAME`` or ``timm/NAME.TAG``; ``?option=whole number&...`` after it goes to timm's constructor.
         seed: seed of the random weights.
         size: side of the square images it will see, pixels; None for the size the network was published with.
 
@@ -157,14 +158,14 @@ def build_timm(arch: str, seed: int, size: int | None) -> TimmBackbone:
             pooled features.
     """
     timm = _timm(arch)
-    name = arch.removeprefix(PREFIX)
+    name, given = _named(arch)
     published = _published(timm, name)
     fixed = published is not None and published.fixed_input_size
     side = size or (int(published.input_size[-1]) if published is not None else 224)
     attempts: list[dict[str, Any]] = (
         [{"dynamic_img_size": True}, {"img_size": side}, {}] if fixed else [{}]
     )
-    net, options = _create(timm, name, seed, attempts)
+    net, options = _create(timm, name, seed, [{**attempt, **given} for attempt in attempts])
     try:
         shape = _output_shape(net, side)
     except _CANNOT_RUN as error:
@@ -176,6 +177,20 @@ def build_timm(arch: str, seed: int, size: int | None) -> TimmBackbone:
             f"expected --arch to be a network with pooled features, {arch} gives {shape}; choose another"
         )
     return TimmBackbone(arch, net, shape[1], side, options)
+
+
+def _named(arch: str) -> tuple[str, dict[str, Any]]:
+    """timm's name of an architecture, and the options in it (``timm/vit_small_patch16_224?num_heads=12``)."""
+    name, _, text = arch.removeprefix(PREFIX).partition("?")
+    options: dict[str, Any] = {}
+    for option in filter(None, text.split("&")):
+        key, _, value = option.partition("=")
+        if not (key.isidentifier() and value.isdecimal()):
+            raise InputError(
+                f"expected options of an --arch as NAME=whole number, joined by &, got {option!r} in {arch}"
+            )
+        options[key] = int(value)
+    return name, options
 
 
 def _create(
@@ -202,8 +217,26 @@ def timm_knows(name: str) -> bool:
         return False
 
 
-def pretrained_state(backbone: TimmBackbone) -> tuple[dict[str, Tensor], str, str]:
+def published_pixels(backbone: TimmBackbone) -> Normalisation:
+    """Statistics of the weights that timm publishes for a network, those of its tag."""
+    published = _published(_timm(backbone.arch), _named(backbone.arch)[0])
+    mean, std = (tuple(map(float, values)) for values in (published.mean, published.std))
+    return Normalisation(_triple(mean), _triple(std))
+
+
+def _triple(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values * 3 if len(values) == 1 else values
+    return red, green, blue
+
+
+def pretrained_state(
+    backbone: TimmBackbone, tagged: str = ""
+) -> tuple[dict[str, Tensor], str, str]:
     """timm's published weights of a network, through timm's own loader and its cache.
+
+    Args:
+        backbone: network.
+        tagged: timm's name with a tag; empty for that of the architecture.
 
     Returns:
         The state dict with the classifier, timm's name of the weights, and the SHA-256 of the file.
@@ -213,7 +246,7 @@ def pretrained_state(backbone: TimmBackbone) -> tuple[dict[str, Tensor], str, st
         InputError: there are none, they cannot be fetched, or they leave tensors of the network unfilled.
     """
     timm = _timm(backbone.arch)
-    name = backbone.arch.removeprefix(PREFIX)
+    name = tagged or _named(backbone.arch)[0]
     published = _published(timm, name)
     if published is None or not published.has_weights:
         raise InputError(

@@ -1,30 +1,30 @@
-"""Initial weights of a backbone: random, ImageNet, an earlier run, or a file.
+"""Initial weights of a backbone: random, published ones by name, an earlier run, or a file.
 
 Nothing loads silently: every missing and unexpected key is named, and loading fails unless every
-tensor of the backbone was filled.
+tensor of the backbone was filled. Weights bring their own pixel statistics, and their licences go
+with everything that is made from them.
 """
 
 from __future__ import annotations
 
-import urllib.error
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torchvision
-from torch import Tensor
-
 from twinray.backbones.contract import Backbone
 from twinray.backbones.layouts import Match, best_match
-from twinray.backbones.timm_backbone import TimmBackbone, pretrained_state
+from twinray.backbones.ledger import Named, close_names, named, row_named
+from twinray.backbones.ledger_row import PublicWeights
+from twinray.backbones.pixels import IMAGENET
+from twinray.backbones.published import published_file, torchvision_classifier
+from twinray.backbones.timm_backbone import TimmBackbone, pretrained_state, published_pixels
 from twinray.backbones.weight_file import Tensors, check_values, read_tensors
 from twinray.errors import InputError
 from twinray.files import read_json, sha256
-from twinray.runs.description import WeightDescription, read_weight_description
+from twinray.runs.description import Ancestor, WeightDescription, read_weight_description
+from twinray.runs.seen import Seen, inherited
 
-_IMAGENET = {"imagenet-v1": "IMAGENET1K_V1", "imagenet-v2": "IMAGENET1K_V2"}
 RUN_WEIGHTS = ("backbone.safetensors", "model.safetensors")
 
 
@@ -33,7 +33,7 @@ class Provenance:
     """Where a backbone's weights came from; written beside every result.
 
     Attributes:
-        init: as asked for (``random``, ``imagenet-v2``, a path).
+        init: as asked for (``random``, ``imagenet-v2``, ``rad-dino``, a path).
         source: the file or weight enum that was read; empty for random weights.
         sha256: SHA-256 of that file; of nothing for random weights.
         loaded: number of tensors filled.
@@ -42,7 +42,8 @@ class Provenance:
         seen: whether it is known what these weights saw in training: ``recorded``, ``nothing`` (random and ImageNet
             weights) or ``unknown``; empty where nobody asked.
         layout: the spelling of the names in the file. prefix: what stood before them there.
-        notes: what was done to make them fit, and what else the file holds.
+        ancestors: published and foreign weights that these were made from, with their licences.
+        notes: what was done to make them fit, and what a reader of the figures must know of them.
     """
 
     init: str
@@ -54,6 +55,7 @@ class Provenance:
     seen: str = ""
     layout: str = ""
     prefix: str = ""
+    ancestors: tuple[Ancestor, ...] = ()
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -66,54 +68,134 @@ class Provenance:
         return self.init == "random"
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What was read of some weights."""
+
+    tensors: Mapping[str, Tensors]
+    source: str
+    sha256: str
+
+
 def initialise(backbone: Backbone, init: str) -> Provenance:
-    """Fill ``backbone`` in place.
+    """Fill ``backbone`` in place, and set the pixels that its weights take.
 
     Args:
         backbone: network to fill; its own random weights stay for ``random``.
-        init: ``random``, ``imagenet-v1``, ``imagenet-v2``, a run's folder, or a weight file. Under
-            ``imagenet-v1`` a timm network gets the weights that timm publishes by default, or those
-            of the tag in its name. A weight file is ``.safetensors``, or a PyTorch file, which is
+        init: ``random``, a name of the ledger (``twinray weights``), ``NAME=FILE`` for a local copy of its file, a
+            run's folder, or a weight file. Under ``imagenet-v1`` a timm network gets the weights that timm publishes by
+            default, or those of the tag in its name. A weight file is ``.safetensors``, or a PyTorch file, which is
             read with ``weights_only=True``.
 
     Raises:
-        InputError: no such weights, no network to fetch them, an unreadable file, or weights that
-            do not fill this architecture exactly. Every key that disagrees is counted and named.
+        InputError: no such weights, no network to fetch them, an unreadable file, values that are not finite, or
+            weights that do not fill this architecture exactly. Every key that disagrees is counted and named.
     """
     if init == "random":
         return Provenance("random")
+    if (public := named(init)) is not None:
+        return _published(backbone, init, public)
+    path = _weight_file(init)
+    read = _Read(read_tensors(path), str(path), sha256(path))
+    described = read_description(init)
     description: Mapping[str, Any] | None = None
-    if init in _IMAGENET:
-        state, source, digest = _imagenet(backbone, init)
-        dictionaries = {"": state}
+    ancestors: tuple[Ancestor, ...] = (Ancestor(path.name),)
+    if described is not None:
+        backbone.normalisation = described.normalisation
+        ancestors = _ancestors(described)
+        description = read_json(path.with_suffix(".json"), "weight description")  # kept as it is
+    match = _fill(backbone, read)
+    return _provenance(init, read, match, len(backbone.state_dict()), ancestors, description)
+
+
+def _published(backbone: Backbone, init: str, public: Named) -> Provenance:
+    row = public.row
+    _check_can_load(row)
+    _check_arch(row, backbone.arch)
+    pixels = row.pixels.value
+    if public.file is not None:
+        read = _Read(read_tensors(public.file), str(public.file), sha256(public.file))
+    elif row.arch.value:
+        read, pixels = _fetched(backbone, row), pixels
     else:
-        path = _weight_file(init)
-        dictionaries, source, digest = read_tensors(path), str(path), sha256(path)
-        described = read_description(init)
-        if described is not None:  # kept as it stands, for the record
-            backbone.normalisation = described.normalisation
-            description = read_json(path.with_suffix(".json"), "weight description")
-    match = _fill(backbone, dictionaries, source)
+        read, pixels = _classifier(backbone, row)
+    backbone.normalisation = pixels or IMAGENET
+    match = _fill(backbone, read, row.layouts)
+    notes = list(row.notes)
+    if pixels is None:
+        notes.append(f"the pixel statistics of {row.name} are not known: it was fed ImageNet's")
+    return _provenance(
+        init, read, match, len(backbone.state_dict()), (_ancestor(row),), None, notes
+    )
+
+
+def _ancestor(row: PublicWeights) -> Ancestor:
+    terms, saw = row.licence.value, row.saw.value
+    told = ("unknown",) if saw is None else tuple(one.told() for one in saw)
+    return Ancestor(row.name, terms.text, terms.use, terms.note, told)
+
+
+def _ancestors(described: WeightDescription) -> tuple[Ancestor, ...]:
+    """What a run's weights were made from; older runs say only what they started from."""
+    before = described.init.init
+    if described.init.ancestors or before in ("", "random"):
+        return described.init.ancestors
+    row = row_named(before)
+    return (_ancestor(row) if row is not None else Ancestor(Path(before).name),)
+
+
+def _provenance(
+    init: str,
+    read: _Read,
+    match: Match,
+    loaded: int,
+    ancestors: Sequence[Ancestor],
+    description: Mapping[str, Any] | None,
+    notes: Sequence[str] = (),
+) -> Provenance:
     return Provenance(
         init,
-        source,
-        digest,
-        len(backbone.state_dict()),
+        read.source,
+        read.sha256,
+        loaded,
         match.unexpected,
         description,
         layout=match.layout,
         prefix=f"{match.place}{':' if match.place else ''}{match.prefix}",
-        notes=match.notes,
+        ancestors=tuple(ancestors),
+        notes=(*match.notes, *notes, *(ancestor.told() for ancestor in ancestors)),
     )
 
 
 def weight_file(init: str) -> Path | None:
-    """The file that ``init`` names; None for random and ImageNet weights.
+    """The file that ``init`` names; None for random weights and for published ones that are fetched.
 
     Raises:
         InputError: ``init`` names neither known weights, nor a run, nor a file.
     """
-    return None if init == "random" or init in _IMAGENET else _weight_file(init)
+    if init == "random":
+        return None
+    public = named(init)
+    return public.file if public is not None else _weight_file(init)
+
+
+def seen_by(init: str) -> Seen:
+    """What initial weights saw in training, as far as it is known.
+
+    Raises:
+        InputError: ``init`` names nothing, or a run whose record is damaged.
+    """
+    public = named(init)
+    if public is None:
+        return inherited(weight_file(init))
+    saw = public.row.saw.value
+    if saw is not None and all(one.data_set in _NO_PATIENTS for one in saw):
+        return Seen()
+    return Seen(unknown=(public.row.name,))
+
+
+_NO_PATIENTS = ("imagenet-1k", "imagenet-12k", "imagenet-22k", "coco-2017")
+"""Photographs: no patient of any pack is in them."""
 
 
 def read_description(init: str) -> WeightDescription | None:
@@ -123,7 +205,7 @@ def read_description(init: str) -> WeightDescription | None:
         InputError: ``init`` names neither known weights, nor a run, nor a file; or the description is damaged, or of other
             weights.
     """
-    if init == "random" or init in _IMAGENET:
+    if init == "random" or named(init) is not None:
         return None
     weights = _weight_file(init)
     beside = weights.with_suffix(".json")
@@ -135,45 +217,85 @@ def read_description(init: str) -> WeightDescription | None:
     return described
 
 
-def described_arch(init: str) -> str:
-    """The architecture that the weights' description names.
+def settled_arch(arch: str, init: str, default: str = "") -> str:
+    """The architecture of a run: the one that was given, or that of its initial weights.
+
+    Args:
+        arch: value of ``--arch``; empty where it was not given.
+        init: initial weights.
+        default: architecture where neither says one; empty to refuse.
 
     Raises:
-        InputError: there is no description: whoever compares arms must say what they share.
+        InputError: published weights of another architecture, or ones that cannot be loaded; or nothing says the
+            architecture, and whoever compares arms must say what they share.
     """
+    public = named(init)
+    if public is not None:
+        _check_can_load(public.row)
+        if arch and public.row.arch.value:
+            _check_arch(public.row, arch)
+        if found := arch or public.row.arch.value:
+            return found
+    elif arch:
+        return arch
+    elif (described := read_description(init)) is not None:
+        return described.arch
+    if default:
+        return default
+    raise InputError(
+        f"expected --arch with --init {init}: name the architecture that all arms of the comparison share"
+    )
+
+
+def settled_size(size: int, init: str) -> int:
+    """The side of a network's input: the one that was given, or that of its initial weights; 0 where neither says one."""
+    public = named(init)
+    if size:
+        return size
+    if public is not None:  # a detector's own 800 pixels are no default for anything else
+        return 0 if public.row.detector else public.row.size.value or 0
     described = read_description(init)
-    if described is None:
-        raise InputError(
-            f"expected --arch with --init {init}: name the architecture that all arms of the comparison share"
-        )
-    return described.arch
+    return described.size if described is not None else 0
 
 
-def _imagenet(backbone: Backbone, init: str) -> tuple[dict[str, Tensor], str, str]:
-    arch = backbone.arch
-    if isinstance(backbone, TimmBackbone):
-        if init != "imagenet-v1":
-            raise InputError(
-                f"timm has no {init} weights for {arch}; choose --init imagenet-v1, timm's published weights"
-            )
-        return pretrained_state(backbone)
-    enum = torchvision.models.get_model_weights(arch)
-    name = _IMAGENET[init]
-    if name not in enum.__members__:
-        known = [key for key, value in _IMAGENET.items() if value in enum.__members__]
+def _check_can_load(row: PublicWeights) -> None:
+    if row.refused:
+        raise InputError(f"the weights {row.name} cannot be loaded: {row.refused}")
+
+
+def _check_arch(row: PublicWeights, arch: str) -> None:
+    wanted = row.arch.value
+    if wanted and arch.partition(".")[0] != wanted.partition(".")[0]:
         raise InputError(
-            f"torchvision has no {init} weights for {arch}; choose --init {' or '.join(known)}, or another --arch"
+            f"the weights {row.name} are of the architecture {wanted}, not {arch}; leave --arch out, or choose other weights"
         )
-    weights = enum[name]
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-    try:
-        state = weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, urllib.error.URLError, RuntimeError) as error:
+
+
+def _fetched(backbone: Backbone, row: PublicWeights) -> _Read:
+    place = row.place.value
+    if place.how == "timm" and isinstance(backbone, TimmBackbone):
+        state, source, digest = pretrained_state(backbone, place.where)
+        return _Read({"": state}, source, digest)
+    path = published_file(row)
+    source = str(path) if place.how == "package" else f"{place.where} {place.file}".strip()
+    return _Read(read_tensors(path), source, sha256(path))
+
+
+def _classifier(backbone: Backbone, row: PublicWeights) -> tuple[_Read, Any]:
+    """ImageNet weights of any architecture: torchvision's or timm's, each with its own statistics."""
+    if row.place.value.how == "hand":
         raise InputError(
-            f"could not fetch {weights} ({_first_line(error)}); without a network, download {Path(weights.url).name} with "
-            f"torchvision on another machine and copy it to {file}, or name the file itself with --init FILE"
-        ) from error
-    return dict(state), str(weights), sha256(file) if file.is_file() else ""
+            f"{row.name} is a layout of people's own files; give the file with --init {row.name}=FILE"
+        )
+    if not isinstance(backbone, TimmBackbone):
+        state, source, file = torchvision_classifier(backbone.arch, row.place.value.where)
+        return _Read({"": state}, source, sha256(file) if file.is_file() else ""), row.pixels.value
+    if row.name != "imagenet-v1":
+        raise InputError(
+            f"timm has no {row.name} weights for {backbone.arch}; choose --init imagenet-v1, timm's published weights"
+        )
+    state, source, digest = pretrained_state(backbone)
+    return _Read({"": state}, source, digest), published_pixels(backbone)
 
 
 def _weight_file(init: str) -> Path:
@@ -186,25 +308,26 @@ def _weight_file(init: str) -> Path:
             f"expected {' or '.join(RUN_WEIGHTS)} in the run {path}, found neither: did the run finish? (see --resume)"
         )
     if not path.is_file():
+        close = close_names(init)
+        hint = f"; did you mean {close}?" if close else ""
         raise InputError(
-            f"expected --init to be random, imagenet-v1, imagenet-v2, a run's folder or a weight file; {init!r} is none of these"
+            f"expected --init to be random, a name that twinray weights lists, NAME=FILE, a run's folder or a weight file; "
+            f"{init!r} is none of these{hint}"
         )
     return path
 
 
-def _fill(
-    backbone: Backbone, dictionaries: Mapping[str, Tensors], source: str, layout: str = ""
-) -> Match:
+def _fill(backbone: Backbone, read: _Read, layouts: Sequence[str] = ()) -> Match:
     """Fill every tensor of ``backbone``, or refuse; nothing is loaded in part."""
-    match = best_match(backbone, dictionaries, source, layout)
+    match = best_match(backbone, read.tensors, read.source, layouts)
     if not match.complete:
-        raise InputError(_does_not_fit(backbone.arch, match, source))
-    check_values(dictionaries[match.place], source)
+        raise InputError(_does_not_fit(backbone.arch, match, read.source))
+    check_values(read.tensors[match.place], read.source)
     own = backbone.state_dict()
     for name, tensor in match.state.items():
         if own[name].is_floating_point() and not tensor.is_floating_point():
             raise InputError(
-                f"{source}: the tensor {name} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers "
+                f"{read.source}: the tensor {name} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers "
                 "(quantised weights?); give the weights that it was made from"
             )
     backbone.load_state_dict({key: match.state.get(key, own[key]) for key in own}, strict=True)
@@ -232,7 +355,3 @@ def _does_not_fit(arch: str, match: Match, source: str) -> str:
 
 def _some(keys: Sequence[str], most: int = 4) -> str:
     return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

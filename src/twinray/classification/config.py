@@ -55,9 +55,10 @@ class ClassifyConfig:
     out: Annotated[Path, PLACE]
     """Folder of the run; must be new or empty unless --resume is given."""
     init: Annotated[str, START] = "random"
-    """Weights under test: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
+    """Weights under test: random, a name that twinray weights lists (imagenet-v2, rad-dino), NAME=FILE
+    for a local copy of its file, a run's folder or a weight file."""
     arch: Annotated[str, MODEL] = ""
-    """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME with the extra timm; default that of the run named by --init."""
+    """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME with the extra timm; default that of the weights named by --init."""
     policy: Annotated[Policy, MODEL] = "probe"
     """probe: convex linear layer on frozen features; head: linear layer by gradient descent, augmented images, frozen backbone;
     surgical: that and the parts named by --tune; full: every layer."""
@@ -82,7 +83,7 @@ class ClassifyConfig:
     last epoch is kept. The value auto: val, or fraction where the pack has no labelled val
     image."""
     size: Annotated[int, MODEL, zero_or(at_least(32, "pixels"))] = 0
-    """Side of the network's input, pixels; default that of the run named by --init."""
+    """Side of the network's input, pixels; default that of the weights named by --init."""
     batch_size: Annotated[int | None, MODEL, at_least(1), TRAINED] = None
     """Images in a batch (64 | 64 | 256); for the probe images at once through the frozen backbone, without effect on results (256)."""
     epochs: Annotated[int | None, MODEL, at_least(1), TRAINED] = None

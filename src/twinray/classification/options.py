@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from twinray.backbones.weights import described_arch, read_description
+from twinray.backbones.weights import settled_arch, settled_size
 from twinray.classification.config import AUTO, ClassifyConfig
 from twinray.classification.protocols import filled, recipe
 from twinray.errors import InputError
@@ -24,13 +24,12 @@ def resolve(config: ClassifyConfig) -> ClassifyConfig:
         _check_rate(config)
     if config.policy == "surgical":
         config = dataclasses.replace(config, tune=config.tune or (AUTO,))
-    described = read_description(config.init)
-    size = config.size or (described.size if described else 0)
+    size = settled_size(config.size, config.init)
     if not size:
         raise InputError(
             f"expected --size with --init {config.init}: name the side that all arms of the comparison share"
         )
-    return dataclasses.replace(config, arch=config.arch or described_arch(config.init), size=size)
+    return dataclasses.replace(config, arch=settled_arch(config.arch, config.init), size=size)
 
 
 def _check_rate(config: ClassifyConfig) -> None:

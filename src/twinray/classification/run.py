@@ -11,7 +11,7 @@ import numpy as np
 
 from twinray.backbones.build import Backbone, build_backbone
 from twinray.backbones.norm import is_batch_norm
-from twinray.backbones.weights import Provenance, initialise, weight_file
+from twinray.backbones.weights import Provenance, initialise, seen_by
 from twinray.classification.config import AUTO, ClassifyConfig
 from twinray.classification.data import (
     check_classes,
@@ -39,7 +39,7 @@ from twinray.data.splitting.cut import label_fraction
 from twinray.errors import InputError
 from twinray.records import FloatArray, IntArray
 from twinray.runs.folder import RunFolder, open_run
-from twinray.runs.seen import Checked, Seen, check_unseen, inherited, write_seen
+from twinray.runs.seen import Checked, Seen, check_unseen, write_seen
 from twinray.training.device import choose_machine
 from twinray.training.engine import Watch
 from twinray.training.ranks import joined_ranks, launched_rank
@@ -73,7 +73,7 @@ def run(
     backbone = build_backbone(config.arch, config.seed, config.size)
     provenance = initialise(backbone, config.init)
     _check_norms(config, backbone, provenance)
-    seen = inherited(weight_file(config.init))
+    seen = seen_by(config.init)
     chosen = [
         train[label_fraction(pack.patients[train].tolist(), labels[train], config.fraction, s)]
         for s in config.seeds

@@ -46,9 +46,10 @@ class DetectConfig:
     out: Annotated[Path, PLACE]
     """Folder of the run; must be new or empty unless --resume is given."""
     init: Annotated[str, START] = "random"
-    """Weights under test: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
+    """Weights under test: random, a name that twinray weights lists (imagenet-v2, rad-dino), NAME=FILE
+    for a local copy of its file, a run's folder or a weight file."""
     arch: Annotated[str, MODEL] = ""
-    """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME (four stages; extra timm); default that of the run named by --init."""
+    """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME (four stages; extra timm); default that of the weights named by --init."""
     detector: Annotated[Literal["faster-rcnn", "retinanet", "fcos"], MODEL] = "faster-rcnn"
     """Two stages (faster-rcnn) or one, with anchors (retinanet) or without (fcos). Heat maps need faster-rcnn."""
     protocol: Annotated[Literal["sound", "as-published"], MODEL] = "sound"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from twinray.backbones.weights import described_arch
+from twinray.backbones.weights import settled_arch
 from twinray.detection.config import DetectConfig
 from twinray.detection.protocols import filled, recipe
 from twinray.detection.transforms import TransformOptions
@@ -38,7 +38,7 @@ def resolve(config: DetectConfig) -> DetectConfig:
         config.anchor_scale if config.anchor_scale is not None else ANCHOR_SCALE[config.detector]
     )
     return dataclasses.replace(
-        config, arch=config.arch or described_arch(config.init), anchor_scale=scale
+        config, arch=settled_arch(config.arch, config.init), anchor_scale=scale
     )
 
 

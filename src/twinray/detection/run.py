@@ -12,7 +12,7 @@ import torch
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.contract import STAGE_NAMES
-from twinray.backbones.weights import Provenance, initialise, weight_file
+from twinray.backbones.weights import Provenance, initialise, seen_by
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import DetectionData, annotated, labelled_fraction
@@ -34,7 +34,7 @@ from twinray.evaluation.intervals import Resampling
 from twinray.records import patient_code
 from twinray.runs.classes import difference
 from twinray.runs.folder import RunFolder, open_run, plain
-from twinray.runs.seen import Checked, check_unseen, inherited, write_seen
+from twinray.runs.seen import Checked, check_unseen, write_seen
 from twinray.training.device import Machine, choose_machine
 from twinray.training.engine import Loop, Watch, load_best, train
 from twinray.training.engine import Progress as State
@@ -73,7 +73,7 @@ def run(
         )
     config = with_warmup(config, len(data["train"]))
     detector, provenance = make_detector(config, pack)
-    seen = inherited(weight_file(config.init))
+    seen = seen_by(config.init)
     tested = {split: data[split].rows for split in ("val", "test")}
     checked = check_unseen(seen, pack, tested, weights=config.init, allow=config.allow_seen)
     provenance = dataclasses.replace(provenance, seen=seen.status)

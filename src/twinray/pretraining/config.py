@@ -44,10 +44,12 @@ class PretrainConfig:
     leave_out: Annotated[tuple[Path, ...], DATA] = ()
     """Packs to be tested on later, all splits. Images that share a patient, an id or (where
     packed alike) their pixels with these are not learnt from."""
-    arch: Annotated[str, MODEL] = "resnet50"
-    """Architecture: a torchvision ResNet (resnet18, resnet50, ...), or timm/NAME with the extra timm."""
+    arch: Annotated[str, MODEL] = ""
+    """Architecture: a torchvision ResNet (resnet18, resnet50, ...), or timm/NAME with the extra timm; default that of
+    the weights named by --init, else resnet50."""
     init: Annotated[str, START] = "random"
-    """Initial weights: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
+    """Initial weights: random, a name that twinray weights lists (imagenet-v2, rad-dino), NAME=FILE
+    for a local copy of its file, a run's folder or a weight file."""
     size: Annotated[int, MODEL, at_least(32, "pixels")] = 224
     """Side of a view, pixels."""
     batch_size: Annotated[int, MODEL, at_least(2, "images (statistics over one do not exist)")] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from twinray.backbones.weights import settled_arch
 from twinray.errors import InputError
 from twinray.pretraining.config import PretrainConfig
 
@@ -18,7 +19,12 @@ _NARROW = (2048, 2048, 2048)
 
 
 def resolve(config: PretrainConfig) -> PretrainConfig:
-    """Fill in defaults that depend on other options."""
+    """Fill in defaults that depend on other options.
+
+    Raises:
+        InputError: initial weights of another architecture than --arch.
+    """
+    config = dataclasses.replace(config, arch=settled_arch(config.arch, config.init, "resnet50"))
     optimizer = config.optimizer
     if optimizer == "auto":
         optimizer = "lars" if config.batch_size >= 512 else "adamw"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from twinray.backbones.build import build_backbone
-from twinray.backbones.weights import Provenance, initialise, weight_file
+from twinray.backbones.weights import Provenance, initialise, seen_by
 from twinray.data.pack import Pack, enlarged, open_pack
 from twinray.errors import InputError
 from twinray.pretraining.config import PretrainConfig
@@ -26,7 +26,7 @@ from twinray.pretraining.step import Step
 from twinray.pretraining.views import ViewMaker, ViewOptions
 from twinray.records import IntArray
 from twinray.runs.folder import RunFolder, open_run, plain
-from twinray.runs.seen import apart_from, inherited, write_seen
+from twinray.runs.seen import apart_from, write_seen
 from twinray.training.checkpoint import Keep
 from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
 from twinray.training.engine import Loop, Watch, train
@@ -64,7 +64,7 @@ def run(
         check_ranks(config, ranks.world)
         backbone = build_backbone(config.arch, config.seed, config.size)
         provenance = initialise(backbone, config.init)
-        seen = inherited(weight_file(config.init))
+        seen = seen_by(config.init)
         provenance = dataclasses.replace(provenance, seen=seen.status)
         inputs = {
             "packs": [pack.info.checksums for pack in packs],

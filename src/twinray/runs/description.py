@@ -86,11 +86,47 @@ class LearntFrom:
 
 
 @dataclass(frozen=True)
+class Ancestor:
+    """Published or foreign weights that others were made from.
+
+    Attributes:
+        name: name in the ledger, or of the file.
+        licence: its terms. use: what they let one do (``open``, ``share-alike``, ``non-commercial``, ``restricted``,
+            ``unknown``). note: what else a user must know of them.
+        saw: data sets that its training saw, in words.
+    """
+
+    name: str
+    licence: str = "unknown"
+    use: str = "unknown"
+    note: str = ""
+    saw: tuple[str, ...] = ("unknown",)
+
+    def told(self) -> str:
+        """One line for a reader of the figures."""
+        saw = ", ".join(self.saw) or "nothing"
+        binding = {
+            "non-commercial": " (not for commercial use, nor is what was made from it)",
+            "share-alike": " (copyleft: what is made from it comes under the same terms)",
+            "restricted": " (restricted)",
+        }.get(self.use, "")
+        note = f"; {self.note}" if self.note else ""
+        return f"made from the weights {self.name}: licence {self.licence}{binding}{note}; they saw {saw}"
+
+
+@dataclass(frozen=True)
 class StartedFrom:
-    """Initial weights: as asked for, and the SHA-256 of the file that they came from; empty for random weights."""
+    """Initial weights of a run.
+
+    Attributes:
+        init: as asked for.
+        sha256: hash of the file that they came from; empty for random weights.
+        ancestors: published and foreign weights that they were made from; older runs do not say.
+    """
 
     init: str = ""
     sha256: str | None = ""
+    ancestors: tuple[Ancestor, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +137,7 @@ class WeightDescription:
         kind: kind of network. arch: its architecture. sha256: hash of the weights.
         size: side of its input, in pixels; 0 where it is not said.
         normalisation: pixels that it takes.
+        init: weights that it started from.
         format_version: form of the description.
     """
 
@@ -109,6 +146,7 @@ class WeightDescription:
     sha256: Text
     size: Whole = 0
     normalisation: Normalisation = field(default_factory=Normalisation)
+    init: StartedFrom = field(default_factory=StartedFrom)
     format_version: int = 1
 
 

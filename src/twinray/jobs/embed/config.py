@@ -37,11 +37,12 @@ class EmbedConfig:
     out: Annotated[Path, PLACE]
     """New folder for features.parquet, maps, page and figures."""
     init: Annotated[str, START] = "random"
-    """Weights under test: random, imagenet-v1, imagenet-v2, a run's folder or a weight file."""
+    """Weights under test: random, a name that twinray weights lists (imagenet-v2, rad-dino), NAME=FILE
+    for a local copy of its file, a run's folder or a weight file."""
     arch: Annotated[str, MODEL] = ""
-    """Architecture, as in classify; default that of the run named by --init."""
+    """Architecture, as in classify; default that of the weights named by --init."""
     size: Annotated[int, MODEL, zero_or(at_least(32, "pixels"))] = 0
-    """Side of the network's input, pixels; default that of the run named by --init."""
+    """Side of the network's input, pixels; default that of the weights named by --init."""
     split: Annotated[str, MODEL, one_of("all", *SPLITS)] = "all"
     """Images to embed: all, train, val or test."""
     most: Annotated[int, MODEL, zero_or(at_least(10))] = 0

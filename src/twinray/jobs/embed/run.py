@@ -15,7 +15,7 @@ from rich.console import Console
 
 from twinray.about import DISCLAIMER
 from twinray.backbones.build import Backbone, build_backbone
-from twinray.backbones.weights import described_arch, initialise, read_description, weight_file
+from twinray.backbones.weights import initialise, seen_by, settled_arch, settled_size
 from twinray.classification.on_pack import extract_features
 from twinray.data.fit import fit_pixels, to_grey, to_rgb
 from twinray.data.pack import Pack, open_pack
@@ -47,7 +47,7 @@ from twinray.report.page.embedding import Dots, embedding_page, thumbnails
 from twinray.report.pictures.panels import Panel, as_png, panel_row
 from twinray.report.pictures.single import picture_name
 from twinray.report.tables import Table
-from twinray.runs.seen import check_unseen, inherited
+from twinray.runs.seen import check_unseen
 from twinray.training.device import Machine, choose_machine
 
 _MANY = 10_000
@@ -82,19 +82,18 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         InputError: bad options, pack, weights or queries; an attribute that no image has.
     """
     pack = open_pack(config.data, allow_edited=config.allow_edited)
-    described = read_description(config.init)
-    size = config.size or (described.size if described else 0) or pack.info.size
+    size = settled_size(config.size, config.init) or pack.info.size
     known = _choose(config, pack)
     queries, skipped = _queries(config, pack)
     for name in config.maps:
         check_map(name)
-    backbone = build_backbone(config.arch or described_arch(config.init), config.seed, size)
+    backbone = build_backbone(settled_arch(config.arch, config.init), config.seed, size)
     provenance = initialise(backbone, config.init)
     machine = choose_machine(config.device, config.precision)
     machine = (
         machine if machine.bf16 else machine.exact
     )  # features that are kept are those of any device
-    seen = inherited(weight_file(config.init))
+    seen = seen_by(config.init)
     notes = [
         *pack.check_pixels(known.rows),
         *skipped,

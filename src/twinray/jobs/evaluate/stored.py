@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from twinray.backbones.ledger import row_named
 from twinray.errors import InputError
 from twinray.evaluation.coco_json import read_predictions, read_truth
 from twinray.evaluation.labels.cutoffs import (
@@ -32,7 +33,6 @@ from twinray.runs.results import (
 from twinray.runs.seen import FILE as SEEN
 from twinray.runs.seen import read_seen
 
-_KNOWN_BY_NAME = {"random", "imagenet-v1", "imagenet-v2"}
 _VERBS = {"detect", "classify"}
 
 
@@ -91,6 +91,8 @@ def _read(path: Path, name: str, kept_of: str | None, allow_edited: bool) -> Run
         path, read, named=bool(metrics.get("checksums")), allow_edited=allow_edited
     )
     sums = [pack.checksums for pack in description.data]
+    row = row_named(init)
+    public = "random" if init == "random" else row.name if row is not None else ""
     return RunInfo(
         path=path,
         name=name,
@@ -100,8 +102,8 @@ def _read(path: Path, name: str, kept_of: str | None, allow_edited: bool) -> Run
         description=description,
         metrics=metrics,
         init=init,
-        recipe=init if init in _KNOWN_BY_NAME else recipe(init),
-        init_hash="" if init in _KNOWN_BY_NAME else description.init.sha256 or "",
+        recipe=public or recipe(init),
+        init_hash="" if public else description.init.sha256 or "",
         options=model_options(config, metrics),
         seed=seed,
         fraction=float(fraction),
