@@ -41,6 +41,8 @@ if (
     from twinray.jobs.train import classify as classify
     from twinray.jobs.train import detect as detect
     from twinray.jobs.train import pretrain as pretrain
+    from twinray.jobs.weights.config import WeightsConfig as WeightsConfig
+    from twinray.jobs.weights.run import run as _weights
     from twinray.pretraining.config import PretrainConfig as PretrainConfig
     from twinray.study.config import DemoConfig as DemoConfig
     from twinray.study.demo import run as _demo
@@ -54,6 +56,7 @@ if (
     faithfulness = _faithfulness
     pack = _pack
     predict = _predict
+    weights = _weights
 
 _WHERE = {
     **public_names(),

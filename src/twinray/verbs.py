@@ -96,6 +96,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             run="twinray.jobs.explain.measure:run",
             positional=("run",),
         ),
+        "weights": Verb(
+            help="public weights by name, or what a weight file holds",
+            config="twinray.jobs.weights.config:WeightsConfig",
+            run="twinray.jobs.weights.run:run",
+            positional=("target",),
+        ),
         "predict": Verb(
             help="boxes or labels for files and folders",
             config="twinray.jobs.predict.config:PredictConfig",

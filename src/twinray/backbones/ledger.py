@@ -37,6 +37,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
             ("XRV", "torchxrayvision 1.5.7, models.py and utils.py; its github at f4087a0, scripts/", _DAY),
             ("HF", "transformers 4.45.2, convert_dinov2_to_hf.py, and 5.24.0, conversion_mapping.py", _DAY),
             ("RD", "rad-dino 0.1.1, model card in its description, and the hub's page", _DAY),
+            ("RDP", "users of RAD-DINO, one citing commit 364cf91 of its preprocessor_config.json", _DAY),
             ("RDM", "the hub's config of microsoft/rad-dino-maira-2", _DAY),
             ("HIML", "hi-ml-multimodal 0.2.2, image/", _DAY),
             ("LT", "lightly-train 0.18.0, _checkpoint.py and _license.py", _DAY),
@@ -424,9 +425,10 @@ _DENSE: Final = "densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
 _ARK_TERMS: Final = _terms(
     "Arizona State University's, non-commercial, patent pending", "non-commercial", "ARK"
 )
+# VinDr's test list was Ark's validation list: its epoch was chosen there, so all of VinDr was seen
 _ARK_SAW: Final = (
     *_1K_LABELS, Saw("nih-cxr14", "train", labels=True), Saw("rsna-pneumonia", "part", labels=True),
-    Saw("vindr-cxr", "train", labels=True), Saw("chexpert", "train", labels=True), Saw("mimic-cxr", "train", labels=True),
+    Saw("vindr-cxr", labels=True), Saw("chexpert", "train", labels=True), Saw("mimic-cxr", "train", labels=True),
     Saw("shenzhen", labels=True),
 )  # fmt: skip
 _EQUALISED: Final = "its training images were histogram-equalised; twinray feeds images as packed, equalise them before packing to match"
@@ -437,7 +439,7 @@ _MEDICAL: tuple[PublicWeights, ...] = (
         place=_hub("microsoft/rad-dino", "model.safetensors", "RD"), arch=Fact("timm/vit_base_patch14_dinov2", "RD"),
         keys=Fact("transformers' names; backbone_compatible.safetensors has DINOv2's", "HF"),
         layouts=("transformers' DINOv2", "DINOv2", "own names"), size=Fact(518, "RD"), patch=Fact(14, "RD"),
-        pixels=Fact(_grey(0.5307, 0.2583), "RD"),
+        pixels=Fact(_grey(0.5307, 0.2583), "RDP"),
         licence=_terms("MIT now; some revisions were under the Microsoft Research Licence", "unknown", "RD",
                        "the terms changed: keep the revision and the day on which the file was fetched"),
         saw=Fact((*_LVD, Saw("nih-cxr14"), Saw("rsna-pneumonia"), Saw("chexpert"), Saw("mimic-cxr", "train"), Saw("padchest", "unknown"),

@@ -23,7 +23,7 @@ from twinray.backbones.weight_file import Tensors, check_values, read_tensors
 from twinray.errors import InputError
 from twinray.files import read_json, sha256
 from twinray.runs.description import Ancestor, WeightDescription, read_weight_description
-from twinray.runs.seen import Seen, inherited
+from twinray.runs.seen import Seen, inherited, of_published
 
 RUN_WEIGHTS = ("backbone.safetensors", "model.safetensors")
 
@@ -188,14 +188,19 @@ def seen_by(init: str) -> Seen:
     public = named(init)
     if public is None:
         return inherited(weight_file(init))
-    saw = public.row.saw.value
-    if saw is not None and all(one.data_set in _NO_PATIENTS for one in saw):
-        return Seen()
-    return Seen(unknown=(public.row.name,))
+    row = public.row
+    if row.saw.value is None:
+        return Seen(unknown=(row.name,))
+    patients = [one for one in row.saw.value if one.data_set not in _NO_PATIENTS]
+    trained_alone = {one.data_set: one.part == "train" for one in patients}
+    unknown = any(one.data_set in _NOT_PUBLISHED for one in patients)
+    return of_published(row.name, trained_alone, unknown=unknown)
 
 
 _NO_PATIENTS = ("imagenet-1k", "imagenet-12k", "imagenet-22k", "coco-2017")
 """Photographs: no patient of any pack is in them."""
+_NOT_PUBLISHED = ("lvd-142m", "lvd-1689m")
+"""Collections of images from the web whose contents are not published: there may be radiographs among them."""
 
 
 def read_description(init: str) -> WeightDescription | None:

@@ -224,6 +224,32 @@ def inherited(weights: Path | None) -> Seen:
     return replace(read_seen(folder), own=0)
 
 
+PUBLISHED = "published weights"
+"""The job of a part that no run of ours made: public weights, of which data sets are known and no image."""
+OFFICIAL_TRAIN = "official training list"
+"""The part of a data set that weights saw which were trained on nothing else of it."""
+
+
+def of_published(name: str, saw: Mapping[str, bool], *, unknown: bool = False) -> Seen:
+    """What public weights saw, as far as their publishers say.
+
+    Args:
+        name: name of the weights.
+        saw: key of a data set (:mod:`twinray.data.identity`) -> whether its official training list alone was seen. Of
+            others all counts as seen. Sets that are not known there hold no patient that can be met.
+        unknown: something else was seen too, and nobody says what.
+    """
+    origins = tuple(
+        Origin(f"{PUBLISHED} {name}", key, (OFFICIAL_TRAIN,) if train else (), 1, 0)
+        for key, train in saw.items()
+        if key in DATA_SETS
+    )
+    nothing = {kind: _hashes(b"") for kind in (*_KINDS, *_LATER_KINDS)}
+    sources = tuple(saw)
+    part = Part(name, PUBLISHED, "training", sources, 0, 0, nothing, origins)
+    return Seen((part,) if origins else (), (name,) if unknown else ())
+
+
 def read_seen(run: Path) -> Seen:
     """The record of a run; one that is unknown where the folder has none.
 
@@ -471,7 +497,11 @@ def _find(seen: Seen, pack: Pack, rows: IntArray, split: str) -> _Overlap:
         hit[_NEAR][positions[nearest(words, part.looks) <= NEAR]] = True
         n_known += len(part.looks)
         if any(hit[way].any() for way in _WORDS):
-            runs.append(f"the {part.job} run {part.run}")
+            runs.append(
+                f"the weights {part.run}"
+                if part.job == PUBLISHED
+                else f"the {part.job} run {part.run}"
+            )
         if (hit["bare_patients"] & ~hit["patients"]).any():
             others += part.sources
         why += reasons
@@ -531,6 +561,7 @@ class _People:
             )
             for name in dict.fromkeys(self.sources)
         }
+        self.in_official_test = (pack.splits[rows].astype(str) == "test") & _test_is_official(pack)
         self.identities: list[Identity | None] = [None] * len(rows)
         if not any(self.sets.values()):
             return
@@ -595,6 +626,13 @@ class _People:
                     continue
                 if _plain(other.source) == _plain(source):
                     continue  # of one source: its own ids decide
+                if other.source.startswith(PUBLISHED):
+                    held_out = other.parts == (OFFICIAL_TRAIN,) and own.key == theirs.key
+                    if held_out and self.in_official_test[at]:
+                        continue
+                    flags[at] = True
+                    why[_why_published(source, own, other.source, theirs)] = None
+                    continue
                 settled = identity.settled and other.n_settled == other.n_images
                 apart = identity.part and other.parts and identity.part not in other.parts
                 if settled or apart:
@@ -611,6 +649,23 @@ def _why(source: str, own: DataSet, other: str, theirs: DataSet) -> str:
     return (
         f"{source} ({own.key}) has people of {other} ({theirs.key}), both made of {own.origin} "
         f"({'; '.join(facts) or own.fact}), and no id tells whose image is whose, so all of it counts as seen: {cure};"
+    )
+
+
+def _test_is_official(pack: Pack) -> bool:
+    """Whether the pack's test split is its only source's own, as its record of the splits says."""
+    kept = pack.info.split_method.partition(" official")[0]
+    return len(pack.info.names) == 1 and (
+        pack.info.split_method == "official" or "test" in kept.split(", ")
+    )
+
+
+def _why_published(source: str, own: DataSet, other: str, theirs: DataSet) -> str:
+    """Why rows may be of people that public weights saw: their publishers name data sets, not images."""
+    which = "" if own.key == theirs.key else f", whose people {own.key} has ({own.fact})"
+    return (
+        f"{source} ({own.key}): the {other} were trained on {theirs.key}{which}, and which of its images is not known here, so "
+        "all of it that may be among them counts as seen: test on another data set, or start from weights that did not see it;"
     )
 
 
