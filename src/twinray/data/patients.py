@@ -20,6 +20,9 @@ NO_PATIENTS: Final = (
 )
 """The note of a source without patients."""
 
+PATIENT_DATA: Final = "treat what is made of them as patient data"
+"""End of the notes on ids that are kept as they are."""
+
 _FOR_NOBODY = frozenset(
     {
         "", "nan", "null", "<na>", "nat", "#n/a", "n/a", "na", "none", "nil", "-", "--", "?", "unknown", "unk", "missing",

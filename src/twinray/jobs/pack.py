@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.text import Text
 from twinray.checks import (
     DATA,
     EACH,
+    GIVEN,
     MODEL,
     PLACE,
     RECORD,
@@ -37,6 +39,7 @@ from twinray.data.identity import DATA_SETS, NO_DATA_SET
 from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
 from twinray.data.packing.options import MAX_SIZE, MIN_SIZE, Channels, PackOptions
 from twinray.data.packing.write import write_pack
+from twinray.data.pseudonyms import Pseudonyms, read_key
 from twinray.data.readers.folder import Layout
 from twinray.data.readers.formats import (
     FORMATS,
@@ -133,8 +136,15 @@ class PackConfig:
     views: Annotated[Views, MODEL, taken("views")] = "auto"
     """frontal leaves lateral views out, all keeps them (auto: frontal for chexpert, all for dicom)."""
 
-    pseudonymise: Annotated[Path | None, DATA, taken("pseudonymise")] = None
-    """file that holds a secret key; patient ids are replaced by their keyed hash."""
+    pseudonymise: Annotated[Path | None, DATA] = None
+    """File that holds a secret key. Patients, ids, paths and names of sources are replaced by their
+    keyed hashes, everywhere; messages name rows; attributes are those of --attributes alone."""
+
+    pseudonyms: Annotated[Path | None, PLACE, goes_with(pseudonymise=GIVEN)] = None
+    """New CSV file that leads from pseudonyms back to names, for the key's holder alone: outside the pack."""
+
+    attributes: Annotated[tuple[str, ...], MODEL] = ()
+    """Further columns of the source to keep, such as sex age. None given: all, with --pseudonymise none."""
 
     shared_patients: Annotated[bool, MODEL] = False
     """The sources are parts of one data set: equal patient ids are the same patient (default: only in sources of one name)."""
@@ -234,6 +244,10 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
     if config.out is None:
         raise InputError("expected --out, the new folder of the pack")
     out = config.out
+    names = None if config.pseudonymise is None else Pseudonyms(read_key(config.pseudonymise))
+    if names is not None and options.given is not None:
+        options = replace(options, given=_keyed(options.given, names))
+    _check_apart(config)
     result = write_pack(
         read_sources(
             config.format,
@@ -241,6 +255,8 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
             _source_options(config),
             shared_patients=config.shared_patients,
             data_sets=config.data_set,
+            pseudonyms=names,
+            attributes=config.attributes,
         ),
         out,
         options,
@@ -250,6 +266,8 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
         timeout_s=config.timeout,
         memory_bytes=config.memory << 20,
     )
+    if names is not None and config.pseudonyms is not None:
+        names.write(config.pseudonyms)
     show(result.info, out, console, heading="packed")
     return open_pack(out)
 
@@ -296,6 +314,29 @@ def _source_options(config: PackConfig) -> SourceOptions:
     )
 
 
+def _check_apart(config: PackConfig) -> None:
+    """A table that leads back to people is for the key's holder: not in the pack, and never over another."""
+    table, out = config.pseudonyms, config.out
+    if table is None or out is None:
+        return
+    if table.resolve().is_relative_to(out.resolve()):
+        raise InputError(
+            f"expected --pseudonyms outside the pack {out}, got {table}; who gets the pack must not get the names"
+        )
+    if table.exists() and not config.resume:
+        raise InputError(f"expected a new file as --pseudonyms, {table} is there; choose another")
+
+
+_PSEUDONYM = re.compile(r"[0-9a-f]{16}")
+
+
+def _keyed(given: GivenSplits, names: Pseudonyms) -> GivenSplits:
+    """Splits by pseudonym; those of a pack that was pseudonymised too are so already."""
+    if all(_PSEUDONYM.fullmatch(i.rsplit("/", 1)[-1]) for i in given.split_of):
+        return given
+    return replace(given, split_of={names.of(i, "image"): s for i, s in given.split_of.items()})
+
+
 def _options(config: PackConfig) -> PackOptions:
     """Check the options before any file is read."""
     check_formats(config.format, _source_options(config))
@@ -312,6 +353,7 @@ def _options(config: PackConfig) -> PackOptions:
         value_range=config.value_range,
         exif=config.exif,
         lenient=config.lenient,
+        attributes=config.attributes,
     )
     options.check()
     if config.splits is None:

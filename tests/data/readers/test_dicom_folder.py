@@ -17,8 +17,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from twinray.data.pack import open_pack
 from twinray.data.packing.options import PackOptions
 from twinray.data.packing.write import write_pack
+from twinray.data.pseudonyms import Pseudonyms
 from twinray.data.readers.dicom_folder import read_dicom_folder
+from twinray.data.readers.formats import SourceOptions, read_sources
 from twinray.errors import InputError
+from twinray.records import Collection
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
 DIRECTORY = "1.2.840.10008.1.3.10"
@@ -200,9 +203,14 @@ def test_copies_are_left_out_and_shared_uids_fall_back_to_paths(tmp_path: Path) 
 
 def test_pseudonyms_hide_ids_and_keep_groups(export: Path) -> None:
     plain = read_dicom_folder(export)
-    hidden = read_dicom_folder(export, pseudonymise="a long secret")
-    again = read_dicom_folder(export, pseudonymise="a long secret")
-    other = read_dicom_folder(export, pseudonymise="another secret")
+
+    def under(key: str) -> Collection:
+        (found,) = read_sources(
+            "dicom", [export], SourceOptions(), pseudonyms=Pseudonyms(key), attributes=["sop_uid"]
+        )
+        return found
+
+    hidden, again, other = under("a long secret"), under("a long secret"), under("another secret")
     assert [s.patient for s in hidden.samples] == [s.patient for s in again.samples]
     assert hidden.samples[0].patient == hidden.samples[1].patient != hidden.samples[2].patient
     assert hidden.samples[3].patient is None
@@ -210,11 +218,12 @@ def test_pseudonyms_hide_ids_and_keep_groups(export: Path) -> None:
     assert len({s.id for s in hidden.samples}) == 4
     for old, new in zip(plain.samples, hidden.samples, strict=True):
         assert old.id not in repr((new.id, new.patient, dict(new.attributes)))
-        assert "1.2." not in repr((new.id, dict(new.attributes)))
-        assert new.source == old.source
+        assert "1.2." not in repr((new.id, new.source, dict(new.attributes)))
+        assert new.attributes == {"sop_uid": new.id}
+        assert old.source not in new.source
     assert not any("patient data" in note for note in hidden.notes)
     with pytest.raises(InputError, match="a secret key"):
-        read_dicom_folder(export, pseudonymise=" ")
+        Pseudonyms(" ")
 
 
 def test_one_patient_id_everywhere_is_told(tmp_path: Path) -> None:

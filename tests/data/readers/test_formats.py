@@ -27,7 +27,6 @@ OTHER_THAN_DEFAULT = {
     "min_readers": 2,
     "task": "organ",
     "views": "all",
-    "pseudonymise": Path("x"),
     "phantom_images": 5,
     "phantom_images_per_patient": 3.0,
     "phantom_labelled": 0.5,

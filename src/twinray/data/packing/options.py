@@ -35,6 +35,7 @@ class PackOptions:
         value_range: stored values that become black and white, in place of ``depth``.
         exif: ``ignore`` keeps pixels as stored whatever orientation a file asks for, ``apply`` turns them.
         lenient: flag to keep what damaged files give, counted, in place of setting them aside.
+        attributes: names of the attributes that were chosen; none: what the readers give.
     """
 
     size: int = 256
@@ -50,6 +51,7 @@ class PackOptions:
     value_range: Range | None = None
     exif: Exif = "ignore"
     lenient: bool = False
+    attributes: tuple[str, ...] = ()
 
     @property
     def scale(self) -> Scale | None:

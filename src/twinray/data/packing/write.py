@@ -95,7 +95,16 @@ def write_pack(
     )
     folds = (options.folds, options.fold) if options.folds else ()
     given = () if options.given is None else (options.given.sha256,)
-    job = _checksum("pack", pixels_job, options.val, options.test, options.seed, *folds, *given)
+    job = _checksum(
+        "pack",
+        pixels_job,
+        options.val,
+        options.test,
+        options.seed,
+        *folds,
+        *given,
+        *options.attributes,
+    )
     aside = [skipped for collection in mix.collections for skipped in collection.skipped]
     if strict and aside:
         raise _stop(aside[0])

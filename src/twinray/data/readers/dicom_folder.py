@@ -14,17 +14,14 @@ Data sheet
     Standard: DICOM PS3.3 (general study, series, image and SOP common modules), PS3.10 (the mark).
 
 Privacy
-    Patient ids and UIDs go into a pack as the files have them. Such a pack is therefore patient
-    data like the files themselves. With ``pseudonymise`` they are replaced by keyed hashes
-    (HMAC-SHA256, RFC 2104). The same key gives the same pseudonym in every pack. Without the key
-    nobody can test a guess. Paths of files, age and sex stay as they are, and so do names that are
-    burnt into the pixels. Nothing here prints a patient id.
+    Ids, patients, UIDs and paths are as the files have them. A pack of them is therefore patient data
+    like the files themselves, unless they are replaced (:mod:`twinray.data.pseudonyms`). Names that
+    are burnt into the pixels stay. Nothing here prints a patient id.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,11 +33,10 @@ from twinray.data.decoding.bounded_file import one_line
 from twinray.data.decoding.dicom.header import DicomAttributes, dicom_attributes, is_dicom
 from twinray.data.decoding.dicom.pixels import load_dicom
 from twinray.data.decoding.options import Decoding
-from twinray.data.patients import NO_PATIENTS
+from twinray.data.patients import NO_PATIENTS, PATIENT_DATA
 from twinray.data.readers.disk import Scan, scan
 from twinray.data.readers.folder_table import TableRow, read_table
 from twinray.errors import InputError
-from twinray.files import check_regular
 from twinray.progress import progress
 from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Pixels, Sample, Skipped, Task
 
@@ -58,7 +54,6 @@ _KEPT = {
     "sex": "patient_sex",
     "age": "patient_age",
 }
-_UIDS = frozenset({"study_uid", "series_uid", "sop_uid"})
 
 
 def read_dicom_folder(
@@ -66,7 +61,6 @@ def read_dicom_folder(
     *,
     table: Path | None = None,
     frontal_only: bool = False,
-    pseudonymise: str | None = None,
     patient_column: str | None = None,
 ) -> Collection:
     """Describe the DICOM files below ``root`` by their headers.
@@ -79,18 +73,13 @@ def read_dicom_folder(
             are set aside. If it states patients, all come from it.
         frontal_only: the decoder refuses files that say they are lateral or oblique, so that they are set aside.
         patient_column: column of the table that holds patients, where its name is none of the known ones.
-        pseudonymise: secret key; patient ids and UIDs are replaced by 16 hexadecimal digits of their keyed hash.
 
     Raises:
-        InputError: no such folder, no DICOM file in it, a table that cannot be used, an empty key.
+        InputError: no such folder, no DICOM file in it, a table that cannot be used.
     """
     if not root.is_dir():
         came = "is a file; give its folder" if root.exists() else "is not there; check the path"
         raise InputError(f"expected a folder of DICOM files, {root} {came}")
-    if pseudonymise is not None and not pseudonymise.strip():
-        raise InputError(
-            "expected a secret key to pseudonymise with, got an empty one; give a long random text"
-        )
     found = scan(root, _judge, leave_out=table)
     if not found.names:
         first = (
@@ -122,8 +111,8 @@ def read_dicom_folder(
         )
         raise InputError(f"none of the {len(names)} DICOM files in {root} can be used{first}")
     classes, task, vectors = _labels(headers, rows)
-    samples = _samples(headers, shared, rows, vectors, pseudonymise)
-    notes += _patient_notes(samples, pseudonymise)
+    samples = _samples(headers, shared, rows, vectors)
+    notes += _patient_notes(samples)
     return Collection(
         name=root.resolve().name or "dicom",
         label_classes=classes,
@@ -134,30 +123,6 @@ def read_dicom_folder(
         skipped=tuple(found.skipped),
         notes=tuple(notes),
     )
-
-
-def read_key(path: Path) -> str:
-    """The secret that :func:`read_dicom_folder` pseudonymises with, from a file.
-
-    On a command line, every user of the machine could read it.
-
-    Raises:
-        InputError: the file cannot be read, is not text, or is empty.
-    """
-    check_regular(path, "the key file")
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise InputError(
-            f"could not read the key file {path}: {error.strerror}; correct --pseudonymise"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"expected a secret as UTF-8 text in {path}, found other bytes; write a new one"
-        ) from error
-    if not key:
-        raise InputError(f"expected a secret in {path}, the file is empty; write one into it")
-    return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +257,6 @@ def _samples(
     shared: set[str],
     rows: Mapping[str, TableRow] | None,
     vectors: Mapping[tuple[str, ...], FloatArray],
-    key: str | None,
 ) -> tuple[Sample, ...]:
     from_table = rows is not None and any(rows[name].patient is not None for name in headers)
     samples = []
@@ -300,16 +264,12 @@ def _samples(
         row = TableRow() if rows is None else rows[name]
         patient = row.patient if from_table else header.patient_id or None
         uid = "" if header.sop_uid in shared else header.sop_uid
-        attributes = {
-            to: _hidden(value, key) if to in _UIDS else value
-            for to, its in _KEPT.items()
-            if (value := getattr(header, its))
-        }
+        attributes = {to: value for to, its in _KEPT.items() if (value := getattr(header, its))}
         samples.append(
             Sample(
-                id=_hidden(uid, key) if uid else name,
+                id=uid or name,
                 source=name,
-                patient=None if patient is None else _hidden(patient, key),
+                patient=patient,
                 split=row.split,
                 labels=vectors.get(row.labels),
                 attributes=attributes | row.attributes,
@@ -318,16 +278,7 @@ def _samples(
     return tuple(samples)
 
 
-def _hidden(value: str, key: str | None) -> str:
-    """The value, or with a key its pseudonym."""
-    if key is None:
-        return value
-    return hmac.new(
-        key.encode(), value.encode("utf-8", "backslashreplace"), hashlib.sha256
-    ).hexdigest()[:16]
-
-
-def _patient_notes(samples: Sequence[Sample], key: str | None) -> list[str]:
+def _patient_notes(samples: Sequence[Sample]) -> list[str]:
     """What users must know of the patients; never an id."""
     told = [sample.patient for sample in samples if sample.patient is not None]
     if not told:
@@ -341,8 +292,5 @@ def _patient_notes(samples: Sequence[Sample], key: str | None) -> list[str]:
         notes.append(
             "all files carry the same patient id (removed by an anonymiser?); give patients in a table"
         )
-    if key is None:
-        notes.append(
-            "patient ids are kept as the files have them: treat what is made of them as patient data"
-        )
+    notes.append(f"patient ids are kept as the files have them: {PATIENT_DATA}")
     return notes

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 from twinray.data.classes import checked_classes
-from twinray.data.patients import checked_patients
+from twinray.data.patients import PATIENT_DATA, checked_patients
 from twinray.data.phantom.images import PhantomConfig, phantom_collection
+from twinray.data.pseudonyms import Censor, Pseudonyms, hidden
 from twinray.data.readers.chexpert import read_chexpert
 from twinray.data.readers.coco import read_coco
-from twinray.data.readers.dicom_folder import read_dicom_folder, read_key
+from twinray.data.readers.dicom_folder import read_dicom_folder
 from twinray.data.readers.folder import Layout, read_folder
 from twinray.data.readers.header_patients import with_header_patients
 from twinray.data.readers.medimeta import read_medimeta
@@ -46,7 +47,6 @@ class SourceOptions:
         fusion_iou, min_readers: see :func:`twinray.data.readers.vindr.reader.read_vindr`; None is the usual threshold.
         task: see :func:`twinray.data.readers.medimeta.read_medimeta`.
         views: ``frontal`` leaves lateral views out, ``all`` keeps them, ``auto`` is the reader's choice.
-        pseudonymise: file of the secret key.
         phantom_images, phantom_images_per_patient, phantom_labelled: see :class:`twinray.data.phantom.images.PhantomConfig`.
     """
 
@@ -62,7 +62,6 @@ class SourceOptions:
     min_readers: int = 1
     task: str | None = None
     views: Views = "auto"
-    pseudonymise: Path | None = None
     phantom_images: int = 1000
     phantom_images_per_patient: float = 2.0
     phantom_labelled: float = 1.0
@@ -176,10 +175,9 @@ FORMATS: Mapping[str, Format] = {
             source,
             table=o.table,
             frontal_only=o.views == "frontal",
-            pseudonymise=None if o.pseudonymise is None else read_key(o.pseudonymise),
             patient_column=o.patient_column,
         ),
-        takes=frozenset({"table", "views", "pseudonymise", "patient_column"}),
+        takes=frozenset({"table", "views", "patient_column"}),
         private=True,
     ),
     "phantom": Format(
@@ -247,6 +245,8 @@ def read_sources(
     *,
     shared_patients: bool = False,
     data_sets: Sequence[str] = (),
+    pseudonyms: Pseudonyms | None = None,
+    attributes: Sequence[str] = (),
 ) -> list[Collection]:
     """Read sources: one collection a source; a format that draws its own images takes none.
 
@@ -257,9 +257,11 @@ def read_sources(
         shared_patients: the sources are parts of one data set, so equal patient ids are the same patient.
         data_sets: key of the published data set that each source is a copy of, ``none`` for none of them, or one for all;
             empty where names tell.
+        pseudonyms: replaces what identifies people, in messages too; None keeps it.
+        attributes: names of the attributes to keep; none given, all of them, under ``pseudonyms`` none.
 
     Raises:
-        InputError: no source, an option that goes with one source or another format, or what the reader refuses.
+        InputError: an attribute that no image has, no source, an option that goes with one source or another format, or what the reader refuses.
     """
     names = (formats,) if isinstance(formats, str) else tuple(formats)
     check_formats(names, options)
@@ -282,17 +284,40 @@ def read_sources(
     names = _one_each("--format", names, len(sources))
     _check_number(names, sources, options, shared_patients)
     stated = _one_each("--data-set", tuple(data_sets) or ("",), len(sources))
-    collections = [
+    censor = None if pseudonyms is None else _censor(sources, options)
+    try:
+        read = [
+            _read(name, path, options, tell_ids=pseudonyms is None)
+            for name, path in zip(names, sources, strict=True)
+        ]
+    except InputError as error:
+        raise error if censor is None else InputError(censor(str(error))) from None
+    read = [
         replace(collection, data_set=key) if key else collection
-        for name, path, key in zip(names, sources, stated, strict=True)
-        for collection in (_read(name, path, options),)
+        for collection, key in zip(read, stated, strict=True)
+    ]
+    _check_attributes(attributes, read)
+    collections = [
+        _chosen(one, attributes)
+        if pseudonyms is None or censor is None
+        else hidden(
+            replace(
+                one, notes=tuple(note for note in one.notes if not note.endswith(PATIENT_DATA))
+            ),
+            path,
+            pseudonyms,
+            censor,
+            attributes,
+        )
+        for path, one in zip(sources, read, strict=True)
     ]
     return share_patients(collections) if shared_patients else collections
 
 
-def _read(name: str, path: Path, options: SourceOptions) -> Collection:
+def _read(name: str, path: Path, options: SourceOptions, *, tell_ids: bool) -> Collection:
     row = FORMATS[name]
-    return _judged(row, with_header_patients(row.read(path, _taken(name, options))))
+    found = with_header_patients(row.read(path, _taken(name, options)))
+    return _judged(row, found, tell_ids=tell_ids)
 
 
 def read_annotations(name: str, source: Path, options: SourceOptions) -> Collection:
@@ -307,9 +332,10 @@ def read_annotations(name: str, source: Path, options: SourceOptions) -> Collect
     return _judged(row, row.annotations(source, options))
 
 
-def _judged(row: Format, collection: Collection) -> Collection:
+def _judged(row: Format, collection: Collection, *, tell_ids: bool = True) -> Collection:
     """What every reader's collection goes through."""
-    return checked_classes(checked_patients(collection, tell_ids=not row.private))
+    checked = checked_patients(collection, tell_ids=tell_ids and not row.private)
+    return checked_classes(checked)
 
 
 def _one_each(option: str, values: tuple[str, ...], n: int) -> tuple[str, ...]:
@@ -328,6 +354,42 @@ def _taken(name: str, options: SourceOptions) -> SourceOptions:
         if option.name in _FOR_ALL | FORMATS[name].takes
     }
     return SourceOptions(**own)
+
+
+def _censor(sources: Sequence[Path], options: SourceOptions) -> Censor:
+    """What knows the names of everything that a message could name."""
+    censor = Censor()
+    for path in (*sources, options.images, options.table):
+        if path is None:
+            continue
+        if path.is_dir():
+            censor.walk(path)
+        else:
+            censor.add((str(path), str(path.absolute()), path.name, path.absolute().parent.name))
+    return censor
+
+
+def _check_attributes(wanted: Sequence[str], collections: Sequence[Collection]) -> None:
+    if not wanted:
+        return
+    known = dict.fromkeys(n for c in collections for s in c.samples for n in s.attributes)
+    lower = {name.lower() for name in known}
+    if missing := [name for name in wanted if name.lower() not in lower]:
+        raise InputError(
+            f"expected --attributes of the source, it has no {missing[0]!r}; it has: {', '.join(known) or 'none'}"
+        )
+
+
+def _chosen(collection: Collection, attributes: Sequence[str]) -> Collection:
+    """With the chosen attributes alone; with all where none is chosen."""
+    if not attributes:
+        return collection
+    wanted = {name.lower() for name in attributes}
+    samples = tuple(
+        replace(s, attributes={k: v for k, v in s.attributes.items() if k.lower() in wanted})
+        for s in collection.samples
+    )
+    return replace(collection, samples=samples)
 
 
 def _check_number(

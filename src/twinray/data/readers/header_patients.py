@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from twinray.data.decoding.dicom.header import dicom_attributes, is_dicom
 from twinray.data.decoding.images import IMAGE_SUFFIXES
-from twinray.data.patients import NO_PATIENTS
+from twinray.data.patients import NO_PATIENTS, PATIENT_DATA
 from twinray.data.readers.disk import FileLoader
 from twinray.errors import InputError
 from twinray.progress import progress
@@ -72,4 +72,4 @@ def with_header_patients(collection: Collection) -> Collection:
 
 def header_note(n: int) -> str:
     """What is said where patients came from headers."""
-    return f"patients of {n:,} images are those of their DICOM headers: treat what is made of them as patient data"
+    return f"patients of {n:,} images are those of their DICOM headers: {PATIENT_DATA}"

@@ -1,0 +1,287 @@
+"""Under ``--pseudonymise`` a name that stands wherever names stand comes out nowhere: not in a file, not on the screen."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pydicom import dcmread
+
+from dicom_support import write_radiograph
+from support import PRETRAIN, twinray, write_coco
+
+CANARIES = ("zumpelhuber", "84629173", "1.2.40.77771")
+NAME, NUMBER, ROOT = "Zumpelhuber", "84629173", "1.2.40.77771"
+
+
+def seen_in(*places: Path | str) -> list[str]:
+    """Where a canary stands: in names of files, in their bytes, in tables, in text."""
+    found = []
+    for place in places:
+        if isinstance(place, str):
+            found += [f"screen: {line}" for line in place.splitlines() if has_canary(line)]
+            continue
+        for path in [place, *place.rglob("*")] if place.is_dir() else [place]:
+            if has_canary(path.name):
+                found.append(f"name of {path}")
+            if not path.is_file():
+                continue
+            text = path.read_bytes().decode("latin-1")
+            if path.suffix == ".parquet":
+                text += repr(pq.read_table(path).to_pylist())
+            if has_canary(text):
+                found.append(f"{path}: {[c for c in CANARIES if c in text.lower()]}")
+    return found
+
+
+def has_canary(text: str) -> bool:
+    return any(canary in text.lower() for canary in CANARIES)
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("key") / "key.txt"
+    path.write_text("a long secret\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory) -> Path:
+    """Radiographs as a hospital exports them, with a table: names in folders, files, headers and cells; some files damaged."""
+    root = tmp_path_factory.mktemp("exports") / f"Export {NAME}"
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(24):
+        folder = root / f"{NAME}_Maria {i // 2}" / f"{NUMBER}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.normal(70 + 90 * (i // 2 % 2), 25, (40, 40)).clip(0, 255).astype(np.uint8)
+        path = write_radiograph(
+            folder / f"{NAME} {i}.dcm",
+            pixels,
+            PatientID=f"{NUMBER}-{i // 2}",
+            PatientName=f"{NAME}^Maria",
+            OtherPatientIDs=NUMBER,
+            InstitutionName=f"Praxis {NAME}",
+            StudyDescription=f"{NAME} thorax",
+            SeriesDescription=NUMBER,
+            ImageComments=NAME,
+            ReferringPhysicianName=NAME,
+            OperatorsName=NAME,
+            SOPInstanceUID=f"{ROOT}.{i}",
+            StudyInstanceUID=f"{ROOT}.8.{i // 2}",
+            SeriesInstanceUID=f"{ROOT}.9.{i // 2}",
+            BodyPartExamined=NAME.upper() if i == 5 else "CHEST",
+        )
+        rows.append((path.relative_to(root).as_posix(), ("bright", "dark")[i // 2 % 2], NAME))
+    first = root / rows[0][0]
+    (root / f"{NAME} copy.dcm").write_bytes(first.read_bytes())
+    for at, change in enumerate(
+        (
+            {"WindowCenter": NAME, "WindowWidth": NUMBER},
+            {"Modality": NAME},
+            {"PhotometricInterpretation": NAME.upper()},
+            {"VOILUTFunction": NAME.upper()},
+            {"ViewPosition": NAME.upper()},
+        )
+    ):
+        header = dcmread(first)
+        header.SOPInstanceUID = f"{ROOT}.5.{at}"
+        for keyword, value in change.items():
+            header[keyword] = _raw(keyword, value)
+        header.save_as(root / f"{NAME} odd {at}.dcm", enforce_file_format=False)
+    (root / f"{NAME}.dcm").write_bytes(b"no DICOM")
+    (root / f"{NAME} cut.dcm").write_bytes(first.read_bytes()[:900])
+    (root / f"Brief {NAME}.pdf").write_bytes(b"%PDF")
+    (root / f"{NAME}.zip").write_bytes(b"PK\x03\x04")
+    (root / f"link {NAME}").symlink_to(root.parent, target_is_directory=True)
+    rows += [(f"{NAME} odd {i}.dcm", "bright", NAME) for i in range(5)] + [
+        (f"{NAME}.dcm", "bright", NAME),
+        (f"nowhere {NAME}.dcm", "dark", NAME),
+        rows[0],
+    ]
+    with (root / f"Liste {NAME}.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("path", "label", "name", "phone", "age", "split"))
+        table.writerows((*row, NUMBER, 50 + i % 3, "") for i, row in enumerate(rows))
+        table.writerow((rows[1][0], "bright", NAME, NUMBER, 50, NAME))
+    return root
+
+
+def _raw(keyword: str, value: str):
+    """An element whose text is not what its representation allows."""
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
+    from pydicom.dataelem import RawDataElement
+    from pydicom.tag import Tag
+
+    data = value.encode("ascii") + b" " * (len(value) % 2)
+    return RawDataElement(
+        Tag(tag_for_keyword(keyword)), dictionary_VR(keyword), len(data), data, 0, False, True
+    )
+
+
+def packed(out: Path, key: Path, *arguments: object) -> str:
+    done = twinray(
+        "pack", *arguments, "--pseudonymise", key, "--out", out, "--size", 32, "--workers", 1,
+        "--val", 0.2, "--test", 0.3, check=True,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def dicom_pack(export, key, tmp_path_factory) -> tuple[Path, str, Path]:
+    """The export, packed; what was on the screen; and the key holder's table."""
+    folder = tmp_path_factory.mktemp("packs")
+    out, names = folder / "dicom", folder / "names.csv"
+    screen = packed(
+        out, key, export, "--format", "dicom", "--table", export / f"Liste {NAME}.csv",
+        "--pseudonyms", names, "--attributes", "age", "sex", "sop_uid",
+    )  # fmt: skip
+    return out, screen, names
+
+
+def test_a_pack_of_dicom_files_holds_no_name(dicom_pack) -> None:
+    pack, screen, _ = dicom_pack
+    assert not seen_in(pack, screen)
+    skipped = (pack / "skipped.csv").read_text()
+    assert " line " in skipped  # rows are still named
+    assert len(skipped.splitlines()) > 4
+    table = pq.read_table(pack / "samples.parquet").to_pylist()
+    kept = [json.loads(row["attributes"]) for row in table]
+    assert {name for row in kept for name in row} == {"age", "sex", "sop_uid"}
+    assert len({row["patient"] for row in table}) == 12
+
+
+def test_the_key_holder_finds_everybody_again(dicom_pack, export) -> None:
+    pack, _, names = dicom_pack
+    assert names.stat().st_mode & 0o077 == 0
+    with names.open(newline="") as file:
+        back = {row["pseudonym"]: row["original"] for row in csv.DictReader(file)}
+    for row in pq.read_table(pack / "samples.parquet").to_pylist():
+        assert back[row["id"]].startswith(ROOT)
+        assert back[row["patient"]].startswith(NUMBER)
+        assert (export / back[row["source"].removesuffix(".dcm")]).is_file()
+    with (pack / "skipped.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            assert back[row["where"].partition(" ")[0].partition(".")[0]]
+
+
+def test_folders_and_coco_files_hold_no_name(key, tmp_path) -> None:
+    root = tmp_path / f"{NAME} archive"
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        folder = root / ("sick", "well")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (40, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{NAME}-{NUMBER}-{i // 2:02d}_{i}.png")
+    whole = (root / "sick" / f"{NAME}-{NUMBER}-00_0.png").read_bytes()
+    (root / "sick" / f"{NAME} cut.png").write_bytes(whole[:200])
+    screen = packed(tmp_path / "folder", key, root, "--patient-regex", rf"({NAME}-\d+-\d+)_")
+    assert "set aside" in screen
+    source = write_coco(tmp_path / f"coco {NAME}", n=12)
+    data = json.loads(source.read_text())
+    for image in data["images"]:
+        name = f"{NAME} {image['file_name']}"
+        (source.parent / "images" / image["file_name"]).rename(source.parent / "images" / name)
+        image |= {"file_name": name, "patient_id": f"{NUMBER} {image['patient_id']}", "name": NAME}
+    data["images"].append({"id": NAME, "file_name": f"{NAME}.png", "width": 1, "height": 1})
+    data["annotations"].append({"id": 99, "image_id": NAME, "category_id": 7, "bbox": [NAME]})
+    source.write_text(json.dumps(data))
+    screen += packed(tmp_path / "coco", key, source, "--format", "coco")
+    assert not seen_in(tmp_path / "folder", tmp_path / "coco", screen)
+    patients = pq.read_table(tmp_path / "folder" / "samples.parquet").column("patient").to_pylist()
+    assert len(set(patients)) == 6
+
+
+def test_refusals_hold_no_name(export, key, tmp_path) -> None:
+    """What ends a job is said without the names of the source."""
+    table = tmp_path / "table.csv"
+    table.write_text(f"path,patient\n{NAME}.dcm,{NUMBER}\n")
+    jobs = [
+        (export, "--format", "dicom", "--table", table),
+        (export, "--format", "dicom", "--strict"),
+        (export, "--format", "nih"),
+        (export / f"Liste {NAME}.csv", "--format", "coco"),
+        (export, "--format", "dicom", "--attributes", "shoe_size"),
+    ]
+    for number, job in enumerate(jobs):
+        done = twinray(
+            "pack", *job, "--pseudonymise", key, "--out", tmp_path / f"p{number}", "--size", 32
+        )
+        assert done.returncode == 2, job
+        assert "unforeseen" not in done.stderr
+        assert not seen_in(done.stdout, done.stderr), job
+
+
+def test_what_learns_from_such_a_pack_holds_no_name(dicom_pack, cli, tmp_path) -> None:
+    pack, _, _ = dicom_pack
+    screen = ""
+    small = ("--arch", "resnet18", "--size", 32, "--bootstrap", 20)
+    for arguments in (
+        ("pretrain", "--data", pack, "--out", tmp_path / "pre", *PRETRAIN, "--epochs", 1),
+        ("classify", "--data", pack, "--out", tmp_path / "probe", "--seeds", 0, *small),
+        ("evaluate", tmp_path / "probe", "--out", tmp_path / "stored", "--bootstrap", 0),
+        ("evaluate", tmp_path / "probe", "--data", pack, "--by", "sex", "--out", tmp_path / "fresh",
+         "--bootstrap", 0),
+    ):  # fmt: skip
+        status, out, err = cli(*arguments)
+        assert status == 0, err
+        screen += out + err
+    assert not seen_in(*(tmp_path / n for n in ("pre", "probe", "stored", "fresh")), screen)
+
+
+def test_splits_of_named_images_are_used_again_under_pseudonyms(key, tmp_path) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 255, (20, 20), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{NAME}{i}.png")
+    arguments = ("--size", 16, "--workers", 1)
+    twinray("pack", root, *arguments, "--out", tmp_path / "plain", check=True)
+    splits = tmp_path / "plain" / "splits.json"
+    for number, given in enumerate((splits, tmp_path / "keyed0" / "splits.json")):
+        out = tmp_path / f"keyed{number}"
+        done = twinray(
+            "pack",
+            root,
+            *arguments,
+            "--pseudonymise",
+            key,
+            "--splits",
+            given,
+            "--out",
+            out,
+            check=True,
+        )
+        assert not seen_in(out, done.stdout, done.stderr)
+        plain, keyed = (
+            pq.read_table(path / "samples.parquet").column("split").to_pylist()
+            for path in (tmp_path / "plain", out)
+        )
+        assert keyed == plain
+
+
+def test_the_table_of_names_stays_out_of_the_pack(key, export, cli, tmp_path) -> None:
+    arguments = (
+        "pack",
+        export,
+        "--format",
+        "dicom",
+        "--pseudonymise",
+        key,
+        "--out",
+        tmp_path / "p",
+    )
+    status, _, told = cli(*arguments, "--pseudonyms", tmp_path / "p" / "names.csv")
+    assert (status, "outside the pack" in told) == (2, True)
+    (tmp_path / "there.csv").write_text("x")
+    status, _, told = cli(*arguments, "--pseudonyms", tmp_path / "there.csv")
+    assert (status, "expected a new file" in told) == (2, True)
+    status, _, told = cli(
+        "pack", export, "--out", tmp_path / "p", "--pseudonyms", tmp_path / "n.csv"
+    )
+    assert (status, "--pseudonymise" in told) == (2, True)
