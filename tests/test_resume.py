@@ -48,6 +48,8 @@ def test_killed_runs_continue_to_the_same_bytes(verb, weights, class_pack, blob_
             2,
             "--log-every",
             1,
+            "--pairs",
+            "patient",
             *PRETRAIN,
         ],
         "detect": [

@@ -25,6 +25,7 @@ from twinray.detection import run as detection
 from twinray.detection.config import DetectConfig
 from twinray.evaluation.record import read_split
 from twinray.files import read_json, write_bytes
+from twinray.jobs.preview import run as preview
 from twinray.pretraining import run as pretraining
 from twinray.pretraining.config import PretrainConfig
 from twinray.report.charts.curves import (
@@ -94,11 +95,14 @@ def detect(config: DetectConfig) -> RunFolder:
 
 
 def pretrain(config: PretrainConfig) -> RunFolder:
-    """``pretraining.run.run`` with the curves of the loss, of C and of the effective rank.
+    """``pretraining.run.run`` with the curves of the loss, of C and of the effective rank; with ``preview`` a look at the views only.
 
     Raises:
         InputError, TwinrayError: as there.
     """
+    if config.preview is not None:
+        preview(config)
+        return RunFolder(config.preview)
     sketch = _Sketch(_of_pretraining)
     return pretraining.run(config, watch=sketch, finished=sketch.draw)
 
@@ -148,6 +152,9 @@ def pretrain_and_tell(config: PretrainConfig) -> None:
     Raises:
         InputError, TwinrayError: as there.
     """
+    if config.preview is not None or config.out is None:
+        pretrain(config)
+        return
     _and_tell(config.out, lambda: pretrain(config), _pretraining_lines)
 
 

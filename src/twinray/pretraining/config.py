@@ -36,8 +36,11 @@ class PretrainConfig:
 
     data: Annotated[tuple[Path, ...], DATA, different("packs", Path("a"))]
     """One pack or several, with the same size and channels."""
-    out: Annotated[Path, PLACE]
+    out: Annotated[Path | None, PLACE] = None
     """Folder of the run; must be new or empty unless --resume is given."""
+    preview: Annotated[Path | None, PLACE] = None
+    """New folder for a look before training, in place of it: a sheet of images and their views, and for
+    labelled packs what the views leave of the labels."""
     splits: Annotated[tuple[str, ...], MODEL, some_of(*SPLITS)] = ("train",)
     """Splits of the packs to learn from; training never reads labels, only the k-NN monitor
     does."""
@@ -79,6 +82,17 @@ class PretrainConfig:
     """Weight decay of weights; default: LARS 1e-6, AdamW 0.01, Adam 0, SGD 1e-4."""
     warmup_epochs: Annotated[float | None, MODEL, up_to("epochs")] = None
     """Epochs of linear warm-up; default 10, or a tenth of a run shorter than 100 epochs."""
+    pairs: Annotated[Literal["image", "patient", "study"], MODEL] = "image"
+    """Image that the second view is made of: the same image, or another one of the same patient or
+    study."""
+    pair_share: Annotated[
+        float,
+        MODEL,
+        above(0, "of the images with a partner", up_to=1),
+        counts_with(pairs=("patient", "study")),
+    ] = 0.5
+    """Share of the images with a partner whose second view is their partner's; the others make both
+    views."""
     flip: Annotated[float, MODEL, PROBABILITY] = 0.5
     """Probability of a left-right flip; 0 keeps laterality."""
     crop_min: Annotated[float | None, MODEL, above(0, "of the image's area", up_to=1)] = None

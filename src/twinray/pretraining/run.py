@@ -22,6 +22,7 @@ from twinray.pretraining.momentum import momentum_at
 from twinray.pretraining.objective import Objective, barlow_twins
 from twinray.pretraining.options import check_ranks, resolve
 from twinray.pretraining.other_objectives import simclr, vicreg
+from twinray.pretraining.pairs import Partners, partners
 from twinray.pretraining.step import Step
 from twinray.pretraining.views import ViewMaker, ViewOptions
 from twinray.records import IntArray
@@ -54,10 +55,16 @@ def run(
         TwinrayError: the loss left the finite numbers, the embedding collapsed, a signal stopped the run, or the disk
             refuses.
     """
+    out, resume = config.out, config.resume
+    if out is None:
+        raise InputError("expected --out, the folder of the run, or --preview")
     config = resolve(config)
     packs = open_packs(config)
     rows = chosen_rows(packs, config)
     source = open_source(packs, rows, config)
+    paired = partners(packs, rows, config.pairs, config.pair_share, config.seed)
+    if paired is not None and launched_rank()[0] == 0:
+        print(f"--pairs {config.pairs}: {paired.told()}", file=sys.stderr)
     machine = choose_machine(config.device, config.precision)
     set_arithmetic(machine, deterministic=config.deterministic)
     with joined_ranks(machine.device) as ranks:
@@ -76,7 +83,6 @@ def run(
                 open_pack(path, allow_edited=config.allow_edited).info.checksums
                 for path in config.leave_out
             ]
-        out, resume = config.out, config.resume
         done = ranks.first(
             lambda: (
                 open_run(
@@ -108,7 +114,8 @@ def run(
         if ranks.world > 1:
             synchronise_norms(model, machine.device)
         model = model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loop = make_loop(config, model, source, machine, ranks, _probe(config, packs, rows, source))
+        probe = _probe(config, packs, rows, source)
+        loop = make_loop(config, model, source, machine, ranks, probe=probe, paired=paired)
         state = train(dataclasses.replace(loop, watch=watch), folder)
 
         def finish() -> None:
@@ -206,14 +213,17 @@ def _probe(
     ):
         return None
     labels = np.concatenate([pack.labels[r] for pack, r in zip(packs, rows, strict=True)])
+    return KnnProbe.of(source, labels, patient_numbers(packs, rows), config.size, config.seed)
+
+
+def patient_numbers(packs: Sequence[Pack], rows: Sequence[IntArray]) -> IntArray:
+    """Number of the patient of each chosen image; an image whose patient is unknown has one of its own."""
     groups = [
         f"patient {pack.patients[i]}" if pack.patients[i] is not None else f"image {which} {i}"
         for which, (pack, r) in enumerate(zip(packs, rows, strict=True))
         for i in r
     ]
-    return KnnProbe.of(
-        source, labels, np.unique(groups, return_inverse=True)[1], config.size, config.seed
-    )
+    return np.asarray(np.unique(groups, return_inverse=True)[1], dtype=np.int64)
 
 
 def objective(config: PretrainConfig) -> Objective:
@@ -233,7 +243,9 @@ def make_loop(
     source: PixelSource,
     machine: Machine,
     ranks: Ranks | None = None,
+    *,
     probe: KnnProbe | None = None,
+    paired: Partners | None = None,
 ) -> Loop:
     """The training loop of a resolved configuration."""
     assert (
@@ -259,15 +271,16 @@ def make_loop(
         step=Step(
             model=model,
             machine=machine,
-            views=_view_makers(config),
+            views=view_makers(config),
             objective=objective(config),
             seed=config.seed,
             health_every=config.log_every,
             ranks=ranks,
             accumulate=config.accumulate,
             forward=compiled(model) if wanted else None,
+            paired=paired is not None,
         ),
-        batches=_batches(config, source, machine, ranks),
+        batches=_batches(config, source, machine, ranks, paired),
         steps_per_epoch=steps_per_epoch,
         epochs=config.epochs,
         rates=lambda step: [
@@ -289,15 +302,25 @@ def make_loop(
 
 
 def _batches(
-    config: PretrainConfig, source: PixelSource, machine: Machine, ranks: Ranks
+    config: PretrainConfig,
+    source: PixelSource,
+    machine: Machine,
+    ranks: Ranks,
+    paired: Partners | None = None,
 ) -> Callable[[int, int], Iterator[Tensor]]:
-    """This rank's share of each batch, read and copied ahead of the step."""
+    """This rank's share of each batch, read and copied ahead of the step.
+
+    With partners the images of the second views follow those of the first.
+    """
 
     ahead = CopyAhead(source, machine.device) if machine.device.type == "cuda" else None
 
     def batches(epoch: int, first: int) -> Iterator[Tensor]:
         order = epoch_order(len(source), config.batch_size, seed=config.seed, epoch=epoch)
         own = [batch[ranks.share(len(batch))] for batch in order[first:]]
+        if paired is not None:
+            second = paired.drawn(epoch)
+            own = [np.concatenate([batch, second[batch]]) for batch in own]
         return ahead.batches(own) if ahead is not None else prefetch(source.gather, own)
 
     return batches
@@ -313,7 +336,8 @@ def _monitor(
     return look
 
 
-def _view_makers(config: PretrainConfig) -> tuple[ViewMaker, ViewMaker]:
+def view_makers(config: PretrainConfig) -> tuple[ViewMaker, ViewMaker]:
+    """Makers of the two views of a resolved configuration."""
     assert config.crop_min is not None  # set by resolve
     shared = ViewOptions(
         crop_area=(config.crop_min, 1.0),

@@ -21,6 +21,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,9 @@ from twinray.pretraining.views import ViewMaker, ViewParameters
 from twinray.training.device import Machine
 from twinray.training.monitor import embedding_health
 from twinray.training.ranks import Ranks
+
+_Two: TypeAlias = tuple[Tensor, Tensor]
+"""(b, c, s, s) images of the first views and of the second; the same tensor twice where each image makes both."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,8 @@ class Step:
         ranks: this process's place; ``pixels`` are its share of the batch.
         accumulate: pieces in which the share is embedded.
         forward: the model's forward pass, compiled perhaps; None for the model itself.
+        paired: flag of pixels that hold the images of the first views, then as many of the second
+            (``pretraining.pairs``).
     """
 
     model: BarlowTwins | Byol
@@ -60,14 +66,17 @@ class Step:
     ranks: Ranks = field(default_factory=Ranks)
     accumulate: int = 1
     forward: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    paired: bool = False
 
     def __call__(self, pixels: Tensor, step: int) -> Mapping[str, Tensor]:
-        """uint8 (b, s, s[, 3]) pixels -> loss and monitors; gradients are left in ``.grad``."""
-        images = pixels_to_unit(pixels.to(self.machine.device, non_blocking=True))
-        drawn = self._draw(images, step)
+        """uint8 (b, s, s[, 3]) pixels, (2 b, s, s[, 3]) where paired -> loss and monitors; gradients are left in ``.grad``."""
+        unit = pixels_to_unit(pixels.to(self.machine.device, non_blocking=True))
+        images: _Two = tuple(unit.chunk(2)) if self.paired else (unit, unit)  # type: ignore[assignment]
+        drawn = self._draw(images[0], step)
         if self.accumulate == 1:
             z1, z2 = (
-                self._embed(view, images, p) for view, p in zip(self.views, drawn, strict=True)
+                self._embed(view, own, p)
+                for view, own, p in zip(self.views, images, drawn, strict=True)
             )
         else:
             z1, z2 = self._first_pass(images, drawn)
@@ -86,7 +95,7 @@ class Step:
         return figures
 
     def _loss(
-        self, z1: Tensor, z2: Tensor, images: Tensor, drawn: list[ViewParameters]
+        self, z1: Tensor, z2: Tensor, images: _Two, drawn: list[ViewParameters]
     ) -> tuple[ObjectiveValue, Tensor]:
         """The loss of all ranks' embeddings, whose gradients reach this rank's rows, and the embeddings to keep an eye on."""
         first, second = self.ranks.gather(z1), self.ranks.gather(z2)
@@ -98,12 +107,14 @@ class Step:
         ), t1  # predictions may differ where every embedding is one point
 
     @torch.no_grad()
-    def _targets(self, model: Byol, images: Tensor, drawn: list[ViewParameters]) -> list[Tensor]:
+    def _targets(self, model: Byol, images: _Two, drawn: list[ViewParameters]) -> list[Tensor]:
         """The twin's embeddings (b, d) of both views."""
         found: list[list[Tensor]] = [[], []]
-        for rows in self._pieces(len(images)):
-            for embeddings, view, parameters in zip(found, self.views, drawn, strict=True):
-                made = self._view(view, images[rows], _rows(parameters, rows))
+        for rows in self._pieces(len(images[0])):
+            for embeddings, view, own, parameters in zip(
+                found, self.views, images, drawn, strict=True
+            ):
+                made = self._view(view, own[rows], _rows(parameters, rows))
                 with self.machine.autocast(), _same_draws():
                     embeddings.append(model.target(made))
         return [torch.cat(embeddings) for embeddings in found]
@@ -132,24 +143,28 @@ class Step:
         return [slice(i * each, (i + 1) * each) for i in range(self.accumulate)]
 
     @torch.no_grad()
-    def _first_pass(self, images: Tensor, drawn: list[ViewParameters]) -> tuple[Tensor, Tensor]:
+    def _first_pass(self, images: _Two, drawn: list[ViewParameters]) -> tuple[Tensor, Tensor]:
         """Embeddings (b, d) of both views as leaves that collect the loss's gradient."""
         found: list[list[Tensor]] = [[], []]
         with _running_statistics_kept(self.model):
-            for rows in self._pieces(len(images)):
-                for embeddings, view, parameters in zip(found, self.views, drawn, strict=True):
+            for rows in self._pieces(len(images[0])):
+                for embeddings, view, own, parameters in zip(
+                    found, self.views, images, drawn, strict=True
+                ):
                     with _same_draws():
-                        embeddings.append(self._embed(view, images[rows], _rows(parameters, rows)))
+                        embeddings.append(self._embed(view, own[rows], _rows(parameters, rows)))
         z1, z2 = (torch.cat(embeddings).requires_grad_() for embeddings in found)
         return z1, z2
 
     def _second_pass(
-        self, images: Tensor, drawn: list[ViewParameters], gradients: tuple[Tensor, Tensor]
+        self, images: _Two, drawn: list[ViewParameters], gradients: tuple[Tensor, Tensor]
     ) -> None:
-        for rows in self._pieces(len(images)):
-            for view, parameters, gradient in zip(self.views, drawn, gradients, strict=True):
+        for rows in self._pieces(len(images[0])):
+            for view, own, parameters, gradient in zip(
+                self.views, images, drawn, gradients, strict=True
+            ):
                 with _same_draws():
-                    z = self._embed(view, images[rows], _rows(parameters, rows))
+                    z = self._embed(view, own[rows], _rows(parameters, rows))
                 z.backward(gradient[rows])  # type: ignore[no-untyped-call]
 
 

@@ -102,6 +102,7 @@ def test_labels_patients_and_splits(chexpert: Path) -> None:
         "Age": "68",
         "Frontal/Lateral": "Frontal",
         "AP/PA": "AP",
+        "study": "study1",
     }
     assert found.notes == (
         "1 lateral views were left out",
@@ -122,7 +123,12 @@ def test_laterals_are_kept_if_asked_for(chexpert: Path) -> None:
     found = read_chexpert(chexpert, frontal_only=False)
     assert len(found.samples) == 4
     lateral = by_id(found)["train/patient00002/study1/view2_lateral.jpg"]
-    assert dict(lateral.attributes) == {"Sex": "Female", "Age": "68", "Frontal/Lateral": "Lateral"}
+    assert dict(lateral.attributes) == {
+        "Sex": "Female",
+        "Age": "68",
+        "Frontal/Lateral": "Lateral",
+        "study": "study1",
+    }
 
 
 @pytest.mark.parametrize("place", ["", SMALL, "CheXpert-v1.0/"])

@@ -198,7 +198,7 @@ def _take(
             patient=parts[at],
             split=split,
             labels=_vector(stated, found),
-            attributes=_attributes(row, found),
+            attributes=_attributes(row, parts[at + 1], found),
         )
     )
     return "", depth
@@ -219,8 +219,10 @@ def _vector(stated: tuple[str, ...], found: _Found) -> FloatArray:
     return found.vectors[stated]
 
 
-def _attributes(row: Row, found: _Found) -> dict[str, str]:
+def _attributes(row: Row, study: str, found: _Found) -> dict[str, str]:
+    """The columns that are kept, and the folder that names the patient's study."""
     pairs = tuple((name, row[name]) for name in _KEPT if row[name])
+    pairs += (("study", study),) if study.startswith("study") else ()
     return found.attributes.setdefault(pairs, dict(pairs))
 
 
