@@ -157,6 +157,8 @@ class Collection:
         notes: one-line remarks that users must see (``no patient ids: ...``).
         data_set: key of the published data set that it is a copy of (:mod:`twinray.data.identity`), where the reader or the
             user states it; empty where names have to tell.
+        by_place: flag, true where the split of all its images is told by where the source lies (``train/``): the other
+            splits are then those of the other sources of this kind.
     """
 
     name: str
@@ -168,6 +170,7 @@ class Collection:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     data_set: str = ""
+    by_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)

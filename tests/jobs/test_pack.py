@@ -17,6 +17,8 @@ from rich.console import Console
 
 from twinray.errors import InputError
 from twinray.jobs.pack import PackConfig, run
+from twinray.jobs.pack_sheet import extremes, write_sheet
+from twinray.report.palette import TRUE_BOX
 
 
 @pytest.fixture
@@ -121,3 +123,42 @@ def test_every_option_is_explained() -> None:
 def test_packing_needs_no_torch() -> None:
     code = "import sys, twinray.jobs.pack; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def box_sides(picture: Path) -> int:
+    """Pixels of the colour of true boxes in a picture."""
+    pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    colour = np.array([int(TRUE_BOX[i : i + 2], 16) for i in (1, 3, 5)])
+    return int((np.abs(pixels - colour).max(axis=2) < 12).sum())
+
+
+def test_a_contact_sheet_shows_images_with_their_boxes(blobs: Path, tmp_path: Path) -> None:
+    options = {"format": "coco", "out": tmp_path / "p", "size": 64, "workers": 1}
+    run(PackConfig((blobs,), sheet=tmp_path / "s.png", **options))
+    assert box_sides(tmp_path / "s.png") > 500
+    with pytest.raises(InputError, match=r"s\.png is there already; choose another --sheet"):
+        run(PackConfig((tmp_path / "p",), verify=True, sheet=tmp_path / "s.png"))
+    run(PackConfig((tmp_path / "p",), verify=True, sheet=tmp_path / "again.png"))
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "s.png").read_bytes()
+
+
+def test_the_sheet_shows_extremes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for k in range(12):
+        Image.fromarray(rng.integers(90, 160, (40, 40), dtype=np.uint8)).save(
+            tmp_path / "in" / f"{k:02d}.png"
+        )
+    for name, pixels in {
+        "black": np.zeros((40, 40)), "white": rng.integers(250, 256, (40, 40)), "flat": rng.integers(90, 160, (20, 200)),
+        "tall": rng.integers(90, 160, (200, 20)), "large": rng.integers(90, 160, (300, 300)),
+    }.items():  # fmt: skip
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    pack = run(PackConfig((tmp_path / "in",), out=tmp_path / "p", size=32, workers=1))
+    found = {str(pack.ids[row]): way for row, way in extremes(pack)}
+    assert found["black.png"] == "least contrast, darkest"
+    assert {k: found[f"{k}.png"] for k in ("white", "flat", "tall", "large")} == {
+        "white": "brightest", "flat": "flattest", "tall": "tallest", "large": "largest original",
+    }  # fmt: skip
+    write_sheet(pack, tmp_path / "s.png")
+    assert Image.open(tmp_path / "s.png").size[1] > 500

@@ -91,6 +91,10 @@ def vanished(
     for name, n in before.items():
         left = after.get(name, 0)
         if n and 2 * left < n:
-            how = "vanishes: none" if not left else f"loses most: {left:,}"
-            notes.append(f"WARNING: class {name!r} {how} of its {n:,} {what} is left{why}")
+            how = (
+                f"loses most of its {what}: {left:,} of {n:,} are left"
+                if left
+                else f"vanishes: none of its {n:,} {what} is left"
+            )
+            notes.append(f"WARNING: class {name!r} {how}{why}")
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -42,6 +43,19 @@ class DetectionData:
     def n_boxes(self) -> int:
         """Number of true boxes."""
         return sum(len(boxes) for boxes in self.truth)
+
+    def boxes_by_class(self) -> dict[str, int]:
+        """Number of true boxes of every class of the pack."""
+        counts = Counter(label for boxes in self.truth for label in boxes.labels.tolist())
+        return {name: counts[k] for k, name in enumerate(self.pack.info.box_classes)}
+
+    def n_too_small(self, size: int) -> int:
+        """Number of true boxes that are smaller than a pixel, both ways, in a network's input of this side."""
+        scale = size / self.pack.info.size
+        return sum(
+            int(((boxes[:, 2:] - boxes[:, :2]) * scale < 1).all(dim=1).sum())
+            for boxes, _ in self.targets
+        )
 
     def truth_by_id(self) -> dict[str | int, Boxes]:
         """Image id -> true boxes, and the regions that evaluation leaves out, which are marked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ from twinray.errors import InputError
 from twinray.evaluation.boxes import BoxRules, FrocRule, evaluate_boxes, mean_average_precision
 from twinray.evaluation.intervals import Resampling
 from twinray.records import patient_code
-from twinray.runs.classes import difference
+from twinray.runs.classes import difference, never_learned
 from twinray.runs.folder import RunFolder, open_run, plain
 from twinray.runs.seen import Checked, check_unseen, write_seen
 from twinray.training.device import Machine, choose_machine
@@ -71,6 +72,7 @@ def run(
             f"no box on any training image of {pack.path} (--fraction {config.fraction}): a detector has nothing to learn; "
             "look at the pack, or raise the fraction"
         )
+    told = _data_notes(config, pack, data)
     config = with_warmup(config, len(data["train"]))
     detector, provenance = make_detector(config, pack)
     seen = seen_by(config.init)
@@ -104,7 +106,9 @@ def run(
         )
         checked = dataclasses.replace(checked, notes=(*edited, *checked.notes))
         for note in (
-            (*provenance.notes, *checked.notes, *pack_notes(config, pack)) if ranks.main else ()
+            (*provenance.notes, *checked.notes, *pack_notes(config, pack), *told)
+            if ranks.main
+            else ()
         ):
             print(f"note: {note}", file=sys.stderr)
         seen = seen.plus(folder.path, "detect", [(pack, data["train"].rows)])
@@ -128,6 +132,29 @@ def run(
             finish
         )  # the others wait: figures come from one process, whatever the number of ranks
     return folder
+
+
+def _data_notes(config: DetectConfig, pack: Pack, data: Mapping[str, DetectionData]) -> list[str]:
+    """What every reader of the figures must know of the boxes.
+
+    Raises:
+        InputError: no training box is as large as a pixel of the network's input.
+    """
+    train, tested = data["train"], Counter[str]()
+    for split in ("val", "test"):
+        tested.update(data[split].boxes_by_class())
+    notes = never_learned(train.boxes_by_class(), tested)
+    small = train.n_too_small(config.size)
+    if small == train.n_boxes:
+        raise InputError(
+            f"none of the {small:,} boxes on training images of {pack.path} is as large as a pixel at --size {config.size}: a "
+            "detector has nothing to learn; are they in 0..1? Pack again, or raise --size"
+        )
+    if small:
+        notes.append(
+            f"{small:,} of {train.n_boxes:,} training boxes are smaller than a pixel at --size {config.size}"
+        )
+    return notes
 
 
 def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenance]:
@@ -341,6 +368,7 @@ def _evaluate(
             *provenance.notes,
             *checked.notes,
             *pack_notes(config, pack),
+            *_data_notes(config, pack, data),
         ],
     }
     if stuck := random_for_ever(config, detector, provenance):

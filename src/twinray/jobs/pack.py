@@ -74,6 +74,13 @@ def taken(option: str) -> Help:
     return Help(before=f"{takers_in_words(option)}:")
 
 
+PNG_FILE = Told(
+    "a name that ends in .png",
+    lambda path: path.suffix.lower() == ".png",
+    (Path("sheet.jpg"),),
+)
+
+
 @dataclass(frozen=True)
 class PackConfig:
     """Decode images once and keep them, with patients, splits, labels and boxes, in a pack that training reads fast."""
@@ -203,6 +210,9 @@ class PackConfig:
     verify: Annotated[bool, RECORD] = False
     """Check the finished pack SOURCE against its checksums instead of writing one."""
 
+    sheet: Annotated[Path | None, PLACE, PNG_FILE] = None
+    """New PNG that shows what was packed: random and extreme images with their boxes; goes with --verify too."""
+
     phantom_images: Annotated[int, MODEL, at_least(1), taken("phantom_images")] = 1000
     """number of images to draw."""
 
@@ -228,10 +238,12 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
         console: where the summary goes; by default standard output.
 
     Raises:
-        InputError: bad options or a source that cannot be used.
+        InputError: bad options, a contact sheet that is there already, or a source that cannot be used.
         TwinrayError: the disk is full.
     """
     console = console or Console()
+    if config.sheet is not None and (config.sheet.exists() or config.sheet.is_symlink()):
+        raise InputError(f"{config.sheet} is there already; choose another --sheet, or remove it")
     if config.verify:
         if len(config.source) != 1:
             raise InputError(
@@ -239,6 +251,7 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
             )
         pack = verify_pack(config.source[0])
         show(pack.info, pack.path, console, heading="verified: files match their checksums")
+        _draw(config, pack, console)
         return pack
     options = _options(config)
     if config.out is None:
@@ -269,7 +282,19 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
     if names is not None and config.pseudonyms is not None:
         names.write(config.pseudonyms)
     show(result.info, out, console, heading="packed")
-    return open_pack(out)
+    pack = open_pack(out)
+    _draw(config, pack, console)
+    return pack
+
+
+def _draw(config: PackConfig, pack: Pack, console: Console) -> None:
+    """Write the contact sheet, where one is asked for."""
+    if config.sheet is None:
+        return
+    from twinray.jobs.pack_sheet import write_sheet  # matplotlib takes a second to import
+
+    write_sheet(pack, config.sheet, config.seed)
+    console.print(Text(f"contact sheet: {config.sheet}"))
 
 
 def show(info: PackInfo, path: Path, console: Console, heading: str) -> None:

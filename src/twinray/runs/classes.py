@@ -6,7 +6,7 @@ swapped, every box of the one class would silently become one of the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from twinray.data.pack import PACK, read_info
@@ -29,6 +29,30 @@ def difference(wanted: Sequence[str], names: Sequence[str], whose: str, other: s
     if missing or new:
         return f"only in the {whose}: {missing}; only in the {other}: {new}"
     return f"the same names in another order, and the order counts: in the {whose} {list(wanted)}"
+
+
+def never_learned(learnt: Mapping[str, int], tested: Mapping[str, int]) -> list[str]:
+    """Notes on box classes that training never saw, though figures count them.
+
+    Such a class is found by chance alone. Its average precision is then near 0, and stays in the means over classes, as
+    pycocotools has it. (A classifier's chance is an AUC of 0.5, which would flatter, so classifiers keep it out of them.)
+
+    Args:
+        learnt: number of training boxes by class.
+        tested: number of boxes by class in the splits that are measured.
+    """
+    lacking = [name for name, n in learnt.items() if not n]
+    counted = [f"{name!r} ({tested[name]:,} boxes tested)" for name in lacking if tested.get(name)]
+    silent = [repr(name) for name in lacking if not tested.get(name)]
+    notes = []
+    if counted:
+        notes.append(
+            f"WARNING: never learned, without a training box: {', '.join(counted)}; these classes stay in the means over "
+            "classes, near 0"
+        )
+    if silent:
+        notes.append(f"no box in training, val and test: {', '.join(silent)}")
+    return notes
 
 
 def box_classes_of(path: Path) -> tuple[tuple[str, ...], str]:

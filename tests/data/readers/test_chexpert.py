@@ -269,3 +269,47 @@ def test_random_bytes_are_one_line(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError) as refused:
         read_chexpert(tmp_path)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("given", ["", "CheXpert-v1.0 batch 1 (validate & csv)"])
+def test_folders_of_batches_are_read_as_one(tmp_path: Path, given: str) -> None:
+    first = tmp_path / "CheXpert-v1.0 batch 1 (validate & csv)"
+    rows = [
+        row(f"CheXpert-v1.0/train/patient{n:05d}/study1/view1_frontal.jpg") for n in (1, 2, 3, 9)
+    ]
+    table(first / "train.csv", *rows)
+    table(first / "valid.csv", row("CheXpert-v1.0/valid/patient64541/study1/view1_frontal.jpg"))
+    places = {
+        1: "CheXpert-v1.0 batch 2 (train 1)/patient00001",
+        2: "CheXpert-v1.0 batch 3 (train 2)/patient00002",
+        3: "CheXpert-v1.0 batch 2 (train 1)/patient00003",
+        4: f"{first.name}/valid/patient64541",
+    }
+    for n, place in places.items():
+        path = tmp_path / place / "study1" / "view1_frontal.jpg"
+        path.parent.mkdir(parents=True)
+        Image.new("L", (8 + n, 8), 9).save(path)
+    found = read_chexpert(tmp_path / given)
+    assert [(s.patient, s.split) for s in found.samples] == [
+        ("patient00001", "train"), ("patient00002", "train"), ("patient00003", "train"), ("patient64541", "val"),
+    ]  # fmt: skip
+    assert [found.load(s).array.shape[1] for s in found.samples] == [9, 10, 11, 12]
+    assert any("1 images that the tables list are not there" in note for note in found.notes)
+
+
+def test_words_for_nothing_are_blank(tmp_path: Path) -> None:
+    table(
+        tmp_path / "train.csv",
+        row("train/patient1/study1/view1_frontal.jpg", {"Edema": "nan", "Fracture": "1"}),
+    )
+    path = tmp_path / "train/patient1/study1/view1_frontal.jpg"
+    path.parent.mkdir(parents=True)
+    Image.new("L", (8, 8)).save(path)
+    found = read_chexpert(tmp_path)
+    labels = dict(zip(LABELS, found.samples[0].labels, strict=True))
+    assert math.isnan(labels["Edema"])
+    assert labels["Fracture"] == 1
+    assert (
+        "1 cells of train.csv hold nan, null or the like and count as empty (Edema 1)"
+        in found.notes
+    )

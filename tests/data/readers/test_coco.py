@@ -236,3 +236,118 @@ def test_every_box_is_inside_or_refused(box: tuple[float, float, float, float]) 
         assert np.abs(clipped[0] - box).max() <= 1
     else:
         assert "\n" not in faults[0]
+
+
+def drawn(path: Path, side: tuple[int, int] = (100, 80)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", side, 9).save(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_byte_order_mark_is_read_over(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path, annotations=[box(1, 2, 30, 40)])
+    text = path.read_text()
+    path.write_text("\ufeff" + text if encoding == "utf-16-le" else text, encoding=encoding)
+    assert len(read_coco(path).samples[0].boxes) == 1
+    path.write_bytes(b"\xff\xfe{")
+    with pytest.raises(InputError, match=r"found other bytes|expected JSON"):
+        read_coco(path)
+
+
+LAYOUTS = {  # the annotation file, the picture, its name in the file
+    "label studio": ("result.json", "images/a.png", "images/a.png"),
+    "label studio on Windows": ("result.json", "images/a.png", "images\\a.png"),
+    "label studio's server": ("result.json", "images/a.png", "/data/upload/3/a.png"),
+    "label studio's storage": ("result.json", "images/a.png", "/data/local-files/?d=images/a.png"),
+    "label studio with parents": ("result.json", "images/a.png", "../../media/upload/1/a.png"),
+    "cvat": ("annotations/instances_default.json", "images/a.png", "a.png"),
+    "cvat, a subset": ("annotations/instances_default.json", "images/default/a.png", "a.png"),
+    "coco": ("annotations/instances_train2017.json", "train2017/a.png", "a.png"),
+    "roboflow": ("train/_annotations.coco.json", "train/a.png", "a.png"),
+    "percent signs": ("a.json", "images/caf\u00e9 1.png", "caf%C3%A9%201.png"),
+    "percent signs that are meant": ("a.json", "images/a%20b.png", "a%20b.png"),
+    "the other Unicode form": ("a.json", "images/cafe\u0301.png", "caf\u00e9.png"),
+    "another case": ("a.json", "images/A.PNG", "a.png"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_images_are_found_in_the_layouts_of_annotation_tools(tmp_path: Path, layout: str) -> None:
+    at, picture, name = LAYOUTS[layout]
+    drawn(tmp_path / picture)
+    folder = tmp_path / at
+    folder.parent.mkdir(exist_ok=True)
+    write(folder.parent, [{"id": 5, "file_name": name}]).rename(folder)
+    found = read_coco(folder, need_images=True)
+    assert found.load(found.samples[0]).array.shape == (80, 100)
+    assert Path(found.samples[0].source).name == Path(picture).name
+
+
+def test_never_another_image(tmp_path: Path) -> None:
+    drawn(tmp_path / "images" / "p1" / "view.png")
+    drawn(tmp_path / "images" / "x.png")
+    images = [
+        {"id": 1, "file_name": "p1/view.png"},
+        {"id": 2, "file_name": "p2/view.png"},
+        {"id": 3, "file_name": "a/x.png"},
+        {"id": 4, "file_name": "b/x.png"},
+    ]
+    found = read_coco(write(tmp_path, images, [box(1, 1, 5, 5, image=4)]))
+    assert [s.source for s in found.samples] == ["p1/view.png", "p2/view.png", "x.png"]
+    assert "leads to x.png, which image 3 names" in found.skipped[0].reason
+    assert len(found.skipped) == 2, "its annotation goes with it"
+
+
+def test_without_any_image_the_refusal_names_the_flag(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError,
+        match=r"none of the 1 images .* \(the first is a\.png\); give their folder with --images",
+    ):
+        read_coco(write(tmp_path), need_images=True)
+    with pytest.raises(InputError, match=r"give the \.json in it: ann\.json"):
+        read_coco(tmp_path)
+
+
+def test_two_records_of_one_file_are_one_image(tmp_path: Path) -> None:
+    images = [
+        {"id": k, "file_name": name} for k, name in ((1, "a.png"), (2, "b.png"), (3, "a.png"))
+    ]
+    rows = [box(1, 1, 5, 5, image=1), box(1, 1, 5, 5, image=3), box(9, 9, 5, 5, image=3)]
+    found = read_coco(write(tmp_path, images, rows))
+    assert [(s.id, len(s.boxes)) for s in found.samples] == [("1", 2), ("2", 0)]
+    assert any("1 image records name a file that another names too" in n for n in found.notes)
+    images[2]["patient_id"], images[0]["patient_id"] = "p", "q"
+    with pytest.raises(
+        InputError, match=r"images 1 and 3 .* both name a\.png, but differ in patient"
+    ):
+        read_coco(write(tmp_path, images, rows))
+
+
+@pytest.mark.parametrize("key", ["subject_id", "patientId", "PatientID", "Patient ID", "case_id"])
+def test_usual_keys_of_patients_are_read(tmp_path: Path, key: str) -> None:
+    found = read_coco(write(tmp_path, [{"id": 1, "file_name": "a.png", key: 17}]))
+    assert found.samples[0].patient == "17"
+    assert dict(found.samples[0].attributes) == {}
+
+
+def test_a_key_that_looks_like_a_patient_is_named_and_can_be_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path, [{"id": 1, "file_name": "a.png", "patient hash": "x"}])
+    assert any("--patient-column 'patient hash'" in note for note in read_coco(path).notes)
+    assert read_coco(path, patient_column="patient hash").samples[0].patient == "x"
+
+
+def test_many_unknown_splits_are_refused_before_anything_is_cut(tmp_path: Path) -> None:
+    images = [
+        {"id": k, "file_name": f"{k}.png", "split": "train" if k else "hold"} for k in range(9)
+    ]
+    assert len(read_coco(write(tmp_path, images)).skipped) == 1
+    images[1]["split"] = "hold"
+    with pytest.raises(InputError, match=r"found 'hold' \(2 images\); nothing was cut"):
+        read_coco(write(tmp_path, images))
+
+
+def test_label_studios_own_tasks_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text('[{"id": 1, "data": {"image": "a.png"}, "annotations": []}]')
+    with pytest.raises(InputError, match="Label Studio's own list of tasks; export it as COCO"):
+        read_coco(path)

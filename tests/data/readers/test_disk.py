@@ -139,3 +139,24 @@ def test_links_that_lead_out_and_archives_are_named(tmp_path: Path) -> None:
     assert len(find_images([inside]).notes) == 2
     (inside / "linked").symlink_to(outside)
     assert any("3 files lie outside" in note for note in read_folder(inside, layout="flat").notes)
+
+
+def test_class_folders_that_are_linked_lose_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "store/one/x.png")
+    touch(tmp_path, "store/one/y.png")
+    (tmp_path / "s").mkdir()
+    for name in ("sick", "well", "other"):
+        (tmp_path / "s" / name).symlink_to(tmp_path / "store" / "one")
+    assert len(scan_images(tmp_path / "s").names) == 6
+
+
+def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    for k in range(5):
+        touch(tmp_path, f"f{k}/x.png")
+    for k in range(5):
+        for j in range(5):
+            (tmp_path / f"f{k}" / f"to{j}").symlink_to(tmp_path / f"f{j}")
+    found = scan_images(tmp_path)
+    assert {f"f{k}/x.png" for k in range(5)} <= set(found.names)
+    assert len(found.names) < 200
+    assert any("more than 16 links lead to this folder" in s.reason for s in found.skipped)

@@ -227,3 +227,50 @@ def test_the_documented_expression_finds_a_patient_in_every_name(name: str) -> N
     match = re.search(KERMANY, name)
     assert match is not None
     assert any(match.groups())
+
+
+@pytest.mark.parametrize(
+    "column", ["subject_id", "patientId", "PatientID", "Patient ID", "case_id"]
+)
+def test_usual_names_of_patient_columns_are_read(tmp_path, column):
+    put(tmp_path / "s", "a.png", "b.png")
+    table = tmp_path / "t.csv"
+    table.write_text(f"path,{column},label\na.png,p1,x\nb.png,nan,x\n")
+    found = read_folder(tmp_path / "s", table=table)
+    assert [sample.patient for sample in found.samples] == ["p1", None]
+    assert (
+        f"t.csv gives patients from '{column}', labels from 'label'; no column of splits"
+        in found.notes
+    )
+
+
+def test_a_column_of_another_name_is_named_and_can_be_asked_for(tmp_path):
+    put(tmp_path / "s", "a.png", "b.png")
+    table = tmp_path / "t.csv"
+    table.write_text("path,patient hash,use\na.png,p1,train\nb.png,p2,val\n")
+    notes = read_folder(tmp_path / "s", table=table).notes
+    assert any("--patient-column 'patient hash' takes it" in note for note in notes)
+    assert any("the column 'use' holds names of splits but was not read" in note for note in notes)
+    found = read_folder(tmp_path / "s", table=table, patient_column="patient hash")
+    assert [sample.patient for sample in found.samples] == ["p1", "p2"]
+    with pytest.raises(InputError, match="expected the column 'who'"):
+        read_folder(tmp_path / "s", table=table, patient_column="who")
+
+
+@pytest.mark.parametrize("word", ["validate", "VALID", "dev", "tuning", "Validation"])
+def test_split_words_of_the_field_are_read(tmp_path, word):
+    put(tmp_path / "s", "a.png", "b.png")
+    table = tmp_path / "t.csv"
+    table.write_text(f"path,Subset\na.png,{word}\nb.png,train\n")
+    assert [s.split for s in read_folder(tmp_path / "s", table=table).samples] == ["val", "train"]
+
+
+def test_many_rows_of_an_unknown_split_are_refused_before_anything_is_cut(tmp_path):
+    names = [f"{k}.png" for k in range(6)]
+    put(tmp_path / "s", *names)
+    table = tmp_path / "t.csv"
+    words = ["train", "train", "train", "train", "hold", "hold"]
+    rows = "".join(f"{n},{w}\n" for n, w in zip(names, words, strict=True))
+    table.write_text("path,split\n" + rows)
+    with pytest.raises(InputError, match=r"found 'hold' \(2 rows\); nothing was cut"):
+        read_folder(tmp_path / "s", table=table)

@@ -123,7 +123,16 @@ class Finish:
             settled = settle_given(rows, options.given)
             return settled, describe(rows, settled, mix.label_classes, {}, None)
         fold = Fold(options.fold, options.folds) if options.folds else None
-        settled = settle(rows, mix.names, options.val, options.test_share, options.seed, fold)
+        together = [k for k, collection in enumerate(mix.collections) if collection.by_place]
+        settled = settle(
+            rows,
+            mix.names,
+            options.val,
+            options.test_share,
+            options.seed,
+            fold,
+            together,
+        )
         shares = {"val": options.val, "test": options.test_share}
         return settled, describe(rows, settled, mix.label_classes, shares, options.seed)
 

@@ -202,6 +202,8 @@ class Mix:
             digest.update(
                 repr((*said, "shared patients") if isinstance(collection, Part) else said).encode()
             )
+            if collection.by_place:
+                digest.update(b"by place")
             for s in collection.samples:
                 digest.update(
                     repr((s.id, s.source, s.patient, s.split, s.boxes_frame, s.size)).encode(

@@ -15,14 +15,15 @@ Data sheet
     Layout: ``train.csv``, ``valid.csv`` (and ``test.csv``) have
         ``Path,Sex,Age,Frontal/Lateral,AP/PA`` and the 14 labels. ``Path`` is
         ``CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`` or the same without its
-        first folder. Images lie beside the tables.
+        first folder. Images lie beside the tables, or in folders of batches beside each other, as they are published
+        now: ``CheXpert-v1.0 batch 1 (validate & csv)`` with the tables, ``CheXpert-v1.0 batch 2 (train 1)/patient00001``.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -67,7 +68,8 @@ _TABLES: tuple[tuple[str, Split], ...] = (
     ("valid.csv", "val"),
     ("test.csv", "test"),
 )
-_EDITIONS = ("CheXpert-v1.0-small", "CheXpert-v1.0")
+_EDITION = re.compile(r"chexpert-v1\.0", re.IGNORECASE)
+_BATCH = re.compile(r"batch\s*\d", re.IGNORECASE)
 _KEPT = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
 _VALUES = {
     "": UNKNOWN,
@@ -83,8 +85,14 @@ _PATIENT = re.compile(r"patient\d+")
 
 @dataclass(slots=True)
 class _Found:
-    """What the rows of all tables gave; equal labels and attributes are stored once."""
+    """What the rows of all tables gave; equal labels and attributes are stored once.
 
+    ``batches`` are the folders of images, each with ``/`` or empty; ``last`` is the one of the row before, with the number
+    of folders that its Path lost.
+    """
+
+    batches: Sequence[str]
+    last: tuple[str, int] = ("", 0)
     samples: list[Sample] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
@@ -110,9 +118,8 @@ def read_chexpert(root: Path, *, frontal_only: bool = True) -> Collection:
     Raises:
         InputError: no such folder, no table, a table without a needed column, no image left.
     """
-    root = _root(root)
-    found = _Found()
-    tables = [(root / name, split) for name, split in _TABLES if (root / name).is_file()]
+    root, tables, batches = _root(root)
+    found = _Found(batches)
     for table, split in tables:
         _read_table(table, split, root, frontal_only, found)
     if not found.samples:
@@ -129,86 +136,92 @@ def read_chexpert(root: Path, *, frontal_only: bool = True) -> Collection:
     )
 
 
-def _root(root: Path) -> Path:
+def _root(root: Path) -> tuple[Path, list[tuple[Path, Split]], list[str]]:
+    """The folder that sources are told relative to, the tables, and the folders of images in it."""
     if not root.is_dir():
         came = "is a file; give its folder" if root.exists() else "is not there; check the path"
         raise InputError(f"expected CheXpert's folder, {root} {came}")
-    for folder in (root, *(root / edition for edition in _EDITIONS)):
-        if any((folder / name).is_file() for name, _ in _TABLES):
-            return folder
+    below = sorted(folder for folder in root.iterdir() if _EDITION.match(folder.name))
+    for folder in (root, *(folder for folder in below if folder.is_dir())):
+        tables = [(folder / name, split) for name, split in _TABLES if (folder / name).is_file()]
+        if not tables:
+            continue
+        if not _BATCH.search(folder.resolve().name):
+            return folder, tables, [""]
+        around = folder.resolve().parent
+        batches = sorted(
+            f.name
+            for f in around.iterdir()
+            if f.is_dir() and _BATCH.search(f.name) and _EDITION.match(f.name)
+        )
+        return around, tables, [f"{name}/" for name in batches]
     raise InputError(
         f"expected CheXpert's train.csv or valid.csv in {root}, found neither; give the folder that has them"
     )
 
 
 def _read_table(table: Path, split: Split, root: Path, frontal_only: bool, found: _Found) -> None:
-    depth = 0
     for row in read_rows(table, ("Path", *LABELS), notes=found.notes):
-        reason, depth = _take(row, split, root, depth, frontal_only, found)
+        reason = _take(row, split, root, frontal_only, found)
         if reason:
             found.skipped.append(Skipped(row.where, reason))
 
 
-def _take(
-    row: Row, split: Split, root: Path, depth: int, frontal_only: bool, found: _Found
-) -> tuple[str, int]:
-    """Add one row to ``found``; why it is set aside (or nothing), and how many folders to drop from the next Path."""
+def _take(row: Row, split: Split, root: Path, frontal_only: bool, found: _Found) -> str:
+    """Add one row to ``found``; why it is set aside, or nothing."""
     path = row["Path"].replace("\\", "/")
     parts = PurePosixPath(path).parts
     at = next((i for i, part in enumerate(parts) if _PATIENT.fullmatch(part)), None)
     if at is None or ".." in parts or path.startswith("/"):
-        return (
-            f"expected a Path such as train/patient00001/study1/view1_frontal.jpg, got {_short(path)}",
-            depth,
-        )
+        return f"expected a Path such as train/patient00001/study1/view1_frontal.jpg, got {_short(path)}"
     key = "/".join(parts[max(0, at - 1) :])
     if key in found.ids:
-        return f"{_short(key)} already has a row further up; keep one of them", depth
+        return f"{_short(key)} already has a row further up; keep one of them"
     view = (row["Frontal/Lateral"] or parts[-1]).lower()
     lateral = "lateral" in view
     if not lateral and "frontal" not in view:
-        return (
-            f"expected Frontal or Lateral, got {_short(row['Frontal/Lateral'])}; correct the row",
-            depth,
-        )
+        return f"expected Frontal or Lateral, got {_short(row['Frontal/Lateral'])}; correct the row"
     stated = tuple(row[name] for name in LABELS)
     wrong = next(
         (name for name, value in zip(LABELS, stated, strict=True) if value not in _VALUES), None
     )
     if wrong is not None:
         return (
-            f"expected 1, 0, -1 or blank under {wrong!r}, got {_short(row[wrong])}; correct the row",
-            depth,
+            f"expected 1, 0, -1 or blank under {wrong!r}, got {_short(row[wrong])}; correct the row"
         )
     found.ids.add(key)
     if lateral and frontal_only:
         found.laterals += 1
-        return "", depth
-    here = (
-        drop for drop in _depths(depth, at) if os.path.isfile(os.path.join(root, *parts[drop:]))
-    )
-    depth = next(here, -1)
-    if depth < 0:
+        return ""
+    source = _find(root, parts, at, found)
+    if source is None:
         found.missing.append(key)
-        return "", 0
+        return ""
     found.samples.append(
         Sample(
             id=key,
-            source="/".join(parts[depth:]),
+            source=source,
             patient=parts[at],
             split=split,
             labels=_vector(stated, found),
             attributes=_attributes(row, parts[at + 1], found),
         )
     )
-    return "", depth
+    return ""
 
 
-def _depths(first: int, last: int) -> Iterator[int]:
-    """How many leading folders of a Path to try dropping: as for the row before, then none, one, ..."""
-    if first <= last:
-        yield first
-    yield from (depth for depth in range(last + 1) if depth != first)
+def _find(root: Path, parts: Sequence[str], at: int, found: _Found) -> str | None:
+    """The image's path below ``root``: as the row before, else without its first folders, in any folder of images.
+
+    A patient of one batch is in no other, so the first file that is there is the one.
+    """
+    ways = [found.last, *((batch, depth) for batch in found.batches for depth in range(at + 1))]
+    for batch, depth in ways:
+        source = batch + "/".join(parts[depth:])
+        if depth <= at and os.path.isfile(os.path.join(root, source)):
+            found.last = batch, depth
+            return source
+    return None
 
 
 def _vector(stated: tuple[str, ...], found: _Found) -> FloatArray:

@@ -154,8 +154,9 @@ def read_coco(
     patient_keys = _patient_keys(raw, annotation_json, patient_column, notes)
     _check_splits(raw, annotation_json)
     images = _images(source, patient_keys, need_images)
+    by_place = False
     if layout == "auto":
-        images = _with_named_split(images, annotation_json, notes)
+        images, by_place = _with_named_split(images, annotation_json, notes)
     annotated = "annotations" in raw
     found = _annotations(source, images, class_of) if annotated else {}
     notes += source.audit.conclude(lambda key: file_size(files.root / images[key].file_name))
@@ -188,6 +189,7 @@ def read_coco(
         load=FileLoader(files.root),
         skipped=tuple(skipped),
         notes=tuple(notes),
+        by_place=by_place,
     )
 
 
@@ -243,8 +245,10 @@ def _check_splits(raw: dict[str, Any], path: Path) -> None:
         )
 
 
-def _with_named_split(images: dict[str, _Image], path: Path, notes: list[str]) -> dict[str, _Image]:
-    """The images with the split that names of the file and its folder tell, where they state none themselves."""
+def _with_named_split(
+    images: dict[str, _Image], path: Path, notes: list[str]
+) -> tuple[dict[str, _Image], bool]:
+    """The images with the split that names of the file and its folder tell, where they state none; and whether they do."""
     by_file, by_folder = split_in_name(path.stem), split_of(path.resolve().parent.name)
     if by_folder is not None:
         beside = [
@@ -258,12 +262,12 @@ def _with_named_split(images: dict[str, _Image], path: Path, notes: list[str]) -
     split = by_file or by_folder
     bare = [key for key, image in images.items() if image.split is None]
     if split is None or len(bare) < len(images):
-        return images
+        return images, False
     of = "file" if by_file else "folder"
     notes.append(
         f"all {len(bare):,} images are {split}: so says the name of the {of} (--layout flat ignores it)"
     )
-    return {key: replace(image, split=split) for key, image in images.items()}
+    return {key: replace(image, split=split) for key, image in images.items()}, True
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -169,24 +169,30 @@ def _files_below(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
             Skipped(where, f"could not list this folder: {error.strerror}; check its rights")
         )
 
-    above: dict[str, frozenset[tuple[int, int]]] = {os.fspath(root): frozenset()}
+    top = os.fspath(root)
+    above: dict[str, frozenset[tuple[int, int]]] = {top: frozenset()}
+    by_links: dict[str, bool] = {top: False}
     visits: Counter[tuple[int, int]] = Counter()
     for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
         status = os.stat(folder)
         this, own = (status.st_dev, status.st_ino), above.pop(folder)
-        visits[this] += 1
+        linked = by_links.pop(folder)
+        visits[this] += linked
         if (
             this in own
         ):  # a link that leads back up; a folder that is reached by two ways is read twice
             below.clear()
             continue
-        if visits[this] > _MOST_WAYS:
-            refuse_ways = f"more than {_MOST_WAYS} links lead to this folder; remove some"
-            skipped.append(Skipped(_printable(folder), refuse_ways))
+        if linked and visits[this] > _MOST_WAYS:
+            why = f"more than {_MOST_WAYS} links lead to this folder; remove some"
+            skipped.append(Skipped(_printable(os.path.relpath(folder, root)), why))
             below.clear()
             continue
         below[:] = sorted(name for name in below if not is_junk(name))
-        above |= {os.path.join(folder, name): own | {this} for name in below}
+        for name in below:
+            path = os.path.join(folder, name)
+            above[path] = own | {this}
+            by_links[path] = linked or os.path.islink(path)
         yield from (Path(folder, name) for name in files if not is_junk(name))
 
 

@@ -26,7 +26,7 @@ from twinray.data.readers.nih import read_nih
 from twinray.data.readers.rsna import read_rsna
 from twinray.data.readers.vindr.reader import fuse_vindr, read_raw_vindr, read_vindr
 from twinray.errors import InputError
-from twinray.records import Collection, share_patients
+from twinray.records import Collection, share_patients, split_of
 
 Views = Literal["auto", "frontal", "all"]
 
@@ -311,7 +311,36 @@ def read_sources(
         )
         for path, one in zip(sources, read, strict=True)
     ]
-    return share_patients(collections) if shared_patients else collections
+    collections = _splits_by_place(names, sources, collections, options.layout)
+    if shared_patients:
+        return share_patients(collections)
+    parts = [c for c in collections if c.by_place]
+    shared = iter(share_patients(parts) if len(parts) > 1 else parts)
+    return [next(shared) if c.by_place else c for c in collections]
+
+
+def _splits_by_place(
+    names: Sequence[str],
+    sources: Sequence[Path],
+    collections: Sequence[Collection],
+    layout: Layout,
+) -> list[Collection]:
+    """Sources that are folders called ``train``, ``valid``, ``test`` hold these splits, unless they state their own."""
+    splits = [split_of(path.resolve().name) if path.is_dir() else None for path in sources]
+    if len(set(splits) - {None}) < 2 or layout == "flat":
+        return list(collections)
+    told = []
+    for name, split, collection in zip(names, splits, collections, strict=True):
+        if split is None or any(sample.split for sample in collection.samples):
+            told.append(collection)
+            continue
+        ignore = " (--layout flat ignores it)" if "layout" in FORMATS[name].takes else ""
+        n = len(collection.samples)
+        note = f"all {n:,} images are {split}: so says the name of the folder{ignore}"
+        samples = tuple(replace(sample, split=split) for sample in collection.samples)
+        notes = (*collection.notes, note)
+        told.append(replace(collection, samples=samples, notes=notes, by_place=True))
+    return told
 
 
 def _read(name: str, path: Path, options: SourceOptions, *, tell_ids: bool) -> Collection:

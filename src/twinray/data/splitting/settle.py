@@ -17,7 +17,7 @@ What the sources' own splits do wrong is not mended but reported: patients and i
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -50,7 +50,13 @@ class Fold:
 
 
 def settle(
-    rows: Rows, names: Sequence[str], val: float, test: float, seed: int, fold: Fold | None = None
+    rows: Rows,
+    names: Sequence[str],
+    val: float,
+    test: float,
+    seed: int,
+    fold: Fold | None = None,
+    together: Collection[int] = (),
 ) -> Settled:
     """Keep or cut splits.
 
@@ -60,6 +66,7 @@ def settle(
         val, test: wanted shares of validation and test images where the source has none of them; 0 for none.
         seed: seed of the cut.
         fold: fold of a cross-validation; ``test`` is then one fold's share.
+        together: numbers of collections that are the splits of one data set: what one of them has, none of them lacks.
 
     Raises:
         InputError: folds of a source that has a val or test split; fewer patients than splits to
@@ -71,6 +78,8 @@ def settle(
         {rows.official[i] or "" for i in np.flatnonzero(rows.collection == k).tolist()} - {""}
         for k in range(len(names))
     ]
+    shared = {split for k in together for split in present[k]}
+    present = [shared if k in together else own for k, own in enumerate(present)]
     if fold and (
         official := [name for name, own in zip(names, present, strict=True) if own - {"train"}]
     ):
