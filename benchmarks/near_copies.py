@@ -78,13 +78,15 @@ def read(path: Path) -> Pixels:
     return np.asarray(Image.open(path).convert("L"))
 
 
-def pairs_by_distance(words: Words, of: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """(256,) number of pairs of images of different patients at each distance; an image's nearest hash counts."""
+def pairs_by_distance(
+    words: Words, of: np.ndarray, asked: Words, of_asked: np.ndarray, patients: np.ndarray
+) -> np.ndarray:
+    """(256,) number of pairs of images of different patients at each distance, the one looked up among the other."""
     counts = np.zeros(256, dtype=np.int64)
     starts = np.flatnonzero(np.diff(of, prepend=-1))
     for i in range(len(starts)):
-        mine = words[of == of[starts[i]]]
-        later = slice(starts[i] + len(mine), None)
+        mine = asked[of_asked == of[starts[i]]]
+        later = slice(starts[i] + (of == of[starts[i]]).sum(), None)
         if later.start >= len(words):
             break
         least = np.full(len(words) - later.start, 255, dtype=np.int64)
@@ -126,12 +128,13 @@ def main() -> None:
     started = time.perf_counter()
     words, of = perceptual_hashes(map(read, paths))
     seconds = time.perf_counter() - started
+    asked, of_asked = perceptual_hashes(map(read, paths), asking=True)
     print(
         f"{len(paths):,} images of {len(set(patients)):,} patients, {seconds / len(paths) * 1e3:.2f} ms an image to read and hash\n"
     )
     for name, half in (("choosing", ~second), ("measuring", second)):
-        own = half[of]
-        counts = pairs_by_distance(words[own], of[own], patients)
+        own, also = half[of], half[of_asked]
+        counts = pairs_by_distance(words[own], of[own], asked[also], of_asked[also], patients)
         threshold, rate = chosen(counts)
         print(
             f"{name}: {half.sum():,} images, {counts.sum():,} pairs of different patients, nearest {np.flatnonzero(counts)[:3].tolist()}, "
@@ -142,7 +145,7 @@ def main() -> None:
     mine = [words[of == i] for i in picked]
     print("\n| Copy | found | median of differing signs | 99 % |\n|---|---|---|---|")
     for name, change in COPIES.items():
-        copies, of_copy = perceptual_hashes(change(read(paths[i])) for i in picked)
+        copies, of_copy = perceptual_hashes((change(read(paths[i])) for i in picked), asking=True)
         least = np.full(len(picked), 255)
         for at, number in enumerate(of_copy.tolist()):
             least[number] = min(least[number], int(nearest(copies[at : at + 1], mine[number])[0]))

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.fft import dctn
 
+from twinray.data import near_copies
 from twinray.data.near_copies import (
     FALSE_ALARMS,
     NEAR,
+    are_near,
     more_than_chance,
     nearest,
     perceptual_hashes,
@@ -40,6 +42,7 @@ COPIES = {
     "negative": lambda image: 255 - image,
     "as colour": lambda image: np.repeat(image[..., None], 3, axis=2),
     "in a black frame": lambda image: np.pad(image, len(image) // 16),
+    "without a margin": lambda image: image[4:-4, 4:-4],
     "stretched": lambda image: np.asarray(Image.fromarray(image).resize((300, 200))),
 }
 
@@ -47,8 +50,8 @@ COPIES = {
 @pytest.mark.parametrize("how", COPIES)
 def test_copies_are_near_and_others_are_not(chests, how):
     known, _ = perceptual_hashes(chests[:12])
-    asked, of = perceptual_hashes([COPIES[how](image) for image in chests])
-    near = set(of[nearest(asked, known) <= NEAR].tolist())
+    asked, of = perceptual_hashes([COPIES[how](image) for image in chests], asking=True)
+    near = set(of[are_near(asked, known)].tolist())
     assert near == set(range(12))
 
 
@@ -80,6 +83,27 @@ def test_nearest_counts_signs(seed, n, m):
     apart = (bits[:n, None, :] != bits[None, n:, :]).sum(axis=2)
     expected = np.minimum(apart, 255 - apart).min(axis=1)
     assert nearest(words[:n], words[n:]).tolist() == expected.tolist()
+
+
+@given(seed=st.integers(0, 2**32 - 1), flips=st.integers(0, 2 * NEAR), negative=st.booleans())
+def test_the_index_finds_what_a_comparison_of_all_pairs_finds(seed, flips, negative):
+    rng = np.random.default_rng(seed)
+    bits = rng.random((60, 256)) < 0.5
+    bits[:, 255] = False
+    asked = bits[:20].copy()
+    for row in asked[:10]:
+        row[rng.permutation(255)[:flips]] ^= True
+    asked[10:] = rng.random((10, 256)) < 0.5
+    asked[:, :255] ^= negative
+    asked[:, 255] = False
+    words, known = (
+        np.packbits(each, axis=1).view(">u8").astype(np.uint64) for each in (asked, bits)
+    )
+    whole = nearest(words, known) <= NEAR
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_copies, "_FEW_PAIRS", 0)
+        assert are_near(words, known).tolist() == whole.tolist()
+    assert whole[:10].all() == (flips <= NEAR)
 
 
 def test_few_among_many_are_chance_and_any_among_few_are_not():

@@ -10,6 +10,8 @@ Benchmarking of Perceptual Image Hash Functions, 2010), with three changes for r
 Two images are near copies where at most :data:`NEAR` of 255 signs differ, or at least 255 - :data:`NEAR`, as those of a
 negative do. ``benchmarks/near_copies.py`` measured what that finds and what it takes for a copy wrongly; ``docs/evaluation.md``
 has the table. Crops of 5 % a side and a burnt-in mark of a hundredth of the area are not found.
+What training saw is kept by one or two hashes an image; images that are looked up have ten at most, with thin margins cut off
+and added.
 """
 
 from __future__ import annotations
@@ -40,14 +42,22 @@ _PLAIN: Final = 6.0
 """Grey levels between the darkest and the brightest place of a line that still counts as border."""
 _LEAST_CONTRAST: Final = 2.0
 """Standard deviation in grey levels below which an image says nothing."""
+_MARGINS: Final = (0.0, 0.012, 0.024, -0.012, -0.024)
+"""Shares of a side that are cut off, or added, at each edge of an image that is looked up."""
 _BLOCK: Final = 1 << 22
+_FEW_PAIRS: Final = 1 << 25
+_ALL_SIGNS: Final = np.array([0xFFFFFFFFFFFFFFFF] * 3 + [0xFFFFFFFFFFFFFFFE], dtype=np.uint64)
 
 
-def perceptual_hashes(images: Iterable[npt.NDArray[np.uint8]]) -> tuple[Words, IntArray]:
+def perceptual_hashes(
+    images: Iterable[npt.NDArray[np.uint8]], *, asking: bool = False
+) -> tuple[Words, IntArray]:
     """Hashes of images; one or two an image, none of an image that is nearly blank or smaller than 16 pixels.
 
     Args:
         images: pixels, (h, w) grey or (h, w, 3) RGB, without the bars of a letterbox.
+        asking: flag, true for images that are looked up: with further hashes of each, cut or extended a little at all edges,
+            so that a copy which lost or gained a margin is found.
 
     Returns:
         (m, 4) words of 64 signs, and (m,) numbers of the images that they are of.
@@ -61,8 +71,9 @@ def perceptual_hashes(images: Iterable[npt.NDArray[np.uint8]]) -> tuple[Words, I
         grid = _resampled(grey, *(min(_GRID, side) for side in grey.shape))
         inner = _without_border(grid)
         for part in (grid,) if inner is None else (grid, inner):
-            signs.append(_signs(part))
-            of.append(number)
+            for margin in _MARGINS if asking else (0.0,):
+                signs.append(_signs(part, margin))
+                of.append(number)
     if not signs:
         return np.empty((0, 4), dtype=np.uint64), np.empty(0, dtype=np.int64)
     bits = np.zeros((len(signs), 256), dtype=bool)
@@ -73,7 +84,7 @@ def perceptual_hashes(images: Iterable[npt.NDArray[np.uint8]]) -> tuple[Words, I
 def nearest(asked: Words, known: Words) -> IntArray:
     """(m,) least number of signs in which each hash differs from any of ``known``, negatives counting as alike.
 
-    ``255`` where nothing is known. Every pair is compared, 25 million of them a second.
+    ``255`` where nothing is known. Every pair is compared.
     """
     least = np.full(len(asked), _SIGNS, dtype=np.int64)
     step = max(1, _BLOCK // max(1, len(known)))
@@ -87,14 +98,61 @@ def nearest(asked: Words, known: Words) -> IntArray:
     return least
 
 
+def are_near(asked: Words, known: Words) -> npt.NDArray[np.bool_]:
+    """(m,) whether each hash is a near copy of any of ``known``.
+
+    Many are looked up in an index (multi-index hashing: Norouzi, Punjani, Fleet, CVPR 2012): of 16 bands of 16 signs, two near
+    copies differ in at most one sign in one band at least. Only hashes that agree so are compared in full.
+    """
+    if len(asked) * len(known) <= _FEW_PAIRS:
+        return nearest(asked, known) <= NEAR
+    found = np.zeros(len(asked), dtype=bool)
+    bands_known = _bands(known)
+    flips = np.concatenate([[0], 1 << np.arange(16)]).astype(np.uint16)
+    for negative in (False, True):
+        looked_up = asked ^ _ALL_SIGNS if negative else asked
+        bands = _bands(looked_up)
+        for band in range(bands.shape[1]):
+            order = np.argsort(bands_known[:, band], kind="stable")
+            values = bands_known[order, band]
+            left = np.flatnonzero(~found)
+            step = max(1, _BLOCK // (len(flips) * max(1, len(known) >> 10)))
+            for rows in (left[start : start + step] for start in range(0, len(left), step)):
+                probes = bands[rows, band, None] ^ flips
+                first = np.searchsorted(values, probes, side="left").ravel()
+                n = np.searchsorted(values, probes, side="right").ravel() - first
+                which = np.repeat(np.repeat(rows, len(flips)), n)
+                places = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + np.repeat(first, n)
+                for at in range(0, len(which), _BLOCK):
+                    one, other = which[at : at + _BLOCK], order[places[at : at + _BLOCK]]
+                    apart = np.bitwise_count(looked_up[one] ^ known[other]).sum(axis=1)
+                    found[one[apart <= NEAR]] = True
+    return found
+
+
+def _bands(words: Words) -> npt.NDArray[np.uint16]:
+    """(m, 16) the signs in 16 bands, dealt out so that each band has some of every frequency: low ones are alike in most images."""
+    bits = np.unpackbits(words.astype(">u8").view(np.uint8), axis=1)
+    dealt = bits.reshape(len(words), 16, 16).transpose(0, 2, 1).reshape(len(words), 256)
+    shifted = dealt.reshape(len(words), 16, 16)
+    for row in range(
+        16
+    ):  # a column of the transform has one horizontal frequency; a diagonal has all
+        shifted[:, :, row] = np.roll(shifted[:, :, row], row, axis=1)
+    packed: npt.NDArray[np.uint16] = (
+        np.packbits(shifted.reshape(len(words), 256), axis=1).view(">u2").astype(np.uint16)
+    )
+    return packed
+
+
 def more_than_chance(found: int, n_asked: int, n_known: int) -> bool:
     """Whether so many near copies are too many to be different people who look alike (Poisson, 99 %)."""
     return found > int(poisson.ppf(0.99, n_asked * n_known * FALSE_ALARMS))
 
 
-def _signs(grid: FloatArray) -> npt.NDArray[np.bool_]:
-    """(255,) signs of the low frequencies of the ranks."""
-    small = _resampled(grid, _SMALL, _SMALL).ravel()
+def _signs(grid: FloatArray, margin: float = 0.0) -> npt.NDArray[np.bool_]:
+    """(255,) signs of the low frequencies of the ranks; a share ``margin`` of each side is cut off, or added where negative."""
+    small = _resampled(grid, _SMALL, _SMALL, margin).ravel()
     ranks = np.empty(small.size, dtype=np.float32)
     ranks[np.argsort(small, kind="stable")] = np.linspace(-1, 1, small.size, dtype=np.float32)
     waves = _cosines()
@@ -114,20 +172,21 @@ def _without_border(grid: FloatArray) -> FloatArray | None:
     return inner
 
 
-def _resampled(pixels: FloatArray, height: int, width: int) -> FloatArray:
-    """(height, width) averages over equal areas."""
+def _resampled(pixels: FloatArray, height: int, width: int, margin: float = 0.0) -> FloatArray:
+    """(height, width) averages over equal areas; what lies outside is as the edge."""
     resampled: FloatArray = (
-        _areas(pixels.shape[0], height) @ pixels @ _areas(pixels.shape[1], width).T
+        _areas(pixels.shape[0], height, margin) @ pixels @ _areas(pixels.shape[1], width, margin).T
     )
     return resampled
 
 
 @cache
-def _areas(n: int, m: int) -> npt.NDArray[np.float32]:
-    """(m, n) weights of the mean over m equal parts of n pixels, shares of pixels counted."""
-    edges = np.linspace(0, n, m + 1)
-    at = np.arange(n)
-    covered = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
+def _areas(n: int, m: int, margin: float) -> npt.NDArray[np.float32]:
+    """(m, n) weights of the mean over m equal parts of n pixels less a margin, shares of pixels counted."""
+    edges = np.linspace(margin * n, n - margin * n, m + 1)
+    starts, ends = np.arange(n, dtype=np.float64), np.arange(1, n + 1, dtype=np.float64)
+    starts[0], ends[-1] = min(0.0, edges[0]), max(float(n), edges[-1])
+    covered = np.minimum(edges[1:, None], ends) - np.maximum(edges[:-1, None], starts)
     weights = np.clip(covered, 0, None)
     shares: npt.NDArray[np.float32] = weights / weights.sum(axis=1, keepdims=True)
     return shares.astype(np.float32)

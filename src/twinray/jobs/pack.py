@@ -50,6 +50,7 @@ from twinray.data.readers.formats import (
     read_sources,
     takers_in_words,
 )
+from twinray.data.readers.label_readings import Blank, NoFinding, Uncertain
 from twinray.data.splitting.record import GivenSplits
 from twinray.errors import InputError
 from twinray.geometry import Fit
@@ -142,6 +143,17 @@ class PackConfig:
 
     views: Annotated[Views, MODEL, taken("views")] = "auto"
     """frontal leaves lateral views out, all keeps them (auto: frontal for chexpert, all for dicom)."""
+
+    uncertain: Annotated[Uncertain, MODEL, taken("uncertain")] = "ignore"
+    """How a label that the source calls uncertain is read: kept as uncertain, which counts for nothing unless training says
+    otherwise; or as absent (zero) or present (one), in figures too."""
+
+    blank: Annotated[Blank, MODEL, taken("blank")] = "unknown"
+    """How a label that the source does not mention is read, where the image has others: as not stated, or as absent (zero)."""
+
+    no_finding: Annotated[NoFinding, MODEL, taken("no_finding")] = "implies"
+    """implies: where "No Finding" is present, findings that are not mentioned are absent, and where a finding is present, "No
+    Finding" is absent; alone: every label is read by itself."""
 
     pseudonymise: Annotated[Path | None, DATA] = None
     """File that holds a secret key. Patients, ids, paths and names of sources are replaced by their

@@ -41,10 +41,9 @@ import pyarrow as pa
 from twinray.data.identity import DATA_SETS, NO_DATA_SET, DataSet, Identity, identify, known_as
 from twinray.data.near_copies import (
     HASH_BYTES,
-    NEAR,
     Words,
+    are_near,
     more_than_chance,
-    nearest,
     perceptual_hashes,
 )
 from twinray.data.pack import Pack
@@ -476,7 +475,7 @@ def _find(seen: Seen, pack: Pack, rows: IntArray, split: str) -> _Overlap:
     asked = bool(parts) and len(rows) > 0
     people = _People(pack, rows) if asked else None
     keys = _keys(pack, rows, people) if people else {}
-    words, positions = _looks(pack, rows) if asked else (_NO_LOOKS, rows[:0])
+    words, positions = _looks(pack, rows, asking=True) if asked else (_NO_LOOKS, rows[:0])
     runs: list[str] = []
     others: list[str] = []
     why: list[str] = []
@@ -494,7 +493,7 @@ def _find(seen: Seen, pack: Pack, rows: IntArray, split: str) -> _Overlap:
             hit["pixels"][i] = not _blank(pack.images[rows[i]])
         hit[_ORIGIN], reasons = people.of_origins(part.origins)
         hit[_NEAR] = np.zeros(len(rows), dtype=bool)
-        hit[_NEAR][positions[nearest(words, part.looks) <= NEAR]] = True
+        hit[_NEAR][positions[are_near(words, part.looks)]] = True
         n_known += len(part.looks)
         if any(hit[way].any() for way in _WORDS):
             runs.append(
@@ -708,9 +707,9 @@ def _by_name(part: _KeptPart) -> tuple[Origin, ...]:
     )
 
 
-def _looks(pack: Pack, rows: IntArray) -> tuple[Words, IntArray]:
+def _looks(pack: Pack, rows: IntArray, *, asking: bool = False) -> tuple[Words, IntArray]:
     """Perceptual hashes of rows, and the positions in ``rows`` that they are of."""
-    return perceptual_hashes(_picture(pack, row) for row in rows.tolist())
+    return perceptual_hashes((_picture(pack, row) for row in rows.tolist()), asking=asking)
 
 
 def _picture(pack: Pack, row: int) -> npt.NDArray[np.uint8]:

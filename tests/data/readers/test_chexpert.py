@@ -107,6 +107,7 @@ def test_labels_patients_and_splits(chexpert: Path) -> None:
     assert found.notes == (
         "1 lateral views were left out",
         "1 label values are uncertain (-1) and are kept as such",
+        "labels are read with --uncertain ignore --blank unknown --no-finding implies",
     )
     assert not found.skipped
 

@@ -20,6 +20,7 @@ from twinray.data.readers.coco import read_coco
 from twinray.data.readers.dicom_folder import read_dicom_folder
 from twinray.data.readers.folder import Layout, read_folder
 from twinray.data.readers.header_patients import with_header_patients
+from twinray.data.readers.label_readings import Blank, LabelReading, NoFinding, Uncertain
 from twinray.data.readers.medimeta import read_medimeta
 from twinray.data.readers.medmnist import read_medmnist
 from twinray.data.readers.nih import read_nih
@@ -47,6 +48,7 @@ class SourceOptions:
         fusion_iou, min_readers: see :func:`twinray.data.readers.vindr.reader.read_vindr`; None is the usual threshold.
         task: see :func:`twinray.data.readers.medimeta.read_medimeta`.
         views: ``frontal`` leaves lateral views out, ``all`` keeps them, ``auto`` is the reader's choice.
+        uncertain, blank, no_finding: see :class:`twinray.data.readers.label_readings.LabelReading`.
         phantom_images, phantom_images_per_patient, phantom_labelled: see :class:`twinray.data.phantom.images.PhantomConfig`.
     """
 
@@ -62,6 +64,9 @@ class SourceOptions:
     min_readers: int = 1
     task: str | None = None
     views: Views = "auto"
+    uncertain: Uncertain = "ignore"
+    blank: Blank = "unknown"
+    no_finding: NoFinding = "implies"
     phantom_images: int = 1000
     phantom_images_per_patient: float = 2.0
     phantom_labelled: float = 1.0
@@ -158,8 +163,12 @@ FORMATS: Mapping[str, Format] = {
     "chexpert": Format(
         "the folder of CheXpert",
         "FOLDER",
-        lambda source, o: read_chexpert(source, frontal_only=o.views != "all"),
-        takes=frozenset({"views"}),
+        lambda source, o: read_chexpert(
+            source,
+            frontal_only=o.views != "all",
+            reading=LabelReading(o.uncertain, o.blank, o.no_finding),
+        ),
+        takes=frozenset({"views", "uncertain", "blank", "no_finding"}),
     ),
     "medmnist": Format("the MedMNIST archive", "FILE.npz", lambda source, _: read_medmnist(source)),
     "medimeta": Format(
