@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from twinray.data.classes import checked_classes
+from twinray.data.identity import known_as
 from twinray.data.patients import PATIENT_DATA, checked_patients
 from twinray.data.phantom.images import PhantomConfig, phantom_collection
 from twinray.data.pseudonyms import Censor, Pseudonyms, hidden
@@ -301,6 +302,8 @@ def read_sources(
         ]
     except InputError as error:
         raise error if censor is None else InputError(censor(str(error))) from None
+    if pseudonyms is not None:  # afterwards no name and no file tells
+        stated = tuple(key or _published(one) for one, key in zip(read, stated, strict=True))
     read = [
         replace(collection, data_set=key) if key else collection
         for collection, key in zip(read, stated, strict=True)
@@ -350,6 +353,11 @@ def _splits_by_place(
         notes = (*collection.notes, note)
         told.append(replace(collection, samples=samples, notes=notes, by_place=True))
     return told
+
+
+def _published(collection: Collection) -> str:
+    known = known_as(collection.name, [s.id for s in collection.samples], collection.data_set)
+    return "" if known is None else known.key
 
 
 def _read(name: str, path: Path, options: SourceOptions, *, tell_ids: bool) -> Collection:
