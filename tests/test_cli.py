@@ -84,6 +84,42 @@ def test_a_configuration_file_gives_the_same_as_flags(cli, tmp_path):
     assert yaml.safe_load(out)["projector"] == [16, 8]
 
 
+@pytest.mark.parametrize("text", ["#key", "null", "~", "Null", "&a"])
+def test_a_value_that_yaml_reads_as_nothing_is_used_or_refused(cli, tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for i in range(6):
+        Image.fromarray(np.full((20, 20), i, np.uint8)).save(tmp_path / "in" / f"#{i // 2}_{i}.png")
+    arguments = ("pack", "in", "--size", 16, "--workers", 1, "--out", "p")
+    status, _, err = cli(*arguments, "--pseudonymise", text)
+    assert (status, f"could not read the key file {text}: " in err) == (2, True)
+    status, _, err = cli(*arguments, "--pseudonymise=" + text)
+    assert (status, f"could not read the key file {text}: " in err) == (2, True)
+    status, _, err = cli(*arguments, "--depth", text)
+    assert (status, f"expected --depth to be a whole number, got {text}" in err) == (2, True)
+    (tmp_path / text).write_text("secret")
+    assert cli(*arguments, "--pseudonymise", text, "--patient-regex", r"#(\d)_")[0] == 0
+    assert len(set(open_pack(tmp_path / "p").patients)) == 3
+    assert not any(str(i).startswith("#") for i in open_pack(tmp_path / "p").ids)
+
+
+@pytest.mark.parametrize("seed", [2**32, 20251125101530, 2**63 - 1])
+def test_every_seed_works(class_pack, cli, tmp_path, seed):
+    small = ("--arch", "resnet18", "--size", 32, "--bootstrap", 10)
+    arguments = ("classify", "--data", class_pack, *small, "--fraction", 0.5)
+    status, _, err = cli(*arguments, "--out", tmp_path / "probe", "--seeds", seed)
+    assert status == 0, err
+    assert cli("evaluate", tmp_path / "probe", "--bootstrap", 0)[0] == 0
+    train = ("--policy", "full", "--epochs", 1, "--batch-size", 8, "--lr-backbone", 0.001)
+    status, _, err = cli(*arguments, *train, "--out", tmp_path / "full", "--seeds", seed)
+    assert status == 0, err
+
+
+def test_a_seed_that_no_file_holds_is_refused_with_the_largest_one(cli, tmp_path):
+    status, _, err = cli("pack", tmp_path, "--out", tmp_path / "p", "--seed", 2**63)
+    assert (status, "at most 9223372036854775807, got 9223372036854775808" in err) == (2, True)
+
+
 def test_flags_are_the_fields():
     from twinray.detection.config import DetectConfig
 

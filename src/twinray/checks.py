@@ -668,9 +668,15 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
     )
     if made is None:
         raise InputError(f"expected {name} to be {type_words(hint)}, got {shown(value)}")
+    if inner is int and not -_LARGEST <= made <= _LARGEST:
+        raise InputError(f"expected {name} to be at most {_LARGEST}, got {made}")
     if inner is float and not math.isfinite(made):
         raise InputError(f"expected {name} to be a finite number, got {value}")
     return made
+
+
+_LARGEST = 2**63 - 1
+"""Largest whole number that every file of ours holds."""
 
 
 def _tuple(value: Any, hint: Any, name: str) -> tuple[Any, ...]:

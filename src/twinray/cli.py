@@ -36,6 +36,7 @@ from twinray.checks import (
     type_words,
 )
 from twinray.errors import InputError, Interrupted, TwinrayError
+from twinray.files import folders_freed
 from twinray.verbs import VERBS, load
 
 
@@ -143,19 +144,19 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
     verb = VERBS[name]
     config_class = load(verb.config)
     parser = build_parser(f"twinray {name}", config_class, verb.positional)
+    words = _gathered(_of_runs(arguments, name), config_class, verb.positional)
+    words, texts = _shielded(words)
     try:
-        parsed = parser.parse_args(
-            _gathered(_of_runs(arguments, name), config_class, verb.positional)
-        )
+        parsed = parser.parse_args(words)
     except (
         ArgumentError,
         ValueError,
         TypeError,
     ) as error:  # the latter two: a YAML file that is none
         raise InputError(
-            f"{_reworded(str(error).strip(), config_class, verb.positional)}; see twinray {name} --help"
+            f"{_reworded(_bared(str(error).strip(), texts), config_class, verb.positional)}; see twinray {name} --help"
         ) from error
-    values = {option: getattr(parsed, option) for option in options(config_class)}
+    values = {option: _bared(getattr(parsed, option), texts) for option in options(config_class)}
     given = {
         option: value
         for option, value in values.items()
@@ -164,11 +165,52 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
     config = config_class(**given)
     command = load(verb.command or verb.run)
     try:
-        command(config)
+        with folders_freed():
+            command(config)
     except Interrupted:
         raise
     except KeyboardInterrupt as stop:
         raise _interrupted(config) from stop
+
+
+_SHIELD = "word-of-the-command-line-"
+
+
+def _shielded(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words, with a stand-in for each that YAML reads as nothing (``#key``, ``null``, ``~``), and what these stand for.
+
+    The parser reads values as YAML: an option with such a value would count as not given.
+    """
+    shielded: list[str] = []
+    texts: dict[str, str] = {}
+    for word in words:
+        head, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        after_config = bool(shielded) and shielded[-1] == "--config"
+        if value and head != "--config" and not after_config and _is_nothing(value):
+            stand_in = f"{_SHIELD}{len(texts)}"
+            texts[stand_in] = value
+            word = f"{head}{equals}{stand_in}"
+        shielded.append(word)
+    return shielded, texts
+
+
+def _is_nothing(text: str) -> bool:
+    try:
+        return yaml.safe_load(text) is None
+    except yaml.YAMLError:
+        return False
+
+
+def _bared(value: Any, texts: Mapping[str, str]) -> Any:
+    """A parsed value, or a message, with the words in place of their stand-ins."""
+    if isinstance(value, list | tuple):
+        return type(value)(_bared(one, texts) for one in value)
+    if isinstance(value, Path):
+        return Path(texts.get(str(value), str(value)))
+    if isinstance(value, str) and _SHIELD in value:
+        for stand_in, text in texts.items():
+            value = value.replace(stand_in, text)
+    return value
 
 
 def _of_runs(arguments: Sequence[str], verb: str) -> list[str]:

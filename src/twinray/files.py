@@ -10,22 +10,26 @@ import codecs
 import csv
 import dataclasses
 import errno
+import fcntl
+import functools
 import hashlib
 import io
 import json
 import os
+import platform
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 import msgspec
 
 from twinray.errors import InputError, TwinrayError
 
 _CHUNK = 1 << 22
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -217,7 +221,7 @@ def claim_folder(folder: Path, resume: bool, what: str, *, can_resume: bool = Fa
         can_resume: the verb has the option --resume, so that a refusal may advise it.
 
     Raises:
-        InputError: it holds files and ``resume`` is off, or it is a file.
+        InputError: it holds files and ``resume`` is off, it is a file, or another process works in it.
         TwinrayError: it cannot be made.
     """
     if folder.exists() and not folder.is_dir():
@@ -229,6 +233,71 @@ def claim_folder(folder: Path, resume: bool, what: str, *, can_resume: bool = Fa
         raise InputError(f"{folder} is not empty; choose another --out for the {what}{advice}")
     with clear_disk_errors(folder, what):
         folder.mkdir(parents=True, exist_ok=True)
+    _lock(folder, what)
+
+
+_LOCKS: list[tuple[tuple[int, int], int]] = []
+"""Folders that this process works in: device and inode, and the open handle that holds the lock."""
+
+
+def _lock(folder: Path, what: str) -> None:
+    """Keep other processes out of a folder until the job ends; the system ends the lock with its process.
+
+    Raises:
+        InputError: another process works in it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    about = os.fstat(handle)
+    key = (about.st_dev, about.st_ino)
+    if any(key == held for held, _ in _LOCKS):
+        os.close(handle)
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(
+            f"{folder} is in use{_holder(about)}; wait for it to end, or choose another --out for the {what}"
+        ) from None
+    except OSError:  # a network file system without locks
+        os.close(handle)
+    else:
+        _LOCKS.append((key, handle))
+
+
+def _holder(about: os.stat_result) -> str:
+    """Which process holds the lock, where the system tells."""
+    where = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
+    try:
+        rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return " by another process"
+    for row in rows:
+        if where in row and "FLOCK" in row:
+            return f" by process {row[row.index(where) - 1]} on {platform.node()}"
+    return " by another process"
+
+
+@contextmanager
+def folders_freed() -> Iterator[None]:
+    """Let go of the folders that are claimed inside the block when it ends."""
+    before = len(_LOCKS)
+    try:
+        yield
+    finally:
+        while len(_LOCKS) > before:
+            os.close(_LOCKS.pop()[1])
+
+
+def frees_folders(job: Callable[P, T]) -> Callable[P, T]:
+    """The job, after which other processes may work in the folders that it claimed."""
+
+    @functools.wraps(job)
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
+        with folders_freed():
+            return job(*arguments, **options)
+
+    return run
 
 
 class GrowingTable:

@@ -35,6 +35,7 @@ from twinray.classification.tuning import BATCHES, relative_gradient_norms, tune
 from twinray.data.pack import Pack
 from twinray.records import ABSENT, PRESENT, FloatArray, IntArray
 from twinray.runs.folder import RunFolder
+from twinray.seeds import within
 from twinray.training.device import Machine
 from twinray.training.engine import Loop, Watch, load_best, train
 from twinray.training.loader import PixelSource, epoch_order
@@ -160,7 +161,7 @@ class Step:
         device = self.task.machine.device
         inputs = batch.inputs.to(device, non_blocking=True)
         if self.transforms is not None:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+            generator = torch.Generator().manual_seed(within(self.seed * 1_000_003 + step))
             inputs = self.transforms(inputs, generator, self.task.ranks)
         with self.task.machine.autocast():
             logits = self.logits(inputs)

@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from twinray.records import FloatArray, IntArray, Task
+from twinray.seeds import within
 
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
 
@@ -92,7 +93,7 @@ def _choose_penalty(
         return 1.0, None  # too few patients to choose; a strong penalty is the safe side
     losses = np.zeros(len(PENALTIES))
     scores = np.full((len(PENALTIES), *labels.shape), np.nan)
-    cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    cut = StratifiedGroupKFold(folds, shuffle=True, random_state=within(seed, 32))
     for train, held_out in cut.split(features, strata, groups):
         if len(train) == 0 or len(held_out) == 0:
             continue

@@ -37,6 +37,7 @@ from twinray.classification.results import Outcome, write_results
 from twinray.data.pack import Pack, enlarged, open_pack
 from twinray.data.splitting.cut import label_fraction
 from twinray.errors import InputError
+from twinray.files import frees_folders
 from twinray.records import FloatArray, IntArray
 from twinray.runs.folder import RunFolder, open_run
 from twinray.runs.seen import Checked, Seen, check_unseen, write_seen
@@ -46,6 +47,7 @@ from twinray.training.ranks import joined_ranks, launched_rank
 from twinray.training.record import environment
 
 
+@frees_folders
 def run(
     config: ClassifyConfig, watch: Watch | None = None, finished: Watch | None = None
 ) -> RunFolder:

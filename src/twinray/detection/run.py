@@ -32,6 +32,7 @@ from twinray.detection.step import Step
 from twinray.errors import InputError
 from twinray.evaluation.boxes import BoxRules, FrocRule, evaluate_boxes, mean_average_precision
 from twinray.evaluation.intervals import Resampling
+from twinray.files import frees_folders
 from twinray.records import patient_code
 from twinray.runs.classes import difference, never_learned
 from twinray.runs.folder import RunFolder, open_run, plain
@@ -45,6 +46,7 @@ from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
 
 
+@frees_folders
 def run(
     config: DetectConfig, watch: Watch | None = None, finished: Watch | None = None
 ) -> RunFolder:

@@ -11,6 +11,7 @@ from torch import Tensor
 from twinray.detection.model import Detector
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import TransformOptions, training_batch
+from twinray.seeds import within
 from twinray.training.device import Machine
 from twinray.training.ranks import Ranks
 
@@ -30,7 +31,7 @@ class Step:
         each = (
             self.seed * 1_000_003 + step
         ) * self.ranks.world + self.ranks.rank  # other draws on every rank
-        generator = torch.Generator().manual_seed(each)
+        generator = torch.Generator().manual_seed(within(each))
         pixels, targets = batch
         device = self.machine.device
         images, targets = training_batch(

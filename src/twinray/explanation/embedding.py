@@ -35,6 +35,7 @@ from twinray.evaluation.bounded import FEW, logit_interval
 from twinray.evaluation.intervals import bootstrap_groups
 from twinray.evaluation.labels.ranking import auc, curve, rank
 from twinray.records import FloatArray, IntArray, Interval
+from twinray.seeds import within
 
 MapName: TypeAlias = Literal["pca", "tsne", "umap"]
 MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
@@ -120,7 +121,7 @@ def two_dimensions(
     if name == "umap":
         reducer = importlib.import_module("umap").UMAP(
             n_neighbors=max(2, min(15, len(scores) - 1)),
-            random_state=seed,
+            random_state=within(seed, 31),
             n_jobs=1,
             init=_start(scores),
         )
@@ -129,7 +130,7 @@ def two_dimensions(
     wanted = max(1.0, min(perplexity, (len(scores) - 1) / 3))
     fitted = library.TSNE(
         perplexity=wanted, initialization=_start(scores), negative_gradient_method="fft" if len(scores) > 3000 else "bh",
-        random_state=seed, n_jobs=jobs,
+        random_state=within(seed, 31), n_jobs=jobs,
     ).fit(scores)  # fmt: skip
     return np.asarray(fitted, dtype=np.float32)
 

@@ -15,6 +15,7 @@ from twinray.backbones.build import build_backbone
 from twinray.backbones.weights import Provenance, initialise, seen_by
 from twinray.data.pack import Pack, enlarged, open_pack
 from twinray.errors import InputError
+from twinray.files import frees_folders
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.knn import KnnProbe
 from twinray.pretraining.model import BarlowTwins, Byol
@@ -39,6 +40,7 @@ from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
 
 
+@frees_folders
 def run(
     config: PretrainConfig, watch: Watch | None = None, finished: Watch | None = None
 ) -> RunFolder:

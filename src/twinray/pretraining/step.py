@@ -31,6 +31,7 @@ from twinray.pretraining.model import BarlowTwins, Byol
 from twinray.pretraining.objective import Objective, ObjectiveValue
 from twinray.pretraining.other_objectives import byol
 from twinray.pretraining.views import ViewMaker, ViewParameters
+from twinray.seeds import within
 from twinray.training.device import Machine
 from twinray.training.monitor import embedding_health
 from twinray.training.ranks import Ranks
@@ -121,7 +122,7 @@ class Step:
 
     def _draw(self, images: Tensor, step: int) -> list[ViewParameters]:
         """This rank's parameters of both views, from those of the whole batch: the same however it is shared out."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(within(self.seed * 1_000_003 + step))
         n, height, width = len(images) * self.ranks.world, images.shape[-2], images.shape[-1]
         return [
             _rows(view.draw(n, height, width, generator), self.ranks.share(n))

@@ -3,7 +3,7 @@
 Datasheet of ``predictions.parquet``, which classify runs write: one row an image, split and label draw.
 
 - ``image``: id in the pack. ``patient``: code of the patient (``records.patient_code``), null where unknown.
-- ``split``: ``test`` or ``val``. ``seed``: int32, the label draw whose model gave the scores.
+- ``split``: ``test`` or ``val``. ``seed``: int32 (int64 where one does not fit), the label draw whose model gave the scores.
 - ``truth:<class>``: float32, 1 present, 0 absent, -1 uncertain, NaN not stated. ``score:<class>``: float64, 0..1.
 """
 
@@ -87,7 +87,9 @@ def write_label_predictions(
         "image": pa.array(columns["image"], pa.string()),
         "patient": pa.array(columns["patient"], pa.string()),
         "split": pa.array(columns["split"], pa.string()),
-        "seed": pa.array(columns["seed"], pa.int32()),
+        "seed": pa.array(
+            columns["seed"], pa.int32() if max(columns["seed"]) < 2**31 else pa.int64()
+        ),
         **{
             _TRUTH + name: pa.array(all_truth[:, i], pa.float32()) for i, name in enumerate(classes)
         },

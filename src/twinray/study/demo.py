@@ -20,7 +20,7 @@ from twinray.about import DISCLAIMER
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.evaluation.result import Evaluation, evaluation_as_json, renamed
-from twinray.files import read_json, write_json
+from twinray.files import frees_folders, read_json, write_json
 from twinray.inference.heat_maps import Explained
 from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.pictures import choose_images
@@ -51,6 +51,7 @@ _STEPS = 6
 _SECONDS = "steps.json"
 
 
+@frees_folders
 def run(config: DemoConfig, console: Console | None = None) -> Path:
     """Run every step, print the table, write the report and return its absolute path.
 

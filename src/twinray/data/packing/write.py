@@ -34,7 +34,7 @@ from twinray.data.packing.options import PackOptions
 from twinray.data.packing.scales import Scales
 from twinray.data.packing.worker import PackOne
 from twinray.errors import InputError, TwinrayError
-from twinray.files import claim_folder
+from twinray.files import claim_folder, frees_folders
 from twinray.progress import Meter, progress
 from twinray.records import Collection, Skipped
 
@@ -55,6 +55,7 @@ class PackResult:
         return self.info.skipped
 
 
+@frees_folders
 def write_pack(
     collections: Sequence[Collection],
     out: Path,

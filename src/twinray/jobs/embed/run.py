@@ -37,7 +37,14 @@ from twinray.explanation.embedding import (
     silhouette,
     two_dimensions,
 )
-from twinray.files import atomic_writer, claim_folder, write_bytes, write_json, write_text
+from twinray.files import (
+    atomic_writer,
+    claim_folder,
+    frees_folders,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from twinray.jobs.embed.config import EmbedConfig
 from twinray.jobs.image_files import decode, find_images
 from twinray.records import FloatArray, IntArray, Pixels, Skipped
@@ -72,6 +79,7 @@ class _Known:
     by: Mapping[str, tuple[list[str], tuple[str, ...]]]
 
 
+@frees_folders
 def run(config: EmbedConfig) -> dict[str, Any]:
     """Embed, draw and measure; print the figures.
 

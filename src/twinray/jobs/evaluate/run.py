@@ -13,7 +13,7 @@ from twinray.errors import InputError
 from twinray.evaluation.boxes import BoxRules, FrocRule, sizes_between
 from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.result import Evaluation
-from twinray.files import claim_folder
+from twinray.files import claim_folder, frees_folders
 from twinray.jobs.evaluate import fresh
 from twinray.jobs.evaluate.arms import arms_of
 from twinray.jobs.evaluate.config import EvaluateConfig
@@ -26,6 +26,7 @@ from twinray.jobs.evaluate.stored import kept, read_runs
 from twinray.report.page.comparison import Pictured
 
 
+@frees_folders
 def run(config: EvaluateConfig) -> Evaluation:
     """Evaluate, print tables, and write files and a page if ``out`` is given.
 

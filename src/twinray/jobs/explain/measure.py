@@ -7,6 +7,7 @@ from typing import cast
 
 from twinray.data.pack import Pack, open_pack
 from twinray.explanation.class_maps import ClassMethod
+from twinray.files import frees_folders
 from twinray.inference.class_maps import ClassExplainer
 from twinray.inference.methods import Method
 from twinray.inference.model import Model, check_classes, check_pack, load_model
@@ -28,6 +29,7 @@ _COMPARED: tuple[Method, ...] = (
 """Heat maps of detectors that are compared unless somebody names others."""
 
 
+@frees_folders
 def run(config: FaithfulnessConfig) -> list[Path]:
     """Measure, print a table, and write JSON, CSV tables and a chart.
 

@@ -22,7 +22,7 @@ from twinray.data.pack import Pack, open_pack
 from twinray.data.readers.formats import SourceOptions, read_annotations
 from twinray.errors import InputError
 from twinray.explanation.class_maps import ClassMethod
-from twinray.files import claim_folder, write_bytes, write_json
+from twinray.files import claim_folder, frees_folders, write_bytes, write_json
 from twinray.inference.class_maps import ClassExplainer
 from twinray.inference.heat_maps import Explained, check_method
 from twinray.inference.methods import Method
@@ -44,6 +44,7 @@ _Images = Iterator[tuple[list[Prepared], Boxes | None]]
 _PICTURES = 4
 
 
+@frees_folders
 def run(config: ExplainConfig) -> list[Path]:
     """Write one PNG a box (with ``versus``: contact sheets) and ``explanations.json``.
 

@@ -16,7 +16,14 @@ from twinray.data.decoding.scale import declared
 from twinray.errors import InputError, TwinrayError
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.thresholds import FALLBACK_SCORE, Thresholds, thresholds_from_json
-from twinray.files import GrowingTable, claim_folder, clear_disk_errors, write_bytes, write_json
+from twinray.files import (
+    GrowingTable,
+    claim_folder,
+    clear_disk_errors,
+    frees_folders,
+    write_bytes,
+    write_json,
+)
 from twinray.inference.label_rule import LabelRule, label_rule
 from twinray.inference.model import Model, load_model
 from twinray.inference.prepared import Prepared
@@ -101,6 +108,7 @@ class _Job:
     unwritten: list[str] = field(default_factory=list)
 
 
+@frees_folders
 def run(config: PredictConfig) -> Path:
     """Predict and write the files; return the folder.
 
