@@ -96,7 +96,7 @@ def test_a_value_that_yaml_reads_as_nothing_is_used_or_refused(cli, tmp_path, mo
     status, _, err = cli(*arguments, "--pseudonymise=" + text)
     assert (status, f"could not read the key file {text}: " in err) == (2, True)
     status, _, err = cli(*arguments, "--depth", text)
-    assert (status, f"expected --depth to be a whole number, got {text}" in err) == (2, True)
+    assert (status, "expected --depth to be a whole number" in err) == (2, True)
     (tmp_path / text).write_text("secret")
     assert cli(*arguments, "--pseudonymise", text, "--patient-regex", r"#(\d)_")[0] == 0
     assert len(set(open_pack(tmp_path / "p").patients)) == 3
