@@ -13,6 +13,7 @@ from twinray.data.packing.mix import Mix
 from twinray.records import RemarkKind
 
 _NAMED = 3
+_ALMOST_ALL = 0.8
 _NEARLY_BLANK = 1.0
 """Standard deviation of grey levels below which a packed image shows nothing to anyone."""
 
@@ -25,11 +26,13 @@ class Remarks:
         counts: images by kind of remark.
         named: the first images of a kind, with what the remark says.
         with_boxes: images with boxes that ask to be turned.
+        ways: number of images by the way in which their pixels were made, with the first of each.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[str]] = field(default_factory=dict)
     with_boxes: int = 0
+    ways: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     @staticmethod
     def of(mix: Mix, packed: Iterable[tuple[int, Packed]], size: int) -> Remarks:
@@ -37,6 +40,8 @@ class Remarks:
         remarks = Remarks()
         for index, one in packed:
             name = mix.where(index)
+            n, first = remarks.ways.get(one.how, (0, name))
+            remarks.ways[one.how] = n + 1, first
             for kind, text in one.remarks:
                 remarks._add(kind, name, text)
                 boxes = mix.sample(index).boxes
@@ -62,13 +67,28 @@ class Remarks:
 
     def notes(self, exif: Exif) -> list[str]:
         """One line a kind, the gravest first."""
-        return [
-            note for kind, words in _WORDS.items() if (note := self._note(kind, words))
-        ] + self._turned(exif)
+        return [note for kind, words in _WORDS.items() if (note := self._note(kind, words))] + [
+            *self._turned(exif),
+            *self._odd_ones_out(),
+        ]
 
     def _note(self, kind: str, words: str) -> str:
         n = self.counts[kind]
         return words.format(n=f"{n:,}", first=self._first(kind)) if n else ""
+
+    def _odd_ones_out(self) -> list[str]:
+        """A note on the few images whose pixels were made in another way than those of almost all."""
+        ranked = sorted(self.ways.items(), key=lambda way: -way[1][0])
+        n = sum(count for count, _ in self.ways.values())
+        if len(ranked) < 2 or ranked[0][1][0] < _ALMOST_ALL * n:
+            return []
+        others = [f"{count:,} {how} (first: {first})" for how, (count, first) in ranked[1:]]
+        more = ", ..." if len(others) > _NAMED else ""
+        return [
+            f"{n - ranked[0][1][0]:,} images were decoded in another way than the others ({ranked[0][0]}): "
+            + ", ".join(others[:_NAMED])
+            + more
+        ]
 
     def _first(self, kind: str) -> str:
         more = ", ..." if self.counts[kind] > _NAMED else ""

@@ -178,6 +178,9 @@ def read_medimeta(
         raise InputError(
             f"none of the {len(splits)} images that the splits in {root} list is there; {_ADVICE}"
         )
+    unlabelled = sum(sample.labels is None for sample in samples)
+    if labels.values is not None and unlabelled:
+        notes.append(f"{unlabelled:,} images have no label in task_labels: they are kept without")
     if all(sample.patient is None for sample in samples):
         notes.append(NO_PATIENTS)
     name = one_line(str(info.get("id") or root.resolve().name or "medimeta"), 80)

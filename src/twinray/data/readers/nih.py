@@ -24,12 +24,13 @@ Layout (CSV files may be gzipped; one level up will do, so that a single shard c
     images_001/images/*.png ... images_012/images/*.png, or images/*.png, or *.png; converted files of the same stem too
 
 Rows are set aside one by one. Causes are an unknown finding, ``No Finding`` beside a finding, no
-patient, and an image named twice. A box is set aside that is not four finite numbers, has no area
+patient or another than the file's name names, and an image named twice. A box is set aside that is not four finite numbers, has no area
 or lies outside the frame. So is a box of an unknown finding or image.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,7 @@ FRAME = (1024, 1024)
 NAME = "nih-cxr14"
 """Of the collection; shards share it, and with it their patients."""
 
+_NAMED = re.compile(r"(\d{8})_\d{3}\.\w+")
 _BOX_SPELLINGS = {"Infiltrate": "Infiltration"}
 _ATTRIBUTES = {
     "Follow-up #": "follow_up",
@@ -188,7 +190,7 @@ def _entries(
     needed = ("Image Index", "Finding Labels", "Patient ID")
     for row in read_rows(path, needed, notes=notes, classes=("Finding Labels",)):
         name, told = row["Image Index"], row["Finding Labels"]
-        fault = _fault(name, told, row["Patient ID"])
+        fault = _fault(name, told, row["Patient ID"]) or _other_patient(name, row["Patient ID"])
         if fault is None and name in listed:
             fault = f"{name} already has a row further up; keep one of them"
         if fault is not None:
@@ -215,6 +217,14 @@ def _fault(name: str, told: str, patient: str) -> str | None:
     if not patient:
         return "expected a 'Patient ID', found nothing; without it splits could not keep patients apart"
     return None
+
+
+def _other_patient(name: str, patient: str) -> str | None:
+    """That the file's name, which begins with the patient's number, names another patient than the table."""
+    named = _NAMED.fullmatch(name)
+    if named is None or patient_number(named[1]) == patient_number(patient):
+        return None
+    return f"expected patient {patient_number(named[1])}, whom the file's name {name} names, got {patient[:20]!r}; correct the row"
 
 
 def _boxes(

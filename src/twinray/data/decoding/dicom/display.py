@@ -173,7 +173,8 @@ def _without_voi(
             values < 1 << (bits - signed)
         )
         span = modality[declared]
-        return _unit(modality, span.min(), span.max()), f"no VOI: {bits}-bit range"
+        kind = "signed range" if signed else "range"
+        return _unit(modality, span.min(), span.max()), f"no VOI: {bits}-bit {kind}"
     counts = np.zeros(len(values), dtype=np.int64)
     flat = unsigned.reshape(-1)
     for start in range(0, flat.size, _CHUNK):
