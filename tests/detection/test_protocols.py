@@ -288,12 +288,12 @@ def test_a_pack_that_is_not_as_the_paper_had_it_is_named(blob_pack) -> None:
     assert "enlarged" in note and "--size 96" in note and "64 pixels" in note
 
 
-def test_weights_of_a_detector_of_other_classes_are_refused(detect_run, blob_pack) -> None:
+def test_a_detector_of_other_classes_gets_new_layers_for_them_and_says_so(
+    detect_run, blob_pack
+) -> None:
     pack = open_pack(blob_pack)
     config = options(blob_pack, init=str(detect_run))
-    make_detector(config, pack)
+    assert "with the layers of its classes" in make_detector(config, pack)[1].notes[0]
     other = dataclasses.replace(pack, info=dataclasses.replace(pack.info, box_classes=("Blob",)))
-    with pytest.raises(
-        InputError, match=r"only in the run: \['blob'\]; only in the pack: \['Blob'\]"
-    ):
-        make_detector(config, other)
+    (note,) = make_detector(config, other)[1].notes
+    assert "only in the weights: ['blob']; only in the pack: ['Blob']" in note

@@ -22,7 +22,13 @@ from twinray.backbones.timm_backbone import TimmBackbone, pretrained_state, publ
 from twinray.backbones.weight_file import Tensors, check_values, read_tensors
 from twinray.errors import InputError
 from twinray.files import read_json, sha256
-from twinray.runs.description import Ancestor, WeightDescription, read_weight_description
+from twinray.runs.description import (
+    Ancestor,
+    ModelDescription,
+    WeightDescription,
+    read_weight_description,
+)
+from twinray.runs.description import read_description as read_whole_description
 from twinray.runs.seen import Seen, inherited, of_published
 
 RUN_WEIGHTS = ("backbone.safetensors", "model.safetensors")
@@ -220,6 +226,29 @@ def read_description(init: str) -> WeightDescription | None:
             f"{beside} describes other weights than {weights.name}: copied by halves? Copy both files again"
         )
     return described
+
+
+def read_model_description(init: str) -> ModelDescription | None:
+    """The description of the detector or classifier that ``init`` names; None where it names something else.
+
+    Raises:
+        InputError: the description is damaged, or of other weights.
+    """
+    described = read_description(init)
+    if described is None or described.kind == "backbone":
+        return None
+    return read_whole_description(_weight_file(init).with_suffix(".json"))
+
+
+def read_initial(init: str) -> Tensors:
+    """All tensors of initial weights, heads included, by their names in the file.
+
+    Raises:
+        InputError: the file cannot be fetched or read.
+    """
+    public = named(init)
+    path = _weight_file(init) if public is None else public.file or published_file(public.row)
+    return max(read_tensors(path).values(), key=len)
 
 
 def settled_arch(arch: str, init: str, default: str = "") -> str:

@@ -50,6 +50,9 @@ class DetectConfig:
     for a local copy of its file, a run's folder or a weight file."""
     arch: Annotated[str, MODEL] = ""
     """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME (four stages; extra timm); default that of the weights named by --init."""
+    init_part: Annotated[Literal["auto", "backbone", "detector"], MODEL] = "auto"
+    """Part of a detector named by --init: detector (all but the layers of its classes where these differ) or
+    backbone; auto: detector where --init names one."""
     detector: Annotated[Literal["faster-rcnn", "retinanet", "fcos"], MODEL] = "faster-rcnn"
     """Two stages (faster-rcnn) or one, with anchors (retinanet) or without (fcos). Heat maps need faster-rcnn."""
     protocol: Annotated[Literal["sound", "as-published"], MODEL] = "sound"
@@ -102,6 +105,9 @@ class DetectConfig:
     (fcos). For faster-rcnn that gives 32, 64, 128, 256, 512 pixels. For retinanet it gives the
     same, and two sizes between each. The detector fcos has points: the side is that of a
     point's cell."""
+    round_anchors: Annotated[bool | None, MODEL] = None
+    """Anchors of whole pixels, as torchvision's detectors have. On where --init is one of them, or a run
+    that has them; give it to the other arms of a comparison too."""
     flip: Annotated[float | None, MODEL, PROBABILITY] = None
     """Probability of a left-right flip; 0 keeps laterality (0.5 | 0.5)."""
     scale: Annotated[tuple[float, ...], MODEL, MAGNIFICATION] = ()

@@ -50,6 +50,8 @@ class DetectorOptions:
             64, 128, 256, 512 pixels. On RetinaNet's strides from 8, 4 gives the same (with two
             sizes between each). For fcos it is the side of a point's cell, 1.
         anchor_ratios: heights / widths of the anchors.
+        round_anchors: anchors of whole pixels, as torchvision's.
+        norm_eps: what the backbone's batch norms add to the variance; None for the network's own value.
         proposals_before_nms: (training, evaluation) proposals kept per level before suppression; for one-stage
             detectors the second counts pairs of place and class.
         proposals: (training, evaluation) proposals kept per image.
@@ -71,6 +73,8 @@ class DetectorOptions:
     box_head_width: int = 1024
     anchor_scale: float = 8.0
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    round_anchors: bool = False
+    norm_eps: float | None = None
     proposals_before_nms: tuple[int, int] = (2000, 1000)
     proposals: tuple[int, int] = (1000, 1000)
     anchors_per_image: int = 256
@@ -99,6 +103,9 @@ class Detector(nn.Module):
         self.options = options
         self.box_classes = tuple(box_classes)
         apply_norm_policy(backbone, options.norm, options.trainable_stages)
+        for module in backbone.modules():
+            if options.norm_eps is not None and isinstance(module, nn.BatchNorm2d):
+                module.eps = options.norm_eps
         self.backbone = Pyramid(
             backbone, options.fpn_channels, one_stage=options.detector != "faster-rcnn"
         )
@@ -112,6 +119,7 @@ class Detector(nn.Module):
                 options.anchor_ratios,
             )
             self.head = self.one_stage.head
+            self.one_stage.anchors.rounded = options.round_anchors
             return
         self.rpn = proposal_network(
             options.fpn_channels,
@@ -121,6 +129,7 @@ class Detector(nn.Module):
             before_nms=options.proposals_before_nms,
             after_nms=options.proposals,
         )
+        self.rpn.anchor_generator.rounded = options.round_anchors
         self.roi_heads = box_heads(
             options.fpn_channels,
             options.box_head_width,

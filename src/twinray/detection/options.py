@@ -6,6 +6,7 @@ import dataclasses
 
 from twinray.backbones.weights import settled_arch
 from twinray.detection.config import DetectConfig
+from twinray.detection.initial import initial_detector
 from twinray.detection.protocols import filled, recipe
 from twinray.detection.transforms import TransformOptions
 from twinray.errors import InputError
@@ -34,11 +35,19 @@ def resolve(config: DetectConfig) -> DetectConfig:
         InputError: initial weights that do not say their architecture, where --arch does not either.
     """
     config = filled(config)
-    scale = (
-        config.anchor_scale if config.anchor_scale is not None else ANCHOR_SCALE[config.detector]
-    )
+    scale, rounded = ANCHOR_SCALE[config.detector], False
+    initial = initial_detector(config.init, config.init_part, config.detector)
+    if initial is not None and initial.description is not None:  # its heads know its own anchors
+        options = initial.description.options
+        scale = float(options.get("anchor_scale", scale))
+        rounded = bool(options.get("round_anchors", False))
+    elif initial is not None:
+        rounded = True
     return dataclasses.replace(
-        config, arch=settled_arch(config.arch, config.init), anchor_scale=scale
+        config,
+        arch=settled_arch(config.arch, config.init),
+        anchor_scale=scale if config.anchor_scale is None else config.anchor_scale,
+        round_anchors=rounded if config.round_anchors is None else config.round_anchors,
     )
 
 

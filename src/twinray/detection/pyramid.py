@@ -98,7 +98,13 @@ class Anchors(nn.Module):
         ratios: height / width of the anchors at each place; their area is the same.
         strides: strides of the levels, in input pixels.
         steps: anchors of one shape at a place, evenly over one octave of sizes from ``scale`` up.
+
+    Attributes:
+        rounded: sizes, and the distances of edges from the centre, are whole pixels, as torchvision's
+            are: its published heads were trained on such anchors.
     """
+
+    rounded = False
 
     def __init__(
         self,
@@ -128,8 +134,11 @@ class Anchors(nn.Module):
         root = torch.tensor(self.ratios, device=device).sqrt()
         levels = []
         for stride, feature in zip(self.strides, features, strict=True):
-            half = torch.tensor(self.scales, device=device) * stride / 2
+            sizes = torch.tensor(self.scales, device=device) * stride
+            half = (sizes.floor() if self.rounded else sizes) / 2
             wide, high = (half / root[:, None]).flatten(), (half * root[:, None]).flatten()
+            if self.rounded:
+                wide, high = wide.round(), high.round()
             cell = torch.stack([-wide, -high, wide, high], dim=1)
             y = torch.arange(feature.shape[-2], device=device) * float(stride)
             x = torch.arange(feature.shape[-1], device=device) * float(stride)

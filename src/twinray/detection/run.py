@@ -17,6 +17,12 @@ from twinray.backbones.weights import Provenance, initialise, seen_by
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import DetectionData, annotated, labelled_fraction
+from twinray.detection.initial import (
+    fill_detector,
+    initial_detector,
+    norm_eps,
+    told_backbone,
+)
 from twinray.detection.model import (
     Detector,
     DetectorOptions,
@@ -34,7 +40,7 @@ from twinray.evaluation.boxes import BoxRules, FrocRule, evaluate_boxes, mean_av
 from twinray.evaluation.intervals import Resampling
 from twinray.files import frees_folders
 from twinray.records import patient_code
-from twinray.runs.classes import difference, never_learned
+from twinray.runs.classes import never_learned
 from twinray.runs.folder import RunFolder, open_run, plain
 from twinray.runs.seen import Checked, check_unseen, write_seen
 from twinray.training.device import Machine, choose_machine
@@ -160,16 +166,18 @@ def _data_notes(config: DetectConfig, pack: Pack, data: Mapping[str, DetectionDa
 
 
 def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenance]:
-    """The detector before training. Arms differ in the backbone's initial tensors and in nothing else.
+    """The detector before training. Arms differ in initial tensors and in nothing else.
+
+    Where the initial weights are a detector, pyramid and heads are taken too; else they come from the seed alone.
 
     Raises:
-        InputError: weights that do not fit, or those of a detector of other classes. Under the
-            protocol ``sound`` also a layer that would stay random for ever.
+        InputError: weights that do not fit. Under the protocol ``sound`` also a layer that would stay
+            random for ever.
     """
     backbone = build_backbone(config.arch, config.seed, config.size)
     provenance = initialise(backbone, config.init)
-    _check_classes(provenance, pack)
-    assert config.anchor_scale is not None  # set by resolve
+    initial = initial_detector(config.init, config.init_part, config.detector)
+    assert config.anchor_scale is not None and config.round_anchors is not None  # set by resolve
     chosen = recipe(config)
     options = DetectorOptions(
         detector=config.detector,
@@ -181,8 +189,17 @@ def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenanc
         box_head_width=config.box_head_width,
         rois_per_image=config.rois_per_image,
         anchor_scale=config.anchor_scale,
+        round_anchors=config.round_anchors,
+        norm_eps=norm_eps(initial, chosen.norm),
     )
     detector = build_detector(backbone, options, pack.info.box_classes, config.seed)
+    told = (
+        fill_detector(detector, initial, provenance)
+        if initial is not None
+        else told_backbone(config.init)
+    )
+    if told:
+        provenance = dataclasses.replace(provenance, notes=(told, *provenance.notes))
     stuck = random_for_ever(config, detector, provenance)
     if stuck and config.protocol == "sound":
         raise InputError(
@@ -205,18 +222,6 @@ def random_for_ever(config: DetectConfig, detector: Detector, provenance: Proven
         f"statistics frozen in stages {', '.join(stages)}: {len(stuck)} layers stay random for ever "
         f"({', '.join(stuck[:3])} ...), no fair floor"
     )
-
-
-def _check_classes(provenance: Provenance, pack: Pack) -> None:
-    """Weights of a detector go on with that detector's classes, or somebody mixed up two data sets."""
-    described = provenance.description or {}
-    before, now = tuple(described.get("classes", ())), pack.info.box_classes
-    what = difference(before, now, "run", "pack")
-    if what and described.get("kind") == "detector":
-        raise InputError(
-            f"box classes of the run {provenance.init} given with --init and of the pack {pack.path} differ ({what}); pack "
-            "with the run's class names, or start from a backbone"
-        )
 
 
 def make_loop(

@@ -221,7 +221,7 @@ def _build(description: ModelDescription, path: Path) -> Detector | Classifier:
         raise InputError(f"no network can be built as {path} describes it: {error}") from error
 
 
-_OLDER: Mapping[str, Any] = {"resize": "bilinear"}
+_OLDER: Mapping[str, Any] = {"resize": "bilinear", "round_anchors": False, "norm_eps": None}
 """What detectors had before a later version made an option of it."""
 
 
