@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from pathlib import Path
 
 import pytest
 import torch
@@ -442,6 +443,28 @@ def test_without_a_network_the_line_says_what_to_do(name, monkeypatch, tmp_path)
     with pytest.raises(InputError, match=f"--init {name}=FILE") as caught:
         published_file(row)
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_one_name_by_two_authors_do_not_meet_in_the_cache(monkeypatch, tmp_path):
+    """Barlow Twins' and VICReg's are both resnet50.pth."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    asked = []
+
+    def fetch(address, path, hash_prefix=None, progress=True):
+        asked.append((address, hash_prefix))
+        Path(path).write_text(address)
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
+    from twinray.backbones.published import published_file
+
+    found = {name: published_file(LEDGER[name]) for name in ("barlow-twins", "vicreg", "coco")}
+    assert len(set(found.values())) == 3
+    assert all(
+        path.read_text() == address
+        for path, (address, _) in zip(found.values(), asked, strict=True)
+    )
+    assert [wanted for _, wanted in asked] == [None, None, "258fb6c6"]
+    assert published_file(LEDGER["vicreg"]) == found["vicreg"] and len(asked) == 3
 
 
 def test_a_package_that_is_not_there_names_the_extra(monkeypatch):

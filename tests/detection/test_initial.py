@@ -38,7 +38,7 @@ def random_detector(name):
     limits = (
         {"box_score_thresh": 0.001}
         if kind == "faster-rcnn"
-        else {"score_thresh": 0.001, "detections_per_img": 100}
+        else {"score_thresh": 0.001, "detections_per_img": 100, "nms_thresh": 0.5}  # ours
     )
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -53,7 +53,7 @@ def random_detector(name):
                 module.eps = 1e-5 if name == "coco-fcos" else 0.0  # what overwrite_eps does to v1
         for key, parameter in net.named_parameters():
             if "cls" in key or "bbox" in key:
-                parameter.data.normal_(0, 0.01 if "roi_heads" in key else 0.05)
+                parameter.data.normal_(0, 0.01)
     return net  # fmt: skip
 
 

@@ -292,7 +292,7 @@ def test_a_detector_of_other_classes_gets_new_layers_for_them_and_says_so(
     detect_run, blob_pack
 ) -> None:
     pack = open_pack(blob_pack)
-    config = options(blob_pack, init=str(detect_run))
+    config = options(blob_pack, init=str(detect_run), fpn_channels=32, box_head_width=64)
     assert "with the layers of its classes" in make_detector(config, pack)[1].notes[0]
     other = dataclasses.replace(pack, info=dataclasses.replace(pack.info, box_classes=("Blob",)))
     (note,) = make_detector(config, other)[1].notes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import urllib.error
 from pathlib import Path
 
@@ -113,11 +114,15 @@ def _from_hub(row: PublicWeights) -> Path:
 
 def _from_address(row: PublicWeights, address: str) -> Path:
     path = _cached(address)
+    named_hash = re.search(r"-([0-9a-f]{8,})\.\w+$", path.name)  # as torch.hub writes it
+    if named_hash is None:  # several authors call theirs resnet50.pth
+        path = path.with_name(f"{row.name}-{path.name}")
     if path.is_file():
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(address, str(path), progress=False)
+        wanted = named_hash[1] if named_hash else None
+        torch.hub.download_url_to_file(address, str(path), hash_prefix=wanted, progress=False)
     except (OSError, urllib.error.URLError, RuntimeError) as error:
         raise InputError(
             f"could not fetch {row.name} from {address} ({_first_line(error)}); without a network, download {path.name} on "
