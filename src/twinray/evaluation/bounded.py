@@ -9,7 +9,7 @@ A percentile bootstrap of ``3 of 3`` has width 0, and near 1 it is too narrow. W
 - AUC of fewer than ``FEW`` patients of a kind, or of 0 or 1: Newcombe's fifth method (Statistics in Medicine 2006), which
   needs no resample.
 - Average precision of labels: Wilson's score interval, as of detectors' figures (``levels``). The
-  effective sample size is v (1 - v) / variance of the resamples. Resamples lie too high, in a mean
+  effective sample size is v (1 - v) / variance, that of the resamples times m / (m - 1) of m patients of the rarer kind. Resamples lie too high, in a mean
   over classes more so.
 - Calibration errors, which are 0 or above and which chance makes larger: the 97.5th percentile, and as far below the value (0 at least).
   Resamples have the excess of a small sample twice, so plain percentiles lie above the truth: of 60 simulated patients 8 in 100 held it.

@@ -7,7 +7,7 @@ Conventions
 - A gap is the largest difference of one measure between two groups. It is the largest of many, so
   its interval holds for all pairs at once (Westfall and Young, Resampling-based multiple testing,
   1993). The 95th percentile of the largest |resample - mean| / standard error of any pair replaces
-  the 1.96 of a single comparison. ``p`` is the share of resamples in which chance alone makes a gap
+  the 1.96 of a single comparison. Variances have m / (m - 1) of m patients, as those of levels do. ``p`` is the share of resamples in which chance alone makes a gap
   as large, if all groups were equal.
 - Groups with too few patients for an interval are shown with their n, and left out of gaps.
 - Images whose attribute is not stated are a group of their own, ``unknown``.
@@ -249,6 +249,7 @@ class _Part:
         intervals: values, resamples -> intervals.
         differences: same figures of paired differences.
         record: figures -> what is kept, with counts.
+        lacking: figure, resamples of all -> what their variance lacks of the truth's, as m patients' do.
     """
 
     patients: IntArray
@@ -257,6 +258,7 @@ class _Part:
     intervals: Callable[[_Values, _Samples], Mapping[_Key, Interval]]
     differences: Callable[[_Values, _Samples], Mapping[_Key, Difference]]
     record: Callable[[Mapping[_Key, Figure]], SplitFigures]
+    lacking: Callable[[_Key, _Samples], float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,6 +306,10 @@ class Grouped:
                     None if key[0] is None else self.classes[key[0]],
                     {g: made[attribute, g][key].value for g in sure},
                     {g: self.samples[attribute, g][key] for g in sure},
+                    {
+                        g: self.parts[attribute, g].lacking(key, self.samples[attribute, g])
+                        for g in sure
+                    },
                     self.n,
                 )
                 found += [gap] if gap is not None else []
@@ -408,8 +414,13 @@ def subgroups_of_labels(
         def weigh(weights: FloatArray) -> dict[_Key, FloatArray]:
             return _mean([figures(Drawn(one, weights)) for one, _ in parts])
 
+        def lacking(key: _Key, samples: _Samples) -> float:
+            label = key[0]
+            m = support.n if label is None else support.least(label, rules[key[1]])
+            return variance(samples[key]) / (m - 1) if m > 1 else 0.0
+
         once = weigh(np.ones((data.n_groups, 1)))
-        return _Part(own, _plain(once), weigh, intervals, differences, record)
+        return _Part(own, _plain(once), weigh, intervals, differences, record, lacking)
 
     return _within(part, by, whole.used, whole.groups, whole.names, resampling)
 
@@ -483,7 +494,11 @@ def subgroups_of_boxes(
         values = _mean(
             [plain_figures(flat, cache) for flat, cache in zip(some, caches, strict=True)]
         )
-        return _Part(own, _plain(values), weigh, intervals, differences, record)
+
+        def lacking(key: _Key, samples: _Samples) -> float:
+            return lacking_by_size([samples], [supports])[key]
+
+        return _Part(own, _plain(values), weigh, intervals, differences, record, lacking)
 
     positions = {
         attribute: ([names[i] for i in ids], order) for attribute, (names, order) in by.items()
@@ -543,9 +558,17 @@ def _gap(
     class_name: str | None,
     values: Mapping[str, float],
     samples: Mapping[str, FloatArray],
+    lacks: Mapping[str, float],
     n: int,
 ) -> Gap | None:
-    """The largest difference; None with fewer than two groups to compare."""
+    """The largest difference; None with fewer than two groups to compare.
+
+    Args:
+        key: figure. class_name: name of its class.
+        values, samples: values on the plain data and their resamples, by group.
+        lacks: what the variance of each group's resamples lacks.
+        n: patients in all groups.
+    """
     if len(values) < 2:
         return None
     names = list(values)
@@ -557,7 +580,12 @@ def _gap(
     distances = np.array([abs(values[names[i]] - values[names[j]]) for i, j in pairs])
     drawn = np.stack([table[i] - table[j] for i, j in pairs])
     drawn -= drawn.mean(axis=1, keepdims=True)
-    errors = drawn.std(axis=1, ddof=1)
+    spreads = drawn.var(axis=1, ddof=1)
+    missing = np.array([lacks[names[i]] + lacks[names[j]] for i, j in pairs])
+    errors = np.where(spreads > 0, np.sqrt(spreads + missing), 0.0)
+    drawn *= np.sqrt(np.where(spreads > 0, 1 + missing / np.where(spreads > 0, spreads, 1), 1))[
+        :, None
+    ]
     largest = int(np.argmax(distances))
     i, j = pairs[largest]
     high, low = (

@@ -1,7 +1,9 @@
 """Measures of many maps -> means by class with 95 % intervals, and what each map has over the floors.
 
-The mean is over boxes; what is resampled is the patient, as everywhere (see ``evaluation.intervals``). All maps are
-measured on the same boxes, so differences are paired.
+The mean is over boxes; what is resampled is the patient, as everywhere (see ``evaluation.intervals``). Intervals are those of
+detectors' figures (``evaluation.levels``): the spread of the resamples times m / (m - 1) of m patients, Wilson's score interval for a
+level, a symmetric one for a difference, and none or a note where patients are few. All maps are measured on the same boxes, so
+differences are paired.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from twinray.evaluation.intervals import bootstrap_groups, paired_difference, percentile_interval
+from twinray.evaluation.intervals import bootstrap_groups
+from twinray.evaluation.levels import BoxSupport, difference, level, variance
 from twinray.records import FloatArray, IntArray
 
 MEASURES = ("pointing", "energy", "empty", "deletion", "insertion")
@@ -87,6 +90,17 @@ class _Resampled:
     n_boxes: int
     n_groups: int
 
+    @property
+    def support(self) -> BoxSupport:
+        """What the means rest on: all boxes as one class."""
+        return BoxSupport(
+            self.n_groups, np.array([self.n_groups]), np.array([self.n_boxes]), self.n_groups
+        )
+
+    def lacking(self, spread: float) -> float:
+        """What the variance of the resamples lacks of the truth's, as a bootstrap of m patients does."""
+        return spread / (self.n_groups - 1) if self.n_groups > 1 else 0.0
+
 
 def _resampled(measured: MeasuredMaps, own: Any, bootstrap: int, seed: int) -> _Resampled:
     values = measured.values[own]
@@ -105,23 +119,27 @@ def _resampled(measured: MeasuredMaps, own: Any, bootstrap: int, seed: int) -> _
 
 
 def _means(measured: MeasuredMaps, part: _Resampled, i: int) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        measure: percentile_interval(
-            float(part.means[i, k]), part.samples[:, i, k], part.n_groups
+    support = part.support
+    figures: dict[str, Any] = {}
+    for k, measure in enumerate(measured.measures):
+        spread = variance(part.samples[:, i, k])
+        # a share of boxes has no more cases than boxes; a mean of other values may spread less than a share
+        key = (0 if _is_share(measure) else None, measure)
+        figures[measure] = level(
+            key, float(part.means[i, k]), spread + part.lacking(spread), support
         ).as_json()
-        for k, measure in enumerate(measured.measures)
-    }
     return {**figures, "n_boxes": part.n_boxes}
 
 
+def _is_share(measure: str) -> bool:
+    return measure in ("pointing", "empty") or measure.startswith("localised@")
+
+
 def _difference(measured: MeasuredMaps, part: _Resampled, floor: int, i: int) -> dict[str, Any]:
-    return {
-        measure: paired_difference(
-            float(part.means[floor, k]),
-            float(part.means[i, k]),
-            part.samples[:, floor, k],
-            part.samples[:, i, k],
-            part.n_groups,
-        ).as_json()
-        for k, measure in enumerate(measured.measures)
-    }
+    found: dict[str, Any] = {}
+    for k, measure in enumerate(measured.measures):
+        apart = part.samples[:, i, k] - part.samples[:, floor, k]
+        value = float(part.means[i, k] - part.means[floor, k])
+        lacks = part.lacking(variance(apart))
+        found[measure] = difference((None, measure), value, apart, lacks, part.support).as_json()
+    return found

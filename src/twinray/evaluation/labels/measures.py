@@ -282,7 +282,9 @@ def interval(
         if ends_or_none is not None:
             return Interval(value, *ends_or_none, n)
     if measure.kind == "level" and 0 < value < 1:
-        size = value * (1 - value) / float(known.var(ddof=1))
+        # a bootstrap of m patients spreads by (m - 1) / m of the truth, as in ``levels``
+        m = n if label is None else support.least(label, measure)
+        size = value * (1 - value) * (m - 1) / (m * float(known.var(ddof=1)))
         return Interval(value, *score_interval(value, size), n)
     if measure.kind == "error":
         return Interval(value, *excess_interval(value, samples), n)
