@@ -8,10 +8,14 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import box_iou
 
 from twinray.backbones.build import build_backbone
+from twinray.detection import two_stage
+from twinray.detection.batched.matching import Sample, sample
 from twinray.detection.model import (
     Detector,
     DetectorOptions,
@@ -20,7 +24,7 @@ from twinray.detection.model import (
     layer_report,
 )
 from twinray.detection.pyramid import Anchors
-from twinray.detection.roi_align import pyramid_levels
+from twinray.detection.roi_align import MultiScaleRoIAlign, pyramid_levels
 from twinray.detection.targets import BoxTargets
 from twinray.errors import InputError
 from twinray.training.sync_norm import synchronise_norms
@@ -88,17 +92,86 @@ def test_boxes_equal_torchvisions() -> None:
         assert torch.equal(a.labels + 1, b["labels"])
 
 
-def test_losses_equal_torchvisions() -> None:
-    ours = detector().train()
-    theirs = torchvisions(ours).train()
-    x, targets = images(), two_images_one_negative()
-    torch.manual_seed(5)
+class GivenSamples:
+    """Stands in for torchvision's sampler: takes what ours took, call by call."""
+
+    def __init__(self, calls: list[tuple[Tensor, Sample]]) -> None:
+        self.calls = calls
+
+    def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        of_ours, chosen = self.calls.pop(0)
+        masks = []
+        for flags in (chosen.positive, chosen.taken & ~chosen.positive):
+            mask = torch.zeros_like(of_ours, dtype=torch.bool).scatter(1, chosen.place, flags)
+            masks.append([])
+            for mine, theirs, one in zip(of_ours, labels, mask, strict=True):
+                if len(mine) > len(theirs):  # our rows that hold no proposal
+                    one = one[mine >= 0]
+                    mine = mine[mine >= 0]
+                assert torch.equal(mine, theirs.to(mine.dtype))
+                masks[-1].append(one.to(torch.uint8))
+        return masks[0], masks[1]
+
+
+@pytest.mark.parametrize("size", [64, 160])
+def test_losses_and_gradients_equal_torchvisions_on_the_same_samples(
+    size: int, monkeypatch
+) -> None:
+    options = DetectorOptions(**{**vars(SMALL), "size": size, "anchor_scale": 4.0, "norm": "eval"})
+    ours = detector(options).double().train()
+    # float32 on purpose, which hides what is compared here
+    ours.rpn.head.__class__, ours.roi_heads.box_predictor.__class__ = RPNHead, FastRCNNPredictor
+    ours.rpn.anchor_generator.on = as_double(ours.rpn.anchor_generator.on)
+    theirs = torchvisions(ours).double().train()
+    theirs.rpn.anchor_generator = ours.rpn.anchor_generator
+    theirs.roi_heads.box_roi_pool = MultiScaleRoIAlign("0123", (4, 8, 16, 32))
+    for body in (ours.backbone.body, theirs.backbone.body):  # torchvision's knows no policy
+        for module in body.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+    calls: list[tuple[Tensor, Sample]] = []
+
+    def recorded(labels: Tensor, *more: object) -> Sample:
+        calls.append((labels, sample(labels, *more)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(two_stage, "sample", recorded)
+    x, targets = images(3, size).double(), three_images_one_negative()
     losses = ours(x, targets)
-    torch.manual_seed(5)
-    expected = theirs(list(x), [{"boxes": b, "labels": y + 1} for b, y in targets.per_image()])
+    sum(losses.values()).backward()
+    assert [labels.shape[0] for labels, _ in calls] == [3, 3]
+    assert all(bool(chosen.positive.any()) for _, chosen in calls)
+    given = GivenSamples(calls[::-1] if calls[0][0].shape[1] < calls[1][0].shape[1] else calls)
+    theirs.rpn.fg_bg_sampler = theirs.roi_heads.fg_bg_sampler = given
+    truth = [{"boxes": b.double(), "labels": y + 1} for b, y in targets.per_image()]
+    expected = theirs(list(x), truth)
+    sum(expected.values()).backward()
     assert losses.keys() == expected.keys()
     for name, value in losses.items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            value, expected[name], rtol=1e-6, atol=1e-6, check_dtype=False, msg=name
+        )
+    gradients = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        assert parameter.grad is not None, name
+        torch.testing.assert_close(
+            parameter.grad, gradients[name].grad, rtol=1e-6, atol=1e-6, msg=name
+        )
+
+
+def as_double(on):
+    return lambda maps: on(maps).double()
+
+
+def three_images_one_negative() -> BoxTargets:
+    return BoxTargets.from_lists(
+        [
+            torch.tensor([[5.0, 6, 30, 40], [20, 20, 60, 62], [1, 1, 9, 12]]),
+            torch.zeros(0, 4),
+            torch.tensor([[30.0, 2, 62, 60]]),
+        ],
+        [torch.tensor([0, 1, 1]), torch.zeros(0), torch.tensor([0])],
+    )
 
 
 def test_a_score_belongs_to_its_source_proposal() -> None:

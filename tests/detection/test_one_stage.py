@@ -90,7 +90,7 @@ def torchvisions(ours: Detector) -> RetinaNet | FCOS:
 
 
 @pytest.mark.parametrize("kind", ["retinanet", "fcos"])
-def test_losses_and_boxes_equal_torchvisions(kind: DetectorKind) -> None:
+def test_losses_gradients_and_boxes_equal_torchvisions(kind: DetectorKind) -> None:
     ours = detector(kind, norm="group").train()
     theirs = torchvisions(ours).train()
     x, targets = images(), two_images_one_negative()
@@ -98,7 +98,17 @@ def test_losses_and_boxes_equal_torchvisions(kind: DetectorKind) -> None:
     expected = theirs(list(x), [{"boxes": b, "labels": y} for b, y in targets.per_image()])
     assert losses.keys() == {f"loss_{name}" for name in expected}
     for name, value in expected.items():
-        torch.testing.assert_close(losses[f"loss_{name}"], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(losses[f"loss_{name}"], value, rtol=1e-6, atol=1e-6)
+    # both share our backbone and pyramid; the heads are two
+    shared = [p for p in ours.backbone.parameters() if p.requires_grad]
+    of_ours, of_theirs = (
+        torch.autograd.grad(
+            sum(found.values()), [*shared, *head.parameters()], materialize_grads=True
+        )
+        for found, head in ((losses, ours.head), (expected, theirs.head))
+    )
+    for a, b in zip(of_ours, of_theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * float(b.abs().max().clamp(min=1)))
     found, known = ours.eval().detect(x), theirs.eval()(list(x))
     for a, b in zip(found, known, strict=True):
         assert len(a) == len(b["boxes"]) > 10

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork
 
+from twinray.detection import two_stage
+from twinray.detection.batched.coding import encode
+from twinray.detection.batched.suppression import by_rounds
 from twinray.detection.roi_align import MultiScaleRoIAlign
-from twinray.detection.two_stage import BoxHead, Proposals, proposal_network
+from twinray.detection.targets import BoxTargets
+from twinray.detection.two_stage import BoxHead, Outputs, Proposed, box_heads, proposal_network
 
 
 def pooled(n: int, channels_last: bool) -> Tensor:
@@ -47,33 +50,65 @@ def test_the_pool_writes_what_the_box_head_reads_without_a_copy() -> None:
     assert found.permute(0, 2, 3, 1).is_contiguous()
 
 
+@pytest.mark.parametrize("way", ["on threads", "one by one", "by rounds"])
 @pytest.mark.parametrize("training", [False, True])
-def test_proposals_on_several_threads_equal_torchvisions(training: bool) -> None:
+def test_proposals_equal_torchvisions(training: bool, way: str, monkeypatch) -> None:
     torch.manual_seed(0)
     network = proposal_network(
         8, 4.0, (0.5, 1.0, 2.0), sampled=16, before_nms=(60, 40), after_nms=(30, 20)
     )
+    torch.nn.init.normal_(network.head.cls_logits.weight, std=0.5)
+    torch.nn.init.normal_(network.head.bbox_pred.weight, std=0.1)
     network.train(training)
     maps = {str(s): torch.randn(3, 8, 64 // s, 64 // s) for s in (4, 8, 16, 32, 64)}
     image_list = ImageList(torch.zeros(3, 3, 64, 64), [(64, 64)] * 3)
-    truth = [
-        {"boxes": torch.tensor([[5.0, 5, 30, 30]])},
-        {"boxes": torch.zeros(0, 4)},
-        {"boxes": torch.zeros(0, 4)},
-    ]
+    truth = [{"boxes": torch.tensor([[5.0, 5, 30, 30]])}] * 3
+    if way == "by rounds":
+        monkeypatch.setattr(two_stage, "suppress", by_rounds)
+    levels = list(maps.values())
     threads = torch.get_num_threads()
-    results = []
     try:
-        for n, kind in ((2, Proposals), (1, Proposals), (2, RegionProposalNetwork)):
-            torch.set_num_threads(n)
-            network.__class__ = kind
-            torch.manual_seed(1)
-            results.append(network(image_list, maps, truth if training else None))
+        torch.set_num_threads(2 if way == "on threads" else 1)
+        outputs = Outputs(**network.outputs(levels), counts=network.counts(levels))
+        found = network.propose(outputs, network.anchor_generator.on(levels), (64, 64))
     finally:
         torch.set_num_threads(threads)
-    for boxes, losses in results[1:]:
-        for a, b in zip(results[0][0], boxes, strict=True):
-            assert torch.equal(a, b)
-        assert losses.keys() == results[0][1].keys()
-        for name, value in losses.items():
-            torch.testing.assert_close(value, results[0][1][name])
+    expected, _ = network(image_list, maps, truth if training else None)
+    assert not found.valid.all() or len(expected[0]) == found.valid.shape[1]
+    for boxes, valid, theirs in zip(found.boxes, found.valid, expected, strict=True):
+        n = int(valid.sum())
+        assert bool(valid[:n].all())
+        torch.testing.assert_close(boxes[:n], theirs, rtol=0, atol=1e-4)
+
+
+def test_samples_of_the_box_head_are_torchvisions_but_for_the_draw() -> None:
+    """Proposals, labels and what is regressed, where everything fits into the sample."""
+    heads = box_heads(8, 16, 4, sampled=4000, score_threshold=0.1, nms=0.5, per_image=10)
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(3, 40, 2, 2, generator=generator) * 64
+    boxes = torch.cat([corners.amin(2), corners.amax(2)], dim=2)
+    valid = torch.rand(3, 40, generator=generator) < 0.8
+    truth = BoxTargets.from_lists(
+        [torch.tensor([[5.0, 5, 40, 40], [10, 10, 60, 30]]), torch.zeros(0, 4), boxes[2, :1]],
+        [torch.tensor([0, 2]), torch.zeros(0), torch.tensor([1])],
+    )
+    found = heads.sampled(Proposed(boxes, valid), truth)
+    lists = [b[v] for b, v in zip(boxes, valid, strict=True)]
+    known = [{"boxes": b, "labels": y + 1} for b, y in truth.per_image()]
+    proposals, _, labels, goals = heads.select_training_samples(lists, known)
+    mine = encode(found.true, found.boxes, heads.box_coder.weights)
+    for i, (theirs, label, goal) in enumerate(zip(proposals, labels, goals, strict=True)):
+        taken = found.taken[i]
+        ours = torch.cat([found.boxes[i], found.labels[i][:, None]], dim=1)[taken]
+        other = torch.cat([theirs, label[:, None]], dim=1)
+        assert sorted(ours.tolist()) == sorted(other.tolist())
+        positive = found.labels[i] > 0
+        assert bool(positive.any()) == (i != 1)
+        assert (
+            sorted(mine[i][positive].tolist())
+            == pytest.approx(sorted(goal[label > 0].tolist()), abs=1e-6)
+            if i == 1
+            else torch.allclose(
+                mine[i][positive].sort(dim=0).values, goal[label > 0].sort(dim=0).values, atol=1e-6
+            )
+        )

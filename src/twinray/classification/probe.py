@@ -1,5 +1,8 @@
 """The linear probe: one linear layer on frozen features (linear evaluation protocol).
 
+Fits are by Newton's method with one factorisation of the features for all folds and penalties
+(:mod:`twinray.classification.newton`), on the device where there is one.
+
 Shape legend: n images, d features, k classes.
 
 The penalty is chosen by cross-validation inside the labelled images and nowhere else. A probe at 1
@@ -9,16 +12,18 @@ The penalty is chosen by cross-validation inside the labelled images and nowhere
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
+from twinray.classification.newton import LogisticLoss, Spectrum, minimise
 from twinray.records import FloatArray, IntArray, Task
 from twinray.seeds import within
 
+CPU = torch.device("cpu")
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
 
 
@@ -58,6 +63,7 @@ def fit_probe(
     folds: int = 5,
     seed: int = 0,
     weights: FloatArray | None = None,
+    device: torch.device = CPU,
 ) -> LinearProbe:
     """Fit a probe, choosing the penalty by patient-disjoint cross-validation.
 
@@ -69,52 +75,11 @@ def fit_probe(
         folds: number of folds; fewer where there are fewer patients.
         seed: seed of the assignment to folds.
         weights: (n, k) of the single losses; None for 1.
+        device: where it is computed; the probe comes back to the processor.
     """
-    penalty, held_out = _choose_penalty(features, labels, groups, task, folds, seed, weights)
-    return replace(fit_linear(features, labels, task, penalty, weights), held_out=held_out)
-
-
-def _choose_penalty(
-    features: FloatArray,
-    labels: FloatArray,
-    groups: IntArray,
-    task: Task,
-    folds: int,
-    seed: int,
-    weights: FloatArray | None,
-) -> tuple[float, FloatArray | None]:
-    strata = (
-        labels.argmax(axis=1)
-        if task == "multiclass"
-        else (labels == 1).any(axis=1).astype(np.int64)
-    )
-    folds = min(folds, len(np.unique(groups)), int(np.bincount(strata)[np.unique(strata)].min()))
-    if folds < 2:
-        return 1.0, None  # too few patients to choose; a strong penalty is the safe side
-    losses = np.zeros(len(PENALTIES))
-    scores = np.full((len(PENALTIES), *labels.shape), np.nan)
-    cut = StratifiedGroupKFold(folds, shuffle=True, random_state=within(seed, 32))
-    for train, held_out in cut.split(features, strata, groups):
-        if len(train) == 0 or len(held_out) == 0:
-            continue
-        warm: tuple[Tensor, Tensor] | None = None
-        for i, penalty in enumerate(PENALTIES):  # strong to weak: each solution starts the next
-            of_train, of_rest = (
-                (None, None) if weights is None else (weights[train], weights[held_out])
-            )
-            probe, warm = _fit(features[train], labels[train], task, penalty, warm, of_train)
-            logits = (
-                torch.from_numpy(features[held_out].astype(np.float64)) @ probe.weight.T
-                + probe.bias
-            )
-            losses[i] += float(_loss(logits, _targets(labels[held_out]), task, of_rest)) * len(
-                held_out
-            )
-            scores[i, held_out] = (
-                logits.softmax(dim=1) if task == "multiclass" else logits.sigmoid()
-            ).numpy()
-    best = int(np.argmin(losses))
-    return PENALTIES[best], scores[best]
+    data = _Data.of(features, labels, task, weights, device)
+    penalty, held_out = _choose_penalty(data, labels, groups, folds, seed)
+    return replace(data.fit(penalty)[0], held_out=held_out)
 
 
 def fit_linear(
@@ -123,65 +88,110 @@ def fit_linear(
     task: Task,
     penalty: float,
     weights: FloatArray | None = None,
+    device: torch.device = CPU,
 ) -> LinearProbe:
-    """Minimise mean cross-entropy + penalty / 2 * ||W||^2 on standardised features (L-BFGS, float64)."""
-    return _fit(features, labels, task, penalty, None, weights)[0]
+    """Minimise mean cross-entropy + penalty / 2 * ||W||^2 on standardised features, to 1e-12 of the loss."""
+    return _Data.of(features, labels, task, weights, device).fit(penalty)[0]
 
 
-def _fit(
-    features: FloatArray,
-    labels: FloatArray,
-    task: Task,
-    penalty: float,
-    warm: tuple[Tensor, Tensor] | None,
-    weights: FloatArray | None,
-) -> tuple[LinearProbe, tuple[Tensor, Tensor]]:
-    x = torch.from_numpy(np.asarray(features, dtype=np.float64))
-    mean, std = x.mean(dim=0), x.std(dim=0, correction=0)
-    std = torch.where(std > 1e-12, std, torch.ones_like(std))
-    x, y = (x - mean) / std, _targets(labels)
-    weight = (
-        warm[0].clone() if warm else torch.zeros(labels.shape[1], x.shape[1], dtype=torch.float64)
-    )
-    bias = warm[1].clone() if warm else torch.zeros(labels.shape[1], dtype=torch.float64)
-    weight.requires_grad_(True)
-    bias.requires_grad_(True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=500,
-        tolerance_grad=1e-7,
-        tolerance_change=1e-11,
-        line_search_fn="strong_wolfe",
-    )
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """Labelled features on the device, standardised, with what every fit shares.
 
-    def closure() -> float:
-        optimizer.zero_grad()
-        loss = _loss(x @ weight.T + bias, y, task, weights) + penalty / 2 * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+    Attributes:
+        x: (n, d) float64, standardised by ``mean`` and ``std`` (d,).
+        y: (n, k) float64. weights: (n, k) of the single losses, or None.
+        spectrum: eigenvalues of the covariance of all images, or of those that this is a part of.
+    """
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    weight, bias = weight.detach(), bias.detach()
-    folded = weight / std
-    return LinearProbe(folded, bias - folded @ mean, task, penalty), (weight, bias)
+    x: Tensor
+    y: Tensor
+    weights: Tensor | None
+    task: Task
+    mean: Tensor
+    std: Tensor
+    spectrum: Spectrum
 
+    @staticmethod
+    def of(
+        features: FloatArray,
+        labels: FloatArray,
+        task: Task,
+        weights: FloatArray | None,
+        device: torch.device,
+    ) -> _Data:
+        x, y = _on(features, device), _on(labels, device)
+        mean, std = _statistics(x)
+        x = (x - mean) / std
+        factors = None if weights is None else _on(weights, device)
+        return _Data(x, y, factors, task, mean, std, Spectrum.of(x))
 
-def _targets(labels: FloatArray) -> Tensor:
-    return torch.from_numpy(np.asarray(labels, dtype=np.float64))
-
-
-def _loss(logits: Tensor, y: Tensor, task: Task, weights: FloatArray | None) -> Tensor:
-    """Mean over images of the cross-entropy; labels that are neither 0 nor 1 count for nothing."""
-    factors = None if weights is None else torch.from_numpy(np.asarray(weights, dtype=np.float64))
-    if task == "multiclass":
-        if factors is None:
-            return F.cross_entropy(logits, y.argmax(dim=1))
-        each = F.cross_entropy(logits, y.argmax(dim=1), reduction="none")
-        return (each * factors.gather(1, y.argmax(dim=1, keepdim=True)).squeeze(1)).sum() / max(
-            len(y), 1
+    def part(self, indices: IntArray) -> _Data:
+        """Some of the images, standardised by their own statistics."""
+        at = torch.from_numpy(indices).to(self.x.device)
+        x = self.x[at]
+        mean, std = _statistics(x)
+        return replace(
+            self,
+            x=(x - mean) / std,
+            y=self.y[at],
+            weights=None if self.weights is None else self.weights[at],
+            mean=self.mean + mean * self.std,
+            std=self.std * std,
         )
-    known = (y == 0) | (y == 1)
-    each = F.binary_cross_entropy_with_logits(
-        logits, torch.where(known, y, torch.zeros_like(y)), reduction="none"
+
+    @cached_property
+    def loss(self) -> LogisticLoss:
+        return LogisticLoss(self.x, self.y, self.task, self.weights)
+
+    def fit(self, penalty: float, start: Tensor | None = None) -> tuple[LinearProbe, Tensor]:
+        """The probe of one penalty on raw features, and the solution that the next may start from."""
+        solution, _ = minimise(self.loss, self.spectrum, penalty, start)
+        folded = solution[:, :-1] / self.std
+        bias = solution[:, -1] - folded @ self.mean
+        return LinearProbe(folded.cpu(), bias.cpu(), self.task, penalty), solution
+
+    def logits(self, solution: Tensor, others: _Data) -> Tensor:
+        """Of the images of ``others``, which stand beside the statistics of all."""
+        moved = (others.x * others.std + others.mean - self.mean) / self.std
+        return moved @ solution[:, :-1].T + solution[:, -1]
+
+
+def _choose_penalty(
+    data: _Data, labels: FloatArray, groups: IntArray, folds: int, seed: int
+) -> tuple[float, FloatArray | None]:
+    strata = (
+        labels.argmax(axis=1)
+        if data.task == "multiclass"
+        else (labels == 1).any(axis=1).astype(np.int64)
     )
-    return (each * (known if factors is None else factors)).sum() / max(len(y), 1)
+    folds = min(folds, len(np.unique(groups)), int(np.bincount(strata)[np.unique(strata)].min()))
+    if folds < 2:
+        return 1.0, None  # too few patients to choose; a strong penalty is the safe side
+    losses = np.zeros(len(PENALTIES))
+    scores = np.full((len(PENALTIES), *labels.shape), np.nan)
+    cut = StratifiedGroupKFold(folds, shuffle=True, random_state=within(seed, 32))
+    for train, held_out in cut.split(np.zeros(len(labels)), strata, groups):
+        if len(train) == 0 or len(held_out) == 0:
+            continue
+        learnt, rest = data.part(train), data.part(held_out)
+        unseen = LogisticLoss(rest.x, rest.y, data.task, rest.weights)
+        solution: Tensor | None = None
+        for i, penalty in enumerate(PENALTIES):  # strong to weak: each solution starts the next
+            _, solution = learnt.fit(penalty, solution)
+            logits = learnt.logits(solution, rest)
+            losses[i] += float(unseen.value(logits).sum()) * len(held_out)
+            p, _ = unseen.slope(logits)
+            scores[i, held_out] = p.cpu().numpy()
+    best = int(np.argmin(losses))
+    return PENALTIES[best], scores[best]
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (d,); 1 for features that are constant."""
+    mean, std = x.mean(dim=0), x.std(dim=0, correction=0)
+    return mean, torch.where(std > 1e-12, std, torch.ones_like(std))
+
+
+def _on(values: FloatArray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.asarray(values)).to(device).to(torch.float64)

@@ -16,7 +16,7 @@ from twinray.data.splitting.cut import label_fraction
 from twinray.detection.targets import BoxTargets
 from twinray.errors import InputError
 from twinray.records import PRESENT, Boxes, IntArray
-from twinray.training.loader import PixelSource, epoch_order, prefetch
+from twinray.training.loader import CopyAhead, PixelSource, epoch_order, prefetch
 from twinray.training.ranks import Ranks
 
 
@@ -86,22 +86,38 @@ class DetectionData:
         )
 
     def batches(
-        self, batch_size: int, *, seed: int, epoch: int, first: int, ranks: Ranks | None = None
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        first: int,
+        ranks: Ranks | None = None,
+        ahead: CopyAhead | None = None,
     ) -> Iterator[tuple[Tensor, BoxTargets]]:
         """Shuffled training batches of one epoch, from number ``first`` on; the last incomplete one is dropped.
 
-        With several ranks, this rank's share of each.
+        With several ranks, this rank's share of each. Through ``ahead``, of :meth:`ahead`, they are on its device.
         """
         share = (ranks or Ranks()).share
-        source = self.pixels()
         order = epoch_order(len(self), min(batch_size, len(self)), seed=seed, epoch=epoch)
+        own = [batch[share(len(batch))] for batch in order[first:]]
+        if ahead is not None:
+            return ((pixels, BoxTargets(*boxes)) for pixels, *boxes in ahead.with_more(own))
+        source = self.pixels()
+        return prefetch(lambda indices: (source.gather(indices), self._targets(indices)), own)
 
-        def make(indices: IntArray) -> tuple[Tensor, BoxTargets]:
-            return source.gather(indices), BoxTargets.from_lists(
-                *zip(*(self.targets[i] for i in indices), strict=True)
-            )
+    def ahead(self, device: torch.device) -> CopyAhead:
+        """What copies batches to a GPU while the step computes."""
 
-        return prefetch(make, [batch[share(len(batch))] for batch in order[first:]])
+        def beside(indices: IntArray) -> tuple[Tensor, Tensor, Tensor]:
+            targets = self._targets(indices)
+            return targets.boxes, targets.labels, targets.present
+
+        return CopyAhead(self.pixels(), device, beside=beside)
+
+    def _targets(self, indices: IntArray) -> BoxTargets:
+        return BoxTargets.from_lists(*zip(*(self.targets[i] for i in indices), strict=True))
 
 
 def annotated(

@@ -10,28 +10,29 @@ Shapes: b batch, s side of the square images in pixels, n boxes, k classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
 
 from twinray.backbones.build import Backbone
 from twinray.backbones.norm import NormPolicy, apply_norm_policy, is_batch_norm, set_norm_modes
 from twinray.backbones.pixels import Filter
 from twinray.detection.one_stage import OneStage
-from twinray.detection.postprocess import Detection, Limits, select_detections
+from twinray.detection.postprocess import Detection, Detections, Limits, select_detections
 from twinray.detection.pyramid import POOLED_LEVELS, Features, Pyramid
 from twinray.detection.roi_align import MultiScaleRoIAlign
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import evaluation_batch
-from twinray.detection.two_stage import box_heads, proposal_network
+from twinray.detection.two_stage import Outputs, box_heads, proposal_network
 from twinray.errors import InputError
 from twinray.runs.description import Normalisation
 
 DetectorKind = Literal["faster-rcnn", "retinanet", "fcos"]
+Dense: TypeAlias = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""Pyramid maps by level, and the outputs of the head that looks at every place."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,27 @@ class Detector(nn.Module):
         set_norm_modes(self.backbone.body, self.options.norm, self.options.trainable_stages)
         return self
 
-    def forward(self, images: Tensor, targets: BoxTargets) -> dict[str, Tensor]:
+    def dense(self, images: Tensor) -> Dense:
+        """Everything whose shape the images' alone decides: backbone, pyramid and the head on every place of it.
+
+        Args:
+            images: (b, 3, s, s) normalised.
+        """
+        maps = self.backbone(images).pyramid
+        levels = list(maps.values())
+        if self.one_stage is not None:
+            return maps, self.one_stage.outputs(levels)
+        return maps, self.rpn.outputs(levels)
+
+    def forward(
+        self, images: Tensor, targets: BoxTargets, dense: Callable[[Tensor], Dense] | None = None
+    ) -> dict[str, Tensor]:
         """The losses of the detector (four of Faster R-CNN, two of RetinaNet, three of FCOS), to be summed.
 
         Args:
             images: (b, 3, s, s) normalised.
             targets: true boxes in pixels of ``images``; images without any are negatives.
+            dense: :meth:`dense`, compiled perhaps; None for the method itself.
 
         Raises:
             ValueError: the detector is in evaluation mode, or the batch sizes disagree.
@@ -172,20 +188,30 @@ class Detector(nn.Module):
             )
         if targets.n_images != len(images):
             raise ValueError(f"expected targets of {len(images)} images, got {targets.n_images}")
-        image_list = _as_image_list(images)
-        pyramid = self.backbone(images).pyramid
+        maps, outputs = (dense or self.dense)(images)
+        levels = list(maps.values())
         if self.one_stage is not None:
-            truth = [{"boxes": boxes, "labels": labels} for boxes, labels in targets.per_image()]
-            return self.one_stage.losses(image_list, list(pyramid.values()), truth)
-        # Here the background enters: torchvision's label 0.
-        truth = [{"boxes": boxes, "labels": labels + 1} for boxes, labels in targets.per_image()]
-        proposals, losses = self.rpn(image_list, pyramid, truth)
-        _, box_losses = self.roi_heads(pyramid, proposals, image_list.image_sizes, truth)
-        return {**losses, **box_losses}
+            return self.one_stage.losses(outputs, levels, targets)
+        found = Outputs(**outputs, counts=self.rpn.counts(levels))
+        anchors = self.rpn.anchor_generator.on(levels)
+        size = (images.shape[2], images.shape[3])
+        losses = self.rpn.losses(found, anchors, targets)
+        chosen = self.roi_heads.sampled(self.rpn.propose(found, anchors, size), targets)
+        return {**losses, **self.roi_heads.losses(maps, chosen)}
 
     def detect(self, images: Tensor) -> list[Detection]:
         """Final boxes of (b, 3, s, s) normalised images, in their pixels; evaluation mode only."""
         return self.detect_with_features(images)[0]
+
+    @torch.no_grad()
+    def detect_batch(self, images: Tensor) -> Detections:
+        """``detect``, as many rows for every image.
+
+        Raises:
+            ValueError: the detector is in training mode.
+        """
+        self._check_evaluation()
+        return self._found(self.backbone(images).pyramid, (images.shape[2], images.shape[3]))
 
     @torch.no_grad()
     def detect_with_features(self, images: Tensor) -> tuple[list[Detection], Features]:
@@ -194,36 +220,46 @@ class Detector(nn.Module):
         Raises:
             ValueError: the detector is in training mode.
         """
-        if self.training:
-            raise ValueError("boxes need evaluation mode: call eval() first")
+        self._check_evaluation()
         features = self.backbone(images)
-        return self.detect_on_pyramid(
-            features.pyramid, (images.shape[2], images.shape[3])
-        ), features
+        found = self._found(features.pyramid, (images.shape[2], images.shape[3]))
+        return found.per_image(), features
 
     @torch.no_grad()
     def detect_on_pyramid(
         self, pyramid: Mapping[str, Tensor], image_size: tuple[int, int]
     ) -> list[Detection]:
         """Final boxes from the maps of every level, (b, c, h, w) each, of images of ``image_size`` (height, width)."""
-        maps = list(pyramid.values())
-        images = ImageList(
-            maps[0], [image_size] * len(maps[0])
-        )  # proposals ask for the images' sizes alone
-        limits = Limits(
-            self.options.score_threshold, self.options.nms, self.options.detections_per_image
-        )
+        return self._found(pyramid, image_size).per_image()
+
+    def _check_evaluation(self) -> None:
+        if self.training:
+            raise ValueError("boxes need evaluation mode: call eval() first")
+
+    def _found(self, maps: Mapping[str, Tensor], image_size: tuple[int, int]) -> Detections:
+        options, levels = self.options, list(maps.values())
+        limits = Limits(options.score_threshold, options.nms, options.detections_per_image)
         if self.one_stage is not None:
             return self.one_stage.detections(
-                images, maps, limits, self.options.proposals_before_nms[1]
+                self.one_stage.outputs(levels),
+                levels,
+                image_size,
+                limits,
+                options.proposals_before_nms[1],
             )
-        proposals, _ = self.rpn(images, dict(pyramid), None)
-        pooled = self.roi_heads.box_roi_pool(dict(pyramid), proposals, images.image_sizes)
-        logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
-        boxes = self.roi_heads.box_coder.decode(deltas, proposals)[:, 1:]
-        probabilities = logits.softmax(dim=1)[:, 1:]
+        found = Outputs(**self.rpn.outputs(levels), counts=self.rpn.counts(levels))
+        proposed = self.rpn.propose(found, self.rpn.anchor_generator.on(levels), image_size)
+        logits, codes = self.roi_heads.outputs(maps, proposed.boxes, proposed.valid)
+        boxes = self.roi_heads.decoded(codes, proposed.boxes)
+        probabilities = logits.softmax(dim=2)
         return select_detections(
-            probabilities, boxes, proposals, image_size, limits, len(POOLED_LEVELS)
+            probabilities[..., 1:],
+            boxes[:, :, 1:],
+            proposed.boxes,
+            proposed.valid,
+            image_size,
+            limits,
+            len(POOLED_LEVELS),
         )
 
     def pool_level(self, feature: Tensor, rois: Tensor, level: int) -> Tensor:
@@ -290,10 +326,6 @@ def frozen_random_layers(detector: Detector, init_is_random: bool) -> list[str]:
             found.append(name)
     detector.train(was_training)
     return found
-
-
-def _as_image_list(images: Tensor) -> ImageList:
-    return ImageList(images, [(images.shape[2], images.shape[3])] * len(images))
 
 
 def _check(options: DetectorOptions, box_classes: Sequence[str]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 
 from twinray.data.pack import Pack
 from twinray.detection.model import Detector
-from twinray.detection.postprocess import Detection
 from twinray.progress import progress
 from twinray.records import Boxes, IntArray
 from twinray.training.device import Machine
@@ -23,6 +24,7 @@ def detect_rows(
     machine: Machine,
     batch_size: int,
     label: str = "detecting",
+    shown: bool = True,
 ) -> dict[str | int, Boxes]:
     """Image id -> predicted boxes with scores, in original pixels, for the given rows of a pack."""
     detector.eval()
@@ -33,20 +35,18 @@ def detect_rows(
         for start in range(0, len(rows), batch_size)
     ]
     found: dict[str | int, Boxes] = {}
-    with progress(label, len(rows)) as meter:
+    with progress(label, len(rows)) if shown else nullcontext() as meter:
         for batch, pixels in zip(batches, prefetch(source.gather, batches), strict=True):
             images = detector.network_input(pixels.to(machine.device))
             with machine.autocast():
-                detections = detector.detect(images)
+                detections = detector.detect_batch(images).on_cpu().per_image()
             for i, detection in zip(batch, detections, strict=True):
                 row = int(rows[i])
-                found[pack.ids[row]] = in_original_pixels(detection, pack, row, size)
-            meter.advance(len(batch))
+                place = pack.place(row)
+                xyxy = place.clip(place.to_original(detection.boxes.double().numpy(), size))
+                found[pack.ids[row]] = Boxes(
+                    xyxy, detection.labels.numpy(), detection.scores.double().numpy()
+                )
+            if meter is not None:
+                meter.advance(len(batch))
     return found
-
-
-def in_original_pixels(detection: Detection, pack: Pack, row: int, size: int) -> Boxes:
-    """A detection's boxes moved from the network's input to the original image, clipped to it."""
-    place = pack.place(row)
-    xyxy = place.clip(place.to_original(detection.boxes.double().cpu().numpy(), size))
-    return Boxes(xyxy, detection.labels.cpu().numpy(), detection.scores.double().cpu().numpy())

@@ -124,12 +124,16 @@ class Anchors(nn.Module):
 
     def forward(self, images: ImageList, features: list[Tensor]) -> list[Tensor]:
         """(anchors, 4) xyxy float32 for each image: level, row, column, ratio, size."""
+        return [self.on(features)] * len(images.image_sizes)
+
+    def on(self, features: Sequence[Tensor]) -> Tensor:
+        """The same for every image: (anchors, 4), of the maps (b, c, h, w) of all levels."""
         key = (features[0].device, *(tuple(feature.shape[-2:]) for feature in features))
         if key not in self._made:
             self._made = {key: self._make(features)}
-        return [self._made[key] for _ in images.image_sizes]
+        return self._made[key]
 
-    def _make(self, features: list[Tensor]) -> Tensor:
+    def _make(self, features: Sequence[Tensor]) -> Tensor:
         device = features[0].device
         root = torch.tensor(self.ratios, device=device).sqrt()
         levels = []

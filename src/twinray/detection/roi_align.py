@@ -1,4 +1,4 @@
-"""RoIAlign as one sparse gather over all pyramid levels, for training on a CPU.
+"""RoIAlign as one sparse gather over all pyramid levels, for training on a CPU and wherever bytes must repeat.
 
 RoIAlign (He et al. 2017, Mask R-CNN, section 3) averages bilinear samples in every bin of a box.
 Each pooled value is so a fixed sparse combination of feature pixels, the same for every channel.
@@ -7,14 +7,14 @@ written down once as a list of (bin, pixel, weight). The forward pass sums pixel
 backward pass sums bin rows into pixels. Both are vectorised, multi-threaded weighted row sums with
 a fixed order of summation: the same bytes every time. Values and gradients equal
 ``torchvision.ops.roi_align`` with ``aligned=False``. On other devices torchvision's own kernel is
-used.
+used, whose gradient adds up in no fixed order; under deterministic algorithms it is this one there too.
 
 Shapes: b batch, c channels, h w a level's grid, n boxes, s side of the pooled grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,8 +59,8 @@ def roi_align(feature: Tensor, rois: Tensor, spatial_scale: float, output_size: 
         few and not (torch.is_grad_enabled() and feature.requires_grad)
     ):
         return _torchvision(feature, rois, spatial_scale, output_size)
-    levels = torch.zeros(len(rois), dtype=torch.int64)
-    return _pool_on_cpu([feature], rois, levels, [spatial_scale], output_size)
+    levels = torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
+    return _pool_by_rows([feature], rois, levels, [spatial_scale], output_size)
 
 
 class MultiScaleRoIAlign(nn.Module):
@@ -96,21 +96,29 @@ class MultiScaleRoIAlign(nn.Module):
         """
         del image_shapes
         index = torch.cat([box.new_full((len(box), 1), i) for i, box in enumerate(boxes)])
-        rois = torch.cat([index, torch.cat(boxes)], dim=1)
+        return self.pool(features, torch.cat([index, torch.cat(boxes)], dim=1))
+
+    def pool(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
+        """The same for ``rois`` (n, 5): index into the batch, then xyxy in input pixels."""
         levels = pyramid_levels(rois[:, 1:], len(self.names))
         maps = [_at_least_float32(features[name]) for name in self.names]
         with torch.autocast(rois.device.type, enabled=False):
-            if rois.device.type == "cpu":
-                return _pool_on_cpu(maps, rois, levels, self.scales, self.output_size[0])
+            if rois.device.type == "cpu" or torch.are_deterministic_algorithms_enabled():
+                return _pool_by_rows(maps, rois, levels, self.scales, self.output_size[0])
             return self._pool_by_level(maps, rois, levels)
 
     def _pool_by_level(self, maps: list[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
-        pooled = maps[0].new_zeros((len(rois), maps[0].shape[1], *self.output_size))
-        for level, (feature, scale) in enumerate(zip(maps, self.scales, strict=True)):
-            chosen = torch.where(levels == level)[0]
-            pooled = pooled.index_copy(
-                0, chosen, _torchvision(feature, rois[chosen], scale, self.output_size[0])
+        """Boxes sorted by level, one call a level, and back into their order."""
+        of_level = levels == torch.arange(len(maps), device=levels.device)[:, None]
+        counts = of_level.sum(dim=1).tolist()  # the host waits here, once for all levels
+        order = levels.argsort(stable=True)
+        parts = [
+            _torchvision(feature, some, scale, self.output_size[0])
+            for feature, some, scale in zip(
+                maps, torch.split(rois[order], counts), self.scales, strict=True
             )
+        ]
+        pooled: Tensor = _InOrder.apply(torch.cat(parts), order)
         return pooled
 
     def pool_level(self, feature: Tensor, rois: Tensor, level: int) -> Tensor:
@@ -133,7 +141,7 @@ def _torchvision(feature: Tensor, rois: Tensor, scale: float, side: int) -> Tens
     return pooled
 
 
-def _pool_on_cpu(
+def _pool_by_rows(
     maps: Sequence[Tensor], rois: Tensor, levels: Tensor, scales: Sequence[float], side: int
 ) -> Tensor:
     channels = maps[0].shape[1]
@@ -158,12 +166,15 @@ def _combination(
     """The pixel rows and weights of every bin: index (k,), weight (k,), offsets (n * side^2,)."""
     dtype = maps[0].dtype
     sizes = [m.shape[2:] for m in maps]
-    height = torch.tensor([s[0] for s in sizes])[levels]
-    width = torch.tensor([s[1] for s in sizes])[levels]
     rows = [len(m) * s[0] * s[1] for m, s in zip(maps, sizes, strict=True)]
-    start = torch.tensor([sum(rows[:level]) for level in range(len(rows))])[levels]
+    starts = [sum(rows[:level]) for level in range(len(rows))]
+    known = [(*size, start) for size, start in zip(sizes, starts, strict=True)]
+    height, width, start = torch.tensor(known, device=rois.device)[levels].unbind(1)
     first = start + rois[:, 0].to(torch.int64) * height * width
-    corners = rois[:, 1:].to(dtype) * torch.tensor(scales, dtype=dtype)[levels][:, None]
+    corners = (
+        rois[:, 1:].to(dtype)
+        * torch.tensor(scales, dtype=dtype, device=rois.device)[levels][:, None]
+    )
     y, wy = _axis_taps(corners[:, 1], corners[:, 3], height, side)  # (n, s, taps)
     x, wx = _axis_taps(corners[:, 0], corners[:, 2], width, side)
     y = first[:, None, None] + y * width[:, None, None]
@@ -191,8 +202,8 @@ def _axis_taps(low: Tensor, high: Tensor, length: Tensor, side: int) -> tuple[Te
     """
     bin_size = (high - low).clamp(min=1.0) / side
     step = bin_size / SAMPLING_RATIO
-    sample = torch.arange(SAMPLING_RATIO, dtype=low.dtype) + 0.5
-    bins = torch.arange(side, dtype=low.dtype)
+    sample = torch.arange(SAMPLING_RATIO, dtype=low.dtype, device=low.device) + 0.5
+    bins = torch.arange(side, dtype=low.dtype, device=low.device)
     position = (
         low[:, None, None] + bins[:, None] * bin_size[:, None, None] + sample * step[:, None, None]
     )
@@ -218,6 +229,21 @@ def _axis_taps(low: Tensor, high: Tensor, length: Tensor, side: int) -> tuple[Te
     return pixel, torch.stack([w0, w1, w2, w3], dim=2)
 
 
+class _InOrder(torch.autograd.Function):
+    """out[order[i]] = rows[i]: a permutation undone; its gradient is gathered, not added up."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        return torch.empty_like(rows).index_copy_(0, order, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """The rows of the gradient, in the order of the levels."""
+        (order,) = ctx.saved_tensors
+        return gradients[0].index_select(0, order), None
+
+
 class _WeightedRowSum(torch.autograd.Function):
     """out[i] = sum over k in bag i of weight[k] * table[index[k]], and its transpose as the gradient."""
 
@@ -231,11 +257,14 @@ class _WeightedRowSum(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         """The gradient of the table: the same weighted sums the other way round, from places to rows."""
         index, weight, offsets = ctx.saved_tensors
-        ends = torch.cat([offsets[1:], offsets.new_tensor([len(index)])])
-        bag = torch.repeat_interleave(torch.arange(len(offsets), dtype=index.dtype), ends - offsets)
+        ends = torch.cat([offsets[1:], offsets.new_full((1,), len(index))])
+        bags = torch.arange(len(offsets), dtype=index.dtype, device=index.device)
+        bag = torch.repeat_interleave(bags, ends - offsets, output_size=len(index))
         rows, order = torch.sort(index, stable=True)  # a fixed order of summation
         starts = torch.searchsorted(
-            rows, torch.arange(ctx.rows, dtype=index.dtype), out_int32=index.dtype == torch.int32
+            rows,
+            torch.arange(ctx.rows, dtype=index.dtype, device=index.device),
+            out_int32=index.dtype == torch.int32,
         )
         summed = F.embedding_bag(
             bag[order],

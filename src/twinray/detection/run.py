@@ -43,7 +43,7 @@ from twinray.records import patient_code
 from twinray.runs.classes import never_learned
 from twinray.runs.folder import RunFolder, open_run, plain
 from twinray.runs.seen import Checked, check_unseen, write_seen
-from twinray.training.device import Machine, choose_machine
+from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
 from twinray.training.engine import Loop, Watch, load_best, train
 from twinray.training.engine import Progress as State
 from twinray.training.optim import build_optimizer
@@ -88,6 +88,7 @@ def run(
     checked = check_unseen(seen, pack, tested, weights=config.init, allow=config.allow_seen)
     provenance = dataclasses.replace(provenance, seen=seen.status)
     machine = choose_machine(config.device, config.precision)
+    set_arithmetic(machine, deterministic=config.deterministic)
     inputs = {
         "pack": pack.info.checksums,
         "init": provenance.sha256,
@@ -239,26 +240,42 @@ def make_loop(
     optimizer = make_optimizer(chosen, detector)
 
     def validate(epoch: int) -> dict[str, float]:
-        found = detect_rows(
+        own = detect_rows(
             detector,
             val.pack,
-            val.rows,
+            val.rows[ranks.rank :: ranks.world],
             machine=machine,
-            batch_size=batch_size,
+            batch_size=max(1, batch_size // ranks.world),
             label=f"validation {epoch + 1}",
+            shown=ranks.main,
         )
-        return {
-            "map50": mean_average_precision(val.truth_by_id(), found, val.pack.info.box_classes)
-        }
+        parts = ranks.collect(own)
+        found = {key: boxes for part in parts for key, boxes in part.items()}
+        truth = val.truth_by_id()
+        classes = val.pack.info.box_classes
+        return ranks.first(
+            lambda: {
+                "map50": mean_average_precision(truth, {key: found[key] for key in truth}, classes)
+            }
+        )
 
     has_val = val.n_boxes > 0
+    wanted = config.compile == "on" or (config.compile == "auto" and machine.device.type == "cuda")
+    ahead = train_data.ahead(machine.device) if machine.device.type == "cuda" else None
     return Loop(
         label="detector",
         model=detector,
         optimizer=optimizer,
-        step=Step(detector, machine, transform_options(config), config.seed, ranks),
+        step=Step(
+            detector,
+            machine,
+            transform_options(config),
+            config.seed,
+            ranks,
+            compiled(detector.dense) if wanted else None,
+        ),
         batches=lambda epoch, first: train_data.batches(
-            batch_size, seed=config.seed, epoch=epoch, first=first, ranks=ranks
+            batch_size, seed=config.seed, epoch=epoch, first=first, ranks=ranks, ahead=ahead
         ),
         steps_per_epoch=steps_per_epoch,
         epochs=chosen.epochs,
@@ -268,6 +285,7 @@ def make_loop(
         images_per_step=batch_size,
         seed=config.seed,
         at_epoch_end=validate if has_val else None,
+        shared_figures=True,
         select="map50" if has_val else None,
         clip_norm=chosen.clip_norm or None,
         checkpoint_every=config.checkpoint_every,

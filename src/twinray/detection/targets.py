@@ -1,7 +1,9 @@
-"""The true boxes of a batch, flat: one row a box, whatever image it is on.
+"""The true boxes of a batch, padded: as many rows an image as the image with the most boxes has.
 
-Flat tensors let the transforms work on all boxes of a batch at once; images without boxes need no
-special case. Boxes are xyxy in pixels of the batch's square images; labels are class ids from 0.
+A fixed number of rows lets transforms, matching and losses work on all images of a batch at once. No device has to be asked how
+many boxes there are. Boxes are xyxy in pixels of the batch's square images; labels are class ids from 0.
+
+Shapes: b batch, m rows an image.
 """
 
 from __future__ import annotations
@@ -18,16 +20,19 @@ class BoxTargets:
     """True boxes of ``n_images`` images.
 
     Attributes:
-        boxes: (n, 4) float32 xyxy in image pixels.
-        labels: (n,) int64 class ids from 0; the detector alone adds the background.
-        image: (n,) int64, ascending: which image of the batch each box is on.
-        n_images: images in the batch, those without boxes included.
+        boxes: (b, m, 4) float32 xyxy in image pixels.
+        labels: (b, m) int64 class ids from 0; the detector alone adds the background.
+        present: (b, m) bool: whether the row is a box; a row that is none may hold any finite numbers.
     """
 
     boxes: Tensor
     labels: Tensor
-    image: Tensor
-    n_images: int
+    present: Tensor
+
+    @property
+    def n_images(self) -> int:
+        """Images in the batch, those without boxes included."""
+        return len(self.boxes)
 
     @staticmethod
     def from_lists(boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> BoxTargets:
@@ -40,30 +45,38 @@ class BoxTargets:
             raise ValueError(
                 "expected as many labels as boxes for each image, and at least one image"
             )
-        counts = torch.tensor([len(b) for b in boxes])
-        image = torch.repeat_interleave(torch.arange(len(boxes)), counts).to(boxes[0].device)
-        flat = torch.cat([b.reshape(-1, 4).to(torch.float32) for b in boxes])
-        return BoxTargets(
-            flat, torch.cat([x.reshape(-1).to(torch.int64) for x in labels]), image, len(boxes)
-        )
+        most = max(
+            1, *(len(b) for b in boxes)
+        )  # one row at least: a maximum over none is undefined
+        padded = boxes[0].new_zeros((len(boxes), most, 4), dtype=torch.float32)
+        classes = labels[0].new_zeros((len(boxes), most), dtype=torch.int64)
+        present = torch.zeros_like(classes, dtype=torch.bool)
+        for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
+            padded[i, : len(box)] = box.reshape(-1, 4)
+            classes[i, : len(box)] = label.reshape(-1)
+            present[i, : len(box)] = True
+        return BoxTargets(padded, classes, present)
 
     def with_boxes(self, boxes: Tensor) -> BoxTargets:
         """The same labels on moved boxes."""
-        return BoxTargets(boxes, self.labels, self.image, self.n_images)
+        return BoxTargets(boxes, self.labels, self.present)
 
     def keep(self, mask: Tensor) -> BoxTargets:
-        """Only the boxes where ``mask`` (n,) is true."""
-        return BoxTargets(self.boxes[mask], self.labels[mask], self.image[mask], self.n_images)
+        """Only the boxes where ``mask`` (b, m) is true."""
+        return BoxTargets(self.boxes, self.labels, self.present & mask)
 
-    def to(self, device: torch.device | str) -> BoxTargets:
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> BoxTargets:
         """The same boxes on another device."""
         return BoxTargets(
-            self.boxes.to(device), self.labels.to(device), self.image.to(device), self.n_images
+            *(
+                each.to(device, non_blocking=non_blocking)
+                for each in (self.boxes, self.labels, self.present)
+            )
         )
 
     def per_image(self) -> list[tuple[Tensor, Tensor]]:
-        """(boxes (n_i, 4), labels (n_i,)) of each image in turn."""
-        counts = torch.bincount(self.image, minlength=self.n_images).tolist()
-        return list(
-            zip(torch.split(self.boxes, counts), torch.split(self.labels, counts), strict=True)
-        )
+        """(boxes (n_i, 4), labels (n_i,)) of each image in turn; waits for the device."""
+        return [
+            (boxes[here], labels[here])
+            for boxes, labels, here in zip(self.boxes, self.labels, self.present, strict=True)
+        ]

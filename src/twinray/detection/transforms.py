@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twinray.backbones.pixels import IMAGENET, Filter, normalise, pixels_to_unit, resize
+from twinray.detection.batched.coding import large
 from twinray.detection.targets import BoxTargets
 from twinray.runs.description import Normalisation
+from twinray.training.device import sent
 
 _MIN_VISIBLE = 0.25  # a box that keeps less of its area in the window is no example of its class
 _DRAWS = 8  # numbers an image; more than are used, so that seeds keep their meaning when an operation comes or goes
@@ -67,9 +69,7 @@ def training_batch(
         (b, 3, s, s) normalised float32, and the boxes in its pixels.
     """
     images, targets = resize_with_boxes(pixels_to_unit(pixels), targets, size, options.resize)
-    draws = torch.rand(len(images), _DRAWS, generator=generator, device=generator.device).to(
-        images.device
-    )
+    draws = sent(torch.rand(len(images), _DRAWS, generator=generator), images.device)
     images, targets = flip(images, targets, draws[:, 0] < options.flip)
     if options.scale != (1.0, 1.0):
         low, high = (math.log(value) for value in options.scale)
@@ -95,19 +95,15 @@ def resize_with_boxes(
     images: Tensor, targets: BoxTargets, size: int, how: Filter
 ) -> tuple[Tensor, BoxTargets]:
     """(b, c, p, p) images and their boxes to (b, c, s, s)."""
-    height, width = images.shape[-2:]
-    factor = targets.boxes.new_tensor([size / width, size / height] * 2)
-    return resize(images, size, how), targets.with_boxes(targets.boxes * factor)
+    return resize(images, size, how), targets.with_boxes(targets.boxes * (size / images.shape[-1]))
 
 
 def flip(images: Tensor, targets: BoxTargets, which: Tensor) -> tuple[Tensor, BoxTargets]:
     """Mirror left and right the images where ``which`` (b,) is true."""
     images = torch.where(which[:, None, None, None], images.flip(-1), images)
-    x1, y1, x2, y2 = targets.boxes.unbind(1)
-    mirrored = torch.stack([images.shape[-1] - x2, y1, images.shape[-1] - x1, y2], dim=1)
-    return images, targets.with_boxes(
-        torch.where(which[targets.image][:, None], mirrored, targets.boxes)
-    )
+    x1, y1, x2, y2 = targets.boxes.unbind(-1)
+    mirrored = torch.stack([images.shape[-1] - x2, y1, images.shape[-1] - x1, y2], dim=-1)
+    return images, targets.with_boxes(torch.where(which[:, None, None], mirrored, targets.boxes))
 
 
 def zoom(
@@ -129,7 +125,7 @@ def zoom(
     theta[:, :, 2] = (2 * shift / size + 1) / scale[:, None] - 1
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    boxes = targets.boxes * scale[targets.image][:, None] - shift[targets.image].repeat(1, 2)
+    boxes = targets.boxes * scale[:, None, None] - shift.repeat(1, 2)[:, None]
     visible = _area(boxes.clamp(0, size)) / _area(boxes).clamp(min=1e-12)
     return moved, targets.with_boxes(boxes).keep(visible >= _MIN_VISIBLE)
 
@@ -148,9 +144,8 @@ def clip(targets: BoxTargets, size: int) -> BoxTargets:
 
 def without_degenerate(targets: BoxTargets) -> BoxTargets:
     """Without the boxes that are narrower or lower than one pixel."""
-    sides = targets.boxes[:, 2:] - targets.boxes[:, :2]
-    return targets.keep((sides >= _SMALLEST).all(dim=1))
+    return targets.keep(large(targets.boxes, _SMALLEST))
 
 
 def _area(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2] - boxes[:, 0]).clamp(min=0) * (boxes[:, 3] - boxes[:, 1]).clamp(min=0)
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from twinray.training.crops import crop_resize, draw_crops
+from twinray.training.device import sent
 
 _LUMA = (0.299, 0.587, 0.114)
 _NEUTRAL = torch.tensor(
@@ -89,7 +90,7 @@ class ViewParameters:
             [part.double() for part in parts], dim=1
         )  # float64 holds each of them exactly
         crop, order, jitter, sigma, switches = torch.split(
-            _put(packed, device), [part.shape[1] for part in parts], dim=1
+            sent(packed, device), [part.shape[1] for part in parts], dim=1
         )
         flip, grey, solarise = switches.bool().unbind(dim=1)
         return ViewParameters(
@@ -101,11 +102,6 @@ class ViewParameters:
             sigma.squeeze(1).float(),
             solarise,
         )
-
-
-def _put(small: Tensor, device: torch.device) -> Tensor:
-    """Copy from the CPU without waiting for the device; only from pinned memory is that so on CUDA."""
-    return (small.pin_memory() if device.type == "cuda" else small).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,7 @@ class ViewMaker:
             return blur(x, there.sigma, radius)
         if len(which) == 0:
             return x
-        index = _put(which, x.device)
+        index = sent(which, x.device)
         return x.index_copy_(
             0, index, blur(x.index_select(0, index), there.sigma.index_select(0, index), radius)
         )
@@ -260,7 +256,7 @@ def _jitter_rgb(x: Tensor, p: ViewParameters, there: ViewParameters) -> Tensor:
     operations = (_brightness, _contrast, _saturation, _hue)
     skipped = p.jitter.gather(1, p.order) == _NEUTRAL[p.order]
     comes = torch.where(skipped, len(operations), p.order)  # (b, place)
-    index = _put(comes.argsort(dim=0, stable=True), x.device)
+    index = sent(comes.argsort(dim=0, stable=True), x.device)
     values = there.jitter.gather(1, there.order)
     for place in range(4):
         counts = torch.bincount(comes[:, place], minlength=len(operations) + 1).tolist()

@@ -75,6 +75,8 @@ class Loop:
         images_per_step: number of images, for the rate that progress shows.
         seed: seed of everything random in a step.
         at_epoch_end: epoch -> figures on validation data, logged; None for none.
+        shared_figures: whether every rank calls ``at_epoch_end``, does its share and gets the same figures. Otherwise the first
+            one alone calls it.
         select: the figure of ``at_epoch_end`` that picks the best epoch (larger is better); its
             weights are kept in ``checkpoints/best.safetensors``.
         clip_norm: largest gradient norm, or None.
@@ -102,6 +104,7 @@ class Loop:
     images_per_step: int
     seed: int
     at_epoch_end: Callable[[int], Mapping[str, float]] | None = None
+    shared_figures: bool = False
     select: str | None = None
     clip_norm: float | None = None
     checkpoint_every: int = 0
@@ -383,7 +386,10 @@ def _end_epoch(loop: Loop, run: RunFolder, state: Progress, epoch: int, writer: 
     if loop.at_epoch_end is not None:
         start = time.perf_counter()
         seed_everything(loop.seed, state.step, 1)
-        figures = loop.ranks.first(lambda: _figures(loop, epoch))
+        if loop.shared_figures:
+            figures = _figures(loop, epoch)
+        else:
+            figures = loop.ranks.first(lambda: _figures(loop, epoch))
         state.seconds += time.perf_counter() - start
         if figures and loop.ranks.main:
             shown = {

@@ -138,16 +138,28 @@ class CopyAhead:
 
     Pinned host memory lets the copy run beside the kernels; the consumer's stream waits for it, the host does not.
     Made once a run: batches are gathered straight into a ring of pinned memory, each place used again when its copy is over.
+
+    Args:
+        source: where the pixels are.
+        device: the GPU.
+        depth: places of the ring.
+        beside: small tensors that go with the batch of these indices; they travel on the same stream.
     """
 
-    def __init__(self, source: PixelSource, device: torch.device, depth: int = 2) -> None:
-        self._source, self._device = source, device
+    def __init__(
+        self,
+        source: PixelSource,
+        device: torch.device,
+        depth: int = 2,
+        beside: Callable[[IntArray], Sequence[Tensor]] | None = None,
+    ) -> None:
+        self._source, self._device, self._beside = source, device, beside
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._ring: list[tuple[Tensor, torch.cuda.Event] | None] = [None] * depth
         self._next = 0
 
-    def __call__(self, indices: IntArray) -> tuple[Tensor, torch.cuda.Event]:
-        """The batch on the device, and the event after which it is there."""
+    def __call__(self, indices: IntArray) -> tuple[list[Tensor], torch.cuda.Event]:
+        """The batch on the device, pixels first, and the event after which it is there."""
         at, self._next = self._next, (self._next + 1) % len(self._ring)
         place, shape = self._ring[at], self._source.shape(len(indices))
         if place is not None:
@@ -157,19 +169,29 @@ class CopyAhead:
         else:
             pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         pixels = self._source.gather(indices, out=pinned)
+        small = self._beside(indices) if self._beside is not None else ()
         with torch.cuda.stream(self._stream):
-            there = pixels.to(self._device, non_blocking=True)
+            # pinned memory that was let go is not used again before the copy from it is over
+            there = [
+                one.to(self._device, non_blocking=True)
+                for one in (pixels, *(each.pin_memory() for each in small))
+            ]
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(self._stream)
         self._ring[at] = pinned, event
         return there, event
 
     def batches(self, order: Sequence[IntArray]) -> Iterator[Tensor]:
-        """The batches of ``order`` on the device, ready for the current stream."""
-        for pixels, event in prefetch(self, order):
+        """The pixels of the batches of ``order`` on the device, ready for the current stream."""
+        for pixels, *_ in self.with_more(order):
+            yield pixels
+
+    def with_more(self, order: Sequence[IntArray]) -> Iterator[list[Tensor]]:
+        """The same, each followed by what goes with it."""
+        for tensors, event in prefetch(self, order):
             current = torch.cuda.current_stream(self._device)
             current.wait_event(event)
-            pixels.record_stream(
-                current
-            )  # or its memory could be reused while the step still reads it
-            yield pixels
+            for one in tensors:
+                # or its memory could be reused while the step still reads it
+                one.record_stream(current)
+            yield tensors

@@ -96,6 +96,14 @@ class Ranks:
         dist.all_reduce(found, op=dist.ReduceOp.MIN)
         return int(found.item())
 
+    def collect(self, value: T) -> list[T]:
+        """Every rank's value, in the order of ranks; every rank must ask."""
+        if self.world == 1:
+            return [value]
+        found: list[T | None] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return cast(list[T], found)
+
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Give every rank the first rank's values, in place."""
         if self.world > 1:
