@@ -450,3 +450,19 @@ def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch):
     assert 0.93 <= found["auc"]["reported"] <= 0.97
     for name in ("auc difference", "average_precision", "accuracy", "youden", "brier", "ece"):
         assert 0.9 <= found[name]["reported"] <= 0.99, name
+
+
+def test_a_class_without_a_negative_has_no_figure() -> None:
+    """All labels are 1, and so is whatever a classifier says: no figure may call that perfect."""
+    rng = np.random.default_rng(0)
+    truth = np.stack([np.ones(60), rng.integers(0, 2, 60)], axis=1)
+    truth[:30, 0] = np.nan
+    scores = np.stack([np.full(60, 0.999), rng.random(60)], axis=1)
+    both = evaluate_labels(truth, scores, ("No Finding", "Edema"), "multilabel")
+    assert all(np.isnan(figure.value) for figure in both.per_class["No Finding"].values())
+    assert both.left_out == ("No Finding",)
+    alone = evaluate_labels(truth[:, 1:], scores[:, 1:], ("Edema",), "multilabel")
+    for name, figure in both.metrics.items():
+        assert figure.value == pytest.approx(alone.metrics[name].value), name
+    never = evaluate_labels(truth[30:, :1], scores[30:, :1], ("No Finding",), "multilabel")
+    assert all(np.isnan(figure.value) for figure in never.metrics.values())

@@ -44,6 +44,8 @@ class Labelled:
         used: selection of the given images that are among these.
         in_mean: (k,) classes that means are over: of two exclusive classes the second, which the
             first mirrors; of others all that were learned.
+        lone: (k,) classes of several labels that have positives and no negative: whatever says 1 of every image is perfect on
+            them, so they have no figure.
     """
 
     def __init__(
@@ -65,6 +67,10 @@ class Labelled:
         self.in_mean = np.ones(len(self.names), dtype=bool)
         if task == "multiclass" and len(self.names) == 2:
             self.in_mean[0] = False
+        negative = (self.known & ~self.present).any(axis=0)
+        self.lone: _Bools = self.present.any(axis=0) & ~negative & (task == "multilabel")
+        if (self.in_mean & ~self.lone).any():
+            self.in_mean &= ~self.lone
 
     @staticmethod
     def of(
@@ -113,7 +119,8 @@ class Labelled:
         own, groups = np.unique(self.groups[rows], return_inverse=True)
         truth, scores = self.truth[rows], self.scores[rows]
         some = Labelled(truth, scores, self.names, self.task, groups, len(own), self.thresholds)
-        some.in_mean = self.in_mean
+        here = self.in_mean & ~some.lone
+        some.in_mean = here if here.any() else self.in_mean
         return some, own
 
     def counts(self) -> tuple[list[int], list[int]]:

@@ -190,12 +190,17 @@ def measures_of(data: Labelled) -> list[LabelMeasure]:
 
 
 def figures(drawn: Drawn) -> dict[Key, _Array]:
-    """Every measure on some resamples: each (r,)."""
+    """Every measure on some resamples: each (r,); NaN of a class without a negative."""
     data, found = drawn.data, dict[Key, _Array]()
     for measure in measures_of(data):
         by_class = None if measure.by_class is None else measure.by_class(drawn)
+        if by_class is not None and data.lone.any():
+            by_class = np.where(data.lone[:, None], np.nan, by_class)
         if measure.overall is not None:
-            found[None, measure.name] = measure.overall(drawn)
+            overall = measure.overall(drawn)
+            found[None, measure.name] = (
+                np.full_like(overall, np.nan) if data.lone.all() else overall
+            )
         elif measure.averaged and by_class is not None:
             found[None, measure.name] = mean_over_classes(by_class[data.in_mean])
         if by_class is not None:
