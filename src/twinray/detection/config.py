@@ -127,7 +127,7 @@ class DetectConfig:
     froc_iou: Annotated[float, RECORD, above(0, up_to=1), counts_with(froc_hit="iou")] = 0.5
     """Least IoU of a hit in FROC; does nothing with --froc-hit centre."""
     froc_repeats: Annotated[Literal["false-positive", "ignore"], RECORD] = "false-positive"
-    """Further boxes on a found one in FROC: false-positive, as picai_eval and nnDetection count, or ignore (LUNA16, CAMELYON16, MONAI)."""
+    """Further boxes on a found one in FROC: false-positive, as nnDetection counts, or ignore (LUNA16, CAMELYON16, MONAI, picai_eval)."""
     seed: Annotated[int, SEED, at_least(0)] = 0
     """Seed of all random weights, of the order, the transforms and the bootstrap."""
     device: Annotated[str, PLACE, DEVICE] = "auto"

@@ -13,8 +13,8 @@ Conventions
   classes. ``ar_small``, ... are by size, with 100 predictions.
 - FROC: a hit is a prediction of the right class with IoU >= 0.5 (:class:`FrocRule`: another IoU, or
   its centre inside the true box). A further prediction on a found box is a false positive or is
-  ignored (:class:`FrocRule`). The first is the count of picai_eval and nnDetection, the second that
-  of LUNA16, CAMELYON16 and MONAI. ``froc@r`` is the sensitivity over all true boxes of all classes
+  ignored (:class:`FrocRule`). The first is the count of nnDetection, the second that
+  of LUNA16, CAMELYON16, MONAI and picai_eval by default. ``froc@r`` is the sensitivity over all true boxes of all classes
   at r false positives per image. All classes together have one score threshold. ``froc`` is the
   mean over r = 1/8, 1/4, 1/2, 1, 2, 4, 8. Per class, only that class's boxes are counted.
 - Each figure is given over all images and over images with at least one true box of any class.
@@ -86,8 +86,8 @@ class FrocRule:
         hit: IoU that a hit must reach, above 0 and up to 1, or ``"centre"``. With ``"centre"``, the
             centre of the prediction must lie in the true box.
         repeats: role of a further prediction on a found box. It is a ``false-positive``
-            (picai_eval, nnDetection), or nothing with ``ignore``. LUNA16 (Setio et al. 2017),
-            CAMELYON16 (Ehteshami Bejnordi et al. 2017) and MONAI ignore it.
+            (nnDetection; picai_eval where asked to), or nothing with ``ignore``. LUNA16 (Setio et al. 2017),
+            CAMELYON16 (Ehteshami Bejnordi et al. 2017), MONAI and picai_eval by default ignore it.
 
     Raises:
         InputError: another value.

@@ -69,7 +69,7 @@ class EvaluateConfig:
     froc_iou: Annotated[float, RECORD, above(0, up_to=1), counts_with(froc_hit="iou")] = 0.5
     """Least IoU of a hit in FROC; does nothing with --froc-hit centre."""
     froc_repeats: Annotated[Literal["false-positive", "ignore"], RECORD] = "false-positive"
-    """Further boxes on a found one in FROC: false-positive, as picai_eval and nnDetection count, or ignore (LUNA16, CAMELYON16, MONAI)."""
+    """Further boxes on a found one in FROC: false-positive, as nnDetection counts, or ignore (LUNA16, CAMELYON16, MONAI, picai_eval)."""
     size_limits: Annotated[tuple[float, float], RECORD] = (32.0, 96.0)
     """Sides, in pixels of the original image, of the squares that part small from medium and medium from large true boxes; COCO's unless given."""
 
