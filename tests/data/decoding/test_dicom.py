@@ -194,7 +194,7 @@ def test_8_bits_without_voi_equal_highdicom(
     if signed and "inverted" in pixels.how:
         expected = 255 - (stored_values(8, True) + 128.0)
     np.testing.assert_allclose(pixels.array, expected, atol=1)
-    assert pixels.how.startswith("dicom no VOI: 8-bit range")
+    assert pixels.how.startswith(f"dicom no VOI: 8-bit {'signed ' if signed else ''}range")
 
 
 @pytest.mark.parametrize("shape", [None, "INVERSE"])

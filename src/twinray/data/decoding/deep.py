@@ -2,12 +2,17 @@
 
 Pillow opens them all, but changes values. It keeps the upper 8 bits of colour, so a 12-bit picture
 in a 16-bit RGB file comes out black. It reads unsigned 32-bit TIFFs as signed ones, shifts JPEG
-2000 and stretches PGM to 16 bits. What it can be made to give is taken from it; PGM and PPM of more
-than 8 bits are read here.
+2000 and stretches PGM to 16 bits. Colour of 9 to 15 bits in JPEG 2000 it rounds, so that white turns black. What it
+can be made to give is taken from it; PGM and PPM of more than 8 bits are read here, deep colour in JPEG 2000 by
+pylibjpeg-openjpeg (the ``[dicom]`` extra).
+
+PNG's sBIT chunk says how many bits of a sample mean something. Writers disagree on where these are: scaled up to 16
+bits, as the standard has it (PNG 12.4), or as they came. The values show which; where they do, the white is known.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 from dataclasses import dataclass
@@ -17,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-_BITS, _FORMAT, _COMPRESSION = 258, 339, 259
+_BITS, _FORMAT, _COMPRESSION, _PLANES = 258, 339, 259, 284
 _UNSIGNED, _SIGNED = 1, 2
 
 
@@ -83,7 +88,7 @@ def _png(image: Any, data: bytes) -> Stored:
         values = _sixteen(image)
         if "transparency" in image.info:
             values = np.where(values == image.info["transparency"], np.uint16(0), values)
-        return Stored(values, "16-bit grey")
+        return Stored(values, "16-bit grey", white=_png_white(data, values))
     if colour == 4:  # four bytes a pixel: grey and alpha, high byte first
         raw = _raw(image, "RGBA", "RGBA").astype(np.uint16)
         grey, alpha = (raw[..., k] * np.uint16(256) + raw[..., k + 1] for k in (0, 2))
@@ -91,8 +96,40 @@ def _png(image: Any, data: bytes) -> Stored:
     mode = "RGBA" if colour == 6 else "RGB"
     values = _both_bytes(image, data, mode, f"{mode};16B", f"{mode};16L")
     return Stored(
-        values[..., :3], f"16-bit {mode.lower()}", values[..., 3] if colour == 6 else None
+        values[..., :3],
+        f"16-bit {mode.lower()}",
+        values[..., 3] if colour == 6 else None,
+        _png_white(data, values[..., :3]),
     )
+
+
+def _png_white(data: bytes, values: npt.NDArray[Any]) -> float | None:
+    """The white of a 16-bit PNG that says how many bits mean something; None where it or its values do not tell."""
+    bits = _significant_bits(data)
+    if not 8 < bits < 16 or not values.any():
+        return None
+    spare = 16 - bits
+    top = values >> spare
+    repeated = (top << spare) | (top >> (bits - spare) if bits >= spare else top)
+    if not (values & ((1 << spare) - 1)).any():
+        return float(((1 << bits) - 1) << spare)  # low bits left at zero
+    if (values == repeated).all():
+        return 65_535.0
+    return float((1 << bits) - 1) if int(values.max()) < 1 << bits else None
+
+
+def _significant_bits(data: bytes) -> int:
+    """The largest number in a PNG's sBIT chunk, of its colours; 0 where there is none before the pixels."""
+    at = 8
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind == b"sBIT" and 1 <= length <= 4:
+            numbers = data[at + 8 : at + 8 + length]
+            return max(numbers if length in (1, 3) else numbers[:-1])
+        if kind == b"IDAT":
+            return 0
+        at += 12 + length
+    return 0
 
 
 def _tiff_is_deep(image: Any) -> bool:
@@ -140,6 +177,12 @@ def _of_tags(image: Any) -> tuple[int, bool]:
 
 def _tiff_colour(image: Any, data: bytes, mode: str) -> npt.NDArray[np.uint16]:
     rawmode = image.tile[0].args[0] if isinstance(image.tile[0].args, tuple) else image.tile[0].args
+    if (
+        image.tag_v2.get(_PLANES, 1) == 2
+    ):  # libtiff then gives upper bytes alone, whatever is asked for
+        raise UnreadableDepthError(
+            "16 bits a channel in separate planes cannot be read without loss"
+        )
     if len({_rawmode(tile) for tile in image.tile}) != 1 or not re.fullmatch(
         r"RGB[AX]?;16[BLN]", str(rawmode)
     ):
@@ -227,11 +270,32 @@ def _jpeg2000(image: Any, data: bytes) -> Stored | None:
         return Stored(
             values, f"{bits}-bit grey", white=float((1 << bits) - 1) if bits < 16 else None
         )
-    if bits < 16 and components in (3, 4):
-        return None  # the header declares the depth, and Pillow keeps the 8 upper bits of that
+    if bits <= 16 and components in (3, 4):
+        colours = _openjpeg(data, bits, components)
+        alpha = colours[..., 3] if components == 4 else None
+        white = float((1 << bits) - 1) if bits < 16 else None
+        return Stored(
+            colours[..., :3], f"{bits}-bit {'rgb' if alpha is None else 'rgba'}", alpha, white
+        )
     raise UnreadableDepthError(
         f"{bits} bits a channel of {components} channels cannot be read without loss"
     )
+
+
+def _openjpeg(data: bytes, bits: int, components: int) -> npt.NDArray[np.uint16]:
+    """(h, w, components) stored values."""
+    try:
+        decode = importlib.import_module("openjpeg").decode
+    except ImportError as error:
+        raise UnreadableDepthError(
+            f"{bits} bits a channel of {components} channels need the package pylibjpeg-openjpeg: pip install 'twinray[dicom]'"
+        ) from error
+    values = np.asarray(decode(io.BytesIO(data)))
+    if values.ndim != 3 or values.shape[2] != components or values.dtype.kind != "u":
+        raise UnreadableDepthError(
+            f"{bits} bits a channel of {components} channels came as {values.shape} of {values.dtype}"
+        )
+    return values.astype(np.uint16)
 
 
 _TOKEN = re.compile(rb"(?:\s+|#[^\n\r]*[\n\r])*(\d+)")
