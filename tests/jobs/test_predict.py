@@ -13,8 +13,8 @@ import pytest
 from twinray.errors import InputError, TwinrayError
 from twinray.files import GrowingTable
 from twinray.jobs import image_files
-from twinray.jobs import predict as job
 from twinray.jobs.image_files import find_images
+from twinray.jobs.predict import run as job
 from twinray.jobs.predict.config import PredictConfig
 
 

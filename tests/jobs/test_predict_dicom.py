@@ -18,7 +18,7 @@ from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.matching import BoxesByImage
 from twinray.evaluation.thresholds import FALLBACK_SCORE, choose_thresholds
 from twinray.inference.model import Model
-from twinray.jobs import predict as job
+from twinray.jobs.predict import run as job
 from twinray.jobs.predict.config import PredictConfig
 from twinray.records import Boxes
 from twinray.runs.results import thresholds_on_val

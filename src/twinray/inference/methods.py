@@ -17,6 +17,12 @@ Method = Literal[
     "odam-smoothed",
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
+
+DEFAULT_MAP: Method = "occlusion"
+"""Of a detector's boxes, chosen by measurement (docs/benchmarks.md): never empty, and it points best."""
+
+DEFAULT_CLASS_MAPS: tuple[Method, Method] = ("ablation", "occlusion")
+"""Of a classifier's classes: the closed form, and what every network has where that one has no pooled map."""
 ANY_DETECTOR: tuple[Method, ...] = ("ablation-rerun",)
 """Needs no box head to look into; all others explain Faster R-CNN's."""
 

@@ -31,7 +31,7 @@ from twinray.errors import InputError
 from twinray.files import sha256, typed
 from twinray.geometry import geometry
 from twinray.inference.heat_maps import Explained, heat_maps
-from twinray.inference.methods import Method
+from twinray.inference.methods import DEFAULT_MAP, Method
 from twinray.inference.prepared import Prepared
 from twinray.records import Boxes, FloatArray, Pixels
 from twinray.runs.checksums import UNVERIFIED, check_files
@@ -120,7 +120,7 @@ class Model:
         image: Prepared,
         truth: Boxes | None,
         *,
-        method: Method = "ablation",
+        method: Method = DEFAULT_MAP,
         most: int = 5,
         least_score: float = 0.0,
     ) -> Explained:

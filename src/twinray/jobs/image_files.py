@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
 
 from twinray.data.decoding.images import file_kind, load_image
 from twinray.data.decoding.options import Decoding
@@ -62,10 +65,23 @@ class Opened:
     Attributes:
         pixels: as :func:`twinray.data.decoding.images.load_image` gives them.
         source: of a DICOM file, what objects derived from it refer to, or why none can; None of any other file.
+        digest: SHA-256 of the pixels, hexadecimal.
+        uids: study, series and SOP instance UID as a DICOM file has them; empty of any other file.
+        lateral: flag, true where a DICOM header says that the view is not frontal.
     """
 
     pixels: Pixels
     source: DicomSource | Skipped | None
+    digest: str
+    uids: tuple[str, str, str] = ("", "", "")
+    lateral: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that was not asked for, and why."""
+
+    reason: str
 
 
 def decode(
@@ -84,29 +100,57 @@ def decode(
 
 
 def decode_with_source(
-    files: Sequence[Path], decoding: Decoding, *, workers: int, timeout: float, memory: int
-) -> Iterator[tuple[Path, Opened | Skipped]]:
-    """As :func:`decode`; with each DICOM file's patient, study and image, read in the same process."""
-    return _in_workers(partial(open_image, decoding=decoding), files, workers, timeout, memory)
+    files: Sequence[Path],
+    decoding: Decoding,
+    *,
+    frontal: bool = False,
+    workers: int,
+    timeout: float,
+    memory: int,
+) -> Iterator[tuple[Path, Opened | LeftOut | Skipped]]:
+    """As :func:`decode`; with each DICOM file's patient, study and image, read in the same process.
+
+    ``frontal``: leave out files whose header says that the view is another.
+    """
+    function: Callable[[Path], Opened | LeftOut] = partial(
+        open_image, decoding=decoding, frontal=frontal
+    )
+    return _in_workers(function, files, workers, timeout, memory)
 
 
-def open_image(file: Path, decoding: Decoding) -> Opened:
+def open_image(file: Path, decoding: Decoding, frontal: bool = False) -> Opened | LeftOut:
     """Decode one file, and read what a DICOM file says of patient and study.
 
     Raises:
         InputError: as :func:`twinray.data.decoding.images.load_image`; a header without identity is no reason.
     """
-    pixels = load_image(file, decoding=decoding)
     if file_kind(file) != "dicom":
-        return Opened(pixels, None)
+        pixels = load_image(file, decoding=decoding)
+        return Opened(pixels, None, _digest(pixels))
+    from twinray.data.decoding.dicom.header import dicom_attributes
+
+    header = dicom_attributes(file)
+    if frontal and header.lateral:
+        view = header.view_position or "in its view code"
+        return LeftOut(f"lateral or oblique view ({view}), left out by --views frontal")
+    pixels = load_image(file, decoding=decoding)
+    uids = (header.study_uid, header.series_uid, header.sop_uid)
     from twinray.report.dicom.source import (
         read_source,
     )  # pydicom loads for half a second: not for PNG files
 
+    source: DicomSource | Skipped
     try:
-        return Opened(pixels, read_source(file))
+        source = read_source(file)
     except InputError as error:
-        return Opened(pixels, Skipped(str(file), str(error)))
+        source = Skipped(str(file), str(error))
+    return Opened(pixels, source, _digest(pixels), uids, header.lateral)
+
+
+def _digest(pixels: Pixels) -> str:
+    """The same of images that look the same, whatever their files."""
+    array = np.ascontiguousarray(pixels.array)
+    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
 
 
 def _in_workers(

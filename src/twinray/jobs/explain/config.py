@@ -57,10 +57,12 @@ class ExplainConfig:
     """Of a classifier, the classes to explain; none: those that score best."""
     least_score: Annotated[float, MODEL, between(0, 1)] = 0.05
     """Boxes and classes that score less are not explained, 0..1."""
-    method: Annotated[Method, MODEL] = "ablation"
-    """Channels of the pyramid level the box pools from, exact: ablation. Channels of the backbone's
-    last stage, exact: ablation-last-stage. Parts of the box itself, of a classifier parts of the
-    image, exact: occlusion. Gradients: grad-cam, grad-cam++, odam. The map of odam without the
+    method: Annotated[Method | None, MODEL] = None
+    """Heat map; unless given, occlusion of a detector's boxes, which is never empty and pointed best
+    where that was measured (docs/benchmarks.md), and ablation of a classifier's classes. Parts of
+    the box itself, of a classifier parts of the image, exact: occlusion. Channels of the pyramid
+    level the box pools from, exact: ablation. Channels of the backbone's last stage, exact:
+    ablation-last-stage. Gradients: grad-cam, grad-cam++, odam. The map of odam without the
     lattice that pooling leaves: odam-smoothed. Activations alone, centred: eigen-cam. Activations
     alone, not centred: eigen-cam-uncentred. Ablation as the grad-cam package does it, minutes an
     image: ablation-rerun."""

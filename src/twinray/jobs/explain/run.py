@@ -25,7 +25,7 @@ from twinray.explanation.class_maps import ClassMethod
 from twinray.files import claim_folder, frees_folders, write_bytes, write_json
 from twinray.inference.class_maps import ClassExplainer
 from twinray.inference.heat_maps import Explained, check_method
-from twinray.inference.methods import Method
+from twinray.inference.methods import DEFAULT_CLASS_MAPS, DEFAULT_MAP, Method
 from twinray.inference.model import Model, check_classes, check_pack, load_model, prepare_row
 from twinray.inference.prepared import Prepared
 from twinray.jobs.explain.classes import ClassChoice, draw_class_sheets, draw_classes
@@ -77,8 +77,9 @@ def run(config: ExplainConfig) -> list[Path]:
         raise InputError(
             f"--classes is for classifiers, {config.run} is a detector: its boxes are chosen by --boxes"
         )
+    method = config.method or DEFAULT_MAP
     for detector in detectors:
-        check_method(detector, config.method)
+        check_method(detector, method)
     rows = (
         chosen_rows(pack, config.images, config.split, config.count or _PICTURES)
         if pack is not None
@@ -100,9 +101,9 @@ def run(config: ExplainConfig) -> list[Path]:
         with progress("explaining", len(rows) + len(found.files)) as meter:
             shown = _counted(images, drawn, meter.advance)
             if config.versus:
-                _draw_sheets(config, models, shown, drawn)
+                _draw_sheets(config, method, models, shown, drawn)
             else:
-                _draw_boxes(config, models[0], shown, drawn)
+                _draw_boxes(config, method, models[0], shown, drawn)
     finally:  # a stop leaves the pictures drawn so far, and what they show
         if drawn.images:
             write_json(config.out / "explanations.json", drawn.records, "explanations")
@@ -132,10 +133,12 @@ def _counted(images: _Images, drawn: _Drawn, advance: Callable[[], None]) -> _Im
         advance()
 
 
-def _draw_boxes(config: ExplainConfig, model: Model, images: _Images, drawn: _Drawn) -> None:
+def _draw_boxes(
+    config: ExplainConfig, method: Method, model: Model, images: _Images, drawn: _Drawn
+) -> None:
     for (prepared,), true in images:
         explained = model.explain(
-            prepared, true, method=config.method, most=config.boxes, least_score=config.least_score
+            prepared, true, method=method, most=config.boxes, least_score=config.least_score
         )
         drawn.without += not explained.top
         for path, record in write_pictures(explained, model.classes, config.out, drawn.images):
@@ -144,13 +147,13 @@ def _draw_boxes(config: ExplainConfig, model: Model, images: _Images, drawn: _Dr
 
 
 def _draw_sheets(
-    config: ExplainConfig, models: Sequence[Model], images: _Images, drawn: _Drawn
+    config: ExplainConfig, method: Method, models: Sequence[Model], images: _Images, drawn: _Drawn
 ) -> None:
     for sheet in write_sheets(
         models,
         images,
         config.out,
-        method=config.method,
+        method=method,
         most=config.boxes,
         least_score=config.least_score,
     ):
@@ -175,9 +178,12 @@ def _explain_classifiers(
                 f"{list(model.classes)} in {model.path}"
             )
         choice.check(model.classes)
+    exact, any_network = DEFAULT_CLASS_MAPS
+    usable = all(one.scorer.last_map is not None for one in explainers)
+    chosen = config.method or (exact if usable else any_network)
     for explainer in explainers:
-        explainer.check_method(config.method)
-    method = cast(ClassMethod, config.method)
+        explainer.check_method(chosen)
+    method = cast(ClassMethod, chosen)
     skipped = list(found.skipped)
     for note in found.notes:
         Console().print(f"note: {note}", soft_wrap=True, markup=False)
@@ -285,7 +291,7 @@ def explain_pack_images(
     *,
     most: int = 3,
     least_score: float = 0.05,
-    method: Method = "ablation",
+    method: Method = DEFAULT_MAP,
 ) -> list[Explained]:
     """Boxes and heat maps of some images of a pack.
 

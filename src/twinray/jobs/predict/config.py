@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from twinray.checks import (
     DATA,
@@ -46,6 +46,12 @@ class PredictConfig:
     present. The choices are that of Youden's index, of F1, or of a specificity of 0.90 or 0.95
     (youden unless given). Of three or more classes that exclude each other the highest score is
     called."""
+    views: Annotated[Literal["all", "frontal"], MODEL] = "all"
+    """Which views of DICOM images are predicted: all, or frontal, which leaves out those whose header
+    says lateral or oblique. The header alone is asked; other files are taken as they are."""
+    nested: Annotated[Literal["merge", "keep"], MODEL] = "merge"
+    """Of boxes of one class that lie in one another (at least 80 % of the smaller one), pictures and
+    DICOM objects show the best (merge), or each (keep). predictions.csv has them all, marked."""
     depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
     """Bits of the detector, of files of more than 8 bits (default: as in the model's pack; files are refused where that had none)."""
     value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
@@ -54,6 +60,9 @@ class PredictConfig:
     """Draw an overlay PNG for every image with a detection run."""
     dicom_objects: Annotated[bool, RECORD] = True
     """Write a Secondary Capture and a Structured Report for every DICOM image with a detection run; needs the extra twinray[dicom]."""
+    captures: Annotated[Literal["jpeg2000", "uncompressed"], RECORD] = "jpeg2000"
+    """Pixels of Secondary Captures: JPEG 2000 without loss, about a fifth of the size, or
+    uncompressed, for archives that take nothing else."""
     strict: Annotated[bool, RECORD] = False
     """Stop at the first file that cannot be read."""
     batch_size: Annotated[int, SPEED, at_least(1)] = 16

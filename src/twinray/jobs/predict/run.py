@@ -27,10 +27,10 @@ from twinray.files import (
 from twinray.inference.label_rule import LabelRule, label_rule
 from twinray.inference.model import Model, load_model
 from twinray.inference.prepared import Prepared
-from twinray.jobs.image_files import Found, decode_with_source, find_images
+from twinray.jobs.image_files import Found, LeftOut, Opened, decode_with_source, find_images
 from twinray.jobs.predict.config import PredictConfig
 from twinray.progress import progress
-from twinray.records import Boxes, FloatArray, Skipped
+from twinray.records import Boxes, FloatArray, IntArray, Skipped
 from twinray.report.dicom.finding import Algorithm, Finding
 from twinray.report.dicom.objects import dicom_objects, objects_available
 from twinray.report.pictures.single import DISCLAIMER, as_png, overlay, picture_name
@@ -41,11 +41,18 @@ if TYPE_CHECKING:
     from twinray.report.dicom.source import DicomSource
 
 
+UIDS = ("study_uid", "series_uid", "sop_uid")
+_NO_UIDS = ("", "", "")
+NESTED = 0.8
+"""Share of the smaller box from which two boxes of a class show one region. A choice, not from a source."""
+
 _REMARKS = {
     "orientation": "ask to be turned (orientation tag): treated as those of the model's pack, pixels as stored unless it says otherwise",
     "preview": "hold further pictures beside the one that was taken",
     "clipped": "hold values outside the scale, which are black or white",
     "high bits": "are DICOM images that use bits above Bits Stored, which were left out",
+    "lateral": "are DICOM images of lateral or oblique views; --views frontal leaves such out",
+    "sop": "have the SOP instance UID of another file and other pixels: both were predicted",
     "unread": "are DICOM images whose header holds something that could not be used",
 }
 
@@ -55,12 +62,13 @@ class _SetAside:
     """Files set aside, listed in a table that exists only if there is one."""
 
     path: Path
+    column: str = "reason"
     items: list[Skipped] = field(default_factory=list)
     _table: GrowingTable | None = None
 
     def add(self, item: Skipped) -> None:
         if self._table is None:
-            self._table = GrowingTable(self.path, ("file", "reason"))
+            self._table = GrowingTable(self.path, ("file", self.column))
         self._table.append([(item.where, item.reason)])
         self.items.append(item)
 
@@ -96,6 +104,12 @@ class _Job:
     table: GrowingTable
     skipped: _SetAside
     without_objects: _SetAside
+    left_out: _SetAside
+    copies: _SetAside
+    first_of: dict[tuple[str, ...], str] = field(default_factory=dict)
+    pixels_of: dict[str, str] = field(default_factory=dict)
+    uids: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    n_nested: int = 0
     names: list[str] = field(default_factory=list)
     sizes: dict[str | int, tuple[int, int]] = field(default_factory=dict)
     boxes: dict[str | int, Boxes] = field(default_factory=dict)
@@ -126,9 +140,9 @@ def run(config: PredictConfig) -> Path:
         label_rule(model, config.operating_point, config.score_threshold) if shown is None else None
     )
     columns = (
-        (*model.classes, "called")
+        (*model.classes, "called", *UIDS)
         if shown is None
-        else ("class", "score", "x1", "y1", "x2", "y2", "shown")
+        else ("class", "score", "x1", "y1", "x2", "y2", "shown", "box", "nested_in", *UIDS)
     )
     words = "" if shown is None else shown.words
     job = _Job(
@@ -141,12 +155,18 @@ def run(config: PredictConfig) -> Path:
         GrowingTable(config.out / "predictions.csv", ("file", *columns)),
         _SetAside(config.out / "skipped.csv"),
         _SetAside(config.out / "dicom_skipped.csv"),
+        _SetAside(config.out / "left_out.csv"),
+        _SetAside(config.out / "copies.csv", "copy_of"),
     )
     job.notes += [*model.edited, *found.notes]
     for item in found.skipped:
         _set_aside(job, item)
     _predict_all(job, found)
     _finish(job)
+    if not job.names and not job.skipped.items:
+        raise InputError(
+            f"all {len(job.left_out.items)} images are lateral or oblique views; give --views all to predict them"
+        )
     if not job.names:
         raise InputError(
             f"none of the {len(job.skipped.items)} files could be read; {job.skipped.path} says why for each"
@@ -206,13 +226,23 @@ def _predict_all(job: _Job, found: Found) -> None:
     batch: list[tuple[Prepared, DicomSource | Skipped | None]] = []
     decoding = job.model.decoding(declared(config.depth, config.value_range))
     opened = decode_with_source(
-        found.files, decoding, workers=config.workers, timeout=config.timeout, memory=config.memory
+        found.files,
+        decoding,
+        frontal=config.views == "frontal",
+        workers=config.workers,
+        timeout=config.timeout,
+        memory=config.memory,
     )
     with progress("predicting", len(found.files)) as meter:
         for file, image in opened:
             if isinstance(image, Skipped):
                 _set_aside(job, image)
-            else:
+            elif isinstance(image, LeftOut):
+                job.left_out.add(Skipped(str(file), image.reason))
+            elif not _is_copy(job, file, image):
+                job.uids[str(file)] = image.uids
+                if image.lateral:
+                    job.remarks["lateral"] += 1
                 job.remarks.update(dict.fromkeys(kind for kind, _ in image.pixels.remarks))
                 batch.append((job.model.prepare(image.pixels, str(file)), image.source))
             if len(batch) == config.batch_size:
@@ -221,6 +251,18 @@ def _predict_all(job: _Job, found: Found) -> None:
             meter.advance()
         if batch:
             _predict(job, batch)
+
+
+def _is_copy(job: _Job, file: Path, image: Opened) -> bool:
+    """Whether the same pixels under the same UIDs came before; the file is then listed and not predicted again."""
+    sop = image.uids[2]
+    first = job.first_of.setdefault((image.digest, *image.uids), str(file))
+    if first != str(file):
+        job.copies.add(Skipped(str(file), first))
+        return True
+    if sop and job.pixels_of.setdefault(sop, image.digest) != image.digest:
+        job.remarks["sop"] += 1
+    return False
 
 
 def _set_aside(job: _Job, item: Skipped) -> None:
@@ -237,22 +279,34 @@ def _predict(job: _Job, batch: Sequence[tuple[Prepared, DicomSource | Skipped | 
         scores: FloatArray = job.model.labels(images)
         called = job.rule.called(scores)
         lines = zip(images, scores.tolist(), called, strict=True)
-        job.table.append([(image.id, *map(repr, row), labels) for image, row, labels in lines])
+        job.table.append(
+            [
+                (image.id, *map(repr, row), labels, *job.uids.get(image.id, _NO_UIDS))
+                for image, row, labels in lines
+            ]
+        )
         job.called += called
         job.names += [image.id for image in images]
         return
     assert job.shown is not None
     found = job.model.boxes(images)
-    rows = [
-        row
-        for i, b in zip(images, found, strict=True)
-        for row in _rows(i.id, b, job.model.classes, job.shown)
+    merge = job.config.nested == "merge"
+    inside = [nested_in(boxes) for boxes in found]
+    keeps = [
+        job.shown.mask(boxes) & (within < 0 if merge else True)
+        for boxes, within in zip(found, inside, strict=True)
     ]
-    job.table.append(rows)
-    for (image, source), boxes in zip(batch, found, strict=True):
+    job.table.append(
+        [
+            (*row, *job.uids.get(image.id, _NO_UIDS))
+            for image, *parts in zip(images, found, keeps, inside, strict=True)
+            for row in _rows(image.id, job.model.classes, *parts)
+        ]
+    )
+    for (image, source), boxes, keep, within in zip(batch, found, keeps, inside, strict=True):
         job.names.append(image.id)
         job.boxes[image.id], job.sizes[image.id] = boxes, image.place.original
-        keep = job.shown.mask(boxes)
+        job.n_nested += int((job.shown.mask(boxes) & (within >= 0)).sum())
         best = Boxes(
             boxes.xyxy[keep],
             boxes.labels[keep],
@@ -262,16 +316,47 @@ def _predict(job: _Job, batch: Sequence[tuple[Prepared, DicomSource | Skipped | 
         _draw(job, image, source, best)
 
 
-def _rows(name: str, boxes: Boxes, classes: Sequence[str], shown: _Shown) -> list[Sequence[Any]]:
-    """The lines of ``predictions.csv`` of one image, in original pixels."""
+def _rows(
+    name: str, classes: Sequence[str], boxes: Boxes, keep: Any, within: IntArray
+) -> list[Sequence[Any]]:
+    """The lines of ``predictions.csv`` of one image, in original pixels; boxes are numbered from 1."""
     assert boxes.scores is not None
-    columns = zip(
-        boxes.labels, boxes.scores, np.round(boxes.xyxy, 2), shown.mask(boxes), strict=True
-    )
+    columns = zip(boxes.labels, boxes.scores, np.round(boxes.xyxy, 2), keep, within, strict=True)
     return [
-        (name, classes[int(i)], f"{score:.4f}", *map(float, box), int(best))
-        for i, score, box, best in columns
+        (
+            name,
+            classes[int(i)],
+            f"{score:.4f}",
+            *map(float, box),
+            int(best),
+            number,
+            int(of) + 1 if of >= 0 else "",
+        )
+        for number, (i, score, box, best, of) in enumerate(columns, start=1)
     ]
+
+
+def nested_in(boxes: Boxes) -> IntArray:
+    """Of each box the better one of its class that shares its region: that holds it, or that it holds; -1 for none.
+
+    Two boxes share a region where their intersection is at least ``NESTED`` of the smaller one. Suppression by intersection over
+    union keeps such pairs: a small box in a large one overlaps it little by that measure. Chains end at the best box.
+
+    Args:
+        boxes: with scores, best first.
+    """
+    found = np.full(len(boxes), -1, dtype=np.int64)
+    low = np.maximum(boxes.xyxy[:, None, :2], boxes.xyxy[None, :, :2])
+    high = np.minimum(boxes.xyxy[:, None, 2:], boxes.xyxy[None, :, 2:])
+    both = np.prod(np.maximum(high - low, 0.0), axis=2)
+    area = np.prod(np.maximum(boxes.xyxy[:, 2:] - boxes.xyxy[:, :2], 0.0), axis=1)
+    least = np.minimum(area[:, None], area[None])
+    shared = (least > 0) & (both >= NESTED * least) & (boxes.labels[:, None] == boxes.labels[None])
+    for i in range(1, len(boxes)):
+        better = np.flatnonzero(shared[i, :i] & (found[:i] < 0))
+        if len(better):
+            found[i] = better[0]
+    return found
 
 
 def _draw(job: _Job, image: Prepared, source: DicomSource | Skipped | None, boxes: Boxes) -> None:
@@ -308,7 +393,8 @@ def _write_objects(
         return
     try:
         built = dicom_objects(
-            Finding(source, image.display, boxes, job.model.classes, job.algorithm, job.made)
+            Finding(source, image.display, boxes, job.model.classes, job.algorithm, job.made),
+            compressed=job.config.captures == "jpeg2000",
         )
     except InputError as error:
         job.without_objects.add(Skipped(image.id, str(error)))
@@ -344,12 +430,25 @@ def _finish(job: _Job) -> None:
     first = {item.reason: item.where for item in reversed(skipped)}
     for reason, count in Counter(s.reason for s in skipped).most_common(5):
         lines.append(f"  set aside ({count}): {first[reason]}: {reason}")
+    if job.left_out.items:
+        n = len(job.left_out.items)
+        lines.append(f"{n} lateral or oblique views left out, {job.left_out.path} names them")
+    if job.copies.items:
+        n = len(job.copies.items)
+        lines.append(
+            f"{n} copies of these images were not predicted again, {job.copies.path} names them"
+        )
     lines += job.notes
     lines += [
         f"{n} files {_REMARKS[kind]}" for kind, n in sorted(job.remarks.items()) if kind in _REMARKS
     ]
     if job.shown is not None:
         lines.append(f"{job.n_shown} boxes shown: {job.shown.words}")
+        if job.n_nested:
+            how = "not shown" if job.config.nested == "merge" else "shown too"
+            lines.append(
+                f"{job.n_nested} more lie in a better one of their class, or around it: {how}, marked in the table"
+            )
     if job.rule is not None:
         counts = Counter(name for labels in job.called for name in labels.split("|") if name)
         told = ", ".join(f"{name} {counts[name]:,}" for name in job.rule.classes)
@@ -387,6 +486,9 @@ def _summary(job: _Job) -> dict[str, Any]:
         "decoded": asdict(job.model.decoding(declared(job.config.depth, job.config.value_range))),
         "remarks": dict(job.remarks),
         "set_aside": len(job.skipped.items),
+        "views": job.config.views,
+        "left_out": len(job.left_out.items),
+        "copies": len(job.copies.items),
         **({"edited": list(job.model.edited)} if job.model.edited else {}),
     }
     if job.rule is not None:
@@ -394,6 +496,7 @@ def _summary(job: _Job) -> dict[str, Any]:
     if job.shown is not None:
         summary["boxes"] = sum(map(len, job.boxes.values()))
         summary["boxes_shown"] = job.n_shown
+        summary["boxes_nested"] = {"n": job.n_nested, "how": job.config.nested}
         summary["thresholds"] = job.shown.record
         summary["dicom_objects"] = job.n_objects
         summary["dicom_images_without_objects"] = len(job.without_objects.items)

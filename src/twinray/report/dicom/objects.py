@@ -13,6 +13,7 @@ highdicom (extra ``dicom``) builds both. What is decided here:
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import warnings
@@ -30,8 +31,12 @@ def objects_available() -> bool:
     return importlib.util.find_spec("highdicom") is not None
 
 
-def dicom_objects(finding: Finding) -> dict[str, bytes]:
+def dicom_objects(finding: Finding, *, compressed: bool = True) -> dict[str, bytes]:
     """Build both objects.
+
+    Args:
+        finding: what they are made of.
+        compressed: flag to compress the capture's pixels, without loss (JPEG 2000).
 
     Returns:
         The bytes of a DICOM file under ``sc`` (Secondary Capture) and ``sr`` (Structured Report, TID 1500).
@@ -45,7 +50,8 @@ def dicom_objects(finding: Finding) -> dict[str, bytes]:
     from twinray.report.dicom.structured_report import structured_report
 
     built = {}
-    for kind, build in (("sc", secondary_capture), ("sr", structured_report)):
+    capture = functools.partial(secondary_capture, compressed=compressed)
+    for kind, build in (("sc", capture), ("sr", structured_report)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # they print patients' names

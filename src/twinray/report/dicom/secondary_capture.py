@@ -1,6 +1,7 @@
 """A Secondary Capture image (DICOM PS3.3 A.8.1): the source's display pixels, boxes and stamp burnt in, RGB.
 
-Uncompressed, because every viewer reads that. It has no pixel spacing: nothing should be measured on it.
+JPEG 2000 without loss, a fifth of the size of bare pixels on radiographs; uncompressed where an archive takes nothing else.
+It has no pixel spacing: nothing should be measured on it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from highdicom import CoordinateSystemNames, PhotometricInterpretationValues
 from highdicom.sc import SCImage
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from twinray.about import DISCLAIMER
 from twinray.report.dicom.finding import Finding, device, identity
@@ -20,8 +21,13 @@ from twinray.report.pictures.burn_in import burn_in
 SERIES_NUMBER = 9001
 
 
-def secondary_capture(finding: Finding) -> SCImage:
-    """The image with its boxes; larger than the source by the stamp's band, and by a whole factor if it is small."""
+def secondary_capture(finding: Finding, *, compressed: bool = True) -> SCImage:
+    """The image with its boxes; larger than the source by the stamp's band, and by a whole factor if it is small.
+
+    Args:
+        finding: what it is made of.
+        compressed: flag, true for JPEG 2000 without loss.
+    """
     source = finding.source
     header: Any = identity(source)
     pixels, factor = burn_in(
@@ -29,7 +35,10 @@ def secondary_capture(finding: Finding) -> SCImage:
     )
     capture: Any = SCImage(
         pixel_array=pixels,
-        photometric_interpretation=PhotometricInterpretationValues.RGB,
+        # the standard's reversible colour transform: on grey pixels two of three planes are nothing
+        photometric_interpretation=PhotometricInterpretationValues.YBR_RCT
+        if compressed
+        else PhotometricInterpretationValues.RGB,
         bits_allocated=8,
         coordinate_system=CoordinateSystemNames.PATIENT,
         patient_orientation=("L", "F"),  # highdicom wants one; the source's own replaces it below
@@ -40,7 +49,7 @@ def secondary_capture(finding: Finding) -> SCImage:
         instance_number=source.instance_number,
         patient_id=source.patient_id,
         patient_sex=header.PatientSex,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
+        transfer_syntax_uid=JPEG2000Lossless if compressed else ExplicitVRLittleEndian,
         series_description=DISCLAIMER,
         **device(finding),
     )
