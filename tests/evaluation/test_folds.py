@@ -166,7 +166,8 @@ def test_an_arm_compared_with_itself_does_not_differ(simulate) -> None:
     assert len(there) > len(CLASSES) * 10
     for key in there:
         seeds, patients = same.over_seeds[key], same.over_patients[key].figure()
-        assert (seeds.value, seeds.ci95, seeds.share_above_zero) == (0, (0, 0), 0)
+        assert (seeds.value, seeds.ci95, seeds.share_above_zero) == (0, None, 0)
+        assert seeds.note == NO_LUCK
         assert (patients.value, patients.ci95, patients.share_above_zero) == (0, None, None)
         assert patients.note.startswith("too ")
 

@@ -29,17 +29,17 @@ def _unfair(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> list[s
         return _differing(arms)
     told: list[str] = []
     for name, result in results.items():
+        of: dict[str, list[str]] = {}
         for option, values in result.differing.items():
-            if option == "seeds":  # pairs are made of the draws that both have, and a note says so
-                continue
+            if option == "seeds" and set(values["first"]) & set(values["this"]):
+                continue  # pairs are made of the draws that both have, and a note says so
             what = (
                 "runs are of different seeds, so their difference holds the luck of the draw too"
                 if values["kind"] == "seed"
                 else "runs differ in more than their initial weights"
             )
-            told.append(
-                f"{what}: {option} {values['first']} vs {values['this']} ({result.minus}, {name})"
-            )
+            of.setdefault(what, []).append(f"{option} {values['first']} vs {values['this']}")
+        told += [f"{what}: {', '.join(own)} ({result.minus}, {name})" for what, own in of.items()]
     return told
 
 
@@ -138,7 +138,8 @@ def _of_unequal_numbers(arms: Mapping[str, Arm]) -> list[str]:
     """How often each arm was run, where that differs."""
     own = {name: _repeats(arm) for name, arm in arms.items()}
     notes = []
-    for kind, noun in _KINDS.items():
+    for kind in (TRAINING_SEEDS, DRAWS):  # weights that were not learnt have one pre-training
+        noun = _KINDS[kind]
         by_number: dict[int, list[str]] = {}
         for name, repeats in own.items():
             by_number.setdefault(repeats[kind], []).append(name)
@@ -158,5 +159,6 @@ def what_is_repeated(arms: Mapping[str, Arm]) -> str:
     for kind, noun in _KINDS.items():
         least, most = min(one[kind] for one in own), max(one[kind] for one in own)
         if most > 1:
-            told.append(count(most, noun) if least == most else f"{least} to {count(most, noun)}")
+            one = least == most or kind == "pre-trainings"  # weights that were not learnt have one
+            told.append(count(most, noun) if one else f"{least} to {count(most, noun)}")
     return ", ".join(told)

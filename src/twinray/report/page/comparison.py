@@ -1012,14 +1012,13 @@ def record(result: Evaluation) -> list[Section]:
     differing: tuple[Block, ...] = ()
     if options:
         names = list(dict.fromkeys(k for own in options.values() for k in own))
-        cells = tuple((arm, *(str(own.get(k)) for k in names)) for arm, own in options.items())
-        differing = (
-            Words(
-                Table(
-                    "Options in which arms differ, besides initial weights", ("arm", *names), cells
-                )
-            ),
-        )
+        caption = "Options in which arms differ, besides initial weights"
+        cells = tuple((k, *(str(own.get(k)) for own in options.values())) for k in names)
+        table = Table(caption, ("option", *options), cells)
+        if len(names) <= len(options):  # the longer side goes down the page
+            cells = tuple((arm, *(str(own.get(k)) for k in names)) for arm, own in options.items())
+            table = Table(caption, ("arm", *names), cells)
+        differing = (Words(table),)
     return [
         Section("Notes", "Notes", notes, part="The record"),
         Section(

@@ -93,10 +93,10 @@ def embedding_page(title: str, dots: Dots, tables: Sequence[Table], notes: Seque
         "the images: treat it as you treat them.</p></header><main>"
         f"<div class=\"controls\"><label>Map <select id=\"map\">{options}</select></label> "
         f"<label>Colour <select id=\"colour\">{colours}</select></label> "
-        "<span id=\"hint\">Point at a dot, or press the arrow keys, to see its image.</span></div>"
+        "<span id=\"hint\">Point at a dot or tap it, or press the arrow keys, to see its image.</span></div>"
         "<div class=\"stage\"><canvas id=\"dots\" tabindex=\"0\" role=\"img\" "
         f"aria-label=\"Map of {n} images\"></canvas><div id=\"card\" hidden><canvas id=\"thumb\" width=\"224\" "
-        "height=\"224\"></canvas><p id=\"what\"></p></div></div><ul id=\"legend\"></ul>"
+        "height=\"224\"></canvas><p id=\"what\" aria-live=\"polite\"></p></div></div><ul id=\"legend\"></ul>"
         f"{body}<ul class=\"notes\">{told}</ul></main>"
         f"<img id=\"sprite\" alt=\"\" hidden src=\"data:image/jpeg;base64,{_sprite(dots.thumbnails)}\">"
         f"<script type=\"application/json\" id=\"data\">{text}</script><script>{_SCRIPT}</script></body></html>\n"
@@ -104,9 +104,9 @@ def embedding_page(title: str, dots: Dots, tables: Sequence[Table], notes: Seque
 
 
 def _packed(points: FloatArray) -> str:
-    """(n, 2) in 0..1 as base64 of 16-bit numbers."""
+    """(n, 2) in 0..1 as base64 of 16-bit numbers; both axes by one scale, since distances are what a map shows."""
     low, high = points.min(axis=0), points.max(axis=0)
-    scaled = (points - low) / np.maximum(high - low, 1e-12)
+    scaled = (points - low) / max(float((high - low).max()), 1e-12)
     return base64.b64encode(np.round(scaled * 65535).astype("<u2").tobytes()).decode("ascii")
 
 
@@ -131,12 +131,16 @@ body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,
 header,main{max-width:1080px;margin:0 auto;padding:12px 20px}h1{font-size:1.35rem;margin:.4em 0 0}
 .disclaimer,.notes,#hint,.note{color:var(--muted);font-size:.9em}.controls{display:flex;gap:16px;flex-wrap:wrap;align-items:center}
 select{font:inherit;color:inherit;background:var(--card);border:1px solid var(--grid);border-radius:4px;padding:2px 6px}
-.stage{position:relative;margin:10px 0}#dots{width:100%;height:620px;display:block;border:1px solid var(--grid);border-radius:6px}
+.stage{position:relative;margin:10px 0}#dots{width:100%;height:min(620px,max(60vw,320px));display:block;border:1px solid var(--grid);border-radius:6px}
 #card{position:absolute;pointer-events:none;background:var(--card);border:1px solid var(--grid);border-radius:6px;padding:8px;width:224px}
 #card p{margin:6px 0 0;font-size:.85em;overflow-wrap:anywhere;white-space:pre-line}#thumb{display:block;image-rendering:auto}
 #legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 16px;padding:0}#legend i{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:6px}
 .table{overflow-x:auto}table{border-collapse:collapse;margin:18px 0 4px}caption{text-align:left;font-weight:600;padding:4px 0}
-th,td{padding:4px 12px 4px 0;text-align:right;border-bottom:1px solid var(--grid)}th:first-child{text-align:left}
+caption{max-width:calc(100vw - 40px)}
+th,td{padding:4px 12px 4px 0;text-align:right;border-bottom:1px solid var(--grid)}th:first-child{text-align:left}td{white-space:nowrap}
+@media (max-width:600px){th,td{padding:4px 7px 4px 0;font-size:.82em}#card{width:140px}#thumb{width:124px;height:124px}}
+@media (prefers-color-scheme:dark){#dots,#legend i{filter:brightness(1.55)}}
+@media print{.controls,#card{display:none}.table{overflow:visible}}
 """
 
 _SCRIPT = r"""
@@ -153,8 +157,10 @@ for(let i=n-1;i>0;i--){s=(s*1103515245+12345)%2147483648;const j=s%(i+1);[order[
 function draw(){
  const r=window.devicePixelRatio||1,w=canvas.clientWidth,h=canvas.clientHeight;canvas.width=w*r;canvas.height=h*r;
  ctx.setTransform(r,0,0,r,0,0);ctx.clearRect(0,0,w,h);
- const p=maps[pickMap.value],c=data.colourings[pickColour.value],pad=14,size=n>2000?2.2:n>500?3.2:4.5;
- for(let i=0;i<n;i++){xy[2*i]=pad+p[2*i]/65535*(w-2*pad);xy[2*i+1]=h-pad-p[2*i+1]/65535*(h-2*pad)}
+ const p=maps[pickMap.value],c=data.colourings[pickColour.value],pad=14,size=n>2000?2.2:n>500||w<500?3.2:4.5;
+ let wide=1,tall=1;for(let i=0;i<n;i++){wide=Math.max(wide,p[2*i]);tall=Math.max(tall,p[2*i+1])}
+ const k=Math.min((w-2*pad)/wide,(h-2*pad)/tall),left=(w-k*wide)/2,foot=(h+k*tall)/2;
+ for(let i=0;i<n;i++){xy[2*i]=left+k*p[2*i];xy[2*i+1]=foot-k*p[2*i+1]}
  ctx.globalAlpha=.8;
  for(const i of order){ctx.fillStyle=c?c.colours[c.of[i]]:"#0067a5";ctx.beginPath();ctx.arc(xy[2*i],xy[2*i+1],size,0,7);ctx.fill()}
  ctx.globalAlpha=1;
@@ -170,13 +176,14 @@ function show(i){
  const t=thumb.getContext("2d"),d=data.side;t.drawImage(sprite,i%data.across*d,Math.floor(i/data.across)*d,d,d,0,0,224,224);
  what.textContent=[data.names[i],...Object.entries(data.colourings).map(([k,c])=>k+": "+c.groups[c.of[i]])].join("\n");
  card.hidden=false;const w=canvas.clientWidth,h=canvas.clientHeight;
- card.style.left=Math.min(xy[2*i]+16,w-244)+"px";card.style.top=Math.max(0,Math.min(xy[2*i+1]-40,h-card.offsetHeight))+"px";draw()
+ card.style.left=Math.max(0,Math.min(xy[2*i]+16,w-card.offsetWidth-2))+"px";card.style.top=Math.max(0,Math.min(xy[2*i+1]-40,h-card.offsetHeight))+"px";draw()
 }
-canvas.addEventListener("pointermove",e=>{
+function point(e){
  const b=canvas.getBoundingClientRect(),x=e.clientX-b.left,y=e.clientY-b.top;let best=-1,near=196;
  for(let i=0;i<n;i++){const dx=xy[2*i]-x,dy=xy[2*i+1]-y,q=dx*dx+dy*dy;if(q<near){near=q;best=i}}
- if(best!==shown)show(best)});
-canvas.addEventListener("pointerleave",()=>show(-1));
+ if(best!==shown)show(best)}
+canvas.addEventListener("pointermove",point);canvas.addEventListener("pointerdown",point);
+canvas.addEventListener("pointerleave",e=>{if(e.pointerType!=="touch")show(-1)});
 canvas.addEventListener("keydown",e=>{
  const step={ArrowRight:[1,0],ArrowLeft:[-1,0],ArrowUp:[0,-1],ArrowDown:[0,1]}[e.key];
  if(e.key==="Escape"){show(-1);return}if(!step)return;e.preventDefault();
@@ -186,6 +193,6 @@ canvas.addEventListener("keydown",e=>{
  if(along>0.5&&along+3*off<near){near=along+3*off;best=i}}
  if(best>=0)show(best)});
 pickMap.addEventListener("change",()=>show(-1));pickColour.addEventListener("change",()=>{names();draw()});
-window.addEventListener("resize",draw);names();draw();
+window.addEventListener("resize",()=>shown<0?draw():show(shown));names();draw();
 })();
 """
