@@ -247,7 +247,9 @@ def _kept_options(path: Path) -> dict[str, Any] | None:
     return read if isinstance(read, dict) and isinstance(read.get("job"), str) else None
 
 
-def _gathered(arguments: Sequence[str], config_class: type, positional: Sequence[str]) -> list[str]:
+def _gathered(
+    arguments: Sequence[str], config_class: type, positional: Sequence[str] = ()
+) -> list[str]:
     """Values of a flag that is given several times, behind one place: ``--by sex --by view`` is ``--by sex view``.
 
     A flag that takes a value for each of several things goes to the end, so that it takes no other word for its value. What

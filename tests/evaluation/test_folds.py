@@ -16,7 +16,7 @@ from twinray.evaluation.folds import (
     crossed_labels,
     over_runs,
 )
-from twinray.evaluation.intervals import Resampling, mean_over_seeds
+from twinray.evaluation.intervals import NO_LUCK, Resampling, mean_over_seeds
 from twinray.evaluation.labels.report import evaluate_labels
 from twinray.evaluation.record import figure_of
 from twinray.records import Boxes
