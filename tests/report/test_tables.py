@@ -59,7 +59,7 @@ def test_a_narrow_terminal_breaks_names_and_cuts_none(split_figures: Make) -> No
     )
     assert first == "".join(names) * 2  # two tables of two measures: no interval is broken
     assert len(re.findall(r"\d \(\d\.\d+ to \d\.\d+\)", text)) == 6
-    assert text.count("├") == 1  # a line between rows that are broken
+    assert text.count("├") == 2  # a line between rows that are broken, in each
     assert "├" not in printed(
         arms_table([("a", split_figures()), ("b", split_figures())], ("map50",)), 80
     )

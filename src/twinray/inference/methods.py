@@ -19,7 +19,7 @@ Method = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 
 DEFAULT_MAP: Method = "occlusion"
-"""Of a detector's boxes, chosen by measurement (docs/benchmarks.md): never empty, and it points best."""
+"""Of a detector's boxes, chosen by measurement over four detectors (docs/benchmarks.md): seldom empty, and it points best."""
 
 DEFAULT_CLASS_MAPS: tuple[Method, Method] = ("ablation", "occlusion")
 """Of a classifier's classes: the closed form, and what every network has where that one has no pooled map."""

@@ -58,7 +58,7 @@ class ExplainConfig:
     least_score: Annotated[float, MODEL, between(0, 1)] = 0.05
     """Boxes and classes that score less are not explained, 0..1."""
     method: Annotated[Method | None, MODEL] = None
-    """Heat map; unless given, occlusion of a detector's boxes, which is never empty and pointed best
+    """Heat map; unless given, occlusion of a detector's boxes, which was seldom empty and pointed best
     where that was measured (docs/benchmarks.md), and ablation of a classifier's classes. Parts of
     the box itself, of a classifier parts of the image, exact: occlusion. Channels of the pyramid
     level the box pools from, exact: ablation. Channels of the backbone's last stage, exact:
