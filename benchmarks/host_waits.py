@@ -285,7 +285,7 @@ def _compiled_detector(options: argparse.Namespace, ranks: Ranks) -> Loop:
     opened = open_pack(options.graphs)
     detector, _ = make_detector(config, opened)
     if ranks.world > 1:
-        synchronise_norms(detector, torch.device("cpu"))
+        synchronise_norms(detector)
     data = {split: annotated(opened, split) for split in ("train", "val", "test")}
     return detector_loop(config, detector, data, Machine(torch.device("cpu"), False), ranks)
 
@@ -298,7 +298,7 @@ def _compiled_twins(options: argparse.Namespace, ranks: Ranks) -> Loop:
     source = pretraining.open_source([opened], pretraining.chosen_rows([opened], config), config)
     model = _twins(config)
     if ranks.world > 1:
-        synchronise_norms(model, torch.device("cpu"))
+        synchronise_norms(model)
     return pretraining.make_loop(config, model, source, Machine(torch.device("cpu"), False), ranks)
 
 

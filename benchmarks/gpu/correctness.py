@@ -30,11 +30,12 @@ from gpu.scenes import (
 from twinray.backbones.build import build_backbone
 from twinray.backbones.contract import Backbone
 from twinray.backbones.pixels import normalise, pixels_to_unit
+from twinray.classification.probe import fit_linear
+from twinray.detection.batched.roi_align import MultiScaleRoIAlign, pyramid_levels
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import annotated
 from twinray.detection.model import DetectorKind, DetectorOptions, build_detector
 from twinray.detection.postprocess import Detection
-from twinray.detection.roi_align import MultiScaleRoIAlign, pyramid_levels
 from twinray.detection.run import run as detect
 from twinray.detection.transforms import TransformOptions, training_batch
 from twinray.inference.heat_maps import heat_maps as maps_of
@@ -44,7 +45,7 @@ from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.objective import Objective, barlow_twins
 from twinray.pretraining.other_objectives import simclr, vicreg
 from twinray.pretraining.views import ViewMaker, ViewOptions
-from twinray.records import Boxes
+from twinray.records import Boxes, Task
 from twinray.training.engine import Loop, seed_everything
 from twinray.training.monitor import embedding_health
 
@@ -595,3 +596,30 @@ def _maps(session: Session, pack: Path, run: Path, method: Method) -> Outcome:
 
 def _moved(found: Detection, device: torch.device) -> Detection:
     return Detection(*(getattr(found, f.name).to(device) for f in dataclasses.fields(found)))
+
+
+# The probe ------------------------------------------------------------------------------------------------------------
+
+
+def probe(session: Session) -> None:
+    """The linear probe on the device against the processor."""
+    for task in ("multilabel", "multiclass"):
+        session.check(f"probe, {task}: loss", partial(_probe, session, task), needs=5)
+
+
+def _probe(session: Session, task: Task) -> Outcome:
+    n, d, k = (200, 16, 3) if session.toy else (4000, 512, 14)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n, d)).astype(np.float32)
+    logits = features @ rng.normal(size=(d, k)) / math.sqrt(d) + rng.normal(size=(n, k))
+    labels = (logits > 1.0 if task == "multilabel" else np.eye(k)[logits.argmax(1)]).astype(float)
+    values = []
+    for device in (torch.device("cpu"), session.device):
+        fitted = fit_linear(features, labels, task, 0.01, device=device)
+        scores = np.clip(fitted.scores(features), 1e-12, 1 - 1e-12)
+        each = -(labels * np.log(scores))
+        if task == "multilabel":
+            each -= (1 - labels) * np.log(1 - scores)
+        values.append(each.sum(axis=1).mean())
+    off = abs(values[1] - values[0])
+    return Outcome(bool(off <= 1e-6), {"loss off by": off}, "1e-6")

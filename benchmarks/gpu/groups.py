@@ -42,6 +42,7 @@ CORRECTNESS: Sequence[Group] = (
     Group("pre-training", "gpu.correctness:pretraining", 40, 20, 180),
     Group("detection", "gpu.correctness:detection", 90, 30, 240),
     Group("heat maps", "gpu.correctness:heat_maps", 60, 30, 200),
+    Group("probe", "gpu.correctness:probe", 15, 10, 60),
     Group("waits", "gpu.waits:waits", 60, 30, 200),
     Group("compile", "gpu.waits:compile_", 120, 40, 300),
 )

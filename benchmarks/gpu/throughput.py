@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import inspect
 import math
 import os
 import statistics
@@ -527,7 +526,7 @@ def _classify(session: Session) -> Outcome:
 
 
 def probe(session: Session) -> None:
-    """The linear probe at 20,000 x 2,048 with 14 labels, where it runs today."""
+    """The linear probe at 20,000 x 2,048 with 14 labels."""
     session.check("probe, one penalty", partial(_probe, session, False), needs=10)
     session.check("probe, its penalty chosen", partial(_probe, session, True), needs=40)
 
@@ -540,9 +539,7 @@ def _probe(session: Session, whole: bool) -> Outcome:
     labels = (features @ truth + rng.normal(size=(n, k)) > 1.0).astype(np.float64)
     groups = rng.integers(0, n // 2, n)
     function: Callable[..., Any] = fit_probe if whole else fit_linear
-    more: dict[str, Any] = {}
-    if "device" in inspect.signature(function).parameters:
-        more["device"] = session.device
+    more: dict[str, Any] = {"device": session.device}
     start = time.perf_counter()
     fitted = (
         function(features, labels, groups, "multilabel", **more)
@@ -550,7 +547,7 @@ def _probe(session: Session, whole: bool) -> Outcome:
         else function(features, labels, "multilabel", 0.01, **more)
     )
     seconds = time.perf_counter() - start
-    where = str(more.get("device", "processor"))
+    where = str(session.device)
     return Outcome(
         None,
         {"seconds": seconds, "penalty": fitted.penalty, "threads": torch.get_num_threads()},

@@ -16,6 +16,7 @@ from torchvision.ops import box_iou
 from twinray.backbones.build import build_backbone
 from twinray.detection import two_stage
 from twinray.detection.batched.matching import Sample, sample
+from twinray.detection.batched.roi_align import MultiScaleRoIAlign, pyramid_levels
 from twinray.detection.model import (
     Detector,
     DetectorOptions,
@@ -24,7 +25,6 @@ from twinray.detection.model import (
     layer_report,
 )
 from twinray.detection.pyramid import Anchors
-from twinray.detection.roi_align import MultiScaleRoIAlign, pyramid_levels
 from twinray.detection.targets import BoxTargets
 from twinray.errors import InputError
 from twinray.training.sync_norm import synchronise_norms
@@ -274,7 +274,7 @@ def test_norm_policy_and_frozen_stages_hold_through_a_training_step(norm: str, s
 def test_stored_statistics_stay_stored_on_several_ranks_too(norm: str) -> None:
     """Synchronised batch norms are of another class; with batch statistics they would be another model."""
     model = detector(DetectorOptions(**{**vars(SMALL), "norm": norm}))
-    synchronise_norms(model, torch.device("cpu"))
+    synchronise_norms(model)
     model.train()
     norms = [
         m for m in model.backbone.body.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign as TorchvisionPool
 from torchvision.ops import roi_align as torchvision_roi_align
 
-from twinray.detection.roi_align import MultiScaleRoIAlign, pyramid_levels, roi_align
+from twinray.detection.batched.roi_align import MultiScaleRoIAlign, pyramid_levels, roi_align
 
 
 def random_rois(

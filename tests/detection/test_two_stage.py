@@ -10,8 +10,8 @@ from torchvision.models.detection.image_list import ImageList
 
 from twinray.detection import two_stage
 from twinray.detection.batched.coding import encode
+from twinray.detection.batched.roi_align import MultiScaleRoIAlign
 from twinray.detection.batched.suppression import by_rounds
-from twinray.detection.roi_align import MultiScaleRoIAlign
 from twinray.detection.targets import BoxTargets
 from twinray.detection.two_stage import BoxHead, Outputs, Proposed, box_heads, proposal_network
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from twinray.backbones.build import build_backbone
+from twinray.detection.batched.roi_align import pyramid_levels
 from twinray.detection.model import Detector, DetectorOptions, build_detector
 from twinray.detection.pyramid import POOLED_LEVELS, Features
-from twinray.detection.roi_align import pyramid_levels
 from twinray.explanation.ablation_cam import last_stage_channel_scores, pyramid_channel_scores
 from twinray.explanation.scoring import FixedBox
 from twinray.inference.heat_maps import box_scorer

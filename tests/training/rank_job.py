@@ -79,7 +79,7 @@ def main() -> None:
                 for accumulate in (1, 2, 4):
                     model = TinyTwins(norm, dtype).train()
                     if ranks.world > 1:
-                        synchronise_norms(model, torch.device("cpu"))
+                        synchronise_norms(model)
                     name = f"{'norm' if norm else 'plain'}-{str(dtype).removeprefix('torch.')}-{accumulate}"
                     results[name] = {
                         k: v.detach().clone() for k, v in run_step(model, ranks, accumulate).items()

@@ -13,7 +13,7 @@ from twinray.backbones.pixels import normalise, pixels_to_unit
 from twinray.errors import InputError
 from twinray.training.device import choose_machine
 from twinray.training.ranks import Ranks, launched_rank
-from twinray.training.sync_norm import ProcessorSyncBatchNorm, synchronise_norms
+from twinray.training.sync_norm import RankBatchNorm, synchronise_norms
 
 JOB = Path(__file__).with_name("rank_job.py")
 _spec = importlib.util.spec_from_file_location("rank_job", JOB)
@@ -103,8 +103,8 @@ def test_a_norm_with_an_activation_keeps_it():
     norm = timm_layers.BatchNormAct2d(4).eval()
     norm.running_mean.fill_(0.3)
     x = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    model = synchronise_norms(nn.Sequential(norm), torch.device("cpu"))
-    assert isinstance(model[0], ProcessorSyncBatchNorm)
+    model = synchronise_norms(nn.Sequential(norm))
+    assert isinstance(model[0], RankBatchNorm)
     assert torch.equal(model(x), norm(x)) and float(model(x).min()) == 0
     assert model[0].state_dict().keys() == norm.state_dict().keys()
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.norm import apply_norm_policy, is_batch_norm, set_norm_modes
-from twinray.training.sync_norm import ProcessorSyncBatchNorm, synchronise_norms
+from twinray.training.sync_norm import RankBatchNorm, synchronise_norms
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,9 @@ def test_statistics_move_where_the_policy_says_and_nowhere_else(group, plain, po
         backbone = copy.deepcopy(plain)
         apply_norm_policy(backbone, policy, stages)
         if several:
-            synchronise_norms(backbone, torch.device("cpu"))
+            synchronise_norms(backbone)
             norms = [m for m in backbone.modules() if is_batch_norm(m)]
-            assert all(isinstance(m, ProcessorSyncBatchNorm) for m in norms)
+            assert all(isinstance(m, RankBatchNorm) for m in norms)
         backbone.train()
         set_norm_modes(backbone, policy, stages)
         backbone(images)

@@ -301,7 +301,7 @@ def prepare_layers(task: Task, draw: Draw) -> LayerTraining:
     plan = make_plan(classifier.backbone, config, chosen, tuned)
     learner = Learner(classifier, plan)
     if task.ranks.world > 1:
-        synchronise_norms(learner, device)
+        synchronise_norms(learner)
     step = Step(learner, task.transforms(chosen), task, draw.seed)
     gather = task.pixels(draw.rows).gather
     loop = _loop(

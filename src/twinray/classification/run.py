@@ -283,6 +283,7 @@ def _probe(task: Task, draw: Draw, features: FloatArray) -> LinearProbe:
         folds=config.folds,
         seed=draw.seed,
         weights=weights,
+        device=task.machine.device,
     )
 
 

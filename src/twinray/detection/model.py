@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from twinray.backbones.build import Backbone
 from twinray.backbones.norm import NormPolicy, apply_norm_policy, is_batch_norm, set_norm_modes
 from twinray.backbones.pixels import Filter
+from twinray.detection.batched.roi_align import MultiScaleRoIAlign
 from twinray.detection.one_stage import OneStage
 from twinray.detection.postprocess import Detection, Detections, Limits, select_detections
 from twinray.detection.pyramid import POOLED_LEVELS, Features, Pyramid
-from twinray.detection.roi_align import MultiScaleRoIAlign
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import evaluation_batch
 from twinray.detection.two_stage import Outputs, box_heads, proposal_network

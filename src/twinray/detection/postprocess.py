@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from twinray.detection.batched.coding import clip, large, rows
+from twinray.detection.batched.roi_align import pyramid_levels
 from twinray.detection.batched.suppression import suppress
-from twinray.detection.roi_align import pyramid_levels
 
 _SMALLEST = 1e-2  # pixels; torchvision's limit below which a decoded box is no box
 

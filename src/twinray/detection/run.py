@@ -124,7 +124,7 @@ def run(
         seen = seen.plus(folder.path, "detect", [(pack, data["val"].rows)], use="selection")
         ranks.first(lambda: write_seen(folder.path, seen))
         if ranks.world > 1:
-            synchronise_norms(detector, machine.device)
+            synchronise_norms(detector)
         detector = detector.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loop = dataclasses.replace(make_loop(config, detector, data, machine, ranks), watch=watch)
         state = train(loop, folder)

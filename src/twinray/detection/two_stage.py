@@ -21,6 +21,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from twinray.detection.batched.coding import clip, decode, encode, large, rows
 from twinray.detection.batched.matching import BELOW, BETWEEN, match, sample
+from twinray.detection.batched.roi_align import MultiScaleRoIAlign
 from twinray.detection.batched.suppression import suppress
 from twinray.detection.pyramid import (
     POOLED_LEVELS,
@@ -29,7 +30,6 @@ from twinray.detection.pyramid import (
     Float32Predictor,
     Float32RPNHead,
 )
-from twinray.detection.roi_align import MultiScaleRoIAlign
 from twinray.detection.targets import BoxTargets
 
 POOLED_SIDE = 7

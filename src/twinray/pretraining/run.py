@@ -114,7 +114,7 @@ def run(
             twins = BarlowTwins(backbone, config.projector)
             model = Byol(twins) if config.objective == "byol" else twins
         if ranks.world > 1:
-            synchronise_norms(model, machine.device)
+            synchronise_norms(model)
         model = model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         probe = _probe(config, packs, rows, source)
         loop = make_loop(config, model, source, machine, ranks, probe=probe, paired=paired)
