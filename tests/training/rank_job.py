@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from twinray.backbones.pixels import IMAGENET
 from twinray.pretraining.objective import barlow_twins
 from twinray.pretraining.step import Step
 from twinray.pretraining.views import ViewMaker, ViewOptions
@@ -27,6 +28,7 @@ class TinyTwins(nn.Module):
         self.backbone = nn.Sequential(
             nn.Conv2d(3, 6, 3, padding=1), *([nn.BatchNorm2d(6)] if norm else []), nn.Tanh()
         )
+        self.backbone.normalisation = IMAGENET
         self.projector = nn.Sequential(
             nn.Linear(6 * SIDE**2, 12),
             *([nn.BatchNorm1d(12)] if norm else []),
