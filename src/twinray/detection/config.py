@@ -105,9 +105,9 @@ class DetectConfig:
     (fcos). For faster-rcnn that gives 32, 64, 128, 256, 512 pixels. For retinanet it gives the
     same, and two sizes between each. The detector fcos has points: the side is that of a
     point's cell."""
-    round_anchors: Annotated[bool | None, MODEL] = None
-    """Anchors of whole pixels, as torchvision's detectors have. On where --init is one of them, or a run
-    that has them; give it to the other arms of a comparison too."""
+    round_anchors: Annotated[bool, MODEL] = False
+    """Anchors of whole pixels, as torchvision's detectors have. Always on where the initial weights are one of
+    them, or a run that has them; give it to the other arms of a comparison too."""
     flip: Annotated[float | None, MODEL, PROBABILITY] = None
     """Probability of a left-right flip; 0 keeps laterality (0.5 | 0.5)."""
     scale: Annotated[tuple[float, ...], MODEL, MAGNIFICATION] = ()

@@ -47,7 +47,7 @@ def resolve(config: DetectConfig) -> DetectConfig:
         config,
         arch=settled_arch(config.arch, config.init),
         anchor_scale=scale if config.anchor_scale is None else config.anchor_scale,
-        round_anchors=rounded if config.round_anchors is None else config.round_anchors,
+        round_anchors=rounded or config.round_anchors,
     )
 
 

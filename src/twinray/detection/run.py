@@ -178,7 +178,7 @@ def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenanc
     backbone = build_backbone(config.arch, config.seed, config.size)
     provenance = initialise(backbone, config.init)
     initial = initial_detector(config.init, config.init_part, config.detector)
-    assert config.anchor_scale is not None and config.round_anchors is not None  # set by resolve
+    assert config.anchor_scale is not None  # set by resolve
     chosen = recipe(config)
     options = DetectorOptions(
         detector=config.detector,

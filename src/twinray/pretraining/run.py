@@ -400,8 +400,10 @@ def _write_results(
         ("data_wait", waited / seconds),
     ):
         figures[name] = _figure(value, 1, "runs")
-    notes = [*edited, *(note for pack in packs for note in enlarged(pack, config.size))]
-    folder.write_metrics({"train": figures, **({"notes": notes} if notes else {})})
+    larger = (note for pack in packs for note in enlarged(pack, config.size))
+    notes = [*provenance.notes, *edited, *larger]
+    kept = {"train": figures, "init": provenance.as_json()}
+    folder.write_metrics(kept | ({"notes": notes} if notes else {}))
 
 
 def _figure(value: float, n: int, over: str) -> dict[str, Any]:
