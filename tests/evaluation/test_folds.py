@@ -251,6 +251,30 @@ def test_classifiers_over_seeds_and_folds_are_means_of_the_runs_own_figures() ->
         )
 
 
+@pytest.mark.parametrize("folds", [1, 2])
+def test_an_arms_interval_holds_its_own_figure(folds) -> None:
+    """Of the calibration error too, which every resample makes larger."""
+    rng = np.random.default_rng(3)
+    runs = []
+    for fold in range(folds):
+        p = rng.uniform(0.02, 0.98, 400)
+        present = rng.uniform(size=400) < p
+        truth = np.stack([~present, present], axis=1).astype(np.float64)
+        images = tuple(f"f{fold}i{i}" for i in range(400))
+        runs += [
+            LabelRun(fold, seed, images, truth, np.stack([1 - q, q], axis=1), images)
+            for seed in (0, 1, 2)
+            for q in [np.clip(p + rng.normal(0, 0.01, 400), 0, 1)]
+        ]
+    report = crossed_labels(
+        {"a": runs}, ("no", "yes"), "multiclass", resampling=Resampling(300)
+    ).arm("a")
+    assert "ece" in report.figures
+    for name, figure in report.figures.items():
+        if figure.ci95 is not None:
+            assert figure.ci95[0] <= figure.value <= figure.ci95[1], name
+
+
 def test_several_kinds_of_luck_are_told_apart() -> None:
     values = np.array([0.1, 0.2, 0.3, 0.5, 0.6, 0.7])
     assert over_runs(values, {}) == figure_of(mean_over_seeds(values), "seeds")

@@ -32,7 +32,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from twinray.errors import InputError
-from twinray.evaluation.bounded import FEW, TOO_FEW
+from twinray.evaluation.bounded import FEW, TOO_FEW, excess_interval
 from twinray.evaluation.boxes import (
     BOX_RULES,
     BoxCache,
@@ -56,6 +56,7 @@ from twinray.evaluation.intervals import (
     percentile_interval,
 )
 from twinray.evaluation.labels.cutoffs import LabelThresholds
+from twinray.evaluation.labels.measures import ERRORS
 from twinray.evaluation.labels.report import MeasuredLabels
 from twinray.evaluation.levels import BoxSupport, difference, level, variance
 from twinray.evaluation.matching import FlatBoxes, Images, flatten
@@ -504,8 +505,7 @@ class _Crossing:
         if self.supports is None:
             several = len(self.folds) > 1
             patients = {
-                k: percentile_interval(means[k], drawn[k], self.n_patients, bias_corrected=several)
-                for k in keys
+                k: self._label_interval(k, means[k], drawn[k], bias_corrected=several) for k in keys
             }
         else:
             of_folds, whole = self._box_supports()
@@ -517,6 +517,15 @@ class _Crossing:
         levels = self._levels(name)
         over_seeds = {k: over_runs(of_seed[k], levels, ends(k[1])) for k in keys}
         return CrossedArm(patients, over_seeds, runs)
+
+    def _label_interval(
+        self, key: Key, value: float, drawn: FloatArray, *, bias_corrected: bool
+    ) -> Interval:
+        """The interval over patients of a mean over label draws, seeds or folds, as one run's figure has it."""
+        found = percentile_interval(value, drawn, self.n_patients, bias_corrected=bias_corrected)
+        if key[1] in ERRORS and found.low is not None:
+            return Interval(value, *excess_interval(value, drawn), self.n_patients)
+        return found
 
     def _difference(
         self,

@@ -184,6 +184,10 @@ MEASURES: tuple[LabelMeasure, ...] = (
 )  # fmt: skip
 
 
+ERRORS = frozenset(measure.name for measure in MEASURES if measure.kind == "error")
+"""Measures that chance makes larger, so that resamples lie above the value (``excess_interval``)."""
+
+
 def measures_of(data: Labelled) -> list[LabelMeasure]:
     """Those that the data has, in their order."""
     return [measure for measure in MEASURES if measure.applies_to(data)]
