@@ -138,7 +138,10 @@ def gpu(
 
 @pytest.mark.parametrize(
     ("part", "groups"),
-    [("correctness", ["objectives", "heat maps", "probe"]), ("throughput", ["machine", "probe", "paper"])],
+    [
+        ("correctness", ["objectives", "heat maps", "probe"]),
+        ("throughput", ["machine", "probe", "paper"]),
+    ],
 )
 def test_the_gpu_script_runs_in_small(part, groups, tmp_path):
     found, said, status = gpu(part, tmp_path, "--seconds", 280, "--groups", *groups)

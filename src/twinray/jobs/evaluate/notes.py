@@ -27,20 +27,29 @@ def warnings_of(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> li
 def _unfair(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> list[str]:
     if any(len({one.run.path for one in arm.tested}) > 1 for arm in arms.values()):
         return _differing(arms)
-    told: list[str] = []
+    told: dict[str, list[str]] = {}
     for name, result in results.items():
         of: dict[str, list[str]] = {}
+        policies = "policy" in result.differing
         for option, values in result.differing.items():
             if option == "seeds" and set(values["first"]) & set(values["this"]):
                 continue  # pairs are made of the draws that both have, and a note says so
+            if policies and None in (values["first"], values["this"]):
+                continue  # an option that one of the two policies has not: the policies say it
             what = (
                 "runs are of different seeds, so their difference holds the luck of the draw too"
                 if values["kind"] == "seed"
                 else "runs differ in more than their initial weights"
             )
             of.setdefault(what, []).append(f"{option} {values['first']} vs {values['this']}")
-        told += [f"{what}: {', '.join(own)} ({result.minus}, {name})" for what, own in of.items()]
-    return told
+        for what, own in of.items():
+            told.setdefault(f"{what}: {', '.join(own)}", []).append(f"{result.minus}, {name}")
+    return [f"{line} ({_first_of(pairs)})" for line, pairs in told.items()]
+
+
+def _first_of(pairs: list[str]) -> str:
+    """The first pair, and how many there are besides."""
+    return "; and ".join([pairs[0], *([count(len(pairs) - 1, "more pair")] if pairs[1:] else [])])
 
 
 def _differing(arms: Mapping[str, Arm]) -> list[str]:
