@@ -107,7 +107,7 @@ def test_training_stores_thresholds_with_the_model(detect_run):
 
 
 def test_the_models_thresholds_decide_what_is_shown(films, own_run, tmp_path, capsys):
-    options = {"overlays": False, "dicom_objects": False}
+    options = {"overlays": False, "dicom_objects": False, "nested": "keep"}
     everything = job.run(
         PredictConfig(own_run, (films,), tmp_path / "all", score_threshold=0.0, **options)
     )
@@ -258,7 +258,12 @@ def test_regions_are_the_tables_boxes_in_pixels_of_the_file(films, own_run, tmp_
     score = few(own_run, films / "sub", tmp_path / "first")
     out = job.run(
         PredictConfig(
-            own_run, (films / "sub",), tmp_path / "p", score_threshold=score, overlays=False
+            own_run,
+            (films / "sub",),
+            tmp_path / "p",
+            score_threshold=score,
+            overlays=False,
+            nested="keep",
         )
     )
     (report,) = (out / "dicom").glob("*-sr.dcm")
@@ -328,7 +333,10 @@ def test_a_dicom_file_and_a_picture_of_it_get_the_same_boxes(films, own_run, tmp
         )
     )
     png, plain, inverted = (
-        [[v for k, v in row.items() if k != "file"] for row in by_name(out, file.name)]
+        [
+            [v for k, v in row.items() if k not in ("file", *job.UIDS)]
+            for row in by_name(out, file.name)
+        ]
         for file in files
     )
     assert png == plain == inverted and png
@@ -354,10 +362,10 @@ def test_an_object_that_cannot_be_made_costs_that_object_only(
 
     build = secondary_capture.secondary_capture
 
-    def fails_once(finding):
+    def fails_once(finding, **options):
         if finding.source.sop == "1.2.3.4.6":
             raise KeyError("odd source")
-        return build(finding)
+        return build(finding, **options)
 
     monkeypatch.setattr(secondary_capture, "secondary_capture", fails_once)
     out = job.run(PredictConfig(own_run, (films,), tmp_path / "p", overlays=False))
