@@ -11,6 +11,7 @@ import torch
 
 from support import PRETRAIN, ranks, twinray
 from twinray.backbones.build import build_backbone
+from twinray.backbones.pixels import IMAGENET
 from twinray.errors import InputError, TwinrayError
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.knn import FEWEST, KnnProbe
@@ -154,6 +155,8 @@ def test_options_outside_their_range_are_named(option, value, told):
 
 class Pixel(torch.nn.Module):
     """Features that tell the image's brightness, or nothing."""
+
+    normalisation = IMAGENET
 
     def __init__(self, blind: bool) -> None:
         super().__init__()

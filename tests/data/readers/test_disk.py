@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinray.data.readers.dicom_folder import read_dicom_folder, read_key
+from twinray.data.pseudonyms import read_key
+from twinray.data.readers.dicom_folder import read_dicom_folder
 from twinray.data.readers.disk import JUNK, index_images, scan_images
 from twinray.data.readers.folder import read_folder
 from twinray.data.readers.tabular import read_names

@@ -178,7 +178,7 @@ def read_official_lists(folders: tuple[Path, ...]) -> dict[str, Split]:
 
 def patient_number(patient: str) -> str:
     """A patient id as the table writes it: without the zeros that file names put in front."""
-    return patient.lstrip("0") or patient
+    return patient.lstrip("0") or patient[-1:]
 
 
 def _entries(
