@@ -18,7 +18,15 @@ from twinray.data.readers.columns import (
     unread_splits,
 )
 from twinray.errors import InputError
-from twinray.records import Collection, Pixels, Sample, is_split_like, split_in_name, split_of
+from twinray.records import (
+    Boxes,
+    Collection,
+    Pixels,
+    Sample,
+    is_split_like,
+    split_in_name,
+    split_of,
+)
 
 
 def load(_: Sample) -> Pixels:
@@ -197,3 +205,12 @@ def test_classes_that_vanish_are_told() -> None:
 def test_nothing_is_said_of_a_sound_source(tmp_path: Path) -> None:
     source = of("p1", "p1", "p2", None)
     assert checked_classes(checked_patients(source)) is source
+
+
+@pytest.mark.parametrize("name", ["No finding", "no_finding", "Normal", "HEALTHY", "negative"])
+def test_boxes_of_no_finding_are_told(name: str) -> None:
+    boxes = Boxes(np.array([[0.0, 0, 1, 1]]), np.zeros(1, np.int64))
+    samples = [Sample("a", "a", boxes=boxes), Sample("b", "b", boxes=Boxes.empty())]
+    source = Collection("c", (), (name, "mass"), "none", samples, load)
+    (note,) = checked_classes(source).notes
+    assert note.startswith(f"WARNING: {name!r} has 1 boxes, but says that there is nothing to box")

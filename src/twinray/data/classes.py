@@ -14,6 +14,9 @@ from twinray.records import PRESENT, Collection, is_split_like, split_of
 _FOR_NOTHING = frozenset(
     {"none", "na", "nil", "unknown", "unlabelled", "unlabeled", "undefined", "missing", "-", "?"}
 )
+_NO_FINDING = frozenset(
+    {"nofinding", "nofindings", "normal", "negative", "healthy", "background", "none", "nolesion"}
+)
 _SAME_SHOWN = 3
 
 
@@ -27,6 +30,7 @@ def checked_classes(collection: Collection) -> Collection:
             else []
         ),
         *_nothing(collection),
+        *_no_finding(collection),
         *_splits(collection.label_classes),
     ]
     return replace(collection, notes=(*collection.notes, *notes)) if notes else collection
@@ -61,6 +65,24 @@ def _nothing(collection: Collection) -> list[str]:
             notes.append(
                 f"WARNING: {name!r} ({n:,} images) was taken for a class; leave the cells empty if it means no label"
             )
+    return notes
+
+
+def _no_finding(collection: Collection) -> list[str]:
+    """Box classes whose names say that there is nothing to box."""
+    notes = []
+    for k, name in enumerate(collection.box_classes):
+        if re.sub(r"[\W_]+", "", name.casefold()) in _NO_FINDING:
+            n = sum(
+                int((np.asarray(sample.boxes.labels) == k).sum())
+                for sample in collection.samples
+                if sample.boxes is not None
+            )
+            if n:
+                notes.append(
+                    f"WARNING: {name!r} has {n:,} boxes, but says that there is nothing to box: a detector would learn them; "
+                    "leave these annotations out, images without any count as healthy"
+                )
     return notes
 
 

@@ -351,3 +351,13 @@ def test_label_studios_own_tasks_are_refused_by_name(tmp_path: Path) -> None:
     path.write_text('[{"id": 1, "data": {"image": "a.png"}, "annotations": []}]')
     with pytest.raises(InputError, match="Label Studio's own list of tasks; export it as COCO"):
         read_coco(path)
+
+
+@pytest.mark.parametrize("nothing", [None, [], [0, 0, 0, 0], [0.0] * 4, [math.nan] * 4])
+def test_a_box_of_nothing_is_an_image_without_a_finding(tmp_path: Path, nothing: Any) -> None:
+    row = {"id": 1, "image_id": 5, "category_id": 7, "bbox": nothing}
+    found = read_coco(write(tmp_path, annotations=[row]))
+    assert len(found.samples[0].boxes) == 0
+    assert found.samples[0].labels.tolist() == [0, 0]
+    assert not found.skipped
+    assert any("1 annotations hold no box" in note for note in found.notes)

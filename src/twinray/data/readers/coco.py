@@ -5,7 +5,7 @@ Three lists are read. ``images`` has ``id`` and ``file_name``, and where there a
 :mod:`twinray.data.readers.columns`. ``annotations`` has ``image_id``,
 ``category_id`` and ``bbox`` = x, y, width, height in pixels of the stored file. ``categories`` has
 ``id`` and ``name``; class ids follow ascending category id. Ids may be sparse. An image without
-annotations was looked at and has no box. A file without a list ``annotations`` has images that were
+annotations was looked at and has no box; so was one whose annotation holds a box of nothing (null, empty, zeros). A file without a list ``annotations`` has images that were
 never annotated. The file may begin with a byte order mark.
 
 Names of files are relative to ``images`` beside the file or to its own folder. CVAT's layout (``annotations/x.json``
@@ -473,7 +473,7 @@ def _annotations(
     """Boxes by image id."""
     path, skipped = source.path, source.skipped
     found: dict[str, _Found] = {}
-    n_ignored = 0
+    n_ignored = n_without = 0
     for i, row in enumerate(source.raw["annotations"]):
         row = row if isinstance(row, dict) else {}
         image_key, class_key = _key(row.get("image_id")), _key(row.get("category_id"))
@@ -499,6 +499,9 @@ def _annotations(
                 )
             )
             continue
+        if _says_nothing(row):
+            n_without += 1
+            continue
         class_id = class_of[class_key][0]
         ignored = bool(row.get("iscrowd") or row.get("ignore"))
         box = _judged(row, image, class_id, source.regions if ignored else source.audit, where)
@@ -513,6 +516,10 @@ def _annotations(
         else:
             into.boxes.append(box)
             into.classes.append(class_id)
+    if n_without:
+        source.notes.append(
+            f"{n_without:,} annotations hold no box (null, empty, or four times 0 or nan): their images count as looked at"
+        )
     if n_ignored:
         all_of_them = (
             "" if any(one.boxes for one in found.values()) else "WARNING: no box is left: "
@@ -527,6 +534,18 @@ def _annotations(
             )
         )
     return found
+
+
+def _says_nothing(row: Mapping[str, Any]) -> bool:
+    """Whether an annotation is what exporters write for an image without a finding: a box of nothing."""
+    if "bbox" not in row:
+        return False
+    bbox = row["bbox"]
+    return bbox in (None, [], [0, 0, 0, 0]) or (
+        isinstance(bbox, list)
+        and len(bbox) == 4
+        and all(isinstance(v, float) and math.isnan(v) for v in bbox)
+    )
 
 
 def _judged(

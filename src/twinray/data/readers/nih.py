@@ -222,7 +222,7 @@ def _fault(name: str, told: str, patient: str) -> str | None:
 def _other_patient(name: str, patient: str) -> str | None:
     """That the file's name, which begins with the patient's number, names another patient than the table."""
     named = _NAMED.fullmatch(name)
-    if named is None or patient_number(named[1]) == patient_number(patient):
+    if named is None or named[1].lstrip("0") == patient.lstrip("0"):
         return None
     return f"expected patient {patient_number(named[1])}, whom the file's name {name} names, got {patient[:20]!r}; correct the row"
 
