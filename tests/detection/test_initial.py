@@ -219,7 +219,8 @@ def test_through_the_command_line(detect_run, blob_pack, tmp_path, cli):
 def test_a_detectors_backbone_serves_other_verbs(tmp_path):
     net = random_detector("coco")
     backbone = build_backbone("resnet50", 0)
-    initialise(backbone, f"coco={published(net, tmp_path / 'w.pth')}")
+    found = initialise(backbone, f"coco={published(net, tmp_path / 'w.pth')}")
+    assert found.notes[0] == "of the detector coco the backbone alone was taken"
     assert torch.equal(backbone.layer4[2].conv3.weight, net.backbone.body.layer4[2].conv3.weight)
     assert initial_detector("coco", "backbone", "faster-rcnn") is None
     assert torchvision.models.get_weight("FasterRCNN_ResNet50_FPN_Weights.COCO_V1").meta["categories"][1] == "person"  # fmt: skip

@@ -31,6 +31,8 @@ from twinray.runs.description import (
 from twinray.runs.description import read_description as read_whole_description
 from twinray.runs.seen import Seen, inherited, of_published
 
+BACKBONE_ALONE = "the backbone alone was taken"
+"""The end of a note where weights hold a head too; whoever takes the head as well leaves the note out."""
 RUN_WEIGHTS = ("backbone.safetensors", "model.safetensors")
 
 
@@ -106,12 +108,15 @@ def initialise(backbone: Backbone, init: str) -> Provenance:
     described = read_description(init)
     description: Mapping[str, Any] | None = None
     ancestors: tuple[Ancestor, ...] = (Ancestor(path.name),)
+    notes: tuple[str, ...] = ()
     if described is not None:
         backbone.normalisation = described.normalisation
         ancestors = _ancestors(described)
         description = read_json(path.with_suffix(".json"), "weight description")  # kept as it is
+        if described.kind != "backbone":
+            notes = (f"of the {described.kind} {init} {BACKBONE_ALONE}",)
     match = _fill(backbone, read)
-    return _provenance(init, read, match, len(backbone.state_dict()), ancestors, description)
+    return _provenance(init, read, match, len(backbone.state_dict()), ancestors, description, notes)
 
 
 def _published(backbone: Backbone, init: str, public: Named) -> Provenance:
@@ -127,7 +132,8 @@ def _published(backbone: Backbone, init: str, public: Named) -> Provenance:
         read, pixels = _classifier(backbone, row)
     backbone.normalisation = pixels or IMAGENET
     match = _fill(backbone, read, row.layouts)
-    notes = list(row.notes)
+    notes = [f"of the detector {row.name} {BACKBONE_ALONE}"] if row.detector else []
+    notes += row.notes
     if pixels is None:
         notes.append(f"the pixel statistics of {row.name} are not known: it was fed ImageNet's")
     return _provenance(

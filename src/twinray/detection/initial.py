@@ -172,14 +172,6 @@ def norm_eps(initial: InitialDetector | None, norm: NormPolicy) -> float | None:
     return float(kept) if isinstance(kept, int | float) else None
 
 
-def told_backbone(init: str) -> str:
-    """What to say where the backbone of a detector alone was taken; empty where the weights are no detector."""
-    found = _detector_of(init) if init != "random" else None
-    if found is None:
-        return ""
-    return f"of {found.name} the backbone alone was taken (--init-part backbone): pyramid and heads are new"
-
-
 def _today(name: str) -> str:
     for pattern, new in _OLD_SPELLING:
         name = re.sub(pattern, new, name)

@@ -13,7 +13,7 @@ import torch
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.contract import STAGE_NAMES
-from twinray.backbones.weights import Provenance, initialise, seen_by
+from twinray.backbones.weights import BACKBONE_ALONE, Provenance, initialise, seen_by
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import DetectionData, annotated, labelled_fraction
@@ -21,7 +21,6 @@ from twinray.detection.initial import (
     fill_detector,
     initial_detector,
     norm_eps,
-    told_backbone,
 )
 from twinray.detection.model import (
     Detector,
@@ -194,13 +193,10 @@ def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenanc
         norm_eps=norm_eps(initial, chosen.norm),
     )
     detector = build_detector(backbone, options, pack.info.box_classes, config.seed)
-    told = (
-        fill_detector(detector, initial, provenance)
-        if initial is not None
-        else told_backbone(config.init)
-    )
-    if told:
-        provenance = dataclasses.replace(provenance, notes=(told, *provenance.notes))
+    if initial is not None:
+        told = fill_detector(detector, initial, provenance)
+        others = (note for note in provenance.notes if not note.endswith(BACKBONE_ALONE))
+        provenance = dataclasses.replace(provenance, notes=(told, *others))
     stuck = random_for_ever(config, detector, provenance)
     if stuck and config.protocol == "sound":
         raise InputError(
