@@ -572,6 +572,31 @@ def settle(config: Any) -> None:
                 raise InputError(fault)
 
 
+def check_kept(config: type[Any], values: Mapping[str, Any], where: str) -> None:
+    """Refuse values that a file of options holds and that are of another type than their options.
+
+    Options that are no more are passed over, and so are rules on values, which versions may change.
+
+    Args:
+        config: dataclass of the options.
+        values: what the file holds.
+        where: the file, for messages.
+
+    Raises:
+        InputError: naming file, option, expectation and value.
+    """
+    for name, option in options(config).items():
+        if name in values and values[name] != option.default:
+            try:
+                _typed(values[name], option.type, name)
+            except InputError as error:
+                raise InputError(f"{where}: {error}; was it edited? Restore the file") from None
+            except (TypeError, ValueError, OverflowError):
+                raise InputError(
+                    f"{where}: expected {name} to be {type_words(option.type)}; was it edited? Restore the file"
+                ) from None
+
+
 def as_words(config: Any, *kinds: Kind, positional: Sequence[str] = ()) -> list[str]:
     """The words of a command line that give the options which are not at their defaults.
 

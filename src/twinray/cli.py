@@ -156,6 +156,10 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
         raise InputError(
             f"{_reworded(_bared(str(error).strip(), texts), config_class, verb.positional)}; see twinray {name} --help"
         ) from error
+    except (RuntimeError, LookupError, AttributeError) as error:  # an object where values stand
+        raise InputError(
+            f"the options cannot be read: does --config hold an object where a value is expected? See twinray {name} --help"
+        ) from error
     values = {option: _bared(getattr(parsed, option), texts) for option in options(config_class)}
     given = {
         option: value

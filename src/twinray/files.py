@@ -126,15 +126,31 @@ def check_regular(path: Path, what: str = "file") -> None:
         )
 
 
-def read_json(path: Path, what: str = "file") -> Any:
+def read_json(path: Path, what: str = "file", *, foreign: bool = False) -> Any:
     """Read JSON.
 
+    Args:
+        path: path of the file.
+        what: what it is, for messages.
+        foreign: flag of a file that others wrote: whole numbers of any size, and text that is no Unicode, are taken.
+
     Raises:
-        InputError: the file is missing, unreadable or not JSON (with line and column).
+        InputError: the file is missing, unreadable or not JSON (with line and column). Unless
+            ``foreign`` also a whole number beyond 64 bits, or text that no file of ours can hold.
     """
     check_regular(path, what)
     try:
-        return json.loads(_without_mark(path.read_bytes()))
+        text = _without_mark(path.read_bytes())
+        content = json.loads(text, parse_int=int if foreign else _own_int)
+        if not foreign and _HALF.search(text):
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
+        return content
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"expected Unicode text in {what} {path}, found half a character; was it edited? Restore the file"
+        ) from error
+    except OverflowError as error:
+        raise InputError(f"{what} {path}: {error}; was it edited? Restore the file") from error
     except OSError as error:
         raise InputError(
             f"could not read {what} {path}: {error.strerror}; check the path"
@@ -151,6 +167,21 @@ def read_json(path: Path, what: str = "file") -> Any:
         raise InputError(
             f"expected JSON in {what} {path}, line {error.lineno} column {error.colno}: {error.msg}; repair the file"
         ) from error
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""Half of a character outside the basic plane; the other half may follow it."""
+
+
+def _own_int(text: str) -> int:
+    """A whole number as we write them.
+
+    Raises:
+        OverflowError: more than 64 bits.
+    """
+    if len(text) < 20 and -(2**63) <= (number := int(text)) < 2**63:
+        return number
+    raise OverflowError(f"expected whole numbers of 64 bits, found {text[:30]}")
 
 
 def _without_mark(data: bytes) -> str:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from twinray.classification.probe import LinearProbe
-from twinray.files import read_json, write_bytes, write_json
-from twinray.records import FloatArray, IntArray
+from twinray.errors import InputError
+from twinray.files import read_json, typed, write_bytes, write_json
+from twinray.records import FloatArray, IntArray, Task
 from twinray.runs.folder import RunFolder
 
 DRAWS = "seeds"
@@ -103,25 +104,62 @@ def is_done(folder: RunFolder) -> bool:
     return (folder.path / _DONE).is_file()
 
 
+@dataclass(frozen=True)
+class _Record:
+    """What ``draw.json`` holds."""
+
+    seed: int
+    training_images: int
+    record: dict[str, Any]
+    choosing_words: str
+    task: Task = "none"
+    penalty: float = 0.0
+
+
+def _record(folder: RunFolder) -> _Record:
+    path, what = folder.path / _DONE, "record of a draw"
+    return typed(read_json(path, what), _Record, path, what)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    """Scores of a draw by name.
+
+    Raises:
+        InputError: the file is damaged, or lacks some.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            kept = {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # zip files and headers of arrays raise nearly anything on damage
+        raise InputError(
+            f"could not read the scores of a draw {path} ({type(error).__name__}); remove the folder {path.parent}, so that "
+            "the draw is trained again"
+        ) from error
+    needed = {"test", "choosing_rows"} | ({"bias"} if "weight" in kept else set())
+    if missing := sorted(needed - kept.keys()):
+        raise InputError(
+            f"expected {', '.join(missing)} in {path}; remove the folder {path.parent}, so that the draw is trained again"
+        )
+    return kept
+
+
 def kept_draw(folder: RunFolder) -> Fitted:
     """A finished draw of an interrupted run."""
-    record = read_json(folder.path / _DONE, "record of a draw")
-    with np.load(folder.path / _SCORES, allow_pickle=False) as arrays:
-        kept = {name: arrays[name] for name in arrays.files}
+    record, kept = _record(folder), _arrays(folder.path / _SCORES)
     head = None
     if "weight" in kept:
         weight, bias = torch.from_numpy(kept["weight"]), torch.from_numpy(kept["bias"])
-        head = LinearProbe(weight, bias, record["task"], record["penalty"])
+        head = LinearProbe(weight, bias, record.task, record.penalty)
     weights = folder.path / _WEIGHTS
     return Fitted(
-        seed=record["seed"],
-        training_images=record["training_images"],
+        seed=record.seed,
+        training_images=record.training_images,
         test=kept["test"],
         val=kept.get("val"),
         choosing=kept.get("choosing"),
         choosing_rows=kept["choosing_rows"],
-        choosing_words=record["choosing_words"],
-        record=record["record"],
+        choosing_words=record.choosing_words,
+        record=record.record,
         head=head,
         state=safetensors.torch.load_file(weights) if weights.is_file() else {},
     )
@@ -153,11 +191,7 @@ def histories(
     found = {}
     for path in folders:
         own = RunFolder(path)
-        done = (
-            read_json(path / _DONE, "record of a draw")["record"]["best_epoch"]
-            if is_done(own)
-            else best
-        )
+        done = _record(own).record.get("best_epoch", -1) if is_done(own) else best
         found[f"seed {path.name}"] = (own.history(), done)
     return found
 
@@ -170,4 +204,5 @@ def keep_tuning(folder: RunFolder, norms: Mapping[str, float]) -> None:
 def kept_tuning(folder: RunFolder) -> dict[str, float] | None:
     """Those of an interrupted run; None where there are none."""
     path: Path = folder.path / _TUNING
-    return read_json(path, "relative gradient norms") if path.is_file() else None
+    what = "relative gradient norms"
+    return typed(read_json(path, what), dict[str, float], path, what) if path.is_file() else None

@@ -275,7 +275,8 @@ class Pack:
         ``source`` is the data set that an image came from, and is there where the pack was made of several.
         """
         rows = [
-            json.loads(text) if text else {} for text in self.table.column("attributes").to_pylist()
+            self._attributes_of(text) if text else {}
+            for text in self.table.column("attributes").to_pylist()
         ]
         names = dict.fromkeys(name for row in rows for name in row)
         found: dict[str, list[str | None]] = {
@@ -289,6 +290,15 @@ class Pack:
                 for image in self.ids
             ]
         return found
+
+    def _attributes_of(self, text: str) -> dict[str, str]:
+        try:
+            return msgspec.json.decode(text, type=dict[str, str])
+        except (msgspec.DecodeError, ValueError) as error:
+            raise InputError(
+                f"expected an object of texts as attributes in {self.path / SAMPLES}, found {text[:60]!r}; the file is "
+                "damaged, pack again"
+            ) from error
 
     def attribute(self, name: str) -> list[str | None]:
         """One of ``attributes``; capital letters make no difference where the name is clear without them.

@@ -155,9 +155,10 @@ def read_truth(path: Path) -> CocoTruth:
         for a in data["annotations"]:
             x, y, width, height = (float(v) for v in a["bbox"])
             region, area = bool(a.get("iscrowd", 0)), float(a.get("area", width * height))
-            rows[int(a["image_id"])].append(
-                ([x, y, x + width, y + height], int(a["category_id"]) - 1, region, area)
-            )
+            label = int(a["category_id"]) - 1
+            if not 0 <= label < len(categories):
+                raise ValueError(f"category {label + 1}")
+            rows[int(a["image_id"])].append(([x, y, x + width, y + height], label, region, area))
         patients: dict[ImageId, str | None] = {
             names[int(i["id"])]: None if i.get("patient_id") is None else str(i["patient_id"])
             for i in data["images"]

@@ -217,8 +217,17 @@ def _build(description: ModelDescription, path: Path) -> Detector | Classifier:
         if options is None:
             return Classifier(backbone, len(description.classes), description.task)
         return build_detector(backbone, options, description.classes, seed=0)
-    except (InputError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-        raise InputError(f"no network can be built as {path} describes it: {error}") from error
+    except (
+        InputError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"no network can be built as {path} describes it: {said}") from error
 
 
 _OLDER: Mapping[str, Any] = {"resize": "bilinear", "round_anchors": False, "norm_eps": None}

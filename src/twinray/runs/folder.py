@@ -16,7 +16,17 @@ from typing import Any, final
 
 import yaml
 
-from twinray.checks import DATA, MAY_CHANGE, RECORD, counting, flag, of_kind, options, shown
+from twinray.checks import (
+    DATA,
+    MAY_CHANGE,
+    RECORD,
+    check_kept,
+    counting,
+    flag,
+    of_kind,
+    options,
+    shown,
+)
 from twinray.errors import InputError
 from twinray.evaluation.measures import KINDS, main_measure
 from twinray.evaluation.record import FORMAT
@@ -168,6 +178,8 @@ def open_run(
     resolved = {"job": job, **plain(config)}
     kept = read_config(out) if (out / CONFIG).is_file() else None
     if kept is not None:
+        if kept.get("job") == job:
+            check_kept(config.__class__, kept, str(out / CONFIG))
         _check_same(out, kept, resolved, config.__class__, plain(inputs or {}))
     elif any(out.iterdir()) and resume and not _only_leftovers(out):
         raise InputError(f"{out} is not a run (it has no {CONFIG}); choose another --out")
@@ -204,11 +216,12 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(
             f"expected a run folder with a {CONFIG}, {run} has none; check the path"
         ) from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{run / CONFIG} is not YAML; was it edited?") from error
-    if not isinstance(raw, dict):
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        # text of another encoding, dates that do not exist, lists as keys
+        raise InputError(f"{run / CONFIG} is not YAML as we write it; was it edited?") from error
+    if not isinstance(raw, dict) or not all(isinstance(name, str) for name in raw):
         raise InputError(
-            f"expected options in {run / CONFIG}, found {type(raw).__name__}; was it edited?"
+            f"expected options by name in {run / CONFIG}, found {type(raw).__name__}; was it edited?"
         )
     return raw
 
@@ -223,8 +236,17 @@ def read_metrics(run: Path) -> dict[str, Any]:
         raise InputError(
             f"{run} has no {METRICS}: not a run, or one that did not finish; continue it with --resume"
         )
-    metrics: dict[str, Any] = read_json(run / METRICS, "metrics")
-    return metrics
+    return _object(run / METRICS, "metrics")
+
+
+def _object(path: Path, what: str) -> dict[str, Any]:
+    """A JSON object of ours."""
+    content = read_json(path, what)
+    if not isinstance(content, dict):
+        raise InputError(
+            f"expected an object in {what} {path}, found {type(content).__name__}; was it edited? Restore the file"
+        )
+    return content
 
 
 def what_is_kept(out: Path) -> str:
@@ -291,7 +313,7 @@ def _note_unused(
 
 def _same_bytes(run: Path, inputs: Mapping[str, Any]) -> bool:
     """Whether a run that goes on reads what it read before, wherever that lies now."""
-    kept = read_json(run / INPUTS, "record of inputs") if (run / INPUTS).is_file() else None
+    kept = _object(run / INPUTS, "record of inputs") if (run / INPUTS).is_file() else None
     return bool(inputs) and kept == inputs
 
 
@@ -316,7 +338,7 @@ def _keep_inputs(path: Path, inputs: dict[str, Any]) -> None:
     if not path.is_file():
         write_json(path, inputs, "record of inputs")
         return
-    before = read_json(path, "record of inputs")
+    before = _object(path, "record of inputs")
     differing = [k for k in _ordered_union(before, inputs) if before.get(k) != inputs.get(k)]
     if differing:
         raise InputError(
@@ -330,8 +352,13 @@ def _keep_environment(path: Path, now: dict[str, Any]) -> None:
     if not path.is_file():
         write_json(path, now, "environment record")
         return
-    kept = read_json(path, "environment record")
-    last = kept.get("resumed", [kept])[-1]
+    kept = _object(path, "environment record")
+    earlier = kept.get("resumed", [])
+    if not isinstance(earlier, list) or not all(isinstance(one, dict) for one in earlier):
+        raise InputError(
+            f"environment record {path}: expected a list of objects under resumed; was it edited? Restore the file"
+        )
+    last = [kept, *earlier][-1]
     if any(last.get(key) != value for key, value in now.items() if key != "arguments"):
         kept.setdefault("resumed", []).append(now)
         write_json(path, kept, "environment record")

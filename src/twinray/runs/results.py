@@ -138,6 +138,18 @@ def _from_parquet(path: Path, split: str) -> LabelPredictions | None:
     if not classes or (missing := [name for name in wanted if name not in names]):
         raise InputError(f"{path}: expected the columns image, patient, split, seed, and truth and score of each class; "
                          f"missing: {', '.join(missing) if classes else 'truth:CLASS'}; was it edited?")  # fmt: skip
+    kinds = {name: table.column(name).type for name in wanted}
+    odd = [
+        *(name for name in wanted[:3] if not _is_text(kinds[name])),
+        *(name for name in wanted[3:4] if not pa.types.is_integer(kinds[name])),
+        *(name for name in wanted[4:] if not pa.types.is_floating(kinds[name])),
+    ]
+    if odd:
+        told = ", ".join(f"{name} ({kinds[name]})" for name in odd[:4])
+        raise InputError(
+            f"{path}: expected text as image, patient and split, whole numbers as seed, numbers as truth and scores; found "
+            f"others: {told}; was it edited?"
+        )
     try:
         columns: dict[str, list[Any]] = {
             name: table.column(name).to_pylist() for name in wanted[:4]
@@ -159,6 +171,13 @@ def _from_parquet(path: Path, split: str) -> LabelPredictions | None:
     images = [str(columns["image"][i]) for i in kept]
     patients = [columns["patient"][i] for i in kept]
     return _by_draw(path, split, classes, draws, (images, patients, truth[kept], scores[kept]))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Text, or nothing but empty cells."""
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+    )
 
 
 def _from_csv(path: Path) -> LabelPredictions:
@@ -236,11 +255,17 @@ def split_figures(run: Path, metrics: Mapping[str, Any] | None = None) -> dict[s
         raise InputError(
             f"{run / METRICS} is of format {version!r}, this version reads up to {FORMAT}; update twinray"
         )
-    return {
-        s: read_split(metrics[s], f"{run / METRICS}, {s}")
-        for s in SPLITS
-        if metrics.get(s) is not None
-    }
+    try:
+        return {
+            s: read_split(metrics[s], f"{run / METRICS}, {s}")
+            for s in SPLITS
+            if metrics.get(s) is not None
+        }
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"expected figures as this version writes them in {run / METRICS}, got something else ({error!r:.80}); was it "
+            "edited? Restore the file"
+        ) from error
 
 
 def thresholds_on_val(

@@ -275,7 +275,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(
             f"expected a COCO annotation file, {path} is a folder; give the .json in it{_jsons_in(path)}"
         )
-    raw = read_json(path, "COCO annotations")
+    raw = read_json(path, "COCO annotations", foreign=True)
     if isinstance(raw, list) and raw and isinstance(raw[0], dict) and "data" in raw[0]:
         raise InputError(
             f"expected a COCO object in {path}, found Label Studio's own list of tasks; export it as COCO"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from twinray.backbones.ledger import row_named
+from twinray.checks import check_kept
 from twinray.errors import InputError
 from twinray.evaluation.coco_json import read_predictions, read_truth
 from twinray.evaluation.labels.cutoffs import (
@@ -15,7 +16,7 @@ from twinray.evaluation.labels.cutoffs import (
     choose_label_thresholds,
     label_thresholds_from_json,
 )
-from twinray.jobs.evaluate.options import model_options, recipe, seeds
+from twinray.jobs.evaluate.options import config_class, model_options, recipe, seeds
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
 from twinray.runs.checksums import check_files
 from twinray.runs.description import MODEL, read_description
@@ -70,10 +71,11 @@ def read_runs(
 def _read(path: Path, name: str, kept_of: str | None, allow_edited: bool) -> RunInfo:
     config = read_config(path)
     verb = config.get("job", "detect")
-    if verb not in _VERBS:
+    if not isinstance(verb, str) or verb not in _VERBS:
         raise InputError(
             f"expected detect or classify runs, {path} is a {verb} run; train a detector from it first"
         )
+    check_kept(config_class(config), config, str(path / CONFIG))
     description, metrics = read_description(path / MODEL), metrics_of(path)
     seed, init = config.get("seed", 0), str(config.get("init", ""))
     fraction, draw = config.get("fraction", 1.0), config.get("fraction_seed", 0)
