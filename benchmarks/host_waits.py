@@ -68,6 +68,7 @@ def main() -> int:
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--small", action="store_true", help="64 pixels, ResNet-18")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--skip-graphs", action="store_true", help="count the steps alone")
     parser.add_argument("--json", type=Path, help="write the results here as well")
     parser.add_argument("--graphs", type=Path, help=argparse.SUPPRESS)  # one rank of several
     options = parser.parse_args()
@@ -82,7 +83,7 @@ def main() -> int:
         for kind in options.kinds:
             _tell(rows, f"detector step, {kind}", partial(_detector_step, options, pack, kind))
         _tell(rows, "pre-training step", partial(_pretraining_step, options, pack))
-        for world in (1, 2):
+        for world in () if options.skip_graphs else (1, 2):
             for name, found in _graphs(options, pack, world).items():
                 _tell(rows, f"graphs, {name}, {world} rank(s)", lambda found=found: found)
     if options.json:

@@ -260,3 +260,23 @@ def test_embedding_is_measured_step_by_step(tmp_path):
     assert [one["step"] for one in steps][-1] == "t-SNE" and len(steps) == 7
     assert all(one["seconds"] > 0 and one["peak_gib"] > 0 for one in steps)
     assert "all but t-SNE" in done.stdout
+
+
+def test_a_training_step_hardly_makes_the_host_of_a_gpu_wait(tmp_path):
+    """Without a GPU: tensors that say that they are on one."""
+    toy = ("--small", "--batch-size", 4, "--skip-graphs", "--kinds", "faster-rcnn", "fcos")
+    done = run("host_waits.py", *toy, "--json", tmp_path / "counts.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["what"]: row for row in json.loads((tmp_path / "counts.json").read_text())}
+    assert rows["detector step, faster-rcnn"]["waits"] == 2
+    assert rows["detector step, fcos"]["waits"] == 0
+    assert rows["pre-training step"]["waits"] == 0
+    assert all(row["operations"] > 300 for row in rows.values())
+
+
+def test_the_probe_and_the_one_before_choose_and_rank_alike(tmp_path):
+    toy = ("--images", 300, "--features", 24, "--labels", 4, "--threads", 1)
+    done = run("probe_speed.py", *toy, "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["now"]["penalty"] == figures["before"]["penalty"], done.stdout
+    assert figures["auc_apart"] <= 1e-4
