@@ -42,9 +42,8 @@ def main() -> None:
         return _worker(options)
     own = Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as work:
-        pack = _drawn(options, Path(work))
         sides = {"before": options.before.resolve(), "now": own}
-        workers = {name: _started(root, pack) for name, root in sides.items()}
+        workers = {name: _started(root, Path(work) / name) for name, root in sides.items()}
         rows: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
         for turn in range(options.turns + 1):
             for name, worker in workers.items():
@@ -56,21 +55,21 @@ def main() -> None:
     return _tell(options, rows)
 
 
-def _drawn(options: argparse.Namespace, work: Path) -> Path:
+def _drawn(options: argparse.Namespace) -> None:
+    """Each version draws its own pack: an older one need not read that of a later one."""
     from rich.console import Console
 
     from twinray.jobs.pack import PackConfig, run
 
     config = PackConfig(
         format="phantom",
-        out=work / "pack",
+        out=options.pack,
         size=options.size,
         phantom_images=options.batch_size * 8,
         workers=1,
     )
     with contextlib.redirect_stderr(io.StringIO()):
         run(config, Console(file=io.StringIO()))
-    return work / "pack"
 
 
 def _started(root: Path, pack: Path) -> subprocess.Popen[str]:
@@ -101,6 +100,7 @@ def _worker(options: argparse.Namespace) -> None:
     from twinray.training.engine import seed_everything
 
     torch.set_num_threads(options.threads)
+    _drawn(options)
     pack = open_pack(options.pack)
     machine = Machine(torch.device("cpu"), options.precision == "bf16")
     if hasattr(job, "set_arithmetic"):
