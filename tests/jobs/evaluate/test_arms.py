@@ -8,6 +8,7 @@ import yaml
 
 from run_copies import changed, sealed, table
 from support import PRETRAIN
+from twinray.jobs.evaluate.arms import _Letters
 
 
 def test_without_data_it_is_told_when_nobody_knows_what_weights_saw(detect_run, tmp_path, cli):
@@ -53,6 +54,33 @@ def test_arms_of_many_differing_options_have_short_names(detect_run, tmp_path, c
     status, _, _ = cli("evaluate", *few, "--out", tmp_path / "f", "--bootstrap", "0")
     results = json.loads((tmp_path / "f" / "metrics.json").read_text())
     assert all(name.startswith("random, epochs ") for name in results["arms"])
+
+
+def test_policies_that_bring_many_options_name_their_arms():
+    rest = {"optimizer": "adamw", "epochs": 10, "batch_size": 64, "flip": 0.5, "norm": "eval"}
+    sets = [
+        {
+            "policy": policy,
+            "fraction": fraction,
+            **(rest if policy == "full" else dict.fromkeys(rest)),
+        }
+        for policy in ("probe", "full")
+        for fraction in (0.01, 1.0)
+    ]
+    letters = _Letters(sets)
+    assert [letters.words(own) for own in sets] == [
+        "probe, fraction 0.01",
+        "probe, fraction 1.0",
+        "full, fraction 0.01",
+        "full, fraction 1.0",
+    ]
+    other = [*sets, {**sets[-1], "epochs": 20}]  # no longer told apart by the policy
+    letters = _Letters(other)
+    assert [letters.words(own) for own in other] == [f"options {x}" for x in "ABCDE"]
+    assert (
+        letters.of(other[4]) == "E"
+        and _Letters([{"epochs": 1}, {"epochs": 2}]).words(sets[0]) == ""
+    )
 
 
 def test_pretrainings_that_differ_in_their_seed_are_one_arm(detect_run, tmp_path, cli):

@@ -100,12 +100,7 @@ def _data_of(run: RunInfo) -> str:
 def _named(
     recipes: Sequence[str], owns: Sequence[Mapping[str, Any]], letters: _Letters
 ) -> list[str]:
-    also = [
-        f"options {letter}"
-        if (letter := letters.of(own))
-        else ", ".join(f"{k} {v}" for k, v in own.items())
-        for own in owns
-    ]
+    also = [letters.words(own) or ", ".join(f"{k} {v}" for k, v in own.items()) for own in owns]
     return [
         ", ".join(part for part in (recipe, more) if part)
         for recipe, more in zip(recipes, also, strict=True)
@@ -132,18 +127,38 @@ def _families(
 
 
 class _Letters:
-    """A letter for each set of options, where these are too many for a name."""
+    """A letter for each set of options, where these are too many for a name.
+
+    Policies of training differ in many options at once: where the policy (and the share of labels) tells the sets
+    apart, it is the name.
+    """
 
     def __init__(self, owns: Sequence[Mapping[str, Any]]) -> None:
         many = any(len(own) > _MOST_NAMED for own in owns)
-        each = itertools.chain(string.ascii_uppercase, map(str, itertools.count(27)))
-        self._letters = (
-            dict(zip(dict.fromkeys(map(repr, owns)), each, strict=False)) if many else {}
-        )
+        sets = {repr(own): own for own in owns}
+        policies = [_policy(own) for own in sets.values()]
+        self._by_policy = many and all(policies) and len(set(policies)) == len(sets)
+        letters = itertools.chain(string.ascii_uppercase, map(str, itertools.count(27)))
+        each = policies if self._by_policy else letters
+        self._letters = dict(zip(sets, each, strict=False)) if many else {}
 
     def of(self, own: Mapping[str, Any]) -> str:
         """Empty where options are named."""
         return self._letters.get(repr(own), "")
+
+    def words(self, own: Mapping[str, Any]) -> str:
+        """What a name says of them; empty where options are named."""
+        letter = self.of(own)
+        return letter if self._by_policy or not letter else f"options {letter}"
+
+
+def _policy(own: Mapping[str, Any]) -> str:
+    """The policy, and the share of labels where it differs; empty where no policy differs."""
+    if not own.get("policy"):
+        return ""
+    return ", ".join(
+        [str(own["policy"]), *([f"fraction {own['fraction']}"] if "fraction" in own else [])]
+    )
 
 
 def _names(members: Sequence[Sequence[Tested]]) -> dict[str, str]:
