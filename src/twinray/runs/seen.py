@@ -30,6 +30,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -709,7 +710,13 @@ def _by_name(part: _KeptPart) -> tuple[Origin, ...]:
 
 def _looks(pack: Pack, rows: IntArray, *, asking: bool = False) -> tuple[Words, IntArray]:
     """Perceptual hashes of rows, and the positions in ``rows`` that they are of."""
-    return perceptual_hashes((_picture(pack, row) for row in rows.tolist()), asking=asking)
+    return _looks_of(pack, np.asarray(rows, dtype=np.int64).tobytes(), asking)
+
+
+@lru_cache(maxsize=2)  # several models are asked about the same images
+def _looks_of(pack: Pack, rows: bytes, asking: bool) -> tuple[Words, IntArray]:
+    numbers = np.frombuffer(rows, dtype=np.int64).tolist()
+    return perceptual_hashes((_picture(pack, row) for row in numbers), asking=asking)
 
 
 def _picture(pack: Pack, row: int) -> npt.NDArray[np.uint8]:
