@@ -53,6 +53,18 @@ def test_a_lock_dies_with_its_process(holder, tmp_path: Path) -> None:
         claim_folder(tmp_path / "out", True, "run")
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "seeds" / "0").mkdir(parents=True)
+    stale = [out / ".model.safetensors.123.tmp", out / "seeds" / "0" / ".draw.json.9.tmp"]
+    for path in (*stale, out / ".hidden", out / "model.tmp"):
+        path.write_bytes(b"half")
+    with folders_freed():
+        claim_folder(out, True, "run")
+    assert not any(path.exists() for path in stale)
+    assert (out / ".hidden").is_file() and (out / "model.tmp").is_file()  # not ours to remove
+
+
 def test_a_job_holds_its_folders_to_its_end_and_may_ask_twice(tmp_path: Path) -> None:
     def other() -> str:
         code = HOLD.replace("time.sleep(600)", "pass")

@@ -234,6 +234,27 @@ def test_what_learns_from_such_a_pack_holds_no_name(dicom_pack, cli, tmp_path) -
     assert not seen_in(*(tmp_path / n for n in ("pre", "probe", "stored", "fresh")), screen)
 
 
+def test_predictions_hold_no_name(dicom_pack, export, key, cli, tmp_path) -> None:
+    small = ("--arch", "resnet18", "--size", 32, "--bootstrap", 0, "--seeds", 0)
+    assert cli("classify", "--data", dicom_pack[0], "--out", tmp_path / "run", *small)[0] == 0
+    arguments = ("predict", tmp_path / "run", export, "--pseudonymise", key, "--device", "cpu")
+    out, names = tmp_path / "p", tmp_path / "names.csv"
+    status, shown, err = cli(*arguments, "--out", out, "--pseudonyms", names)
+    assert status == 0, err
+    assert not seen_in(out, shown, err)
+    with (out / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    packed_as = {
+        row["source"]: row["id"]
+        for row in pq.read_table(dicom_pack[0] / "samples.parquet").to_pylist()
+    }
+    same = [row for row in rows if row["file"] in packed_as]
+    assert len(same) > 20  # one key, one name, in packs and in predictions
+    uids = [name for name in rows[0] if "sop" in name.lower()]
+    assert all(row[uids[0]] == packed_as[row["file"]] for row in same)
+    assert NAME in names.read_text()
+
+
 def test_splits_of_named_images_are_used_again_under_pseudonyms(key, tmp_path) -> None:
     root = tmp_path / "images"
     root.mkdir()
@@ -277,7 +298,7 @@ def test_the_table_of_names_stays_out_of_the_pack(key, export, cli, tmp_path) ->
         tmp_path / "p",
     )
     status, _, told = cli(*arguments, "--pseudonyms", tmp_path / "p" / "names.csv")
-    assert (status, "outside the pack" in told) == (2, True)
+    assert (status, "--pseudonyms outside" in told) == (2, True)
     (tmp_path / "there.csv").write_text("x")
     status, _, told = cli(*arguments, "--pseudonyms", tmp_path / "there.csv")
     assert (status, "expected a new file" in told) == (2, True)

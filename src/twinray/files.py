@@ -247,7 +247,7 @@ def claim_folder(folder: Path, resume: bool, what: str, *, can_resume: bool = Fa
 
     Args:
         folder: folder for the results.
-        resume: go on with what it holds.
+        resume: go on with what it holds; what a killed process left half written is removed.
         what: the results, in a word or two.
         can_resume: the verb has the option --resume, so that a refusal may advise it.
 
@@ -265,8 +265,12 @@ def claim_folder(folder: Path, resume: bool, what: str, *, can_resume: bool = Fa
     with clear_disk_errors(folder, what):
         folder.mkdir(parents=True, exist_ok=True)
     _lock(folder, what)
+    for pattern in _LEFT_BEHIND if resume else ():
+        for stale in folder.glob(pattern):  # of a process that was killed while it wrote a file
+            stale.unlink(missing_ok=True)
 
 
+_LEFT_BEHIND = (".*.tmp", "*/.*.tmp", "*/*/.*.tmp")
 _LOCKS: list[tuple[tuple[int, int], int]] = []
 """Folders that this process works in: device and inode, and the open handle that holds the lock."""
 

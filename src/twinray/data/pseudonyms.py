@@ -94,6 +94,29 @@ class Pseudonyms:
         suffix = PurePosixPath(value).suffix.lower()
         return self.of(value, "file") + (suffix if suffix in _SUFFIXES else "")
 
+    @staticmethod
+    def check_table(path: Path | None, out: Path, *, exists: bool = False) -> None:
+        """Refuse a place for the table that whoever gets the results would get too, or where another file lies.
+
+        Args:
+            path: the table; None for none.
+            out: folder of the results.
+            exists: flag to write over a table that is there.
+
+        Raises:
+            InputError: the table would lie in ``out``, or is there.
+        """
+        if path is None:
+            return
+        if path.resolve().is_relative_to(out.resolve()):
+            raise InputError(
+                f"expected --pseudonyms outside {out}, got {path}; who gets the results must not get the names"
+            )
+        if path.exists() and not exists:
+            raise InputError(
+                f"expected a new file as --pseudonyms, {path} is there; choose another"
+            )
+
     def write(self, path: Path) -> None:
         """Write the table (kind, pseudonym, original), readable by its owner alone.
 

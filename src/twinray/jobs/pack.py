@@ -272,7 +272,7 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
     names = None if config.pseudonymise is None else Pseudonyms(read_key(config.pseudonymise))
     if names is not None and options.given is not None:
         options = replace(options, given=_keyed(options.given, names))
-    _check_apart(config)
+    Pseudonyms.check_table(config.pseudonyms, out, exists=config.resume)
     result = write_pack(
         read_sources(
             config.format,
@@ -349,19 +349,6 @@ def _source_options(config: PackConfig) -> SourceOptions:
     return SourceOptions(
         **{option.name: getattr(config, option.name) for option in fields(SourceOptions)}
     )
-
-
-def _check_apart(config: PackConfig) -> None:
-    """A table that leads back to people is for the key's holder: not in the pack, and never over another."""
-    table, out = config.pseudonyms, config.out
-    if table is None or out is None:
-        return
-    if table.resolve().is_relative_to(out.resolve()):
-        raise InputError(
-            f"expected --pseudonyms outside the pack {out}, got {table}; who gets the pack must not get the names"
-        )
-    if table.exists() and not config.resume:
-        raise InputError(f"expected a new file as --pseudonyms, {table} is there; choose another")
 
 
 _PSEUDONYM = re.compile(r"[0-9a-f]{16}")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from twinray.checks import (
     DATA,
     DEVICE,
+    GIVEN,
     MODEL,
     PLACE,
     RECORD,
@@ -17,6 +18,7 @@ from twinray.checks import (
     above,
     at_least,
     between,
+    goes_with,
     not_with,
     settle,
 )
@@ -75,6 +77,11 @@ class PredictConfig:
     """Most memory that decoding one file may take, MiB."""
     device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
+    pseudonymise: Annotated[Path | None, DATA] = None
+    """File that holds a secret key. Files and UIDs are replaced by their keyed hashes, as pack does it; no DICOM objects are
+    written, which must name the patient."""
+    pseudonyms: Annotated[Path | None, PLACE, goes_with(pseudonymise=GIVEN)] = None
+    """New CSV file that leads from pseudonyms back to names, for the key's holder alone: outside --out."""
     allow_edited: Annotated[bool, RECORD] = False
     """Go on where a file of the run is not the one that it wrote; summary.json says so."""
 

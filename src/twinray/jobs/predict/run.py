@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from twinray.data.decoding.scale import declared
+from twinray.data.pseudonyms import Censor, Pseudonyms, read_key
 from twinray.errors import InputError, TwinrayError
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.thresholds import FALLBACK_SCORE, Thresholds, thresholds_from_json
@@ -91,6 +92,44 @@ class _Shown:
         return boxes.scores >= self.thresholds[boxes.labels]
 
 
+class _Names:
+    """What files, UIDs and messages are called in results: as they are, or under a key by pseudonyms."""
+
+    def __init__(self, config: PredictConfig) -> None:
+        key = config.pseudonymise
+        self.pseudonyms = None if key is None else Pseudonyms(read_key(key))
+        self._folders = [path for path in config.paths if path.is_dir()]
+        self._censor = Censor()
+        for path in config.paths if key is not None else ():
+            if path.is_dir():
+                self._censor.walk(path)
+            else:
+                self._censor.add((str(path), str(path.absolute()), path.name))
+
+    def of(self, file: Path | str) -> str:
+        """A file's name; under a key the pseudonym of its path in the folder that was given, as in a pack of that folder."""
+        if self.pseudonyms is None:
+            return str(file)
+        path = Path(file)
+        inside = next((path.relative_to(f) for f in self._folders if path.is_relative_to(f)), None)
+        return self.pseudonyms.of_path(path.name if inside is None else inside.as_posix())
+
+    def uids(self, uids: tuple[str, str, str]) -> tuple[str, str, str]:
+        """Study, series and SOP instance UID."""
+        if self.pseudonyms is None:
+            return uids
+        study, series, sop = (self.pseudonyms.of(uid, "uid") if uid else "" for uid in uids)
+        return study, series, sop
+
+    def said(self, text: str) -> str:
+        """A message."""
+        return text if self.pseudonyms is None else self._censor(text)
+
+    def aside(self, item: Skipped) -> Skipped:
+        """Something that was set aside."""
+        return Skipped(self.of(item.where), self.said(item.reason))
+
+
 @dataclass(eq=False)
 class _Job:
     """What is asked for, and what has been found so far; small things only, so that a long job stays small."""
@@ -106,6 +145,7 @@ class _Job:
     without_objects: _SetAside
     left_out: _SetAside
     copies: _SetAside
+    called_as: _Names
     first_of: dict[tuple[str, ...], str] = field(default_factory=dict)
     pixels_of: dict[str, str] = field(default_factory=dict)
     uids: dict[str, tuple[str, str, str]] = field(default_factory=dict)
@@ -135,6 +175,8 @@ def run(config: PredictConfig) -> Path:
     found = find_images(config.paths)
     model = load_model(config.run, config.device, allow_edited=config.allow_edited)
     shown = _choose_shown(config, model)
+    called_as = _Names(config)
+    Pseudonyms.check_table(config.pseudonyms, config.out)
     claim_folder(config.out, False, "predictions")
     rule = (
         label_rule(model, config.operating_point, config.score_threshold) if shown is None else None
@@ -157,11 +199,14 @@ def run(config: PredictConfig) -> Path:
         _SetAside(config.out / "dicom_skipped.csv"),
         _SetAside(config.out / "left_out.csv"),
         _SetAside(config.out / "copies.csv", "copy_of"),
+        called_as,
     )
-    job.notes += [*model.edited, *found.notes]
+    job.notes += [*model.edited, *map(called_as.said, found.notes)]
     for item in found.skipped:
         _set_aside(job, item)
     _predict_all(job, found)
+    if called_as.pseudonyms is not None and config.pseudonyms is not None:
+        called_as.pseudonyms.write(config.pseudonyms)
     _finish(job)
     if not job.names and not job.skipped.items:
         raise InputError(
@@ -235,16 +280,19 @@ def _predict_all(job: _Job, found: Found) -> None:
     )
     with progress("predicting", len(found.files)) as meter:
         for file, image in opened:
+            name = job.called_as.of(file)
             if isinstance(image, Skipped):
                 _set_aside(job, image)
             elif isinstance(image, LeftOut):
-                job.left_out.add(Skipped(str(file), image.reason))
-            elif not _is_copy(job, file, image):
-                job.uids[str(file)] = image.uids
+                job.left_out.add(Skipped(name, job.called_as.said(image.reason)))
+            elif not _is_copy(job, name, image):
+                job.uids[name] = job.called_as.uids(image.uids)
                 if image.lateral:
                     job.remarks["lateral"] += 1
                 job.remarks.update(dict.fromkeys(kind for kind, _ in image.pixels.remarks))
-                batch.append((job.model.prepare(image.pixels, str(file)), image.source))
+                # DICOM objects must name the patient: under a key there are none
+                source = image.source if job.called_as.pseudonyms is None else None
+                batch.append((job.model.prepare(image.pixels, name), source))
             if len(batch) == config.batch_size:
                 _predict(job, batch)
                 batch = []
@@ -253,12 +301,12 @@ def _predict_all(job: _Job, found: Found) -> None:
             _predict(job, batch)
 
 
-def _is_copy(job: _Job, file: Path, image: Opened) -> bool:
+def _is_copy(job: _Job, name: str, image: Opened) -> bool:
     """Whether the same pixels under the same UIDs came before; the file is then listed and not predicted again."""
     sop = image.uids[2]
-    first = job.first_of.setdefault((image.digest, *image.uids), str(file))
-    if first != str(file):
-        job.copies.add(Skipped(str(file), first))
+    first = job.first_of.setdefault((image.digest, *image.uids), name)
+    if first != name:
+        job.copies.add(Skipped(name, first))
         return True
     if sop and job.pixels_of.setdefault(sop, image.digest) != image.digest:
         job.remarks["sop"] += 1
@@ -266,6 +314,7 @@ def _is_copy(job: _Job, file: Path, image: Opened) -> bool:
 
 
 def _set_aside(job: _Job, item: Skipped) -> None:
+    item = job.called_as.aside(item)
     if job.config.strict:
         named = item.reason if item.where in item.reason else f"{item.where}: {item.reason}"
         raise InputError(f"{named}; without --strict such a file is set aside")
