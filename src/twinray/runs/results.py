@@ -142,7 +142,7 @@ def _from_parquet(path: Path, split: str) -> LabelPredictions | None:
     odd = [
         *(name for name in wanted[:3] if not _is_text(kinds[name])),
         *(name for name in wanted[3:4] if not pa.types.is_integer(kinds[name])),
-        *(name for name in wanted[4:] if not pa.types.is_floating(kinds[name])),
+        *(name for name in wanted[4:] if not _is_number(kinds[name])),
     ]
     if odd:
         told = ", ".join(f"{name} ({kinds[name]})" for name in odd[:4])
@@ -178,6 +178,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
     )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def _from_csv(path: Path) -> LabelPredictions:
