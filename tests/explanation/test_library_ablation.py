@@ -86,7 +86,9 @@ def test_the_map_is_the_packages(channels: int) -> None:
     (found,), features = detector.detect_with_features(image)
     view = AsTorchvision(detector).eval()
     with torch.no_grad():
-        torch.testing.assert_close(view(image)[0]["boxes"], found.boxes)
+        # several scores are 1 to the last bit of float32: their order says nothing
+        theirs, own = (b[b[:, 0].argsort()] for b in (view(image)[0]["boxes"], found.boxes))
+        torch.testing.assert_close(theirs, own)
     chosen = [0, min(3, len(found) - 1)]
     ours = heat_maps(detector, features, found, chosen, (SIZE, SIZE), "ablation-rerun")
     for i, heat in zip(chosen, ours, strict=True):

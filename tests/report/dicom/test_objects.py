@@ -177,7 +177,7 @@ def test_the_capture_holds_the_display_pixels(tmp_path, film, photometric):
     shown = film if photometric == "MONOCHROME2" else 255 - film
     capture = read(make(path)["sc"])
     pixels = capture.pixel_array
-    assert capture.PhotometricInterpretation == "RGB"
+    assert capture.PhotometricInterpretation == "YBR_RCT"  # lossless JPEG 2000 (PS3.5, 8.2.4)
     assert pixels.shape[0] > 523 and pixels.shape[1:] == (701, 3)
     for x1, y1, x2, y2 in np.rint(THREE.xyxy).astype(int)[
         [0]
