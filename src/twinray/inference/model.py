@@ -226,7 +226,9 @@ def _build(description: ModelDescription, path: Path) -> Detector | Classifier:
         RuntimeError,
         MemoryError,
     ) as error:
-        said = " ".join(str(error).split())[:200]
+        # our own errors are a line, whose end says what came; others may be pages
+        most = None if isinstance(error, InputError) else 200
+        said = " ".join(str(error).split())[:most]
         raise InputError(f"no network can be built as {path} describes it: {said}") from error
 
 
