@@ -100,6 +100,8 @@ class Mark:
         cut: flags of whether it goes on beyond the left and the right end.
         hollow: the interval includes 0.
         runs: the single runs, as small ticks.
+        dashed: some planned runs behind it are missing.
+        hatched: it is no test figure.
     """
 
     x: float | None
@@ -107,6 +109,8 @@ class Mark:
     cut: tuple[bool, bool] = (False, False)
     hollow: bool = False
     runs: tuple[float, ...] = ()
+    dashed: bool = False
+    hatched: bool = False
 
 
 def mark_of(figure: Figure | None, scale: Scale, *, difference: bool = False) -> Mark:
@@ -222,6 +226,16 @@ class Forest:
     def runs(self) -> bool:
         """Whether some row shows its single runs."""
         return any(row.mark.runs for row in self.rows)
+
+    @property
+    def dashed(self) -> bool:
+        """Whether runs are missing behind some row."""
+        return any(row.mark.dashed for row in self.rows)
+
+    @property
+    def empty(self) -> bool:
+        """Whether some row has no figure."""
+        return any(row.mark.x is None for row in self.rows)
 
 
 @dataclass(frozen=True)
