@@ -28,7 +28,7 @@ Conventions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -293,6 +293,36 @@ def fuse_collection(
     return replace(
         collection, samples=samples, notes=(*collection.notes, note) if chosen else collection.notes
     )
+
+
+def fuse_by_image(
+    boxes: Mapping[str, Boxes], iou: float = 0.5, min_readers: int = 1
+) -> dict[str, Boxes]:
+    """Each image's readers' boxes fused; an image without boxes stays without.
+
+    Args:
+        boxes: image id -> the boxes of its readers, all with names or all without.
+        iou, min_readers: arguments as in ``fuse_table``.
+
+    Raises:
+        InputError: see ``fuse_table``.
+    """
+    some = {image: own for image, own in boxes.items() if len(own)}
+    named = all(own.readers is not None for own in some.values())
+    fused = fuse_table(
+        np.repeat(np.array(list(some), dtype=np.str_), [len(own) for own in some.values()]),
+        np.concatenate([np.zeros(0, dtype=np.int64), *(own.labels for own in some.values())]),
+        np.concatenate([np.zeros((0, 4)), *(own.xyxy for own in some.values())]),
+        [name for own in some.values() for name in own.readers or ()] if named else None,
+        iou=iou,
+        min_readers=min_readers,
+    )
+    names, starts, counts = np.unique(fused.image_ids, return_index=True, return_counts=True)
+    found = {
+        str(name): _part(fused, slice(start, start + n))
+        for name, start, n in zip(names, starts.tolist(), counts.tolist(), strict=True)
+    }
+    return {image: found.get(image, Boxes.empty()) for image in boxes}
 
 
 def _fuse(

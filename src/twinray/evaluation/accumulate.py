@@ -20,7 +20,7 @@ products of (predictions) x (resamples).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -216,13 +216,15 @@ def froc_rows(
     )
 
 
-def froc(rows: FrocRows, weights: FloatArray, rates: tuple[float, ...] = FROC_RATES) -> _Array:
+def froc(
+    rows: FrocRows, weights: FloatArray, rates: Sequence[float | FloatArray] = FROC_RATES
+) -> _Array:
     """Sensitivity at given mean numbers of false positives per image, for many weightings at once.
 
     Args:
         rows: rows of a class or of all.
         weights: (groups, r) multiplicities.
-        rates: false positives per image.
+        rates: false positives per image; each a number, or (r,) one for each weighting.
 
     Returns:
         (rates, r) in 0..1; NaN where no true box has weight.

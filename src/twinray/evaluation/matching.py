@@ -131,6 +131,7 @@ class BoxMatches:
         truth_counts: (images, k) true boxes.
         ignored: (t, d) whether the prediction is neither hit nor false positive; None where none is.
         rank: (d,) place of the prediction among those of its image and class, by falling score from 0.
+        true_box: (t, d) position in the truth of the true box that a hit took; -1 where the prediction is no hit.
     """
 
     n_images: int
@@ -144,6 +145,7 @@ class BoxMatches:
     truth_counts: IntArray
     ignored: npt.NDArray[np.bool_] | None = None
     rank: IntArray | None = None
+    true_box: IntArray | None = None
 
     def counted(self, row: int, *, ignore_repeats: bool = False) -> npt.NDArray[np.bool_]:
         """(d,) predictions that are a hit or a false positive at the threshold of a row; repeats are false positives or not."""
@@ -408,6 +410,7 @@ def match(
     true_xywh, crowd = flat.truth_xywh[true_order], flat.truth_crowd[true_order]
     left_out = flat.ignored_truth(areas)[true_order]
     special = bool(left_out.any()) or areas != EVERY_AREA
+    true_box = np.full((len(limits), len(kept)), -1, dtype=np.int64)
     hit = np.zeros((len(limits), len(kept)), dtype=bool)
     near = np.zeros_like(hit)
     ignored = np.zeros_like(hit)
@@ -415,7 +418,9 @@ def match(
     for predicted, true in _pairs(key, true_key[true_order]):
         overlap = (_centre_overlap if by_centre else box_iou)(xywh[predicted], true_xywh[true])
         if not special:
-            hit[:, predicted] = greedy(overlap, limits) >= 0
+            taken = greedy(overlap, limits)
+            hit[:, predicted] = taken >= 0
+            true_box[:, predicted] = np.where(taken >= 0, true_order[true][taken], -1)
             near[:, predicted] = overlap.max(axis=1) >= limits[:, None]
             continue
         within = (
@@ -426,6 +431,7 @@ def match(
         overlap = np.where(crowd[true], within, overlap)
         taken = greedy(overlap, limits, left_out[true], crowd[true])
         hit[:, predicted] = (taken >= 0) & ~left_out[true][taken]
+        true_box[:, predicted] = np.where(hit[:, predicted], true_order[true][taken], -1)
         ignored[:, predicted] = (taken >= 0) & left_out[true][taken]
         counting = np.where(left_out[true], -2.0, overlap)
         near[:, predicted] = counting.max(axis=1) >= limits[:, None]
@@ -448,4 +454,5 @@ def match(
         truth_counts=flat.truth_counts(areas),
         ignored=ignored[:, order] if special else None,
         rank=rank[order],
+        true_box=true_box[:, order],
     )
