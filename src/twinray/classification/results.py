@@ -28,6 +28,7 @@ from twinray.files import write_json, write_text
 from twinray.records import FloatArray, IntArray, patient_code
 from twinray.runs.folder import RunFolder, plain
 from twinray.runs.results import UNLEARNED, LabelPredictions, write_label_predictions
+from twinray.runs.sealed import KEY as SEALED
 from twinray.runs.seen import Checked
 from twinray.training.record import save_weights
 
@@ -103,12 +104,14 @@ def write_results(folder: RunFolder, out: Outcome) -> None:
     config, pack, fitted = out.config, out.pack, out.fitted
     cutoffs = [thresholds_of(pack, out.val, one) for one in fitted]
     reports = [
-        report_of(out, out.test, one.test, own) for one, own in zip(fitted, cutoffs, strict=True)
+        report_of(out, out.test, one.test, own)
+        for one, own in zip(fitted, cutoffs, strict=True)
+        if not config.seal
     ]
     if config.policy == "probe" or len(fitted) > 1:  # else the log is the training's own
         folder.forget_after(0)
-        for number, (one, report) in enumerate(zip(fitted, reports, strict=True), start=1):
-            folder.log(_line(number, one, report))
+        for number, one in enumerate(fitted, start=1):
+            folder.log(_line(number, one, reports[number - 1] if reports else None))
     save_weights(folder, "model", _state(out), plain(_description(out, cutoffs[0])))
     _write_predictions(
         folder.path / PREDICTIONS, pack, out.test, [one.test for one in fitted], config.seeds
@@ -124,7 +127,9 @@ def write_results(folder: RunFolder, out: Outcome) -> None:
     tuned = {str(one.seed): one.record["tune"] for one in fitted if "tune" in one.record}
     if tuned:
         write_json(folder.path / TUNE, tuned, "rates of the parts")
-    splits: dict[str, Any] = {"test": _figures(reports, [one.test for one in fitted])}
+    splits: dict[str, Any] = {}
+    if reports:
+        splits["test"] = _figures(reports, [one.test for one in fitted])
     if len(out.val):
         pairs = [
             (one.val, own) for one, own in zip(fitted, cutoffs, strict=True) if one.val is not None
@@ -138,6 +143,7 @@ def write_results(folder: RunFolder, out: Outcome) -> None:
             split: figures | dict(out.checked.marks.get(split, {}))
             for split, figures in splits.items()
         },
+        **({SEALED: {"marks": dict(out.checked.marks.get("test", {}))}} if config.seal else {}),
         "seeds": list(config.seeds),
         "training_images": [one.training_images for one in fitted],
         **({UNLEARNED: list(out.unlearned)} if out.unlearned else {}),
@@ -161,13 +167,13 @@ def _records(out: Outcome) -> dict[str, Any]:
     }
 
 
-def _line(number: int, one: Fitted, report: LabelReport) -> dict[str, Any]:
+def _line(number: int, one: Fitted, report: LabelReport | None) -> dict[str, Any]:
     line: dict[str, Any] = {"step": number, "seed": one.seed, "images": one.training_images}
     if one.head is not None and "best_epoch" not in one.record:
         line["penalty"] = one.head.penalty
     else:
         line["best_epoch"] = one.record["best_epoch"]
-    return {**line, "test_auc": mean_auc(report)}
+    return line if report is None else {**line, "test_auc": mean_auc(report)}
 
 
 def _figures(reports: Sequence[LabelReport], scores: Sequence[FloatArray]) -> dict[str, Any]:

@@ -144,6 +144,8 @@ class DetectConfig:
     """Minutes between checkpoints; one is also written with every new best epoch, at the end, and when a signal asks to stop."""
     log_every: Annotated[int, RECORD, at_least(1, "steps")] = 10
     """Steps between lines in metrics.jsonl."""
+    seal: Annotated[bool, RECORD] = False
+    """Write the predictions of the test images and measure nothing on them, until the study that the run belongs to is opened."""
     allow_seen: Annotated[bool, RECORD] = False
     """Go on where images to evaluate on, or their patients, were seen in the training of --init; the figures are marked."""
     allow_edited: Annotated[bool, RECORD] = False

@@ -41,6 +41,7 @@ from twinray.files import frees_folders
 from twinray.records import patient_code
 from twinray.runs.classes import never_learned
 from twinray.runs.folder import RunFolder, open_run, plain
+from twinray.runs.sealed import KEY as SEALED
 from twinray.runs.seen import Checked, check_unseen, write_seen
 from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
 from twinray.training.engine import Loop, Watch, load_best, train
@@ -362,20 +363,22 @@ def _evaluate(
             batch_size=chosen.batch_size,
             label=f"{split} split",
         )
-        metrics[split] = evaluate_boxes(
-            part.truth_by_id(),
-            found,
-            detector.box_classes,
-            [
-                patient_code(p) for p in part.patients()
-            ],  # numbered as evaluate does, so that its intervals are these
-            resampling=Resampling(config.bootstrap, config.seed),
-            rules=BoxRules(froc),
-        ).as_json() | dict(checked.marks.get(split, {}))
+        if split != "test" or not config.seal:
+            metrics[split] = evaluate_boxes(
+                part.truth_by_id(),
+                found,
+                detector.box_classes,
+                [
+                    patient_code(p) for p in part.patients()
+                ],  # numbered as evaluate does, so that its intervals are these
+                resampling=Resampling(config.bootstrap, config.seed),
+                rules=BoxRules(froc),
+            ).as_json() | dict(checked.marks.get(split, {}))
         write_coco(folder, split, part, found)
         if split == "val":
             write_thresholds(folder, part, found)
     metrics |= {
+        **({SEALED: {"marks": dict(checked.marks.get("test", {}))}} if config.seal else {}),
         "best_epoch": state.best_epoch if state.best_epoch >= 0 else chosen.epochs - 1,
         "selected_on": _selected_on(chosen, data["val"], state),
         "seconds": state.seconds,

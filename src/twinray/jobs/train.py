@@ -235,6 +235,8 @@ def _classifier_lines(run: Path, metrics: Mapping[str, Any]) -> list[str]:
 
 def summary(metrics: Mapping[str, Any]) -> str:
     """AUC of the test images in one line, with its interval and what limits it."""
+    if "test" not in metrics:
+        return "the test images are sealed until the study that the run belongs to is opened"
     figures = read_split(metrics["test"], "test")
     auc = figures.get("auc")
     images = f"on {count(figures.counts.get('n_images'), 'image')} of the test split"

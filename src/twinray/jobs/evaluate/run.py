@@ -24,6 +24,7 @@ from twinray.jobs.evaluate.output import show, write
 from twinray.jobs.evaluate.pictures import pictures
 from twinray.jobs.evaluate.stored import kept, read_runs
 from twinray.report.page.comparison import Pictured
+from twinray.runs.sealed import check_open
 
 
 @frees_folders
@@ -61,6 +62,7 @@ def evaluated(config: EvaluateConfig) -> tuple[Measured, Sequence[Pictured]]:
         kept_of=config.split if config.data is None else None,
         allow_edited=config.allow_edited,
     )
+    check_open(((run.path, run.metrics) for run in runs), config.split)
     if config.data is None:
         arms = arms_of(kept(runs, config.split), apart=config.apart)
         measured = measure(arms, settings)

@@ -16,6 +16,7 @@ from twinray.evaluation.labels.cutoffs import (
     choose_label_thresholds,
     label_thresholds_from_json,
 )
+from twinray.evaluation.record import read_split
 from twinray.jobs.evaluate.options import config_class, model_options, recipe, seeds
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
 from twinray.runs.checksums import check_files
@@ -31,6 +32,7 @@ from twinray.runs.results import (
     read_label_predictions,
     split_figures,
 )
+from twinray.runs.sealed import kept_marks
 from twinray.runs.seen import FILE as SEEN
 from twinray.runs.seen import read_seen
 
@@ -238,6 +240,8 @@ def _seen(run: RunInfo, split: str) -> tuple[int, int] | None:
             f"{run.path} has no {METRICS}: a run that did not finish; continue it with --resume"
         )
     own = split_figures(run.path, run.metrics).get(split)
+    if own is None and split == "test":  # of a run that was sealed when it ended
+        return read_split(kept_marks(run.metrics), f"{run.path / METRICS}, sealed").seen
     return None if own is None else own.seen
 
 

@@ -15,6 +15,8 @@ from twinray.jobs.explain.config import FaithfulnessConfig
 from twinray.jobs.explain.faithfulness import FaithfulnessOptions, measure_faithfulness
 from twinray.jobs.explain.localisation import LocalisationOptions, measure_localisation
 from twinray.jobs.explain.rows import chosen_rows, rows_to_explain
+from twinray.runs.notes import metrics_of
+from twinray.runs.sealed import check_open
 
 _COMPARED: tuple[Method, ...] = (
     "ablation",
@@ -40,6 +42,7 @@ def run(config: FaithfulnessConfig) -> list[Path]:
         InputError: a run or pack that cannot be used, a method that the run has no use for, nothing to measure.
         TwinrayError: the disk refuses a file.
     """
+    check_open([(config.run, metrics_of(config.run))], config.split)
     pack = open_pack(config.data, allow_edited=config.allow_edited)
     model = load_model(config.run, config.device, allow_edited=config.allow_edited)
     if model.kind == "classifier":
