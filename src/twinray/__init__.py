@@ -45,7 +45,9 @@ if (
     from twinray.jobs.weights.run import run as _weights
     from twinray.pretraining.config import PretrainConfig as PretrainConfig
     from twinray.study.config import DemoConfig as DemoConfig
+    from twinray.study.config import StudyConfig as StudyConfig
     from twinray.study.demo import run as _demo
+    from twinray.study.run import run as _study
 
     __version__: str
     boxes = _boxes
@@ -56,6 +58,7 @@ if (
     faithfulness = _faithfulness
     pack = _pack
     predict = _predict
+    study = _study
     weights = _weights
 
 _WHERE = {

@@ -32,6 +32,10 @@ class InputError(TwinrayError):
     exit_code = 2
 
 
+class Stopped(TwinrayError):
+    """A signal of a scheduler, met where the state could be saved: the same command with ``--resume`` goes on."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, met where the state could be saved: the message says what is kept. Exit status 130.
 

@@ -96,6 +96,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             run="twinray.jobs.explain.measure:run",
             positional=("run",),
         ),
+        "study": Verb(
+            help="a whole comparison from one file: packs, arms, tasks, figures on sealed test images",
+            config="twinray.study.config:StudyConfig",
+            run="twinray.study.run:run",
+            positional=("file",),
+        ),
         "weights": Verb(
             help="public weights by name, or what a weight file holds",
             config="twinray.jobs.weights.config:WeightsConfig",

@@ -1,4 +1,4 @@
-"""Options of ``twinray demo``."""
+"""Options of ``twinray demo`` and ``twinray study``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from twinray.checks import DEVICE, MODEL, PLACE, RECORD, SEED, at_least, multiple_of, settle, up_to
+from twinray.checks import (
+    DATA,
+    DEVICE,
+    MODEL,
+    PLACE,
+    RECORD,
+    SEED,
+    SPEED,
+    at_least,
+    multiple_of,
+    settle,
+    up_to,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,32 @@ class DemoConfig:
     """auto, cpu, cuda or cuda:N."""
     resume: Annotated[bool, RECORD] = False
     """Continue an interrupted demo in --out; with nothing there, start."""
+
+    def __post_init__(self) -> None:
+        settle(self)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Do a whole comparison from one file: packs, pre-trainings, runs of every arm, and figures on sealed test images.
+
+    The same command goes on after a kill at any moment. Test images stay sealed until every planned run is done.
+    """
+
+    file: Annotated[Path, DATA]
+    """The study: a YAML file with packs, arms and tasks (docs/studies.md)."""
+    out: Annotated[Path | None, PLACE] = None
+    """Folder of the study; the same folder goes on with what it holds."""
+    plan: Annotated[bool, RECORD] = False
+    """Print what would be done, as a table and a tree, and do nothing."""
+    workers: Annotated[int, SPEED, at_least(1)] = 1
+    """Processes that work on this machine at once; the cores are shared out among them."""
+    threads: Annotated[int, SPEED, at_least(0)] = 0
+    """Threads of each worker; 0: the cores shared out. Bytes of results depend on it, as sums are rounded in another order."""
+    retry_failed: Annotated[bool, RECORD] = False
+    """Do failed runs again; the report lists them."""
+    open_anyway: Annotated[bool, RECORD] = False
+    """Open the test images although planned runs are not done; the report lists it."""
 
     def __post_init__(self) -> None:
         settle(self)

@@ -35,7 +35,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from twinray.errors import InputError, Interrupted, TwinrayError
+from twinray.errors import InputError, Interrupted, Stopped, TwinrayError
 from twinray.files import write_bytes
 from twinray.progress import Meter, progress
 from twinray.runs.folder import RunFolder
@@ -271,7 +271,7 @@ def _stop_if_asked(
         interrupted = Interrupted(f"interrupted {kept}")
         interrupted.told = not loop.ranks.main
         raise interrupted
-    stopped = TwinrayError(f"stopped by {stop.name or 'a signal to another rank'} {kept}")
+    stopped = Stopped(f"stopped by {stop.name or 'a signal to another rank'} {kept}")
     raise told_by_first(stopped, loop.ranks)
 
 

@@ -41,8 +41,14 @@ def run(config: EvaluateConfig) -> Evaluation:
     return measured.result
 
 
-def evaluated(config: EvaluateConfig) -> tuple[Measured, Sequence[Pictured]]:
+def evaluated(
+    config: EvaluateConfig, *, opening: bool = False
+) -> tuple[Measured, Sequence[Pictured]]:
     """What came out, and the pictures that were asked for; with ``out`` only predictions made now are written there.
+
+    Args:
+        config: the options.
+        opening: flag of the study that opens its sealed runs.
 
     Raises:
         InputError: as ``run``.
@@ -62,7 +68,8 @@ def evaluated(config: EvaluateConfig) -> tuple[Measured, Sequence[Pictured]]:
         kept_of=config.split if config.data is None else None,
         allow_edited=config.allow_edited,
     )
-    check_open(((run.path, run.metrics) for run in runs), config.split)
+    if not opening:
+        check_open(((run.path, run.metrics) for run in runs), config.split)
     if config.data is None:
         arms = arms_of(kept(runs, config.split), apart=config.apart)
         measured = measure(arms, settings)

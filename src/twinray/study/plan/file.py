@@ -215,7 +215,9 @@ def read_study(path: Path) -> tuple[StudyFile, Source]:
             place, f"expected YAML, {what}; mend it, or check it with a YAML editor"
         ) from None
     if not isinstance(content, dict):
-        raise source.fault("", "expected keys such as study, packs, arms, tasks; see docs/studies.md")
+        raise source.fault(
+            "", "expected keys such as study, packs, arms, tasks; see docs/studies.md"
+        )
     content, unset = _filled(content, source)
     source = dataclasses.replace(source, unset=unset)
     _check_keys(content, StudyFile, "", source)
@@ -239,7 +241,7 @@ _Loader.add_implicit_resolver(
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Hashable] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.MarkedYAMLError(
                 problem=f"found the key {key!r} twice", problem_mark=key_node.start_mark

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from twinray.checks import PLACE, SPEED, counting, of_kind, options as options_of
+from twinray.checks import PLACE, SPEED, counting, of_kind
+from twinray.checks import options as options_of
 from twinray.errors import InputError
 from twinray.files import read_json, typed, write_json
 from twinray.verbs import VERBS, load

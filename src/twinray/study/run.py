@@ -1,0 +1,176 @@
+"""``twinray study``: a whole comparison from one file. It plans, has workers repeat verbs, and opens the test images at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from rich.console import Console
+from rich.text import Text
+
+from twinray.about import DISCLAIMER, own_version
+from twinray.errors import InputError
+from twinray.files import clear_disk_errors, sha256, write_json, write_text
+from twinray.study.config import StudyConfig
+from twinray.study.plan.build import build
+from twinray.study.plan.file import Source, read_study
+from twinray.study.plan.nodes import Plan
+from twinray.study.plan.show import show_plan
+from twinray.study.results.state import StudyState, collect
+from twinray.study.results.tables import write_tables
+from twinray.study.runner.claims import now
+from twinray.study.runner.local import run_local, threads_for
+from twinray.study.runner.place import FILE, STUDY, Place
+from twinray.study.sealed.opening import not_done, open_study
+
+RESULTS = "results"
+
+
+def run(config: StudyConfig, console: Console | None = None) -> StudyState | None:
+    """Plan, do what is left, open the test images once all is done, and write the tables.
+
+    Returns:
+        Where the study stands; None with ``plan``, which does nothing.
+
+    Raises:
+        InputError: a file that cannot be planned, or things that it names and that are not there.
+        TwinrayError: the disk refuses.
+        KeyboardInterrupt: Ctrl-C; the same command goes on.
+    """
+    console = console or Console()
+    file, source = read_study(config.file)
+    plan = build(file, source)
+    if config.plan:
+        show_plan(plan, console)
+        return None
+    if plan.missing:
+        raise InputError(
+            f"{config.file}: {len(plan.missing)} things are not there: {'; '.join(plan.missing[:3])}; "
+            "put them there, set the variables in the environment, or look at --plan"
+        )
+    if config.out is None:
+        raise InputError("expected --out, the folder of the study")
+    place = _opened(config, plan, source)
+    if config.retry_failed:
+        _retry(place, plan)
+    if not_all_done(place, plan):
+        threads = config.threads or threads_for(config.workers)
+        show = _Shown(place, plan, console)
+        run_local(place, config.workers, threads, show)
+        show(last=True)
+    return _end(config, place, plan, console)
+
+
+def not_all_done(place: Place, plan: Plan) -> bool:
+    """Whether some piece is neither done nor failed."""
+    claims = place.claims
+    return any(claims.state(one.id) in ("open", "running") for one in plan)
+
+
+def _opened(config: StudyConfig, plan: Plan, source: Source) -> Place:
+    """The study's folder, with the file dated before the first run and every later plan in the journal."""
+    assert config.out is not None
+    place = Place(config.out)
+    if config.out.is_file():
+        raise InputError(f"expected a folder for the study, {config.out} is a file")
+    if config.out.is_dir() and any(config.out.iterdir()) and not place.journal.path.is_file():
+        raise InputError(
+            f"{config.out} holds files and is no study; choose another --out for the study"
+        )
+    with clear_disk_errors(config.out, "study"):
+        config.out.mkdir(parents=True, exist_ok=True)
+    planned = [event for event in place.journal.events() if event.what == "planned"]
+    if planned and planned[0].about.get("study") != plan.study:
+        raise InputError(
+            f"{config.out} holds the study {planned[0].about.get('study')!r}, not {plan.study!r}; choose another --out"
+        )
+    write_text(config.out / FILE, source.text, "the study's file")
+    digest = sha256(config.out / FILE)
+    place.write_plan(plan)
+    about = {"study": plan.study, "file": digest, "plan": plan.key(), "version": own_version()}
+    if not planned or any(planned[-1].about.get(key) != about[key] for key in ("file", "plan")):
+        place.journal.append("planned", runs=len(plan.measured()), **about)
+    if not (config.out / STUDY).is_file():
+        first = next(event for event in place.journal.events() if event.what == "planned")
+        write_json(config.out / STUDY, {"begun": first.at, **first.about}, "record of a study")
+    _reconcile(place, plan)
+    return place
+
+
+def _reconcile(place: Place, plan: Plan) -> None:
+    """Tell the journal of pieces whose worker was killed between its mark and its line."""
+    known = {e.about.get("token") for e in place.journal.events() if e.what == "done"}
+    for one in plan:
+        done = place.claims.done(one.id)
+        if done is not None and done.token not in known:
+            place.journal.append(
+                "done", piece=one.id, claim=done.claim, token=done.token, host=done.host, files=done.files, late=now()
+            )  # fmt: skip
+
+
+def _retry(place: Place, plan: Plan) -> None:
+    for one in plan:
+        reason = place.claims.failure(one.id)
+        if reason:
+            place.journal.append("retried", piece=one.id, reason=reason)
+            place.claims.retry(one.id)
+
+
+class _Shown:
+    """A line whenever something was done or failed, not more often than every few seconds."""
+
+    def __init__(self, place: Place, plan: Plan, console: Console) -> None:
+        self._place, self._plan, self._console = place, plan, console
+        self._last, self._told = "", 0.0
+
+    def __call__(self, *, last: bool = False) -> None:
+        if not last and time.monotonic() - self._told < 5:
+            return
+        self._told = time.monotonic()
+        claims = self._place.claims
+        found = Counter(claims.state(one.id) for one in self._plan)
+        told = ", ".join(f"{n} {name}" for name in ("done", "running", "failed", "open") if (n := found[name]))  # fmt: skip
+        if told != self._last:
+            self._last = told
+            self._console.print(Text(f"{len(self._plan.nodes)} pieces: {told}"))
+
+
+def _end(config: StudyConfig, place: Place, plan: Plan, console: Console) -> StudyState:
+    """Open what may be opened, write the tables, say where the study stands."""
+    waiting = not_done(plan, place.claims)
+    if not waiting or config.open_anyway:
+        open_study(place, plan, anyway=config.open_anyway)
+    state = collect(place.path)
+    write_tables(state, place.path / RESULTS)
+    tell(state, console)
+    return state
+
+
+def tell(state: StudyState, console: Console) -> None:
+    """Say what is done, what failed and why, whether the test images are open, and what deviates from the plan."""
+    measured = state.measured()
+    done = [piece for piece in measured if piece.state == "done"]
+    console.print(Text(f"{state.path}: {len(done)} of {len(measured)} planned runs are done"))
+    for piece in state.of("failed"):
+        console.print(Text(f"failed: {piece.node.name}: {piece.reason}", style="bold red"))
+    blocked = _blocked(state)
+    if blocked:
+        console.print(
+            Text(f"{blocked} pieces wait for failed ones; mend them, then --retry-failed")
+        )
+    opened = "opened" if state.opened else "sealed until every planned run is done"
+    console.print(Text(f"test images: {opened}"))
+    for one in state.deviations:
+        console.print(Text(f"deviation, {one.kind}: {one.what}", style="bold red"))
+    console.print(Text(f"tables: {state.path / RESULTS}"), soft_wrap=True)
+    console.print(f"{DISCLAIMER}.")
+
+
+def _blocked(state: StudyState) -> int:
+    """Pieces that need a failed one, directly or through others."""
+    stuck = {piece.node.id for piece in state.of("failed")}
+    failed = len(stuck)
+    for piece in state.pieces:
+        if piece.state == "open" and stuck & set(piece.node.needs):
+            stuck.add(piece.node.id)
+    return len(stuck) - failed

@@ -1,0 +1,110 @@
+"""Workers on this machine: started, watched, and started again where one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from twinray.study.plan.nodes import Node
+from twinray.study.runner.claims import Claims
+from twinray.study.runner.place import Place
+from twinray.study.runner.worker import STOPPED
+
+MOST_DEATHS = 3
+"""Workers that may die over one run before it counts as failed: one that needs more memory than there is would go on for ever."""
+
+
+def threads_for(workers: int) -> int:
+    """Threads of each worker, so that all of them together use every core once."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, cores // workers)
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Environment of a worker with so many threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads))}
+
+
+def start_worker(study: Path, threads: int) -> subprocess.Popen[bytes]:
+    """Start a worker's process; it ends with its parent, where the system can do that."""
+    place = Place(study)
+    place.logs.mkdir(exist_ok=True)
+    with (place.logs / "workers.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "twinray.study.runner.worker", str(study)],
+            env=environment(threads),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C reaches the coordinator, which asks the workers to stop
+        )
+
+
+def run_local(place: Place, workers: int, threads: int, tick: Callable[[], None]) -> None:
+    """Keep workers going until nothing is left to do.
+
+    Args:
+        place: the study.
+        workers: number of processes.
+        threads: threads of each.
+        tick: called now and then, to show how far it is.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the workers were asked to stop and have ended.
+    """
+    deaths: Counter[str] = Counter()
+    running = [start_worker(place.path, threads) for _ in range(workers)]
+    try:
+        while running:
+            time.sleep(0.2)
+            tick()
+            for process in [one for one in running if one.poll() is not None]:
+                running.remove(process)
+                if process.returncode in (0, STOPPED):
+                    continue
+                held = _held_by(place, process.pid)
+                if held is not None:
+                    deaths[held.id] += 1
+                    if deaths[held.id] >= MOST_DEATHS:
+                        _give_up(place, held, process.returncode)
+                if held is not None or process.returncode < 0:
+                    running.append(start_worker(place.path, threads))
+    finally:
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _held_by(place: Place, pid: int) -> Node | None:
+    """The piece that a dead worker of this machine held."""
+    claims: Claims = place.claims
+    for one in place.plan():
+        if claims.state(one.id) in ("open", "running"):
+            holder = claims.holder(one.id)
+            if holder is not None and holder.process.pid == pid and holder.process.gone():
+                return one
+    return None
+
+
+def _give_up(place: Place, one: Node, status: int) -> None:
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    reason = (
+        f"{MOST_DEATHS} workers ended by {how} while they did it; is there enough memory? "
+        "Take fewer --workers or a smaller batch, then --retry-failed"
+    )
+    place.claims.fail_dead(one.id, reason)
+    place.journal.append("failed", piece=one.id, reason=reason)

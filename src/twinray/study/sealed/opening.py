@@ -1,0 +1,87 @@
+"""Opening: the test predictions that every run kept are measured, all at once, when every planned run is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from twinray.errors import InputError
+from twinray.evaluation.record import FORMAT, split_as_json
+from twinray.files import sha256
+from twinray.runs.folder import read_config
+from twinray.runs.sealed import OPENED, write_opened
+from twinray.study.plan.nodes import Node, Plan
+from twinray.study.runner.claims import Claims, now
+from twinray.study.runner.place import Place
+
+_RULES = ("froc_hit", "froc_iou", "froc_repeats", "bootstrap", "seed")
+
+
+def not_done(plan: Plan, claims: Claims) -> list[Node]:
+    """Measured runs that are not done: while there are any, the test images stay sealed."""
+    return [one for one in plan.measured() if claims.state(one.id) != "done"]
+
+
+def was_opened(place: Place) -> bool:
+    """Whether the study was opened before."""
+    return any(event.what == "opened" for event in place.journal.events())
+
+
+def open_study(place: Place, plan: Plan, *, anyway: bool = False) -> int:
+    """Measure every run that is done and not opened yet.
+
+    Args:
+        place: the study. plan: what was planned.
+        anyway: flag to open although planned runs are not done; the journal keeps it.
+
+    Returns:
+        Number of runs that were measured now.
+
+    Raises:
+        InputError: planned runs are not done, or a run's files are not as the run wrote them.
+    """
+    waiting = not_done(plan, place.claims)
+    if waiting and not anyway:
+        raise InputError(
+            f"{len(waiting)} planned runs of {place.path} are not done ({waiting[0].name}, ...): the test images stay sealed; "
+            "run the study to its end, or give --open-anyway, which the report lists"
+        )
+    ready = [one for one in plan.measured() if place.claims.state(one.id) == "done"]
+    left = [one for one in ready if not (one.folder(place.path) / OPENED).is_file()]
+    if not left:
+        return 0
+    known = {piece for e in place.journal.events() if e.what == "opened" for piece in e.about.get("pieces", [])}  # fmt: skip
+    if not {one.id for one in left} <= known:  # else an opening that was killed goes on
+        place.journal.append(
+            "opened",
+            early=bool(waiting),
+            not_done=[one.id for one in waiting],
+            pieces=[one.id for one in ready],
+        )
+    for one in left:
+        folder = one.folder(place.path)
+        write_opened(folder, _measured(folder, early=bool(waiting)))
+    sums = {one.id: sha256(one.folder(place.path) / OPENED) for one in ready}
+    place.journal.append("figures", opened=sums)
+    return len(left)
+
+
+def _measured(run: Path, *, early: bool) -> Mapping[str, Any]:
+    from twinray.jobs.evaluate.config import EvaluateConfig
+    from twinray.jobs.evaluate.run import evaluated
+
+    kept = read_config(run)
+    asked = EvaluateConfig((run,), **{name: kept[name] for name in _RULES if name in kept})
+    result = evaluated(asked, opening=True)[0].result
+    (arm,) = result.arms.values()
+    runs: Sequence[Any] = list(result.runs.values())
+    return {
+        "format": FORMAT,
+        "opened": now(),
+        "early": early,
+        "test": split_as_json(arm.figures),
+        "diagnostics": [dict(one.diagnostics) for one in runs],
+        "notes": list(result.notes),
+        "warnings": list(result.warnings),
+    }
