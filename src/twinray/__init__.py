@@ -44,10 +44,10 @@ if (
     from twinray.jobs.weights.config import WeightsConfig as WeightsConfig
     from twinray.jobs.weights.run import run as _weights
     from twinray.pretraining.config import PretrainConfig as PretrainConfig
-    from twinray.study.config import DemoConfig as DemoConfig
-    from twinray.study.config import StudyConfig as StudyConfig
-    from twinray.study.demo import run as _demo
-    from twinray.study.run import run as _study
+    from twinray.studies.config import DemoConfig as DemoConfig
+    from twinray.studies.config import StudyConfig as StudyConfig
+    from twinray.studies.demo import run as _demo
+    from twinray.studies.run import run as _study
 
     __version__: str
     boxes = _boxes

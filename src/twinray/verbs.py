@@ -40,8 +40,8 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
     {
         "demo": Verb(
             help="the whole pipeline on synthetic images, in minutes",
-            config="twinray.study.config:DemoConfig",
-            run="twinray.study.demo:run",
+            config="twinray.studies.config:DemoConfig",
+            run="twinray.studies.demo:run",
         ),
         "pack": Verb(
             help="images on disk -> a pack that training reads",
@@ -98,8 +98,8 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
         ),
         "study": Verb(
             help="a whole comparison from one file: packs, arms, tasks, figures on sealed test images",
-            config="twinray.study.config:StudyConfig",
-            run="twinray.study.run:run",
+            config="twinray.studies.config:StudyConfig",
+            run="twinray.studies.run:run",
             positional=("file",),
         ),
         "weights": Verb(

@@ -15,8 +15,8 @@ from twinray.data.pack import open_pack
 from twinray.errors import InputError
 from twinray.jobs.evaluate.pictures import choose_images
 from twinray.records import Boxes
-from twinray.study.config import DemoConfig
-from twinray.study.demo import run
+from twinray.studies.config import DemoConfig
+from twinray.studies.demo import run
 
 TINY = {
     "--unlabelled": 16,

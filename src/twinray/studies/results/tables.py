@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from twinray.evaluation.record import Figure, SplitFigures
 from twinray.files import write_bytes, write_text
-from twinray.study.plan.nodes import Cell
-from twinray.study.results.state import Piece, StudyState
+from twinray.studies.plan.nodes import Cell
+from twinray.studies.results.state import Piece, StudyState
 
 
 @dataclass(frozen=True)

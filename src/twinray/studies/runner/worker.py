@@ -1,7 +1,7 @@
 """A worker: claims open pieces whose needs are done, does them, and ends when nothing is left that it could do.
 
 Workers know nothing of each other but the files in ``claims/``, so any number of them, on any machine that sees the study's
-folder, may work at once. ``python -m twinray.study.runner.worker STUDY`` is one.
+folder, may work at once. ``python -m twinray.studies.runner.worker STUDY`` is one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from types import FrameType
 
 from twinray.errors import Interrupted, Stopped, TwinrayError
-from twinray.study.plan.nodes import Node, Plan
-from twinray.study.runner.claims import Claim, Claims, Heartbeat, told
-from twinray.study.runner.execute import execute
-from twinray.study.runner.place import Place
+from twinray.studies.plan.nodes import Node, Plan
+from twinray.studies.runner.claims import Claim, Claims, Heartbeat, told
+from twinray.studies.runner.execute import execute
+from twinray.studies.runner.place import Place
 
 POLL_S = 1.0
 """Time between two looks for open work, in seconds."""

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from twinray.study.plan.nodes import Node
-from twinray.study.runner.claims import Claims
-from twinray.study.runner.place import Place
-from twinray.study.runner.worker import STOPPED
+from twinray.studies.plan.nodes import Node
+from twinray.studies.runner.claims import Claims
+from twinray.studies.runner.place import Place
+from twinray.studies.runner.worker import STOPPED
 
 MOST_DEATHS = 3
 """Workers that may die over one run before it counts as failed: one that needs more memory than there is would go on for ever."""
@@ -40,7 +40,7 @@ def start_worker(study: Path, threads: int) -> subprocess.Popen[bytes]:
     place.logs.mkdir(exist_ok=True)
     with (place.logs / "workers.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "twinray.study.runner.worker", str(study)],
+            [sys.executable, "-m", "twinray.studies.runner.worker", str(study)],
             env=environment(threads),
             stdin=subprocess.DEVNULL,
             stdout=log,

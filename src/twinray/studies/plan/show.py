@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from twinray.study.plan.nodes import Node, Plan
+from twinray.studies.plan.nodes import Node, Plan
 
 _KINDS: Mapping[str, str] = {
     "pack": "packs",

@@ -12,11 +12,11 @@ from twinray.files import read_json
 from twinray.runs.folder import METRICS
 from twinray.runs.results import split_figures
 from twinray.runs.sealed import OPENED, read_opened
-from twinray.study.plan.nodes import Node, Plan
-from twinray.study.runner.claims import Done, State
-from twinray.study.runner.execute import CHOICE
-from twinray.study.runner.place import STUDY, Place
-from twinray.study.sealed.deviations import Deviation, deviations
+from twinray.studies.plan.nodes import Node, Plan
+from twinray.studies.runner.claims import Done, State
+from twinray.studies.runner.execute import CHOICE
+from twinray.studies.runner.place import STUDY, Place
+from twinray.studies.sealed.deviations import Deviation, deviations
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from twinray.report.page.demo import (
 )
 from twinray.report.page.document import write_report
 from twinray.runs.folder import RunFolder, open_run, read_metrics
-from twinray.study.config import DemoConfig
+from twinray.studies.config import DemoConfig
 from twinray.training.record import environment
 
 REPORT = "report.html"

@@ -11,17 +11,17 @@ from rich.text import Text
 from twinray.about import DISCLAIMER, own_version
 from twinray.errors import InputError
 from twinray.files import clear_disk_errors, sha256, write_json, write_text
-from twinray.study.config import StudyConfig
-from twinray.study.plan.build import build
-from twinray.study.plan.file import Source, read_study
-from twinray.study.plan.nodes import Plan
-from twinray.study.plan.show import show_plan
-from twinray.study.results.state import StudyState, collect
-from twinray.study.results.tables import write_tables
-from twinray.study.runner.claims import now
-from twinray.study.runner.local import run_local, threads_for
-from twinray.study.runner.place import FILE, STUDY, Place
-from twinray.study.sealed.opening import not_done, open_study
+from twinray.studies.config import StudyConfig
+from twinray.studies.plan.build import build
+from twinray.studies.plan.file import Source, read_study
+from twinray.studies.plan.nodes import Plan
+from twinray.studies.plan.show import show_plan
+from twinray.studies.results.state import StudyState, collect
+from twinray.studies.results.tables import write_tables
+from twinray.studies.runner.claims import now
+from twinray.studies.runner.local import run_local, threads_for
+from twinray.studies.runner.place import FILE, STUDY, Place
+from twinray.studies.sealed.opening import not_done, open_study
 
 RESULTS = "results"
 

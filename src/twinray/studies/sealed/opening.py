@@ -11,9 +11,9 @@ from twinray.evaluation.record import FORMAT, split_as_json
 from twinray.files import sha256
 from twinray.runs.folder import read_config
 from twinray.runs.sealed import OPENED, write_opened
-from twinray.study.plan.nodes import Node, Plan
-from twinray.study.runner.claims import Claims, now
-from twinray.study.runner.place import Place
+from twinray.studies.plan.nodes import Node, Plan
+from twinray.studies.runner.claims import Claims, now
+from twinray.studies.runner.place import Place
 
 _RULES = ("froc_hit", "froc_iou", "froc_repeats", "bootstrap", "seed")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from twinray.errors import InputError
 from twinray.files import clear_disk_errors
-from twinray.study.runner.claims import now
+from twinray.studies.runner.claims import now
 
 FILE = "journal.jsonl"
 

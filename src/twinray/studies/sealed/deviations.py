@@ -12,10 +12,10 @@ from twinray.errors import InputError
 from twinray.files import read_json, sha256
 from twinray.runs.checksums import FILE as CHECKSUMS
 from twinray.runs.sealed import OPENED
-from twinray.study.plan.nodes import Node, Plan
-from twinray.study.runner.execute import result_files
-from twinray.study.runner.journal import Event
-from twinray.study.runner.place import FILE, PLAN, STUDY, Place
+from twinray.studies.plan.nodes import Node, Plan
+from twinray.studies.runner.execute import result_files
+from twinray.studies.runner.journal import Event
+from twinray.studies.runner.place import FILE, PLAN, STUDY, Place
 
 Kind = Literal[
     "run added",

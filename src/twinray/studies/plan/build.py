@@ -10,10 +10,10 @@ from typing import Any
 from twinray.checks import START, of_kind, options
 from twinray.errors import InputError
 from twinray.runs.folder import plain
-from twinray.study.plan.file import Arm, Source, StudyFile, Task, unknown
-from twinray.study.plan.inputs import Outside
-from twinray.study.plan.nodes import Cell, Differing, Node, Plan, Read, node
-from twinray.study.plan.search import trials
+from twinray.studies.plan.file import Arm, Source, StudyFile, Task, unknown
+from twinray.studies.plan.inputs import Outside
+from twinray.studies.plan.nodes import Cell, Differing, Node, Plan, Read, node
+from twinray.studies.plan.search import trials
 from twinray.verbs import VERBS, load
 
 GO_WITH_WEIGHTS = frozenset({"arch", "init_part"})

@@ -16,7 +16,7 @@ from twinray.checks import as_words
 from twinray.errors import InputError, Stopped, TwinrayError
 from twinray.files import folders_freed, read_json, sha256, write_json
 from twinray.runs.folder import METRICS, read_metrics
-from twinray.study.plan.nodes import Node, config_of
+from twinray.studies.plan.nodes import Node, config_of
 
 CHOICE = "choice.json"
 RANKS = "TWINRAY_STUDY_RANKS"

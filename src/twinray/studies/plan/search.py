@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from twinray.study.plan.file import Between, Search
+from twinray.studies.plan.file import Between, Search
 
 
 def trials(search: Search) -> list[dict[str, Any]]:

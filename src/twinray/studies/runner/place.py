@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twinray.errors import InputError
-from twinray.study.plan.nodes import Plan, read_plan
-from twinray.study.runner.claims import Claims
-from twinray.study.runner.journal import Journal
+from twinray.studies.plan.nodes import Plan, read_plan
+from twinray.studies.runner.claims import Claims
+from twinray.studies.runner.journal import Journal
 
 PLAN, STUDY, FILE = "plan.json", "study.json", "study.yaml"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from twinray.backbones.ledger import close_names, row_named
 from twinray.errors import InputError
 from twinray.files import read_json, sha256
-from twinray.study.plan.file import Source
-from twinray.study.plan.nodes import Read
+from twinray.studies.plan.file import Source
+from twinray.studies.plan.nodes import Read
 
 _WEIGHTS = ("backbone.safetensors", "model.safetensors")
 MISSING = "missing"
