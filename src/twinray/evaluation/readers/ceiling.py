@@ -279,7 +279,9 @@ class _Matched:
         box_classes: Sequence[str],
         rule: FrocRule,
     ) -> _Matched:
-        flat = flatten(dict(readings.truth), dict(predictions), box_classes)
+        truth: dict[str | int, Boxes] = {key: readings.truth[key] for key in readings.keys}
+        theirs: dict[str | int, Boxes] = {key: predictions[key] for key in readings.keys}
+        flat = flatten(truth, theirs, box_classes)
         return _Matched._of(flat, rule)
 
     @staticmethod
