@@ -20,6 +20,7 @@ from twinray.detection.options import resolve
 from twinray.detection.protocols import (
     PROTOCOLS,
     Recipe,
+    filled,
     learning_rate,
     pack_notes,
     recipe,
@@ -302,3 +303,24 @@ def test_a_detector_of_other_classes_gets_new_layers_for_them_and_says_so(
     other = dataclasses.replace(pack, info=dataclasses.replace(pack.info, box_classes=("Blob",)))
     (note,) = make_detector(config, other)[1].notes
     assert "only in the weights: ['blob']; only in the pack: ['Blob']" in note
+
+
+def test_rates_as_published_are_those_of_chained_schedulers_step_for_step() -> None:
+    """MMEngine's LinearLR over 500 iterations (its end counts as one of them) and its cosine by epoch, as torch chains them."""
+    chosen, per_epoch = (
+        recipe(filled(DetectConfig(Path("p"), Path("o"), protocol="as-published"))),
+        96,
+    )
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.005)
+    schedulers = torch.optim.lr_scheduler
+    warm = schedulers.LinearLR(optimizer, start_factor=0.001, end_factor=1.0, total_iters=499)
+    cosine = schedulers.CosineAnnealingLR(optimizer, T_max=50, eta_min=1e-4)
+    for step in range(50 * per_epoch):
+        expected = optimizer.param_groups[0]["lr"]
+        # chained, the floor of 1e-4 is added before the warm-up has multiplied it: a ten-thousandth
+        assert learning_rate(chosen, step, per_epoch) == pytest.approx(expected, rel=2e-3), step
+        optimizer.step()
+        warm.step()
+        if (step + 1) % per_epoch == 0:
+            cosine.step()

@@ -83,3 +83,13 @@ def test_neither_folder_is_one_clear_line(sided, tmp_path):
     (tmp_path / "full" / "note.txt").write_text("kept")
     run = twinray("pretrain", "--data", sided, *SMALL, "--preview", tmp_path / "full")
     assert run.returncode == 2 and "not empty" in run.stderr
+
+
+def test_a_preview_under_torchrun_is_refused_and_told_once(sided, tmp_path, cli, monkeypatch):
+    for name, value in {"LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for rank, told in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        status, _, err = cli("pretrain", "--data", sided, "--preview", tmp_path / "look", *SMALL)
+        assert status == 2 and ("without torchrun" in err) == told
+        assert not (tmp_path / "look").exists()

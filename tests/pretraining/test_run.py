@@ -2,21 +2,25 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 
 from support import PRETRAIN, ranks, twinray
-from twinray.backbones.build import build_backbone
+from twinray.backbones.build import build_backbone, zero_last_norms
 from twinray.backbones.pixels import IMAGENET
 from twinray.errors import InputError, TwinrayError
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.knn import FEWEST, KnnProbe
+from twinray.pretraining.model import BarlowTwins
 from twinray.pretraining.options import check_ranks, resolve
 from twinray.pretraining.run import chosen_rows, make_loop, open_packs, open_source, run
+from twinray.training.device import Machine
 from twinray.training.loader import PixelSource
 from twinray.training.monitor import collapse
 
@@ -187,3 +191,63 @@ def test_neighbours_vote_for_what_features_tell():
     assert (
         KnnProbe.of(source, np.ones((n, 1)), np.arange(n), 32, seed=0) is None
     )  # one class: nothing to tell
+
+
+@pytest.mark.parametrize(
+    ("epochs", "init", "given", "expected"),
+    [
+        (100, "random", "auto", "on"),
+        (99, "random", "auto", "off"),
+        (99, "random", "on", "on"),
+        (100, "random", "off", "off"),
+        (600, "imagenet-v2", "auto", "off"),
+    ],
+)
+def test_residual_blocks_begin_as_the_authors_from_100_epochs_on(epochs, init, given, expected):
+    config = PretrainConfig(
+        data=(Path("a"),), out=Path("run"), epochs=epochs, arch="resnet50", init=init, zero_init_residual=given,
+    )  # fmt: skip
+    assert resolve(config).zero_init_residual == expected
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_zeroed_residual_blocks_are_torchvisions(arch):
+    backbone = build_backbone(arch, 3)
+    zero_last_norms(backbone)
+    torch.manual_seed(3)
+    theirs = torchvision.models.get_model(arch, weights=None, zero_init_residual=True).state_dict()
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def authors_rate(step, steps_per_epoch, epochs, batch_size):
+    """The factor that the authors of Barlow Twins set before step ``step``, by their formulas."""
+    total, warmup, base = epochs * steps_per_epoch, 10 * steps_per_epoch, batch_size / 256
+    if step < warmup:
+        return base * step / warmup
+    q = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+    return base * q + base * 0.001 * (1 - q)
+
+
+def test_rates_are_the_authors_step_for_step(class_pack, tmp_path):
+    config = resolve(
+        PretrainConfig(
+            data=(class_pack,),
+            out=tmp_path,
+            epochs=100,
+            arch="resnet18",
+            batch_size=8,
+            projector=(8, 8),
+            optimizer="lars",
+            size=32,
+        )
+    )
+    packs = open_packs(config)
+    source = open_source(packs, chosen_rows(packs, config), config)
+    model = BarlowTwins(build_backbone("resnet18", 0), (8, 8))
+    loop = make_loop(config, model, source, Machine(torch.device("cpu"), bf16=False))
+    n = loop.steps_per_epoch
+    assert n > 1
+    for step in range(100 * n):
+        factor = authors_rate(step, n, 100, 8)
+        assert loop.rates(step) == pytest.approx([0.2 * factor, 0.0048 * factor], rel=1e-9), step

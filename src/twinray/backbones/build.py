@@ -12,13 +12,14 @@ from typing import Final, final
 
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from twinray.backbones.contract import STAGE_NAMES, Backbone, Channels
 from twinray.backbones.timm_backbone import PREFIX, build_timm, timm_knows
 from twinray.errors import InputError
 
-__all__ = ["ARCHITECTURES", "Backbone", "ResNet", "build_backbone"]
+__all__ = ["ARCHITECTURES", "Backbone", "ResNet", "build_backbone", "zero_last_norms"]
 
 ARCHITECTURES: Final = (
     "resnet18",
@@ -107,6 +108,19 @@ def build_backbone(arch: str, seed: int = 0, size: int | None = None) -> Backbon
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ResNet(arch)
+
+
+def zero_last_norms(backbone: Backbone) -> None:
+    """Give the last norm of every residual block of a torchvision network the weight 0, in place; others stay as they are.
+
+    Every block is so the identity at first, as with torchvision's ``zero_init_residual`` (Goyal et al. 2017), which the
+    authors of Barlow Twins use. timm's ResNets begin so by themselves.
+    """
+    for module in backbone.modules():
+        if isinstance(module, Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
+        elif isinstance(module, BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
 
 
 def _hint(arch: str) -> str:

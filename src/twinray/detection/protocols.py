@@ -165,7 +165,11 @@ def learning_rate(chosen: Recipe, step: int, steps_per_epoch: int) -> float:
     """
     total = steps_per_epoch * chosen.epochs
     warmup = _warmup(chosen, total)
-    warm = WARMUP_START + (1 - WARMUP_START) * min((step + 1) / warmup, 1.0) if warmup else 1.0
+    # MMEngine's first step has the least rate itself, and its step ``warmup - 1`` the whole one
+    done_warm = (
+        step / max(warmup - 1, 1) if chosen.schedule == "epoch" else (step + 1) / max(warmup, 1)
+    )
+    warm = WARMUP_START + (1 - WARMUP_START) * min(done_warm, 1.0) if warmup else 1.0
     if chosen.schedule == "epoch":
         done = (step // steps_per_epoch) / chosen.epochs
     elif step < warmup:

@@ -23,6 +23,7 @@ from twinray.classification.draws import histories
 from twinray.classification.results import TUNE
 from twinray.detection import run as detection
 from twinray.detection.config import DetectConfig
+from twinray.errors import InputError
 from twinray.evaluation.record import read_split
 from twinray.files import read_json, write_bytes
 from twinray.jobs.preview import run as preview
@@ -101,6 +102,13 @@ def pretrain(config: PretrainConfig) -> RunFolder:
         InputError, TwinrayError: as there.
     """
     if config.preview is not None:
+        rank, world, _ = launched_rank()
+        if world > 1:
+            refused = InputError(
+                f"--preview looks at images in one process, and torchrun started {world}; start it without torchrun"
+            )
+            refused.told = rank > 0
+            raise refused
         preview(config)
         return RunFolder(config.preview)
     sketch = _Sketch(_of_pretraining)

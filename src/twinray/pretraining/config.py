@@ -16,6 +16,7 @@ from twinray.checks import (
     SEED,
     SPEED,
     START,
+    Older,
     above,
     at_least,
     between,
@@ -53,6 +54,8 @@ class PretrainConfig:
     init: Annotated[str, START] = "random"
     """Initial weights: random, a name that twinray weights lists (imagenet-v2, rad-dino), NAME=FILE
     for a local copy of its file, a run's folder or a weight file."""
+    zero_init_residual: Annotated[Literal["auto", "on", "off"], MODEL, Older("off")] = "auto"
+    """Random ResNets begin as the authors' do: the last norm of every residual block has weight 0; auto: from 100 epochs on, as the other published values."""
     size: Annotated[int, MODEL, at_least(32, "pixels")] = 224
     """Side of a view, pixels."""
     batch_size: Annotated[int, MODEL, at_least(2, "images (statistics over one do not exist)")] = (

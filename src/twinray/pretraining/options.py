@@ -31,7 +31,10 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     projector = config.projector or (
         _NARROW if config.arch in _SMALL or config.arch.startswith("timm/") else _WIDE
     )
-    short = config.epochs < _SHORT
+    short = not as_published(config)
+    zeroed = config.zero_init_residual
+    if zeroed == "auto":
+        zeroed = "off" if short or config.init != "random" else "on"
     scale = config.batch_size / 256
     lr = config.lr if config.lr is not None else _RATE_PER_256[optimizer] * scale
     default_biases = 0.0048 * scale if optimizer == "lars" else lr
@@ -49,7 +52,13 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
         if config.warmup_epochs is not None
         else min(10.0, config.epochs / 10),
         projector=projector,
+        zero_init_residual=zeroed,
     )
+
+
+def as_published(config: PretrainConfig) -> bool:
+    """Whether a run is long enough for the published values, which are made for hundreds of epochs."""
+    return config.epochs >= _SHORT
 
 
 def check_ranks(config: PretrainConfig, world: int) -> None:

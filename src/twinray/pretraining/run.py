@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinray.backbones.build import build_backbone
+from twinray.backbones.build import build_backbone, zero_last_norms
 from twinray.backbones.weights import Provenance, initialise, seen_by
 from twinray.data.pack import Pack, enlarged, open_pack
 from twinray.errors import InputError
@@ -21,7 +21,7 @@ from twinray.pretraining.knn import KnnProbe
 from twinray.pretraining.model import BarlowTwins, Byol
 from twinray.pretraining.momentum import momentum_at
 from twinray.pretraining.objective import Objective, barlow_twins
-from twinray.pretraining.options import check_ranks, resolve
+from twinray.pretraining.options import as_published, check_ranks, resolve
 from twinray.pretraining.other_objectives import simclr, vicreg
 from twinray.pretraining.pairs import Partners, partners
 from twinray.pretraining.step import Step
@@ -73,6 +73,8 @@ def run(
         check_ranks(config, ranks.world)
         backbone = build_backbone(config.arch, config.seed, config.size)
         provenance = initialise(backbone, config.init)
+        if config.zero_init_residual == "on" and provenance.is_random:
+            zero_last_norms(backbone)
         seen = seen_by(config.init)
         provenance = dataclasses.replace(provenance, seen=seen.status)
         inputs = {
@@ -265,6 +267,8 @@ def make_loop(
         weight_decay=config.weight_decay,
     )
     base = [float(group["lr"]) for group in optimizer.param_groups]
+    # the authors' first step has the rate 0; a short run has no step to spare
+    at_zero = as_published(config)
     wanted = config.compile == "on" or (config.compile == "auto" and machine.device.type == "cuda")
     return Loop(
         label="pre-training",
@@ -286,7 +290,7 @@ def make_loop(
         steps_per_epoch=steps_per_epoch,
         epochs=config.epochs,
         rates=lambda step: [
-            rate * warmup_cosine(step, total=total, warmup=warmup) for rate in base
+            rate * warmup_cosine(step, total=total, warmup=warmup, at_zero=at_zero) for rate in base
         ],
         images_per_step=config.batch_size,
         seed=config.seed,

@@ -137,15 +137,27 @@ def optimizer_of(
 
 
 def warmup_cosine(
-    step: int, *, total: int, warmup: int, start: float = 0.0, end: float = 0.001
+    step: int,
+    *,
+    total: int,
+    warmup: int,
+    start: float = 0.0,
+    end: float = 0.001,
+    at_zero: bool = False,
 ) -> float:
     """The factor on the base learning rate at ``step`` (counted from 0).
 
     The factor is linear from ``start`` over ``warmup`` steps to 1, then half a cosine down to
     ``end`` at ``total``. The source is Loshchilov and Hutter 2017, with the final 0.1 % of Barlow
     Twins.
+
+    Args:
+        step: number of the step.
+        total, warmup: steps of the whole run and of its warm-up.
+        start, end: factor before the warm-up and at the end.
+        at_zero: whether step 0 has ``start`` itself, as in the authors' code of Barlow Twins, or a step's share more.
     """
     if step < warmup:
-        return start + (1 - start) * (step + 1) / warmup
+        return start + (1 - start) * (step + (not at_zero)) / warmup
     progress = min((step - warmup) / max(total - warmup, 1), 1.0)
     return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress))
