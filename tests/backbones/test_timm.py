@@ -151,16 +151,26 @@ def test_names_and_sizes_that_cannot_be(arch, size, said):
     assert said in refusal(build_backbone, arch, 0, size)
 
 
-def test_a_plain_transformer_has_features_but_no_pyramid():
-    backbone = build_backbone(f"timm/{VIT}", 0, 32)
+def test_a_plain_transformer_has_one_map_without_its_other_tokens():
+    backbone = build_backbone(f"timm/{VIT}", 0, 32).eval()
     assert backbone(images(32)).shape == (2, backbone.features)
+    assert (backbone.patch, backbone.stage_channels) == (16, (192,))
+    with torch.no_grad():
+        (name, last), *others = backbone.stages(images(32)).items()
+        tokens = backbone.net.forward_features(images(32))
+    assert name == "last" and not others
+    torch.testing.assert_close(last.flatten(2).transpose(1, 2), tokens[:, 1:])
+
+
+def test_coarse_patches_have_no_pyramid():
+    backbone = build_backbone("timm/vit_tiny_patch16_224?patch_size=32", 0, 64)
     for ask in (
         lambda: backbone.stage_channels,
-        lambda: backbone.stages(images(32)),
+        lambda: backbone.stages(images(64)),
         lambda: backbone.stage_of("x"),
+        lambda: backbone.patch,
     ):
-        said = refusal(ask)
-        assert f"timm/{VIT} has maps at strides 16: pretrain and classify take it" in said
+        assert "has maps at strides 32: pretrain and classify take it" in refusal(ask)
 
 
 def test_without_timm_the_extra_is_named(monkeypatch):
@@ -291,7 +301,7 @@ def test_a_plain_transformer_pretrains_and_classifies(class_pack, tmp_path, cli)
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--arch", f"timm/{VIT}"), "feature maps at strides 4, 8, 16 and 32"),
+        (("--arch", f"timm/{VIT}?patch_size=32"), "feature maps at strides 4, 8, 16 and 32"),
         (("--arch", "timm/resnet10"), "did you mean timm/resnet10"),
         (("--arch", "timm/convnext_atto", "--norm", "group"), "this backbone has none"),
         (("--arch", "timm/resnet10t", "--trainable-stages", "3"), "no fair floor"),

@@ -55,6 +55,11 @@ class ResNet(Backbone):
         )
 
     @property
+    def patch(self) -> int:
+        """0: four stages."""
+        return 0
+
+    @property
     def stage_channels(self) -> Channels:
         """Channels of c2..c5; each stage doubles them."""
         return self.features // 8, self.features // 4, self.features // 2, self.features
@@ -85,7 +90,9 @@ class ResNet(Backbone):
         return self.stages(x)["c5"].mean(dim=(2, 3))
 
 
-def build_backbone(arch: str, seed: int = 0, size: int | None = None) -> Backbone:
+def build_backbone(
+    arch: str, seed: int = 0, size: int | None = None, drop_path: float = 0.0
+) -> Backbone:
     """A backbone with its library's random initial weights, drawn from ``seed`` alone.
 
     Args:
@@ -93,17 +100,23 @@ def build_backbone(arch: str, seed: int = 0, size: int | None = None) -> Backbon
         seed: seed of the random weights.
         size: side of the square images it will see, pixels. Few networks of timm are built for one size and need it;
             of all of timm's it is checked that they take it. None: the size the network was published with.
+        drop_path: probability that training leaves out the last block's branch (stochastic depth, Huang et al. 2016),
+            rising to it in equal steps from 0 at the first; for networks of timm.
 
     Raises:
-        InputError: an architecture that is not known, that does not take the size, or that needs timm where it is not
-            installed.
+        InputError: an architecture that is not known, that does not take the size or ``drop_path``, or that needs timm
+            where it is not installed.
     """
     if arch.startswith(PREFIX):
-        return build_timm(arch, seed, size)
+        return build_timm(arch, seed, size, drop_path)
     if arch not in ARCHITECTURES:
         raise InputError(
             f"expected --arch to be one of {', '.join(ARCHITECTURES)}, or {PREFIX}NAME with a name of timm "
             f"(pip install 'twinray[timm]'), got {arch!r}; {_hint(arch)}"
+        )
+    if drop_path:
+        raise InputError(
+            f"--drop-path is for networks of timm, {arch} is torchvision's; leave it out, or choose {PREFIX}{arch}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

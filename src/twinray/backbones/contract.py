@@ -8,16 +8,26 @@ from torch import Tensor, nn
 
 from twinray.runs.description import Normalisation
 
-Channels = tuple[int, int, int, int]
+Channels = tuple[int, ...]
 STAGE_STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 """The stages that a feature pyramid is built on, and the pixels of the image from one of their pixels to the next."""
 
 STAGE_NAMES = ("stem", "layer1", "layer2", "layer3", "layer4")
 """What comes before c2's first layer, and what ends with c2 .. c5."""
 
+LAST_MAP = "last"
+"""The one map of a plain transformer, whose blocks all work at the stride of its patches."""
+
+PATCH_STRIDES = {8: 8, 14: 16, 16: 16}
+"""Patches that a pyramid can be built on, and the power of two that their stride stands for.
+
+A map of patches of 32 pixels holds too little to make one of stride 4 of."""
+
 
 class Backbone(nn.Module, ABC):
-    """A network without its classifier: pooled features, and the feature maps of four stages where it has them.
+    """A network without its classifier: pooled features, and feature maps where it has them.
+
+    These are the maps of four stages, or the last one of a plain transformer (``patch`` is then above 0).
 
     Its state-dict names are those of the library it comes from, so weights move to and from every tool that speaks it.
 
@@ -33,19 +43,31 @@ class Backbone(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def stage_channels(self) -> Channels:
-        """Channels of the stages c2 (stride 4), c3 (8), c4 (16), c5 (32).
+    def patch(self) -> int:
+        """Side of a plain transformer's patches, pixels; 0 for a network with four stages.
 
         Raises:
-            InputError: the network has no maps at these strides.
+            InputError: the network has neither.
+        """
+
+    @property
+    @abstractmethod
+    def stage_channels(self) -> Channels:
+        """Channels of the stages c2 (stride 4), c3 (8), c4 (16), c5 (32); of a plain transformer those of its last map.
+
+        Raises:
+            InputError: the network has no such maps.
         """
 
     @abstractmethod
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """Feature maps of (b, 3, h, w) normalised images, by stage name, each (b, c, h / stride, w / stride).
 
+        A plain transformer has one, ``last``: its patch tokens after the last block and its final norm, without class
+        and register tokens.
+
         Raises:
-            InputError: the network has no maps at these strides.
+            InputError: the network has no such maps.
         """
 
     @abstractmethod
@@ -53,10 +75,11 @@ class Backbone(nn.Module, ABC):
         """The stage of a parameter, or of a module that holds parameters, named as ``named_modules`` names it.
 
         Returns:
-            0 for the stem, 1..4 for what comes after it up to c2..c5; None for what only the pooled features need.
+            0 for the stem, 1..4 for what comes after it up to c2..c5; None for what only the pooled features need. Of a
+            plain transformer 1..4 are the quarters of its blocks.
 
         Raises:
-            InputError: the network has no maps at these strides.
+            InputError: the network has no such maps.
         """
 
     @abstractmethod
@@ -69,3 +92,31 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Pooled features (b, d) of (b, 3, h, w) normalised images."""
+
+
+def parts_of_maps(backbone: Backbone) -> list[tuple[str, ...]]:
+    """Names of the parameters of each part that feature maps are made of, from the input on.
+
+    Raises:
+        InputError: the network has no maps.
+    """
+    used = (
+        tuple(name for name in names if backbone.stage_of(name) is not None)
+        for names in backbone.parts().values()
+    )
+    return [names for names in used if names]
+
+
+def layer_factors(backbone: Backbone, decay: float) -> dict[str, float]:
+    """Factors on the rate under layer-wise decay (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT), by parameter.
+
+    What stands after the feature maps has 1, their last part ``decay``, each part before it ``decay`` times that.
+    Parameters that only the pooled features need are left out.
+
+    Raises:
+        InputError: the network has no maps.
+    """
+    parts = parts_of_maps(backbone)
+    return {
+        name: decay ** (len(parts) - place) for place, names in enumerate(parts) for name in names
+    }

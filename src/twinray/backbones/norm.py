@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import nn
 
-from twinray.backbones.contract import Backbone
+from twinray.backbones.contract import Backbone, parts_of_maps
 from twinray.errors import InputError
 
 NormPolicy = Literal["frozen", "eval", "trainable", "group"]
@@ -22,7 +22,12 @@ GROUPS = 32
 N_STAGES = 5
 
 
-def apply_norm_policy(backbone: Backbone, policy: NormPolicy, trainable_stages: int) -> None:
+def apply_norm_policy(
+    backbone: Backbone,
+    policy: NormPolicy,
+    trainable_stages: int,
+    trainable_blocks: int | None = None,
+) -> None:
     """Set, in place, which parameters of ``backbone`` learn, and replace its norms where asked.
 
     Args:
@@ -30,10 +35,13 @@ def apply_norm_policy(backbone: Backbone, policy: NormPolicy, trainable_stages: 
             not use it.
         policy: treatment of the norms, see ``NormPolicy``.
         trainable_stages: number of stages that learn, counted from the last. Values: 5 all, 4
-            without the stem, 3 without stem and layer1 (the chest X-ray paper), 0 none.
+            without the stem, 3 without stem and layer1 (the chest X-ray paper), 0 none. A plain
+            transformer's stages are the quarters of its blocks.
+        trainable_blocks: number of blocks of a plain transformer that learn, counted from the last,
+            in place of stages; the stem does not learn. None: by stages.
 
     Raises:
-        InputError: an unknown policy or number of stages, or a layer that group norm does not divide.
+        InputError: an unknown policy, number of stages or of blocks, or a layer that group norm does not divide.
     """
     if policy not in ("frozen", "eval", "trainable", "group"):
         raise InputError(
@@ -45,9 +53,11 @@ def apply_norm_policy(backbone: Backbone, policy: NormPolicy, trainable_stages: 
         )
     if policy == "group":
         _replace_by_group_norm(backbone)
+    own = None if trainable_blocks is None else _last_blocks(backbone, trainable_blocks)
     for name, parameter in backbone.named_parameters():
         stage = backbone.stage_of(name)
-        parameter.requires_grad_(stage is not None and stage >= N_STAGES - trainable_stages)
+        chosen = name in own if own is not None else (stage or 0) >= N_STAGES - trainable_stages
+        parameter.requires_grad_(stage is not None and chosen)
     if policy == "frozen":
         for module in backbone.modules():
             if is_batch_norm(module):
@@ -55,12 +65,44 @@ def apply_norm_policy(backbone: Backbone, policy: NormPolicy, trainable_stages: 
 
 
 def set_norm_modes(backbone: Backbone, policy: NormPolicy, trainable_stages: int) -> None:
-    """After ``train()``: put the batch norms whose statistics must not move back into eval mode."""
+    """After ``train()``: put what must not move or draw back into eval mode.
+
+    These are batch norms whose statistics stay, and parts that do not learn (stochastic depth in them).
+    """
     for name, module in backbone.named_modules():
         if is_batch_norm(module):
             stage = backbone.stage_of(name)
             if policy in ("frozen", "eval") or stage is None or stage < N_STAGES - trainable_stages:
                 module.eval()
+    still(backbone)
+
+
+def still(module: nn.Module) -> None:
+    """Evaluation mode for every module that has parameters and none that learns: no dropout there, no batch statistics."""
+    for child in module.children():
+        if next(child.parameters(), None) is not None and not learns(child):
+            child.eval()
+        else:
+            still(child)
+
+
+def learns(module: nn.Module) -> bool:
+    """Whether any parameter of a module learns."""
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _last_blocks(backbone: Backbone, number: int) -> set[str]:
+    """Names of the parameters of the last blocks of a plain transformer."""
+    if not backbone.patch:
+        raise InputError(
+            f"--trainable-blocks counts the blocks of plain transformers, {backbone.arch} has stages; use --trainable-stages"
+        )
+    blocks = parts_of_maps(backbone)[1:]  # the first part is the stem
+    if not 0 <= number <= len(blocks):
+        raise InputError(
+            f"expected --trainable-blocks from 0 to {len(blocks)}, the blocks of {backbone.arch}, got {number}; choose one of those"
+        )
+    return {name for block in blocks[len(blocks) - number :] for name in block}
 
 
 def is_batch_norm(module: nn.Module) -> bool:

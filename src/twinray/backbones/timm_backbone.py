@@ -20,7 +20,13 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
-from twinray.backbones.contract import STAGE_STRIDES, Backbone, Channels
+from twinray.backbones.contract import (
+    LAST_MAP,
+    PATCH_STRIDES,
+    STAGE_STRIDES,
+    Backbone,
+    Channels,
+)
 from twinray.errors import InputError
 from twinray.files import sha256
 from twinray.runs.description import Normalisation
@@ -34,11 +40,15 @@ _CANNOT_RUN = (AssertionError, RuntimeError, TypeError, ValueError, IndexError, 
 
 @dataclass(frozen=True, slots=True)
 class _Stages:
-    """Where a network's four stages are: places among its intermediate maps, channels, stage of each parameter's name."""
+    """Where a network's maps are: places among its intermediate maps, channels, stage of each parameter's name.
+
+    ``patch`` is 0 where there are four stages.
+    """
 
     indices: tuple[int, ...]
     channels: Channels
     owner: dict[str, int]
+    patch: int = 0
 
 
 @final
@@ -65,20 +75,30 @@ class TimmBackbone(Backbone):
         self.register_load_state_dict_pre_hook(_with_net)  # type: ignore[no-untyped-call]
 
     @property
+    def patch(self) -> int:
+        """Side of a plain transformer's patches, pixels; 0 for a network with four stages."""
+        return self._stages().patch
+
+    @property
     def stage_channels(self) -> Channels:
-        """Channels of c2..c5; refuses networks without them, as ``stages`` does."""
+        """Channels of c2..c5, or of the last map; refuses networks without them, as ``stages`` does."""
         return self._stages().channels
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """Feature maps of (b, 3, h, w) normalised images, by stage name, each (b, c, h / stride, w / stride)."""
-        indices = list(self._stages().indices)
+        found = self._stages()
+        if found.patch:
+            return {LAST_MAP: _last_map(self.net, x)}
         maps = self.net.forward_intermediates(
-            x, indices=indices, output_fmt="NCHW", intermediates_only=True
+            x, indices=list(found.indices), output_fmt="NCHW", intermediates_only=True
         )  # type: ignore[operator]
         return dict(zip(STAGE_STRIDES, maps, strict=True))
 
     def stage_of(self, name: str) -> int | None:
-        """0 for the stem, 1..4 for what comes after it up to c2..c5; None for what only the pooled features need."""
+        """0 for the stem, 1..4 for what comes after it up to c2..c5; None for what only the pooled features need.
+
+        Of a plain transformer 1..4 are the quarters of its blocks, the final norm with the last.
+        """
         return self._stages().owner.get(name)
 
     def parts(self) -> dict[str, tuple[str, ...]]:
@@ -116,17 +136,36 @@ class TimmBackbone(Backbone):
         indices = tuple(index for index in last.values() if index is not None)
         if len(indices) < len(STAGE_STRIDES):
             strides = sorted({round(self.side / side) for side in sides})
+            if len(set(sides)) == 1 and self.side == strides[0] * sides[0] and strides[0] in PATCH_STRIDES:  # fmt: skip
+                return self._plain(strides[0])
             have = (
                 f"has maps at strides {', '.join(map(str, strides))}" if strides else "gives none"
             )
             raise InputError(
-                f"expected --arch to be a network with feature maps at strides 4, 8, 16 and 32, which a feature pyramid needs; "
-                f"{self.arch} {have}: pretrain and classify take it, for detect choose one with four stages, such as "
-                f"{PREFIX}convnext_tiny"
+                "expected --arch to be a network with feature maps at strides 4, 8, 16 and 32, or a plain transformer with "
+                f"patches of {', '.join(map(str, PATCH_STRIDES))} pixels, which a feature pyramid needs; {self.arch} {have}: "
+                f"pretrain and classify take it, for detect choose another, such as {PREFIX}convnext_tiny"
             )
         chosen = [maps[index] for index in indices]
-        c2, c3, c4, c5 = (m.shape[1] for m in chosen)
-        return _Stages(indices, (c2, c3, c4, c5), self._owners(chosen))
+        return _Stages(indices, tuple(m.shape[1] for m in chosen), self._owners(chosen))
+
+    def _plain(self, patch: int) -> _Stages:
+        """A plain transformer: one map, and the quarters of its blocks as stages."""
+        with _evaluating(self.net), torch.enable_grad():
+            for parameter in self.net.parameters():
+                parameter.requires_grad_(True)
+            last = _last_map(self.net, _blank(self.net, self.side))
+        used = _computed_from(last)
+        reached = {name for name, parameter in self.named_parameters() if id(parameter) in used}
+        # some networks have parts after the last map: a norm of the pooled features, blocks of the class token alone
+        parts = [names for names in self.parts().values() if reached.intersection(names)]
+        depth = max(len(parts) - 1, 1)
+        owner: dict[str, int] = {}
+        for place, names in enumerate(parts):  # part 0 is the stem
+            stage = 0 if place == 0 else 1 + (place - 1) * len(STAGE_STRIDES) // depth
+            owner |= {name: stage for name in names if name in reached}
+        modules = {name.rpartition(".")[0]: stage for name, stage in owner.items()}
+        return _Stages((), (last.shape[1],), modules | owner, patch)
 
     def _owners(self, chosen: list[Tensor]) -> dict[str, int]:
         """The stage of each parameter and of the module that holds it, from what each map was computed from."""
@@ -141,7 +180,7 @@ class TimmBackbone(Backbone):
         return modules | owner
 
 
-def build_timm(arch: str, seed: int, size: int | None) -> TimmBackbone:
+def build_timm(arch: str, seed: int, size: int | None, drop_path: float = 0.0) -> TimmBackbone:
     """A network of timm with timm's random initial weights, drawn from ``seed`` alone.
 
     Networks with position embeddings are built to take any size, with the embeddings of the
@@ -152,13 +191,16 @@ def build_timm(arch: str, seed: int, size: int | None) -> TimmBackbone:
         arch: ``timm/NAME`` or ``timm/NAME.TAG``; ``?option=whole number&...`` after it goes to timm's constructor.
         seed: seed of the random weights.
         size: side of the square images it will see, pixels; None for the size the network was published with.
+        drop_path: stochastic depth of the last block in training.
 
     Raises:
-        InputError: timm is not installed or does not know the name; a network that does not take the size, or gives no
-            pooled features.
+        InputError: timm is not installed or does not know the name; a network that does not take the size or
+            ``drop_path``, or gives no pooled features.
     """
     timm = _timm(arch)
     name, given = _named(arch)
+    if drop_path:
+        given = {**given, "drop_path_rate": drop_path}
     published = _published(timm, name)
     fixed = published is not None and published.fixed_input_size
     side = size or (int(published.input_size[-1]) if published is not None else 224)
@@ -170,13 +212,23 @@ def build_timm(arch: str, seed: int, size: int | None) -> TimmBackbone:
         shape = _output_shape(net, side)
     except _CANNOT_RUN as error:
         raise InputError(
-            f"{arch} cannot take images of {side} pixels ({_words(error)}); choose another --size or --arch"
+            f"{arch} cannot take images of {side} pixels ({_words(error)}); choose another --size{_sizes(net, side)} or --arch"
         ) from error
     if len(shape) != 2:
         raise InputError(
             f"expected --arch to be a network with pooled features, {arch} gives {shape}; choose another"
         )
     return TimmBackbone(arch, net, shape[1], side, options)
+
+
+def _sizes(net: nn.Module, side: int) -> str:
+    """The sizes around one that do not cut a patch, for a message; empty where the patch is not known."""
+    patch = getattr(getattr(net, "patch_embed", None), "patch_size", None)
+    step = patch[0] if isinstance(patch, tuple) else patch
+    if not isinstance(step, int) or step < 2 or side % step == 0:
+        return ""
+    below = side // step * step
+    return f" ({f'{below} or ' if below else ''}{below + step})"
 
 
 def _named(arch: str) -> tuple[str, dict[str, Any]]:
@@ -351,6 +403,15 @@ def _intermediate_maps(net: nn.Module, side: int) -> list[Tensor]:
         except _CANNOT_RUN:
             return []
     return [m for m in maps if isinstance(m, Tensor) and m.ndim == 4]
+
+
+def _last_map(net: nn.Module, x: Tensor) -> Tensor:
+    """(b, c, h, w): the patch tokens of a plain transformer after its last block and its final norm."""
+    (last,) = net.forward_intermediates(
+        x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+    )  # type: ignore[operator]
+    found: Tensor = last
+    return found
 
 
 def _last(sides: list[int], wanted: float) -> int | None:

@@ -15,12 +15,12 @@ from typing import Any, Self, final
 from torch import Tensor, nn
 
 from twinray.backbones.contract import Backbone
-from twinray.backbones.norm import is_batch_norm
+from twinray.backbones.norm import is_batch_norm, learns, still
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.model import Classifier
 from twinray.classification.protocols import Recipe
 from twinray.errors import InputError
-from twinray.training.optim import never_decayed
+from twinray.training.optim import rated_groups
 
 NORMS = "norms"
 """The name under --tune that means every norm layer, whatever part it is in."""
@@ -139,50 +139,28 @@ class Learner(nn.Module):
         """Training or evaluation mode; stored statistics and frozen layers stay as they are in both."""
         super().train(mode)
         if mode:
-            _still(self.classifier.backbone)
+            still(self.classifier.backbone)
             for module in self.classifier.backbone.modules():
                 if is_batch_norm(module):
-                    module.train(self.plan.norm == "trainable" and _learns(module))
+                    module.train(self.plan.norm == "trainable" and learns(module))
         return self
 
     def groups(self, chosen: Recipe) -> list[dict[str, Any]]:
         """Groups of the optimiser: of one rate and one decay each; the head's come first, with its own rate."""
-        assert chosen.lr_backbone is not None
-        plain = never_decayed(self.classifier)
-        found: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.classifier.named_parameters():
-            is_weight = parameter.ndim > 1 and name not in plain
-            of_head = name.startswith("head.")
-            factor = 1.0 if of_head else self.plan.of[name.removeprefix("backbone.")]
-            if factor > 0:
-                found.setdefault(("head" if of_head else "backbone", factor, is_weight), []).append(
-                    parameter
-                )
-        ordered = sorted(
-            found.items(), key=lambda item: (item[0][0] != "head", -item[0][1], not item[0][2])
+        lr_backbone = chosen.lr_backbone
+        assert lr_backbone is not None
+
+        def rate(name: str) -> tuple[str, float, float]:
+            if name.startswith("head."):
+                return "head", 1.0, chosen.lr_head
+            return "backbone", self.plan.of[name.removeprefix("backbone.")], lr_backbone
+
+        return rated_groups(
+            self.classifier,
+            rate,
+            weight_decay=chosen.weight_decay,
+            weight_decay_biases=chosen.weight_decay_biases,
         )
-        return [
-            {
-                "params": parameters,
-                "name": f"{where} x {factor:.4g}, {'weights' if is_weight else 'biases and norms'}",
-                "lr": factor * (chosen.lr_head if where == "head" else chosen.lr_backbone),
-                "weight_decay": chosen.weight_decay if is_weight else chosen.weight_decay_biases,
-            }
-            for (where, factor, is_weight), parameters in ordered
-        ]
-
-
-def _learns(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def _still(module: nn.Module) -> None:
-    """Evaluation mode for every module that has parameters and none that learns: no dropout there, no batch statistics."""
-    for child in module.children():
-        if next(child.parameters(), None) is not None and not _learns(child):
-            child.eval()
-        else:
-            _still(child)
 
 
 def layers_of(classifier: Classifier) -> dict[str, list[str]]:

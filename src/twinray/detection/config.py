@@ -22,7 +22,6 @@ from twinray.checks import (
     at_least,
     between,
     counts_with,
-    multiple_of,
     settle,
 )
 
@@ -49,7 +48,8 @@ class DetectConfig:
     """Weights under test: random, a name that twinray weights lists (imagenet-v2, rad-dino), NAME=FILE
     for a local copy of its file, a run's folder or a weight file."""
     arch: Annotated[str, MODEL] = ""
-    """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME (four stages; extra timm); default that of the weights named by --init."""
+    """Architecture: a torchvision ResNet (resnet18, resnet50, ...) or timm/NAME (four stages, or a plain transformer
+    with patches of 8, 14 or 16 pixels; extra timm); default that of the weights named by --init."""
     init_part: Annotated[Literal["auto", "backbone", "detector"], MODEL] = "auto"
     """Part of a detector named by --init: detector (all but the layers of its classes where these differ) or
     backbone; auto: detector where --init names one."""
@@ -63,8 +63,8 @@ class DetectConfig:
     """Share of the training images that may be used, 0..1: whole patients, stratified by class, nested for one --fraction-seed."""
     fraction_seed: Annotated[int, SEED, at_least(0), counts_with(fraction=above(0, below=1))] = 0
     """Seed of the order in which patients enter the fraction."""
-    size: Annotated[int, MODEL, multiple_of(32, least=64)] = 224
-    """Side of the network's input, pixels; a multiple of 32."""
+    size: Annotated[int, MODEL, at_least(64, "pixels")] = 224
+    """Side of the network's input, pixels; a multiple of 32, for patches of 14 pixels of 28 (224, 448, 672 and 896 are both)."""
     resize: Annotated[Literal["bicubic", "bilinear"], MODEL, Older("bilinear")] = "bicubic"
     """Filter that brings packed images to --size, antialiased: bicubic as in every other stage.
     The value bilinear goes on with runs of versions that had no such option."""
@@ -76,10 +76,13 @@ class DetectConfig:
     """Rule of the updates (adamw | sgd)."""
     lr: Annotated[float | None, MODEL, above(0)] = None
     """Peak learning rate; by optimiser and batch: AdamW 0.0002 * sqrt(batch / 8), SGD 0.005 * batch / 32."""
+    layer_decay: Annotated[float | None, MODEL, above(0, up_to=1), Older(1.0)] = None
+    """Factor on the rate from each block or stage of the backbone to the one before it, 0..1; pyramid and heads have the
+    full rate. Default by the network (plain transformers: 0.7 up to 12 blocks, 0.8 up to 24, else 0.9; others: 1 | 1)."""
     weight_decay: Annotated[float | None, MODEL, at_least(0)] = None
     """Weight decay of weights; by optimiser: AdamW 0.05, SGD 1e-4."""
     weight_decay_biases: Annotated[float | None, MODEL, at_least(0)] = None
-    """Weight decay of biases and norm parameters; by optimiser: AdamW 0, SGD 1e-4."""
+    """Weight decay of biases, norm parameters, tokens and position embeddings; by optimiser: AdamW 0, SGD 1e-4."""
     warmup_steps: Annotated[int | None, MODEL, at_least(0)] = None
     """Steps of linear warm-up (500, or a tenth of a run shorter than 5,000 steps | 500)."""
     schedule: Annotated[Literal["step", "epoch"] | None, MODEL] = None
@@ -93,7 +96,13 @@ class DetectConfig:
     """Backbone normalisation. trainable: batch statistics; eval: stored statistics; frozen: all stored; group: group norm instead
     (trainable | eval)."""
     trainable_stages: Annotated[int | None, MODEL, between(0, 5)] = None
-    """Backbone stages that learn, from the last: 5 all, 3 without stem and layer1, 0 none (5 | 3)."""
+    """Backbone stages that learn, from the last: 5 all, 3 without stem and layer1, 0 none (5 | 3).
+    Those of a plain transformer are the quarters of its blocks."""
+    trainable_blocks: Annotated[int | None, MODEL, at_least(0)] = None
+    """Blocks of a plain transformer that learn, from the last, in place of --trainable-stages; the stem does not."""
+    drop_path: Annotated[float, MODEL, between(0, 0.9, "a probability")] = 0.0
+    """Stochastic depth: probability that a step leaves out the last block's branch, for each image, rising to it from 0 at the first
+    block; networks of timm."""
     fpn_channels: Annotated[int, MODEL, at_least(1)] = 256
     """Channels of the feature pyramid; for fcos a multiple of 32, 64 or more."""
     box_head_width: Annotated[int, MODEL, at_least(1), counts_with(detector="faster-rcnn")] = 1024

@@ -1,7 +1,7 @@
 """A detector with a feature pyramid on any backbone, built the same way for every initial weight.
 
-Faster R-CNN (Ren et al. 2015), RetinaNet and FCOS on feature pyramids (Lin et al. 2017), from torchvision's
-components. Only the backbone's initial tensors differ between the arms of a comparison: everything else is
+Faster R-CNN (Ren et al. 2015), RetinaNet and FCOS on feature pyramids (Lin et al. 2017; of plain transformers Li et al.
+2022), from torchvision's components. Only the backbone's initial tensors differ between the arms of a comparison: everything else is
 drawn from the seed alone. Images arrive as one normalised square batch, so torchvision's per-image resizing
 is left out.
 
@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from twinray.backbones.build import Backbone
+from twinray.backbones.contract import PATCH_STRIDES
 from twinray.backbones.norm import NormPolicy, apply_norm_policy, is_batch_norm, set_norm_modes
 from twinray.backbones.pixels import Filter
 from twinray.detection.batched.roi_align import MultiScaleRoIAlign
 from twinray.detection.one_stage import OneStage
 from twinray.detection.postprocess import Detection, Detections, Limits, select_detections
-from twinray.detection.pyramid import POOLED_LEVELS, Features, Pyramid
+from twinray.detection.pyramid import POOLED_LEVELS, STRIDES, Features, Pyramid
 from twinray.detection.targets import BoxTargets
 from twinray.detection.transforms import evaluation_batch
 from twinray.detection.two_stage import Outputs, box_heads, proposal_network
@@ -31,6 +32,8 @@ from twinray.errors import InputError
 from twinray.runs.description import Normalisation
 
 DetectorKind = Literal["faster-rcnn", "retinanet", "fcos"]
+LEAST_SIZE = 64
+P5_STRIDE = STRIDES[len(POOLED_LEVELS) - 1]
 Dense: TypeAlias = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Pyramid maps by level, and the outputs of the head that looks at every place."""
 
@@ -41,10 +44,11 @@ class DetectorOptions:
 
     Attributes:
         detector: faster-rcnn, retinanet or fcos; options of proposals and box head are faster-rcnn's.
-        size: side of the square input in pixels, a multiple of 32.
+        size: side of the square input in pixels, a multiple of p5's stride: 32, or 28 for patches of 14 pixels.
         resize: filter that brings packed images to that side.
         norm: backbone normalisation: frozen, eval, trainable or group.
         trainable_stages: backbone stages that learn, from the last: 5 all, 3 without stem and layer1, 0 none.
+        trainable_blocks: blocks of a plain transformer that learn, from the last, in place of stages.
         fpn_channels: channels of the feature pyramid.
         box_head_width: width of the two fully connected layers of the box head.
         anchor_scale: side of the smallest square anchor in strides. On strides from 4, 8 gives 32,
@@ -70,6 +74,7 @@ class DetectorOptions:
     resize: Filter = "bicubic"
     norm: NormPolicy = "trainable"
     trainable_stages: int = 5
+    trainable_blocks: int | None = None
     fpn_channels: int = 256
     box_head_width: int = 1024
     anchor_scale: float = 8.0
@@ -103,7 +108,9 @@ class Detector(nn.Module):
         super().__init__()
         self.options = options
         self.box_classes = tuple(box_classes)
-        apply_norm_policy(backbone, options.norm, options.trainable_stages)
+        apply_norm_policy(
+            backbone, options.norm, options.trainable_stages, options.trainable_blocks
+        )
         for module in backbone.modules():
             if options.norm_eps is not None and isinstance(module, nn.BatchNorm2d):
                 module.eps = options.norm_eps
@@ -118,6 +125,7 @@ class Detector(nn.Module):
                 len(self.box_classes),
                 options.anchor_scale,
                 options.anchor_ratios,
+                self.backbone.strides,
             )
             self.head = self.one_stage.head
             self.one_stage.anchors.rounded = options.round_anchors
@@ -126,6 +134,7 @@ class Detector(nn.Module):
             options.fpn_channels,
             options.anchor_scale,
             options.anchor_ratios,
+            self.backbone.strides,
             sampled=options.anchors_per_image,
             before_nms=options.proposals_before_nms,
             after_nms=options.proposals,
@@ -135,6 +144,7 @@ class Detector(nn.Module):
             options.fpn_channels,
             options.box_head_width,
             len(self.box_classes) + 1,
+            self.backbone.strides,
             sampled=options.rois_per_image,
             score_threshold=options.score_threshold,
             nms=options.nms,
@@ -287,7 +297,7 @@ def build_detector(
     Raises:
         InputError: options that no detector can be built from.
     """
-    _check(options, box_classes)
+    _check(options, box_classes, backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Detector(backbone, options, box_classes)
@@ -320,7 +330,10 @@ def frozen_random_layers(detector: Detector, init_is_random: bool) -> list[str]:
     detector.train()
     body = detector.backbone.body
     for name, module in body.named_modules():
-        frozen = any(not p.requires_grad for p in module.parameters(recurse=False))
+        frozen = any(
+            not p.requires_grad and body.stage_of(f"{name}.{own}".lstrip(".")) is not None
+            for own, p in module.named_parameters(recurse=False)
+        )
         stale = is_batch_norm(module) and not module.training
         if (frozen or stale) and body.stage_of(name) is not None:
             found.append(name)
@@ -328,14 +341,24 @@ def frozen_random_layers(detector: Detector, init_is_random: bool) -> list[str]:
     return found
 
 
-def _check(options: DetectorOptions, box_classes: Sequence[str]) -> None:
+def size_step(backbone: Backbone) -> int:
+    """What the side of a detector's input must be a multiple of: p5's stride, so that every cell has its pixels."""
+    patch = backbone.patch
+    return P5_STRIDE * patch // PATCH_STRIDES[patch] if patch else P5_STRIDE
+
+
+def _check(options: DetectorOptions, box_classes: Sequence[str], backbone: Backbone) -> None:
     if not box_classes or len(set(box_classes)) != len(box_classes):
         raise InputError(
             f"expected at least one box class and no name twice, got {list(box_classes)}; check the pack's classes"
         )
-    if options.size < 64 or options.size % 32:
+    step = size_step(backbone)
+    if options.size < LEAST_SIZE or options.size % step:
+        of = f" for patches of {backbone.patch} pixels" if step != P5_STRIDE else ""
+        below = max(options.size // step, -(-LEAST_SIZE // step)) * step
         raise InputError(
-            f"expected a size that is a multiple of 32 and at least 64 pixels, got {options.size}; try 224 or 640"
+            f"expected a size that is a multiple of {step}{of} and at least {LEAST_SIZE} pixels, got {options.size}; "
+            f"try {below} or {below + step}"
         )
     if options.detector == "fcos" and (options.fpn_channels % 32 or options.fpn_channels < 64):
         raise InputError(  # its group norms have 32 groups: of more than one channel, or a level of one pixel is lost

@@ -41,6 +41,7 @@ class OneStage:
         n_classes: k.
         anchor_scale: side of the smallest square anchor in strides; for FCOS of a point's cell.
         ratios: height / width of RetinaNet's anchors.
+        strides: strides of p3..p7, in input pixels.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class OneStage:
         n_classes: int,
         anchor_scale: float,
         ratios: Sequence[float],
+        strides: Sequence[float] = ONE_STAGE_STRIDES,
     ) -> None:
         place = (
             nn.Identity()
@@ -57,13 +59,13 @@ class OneStage:
         place.out_channels = channels  # type: ignore[assignment]
         self.network: RetinaNet | FCOS
         if kind == "retinanet":
-            self.anchors = Anchors(anchor_scale, ratios, ONE_STAGE_STRIDES, OCTAVE_STEPS)
+            self.anchors = Anchors(anchor_scale, ratios, strides, OCTAVE_STEPS, ONE_STAGE_STRIDES)
             shapes = AnchorGenerator(
                 ((1,) * OCTAVE_STEPS,) * len(ONE_STAGE_STRIDES), (tuple(ratios),) * 5
             )
             self.network = RetinaNet(place, n_classes, anchor_generator=shapes)
         else:
-            self.anchors = Anchors(anchor_scale, (1.0,), ONE_STAGE_STRIDES)
+            self.anchors = Anchors(anchor_scale, (1.0,), strides, measures=ONE_STAGE_STRIDES)
             self.network = FCOS(place, n_classes)
         self.head: nn.Module = self.network.head
 

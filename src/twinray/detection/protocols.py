@@ -24,7 +24,8 @@ class Recipe:
     """Every option that a protocol sets; the fields are those of :class:`DetectConfig`.
 
     ``lr`` is that of the protocol's own optimiser and batch size, ``weight_decay`` that of its optimiser: see
-    :func:`filled`. ``warmup_steps`` None: 500, or a tenth of a run shorter than 5,000 steps.
+    :func:`filled`. ``warmup_steps`` None: 500, or a tenth of a run shorter than 5,000 steps. ``layer_decay`` None: by the
+    network.
     """
 
     norm: Literal["trainable", "eval", "frozen", "group"]
@@ -33,6 +34,7 @@ class Recipe:
     batch_size: int
     optimizer: Literal["adamw", "sgd"]
     lr: float
+    layer_decay: float | None
     weight_decay: float
     weight_decay_biases: float
     warmup_steps: int | None
@@ -54,6 +56,7 @@ PROTOCOLS: Mapping[str, Recipe] = {
         batch_size=8,
         optimizer="adamw",
         lr=2e-4,
+        layer_decay=None,
         weight_decay=0.05,
         weight_decay_biases=0.0,
         warmup_steps=None,
@@ -73,6 +76,7 @@ PROTOCOLS: Mapping[str, Recipe] = {
         batch_size=32,
         optimizer="sgd",
         lr=0.005,
+        layer_decay=1.0,
         weight_decay=1e-4,
         weight_decay_biases=1e-4,
         warmup_steps=500,

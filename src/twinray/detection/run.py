@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from twinray.backbones.build import build_backbone
-from twinray.backbones.contract import STAGE_NAMES
+from twinray.backbones.contract import STAGE_NAMES, Backbone, layer_factors, parts_of_maps
 from twinray.backbones.weights import BACKBONE_ALONE, Provenance, initialise, seen_by
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
@@ -46,10 +46,12 @@ from twinray.runs.seen import Checked, check_unseen, write_seen
 from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
 from twinray.training.engine import Loop, Watch, load_best, train
 from twinray.training.engine import Progress as State
-from twinray.training.optim import build_optimizer
+from twinray.training.optim import build_optimizer, optimizer_of, rated_groups
 from twinray.training.ranks import Ranks, joined_ranks
 from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
+
+_BODY = "backbone.body."
 
 
 @frees_folders
@@ -83,6 +85,8 @@ def run(
     told = _data_notes(config, pack, data)
     config = with_warmup(config, len(data["train"]))
     detector, provenance = make_detector(config, pack)
+    decay = layer_decay(recipe(config), detector.backbone.body)
+    config = dataclasses.replace(config, layer_decay=decay)  # told by the network
     seen = seen_by(config.init)
     tested = {split: data[split].rows for split in ("val", "test")}
     checked = check_unseen(seen, pack, tested, weights=config.init, allow=config.allow_seen)
@@ -143,6 +147,19 @@ def run(
     return folder
 
 
+def layer_decay(chosen: Recipe, body: Backbone) -> float:
+    """Factor on the rate from each part of the backbone to the one before it: the recipe's, or that of the network.
+
+    ViTDet's (Li et al. 2022) are 0.7, 0.8 and 0.9 for ViT-B, -L and -H, of 12, 24 and 32 blocks.
+    """
+    if chosen.layer_decay is not None:
+        return chosen.layer_decay
+    if not body.patch:
+        return 1.0
+    blocks = len(parts_of_maps(body)) - 1
+    return 0.7 if blocks <= 12 else 0.8 if blocks <= 24 else 0.9
+
+
 def _data_notes(config: DetectConfig, pack: Pack, data: Mapping[str, DetectionData]) -> list[str]:
     """What every reader of the figures must know of the boxes.
 
@@ -175,7 +192,7 @@ def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenanc
         InputError: weights that do not fit. Under the protocol ``sound`` also a layer that would stay
             random for ever.
     """
-    backbone = build_backbone(config.arch, config.seed, config.size)
+    backbone = build_backbone(config.arch, config.seed, config.size, config.drop_path)
     provenance = initialise(backbone, config.init)
     initial = initial_detector(config.init, config.init_part, config.detector)
     assert config.anchor_scale is not None  # set by resolve
@@ -186,6 +203,7 @@ def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenanc
         resize=config.resize,
         norm=chosen.norm,
         trainable_stages=chosen.trainable_stages,
+        trainable_blocks=config.trainable_blocks,
         fpn_channels=config.fpn_channels,
         box_head_width=config.box_head_width,
         rois_per_image=config.rois_per_image,
@@ -215,8 +233,13 @@ def random_for_ever(config: DetectConfig, detector: Detector, provenance: Proven
         return None
     body = detector.backbone.body
     stages = [STAGE_NAMES[stage] for stage in sorted({body.stage_of(name) or 0 for name in stuck})]
+    frozen = (
+        f"--trainable-stages {config.trainable_stages}"
+        if config.trainable_blocks is None
+        else f"--trainable-blocks {config.trainable_blocks}"
+    )
     return (
-        f"--init random with --norm {config.norm} and --trainable-stages {config.trainable_stages} keeps random weights or "
+        f"--init random with --norm {config.norm} and {frozen} keeps random weights or "
         f"statistics frozen in stages {', '.join(stages)}: {len(stuck)} layers stay random for ever "
         f"({', '.join(stuck[:3])} ...), no fair floor"
     )
@@ -235,6 +258,7 @@ def make_loop(
     batch_size = min(chosen.batch_size, len(train_data))
     steps_per_epoch = len(train_data) // batch_size
     optimizer = make_optimizer(chosen, detector)
+    factors = [float(group["lr"]) / chosen.lr for group in optimizer.param_groups]
 
     def validate(epoch: int) -> dict[str, float]:
         own = detect_rows(
@@ -276,9 +300,9 @@ def make_loop(
         ),
         steps_per_epoch=steps_per_epoch,
         epochs=chosen.epochs,
-        rates=lambda step: (
-            [learning_rate(chosen, step, steps_per_epoch)] * len(optimizer.param_groups)
-        ),
+        rates=lambda step: [
+            learning_rate(chosen, step, steps_per_epoch) * factor for factor in factors
+        ],
         images_per_step=batch_size,
         seed=config.seed,
         at_epoch_end=validate if has_val else None,
@@ -299,8 +323,29 @@ def _choosing(chosen: Recipe, val: DetectionData) -> DetectionData:
 
 
 def make_optimizer(chosen: Recipe, detector: Detector) -> torch.optim.Optimizer:
-    """The optimiser of everything that learns: weights in one group, biases and norm parameters in another."""
-    lr = chosen.lr
+    """The optimiser of everything that learns: weights in one group, biases and norm parameters in another.
+
+    Under layer-wise decay there are as many groups as rates (Li et al. 2022, ViTDet: pyramid and heads have the full one).
+    """
+    lr, body = chosen.lr, detector.backbone.body
+    decay = layer_decay(chosen, body)
+    if decay < 1:
+        of = layer_factors(body, decay)
+
+        def rate(name: str) -> tuple[str, float, float]:
+            if name.startswith(_BODY):
+                return "backbone", of.get(name.removeprefix(_BODY), 0.0), lr
+            return "head", 1.0, lr
+
+        return optimizer_of(
+            chosen.optimizer,
+            rated_groups(
+                detector,
+                rate,
+                weight_decay=chosen.weight_decay,
+                weight_decay_biases=chosen.weight_decay_biases,
+            ),
+        )
     optimizer = build_optimizer(
         chosen.optimizer, detector, lr=lr, lr_biases=lr, weight_decay=chosen.weight_decay
     )

@@ -243,14 +243,15 @@ def proposal_network(
     channels: int,
     scale: float,
     ratios: Sequence[float],
+    strides: Sequence[float],
     *,
     sampled: int,
     before_nms: tuple[int, int],
     after_nms: tuple[int, int],
 ) -> Proposals:
-    """The proposal network of all levels; pairs are (training, evaluation)."""
+    """The proposal network of all levels of these strides; pairs are (training, evaluation)."""
     return Proposals(
-        Anchors(scale, ratios),
+        Anchors(scale, ratios, strides, measures=STRIDES),
         Float32RPNHead(channels, len(ratios)),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
@@ -266,15 +267,19 @@ def box_heads(
     channels: int,
     width: int,
     n_outputs: int,
+    strides: Sequence[float],
     *,
     sampled: int,
     score_threshold: float,
     nms: float,
     per_image: int,
 ) -> BoxHeads:
-    """RoIAlign, the box head and its class and box layers; ``n_outputs`` counts the background."""
+    """RoIAlign on levels of these strides, the box head and its class and box layers.
+
+    ``n_outputs`` counts the background.
+    """
     return BoxHeads(
-        MultiScaleRoIAlign(POOLED_LEVELS, STRIDES[: len(POOLED_LEVELS)], POOLED_SIDE),
+        MultiScaleRoIAlign(POOLED_LEVELS, strides[: len(POOLED_LEVELS)], POOLED_SIDE),
         BoxHead(channels * POOLED_SIDE**2, width),
         Float32Predictor(width, n_outputs),
         fg_iou_thresh=0.5,

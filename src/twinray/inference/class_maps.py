@@ -134,7 +134,7 @@ def _scorer(network: Classifier, size: int, device: torch.device) -> ClassScorer
     backbone = network.backbone
 
     def last_map(images: Tensor) -> Tensor:
-        return backbone.stages(images)["c5"]
+        return list(backbone.stages(images).values())[-1]
 
     def logits(images: Tensor) -> Tensor:
         found: Tensor = network.head(backbone(images))

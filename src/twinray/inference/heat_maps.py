@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from torchvision.ops import FeaturePyramidNetwork
 
 from twinray.detection.model import Detector
 from twinray.detection.postprocess import Detection
-from twinray.detection.pyramid import Features
+from twinray.detection.pyramid import Features, SimplePyramid
 from twinray.errors import InputError
 from twinray.explanation.ablation_cam import ablation_cam_fpn, ablation_cam_last_stage
 from twinray.explanation.gradient_cams import gradient_cam
 from twinray.explanation.library_ablation import FinalBox, ablation_cam_library
 from twinray.explanation.occlusion import bin_occlusion
 from twinray.explanation.scoring import BoxScorer, FixedBox, HeatMap
-from twinray.inference.methods import ANY_DETECTOR, METHODS, Method
+from twinray.inference.methods import ANY_DETECTOR, DEFAULT_MAP, METHODS, Method
 from twinray.records import Boxes
 
 
@@ -89,6 +90,7 @@ def heat_maps(
     if method == "ablation":
         return ablation_cam_fpn(pyramid, boxes, scorer, image_size)
     if method == "ablation-last-stage":
+        assert isinstance(detector.backbone.fpn, FeaturePyramidNetwork)  # checked above
         return ablation_cam_last_stage(
             features.stages, detector.backbone.fpn, boxes, scorer, image_size
         )
@@ -105,12 +107,29 @@ def check_method(detector: Detector, method: str) -> None:
     """
     if method not in METHODS:
         raise InputError(f"expected --method to be one of {', '.join(METHODS)}, got {method!r}")
+    if reason := _no_use(detector, method):
+        raise InputError(reason)
+
+
+def usable(detector: Detector, methods: Sequence[Method]) -> tuple[Method, ...]:
+    """Those of the methods that this kind of detector has a use for."""
+    return tuple(method for method in methods if not _no_use(detector, method))
+
+
+def _no_use(detector: Detector, method: str) -> str:
+    """Why a detector has no use for a method, and what to use instead; empty where it has."""
     kind = detector.options.detector
     if kind != "faster-rcnn" and method not in ANY_DETECTOR:
-        raise InputError(
+        return (
             f"the method {method} looks into the box head of faster-rcnn, this run is a {kind}; "
             f"use --method {' or '.join(ANY_DETECTOR)}"
         )
+    if method == "ablation-last-stage" and isinstance(detector.backbone.fpn, SimplePyramid):
+        return (
+            "the method ablation-last-stage needs a pyramid without norms, and that of a plain transformer has them: what a "
+            f"channel of the last map adds to a box is no sum there; use --method {DEFAULT_MAP} or ablation"
+        )
+    return ""
 
 
 def fixed_boxes(found: Detection, chosen: Sequence[int]) -> list[FixedBox]:

@@ -232,7 +232,12 @@ def _build(description: ModelDescription, path: Path) -> Detector | Classifier:
         raise InputError(f"no network can be built as {path} describes it: {said}") from error
 
 
-_OLDER: Mapping[str, Any] = {"resize": "bilinear", "round_anchors": False, "norm_eps": None}
+_OLDER: Mapping[str, Any] = {
+    "resize": "bilinear",
+    "round_anchors": False,
+    "norm_eps": None,
+    "trainable_blocks": None,
+}
 """What detectors had before a later version made an option of it."""
 
 

@@ -93,6 +93,46 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
+def rated_groups(
+    model: nn.Module,
+    rate: Callable[[str], tuple[str, float, float]],
+    *,
+    weight_decay: float,
+    weight_decay_biases: float,
+) -> list[dict[str, Any]]:
+    """Groups of an optimiser, of one rate and one decay each, for layers that learn at different rates.
+
+    Args:
+        model: network to train.
+        rate: a parameter's name -> what it belongs to (``head`` or another word), its factor, and the peak rate that the
+            factor stands on. A factor of 0 leaves the parameter out.
+        weight_decay: of weights.
+        weight_decay_biases: of biases, norm parameters, tokens and position embeddings.
+
+    Returns:
+        The head's groups first, then falling factors, weights before the others.
+    """
+    plain = never_decayed(model)
+    found: dict[tuple[str, float, bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        where, factor, peak = rate(name)
+        if factor > 0 and parameter.requires_grad:
+            is_weight = parameter.ndim > 1 and name not in plain
+            found.setdefault((where, factor, is_weight, peak), []).append(parameter)
+    ordered = sorted(
+        found.items(), key=lambda item: (item[0][0] != "head", -item[0][1], not item[0][2])
+    )
+    return [
+        {
+            "params": parameters,
+            "name": f"{where} x {factor:.4g}, {'weights' if is_weight else 'biases and norms'}",
+            "lr": factor * peak,
+            "weight_decay": weight_decay if is_weight else weight_decay_biases,
+        }
+        for (where, factor, is_weight, peak), parameters in ordered
+    ]
+
+
 def never_decayed(model: nn.Module) -> set[str]:
     """Full names of the parameters that the model's parts themselves except from weight decay."""
     names: set[str] = set()

@@ -72,7 +72,9 @@ class MultiScaleRoIAlign(nn.Module):
         output_size: bins on a side.
     """
 
-    def __init__(self, names: Sequence[str], strides: Sequence[int], output_size: int = 7) -> None:
+    def __init__(
+        self, names: Sequence[str], strides: Sequence[float], output_size: int = 7
+    ) -> None:
         super().__init__()
         self.names = tuple(names)
         self.scales = tuple(1.0 / stride for stride in strides)

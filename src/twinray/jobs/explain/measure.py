@@ -9,6 +9,7 @@ from twinray.data.pack import Pack, open_pack
 from twinray.explanation.class_maps import ClassMethod
 from twinray.files import frees_folders
 from twinray.inference.class_maps import ClassExplainer
+from twinray.inference.heat_maps import usable
 from twinray.inference.methods import Method
 from twinray.inference.model import Model, check_classes, check_pack, load_model
 from twinray.jobs.explain.config import FaithfulnessConfig
@@ -57,7 +58,8 @@ def _measure(config: FaithfulnessConfig, model: Model, pack: Pack) -> list[Path]
         pack, config.images, config.split, len(pack) if config.count is None else config.count
     )
     options = FaithfulnessOptions(
-        methods=config.methods or _COMPARED,
+        # of a detector that has a use for none of them the first is refused, with its reason
+        methods=config.methods or usable(model.detector, _COMPARED) or _COMPARED,
         split=config.split,
         least_score=config.least_score,
         iou=config.iou,
