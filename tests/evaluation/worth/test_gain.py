@@ -56,7 +56,10 @@ def test_bounds_are_said_in_words():
     assert better.times.told(1).startswith("more than 8.0") and better.unbounded == 1
     assert "reaches that figure with the fewest labels measured already" in better.told()
     worse = gain(base, curve("ours", (0.50, 0.51, 0.52, 0.53)))
-    assert worse.patients.told().startswith("less than 0 (") and "never reaches" in worse.told()
+    assert (
+        worse.patients.told() == "less than 0 (in 95 % of draws and more)"
+        and "never reaches" in worse.told()
+    )
     assert worse.times.told(1).startswith("less than 1.0")
     other = gain(base, curve("ours", (0.80, 0.81, 0.82, 0.83)), at=100, way="replaces")
     assert (

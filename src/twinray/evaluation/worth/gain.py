@@ -36,6 +36,7 @@ from twinray.evaluation.worth.label_curves import figure_at, isotonic, patients_
 from twinray.records import FloatArray
 
 Way: TypeAlias = Literal["saves", "replaces"]
+Better: TypeAlias = Literal["higher", "lower"]
 _Array: TypeAlias = npt.NDArray[np.float64]
 _TAILS = (0.025, 0.975)
 
@@ -85,10 +86,10 @@ class LabelCurve:
         """(f,) means over seeds."""
         return np.asarray(self.values.mean(axis=1), dtype=np.float64)
 
-    @property
-    def fitted(self) -> _Array:
-        """(f,) the monotone curve."""
-        return isotonic(self.means)
+    def fitted(self, better: Better = "higher") -> _Array:
+        """(f,) the monotone curve, rising or, where lower is better, falling."""
+        sign = 1.0 if better == "higher" else -1.0
+        return sign * isotonic(sign * self.means)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,8 @@ class Bounded:
         """``420 (180 to more than 800)``."""
         if math.isnan(self.low):
             return f"{self._one(self.value, digits)} (no interval)"
+        if math.isinf(self.value) and self.low == self.high == self.value:
+            return f"{self._one(self.value, digits)} (in 95 % of draws and more)"
         ends = f"{self._one(self.low, digits)} to {self._one(self.high, digits)}"
         return f"{self._one(self.value, digits)} ({ends})"
 
@@ -216,7 +219,7 @@ def gain(
     *,
     at: float | None = None,
     way: Way = "saves",
-    better: Literal["higher", "lower"] = "higher",
+    better: Better = "higher",
     minutes_per_image: float | None = None,
     images_per_patient: float = 1.0,
     seed: int = 0,

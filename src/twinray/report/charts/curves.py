@@ -222,6 +222,13 @@ def class_bars(result: Evaluation, measure: str) -> bytes:
 
 def froc_curves(result: Evaluation) -> bytes:
     """Sensitivity against false positives per image (FROC), with the 95 % intervals of the first and the last arm as bands."""
+    sheet, axes = froc_sheet(result)
+    legend(axes)
+    return as_svg(sheet)
+
+
+def froc_sheet(result: Evaluation) -> tuple[Sheet, Axes]:
+    """The same before its legend is drawn, for whoever adds points."""
     names = list(result.arms)
     sheet = Sheet(figsize=(WIDTH, 4.2), layout="constrained")
     axes = sheet.subplots()
@@ -257,8 +264,7 @@ def froc_curves(result: Evaluation) -> bytes:
         "false positives per image, logarithmic",
     )
     note_if_empty(axes, drawn)
-    legend(axes)
-    return as_svg(sheet)
+    return sheet, axes
 
 
 def fraction_curves(result: Evaluation, measure: str) -> bytes:
