@@ -495,21 +495,3 @@ def test_two_ranks_train_one_detector(blob_pack, tmp_path) -> None:
     words = ["detect", "--data", blob_pack, "--epochs", 1, "--drop-path", 0.2, *REST, "--arch", VIT]
     ranks(2, ["-m", "twinray.cli", *words, "--out", out])
     assert json.loads((out / "metrics.json").read_text())["test"]["map50"]["n"] > 0
-
-
-@pytest.mark.parametrize(
-    ("arch", "size"), [("timm/vit_small_patch14_dinov2", 84), ("timm/convnext_tiny", 64)]
-)
-def test_networks_people_use_go_through_detect_and_classify(
-    arch, size, blob_pack, class_pack, cli, tmp_path
-) -> None:
-    common = ["--arch", arch, "--size", size, "--batch-size", 8, "--epochs", 1, "--bootstrap", 0]
-    sizes = [w for w in (*zip(REST[::2], REST[1::2], strict=True),) if w[0] not in common]
-    status, _, err = cli("detect", "--data", blob_pack, "--out", tmp_path / "d", *common, "--optimizer", "sgd",
-                         *(w for pair in sizes for w in pair))  # fmt: skip
-    assert status == 0, err
-    assert json.loads((tmp_path / "d" / "model.json").read_text())["arch"] == arch
-    status, _, err = cli("classify", "--data", class_pack, "--out", tmp_path / "c", *common, "--policy", "full",
-                         "--optimizer", "sgd", "--precision", "float32")  # fmt: skip
-    assert status == 0, err
-    assert json.loads((tmp_path / "c" / "metrics.json").read_text())["test"]

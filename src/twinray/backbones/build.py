@@ -15,8 +15,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from twinray.backbones.contract import STAGE_NAMES, Backbone, Channels
-from twinray.backbones.timm_backbone import PREFIX, build_timm, timm_knows
+from twinray.backbones.contract import STAGE_NAMES, Backbone, Channels, has_tokens
+from twinray.backbones.timm_backbone import PREFIX, build_timm, timm_knows, timm_parameters
 from twinray.errors import InputError
 
 __all__ = ["ARCHITECTURES", "Backbone", "ResNet", "build_backbone", "zero_last_norms"]
@@ -134,6 +134,18 @@ def zero_last_norms(backbone: Backbone) -> None:
             nn.init.zeros_(module.bn3.weight)
         elif isinstance(module, BasicBlock):
             nn.init.zeros_(module.bn2.weight)
+
+
+def is_transformer(arch: str) -> bool:
+    """Whether an architecture attends over tokens; made without values, so that asking costs little.
+
+    Raises:
+        InputError: timm is not installed or cannot make it.
+    """
+    if not arch.startswith(PREFIX):
+        return False
+    with torch.device("meta"):
+        return has_tokens(timm_parameters(arch))
 
 
 def _hint(arch: str) -> str:

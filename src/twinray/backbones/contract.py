@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -92,6 +93,12 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Pooled features (b, d) of (b, 3, h, w) normalised images."""
+
+
+def has_tokens(names: Iterable[str]) -> bool:
+    """Whether a network attends over tokens (ViT, Swin, ...), by the names of its parameters."""
+    marks = ("pos_embed", "cls_token", "relative_position")
+    return any(mark in name for name in names for mark in marks)
 
 
 def parts_of_maps(backbone: Backbone) -> list[tuple[str, ...]]:

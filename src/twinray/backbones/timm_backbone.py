@@ -221,6 +221,19 @@ def build_timm(arch: str, seed: int, size: int | None, drop_path: float = 0.0) -
     return TimmBackbone(arch, net, shape[1], side, options)
 
 
+def timm_parameters(arch: str) -> list[str]:
+    """Names of a network's parameters.
+
+    Raises:
+        InputError: timm is not installed, does not know the name, or cannot make it.
+    """
+    timm = _timm(arch)
+    name, given = _named(arch)
+    _published(timm, name)
+    net, _ = _create(timm, name, 0, [given])
+    return [own for own, _ in net.named_parameters()]
+
+
 def _sizes(net: nn.Module, side: int) -> str:
     """The sizes around one that do not cut a patch, for a message; empty where the patch is not known."""
     patch = getattr(getattr(net, "patch_embed", None), "patch_size", None)

@@ -69,7 +69,7 @@ class ClassifyConfig:
     given win."""
     tune: Annotated[tuple[str, ...], MODEL, goes_with(policy="surgical"), PARTS] = ()
     """Parts that learn under surgical: stages or blocks (stem, layer1 ... layer4; blocks.0 ...
-    of timm's), norms for every norm layer, or auto. Under auto each part learns at a rate in
+    or blocks.8-11 of timm's), norms for every norm layer, or auto. Under auto each part learns at a rate in
     proportion to its relative gradient norm (Lee et al. 2023). The value is auto unless given."""
     fraction: Annotated[float, MODEL, above(0, up_to=1)] = 1.0
     """Share of the training patients' labels that may be used, 0..1; drawn by --seeds, stratified, nested."""
@@ -115,6 +115,14 @@ class ClassifyConfig:
     """Learning rate at the end, share of the peak (0.001 | 0 | 0)."""
     clip_norm: Annotated[float | None, MODEL, at_least(0), TRAINED] = None
     """Largest norm of the gradient; 0 is off (10, head alone 0 | 0 | 0)."""
+    drop_path: Annotated[
+        float,
+        MODEL,
+        between(0, 0.9, "a probability"),
+        counts_with(policy=("surgical", "full")),
+    ] = 0.0
+    """Stochastic depth: probability that a step leaves out the last block's branch, for each image, rising to it from 0 at the first
+    block; networks of timm."""
     norm: Annotated[Literal["trainable", "eval", "frozen"] | None, MODEL, TRAINED] = None
     """Batch norm of the parts that learn. trainable: batch statistics; eval: stored statistics, scale and shift learn; frozen: all stored
     (trainable | trainable | trainable)."""

@@ -8,13 +8,14 @@ full rate, each part before it ``layer_decay`` times the rate of the one after.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, final
 
 from torch import Tensor, nn
 
-from twinray.backbones.contract import Backbone
+from twinray.backbones.contract import Backbone, has_tokens
 from twinray.backbones.norm import is_batch_norm, learns, still
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.model import Classifier
@@ -24,6 +25,7 @@ from twinray.training.optim import rated_groups
 
 NORMS = "norms"
 """The name under --tune that means every norm layer, whatever part it is in."""
+_RANGE = re.compile(r"(?P<of>.*[a-z._])(?P<first>\d{1,4})-(?P<last>\d{1,4})")
 TOKENS_DECAY = 0.75
 """Layer-wise decay of networks with position embeddings, where none is given (BEiT's for small ones)."""
 
@@ -85,24 +87,33 @@ def make_plan(
 
 def default_layer_decay(backbone: Backbone) -> float:
     """0.75 for networks with position embeddings (ViT, Swin, ...), else 1."""
-    marks = ("pos_embed", "cls_token", "relative_position")
-    tokens = any(mark in name for name, _ in backbone.named_parameters() for mark in marks)
-    return TOKENS_DECAY if tokens else 1.0
+    return TOKENS_DECAY if has_tokens(name for name, _ in backbone.named_parameters()) else 1.0
 
 
 def named_parts(backbone: Backbone, tune: Sequence[str]) -> dict[str, float]:
-    """Factors for the parts that --tune names: 1 each.
+    """Factors for the parts that --tune names: 1 each. ``blocks.8-11`` names four blocks.
 
     Raises:
         InputError: a name that is no part of this backbone.
     """
     known = [*backbone.parts(), NORMS]
+    tune = [part for name in tune for part in _one_by_one(name)]
     wrong = [name for name in tune if name not in known]
     if wrong:
         raise InputError(
             f"expected --tune to name parts of {backbone.arch} ({', '.join(known)}), got {wrong[0]!r}"
         )
     return dict.fromkeys(tune, 1.0)
+
+
+def _one_by_one(name: str) -> list[str]:
+    """The parts that a range names (``blocks.8-11``); what is no range names itself."""
+    found = _RANGE.fullmatch(name)
+    if found is None:
+        return [name]
+    first, last = int(found["first"]), int(found["last"])
+    # a range that runs backwards, or is longer than any network, is answered as a wrong name
+    return [f"{found['of']}{i}" for i in range(first, last + 1)] if first <= last < 1000 else [name]
 
 
 def norm_parameters(backbone: nn.Module) -> frozenset[str]:

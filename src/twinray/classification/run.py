@@ -72,7 +72,7 @@ def run(
         labelled_rows(pack, "test"),
         rows_with_labels(pack, "val"),
     )
-    backbone = build_backbone(config.arch, config.seed, config.size)
+    backbone = build_backbone(config.arch, config.seed, config.size, config.drop_path)
     provenance = initialise(backbone, config.init)
     _check_norms(config, backbone, provenance)
     seen = seen_by(config.init)

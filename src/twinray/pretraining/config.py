@@ -75,14 +75,17 @@ class PretrainConfig:
     lam: Annotated[float | None, MODEL, above(0), counts_with(objective="barlow-twins")] = None
     """Weight of the redundancy term; default 0.0051 as published; for fewer than 100 epochs 1 / width of the embedding, so that views agree soon."""
     optimizer: Annotated[Literal["auto", "lars", "adamw", "adam", "sgd"], MODEL] = "auto"
-    """auto: LARS from a batch of 512 up, AdamW below."""
+    """auto: LARS from a batch of 512 up, AdamW below and for transformers."""
     lr: Annotated[float | None, MODEL, above(0)] = None
     """Peak learning rate of weights. Defaults by optimiser and batch: LARS 0.2 * batch / 256,
-    AdamW and Adam 0.001 * batch / 256, SGD 0.1 * batch / 256."""
+    AdamW and Adam 0.001 * batch / 256 (transformers 0.00015 * batch / 256), SGD 0.1 * batch / 256."""
     lr_biases: Annotated[float | None, MODEL, above(0)] = None
     """Peak learning rate of biases and norm parameters; default: LARS 0.0048 * batch / 256, else that of weights."""
     weight_decay: Annotated[float | None, MODEL, at_least(0)] = None
-    """Weight decay of weights; default: LARS 1e-6, AdamW 0.01, Adam 0, SGD 1e-4."""
+    """Weight decay of weights; default: LARS 1e-6, AdamW 0.01 (transformers 0.1), Adam 0, SGD 1e-4."""
+    drop_path: Annotated[float, MODEL, between(0, 0.9, "a probability")] = 0.0
+    """Stochastic depth: probability that a step leaves out the last block's branch, for each image, rising to it from 0 at the first
+    block; networks of timm."""
     warmup_epochs: Annotated[float | None, MODEL, up_to("epochs")] = None
     """Epochs of linear warm-up; default 10, or a tenth of a run shorter than 100 epochs."""
     pairs: Annotated[Literal["image", "patient", "study"], MODEL] = "image"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+from twinray.backbones.build import is_transformer
 from twinray.backbones.weights import settled_arch
 from twinray.errors import InputError
 from twinray.pretraining.config import PretrainConfig
 
 _RATE_PER_256 = {"lars": 0.2, "adamw": 1e-3, "adam": 1e-3, "sgd": 0.1}
 _DECAY = {"lars": 1e-6, "adamw": 0.01, "adam": 0.0, "sgd": 1e-4}
+_OF_TRANSFORMERS = {"adamw": (1.5e-4, 0.1), "adam": (1.5e-4, 0.0)}
+"""Rate for a batch of 256, and decay: MoCo v3's (Chen et al. 2021), whose larger rates let transformers break down now and
+then. By the network and not by its weights, so that a random and a continued one differ in their weights alone."""
 _LAMBDA, _CROP_MIN = 0.0051, 0.08
 _SMALL = ("resnet18", "resnet34")
 _SHORT = 100  # epochs below which the views must be made to agree soon
@@ -26,8 +30,9 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     """
     config = dataclasses.replace(config, arch=settled_arch(config.arch, config.init, "resnet50"))
     optimizer = config.optimizer
+    tokens = is_transformer(config.arch)
     if optimizer == "auto":
-        optimizer = "lars" if config.batch_size >= 512 else "adamw"
+        optimizer = "lars" if config.batch_size >= 512 and not tokens else "adamw"
     projector = config.projector or (
         _NARROW if config.arch in _SMALL or config.arch.startswith("timm/") else _WIDE
     )
@@ -36,7 +41,10 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     if zeroed == "auto":
         zeroed = "off" if short or config.init != "random" else "on"
     scale = config.batch_size / 256
-    lr = config.lr if config.lr is not None else _RATE_PER_256[optimizer] * scale
+    rate, decay = _RATE_PER_256[optimizer], _DECAY[optimizer]
+    if tokens:
+        rate, decay = _OF_TRANSFORMERS.get(optimizer, (rate, decay))
+    lr = config.lr if config.lr is not None else rate * scale
     default_biases = 0.0048 * scale if optimizer == "lars" else lr
     return dataclasses.replace(
         config,
@@ -47,7 +55,7 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
         optimizer=optimizer,
         lr=lr,
         lr_biases=config.lr_biases if config.lr_biases is not None else default_biases,
-        weight_decay=config.weight_decay if config.weight_decay is not None else _DECAY[optimizer],
+        weight_decay=config.weight_decay if config.weight_decay is not None else decay,
         warmup_epochs=config.warmup_epochs
         if config.warmup_epochs is not None
         else min(10.0, config.epochs / 10),

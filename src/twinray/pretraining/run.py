@@ -71,7 +71,7 @@ def run(
     set_arithmetic(machine, deterministic=config.deterministic)
     with joined_ranks(machine.device) as ranks:
         check_ranks(config, ranks.world)
-        backbone = build_backbone(config.arch, config.seed, config.size)
+        backbone = build_backbone(config.arch, config.seed, config.size, config.drop_path)
         provenance = initialise(backbone, config.init)
         if config.zero_init_residual == "on" and provenance.is_random:
             zero_last_norms(backbone)
