@@ -17,13 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twinray.evaluation.accumulate import (
-    average_precision,
-    froc,
-    froc_rows,
-    hit_rows,
-    mean_over_classes,
-)
+from compiled_figures import compiled_figures
+from twinray.evaluation.accumulate import Weights, mean_over_classes
 from twinray.evaluation.levels import BoxSupport, Key
 from twinray.evaluation.matching import BoxMatches
 from twinray.records import FloatArray
@@ -144,27 +139,16 @@ def detectors(
     return found[0], found[1]
 
 
-def figures(
-    matches: BoxMatches, weights: FloatArray, shown: tuple[int, ...]
-) -> dict[Key, FloatArray]:
+def figures(matches: BoxMatches, weights: Weights, shown: tuple[int, ...]) -> dict[Key, FloatArray]:
     """AP of every class, mAP and FROC over all, and FROC of the classes in ``shown``, for (images, r) multiplicities."""
-    groups = np.arange(matches.n_images)
-    table = np.stack(
-        [
-            average_precision(hit_rows(matches, c, groups), weights)[0]
-            for c in range(matches.n_classes)
-        ]
-    )
-    over_all = froc(froc_rows(matches, 0.5, groups), weights)
+    table, over_all, single = compiled_figures(matches, weights, shown)
     found: dict[Key, FloatArray] = {(c, "ap50"): own for c, own in enumerate(table)}
     found |= {
         (None, "map50"): mean_over_classes(table),
         (None, "froc"): over_all.mean(axis=0),
         (None, "froc@1"): over_all[3],
     }
-    for c in shown:
-        found[c, "froc@1"] = froc(froc_rows(matches, 0.5, groups, c), weights, (1.0,))[0]
-    return found
+    return found | {(c, "froc@1"): own for c, own in zip(shown, single, strict=True)}
 
 
 def support(matches: BoxMatches) -> BoxSupport:

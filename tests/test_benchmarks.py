@@ -19,7 +19,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = sorted(
     path.name for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text()
 )
-PEERS = ("pytorch_grad_cam", "lightly", "pycocotools", "ensemble_boxes")
+PEERS = ("pytorch_grad_cam", "lightly", "pycocotools", "ensemble_boxes", "numba")
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,8 @@ from scipy.stats import binomtest
 
 from twinray.errors import InputError
 from twinray.evaluation.accumulate import (
+    RECALLS,
+    _interpolated,
     average_precision,
     froc,
     froc_rows,
@@ -112,6 +114,36 @@ def plain_ap(hit, weight, n_true):
     precision = np.divide(found, seen, out=np.zeros(len(hit)), where=seen > 0)
     recall = found / n_true
     return np.mean([max(precision[recall >= r], default=0.0) for r in np.linspace(0, 1, 101)])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000))
+def test_whole_weights_are_the_same_as_integers_and_as_floats(simulate, seed):
+    truth, predictions = simulate(seed, n_images=8, n_classes=2, n_false=4)
+    flat = flatten(truth, predictions, NAMES[:2])
+    matches, groups = match(flat, IOUS), np.arange(8)
+    weights = np.random.default_rng(seed).multinomial(8, np.full(8, 1 / 8), 5).T
+    rows, free = hit_rows(matches, 0, groups), froc_rows(matches, 0.5, groups)
+    for kind in (np.int32, np.int64):
+        own = weights.astype(kind)
+        np.testing.assert_array_equal(
+            average_precision(rows, own), average_precision(rows, weights.astype(float))
+        )
+        np.testing.assert_array_equal(froc(free, own), froc(free, weights.astype(float)))
+
+
+@pytest.mark.parametrize("n_true", [1, 3, 7, 100, 101, 299, 700, 25_000])
+def test_recalls_that_lie_on_a_hundredth_count_as_pycocotools_counts_them(n_true):
+    """Hits among misses, so that precision falls: one recall taken too early or late shows.
+
+    7 of 100 is below ``numpy.linspace``'s 0.07 by a rounding; what pycocotools makes of that counts.
+    """
+    found = np.arange(1, n_true + 1)
+    seen = found + found**2 // 7
+    reached = np.searchsorted(found / n_true, RECALLS, side="left")
+    expected = (found / seen)[reached].mean()
+    got = _interpolated(found[:, None], seen[:, None], np.array([n_true]))
+    assert got[0] == pytest.approx(expected, abs=1e-13)
 
 
 @settings(deadline=None, max_examples=60)

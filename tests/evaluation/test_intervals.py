@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from twinray.errors import InputError
 from twinray.evaluation.intervals import (
     bootstrap_groups,
+    expanded_p,
     group_index,
     mean_over_seeds,
     paired_difference,
@@ -65,6 +67,26 @@ def test_no_or_negative_resamples():
     assert list(bootstrap_groups(np.zeros(0, dtype=int), 5, 0)) == []
     with pytest.raises(InputError, match="got -1"):
         list(bootstrap_groups(np.arange(3), -1, 0))
+
+
+@pytest.mark.parametrize("cases", [5, 12, 28, 400])
+def test_expanded_percentiles_of_a_mean_are_students(cases):
+    """A mean of so many values, resampled: the interval is that of Student's t, and p agrees with it."""
+    values = np.random.default_rng(0).normal(0.3, 1, cases)
+    error = values.std() / np.sqrt(cases)  # of the resamples of a bootstrap
+    samples = values.mean() + error * stats.norm.ppf((np.arange(400_000) + 0.5) / 400_000)
+    found = percentile_interval(values.mean(), samples, cases, cases=cases)
+    theirs = stats.ttest_1samp(values, 0)
+    ends = theirs.confidence_interval(0.95)
+    assert (found.low, found.high) == (
+        pytest.approx(ends.low, abs=2e-3),
+        pytest.approx(ends.high, abs=2e-3),
+    )
+    bootstrap = 2 * float(stats.norm.sf(abs(values.mean()) / error))
+    assert expanded_p(bootstrap, cases) == pytest.approx(theirs.pvalue, rel=1e-6)
+    assert percentile_interval(0.3, samples, cases, cases=1) == percentile_interval(
+        0.3, samples, cases
+    )
 
 
 def test_percentile_interval():

@@ -1,4 +1,7 @@
-"""The example with a crowd region that faster-coco-eval ships with its figures: 13 people and a crowd on COCO's image 2299.
+"""Examples of COCO's annotations whose figures are published.
+
+The one with a crowd region is faster-coco-eval's: 13 people and a crowd on COCO's image 2299. The one of 100 images and 80 classes is
+pycocotools' own (``results/`` of COCO's API, fake boxes). Its files are in no wheel and no sdist: the test is skipped without them.
 
 Boxes and figures are those of its repository (Apache-2.0), ``tests/dataset/gt_ignore_test.json``, ``dt_ignore_test.json`` and
 ``tests/test_basic.py``; COCO's annotations are CC BY 4.0.
@@ -6,9 +9,14 @@ Boxes and figures are those of its repository (Apache-2.0), ``tests/dataset/gt_i
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from support import REAL_DATA
 from twinray.evaluation.boxes import evaluate_boxes
 from twinray.evaluation.intervals import Resampling
 from twinray.records import Boxes
@@ -43,6 +51,25 @@ FOUND = """0.023 131.217 46.438 145.565 0.73537, 69.943 193.115 64.941 107.132 0
 184.714 110.484 42.733 46.185 0.00403, 357.611 126.773 55.277 96.348 0.00402, 41.073 127.625 75.55 145.037 0.00382"""
 """x, y, width, height, score."""
 
+EXAMPLE = Path(os.environ.get("COCO_EXAMPLE", REAL_DATA / "coco-example"))
+"""Folder of ``instances_val2014_100.json`` and ``instances_val2014_fakebbox100_results.json``."""
+
+FAKE_BOXES = {
+    "map": 0.5045806987249628,
+    "map50": 0.6969727247299577,
+    "map75": 0.5729816669904824,
+    "map_small": 0.5856257209410443,
+    "map_medium": 0.5193996948036719,
+    "map_large": 0.5013978986347466,
+    "ar1": 0.38681277964578054,
+    "ar10": 0.5936795762842003,
+    "ar100": 0.595352982877607,
+    "ar_small": 0.6398109626113442,
+    "ar_medium": 0.5664205978994309,
+    "ar_large": 0.5642905982905982,
+}
+"""Of faster-coco-eval's ``tests/test_cocoapi_fake_data.py``; pycocotools prints three digits of them."""
+
 PUBLISHED = {
     "map": 0.7099009900990099,
     "map50": 1.0,
@@ -75,3 +102,42 @@ def test_a_crowd_region_takes_what_lies_in_it():
     without = {2299: Boxes(xyxy[~crowd], labels[~crowd], area=areas[~crowd])}
     bare = evaluate_boxes(without, found, ("person",), resampling=Resampling(0)).all_images.metrics
     assert bare["map"].value < own["map"] - 0.1
+
+
+def read_example(folder: Path) -> tuple[dict[int, Boxes], dict[int, Boxes], tuple[str, ...]]:
+    """True boxes, found boxes and classes of pycocotools' example."""
+    truth = json.loads((folder / "instances_val2014_100.json").read_text())
+    found = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
+    of_class = {one["id"]: i for i, one in enumerate(truth["categories"])}
+
+    def boxes(rows: list[dict], *, scored: bool) -> Boxes:
+        corners = np.array([row["bbox"] for row in rows], dtype=float).reshape(-1, 4)
+        corners[:, 2:] += corners[:, :2]
+        labels = np.array([of_class[row["category_id"]] for row in rows], dtype=np.int64)
+        if scored:
+            return Boxes(corners, labels, np.array([row["score"] for row in rows], dtype=float))
+        crowd = np.array([row["iscrowd"] == 1 for row in rows], dtype=bool)
+        return Boxes(
+            corners, labels, crowd=crowd, area=np.array([row["area"] for row in rows], dtype=float)
+        )
+
+    images = [one["id"] for one in truth["images"]]
+    of_image = [
+        {i: [row for row in rows if row["image_id"] == i] for i in images}
+        for rows in (truth["annotations"], found)
+    ]
+    return (
+        {i: boxes(rows, scored=False) for i, rows in of_image[0].items()},
+        {i: boxes(rows, scored=True) for i, rows in of_image[1].items()},
+        tuple(one["name"] for one in truth["categories"]),
+    )
+
+
+@pytest.mark.skipif(
+    not EXAMPLE.is_dir(), reason="pycocotools' example is not here; COCO_EXAMPLE names its folder"
+)
+def test_the_example_of_pycocotools():
+    truth, found, classes = read_example(EXAMPLE)
+    report = evaluate_boxes(truth, found, classes, resampling=Resampling(0)).all_images.metrics
+    own = {name: report[name].value for name in FAKE_BOXES}
+    assert own == pytest.approx(FAKE_BOXES, abs=1e-6)

@@ -16,6 +16,9 @@ Conventions
 Both need the running counts only where a hit stands, and these are few. The false positives between
 are added up per group by one sparse product. So 1,000 resamples cost about as much as a few
 products of (predictions) x (resamples).
+
+Multiplicities may be floats or integers; figures are the same. Integers of 32 bits are faster:
+a running sum of floats waits for each addition to end before the next begins.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ from scipy.sparse import csr_array
 
 from twinray.evaluation.matching import MAX_DETECTIONS, BoxMatches
 from twinray.records import FloatArray, IntArray
+
+Weights: TypeAlias = npt.NDArray[Any]
+"""(groups, r) whole-number multiplicities, as floats or integers."""
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 RECALL_DETECTIONS = (1, 10, MAX_DETECTIONS)
@@ -49,7 +55,7 @@ class HitRows:
         seen: (rows, groups) sparse: predictions in each row, its last one being the hit.
         group: (rows,) group of that hit.
         hit: (t, rows) whether it is a hit at threshold t.
-        truth: (groups,) true boxes of each group.
+        truth: (1, groups) sparse: true boxes of each group.
         ignored: predictions that do not count, by threshold, (rows, groups) sparse, in each row;
             None where none is.
         within: hits by threshold and most detections an image, (groups,); see ``average_recall``.
@@ -58,7 +64,7 @@ class HitRows:
     seen: Any
     group: IntArray
     hit: npt.NDArray[np.bool_]
-    truth: _Array
+    truth: Any
     ignored: tuple[Any, ...] | None
     within: Mapping[int, _Array]
 
@@ -75,9 +81,7 @@ def hit_rows(matches: BoxMatches, label: int, groups: IntArray) -> HitRows:
     hit, group = matches.hit[:, own], groups[matches.image[own]]
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     rows = np.flatnonzero(hit.any(axis=0))
-    truth = np.bincount(groups, weights=matches.truth_counts[:, label], minlength=n_groups).astype(
-        np.float64
-    )
+    truth = _row(groups, matches.truth_counts[:, label], n_groups)
     ignored = None
     if matches.ignored is not None:
         ignored = tuple(
@@ -98,34 +102,58 @@ def _tally(
 ) -> Any:
     """(rows, groups) sparse counts: row i counts the (chosen) predictions after ``ends[i - 1]`` up to ``ends[i]``."""
     last = int(ends[-1]) + 1 if len(ends) else 0
-    at = np.arange(last) if chosen is None else np.flatnonzero(chosen[:last])
-    row = np.searchsorted(ends, at, side="left")
-    return csr_array((np.ones(len(at)), (row, group[at])), shape=(len(ends), n_groups))
+    if chosen is None:
+        return _sparse(group[:last], ends + 1, n_groups)
+    at = np.flatnonzero(chosen[:last])
+    return _sparse(group[at], np.searchsorted(at, ends, side="right"), n_groups)
 
 
-def average_precision(rows: HitRows, weights: FloatArray) -> _Array:
+def _sparse(group: IntArray, stops: IntArray, n_groups: int) -> Any:
+    """(rows, groups) counts of the groups from where the row before stops up to where the row does."""
+    ones = np.ones(len(group), dtype=np.int32)
+    return csr_array((ones, group, np.concatenate([[0], stops])), shape=(len(stops), n_groups))
+
+
+def _row(groups: IntArray, counts: IntArray, n_groups: int) -> Any:
+    """(1, groups) sparse sums of the images' counts."""
+    sums = np.bincount(groups, weights=counts, minlength=n_groups).astype(np.int32)
+    return csr_array(sums[None])
+
+
+def average_precision(rows: HitRows, weights: Weights) -> _Array:
     """COCO average precision of one class at every threshold, for many weightings at once.
 
     Args:
         rows: rows of the class.
-        weights: (groups, r) whole-number multiplicities as floats.
+        weights: (groups, r) multiplicities.
 
     Returns:
         (t, r) in 0..1; NaN where no true box has weight.
     """
-    n_true = rows.truth @ weights
+    n_true = _total(rows.truth, weights)
     result = np.zeros((len(rows.hit), weights.shape[1]))
     if len(rows.group):
-        seen = np.cumsum(rows.seen @ weights, axis=0)
+        seen = _running(rows.seen @ weights)
         own = weights[rows.group]
         for t, hit in enumerate(rows.hit):
             at = np.flatnonzero(hit)
             if len(at):
                 before = seen[at]
                 if rows.ignored is not None:
-                    before = before - np.cumsum(rows.ignored[t] @ weights, axis=0)[at]
-                result[t] = _interpolated(np.cumsum(own[at], axis=0), before, n_true)
+                    before = before - _running(rows.ignored[t] @ weights)[at]
+                result[t] = _interpolated(_running(own[at]), before, n_true)
     return np.where(n_true > 0, result, np.nan)
+
+
+def _total(row: Any, weights: Weights) -> npt.NDArray[Any]:
+    """(r,) product with a sparse row."""
+    return np.asarray(row @ weights)[0]
+
+
+def _running(values: Weights) -> npt.NDArray[Any]:
+    """Running sums down the rows, in the values' own kind of number."""
+    running: npt.NDArray[Any] = np.cumsum(values, axis=0, dtype=values.dtype)
+    return running
 
 
 def average_recall(rows: HitRows, weights: FloatArray, most: int) -> _Array:
@@ -139,18 +167,22 @@ def average_recall(rows: HitRows, weights: FloatArray, most: int) -> _Array:
     Returns:
         (t, r) in 0..1; NaN where no true box has weight.
     """
-    n_true = rows.truth @ weights
+    n_true = _total(rows.truth, weights)
     return np.where(n_true > 0, (rows.within[most] @ weights) / np.maximum(n_true, 1.0), np.nan)
 
 
-def _interpolated(found: _Array, seen: _Array, n_true: _Array) -> _Array:
+def _interpolated(found: Weights, seen: Weights, n_true: Weights) -> _Array:
     """101-point mean of the precision envelope: hits so far (h, r), predictions so far (h, r), truth (r,)."""
-    precision = found / np.maximum(
-        seen, 1.0
-    )  # multiplicities are whole: below 1 means that nothing was seen
+    # Multiplicities are whole: below 1 means that nothing was seen.
+    precision = found / np.maximum(seen, 1)
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    reached = np.searchsorted(RECALLS, found / np.maximum(n_true, 1.0), side="right")
-    return np.asarray((np.diff(reached, axis=0, prepend=0) * envelope).sum(axis=0) / len(RECALLS))
+    recall = found / np.maximum(n_true, 1)
+    # How many of RECALLS are reached, as searchsorted counts them. The product may round to the next
+    # whole number or lie a rounding below it, so it is pushed up, and taken back where it went too far.
+    reached = (recall * (len(RECALLS) - 1) + 1e-9).astype(np.int32)
+    reached -= RECALLS.take(reached) > recall
+    steps = np.diff(reached, axis=0, prepend=-1)
+    return np.asarray(np.einsum("hr,hr->r", steps, envelope) / len(RECALLS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,15 +193,15 @@ class FrocRows:
         scores: (rows,) the score of each cut.
         seen: (rows, groups) sparse: predictions in each row.
         found: (rows, groups) sparse: hits among them.
-        truth: (groups,) true boxes.
-        images: (groups,) images.
+        truth: (1, groups) sparse: true boxes.
+        images: (1, groups) sparse: images.
     """
 
     scores: _Array
     seen: Any
     found: Any
-    truth: _Array
-    images: _Array
+    truth: Any
+    images: Any
 
 
 def froc_rows(
@@ -206,18 +238,17 @@ def froc_rows(
     # The last prediction of each score that holds a hit.
     ends = np.unique(np.searchsorted(-score, -score[hit], side="right") - 1)
     counts = matches.truth_counts.sum(axis=1) if label is None else matches.truth_counts[:, label]
-    cut = np.searchsorted(ends, np.flatnonzero(hit), side="left")
     return FrocRows(
         score[ends],
         _tally(ends, group, n_groups),
-        csr_array((np.ones(len(cut)), (cut, group[hit])), shape=(len(ends), n_groups)),
-        np.bincount(groups, weights=counts, minlength=n_groups).astype(np.float64),
-        np.bincount(groups, minlength=n_groups).astype(np.float64),
+        _tally(ends, group, n_groups, hit),
+        _row(groups, counts, n_groups),
+        _row(groups, np.ones_like(groups), n_groups),
     )
 
 
 def froc(
-    rows: FrocRows, weights: FloatArray, rates: Sequence[float | FloatArray] = FROC_RATES
+    rows: FrocRows, weights: Weights, rates: Sequence[float | FloatArray] = FROC_RATES
 ) -> _Array:
     """Sensitivity at given mean numbers of false positives per image, for many weightings at once.
 
@@ -229,19 +260,19 @@ def froc(
     Returns:
         (rates, r) in 0..1; NaN where no true box has weight.
     """
-    n_true, n_images = rows.truth @ weights, rows.images @ weights
+    n_true, n_images = _total(rows.truth, weights), _total(rows.images, weights)
     result = np.zeros((len(rates), weights.shape[1]))
     if len(rows.scores):
-        found = np.cumsum(rows.found @ weights, axis=0)
-        false = np.cumsum(rows.seen @ weights, axis=0) - found
+        found = _running(rows.found @ weights)
+        false = _running(rows.seen @ weights)
+        false -= found
         columns = np.arange(weights.shape[1])
         for i, rate in enumerate(rates):
-            within = np.count_nonzero(
-                false <= rate * n_images * (1 + 1e-12), axis=0
-            )  # false never falls
-            result[i] = np.where(within > 0, found[within - 1, columns], 0.0) / np.maximum(
-                n_true, 1.0
-            )
+            most = rate * n_images * (1 + 1e-12)
+            if false.dtype.kind == "i":  # integers are compared several times faster
+                most = np.minimum(most, np.iinfo(false.dtype).max).astype(false.dtype)
+            within = np.count_nonzero(false <= most, axis=0)  # false never falls
+            result[i] = np.where(within > 0, found[within - 1, columns], 0) / np.maximum(n_true, 1)
     return np.where(n_true > 0, result, np.nan)
 
 

@@ -3,9 +3,12 @@
 A percentile bootstrap of ``3 of 3`` has width 0, and near 1 it is too narrow. What is given instead:
 
 - AUC: logit(A) plus or minus t times the bootstrap's standard error / (A (1 - A)). Student's t has
-  one degree of freedom less than patients of the rarer kind. In simulated studies with several
+  the degrees of freedom of that error (``labels.delong``): at most one less than patients of the
+  rarer kind, and fewer near 1, where a few patients make the error. In simulated studies with several
   images a patient it holds the truth more often than percentiles do
   (``benchmarks/interval_coverage.py``).
+- Other shares and differences: expanded percentiles (Hesterberg, The American Statistician 2015).
+  Instead of 2.5 and 97.5 those are taken that make a mean of m values have Student's interval.
 - AUC of fewer than ``FEW`` patients of a kind, or of 0 or 1: Newcombe's fifth method (Statistics in Medicine 2006), which
   needs no resample.
 - Average precision of labels: Wilson's score interval, as of detectors' figures (``levels``). The
@@ -70,7 +73,7 @@ def newcombe_auc(value: float, positives: int, negatives: int) -> tuple[float, f
     return low, high
 
 
-def logit_interval(value: float, samples: FloatArray, freedom: int) -> tuple[float, float] | None:
+def logit_interval(value: float, samples: FloatArray, freedom: float) -> tuple[float, float] | None:
     """95 % interval on the logit scale from the spread of resamples; None where the value is 0 or 1 or nothing spreads.
 
     Args:

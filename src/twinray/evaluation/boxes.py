@@ -43,6 +43,7 @@ from twinray.evaluation.accumulate import (
     RECALL_DETECTIONS,
     FrocRows,
     HitRows,
+    Weights,
     average_precision,
     average_recall,
     froc,
@@ -477,9 +478,8 @@ class BoxCache:
 
     def figures(self, weights: FloatArray) -> Figures:
         """Every measure for (groups, r) multiplicities: each (r,)."""
-        table = np.stack(
-            [average_precision(rows, weights) for rows in self.hits], axis=1
-        )  # t, k, r
+        whole = weights.astype(np.int32)  # running sums of integers are faster (``accumulate``)
+        table = np.stack([average_precision(rows, whole) for rows in self.hits], axis=1)  # t, k, r
         recalls = {
             most: np.stack(
                 [average_recall(rows, weights, most)[1:].mean(axis=0) for rows in self.hits]
@@ -492,7 +492,7 @@ class BoxCache:
             size: (
                 np.stack(
                     [
-                        nothing if r is None else average_precision(r, weights).mean(axis=0)
+                        nothing if r is None else average_precision(r, whole).mean(axis=0)
                         for r in rows
                     ]
                 ),
@@ -508,7 +508,7 @@ class BoxCache:
         return {
             **_map_figures(table),
             **_recall_and_size_figures(recalls, sized),
-            **_froc_figures(self, weights),
+            **_froc_figures(self, whole),
         }
 
 
@@ -544,7 +544,7 @@ def _recall_and_size_figures(
     return figures
 
 
-def _froc_figures(cache: BoxCache, weights: FloatArray) -> Figures:
+def _froc_figures(cache: BoxCache, weights: Weights) -> Figures:
     figures: Figures = {}
     everything: Iterable[tuple[int | None, FrocRows]] = [
         (None, cache.pooled),

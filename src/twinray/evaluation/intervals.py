@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from twinray.errors import InputError
 from twinray.evaluation.record import (
@@ -198,7 +198,12 @@ def bootstrap_groups(
 
 
 def percentile_interval(
-    value: float, samples: FloatArray, n: int, *, bias_corrected: bool = False
+    value: float,
+    samples: FloatArray,
+    n: int,
+    *,
+    bias_corrected: bool = False,
+    cases: int | None = None,
 ) -> Interval:
     """The 95 % percentile interval of a bootstrapped measure.
 
@@ -207,12 +212,37 @@ def percentile_interval(
         samples: (resamples,) the measure on each resample; NaN where it does not exist.
         n: number of groups that were resampled.
         bias_corrected: move the percentiles against the bias of the resamples, see above.
+        cases: number of patients whose chance makes the spread, for expanded percentiles
+            (``expanded_tails``); None for plain ones.
     """
     present = samples[~np.isnan(samples)]
     if n < 2 or len(present) == 0 or np.isnan(value):
         return Interval(float(value), None, None, n)
-    low, high = np.percentile(present, _corrected(value, present) if bias_corrected else _TAILS)
+    tails = _TAILS if cases is None else expanded_tails(cases)
+    low, high = np.percentile(present, _corrected(value, present) if bias_corrected else tails)
     return Interval(float(value), float(low), float(high), n)
+
+
+def expanded_tails(cases: int) -> tuple[float, float]:
+    """Percentiles whose interval of a mean of ``cases`` values is Student's; the plain ones below two cases.
+
+    A bootstrap of m values spreads by (m - 1) / m of the truth, and is taken for normal. The tail is
+    Phi(-sqrt(m / (m - 1)) t), t of m - 1 degrees of freedom (Hesterberg, What teachers should know
+    about the bootstrap, The American Statistician 2015).
+    """
+    if cases < 2:
+        return _TAILS
+    reach = math.sqrt(cases / (cases - 1)) * float(stdtrit(cases - 1, 0.5 + LEVEL / 2))
+    tail = 100 * float(ndtr(-reach))
+    return tail, 100 - tail
+
+
+def expanded_p(p: float, cases: int) -> float:
+    """Two-sided p of a bootstrap, made to agree with an interval of expanded percentiles."""
+    if cases < 2 or p >= 1:
+        return p
+    reach = -float(ndtri(p / 2)) / math.sqrt(cases / (cases - 1))
+    return 2 * float(stdtr(cases - 1, -reach))
 
 
 def _corrected(value: float, samples: FloatArray) -> tuple[float, float]:

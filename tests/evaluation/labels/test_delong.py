@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from twinray.evaluation.labels.delong import auc_covariance, delong_test
+from twinray.evaluation.labels.delong import auc_covariance, auc_freedom, delong_test
 
 # Subarachnoid haemorrhage, 72 good and 41 poor outcomes by grade of the World Federation of Neurosurgical Societies: data
 # and results as pROC publishes them.
@@ -92,6 +92,29 @@ def test_every_image_twice_is_no_news():
     once = auc_covariance(FIRST, TOY, np.arange(14))
     twice = auc_covariance(np.tile(FIRST, 2), np.tile(TOY, 2), np.tile(np.arange(14), 2))
     np.testing.assert_allclose(twice.covariance, once.covariance, atol=1e-12)
+
+
+def test_freedom_is_that_of_a_variance_of_such_kurtosis():
+    """Placements of patients whose squares are alike have one less than their number; a few that make all have few."""
+    positive = np.arange(60) < 30
+    rng = np.random.default_rng(0)
+    even = np.concatenate([rng.normal(1, 1, 30), rng.normal(0, 1, 30)])
+    few = np.concatenate([np.full(30, 9.0), rng.random(30)])
+    few[:2] = -1.0  # two positives of 30 lie below all negatives
+    groups = np.arange(60)
+    assert 15 < auc_freedom(even, positive, groups) <= 29
+    # Two of 30 at -(1 - 1/15), 28 at 1/15: by hand.
+    off = np.array([28 / 30] * 2 + [2 / 30] * 28)
+    kurtosis = 30 * (off**4).sum() / (off**2).sum() ** 2
+    assert auc_freedom(few, positive, groups) == pytest.approx(60 / (kurtosis - 1), rel=1e-9)
+    # Every image twice is no news, and gaps between patients' numbers do no harm.
+    twice = np.repeat(groups, 2)
+    assert auc_freedom(even[twice], positive[twice], 3 * twice) == pytest.approx(
+        auc_freedom(even, positive, groups)
+    )
+    assert auc_freedom(even, np.arange(60) == 0, groups) == 0
+    assert auc_freedom(even, np.zeros(60, bool), groups) == 0
+    assert auc_freedom(positive.astype(float), positive, groups) == 0
 
 
 def test_equal_runs_do_not_differ():

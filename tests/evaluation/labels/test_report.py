@@ -24,10 +24,10 @@ from sklearn.metrics import (
 
 from twinray.errors import InputError
 from twinray.evaluation.bounded import newcombe_auc
-from twinray.evaluation.intervals import Resampling
+from twinray.evaluation.intervals import Resampling, expanded_p
 from twinray.evaluation.labels.cutoffs import choose_label_thresholds
 from twinray.evaluation.labels.data import Drawn, Labelled
-from twinray.evaluation.labels.delong import auc_covariance
+from twinray.evaluation.labels.delong import auc_covariance, auc_freedom
 from twinray.evaluation.labels.measures import figures
 from twinray.evaluation.labels.ranking import auc_and_average_precision, rank
 from twinray.evaluation.labels.report import (
@@ -368,7 +368,7 @@ def test_interval_of_auc_is_on_the_logit_scale_with_the_bootstraps_spread():
     value = report.per_class["a"]["auc"]
     variance = auc_covariance(scores[:, 0], truth[:, 0] == 1, np.arange(200)).covariance[0, 0]
     half = (
-        stats.t.ppf(0.975, int(truth.sum()) - 1)
+        stats.t.ppf(0.975, auc_freedom(scores[:, 0], truth[:, 0] == 1, np.arange(200)))
         * np.sqrt(variance)
         / (value.value * (1 - value.value))
     )
@@ -397,7 +397,9 @@ def test_tests_are_corrected_over_classes():
     record = found.as_json()
     assert record["tests"]["comparisons"] == 4
     first = record["per_class"]["a"]["auc"]["tests"]
-    assert first["p"] == pytest.approx(2 / 200) and first["holm_p"] == pytest.approx(8 / 200)
+    rarer = int(min(truth[:, 0].sum(), 200 - truth[:, 0].sum()))
+    least = expanded_p(2 / 200, rarer)
+    assert first["p"] == pytest.approx(least) and first["holm_p"] == pytest.approx(4 * least)
     assert (
         first["delong_holm_p"] == pytest.approx(min(4 * first["delong_p"], 1))
         and first["delong_p"] < 1e-6

@@ -14,6 +14,7 @@ from twinray.errors import InputError
 from twinray.evaluation.intervals import group_index
 from twinray.evaluation.labels.calibration import BinTally, expected_calibration_error, tally
 from twinray.evaluation.labels.cutoffs import LabelThresholds
+from twinray.evaluation.labels.delong import auc_freedom
 from twinray.evaluation.labels.ranking import (
     Ranking,
     auc,
@@ -178,6 +179,13 @@ class Labelled:
             tally(self.scores[k, i], self.present[k, i], self.groups[k], self.n_groups)
             for i, k in ((i, self.known[:, i]) for i in range(len(self.names)))
         ]
+
+    def auc_freedom(self, label: int) -> float:
+        """Degrees of freedom of the spread of a class's AUC."""
+        usable = self.known[:, label]
+        return auc_freedom(
+            self.scores[usable, label], self.present[usable, label], self.groups[usable]
+        )
 
     @property
     def by_top_label(self) -> bool:

@@ -12,6 +12,9 @@ Conventions
   digit.
 - The test is two-sided and normal. Two runs with the same placements have z = 0 and p = 1.
 - A variance needs two patients with a positive and two with a negative; there is no test otherwise.
+- Degrees of freedom of such a variance are those of Satterthwaite (Biometrics 1946). A variance of m
+  values of kurtosis b spreads by (b - 1) / m of its square, as one of 2 m / (b - 1) degrees of freedom. Near an
+  AUC of 1 most placements are equal and a few make the variance, so these are far fewer than m.
 - The direction is fixed: higher scores speak for the class. An AUC below one half stays below.
 """
 
@@ -119,6 +122,35 @@ def auc_covariance(
         + (mixed + mixed.T) / (n_positive * n_negative)
     )
     return AucCovariance(auc, covariance, clustered)
+
+
+def auc_freedom(scores: FloatArray, positive: npt.NDArray[np.bool_], groups: IntArray) -> float:
+    """Degrees of freedom of the variance of one AUC: at most one less than the patients of the rarer kind.
+
+    Args:
+        scores: (n,) finite, higher for the class.
+        positive: (n,) whether the class is present.
+        groups: (n,) patient numbers from 0; gaps do no harm.
+
+    Returns:
+        1 or more; 0 where a kind has fewer than two patients or no placement differs.
+    """
+    if not 0 < positive.sum() < len(positive):
+        return 0.0
+    of_kind = zip(_placements(scores[None], positive), (positive, ~positive), strict=True)
+    total = doubt = 0.0
+    fewest = np.inf
+    for (placements,), kind in of_kind:
+        sums = np.bincount(groups[kind], placements - placements.mean())
+        own = sums[np.bincount(groups[kind]) > 0] / kind.sum()
+        squares, m = float((own**2).sum()), len(own)
+        fewest = min(fewest, m - 1)
+        if m > 1 and squares > 0:
+            kurtosis = m * float((own**4).sum()) / squares**2
+            freedom = min(m - 1.0, 2 * m / max(kurtosis - 1, 1e-9))
+            total += squares
+            doubt += squares**2 / max(freedom, 1.0)
+    return 0.0 if fewest < 1 or total <= 0 else max(1.0, min(fewest, total**2 / doubt))
 
 
 def _placements(scores: _Array, positive: npt.NDArray[np.bool_]) -> tuple[_Array, _Array]:

@@ -27,7 +27,7 @@ from twinray.evaluation.bounded import (
     newcombe_auc,
     score_interval,
 )
-from twinray.evaluation.intervals import Difference, percentile_interval
+from twinray.evaluation.intervals import Difference, expanded_p, percentile_interval
 from twinray.evaluation.labels.calibration import expected_calibration_error
 from twinray.evaluation.labels.data import SPECIFICITIES, Drawn, Labelled, at, share
 from twinray.records import FloatArray, Interval, Task
@@ -220,12 +220,14 @@ class Support:
         positive, negative: (k,) with an image of that label.
         cases: cases by table, (k,).
         n: patients that were resampled.
+        only: the class that a mean over classes comes down to; None where there are several.
     """
 
     positive: npt.NDArray[np.integer]
     negative: npt.NDArray[np.integer]
     cases: Mapping[str, npt.NDArray[np.integer]]
     n: int
+    only: int | None = None
 
     @staticmethod
     def of(data: Labelled) -> Support:
@@ -237,6 +239,7 @@ class Support:
             data.patients("negative"),
             {table: data.patients(table) for table in tables},
             weighed,
+            int(np.flatnonzero(data.in_mean)[0]) if data.in_mean.sum() == 1 else None,
         )
 
     def few(self, label: int, measure: LabelMeasure) -> bool:
@@ -247,6 +250,11 @@ class Support:
         """Patients of the rarest kind that the figure needs."""
         both = int(self.positive[label]), int(self.negative[label])
         return min(both) if measure.cases == "both" else int(self.cases[measure.cases][label])
+
+    def behind(self, label: int | None, measure: LabelMeasure) -> int:
+        """Patients whose chance makes the spread of a figure; all of them for a mean over several classes."""
+        label = self.only if label is None and measure.by_class is not None else label
+        return self.n if label is None else self.least(label, measure)
 
 
 def interval(
@@ -284,10 +292,8 @@ def interval(
     if few or alike:
         return Interval(value, None, None, n, TOO_FEW if few else ALL_ALIKE)
     if measure.kind == "auc":
-        rarer = (
-            n if label is None else min(int(support.positive[label]), int(support.negative[label]))
-        )
-        ends_or_none = logit_interval(value, known, rarer - 1)
+        freedom = n - 1 if label is None else data.auc_freedom(label)
+        ends_or_none = logit_interval(value, known, freedom)
         if ends_or_none is not None:
             return Interval(value, *ends_or_none, n)
     if measure.kind == "level" and 0 < value < 1:
@@ -297,11 +303,11 @@ def interval(
         return Interval(value, *score_interval(value, size), n)
     if measure.kind == "error":
         return Interval(value, *excess_interval(value, samples), n)
-    return percentile_interval(value, samples, n)
+    return percentile_interval(value, samples, n, cases=support.behind(label, measure))
 
 
 def share_interval(value: float, samples: FloatArray, cases: int, n: int) -> Interval:
-    """Of a share of the images of ``cases`` patients: percentiles, or exact where these are few or no resample differs.
+    """Of a share of the images of ``cases`` patients: expanded percentiles, or exact where these are few or no resample differs.
 
     Args:
         value: the share, 0..1 or NaN.
@@ -314,13 +320,13 @@ def share_interval(value: float, samples: FloatArray, cases: int, n: int) -> Int
         return Interval(value, None, None, n)
     if cases < FEW or not len(known) or float(known.max() - known.min()) <= 1e-12:
         return Interval(value, *exact_share(value, cases), n, EXACT)
-    return percentile_interval(value, samples, n)
+    return percentile_interval(value, samples, n, cases=cases)
 
 
 def label_difference(
     key: Key, measure: LabelMeasure, value: float, samples: FloatArray, support: Support
 ) -> Difference:
-    """A paired difference with percentiles and the two-sided p of the bootstrap; no interval where patients are too few.
+    """A paired difference with expanded percentiles and the two-sided p that goes with them; no interval of too few patients.
 
     Args:
         key: figure. measure: of it.
@@ -333,8 +339,11 @@ def label_difference(
         return Difference(Interval(value, None, None, support.n, TOO_FEW), None)
     if not len(known) or support.n < 2:
         return Difference(percentile_interval(value, samples, support.n), None)
+    cases = support.behind(label, measure)
     beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
-    p = min(1.0, 2 * (1 + beyond) / (1 + len(known)))
+    p = expanded_p(min(1.0, 2 * (1 + beyond) / (1 + len(known))), cases)
     return Difference(
-        percentile_interval(value, samples, support.n), float(np.mean(known > 0)), {"p": p}
+        percentile_interval(value, samples, support.n, cases=cases),
+        float(np.mean(known > 0)),
+        {"p": p},
     )
