@@ -147,7 +147,8 @@ def average_precision(rows: HitRows, weights: Weights) -> _Array:
 
 def _total(row: Any, weights: Weights) -> npt.NDArray[Any]:
     """(r,) product with a sparse row."""
-    return np.asarray(row @ weights)[0]
+    product: npt.NDArray[Any] = np.asarray(row @ weights)[0]
+    return product
 
 
 def _running(values: Weights) -> npt.NDArray[Any]:
