@@ -258,9 +258,9 @@ def crossed_boxes(
     first = next(iter(arms))
     likes = {fold: flats[first, fold, seeds[0]] for fold in folds}
     for (name, fold, s), flat in flats.items():
-        _check_truth(likes[fold], flat, f"arm {name}, fold {fold}, seed {s}")
+        check_truth(likes[fold], flat, f"arm {name}, fold {fold}, seed {s}")
     firsts = {fold: by_place[first, fold, seeds[0]] for fold in folds}
-    _check_apart(
+    check_apart(
         {fold: [(i, run.patients.get(i)) for i in run.truth] for fold, run in firsts.items()}
     )
     groups: dict[Hashable, IntArray] = {}
@@ -332,7 +332,7 @@ def crossed_labels(
                 f"crossed runs: arm {name}, fold {fold}, seed {s} was tested on other images or labels than the first run of its fold"
             )
         orders[name, fold, s] = order
-    _check_apart(
+    check_apart(
         {fold: list(zip(run.images, run.patients, strict=True)) for fold, run in likes.items()}
     )
     measured = {}
@@ -387,7 +387,8 @@ def grid(arms: Mapping[str, Sequence[_Run]]) -> tuple[tuple[Hashable, ...], tupl
     return folds, seeds
 
 
-def _check_truth(first: FlatBoxes, other: FlatBoxes, where: str) -> None:
+def check_truth(first: FlatBoxes, other: FlatBoxes, where: str) -> None:
+    """Refuse a run that was tested on other images or true boxes than the first of its fold."""
     same = first.ids == other.ids and all(
         np.array_equal(getattr(first, part), getattr(other, part))
         for part in ("truth_image", "truth_label", "truth_xywh")
@@ -398,7 +399,7 @@ def _check_truth(first: FlatBoxes, other: FlatBoxes, where: str) -> None:
         )
 
 
-def _check_apart(folds: Mapping[Hashable, Sequence[tuple[str | int, str | None]]]) -> None:
+def check_apart(folds: Mapping[Hashable, Sequence[tuple[str | int, str | None]]]) -> None:
     """Refuse an image or a patient that is tested in two folds; by fold (image, patient)."""
     place: dict[tuple[str, object], Hashable] = {}
     for fold, tested in folds.items():
