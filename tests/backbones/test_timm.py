@@ -162,6 +162,14 @@ def test_a_plain_transformer_has_one_map_without_its_other_tokens():
     torch.testing.assert_close(last.flatten(2).transpose(1, 2), tokens[:, 1:])
 
 
+def test_the_mean_of_the_last_map_is_what_a_network_pools_that_pools_by_it():
+    """So that channels of its classifiers can be taken away in closed form."""
+    backbone = build_backbone("timm/vit_tiny_patch16_dinov3_qkvb", 0, 64).eval()
+    x = images(64)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.stages(x)["last"].mean(dim=(2, 3)), backbone(x))
+
+
 def test_coarse_patches_have_no_pyramid():
     backbone = build_backbone("timm/vit_tiny_patch16_224?patch_size=32", 0, 64)
     for ask in (
@@ -303,6 +311,9 @@ def test_a_plain_transformer_pretrains_and_classifies(class_pack, tmp_path, cli)
     [
         (("--arch", f"timm/{VIT}?patch_size=32"), "feature maps at strides 4, 8, 16 and 32"),
         (("--arch", "timm/resnet10"), "did you mean timm/resnet10"),
+        (("--arch", "resnet18", "--size", "100"), "multiple of 32 and at least 64 pixels, got 100"),
+        (("--arch", f"timm/{VIT}", "--size", "100"), "choose another --size (96 or 112)"),
+        (("--arch", "resnet18", "--drop-path", "0.1"), "--drop-path is for networks of timm"),
         (("--arch", "timm/convnext_atto", "--norm", "group"), "this backbone has none"),
         (("--arch", "timm/resnet10t", "--trainable-stages", "3"), "no fair floor"),
     ],

@@ -452,6 +452,28 @@ def test_a_run_is_described_and_loads_again(run, blob_pack, cli, tmp_path) -> No
     assert arm["test"]["map50"]["value"] == pytest.approx(mine, abs=1e-9)
 
 
+def test_a_run_goes_on_whole(run, blob_pack) -> None:
+    pack = open_pack(blob_pack)
+    config = resolve(
+        DetectConfig(blob_pack, "x", init=str(run), size=96, fpn_channels=32, box_head_width=64)
+    )
+    model, provenance = make_detector(config, pack)
+    before = load_model(run, "cpu").detector.state_dict()
+    assert config.arch == VIT  # at another size: positions are interpolated
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert "was taken whole" in provenance.notes[0]
+
+
+def test_a_step_in_bf16_is_finite() -> None:
+    model = detector(f"{VIT}?patch_size=14", 84).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(images(84), targets())
+    total = sum(losses.values())
+    total.backward()
+    assert total.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_heat_maps_that_stay_exact_are_drawn_and_the_other_is_named(
     run, blob_pack, blobs, cli, tmp_path
 ) -> None:

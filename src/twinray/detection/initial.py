@@ -32,7 +32,8 @@ _KINDS: Final[Mapping[str, DetectorKind]] = {
     "coco-fcos": "fcos",
 }
 _OTHER_LAYERS: Final = {
-    "coco-v2": "its pyramid and box head have batch norms, and its proposal head a further convolution",
+    "coco-v2": "its pyramid and box head have batch norms, whose statistics over sampled boxes differ between ranks and devices, "
+    "and its proposal head a further convolution",
     "coco-retinanet-v2": "its heads have group norms, and p6 is made from c5",
 }
 """Detectors whose layers are not those that are built here."""
