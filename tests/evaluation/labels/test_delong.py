@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -132,3 +134,13 @@ def test_no_area_is_turned_round():
     assert auc_covariance(-GRADES, POOR, np.arange(113)).auc[0] == pytest.approx(
         1 - 0.82367886, abs=5e-9
     )
+
+
+def test_a_perfect_ranking_beside_none_has_no_variance_and_no_test():
+    """Both scores' placements are constant: z would be infinite, p 0, and JSON would refuse it."""
+    positive = np.array([True, True, False, False])
+    found = delong_test(np.zeros(4), positive.astype(float), positive)
+    assert found.difference == pytest.approx(0.5)
+    assert np.isnan([found.z, found.p, found.low, found.high]).all()
+    kept = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert kept["difference"] == 0.5 and kept["ci95"] is None

@@ -115,6 +115,19 @@ def test_a_difference_that_seeds_do_not_bear_out_is_not_shown(
     assert "Over 3 seeds: -0.100 to +0.160, which includes 0" in said.reason
 
 
+def test_arms_of_which_none_differs_are_told_in_one_sentence(
+    figure: Make, split_figures: Make, evaluation: Make
+) -> None:
+    arms = {name: split_figures() for name in ("random", "imagenet", "barlow-twins")}
+    open_ = SplitFigures({"map50": figure(0.01, -0.05, 0.07)})
+    none = evaluation(arms, {"imagenet": open_, "barlow-twins": open_})
+    assert verdict(none).headline == "None of 2 arms is shown to differ from random."
+    clear = SplitFigures({"map50": figure(0.05, 0.03, 0.07)})
+    one = evaluation(arms, {"imagenet": clear, "barlow-twins": open_})
+    told = "Of 2 arms, 1 did better than random and the difference of 1 is not shown."
+    assert verdict(one).headline == told
+
+
 def test_many_comparisons_say_how_many_would_exclude_0_by_chance(
     figure: Make, split_figures: Make, evaluation: Make
 ) -> None:

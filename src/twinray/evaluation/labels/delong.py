@@ -57,7 +57,7 @@ class DeLong:
         difference: difference of the AUCs.
         standard_errors: standard errors of the baseline's AUC, of the candidate's, of the
             difference.
-        z, p: two-sided; NaN where there is no variance.
+        z, p: two-sided; NaN where there is no variance, unless the AUCs are equal.
         low, high: 95 % interval of the difference, normal; NaN where there is no variance.
         method: whose variance it is.
     """
@@ -192,15 +192,13 @@ def delong_test(
     error = float(np.sqrt(max(variance, 0.0)))
     # Rounding leaves a variance of 1e-20 where placements are equal.
     alike = error <= 1e-9
-    z = (
-        0.0
-        if alike and abs(difference) <= 1e-9
-        else difference / error
-        if error
-        else float(np.sign(difference) * np.inf)
-    )
-    half = float(ndtri(0.975)) * error
     errors = (float(np.sqrt(max(own[0, 0], 0.0))), float(np.sqrt(max(own[1, 1], 0.0))), error)
+    if alike and abs(difference) > 1e-9:
+        # A perfect ranking beside one that ranks nothing: both placements are constant, and the test would be certain of few images.
+        nan = float("nan")
+        return DeLong(difference, errors, nan, nan, nan, nan, method)
+    z = 0.0 if alike else difference / error
+    half = float(ndtri(0.975)) * error
     return DeLong(
         difference,
         errors,

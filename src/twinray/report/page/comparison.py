@@ -66,7 +66,7 @@ from twinray.runs.seen import told_seen
 FEWEST = 30
 """A class with fewer positives than this is shown without interval: too few to say."""
 
-_LONGEST, _IN_ROW = 40, 30
+_LONGEST, _IN_ROW = 60, 52
 """Letters of a name in a line, and in a row of a chart."""
 
 
@@ -285,9 +285,15 @@ def _verdict_of_many(result: Evaluation, compared: Mapping[str, ArmResult], main
         parts.append(f"{len(worse)} did worse{'' if better else f' than {base}'}")
     if open_:
         parts.append(
-            f"{'the differences of' if parts else 'no difference to ' + base + ' is shown for'} {open_}{' are not shown' if parts else ''}"
+            "the difference of 1 is not shown"
+            if open_ == 1
+            else f"the differences of {open_} are not shown"
         )
-    headline = f"Of {len(figures)} arms, {join_words(parts)}."
+    headline = (
+        f"Of {len(figures)} arms, {join_words(parts)}."
+        if better or worse
+        else f"None of {len(figures)} arms is shown to differ from {base}."
+    )
     asked = shown(result).asked
     reason = ""
     if asked in figures:
