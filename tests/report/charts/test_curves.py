@@ -155,3 +155,10 @@ def test_charts_of_finished_runs_are_svg_with_and_without_figures(evaluation: Ma
             run_dots(result, "map50"),
         ]
     assert all(is_svg(data) for data in drawn)
+
+
+def test_long_names_of_arms_stand_whole_beside_their_rows(split_figures, evaluation):
+    name = "barlow-twins-kermany-from-imagenet, fraction 0.01"
+    svg = interval_plot(evaluation({"random": split_figures(), name: split_figures()}), "map50")
+    assert b"barlow-twins-kermany-from-" in svg and b"imagenet, fraction 0.01" in svg
+    assert "\N{HORIZONTAL ELLIPSIS}".encode() not in svg

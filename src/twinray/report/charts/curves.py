@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -27,6 +28,8 @@ _PRETRAINING = (
     ("rms_c_ij", "Redundancy, RMS C_ij", 0.0),
     ("effective_rank", "Effective rank of the embedding", None),
 )
+_LINE = 30
+"""Letters of a name in one line beside a row."""
 Lines = Sequence[Mapping[str, Any]]
 
 
@@ -126,7 +129,7 @@ def interval_plot(result: Evaluation, measure: str) -> bytes:
     figures = [result.figure(name, measure) for name in names]
     for i, figure in enumerate(figures):
         _interval_row(left, n - 1 - i, figure, (i, n))
-    left.set_yticks(range(n), [literal(cut_in_middle(name, 30)) for name in names][::-1])
+    left.set_yticks(range(n), [_in_lines(name) for name in names][::-1])
     left.set_ylim(-0.6, n - 0.4)
     low, high = _span(figures)
     left.set_xlim(low, high)
@@ -161,6 +164,12 @@ def interval_plot(result: Evaluation, measure: str) -> bytes:
         right.set_yticks([])
         style(right, f"Paired difference: {_found(differences)}", "", across=True)
     return as_svg(sheet)
+
+
+def _in_lines(name: str) -> str:
+    """A name of an arm beside its row, whole if it fits."""
+    lines = wrap(cut_in_middle(name, 2 * _LINE - 6), _LINE, break_on_hyphens=True)
+    return literal("\n".join(lines))
 
 
 def _found(differences: Sequence[Figure | None]) -> str:
