@@ -36,7 +36,7 @@ from twinray.training.crops import crop_resize, draw_crops
 from twinray.training.device import Machine
 from twinray.training.ranks import Ranks
 
-STUDIES = Path(__file__).parents[2] / "studies"
+STUDIES = Path(__file__).parents[2] / "studies" / "verbs"
 STILL = {"crop_min": 1.0, "flip": 0.0, "brightness": 0.0, "contrast": 0.0}
 CONSTANT = {"warmup_steps": 0, "final_lr": 1.0, "clip_norm": 0.0}
 CPU = Machine(torch.device("cpu"), bf16=False)

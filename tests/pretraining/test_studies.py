@@ -7,7 +7,7 @@ import yaml
 
 from support import twinray
 
-STUDIES = Path(__file__).parents[2] / "studies"
+STUDIES = Path(__file__).parents[2] / "studies" / "verbs"
 RECIPES = sorted(STUDIES.glob("*-pretrain.yaml"))
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from twinray.about import DISCLAIMER, own_version
-from twinray.errors import InputError
+from twinray.errors import InputError, TwinrayError
 from twinray.files import clear_disk_errors, sha256, write_json, write_text
 from twinray.studies.config import StudyConfig
 from twinray.studies.plan.build import build
@@ -34,7 +34,7 @@ def run(config: StudyConfig, console: Console | None = None) -> StudyState | Non
 
     Raises:
         InputError: a file that cannot be planned, or things that it names and that are not there.
-        TwinrayError: the disk refuses.
+        TwinrayError: some pieces failed (the others are done), or the disk refuses.
         KeyboardInterrupt: Ctrl-C; the same command goes on.
     """
     console = console or Console()
@@ -143,6 +143,10 @@ def _end(config: StudyConfig, place: Place, plan: Plan, console: Console) -> Stu
     state = collect(place.path)
     write_tables(state, place.path / RESULTS)
     tell(state, console)
+    if failed := state.of("failed"):
+        raise TwinrayError(
+            f"{len(failed)} of {len(state.pieces)} pieces of {place.path} failed; mend what their reasons name, then --retry-failed"
+        )
     return state
 
 

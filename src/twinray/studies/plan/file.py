@@ -221,10 +221,19 @@ def read_study(path: Path) -> tuple[StudyFile, Source]:
     content, unset = _filled(content, source)
     source = dataclasses.replace(source, unset=unset)
     _check_keys(content, StudyFile, "", source)
+    for part, of in _TYPES.items():  # one by one: msgspec does not name keys of mappings
+        own = content.get(part)
+        for name, one in own.items() if isinstance(own, dict) else ():
+            _converted(one, of, f"{part}.{name}", source)
+    return _converted(content, StudyFile, "", source), source
+
+
+def _converted(content: Any, kind: type[T], place: str, source: Source) -> T:
     try:
-        return msgspec.convert(content, StudyFile), source
+        return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        raise source.fault(*_told(error)) from None
+        where, what = _told(error)
+        raise source.fault(".".join(one for one in (place, where) if one), what) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -241,6 +250,8 @@ _Loader.add_implicit_resolver(
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Hashable] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.MarkedYAMLError(

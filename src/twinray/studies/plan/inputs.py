@@ -73,10 +73,11 @@ class Outside:
         path = self.path(file)
         if not path.exists():
             if not equals and "/" not in text and not Path(text).suffix and "${" not in text:
+                close = close_names(text)
                 raise self._source.fault(
                     place,
                     f"expected random, a name that twinray weights lists, or a path, got {text!r}"
-                    f"{close_names(text)}",
+                    + (f"; did you mean {close}?" if close else ""),
                 )
             absent = self._absent("init", text, path, place)
             return Read("init", path=f"{name}{equals}{path}", key=absent.key)

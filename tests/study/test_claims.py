@@ -1,0 +1,175 @@
+"""Claims: of several workers one holds a piece, and a dead one's claim is taken over."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from twinray.studies.runner.claims import Claims, Process
+from twinray.studies.runner.journal import Journal
+
+PIECE = "0123456789abcdef"
+
+
+def _try(folder: Path, barrier, won) -> None:
+    barrier.wait()
+    for i in range(20):
+        if Claims(folder).take(f"piece{i}") is not None:
+            won.append((i, os.getpid()))
+    barrier.wait()  # alive until all have tried: a dead winner's claim may be taken over
+
+
+def test_of_several_workers_one_gets_a_piece(tmp_path):
+    spawn = multiprocessing.get_context("fork")
+    with spawn.Manager() as manager:
+        won, barrier = manager.list(), spawn.Barrier(4)
+        workers = [spawn.Process(target=_try, args=(tmp_path, barrier, won)) for _ in range(4)]
+        for one in workers:
+            one.start()
+        for one in workers:
+            one.join()
+        assert sorted(i for i, _ in won) == list(range(20))
+
+
+def test_a_piece_goes_from_open_to_done(tmp_path):
+    claims = Claims(tmp_path)
+    assert claims.state(PIECE) == "open"
+    claim = claims.take(PIECE)
+    assert claim is not None and claims.state(PIECE) == "running" and claims.take(PIECE) is None
+    claims.finish(claim, "a run", 1.5, {"metrics.json": "ab"})
+    done = claims.done(PIECE)
+    assert claims.state(PIECE) == "done" and claims.take(PIECE) is None
+    assert done is not None and (done.claim, done.files) == (0, {"metrics.json": "ab"})
+
+
+def test_a_failed_piece_is_claimed_again_only_when_asked(tmp_path):
+    claims = Claims(tmp_path)
+    claims.end(claims.take(PIECE), "no box", failed=True)
+    assert (claims.state(PIECE), claims.failure(PIECE)) == ("failed", "no box")
+    assert claims.take(PIECE) is None
+    claims.retry(PIECE)
+    again = claims.take(PIECE)
+    assert again.number == 1 and claims.failure(PIECE) == ""
+    claims.end(again, "still none", failed=True)
+    assert claims.failure(PIECE) == "still none"
+
+
+def test_an_interrupted_piece_is_open_at_once(tmp_path):
+    claims = Claims(tmp_path)
+    claims.end(claims.take(PIECE), "SIGTERM", failed=False)
+    assert claims.take(PIECE).number == 1
+
+
+@pytest.mark.parametrize("end", ["exit", "kill"])
+def test_a_dead_process_loses_its_claim_at_once(tmp_path, end):
+    code = (
+        "import sys, time, pathlib; from twinray.studies.runner.claims import Claims\n"
+        f"Claims(pathlib.Path(sys.argv[1])).take({PIECE!r}); print('claimed', flush=True); time.sleep({60 if end == 'kill' else 0})"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert worker.stdout.readline() == b"claimed\n"
+    claims = Claims(tmp_path)
+    if end == "kill":
+        assert claims.state(PIECE) == "running"
+        worker.kill()
+        while claims.state(PIECE) == "running":  # killed, but not yet gone
+            time.sleep(0.01)
+    # before the parent has asked for its status: a zombie has ended too
+    else:
+        while claims.state(PIECE) == "running":
+            time.sleep(0.01)
+    assert claims.take(PIECE).number == 1
+    worker.wait()
+
+
+def _of(folder: Path, **changes) -> None:
+    path = folder / f"{PIECE}.claim.0"
+    own = json.loads(path.read_text())
+    own["process"].update(changes)
+    path.write_text(json.dumps(own))
+
+
+def test_another_machines_claim_lasts_as_long_as_its_heartbeat(tmp_path):
+    claims = Claims(tmp_path, lease_s=30)
+    claim = claims.take(PIECE)
+    _of(tmp_path, host="elsewhere")
+    assert claims.state(PIECE) == "running"
+    old = time.time() - 31
+    os.utime(tmp_path / f"{PIECE}.claim.0", (old, old))
+    assert claims.state(PIECE) == "open"
+    claims.beat(claim)
+    assert claims.state(PIECE) == "running"
+
+
+def test_a_machine_that_was_started_again_and_a_number_given_again_are_seen(tmp_path):
+    claims = Claims(tmp_path)
+    claims.take(PIECE)
+    own = Process.own()
+    _of(tmp_path, started="1")  # another process has the number now
+    assert claims.state(PIECE) == "open"
+    _of(tmp_path, started=own.started, boot="before")
+    assert claims.state(PIECE) == "open"
+    _of(
+        tmp_path, started="1", boot=own.boot, space="pid:[1]"
+    )  # a container: its numbers say nothing here
+    assert claims.state(PIECE) == "running"
+
+
+def test_a_holder_knows_that_its_claim_was_taken_over(tmp_path):
+    claims = Claims(tmp_path)
+    first = claims.take(PIECE)
+    _of(tmp_path, started="1")
+    second = claims.take(PIECE)
+    assert second.number == 1 and claims.holds(second) and not claims.holds(first)
+
+
+def _append(study: Path, name: str) -> None:
+    for i in range(25):
+        Journal(study).append("event", who=name, number=i)
+
+
+def test_the_journal_is_a_chain_that_several_processes_write(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    writers = [fork.Process(target=_append, args=(tmp_path, name)) for name in "abc"]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    journal = Journal(tmp_path)
+    events = journal.events()
+    assert len(events) == 75 and journal.broken() is None
+    for name in "abc":
+        assert [e.about["number"] for e in events if e.about["who"] == name] == list(range(25))
+
+
+@pytest.mark.parametrize("change", ["edit", "remove", "swap"])
+def test_a_changed_line_of_the_journal_shows(tmp_path, change):
+    for i in range(4):
+        Journal(tmp_path).append("event", number=i)
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    if change == "edit":
+        lines[1] = lines[1].replace('"number": 1', '"number": 7')
+    elif change == "remove":
+        del lines[1]
+    else:
+        lines[1:3] = lines[2:0:-1]
+    path.write_text("".join(lines))
+    assert Journal(tmp_path).broken() is not None
+
+
+def test_a_line_that_a_kill_cut_short_is_left_out_and_the_chain_goes_on(tmp_path):
+    journal = Journal(tmp_path)
+    journal.append("first")
+    with journal.path.open("ab") as file:
+        file.write(b'{"n": 1, "at": "20')
+    assert [e.what for e in journal.events()] == ["first"]
+    journal.append("second")
+    assert [e.what for e in journal.events()] == ["first", "second"] and journal.broken() is None
