@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from twinray.checks import (
     DATA,
@@ -15,6 +15,7 @@ from twinray.checks import (
     SEED,
     SPEED,
     at_least,
+    goes_with,
     multiple_of,
     settle,
     up_to,
@@ -72,9 +73,22 @@ class StudyConfig:
     plan: Annotated[bool, RECORD] = False
     """Print what would be done, as a table and a tree, and do nothing."""
     workers: Annotated[int, SPEED, at_least(1)] = 1
-    """Processes that work on this machine at once; the cores are shared out among them."""
+    """Processes that work at once; on this machine the cores are shared out among them."""
     threads: Annotated[int, SPEED, at_least(0)] = 0
     """Threads of each worker; 0: the cores shared out. Bytes of results depend on it, as sums are rounded in another order."""
+    on: Annotated[Literal["local", "slurm", "ray"], PLACE] = "local"
+    """Where the workers run: processes of this machine, SLURM jobs (extra slurm), or Ray tasks (extra ray; RAY_ADDRESS names a
+    cluster). The folder and the results are the same."""
+    sbatch: Annotated[bool, RECORD, goes_with(on="slurm")] = False
+    """Write the batch script of the workers into the folder, and submit nothing."""
+    gpus: Annotated[int, PLACE, at_least(0)] = 0
+    """GPUs of each worker under slurm and ray; with several torchrun spreads each training over them."""
+    minutes: Annotated[int, PLACE, at_least(1, "minutes"), goes_with(on="slurm")] = 1440
+    """Time limit of a SLURM job; a job that ends goes on when the same command is given again."""
+    memory: Annotated[int, PLACE, at_least(1, "GB"), goes_with(on="slurm")] = 16
+    """Memory of a SLURM job."""
+    partition: Annotated[str, PLACE, goes_with(on="slurm")] = ""
+    """Partition of SLURM; default the cluster's."""
     retry_failed: Annotated[bool, RECORD] = False
     """Do failed runs again; the report lists them."""
     open_anyway: Annotated[bool, RECORD] = False

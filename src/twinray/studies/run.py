@@ -21,6 +21,8 @@ from twinray.studies.results.tables import write_tables
 from twinray.studies.runner.claims import now
 from twinray.studies.runner.local import run_local, threads_for
 from twinray.studies.runner.place import FILE, STUDY, Place
+from twinray.studies.runner.ray_engine import run_ray
+from twinray.studies.runner.slurm import Job, run_slurm, write_sbatch
 from twinray.studies.sealed.opening import not_done, open_study
 
 RESULTS = "results"
@@ -53,12 +55,36 @@ def run(config: StudyConfig, console: Console | None = None) -> StudyState | Non
     place = _opened(config, plan, source)
     if config.retry_failed:
         _retry(place, plan)
+    if config.sbatch:
+        path = write_sbatch(place, _job(config))
+        console.print(Text(f"batch script: {path}; nothing was submitted"), soft_wrap=True)
+        return None
     if not_all_done(place, plan):
-        threads = config.threads or threads_for(config.workers)
         show = _Shown(place, plan, console)
-        run_local(place, config.workers, threads, show)
+        _have_done(config, place, show)
         show(last=True)
     return _end(config, place, plan, console)
+
+
+def _have_done(config: StudyConfig, place: Place, show: _Shown) -> None:
+    threads = config.threads or threads_for(config.workers)
+    if config.on == "ray":
+        run_ray(place, config.workers, threads, show, config.gpus)
+    elif config.on == "slurm":
+        run_slurm(place, _job(config), show)
+    else:
+        run_local(place, config.workers, threads, show)
+
+
+def _job(config: StudyConfig) -> Job:
+    return Job(
+        config.workers,
+        config.threads or 1,
+        config.gpus,
+        config.minutes,
+        config.memory,
+        config.partition,
+    )
 
 
 def not_all_done(place: Place, plan: Plan) -> bool:
