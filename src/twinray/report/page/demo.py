@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any
 
 from twinray.checks import MODEL, SEED, SPEED, Kind, as_words
@@ -32,7 +33,19 @@ from twinray.report.tables import Table
 from twinray.runs.seen import told_seen
 
 RANDOM, BARLOW_TWINS = "random", "Barlow Twins"
-"""Names of the two arms: where the detector's backbone starts from."""
+"""Names of the two arms by default: where the detector's backbone starts from."""
+
+
+def arm_name(init: str) -> str:
+    """Name of the first arm, that of its initial weights without their folder."""
+    return PurePath(init).name
+
+
+def start_words(arm: str) -> str:
+    """What an arm's detector starts from."""
+    if arm == BARLOW_TWINS:
+        return "the pre-trained weights"
+    return "random weights" if arm == RANDOM else f"the weights {arm}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,8 @@ class DemoFigures:
         classes: classes of the boxes.
         pretrain_seconds: seconds that the pre-training took.
         seed: seed of everything.
+        first: name of the first arm.
+        weights: notes on the initial weights: licence, and what they saw.
     """
 
     options: Mapping[str, Sequence[Any]]
@@ -58,6 +73,8 @@ class DemoFigures:
     classes: tuple[str, ...]
     pretrain_seconds: float
     seed: int
+    first: str = RANDOM
+    weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,8 +149,8 @@ def describe(
         title="Do unlabelled images help a detector?",
         over="twinray demo",
         lede=(
-            f"One detector starts from random weights, its twin from weights that Barlow Twins learned on {count(figures.unlabelled, 'image')} "
-            "without any label. All else is the same: training images, options, seed, test. The images are synthetic."
+            f"One detector starts from {start_words(figures.first)}, its twin from weights that Barlow Twins learned on {count(figures.unlabelled, 'image')} "
+            f"without any label{_from_there(figures)}. All else is the same: training images, options, seed, test. The images are synthetic."
         ),
         sections=sections,
         footer=f"Written by twinray {figures.environment.get('twinray', '')} on {datetime.now(UTC):%d %B %Y, %H:%M} UTC.",
@@ -252,6 +269,11 @@ def _example(one: Example, result: Evaluation, last: str) -> Panels:
     return Panels((*shown.items, heat), shown.caption)
 
 
+def _from_there(figures: DemoFigures) -> str:
+    """Where the pre-training started, unless it was from random weights."""
+    return "" if figures.first == RANDOM else f", starting from {start_words(figures.first)}"
+
+
 def _steps(figures: DemoFigures, trained: Sequence[Trained]) -> tuple[tuple[str, str, str], ...]:
     pretrain, detect, counts = (
         figures.options["pretrain"][0],
@@ -269,11 +291,11 @@ def _steps(figures: DemoFigures, trained: Sequence[Trained]) -> tuple[tuple[str,
         (
             "Pre-train",
             f"Barlow Twins, {pretrain.arch}, {pretrain.size} pixels, batch {pretrain.batch_size}, {count(pretrain.epochs, 'epoch')}, on the unlabelled "
-            "images and the pixels of the training images. No label is read; validation and test patients are left out.",
+            f"images and the pixels of the training images{_from_there(figures)}. No label is read; validation and test patients are left out.",
         ),
         (
-            f"Detect: {RANDOM}",
-            f"Faster R-CNN with a feature pyramid, {count(detect.epochs, 'epoch')} on {count(counts.get('train'), 'image')} with {count(boxes, 'box', 'boxes')}; backbone from random weights.",
+            f"Detect: {figures.first}",
+            f"Faster R-CNN with a feature pyramid, {count(detect.epochs, 'epoch')} on {count(counts.get('train'), 'image')} with {count(boxes, 'box', 'boxes')}; backbone from {start_words(figures.first)}.",
         ),
         (
             f"Detect: {BARLOW_TWINS}",
@@ -313,7 +335,7 @@ def _limits(figures: DemoFigures, result: Evaluation) -> tuple[tuple[str, str], 
         ),
         (
             "Not the same work.",
-            f"{BARLOW_TWINS} has seen more images and spent more computing than {RANDOM}. The question here is whether unlabelled images that are "
+            f"{BARLOW_TWINS} has seen more images and spent more computing than {figures.first}. The question here is whether unlabelled images that are "
             "there anyway help; an arm given the same time in another way is another question.",
         ),
         (
@@ -347,6 +369,7 @@ def _facts(figures: DemoFigures) -> tuple[tuple[str, str], ...]:
         ("versions", versions),
         ("machine", machine),
         ("seed", str(figures.seed)),
+        ("initial weights", "; ".join(figures.weights)),
         ("all steps", total),
         *named,
     ]
