@@ -104,7 +104,12 @@ def write_coco(folder: Path, n: int = 24, empty_every: int = 4, seed: int = 0) -
 
 
 def ranks(
-    n: int, arguments: list[object], *, start_only: bool = False, **environment: str
+    n: int,
+    arguments: list[object],
+    *,
+    start_only: bool = False,
+    limit: float = 240,
+    **environment: str,
 ) -> list[subprocess.Popen[str]]:
     """Start ``python ARGUMENTS`` as n ranks, with the variables that torchrun sets; waits for all unless told not to."""
     with socket.socket() as free:
@@ -132,7 +137,7 @@ def ranks(
         )
     if not start_only:
         # the rank that finds the fault and those that lose it may end in any order
-        errors = [process.communicate(timeout=240)[1] for process in started]
+        errors = [process.communicate(timeout=limit)[1] for process in started]
         if any(process.returncode for process in started):
             raise AssertionError("a rank ended with an error:\n" + "\n".join(errors))
     return started

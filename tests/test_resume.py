@@ -122,7 +122,7 @@ def test_a_killed_classifier_goes_on_to_the_same_bytes(class_pack, tmp_path):
 
 
 def killed_at_random(
-    arguments: list[object], run: Path, n_ranks: int, kills: int, seed: int
+    arguments: list[object], run: Path, n_ranks: int, kills: int, seed: int, limit: float
 ) -> None:
     """Start, `kill -9` every rank at a random moment, start again, ...; then let it end."""
     rng = random.Random(seed)
@@ -131,7 +131,7 @@ def killed_at_random(
     while done < kills:
         processes = ranks(n_ranks, command, start_only=True)
         checkpoints, before = run / "checkpoints", {p.name for p in run.glob("checkpoints/*.pt")}
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + limit / 2
         # some moment after training began again: before, there is nothing new to lose
         while time.monotonic() < deadline and processes[0].poll() is None:
             if {p.name for p in checkpoints.glob("*.pt")} - before or rng.random() < 0.01:
@@ -144,9 +144,10 @@ def killed_at_random(
             process.communicate()
         assert not over, "the run ended before it could be killed often enough: make it longer"
         done += 1
-    ranks(n_ranks, command)
+    ranks(n_ranks, command, limit=limit)
 
 
+LIMIT = {20: 1800, 1: 240}
 MANY = [pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(3600)]), 1]
 
 
@@ -158,8 +159,10 @@ def test_pretraining_killed_at_random_moments_ends_with_the_same_bytes(
     epochs = 40 if kills > 1 else 4
     more = ["--epochs", epochs, "--checkpoint-every", 2, "--log-every", 1, "--knn-every", 0]
     arguments = ["pretrain", "--data", class_pack, *PRETRAIN, *more]
-    ranks(n_ranks, ["-m", "twinray.cli", *arguments, "--out", tmp_path / "whole"])
-    killed_at_random(arguments, tmp_path / "cut", n_ranks, kills, seed=n_ranks)
+    ranks(
+        n_ranks, ["-m", "twinray.cli", *arguments, "--out", tmp_path / "whole"], limit=LIMIT[kills]
+    )
+    killed_at_random(arguments, tmp_path / "cut", n_ranks, kills, n_ranks, LIMIT[kills])
     whole, cut = (
         (tmp_path / name / "backbone.safetensors").read_bytes() for name in ("whole", "cut")
     )
@@ -172,7 +175,7 @@ def test_detectors_on_two_ranks_killed_at_random_moments_end_with_the_same_bytes
 ):
     epochs = 30 if kills > 1 else 3
     arguments = ["detect", "--data", blob_pack, *DETECT, "--epochs", epochs, "--checkpoint-every", 1, "--log-every", 1]  # fmt: skip
-    ranks(2, ["-m", "twinray.cli", *arguments, "--out", tmp_path / "whole"])
-    killed_at_random(arguments, tmp_path / "cut", 2, kills, seed=5)
+    ranks(2, ["-m", "twinray.cli", *arguments, "--out", tmp_path / "whole"], limit=LIMIT[kills])
+    killed_at_random(arguments, tmp_path / "cut", 2, kills, 5, LIMIT[kills])
     for name in ("model.safetensors", "predictions.json", "predictions_val.json", "truth.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

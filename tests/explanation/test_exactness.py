@@ -17,6 +17,7 @@ from twinray.inference.heat_maps import box_scorer
 SIZE, BOXES = 256, 20
 SETTINGS = [
     pytest.param(("resnet18", 16, 32), id="small"),
+    pytest.param(("timm/tf_efficientnet_lite0", 16, 32), id="efficientnet"),
     pytest.param(
         ("resnet50", 256, 1024),
         marks=[pytest.mark.long, pytest.mark.timeout(3600)],
@@ -30,7 +31,9 @@ Parts = tuple[Detector, Features, list[FixedBox]]
 def parts(request) -> Parts:
     """A random detector whose scores lean on their features, one image's features, and boxes of three levels."""
     arch, channels, width = request.param
-    options = DetectorOptions(size=SIZE, fpn_channels=channels, box_head_width=width)
+    if arch.startswith("timm/"):
+        pytest.importorskip("timm", reason="timm is not installed (extra timm)")
+    options = DetectorOptions(aligned=True, size=SIZE, fpn_channels=channels, box_head_width=width)
     detector = build_detector(build_backbone(arch), options, ("a", "b", "c"), seed=0).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -36,11 +36,14 @@ class Backbone(nn.Module, ABC):
         arch: the architecture as ``--arch`` names it.
         features: d, the width of the pooled features.
         normalisation: pixels that its weights take; set with them.
+        aligned: whether cell i of a stage is to look at the pixel stride * i, as anchors and RoIAlign take it, to a pixel. It is by
+            itself where padding is even; TensorFlow's looks nearly a cell further right and down.
     """
 
     arch: str
     features: int
     normalisation: Normalisation = Normalisation()
+    aligned: bool = False
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -92,7 +93,15 @@ class TimmBackbone(Backbone):
         maps = self.net.forward_intermediates(
             x, indices=list(found.indices), output_fmt="NCHW", intermediates_only=True
         )  # type: ignore[operator]
+        if self.aligned and self._pads_late and not x.shape[-1] % STAGE_STRIDES["c5"]:
+            maps = [_one_cell_on(m) for m in maps]
         return dict(zip(STAGE_STRIDES, maps, strict=True))
+
+    @cached_property
+    def _pads_late(self) -> bool:
+        """Whether layers of stride 2 pad as TensorFlow does: at even sides with a pixel more at the right and below."""
+        late = importlib.import_module("timm.layers").Conv2dSame
+        return any(isinstance(m, late) and m.stride[0] > 1 for m in self.net.modules())
 
     def stage_of(self, name: str) -> int | None:
         """0 for the stem, 1..4 for what comes after it up to c2..c5; None for what only the pooled features need.
@@ -391,6 +400,15 @@ def _evaluating(net: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, learns in flags:
             parameter.requires_grad_(learns)
+
+
+def _one_cell_on(maps: Tensor) -> Tensor:
+    """Maps (b, c, h, w) moved by one cell to the right and down; the first row and column stand twice.
+
+    Under TensorFlow's padding cell i of stride s looks at the pixel s * i + s - 1, so after this at s * i - 1, at every stride.
+    """
+    down = torch.cat([maps[..., :1, :], maps[..., :-1, :]], dim=-2)
+    return torch.cat([down[..., :1], down[..., :-1]], dim=-1)
 
 
 def _blank(net: nn.Module, side: int) -> Tensor:

@@ -67,6 +67,8 @@ class DetectorOptions:
             torchvision and MMDetection.
         nms: IoU above which the weaker of two boxes of one class is dropped.
         detections_per_image: largest number of boxes an image.
+        aligned: whether maps of networks with TensorFlow's padding are moved to where anchors and boxes look; runs of versions
+            before were not.
     """
 
     detector: DetectorKind = "faster-rcnn"
@@ -88,6 +90,7 @@ class DetectorOptions:
     score_threshold: float = 0.001
     nms: float = 0.5
     detections_per_image: int = 100
+    aligned: bool = False
 
 
 @final
@@ -108,6 +111,7 @@ class Detector(nn.Module):
         super().__init__()
         self.options = options
         self.box_classes = tuple(box_classes)
+        backbone.aligned = options.aligned
         apply_norm_policy(
             backbone, options.norm, options.trainable_stages, options.trainable_blocks
         )

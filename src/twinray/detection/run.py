@@ -210,6 +210,7 @@ def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenanc
         anchor_scale=config.anchor_scale,
         round_anchors=config.round_anchors,
         norm_eps=norm_eps(initial, chosen.norm),
+        aligned=True,
     )
     detector = build_detector(backbone, options, pack.info.box_classes, config.seed)
     if initial is not None:

@@ -237,6 +237,7 @@ _OLDER: Mapping[str, Any] = {
     "round_anchors": False,
     "norm_eps": None,
     "trainable_blocks": None,
+    "aligned": False,
 }
 """What detectors had before a later version made an option of it."""
 
