@@ -59,6 +59,7 @@ def figures(file: Path, out: Path, **more: object) -> bytes:
     importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"
 )
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_ray_gives_the_same_table(file, table, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert figures(file, tmp_path / "ray", on="ray", workers=2) == table
@@ -69,6 +70,8 @@ def test_ray_gives_the_same_table(file, table, tmp_path, monkeypatch):
 @pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="the extra slurm is not installed"
 )
+@pytest.mark.long
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("executor", ["debug", "local"])
 def test_submitit_gives_the_same_table(file, table, tmp_path, executor):
     """Its executors without SLURM: the same pickled worker, in this process and in processes of its own."""
@@ -152,5 +155,6 @@ def slurm(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_slurm_gives_the_same_table(file, table, tmp_path, slurm):
     assert figures(file, tmp_path / "out", on="slurm", workers=1, memory=1, minutes=10) == table

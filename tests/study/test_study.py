@@ -345,6 +345,7 @@ def holder(out: Path, kind: str, *, step: bool = False) -> int:
     raise AssertionError(f"nobody began to {kind}")
 
 
+@pytest.mark.timeout(600)
 def test_killed_at_two_moments_and_run_again_it_ends_with_the_same_table(opened, folder, tmp_path):
     out = tmp_path / "out"
     file = folder / "study.yaml"
