@@ -7,7 +7,9 @@ A percentile bootstrap of ``3 of 3`` has width 0, and near 1 it is too narrow. W
   rarer kind, and fewer near 1, where a few patients make the error. In simulated studies with several
   images a patient it holds the truth more often than percentiles do
   (``benchmarks/interval_coverage.py``).
-- Other shares and differences: expanded percentiles (Hesterberg, The American Statistician 2015).
+- Shares, F1, balanced accuracy, Youden's index and Brier scores: Wilson's score interval in the same way, between
+  the measure's own ends.
+- Differences: expanded percentiles (Hesterberg, The American Statistician 2015).
   Instead of 2.5 and 97.5 those are taken that make a mean of m values have Student's interval.
 - AUC of fewer than ``FEW`` patients of a kind, or of 0 or 1: Newcombe's fifth method (Statistics in Medicine 2006), which
   needs no resample.
@@ -90,8 +92,10 @@ def logit_interval(value: float, samples: FloatArray, freedom: float) -> tuple[f
     return float(expit(middle - half)), float(expit(middle + half))
 
 
-def excess_interval(value: float, samples: FloatArray) -> tuple[float, float]:
+def excess_interval(
+    value: float, samples: FloatArray, tails: tuple[float, float] = (2.5, 97.5)
+) -> tuple[float, float]:
     """95 % interval of an error of 0..1 that chance makes larger: both ends as far away as the farther percentile."""
-    low, high = np.nanpercentile(samples, (2.5, 97.5))
+    low, high = np.nanpercentile(samples, tails)
     reach = max(float(high) - value, value - float(low))
     return max(0.0, value - reach), min(1.0, value + reach)

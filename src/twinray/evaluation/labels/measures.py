@@ -27,15 +27,21 @@ from twinray.evaluation.bounded import (
     newcombe_auc,
     score_interval,
 )
-from twinray.evaluation.intervals import Difference, expanded_p, percentile_interval
+from twinray.evaluation.intervals import (
+    Difference,
+    expanded_p,
+    expanded_tails,
+    percentile_interval,
+)
 from twinray.evaluation.labels.calibration import expected_calibration_error
 from twinray.evaluation.labels.data import SPECIFICITIES, Drawn, Labelled, at, share
+from twinray.evaluation.measures import ends
 from twinray.records import FloatArray, Interval, Task
 
 _Array: TypeAlias = FloatArray
 Key: TypeAlias = tuple[int | None, str]
 """Class id, or None for the mean over classes; name of the measure."""
-Kind: TypeAlias = Literal["auc", "share", "level", "plain", "error"]
+Kind: TypeAlias = Literal["auc", "share", "level", "error"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class LabelMeasure:
         overall: resamples -> (r,); None for the mean over classes.
         averaged: True where there is a figure over all classes.
         cases: table of ``Labelled.tallies`` that counts the cases which the figure speaks of; ``both`` for positives and negatives.
-        kind: ``auc``, a ``share`` of the cases, a ``level`` whose resamples lie too high, an ``error`` that chance makes larger, or another (``plain``).
+        kind: ``auc``, a ``share`` of the cases, another ``level`` between two ends, or an ``error`` that chance makes larger.
         task: the only task that has it; None for both.
         rule: rule of the validation thresholds that it needs; empty for none.
     """
@@ -58,7 +64,7 @@ class LabelMeasure:
     overall: Callable[[Drawn], _Array] | None = None
     averaged: bool = True
     cases: str = "both"
-    kind: Kind = "plain"
+    kind: Kind = "level"
     task: Task | None = None
     rule: str = ""
 
@@ -162,7 +168,7 @@ def _specificity(drawn: Drawn, hit: FloatArray) -> _Array:
 
 MEASURES: tuple[LabelMeasure, ...] = (
     LabelMeasure("auc", _ranked("auc"), kind="auc"),
-    LabelMeasure("average_precision", _ranked("average_precision"), kind="level"),
+    LabelMeasure("average_precision", _ranked("average_precision")),
     LabelMeasure("accuracy", None, _accuracy_of_highest, cases="known", kind="share", task="multiclass"),
     LabelMeasure("recall", _recall, cases="positive", kind="share", task="multiclass", averaged=False),
     LabelMeasure("balanced_accuracy", None, _mean_recall, task="multiclass"),
@@ -221,6 +227,7 @@ class Support:
         cases: cases by table, (k,).
         n: patients that were resampled.
         only: the class that a mean over classes comes down to; None where there are several.
+        freedom: (k,) degrees of freedom of the AUC's standard error; empty stands for the patients of the rarer kind less one.
     """
 
     positive: npt.NDArray[np.integer]
@@ -228,6 +235,7 @@ class Support:
     cases: Mapping[str, npt.NDArray[np.integer]]
     n: int
     only: int | None = None
+    freedom: tuple[float, ...] = ()
 
     @staticmethod
     def of(data: Labelled) -> Support:
@@ -240,6 +248,7 @@ class Support:
             {table: data.patients(table) for table in tables},
             weighed,
             int(np.flatnonzero(data.in_mean)[0]) if data.in_mean.sum() == 1 else None,
+            tuple(data.auc_freedom(i) for i in range(len(data.names))),
         )
 
     def few(self, label: int, measure: LabelMeasure) -> bool:
@@ -254,6 +263,8 @@ class Support:
     def behind(self, label: int | None, measure: LabelMeasure) -> int:
         """Patients whose chance makes the spread of a figure; all of them for a mean over several classes."""
         label = self.only if label is None and measure.by_class is not None else label
+        if label is not None and measure.kind == "auc" and self.freedom:
+            return 1 + round(self.freedom[label])
         return self.n if label is None else self.least(label, measure)
 
 
@@ -282,8 +293,8 @@ def interval(
     alike = not len(known) or float(known.max() - known.min()) <= 1e-12
     few = support.few(label, measure) if label is not None else n < FEW
     if measure.kind == "auc" and label is not None and (few or alike or value >= 1 or value <= 0):
-        ends = newcombe_auc(value, int(support.positive[label]), int(support.negative[label]))
-        return Interval(value, *ends, n, NEWCOMBE)
+        both = int(support.positive[label]), int(support.negative[label])
+        return Interval(value, *newcombe_auc(value, *both), n, NEWCOMBE)
     whole = label is not None or measure.by_class is None  # a mean of shares is no share
     if measure.kind == "share" and whole:
         return share_interval(
@@ -292,22 +303,31 @@ def interval(
     if few or alike:
         return Interval(value, None, None, n, TOO_FEW if few else ALL_ALIKE)
     if measure.kind == "auc":
-        freedom = n - 1 if label is None else data.auc_freedom(label)
+        freedom = n - 1 if label is None else support.freedom[label]
         ends_or_none = logit_interval(value, known, freedom)
         if ends_or_none is not None:
             return Interval(value, *ends_or_none, n)
-    if measure.kind == "level" and 0 < value < 1:
-        # a bootstrap of m patients spreads by (m - 1) / m of the truth, as in ``levels``
-        m = n if label is None else support.least(label, measure)
-        size = value * (1 - value) * (m - 1) / (m * float(known.var(ddof=1)))
-        return Interval(value, *score_interval(value, size), n)
+    cases = support.behind(label, measure)
+    low, high = ends(measure.name)
+    if measure.name == "brier":  # summed over several exclusive classes: 0..2
+        high = 2.0 if label is None and data.by_top_label else 1.0
+    if measure.kind in ("level", "share") and low < value < high:
+        found = _score((value - low) / (high - low), (known - low) / (high - low), cases)
+        return Interval(value, *(low + (high - low) * end for end in found), n)
     if measure.kind == "error":
-        return Interval(value, *excess_interval(value, samples), n)
-    return percentile_interval(value, samples, n, cases=support.behind(label, measure))
+        return Interval(value, *excess_interval(value, samples, expanded_tails(cases)), n)
+    return percentile_interval(value, samples, n, cases=cases)
+
+
+def _score(value: float, known: FloatArray, cases: int) -> tuple[float, float]:
+    """Wilson's score interval with the effective sample size, as ``levels`` has it for detectors."""
+    # a bootstrap of m patients spreads by (m - 1) / m of the truth
+    size = value * (1 - value) * (cases - 1) / (cases * float(known.var(ddof=1)))
+    return score_interval(value, size)
 
 
 def share_interval(value: float, samples: FloatArray, cases: int, n: int) -> Interval:
-    """Of a share of the images of ``cases`` patients: expanded percentiles, or exact where these are few or no resample differs.
+    """Of a share of the images of ``cases`` patients: Wilson's score, or exact where these are few or no resample differs.
 
     Args:
         value: the share, 0..1 or NaN.
@@ -320,7 +340,9 @@ def share_interval(value: float, samples: FloatArray, cases: int, n: int) -> Int
         return Interval(value, None, None, n)
     if cases < FEW or not len(known) or float(known.max() - known.min()) <= 1e-12:
         return Interval(value, *exact_share(value, cases), n, EXACT)
-    return percentile_interval(value, samples, n, cases=cases)
+    if not 0 < value < 1:
+        return Interval(value, *exact_share(value, cases), n, EXACT)
+    return Interval(value, *_score(value, known, cases), n)
 
 
 def label_difference(

@@ -17,7 +17,10 @@ Data sheet
     Label noise: readers often disagree, which is why their boxes are fused and ``n_readers`` is kept. Training (three
     single readings) and test (consensus) annotations were made in different ways.
     Splits: PhysioNet's train and test are official. Kaggle's training images are cut here.
-    Patients: not published. Splits cannot be kept patient-disjoint.
+    Patients: NOT PUBLISHED. The files name images alone. Two images of one person may lie on both
+    sides of a split, which makes figures too high; no split can exclude it. Every image counts as a
+    patient of its own, which makes intervals too narrow where people have several. By how much
+    cannot be told from the files. PhysioNet's official splits are subject to the same.
     Get it: https://physionet.org/content/vindr-cxr/ (credentialed access under its data use agreement), or
     https://www.kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection (under the competition's rules). Cite: Nguyen
     et al., VinDr-CXR: An open dataset of chest X-rays with radiologist's annotations, Scientific Data 2022.
@@ -188,7 +191,10 @@ def _notes(
     frameless: int,
     need_images: bool,
 ) -> list[str]:
-    notes = ["no patient ids: VinDr-CXR publishes none, so splits cannot be kept patient-disjoint"]
+    notes = [
+        "no patient ids: VinDr-CXR publishes image ids alone, so splits cannot be kept patient-disjoint "
+        "(figures may be too high), and every image counts as a patient of its own (intervals may be too narrow)"
+    ]
     if need_images:
         notes += index.notes(listed, found, " and ".join(part.annotations.name for part in parts))
     if frameless:
