@@ -312,8 +312,9 @@ def interval(
     if measure.name == "brier":  # summed over several exclusive classes: 0..2
         high = 2.0 if label is None and data.by_top_label else 1.0
     if measure.kind in ("level", "share") and low < value < high:
-        found = _score((value - low) / (high - low), (known - low) / (high - low), cases)
-        return Interval(value, *(low + (high - low) * end for end in found), n)
+        width = high - low
+        first, last = _score((value - low) / width, (known - low) / width, cases)
+        return Interval(value, low + width * first, low + width * last, n)
     if measure.kind == "error":
         return Interval(value, *excess_interval(value, samples, expanded_tails(cases)), n)
     return percentile_interval(value, samples, n, cases=cases)
