@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +16,16 @@ from support import DETECT, REAL_DATA, twinray, write_coco
 # tests do not measure time: a busy machine must not fail a property
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_configuration(tmp_path_factory) -> Iterator[Path]:
+    """Where keys are made: a folder of the tests, for this process and for those that it starts."""
+    folder = tmp_path_factory.mktemp("configuration")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder))
+        patch.delenv("TWINRAY_KEY", raising=False)
+        yield folder
 
 
 @pytest.fixture(scope="session")

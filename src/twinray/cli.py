@@ -111,8 +111,9 @@ def _interrupted(config: Any) -> Interrupted:
         return Interrupted(
             f"interrupted; what was finished is kept in {out}, the same command with --resume goes on"
         )
+    again = "again with --overwrite, or" if "overwrite" in known else "again"
     return Interrupted(
-        f"interrupted; {out} holds what was written so far, which is not all; run it again into a new --out"
+        f"interrupted; {out} holds what was written so far, which is not all; run it {again} into a new --out"
     )
 
 

@@ -63,6 +63,7 @@ def atomic_writer(path: Path, what: str = "file") -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with clear_disk_errors(path, what):
+        _note(path)
         try:
             with temporary.open("wb") as file:
                 yield file
@@ -242,6 +243,22 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def lock_folder(folder: Path, what: str) -> None:
+    """Make ``folder``, or keep other processes out of the one that is there.
+
+    Raises:
+        InputError: it is a file, or another process works in it.
+        TwinrayError: it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(
+            f"expected a folder for the {what}, {folder} is a file; choose another --out"
+        )
+    with clear_disk_errors(folder, what):
+        folder.mkdir(parents=True, exist_ok=True)
+    _lock(folder, what)
+
+
 def claim_folder(folder: Path, resume: bool, what: str, *, can_resume: bool = False) -> None:
     """Make ``folder`` for new results, and refuse to write among existing files.
 
@@ -255,19 +272,40 @@ def claim_folder(folder: Path, resume: bool, what: str, *, can_resume: bool = Fa
         InputError: it holds files and ``resume`` is off, it is a file, or another process works in it.
         TwinrayError: it cannot be made.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(
-            f"expected a folder for the {what}, {folder} is a file; choose another --out"
-        )
     if folder.is_dir() and any(folder.iterdir()) and not resume:
         advice = ", or continue it with --resume" if can_resume else ""
         raise InputError(f"{folder} is not empty; choose another --out for the {what}{advice}")
-    with clear_disk_errors(folder, what):
-        folder.mkdir(parents=True, exist_ok=True)
-    _lock(folder, what)
+    lock_folder(folder, what)
     for pattern in _LEFT_BEHIND if resume else ():
         for stale in folder.glob(pattern):  # of a process that was killed while it wrote a file
             stale.unlink(missing_ok=True)
+
+
+_LISTS: list[tuple[Path, Path, set[str]]] = []
+"""Folders whose files are listed as they are written: the folder, the list, and the names in it."""
+
+
+def list_written(folder: Path, into: Path, known: Iterable[str] = ()) -> None:
+    """From now on write the name of every file that this process writes in ``folder`` into a list, before the file itself.
+
+    A kill then leaves no file of ours that the list lacks. It ends with :func:`folders_freed`.
+
+    Args:
+        folder: folder of the files, and of those in the folders below it.
+        into: the list, a line of JSON text a name, relative to ``folder``.
+        known: names that need no line.
+    """
+    _LISTS.append((folder.absolute(), into, set(known)))
+
+
+def _note(path: Path) -> None:
+    for folder, into, known in _LISTS:
+        if path.absolute().is_relative_to(folder) and path != into:
+            name = path.absolute().relative_to(folder).as_posix()
+            if name not in known:
+                known.add(name)
+                with into.open("ab") as file:
+                    file.write(json.dumps(name).encode() + b"\n")
 
 
 _LEFT_BEHIND = (".*.tmp", "*/.*.tmp", "*/*/.*.tmp")
@@ -316,10 +354,11 @@ def _holder(about: os.stat_result) -> str:
 @contextmanager
 def folders_freed() -> Iterator[None]:
     """Let go of the folders that are claimed inside the block when it ends."""
-    before = len(_LOCKS)
+    before, lists = len(_LOCKS), len(_LISTS)
     try:
         yield
     finally:
+        del _LISTS[lists:]
         while len(_LOCKS) > before:
             os.close(_LOCKS.pop()[1])
 
@@ -338,13 +377,24 @@ def frees_folders(job: Callable[P, T]) -> Callable[P, T]:
 class GrowingTable:
     """A CSV file that grows by whole rows: a kill or a full disk leaves all that was done before.
 
+    Attributes:
+        size: number of bytes that are written.
+
     Raises:
         TwinrayError: the disk refuses.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._path, self._size = path, 0
-        self.append([columns])
+    def __init__(self, path: Path, columns: Sequence[str], size: int = 0) -> None:
+        """Begin a table, or go on behind the first ``size`` bytes of the one that is there."""
+        self._path, self.size = path, size
+        with clear_disk_errors(path, "table"):
+            _note(path)
+            if size:
+                os.truncate(path, size)
+            else:
+                path.unlink(missing_ok=True)
+        if not size:
+            self.append([columns])
 
     def append(self, rows: Iterable[Sequence[Any]]) -> None:
         """Write at once: what is in the table survives a stop."""
@@ -356,9 +406,9 @@ class GrowingTable:
                 file.write(data)
         except OSError as error:
             with suppress(OSError):
-                os.truncate(self._path, self._size)  # no half row
+                os.truncate(self._path, self.size)  # no half row
             raise TwinrayError(
                 f"could not write {self._path}: {error.strerror}; what was done before is kept in it: "
-                "make room, then run again for the rest with another --out"
+                "make room, then run the same command with --resume"
             ) from error
-        self._size += len(data)
+        self.size += len(data)

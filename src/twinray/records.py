@@ -159,6 +159,7 @@ class Collection:
             user states it; empty where names have to tell.
         by_place: flag, true where the split of all its images is told by where the source lies (``train/``): the other
             splits are then those of the other sources of this kind.
+        public: flag, true where its ids are published, so that a plain hash of one gives nothing away.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Collection:
     notes: tuple[str, ...] = ()
     data_set: str = ""
     by_place: bool = False
+    public: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from twinray.evaluation.labels.report import LabelReport, evaluate_labels
 from twinray.evaluation.measures import ends
 from twinray.evaluation.record import SEEDS, figure_as_json, figure_of
 from twinray.files import write_json, write_text
-from twinray.records import FloatArray, IntArray, patient_code
+from twinray.records import FloatArray, IntArray
 from twinray.runs.folder import RunFolder, plain
 from twinray.runs.results import UNLEARNED, LabelPredictions, write_label_predictions
 from twinray.runs.sealed import KEY as SEALED
@@ -257,7 +257,7 @@ def _kept(
     return LabelPredictions(
         split,
         tuple(map(str, pack.ids[rows])),
-        tuple(map(patient_code, pack.patients[rows].tolist())),
+        tuple(pack.patient_codes[rows].tolist()),
         pack.info.label_classes,
         pack.labels[rows],
         scores,

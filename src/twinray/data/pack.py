@@ -31,10 +31,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twinray.data.decoding.options import Decoded
+from twinray.data.keyed import COLUMNS, Own, PackKey, SourceNames, own_ids
 from twinray.errors import InputError
 from twinray.files import read_json, sha256, typed
 from twinray.geometry import Fit, Geometry
-from twinray.records import SPLITS, Boxes, FloatArray, IntArray, Task
+from twinray.records import SPLITS, Boxes, FloatArray, IntArray, Task, patient_code
 
 FORMAT_VERSION = 1
 
@@ -79,6 +80,9 @@ REGIONS = pa.schema(
     ]
 )
 """Further columns of a pack with regions that evaluation leaves out; others lack them."""
+
+KEYED = pa.schema([(name, pa.string()) for name in COLUMNS])
+"""Further columns of a pack of private sources: ids under the pack's key (:mod:`twinray.data.keyed`); others lack them."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Names = tuple[Annotated[str, msgspec.Meta(min_length=1)], ...]
@@ -331,6 +335,60 @@ class Pack:
         width, height = self.sizes[index].tolist()
         return Geometry((width, height), self.info.size, *self.geometry[index].tolist())
 
+    @cached_property
+    def key(self) -> PackKey | None:
+        """What is known of the key of its private sources; None where none has one.
+
+        Raises:
+            InputError: the description is damaged.
+        """
+        told = self.info.extra.get("key")
+        if told is None:
+            return None
+        return typed(told, PackKey, self.path / PACK, "the description of the pack", "extra.key")
+
+    @cached_property
+    def source_names(self) -> SourceNames:
+        """Whose an id is."""
+        return SourceNames(self.info.names)
+
+    def keyed(self, rows: IntArray) -> list[Own | None]:
+        """Ids of images under the pack's key; None for images of published sources, and in a pack without a key."""
+        if self.key is None or not set(COLUMNS) <= set(self.table.column_names):
+            return [None] * len(rows)
+        part = self.table.select(list(COLUMNS)).take(pa.array(rows)).to_pydict()
+        return [
+            None if image is None else Own((image,), *rest)
+            for image, *rest in zip(*(part[name] for name in COLUMNS), strict=True)
+        ]
+
+    def plain(self, rows: IntArray) -> list[Own]:
+        """Ids of images as their sources write them; pseudonyms where the pack was pseudonymised."""
+        sources = self.table.column("source").take(pa.array(rows)).to_pylist()
+        names = self.source_names
+        patients = [self.patients[row] for row in rows.tolist()]
+        return [
+            own_ids(names.of(str(self.ids[row]))[1], source or "", names.of(p)[1] if p else None)
+            for row, source, p in zip(rows.tolist(), sources, patients, strict=True)
+        ]
+
+    @cached_property
+    def patient_codes(self) -> npt.NDArray[np.object_]:
+        """(n,) what stands for the patients in results: whose image is whose, without their numbers; None if unknown.
+
+        Under a key a code cannot be guessed from a number. Without one it hides numbers from a reader alone.
+        """
+        codes = np.empty(len(self), dtype=object)
+        for row, (patient, own) in enumerate(
+            zip(self.patients, self.keyed(np.arange(len(self))), strict=True)
+        ):
+            text = patient
+            if patient and own is not None and own.patient:
+                space = patient[: len(patient) - len(self.source_names.of(patient)[1])]
+                text = f"{space}{own.patient}"
+            codes[row] = patient_code(text)
+        return codes
+
     @property
     def groups(self) -> npt.NDArray[np.object_]:
         """(n,) what a bootstrap resamples: the patient, or the image where the patient is unknown."""
@@ -468,7 +526,8 @@ def _open_table(path: Path) -> pa.Table:
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise InputError(f"expected columns {missing} in {path / SAMPLES}; pack the source again")
-    for wanted in SCHEMA:
+    optional = [field for field in KEYED if field.name in table.column_names]
+    for wanted in (*SCHEMA, *optional):
         column = table.column(wanted.name)
         if column.type != wanted.type:
             raise InputError(

@@ -19,13 +19,14 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from twinray.data.decoding.options import DecodesFiles, Decoding
 from twinray.data.decoding.scale import Spread
 from twinray.errors import InputError
-from twinray.files import check_regular, write_bytes
+from twinray.files import check_regular, clear_disk_errors, write_bytes
 from twinray.records import Boxes, Collection, Pixels, Sample, Skipped
 
 HIDDEN = "…"
@@ -61,6 +62,13 @@ def read_key(path: Path) -> str:
     return key
 
 
+def key_mark(key: str) -> str:
+    """What tells one key from another and says nothing of it: 16 hexadecimal digits."""
+    return hmac.new(key.encode("utf-8"), b"twinray: mark of a key", hashlib.sha256).hexdigest()[
+        :_DIGITS
+    ]
+
+
 class Pseudonyms:
     """Pseudonyms under one key, and the table that leads back from those that were given."""
 
@@ -76,6 +84,7 @@ class Pseudonyms:
             )
         self._key = key.encode("utf-8")
         self._given: dict[tuple[str, str], str] = {}
+        self._grown = 0
 
     def of(self, value: str, kind: str) -> str:
         """The pseudonym of a value.
@@ -112,10 +121,41 @@ class Pseudonyms:
             raise InputError(
                 f"expected --pseudonyms outside {out}, got {path}; who gets the results must not get the names"
             )
-        if path.exists() and not exists:
+        if path.exists() and not (exists and _is_table(path)):
             raise InputError(
                 f"expected a new file as --pseudonyms, {path} is there; choose another"
             )
+
+    def go_on(self, path: Path) -> None:
+        """Know again what a job that was cut off wrote into its table with :meth:`grow`."""
+        if not path.is_file():
+            return
+        whole = path.read_bytes().rpartition(b"\n")[0].decode("utf-8", "surrogateescape") + "\n"
+        for row in [*csv.reader(io.StringIO(whole, newline=""))][1:]:
+            if len(row) == 3:
+                self._given[row[0], row[2]] = row[1]
+
+    def grow(self, path: Path) -> None:
+        """Add to the table what was given since the last call; a kill then loses no name of what is done.
+
+        Raises:
+            TwinrayError: the place cannot be written.
+        """
+        if not self._grown:
+            self.write(path)
+        else:
+            with clear_disk_errors(path, "table of pseudonyms"), path.open("ab") as file:
+                file.write(self._rows(self._grown))
+        self._grown = len(self._given)
+
+    def _rows(self, first: int) -> bytes:
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        if not first:
+            rows.writerow(("kind", "pseudonym", "original"))
+        given = islice(self._given.items(), first, None)
+        rows.writerows((kind, found, value) for (kind, value), found in given)
+        return text.getvalue().encode("utf-8", "backslashreplace")
 
     def write(self, path: Path) -> None:
         """Write the table (kind, pseudonym, original), readable by its owner alone.
@@ -123,17 +163,18 @@ class Pseudonyms:
         Raises:
             TwinrayError: the place cannot be written.
         """
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(("kind", "pseudonym", "original"))
-        rows.writerows((kind, found, value) for (kind, value), found in self._given.items())
         before = os.umask(0o077)
         try:
-            write_bytes(
-                path, text.getvalue().encode("utf-8", "backslashreplace"), "table of pseudonyms"
-            )
+            write_bytes(path, self._rows(0), "table of pseudonyms")
         finally:
             os.umask(before)
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file is a table of pseudonyms, which the same command may write again."""
+    head = b"kind,pseudonym,original\n"
+    with path.open("rb") as file:
+        return file.read(len(head)) in (head, b"")
 
 
 _QUOTED = re.compile(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"")

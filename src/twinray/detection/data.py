@@ -68,6 +68,10 @@ class DetectionData:
         """Patient of each image, None where unknown."""
         return list(self.pack.patients[self.rows])
 
+    def codes(self) -> list[str | None]:
+        """What stands for each image's patient in results, None where unknown."""
+        return list(self.pack.patient_codes[self.rows])
+
     def part(self, indices: Sequence[int] | IntArray) -> DetectionData:
         """Some of the images, by their places in ``rows``."""
         truth, targets = [self.truth[i] for i in indices], [self.targets[i] for i in indices]

@@ -9,7 +9,6 @@ from twinray.detection.data import DetectionData
 from twinray.evaluation.coco_json import coco_image_ids, truth_as_coco, write_predictions
 from twinray.evaluation.thresholds import choose_thresholds
 from twinray.files import read_json, write_json
-from twinray.records import patient_code
 from twinray.runs.folder import RunFolder
 
 
@@ -38,8 +37,7 @@ def write_coco(
         part.pack.ids[row]: part.pack.table.column("source")[int(row)].as_py() for row in part.rows
     }
     # who is whose image is needed for intervals, the patient's number is not (file names, which COCO needs, may hold it)
-    codes = map(patient_code, part.patients())
-    patients = dict(zip(part.truth_by_id(), codes, strict=True))
+    patients = dict(zip(part.truth_by_id(), part.codes(), strict=True))
     truth = truth_as_coco(
         part.truth_by_id(), classes, sizes=sizes, file_names=names, image_ids=ids, patients=patients
     )

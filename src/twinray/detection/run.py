@@ -38,7 +38,6 @@ from twinray.errors import InputError
 from twinray.evaluation.boxes import BoxRules, FrocRule, evaluate_boxes, mean_average_precision
 from twinray.evaluation.intervals import Resampling
 from twinray.files import frees_folders
-from twinray.records import patient_code
 from twinray.runs.classes import never_learned
 from twinray.runs.folder import RunFolder, open_run, plain
 from twinray.runs.sealed import KEY as SEALED
@@ -414,9 +413,7 @@ def _evaluate(
                 part.truth_by_id(),
                 found,
                 detector.box_classes,
-                [
-                    patient_code(p) for p in part.patients()
-                ],  # numbered as evaluate does, so that its intervals are these
+                part.codes(),  # numbered as evaluate does, so that its intervals are these
                 resampling=Resampling(config.bootstrap, config.seed),
                 rules=BoxRules(froc),
             ).as_json() | dict(checked.marks.get(split, {}))

@@ -40,8 +40,13 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def find_images(paths: Sequence[Path]) -> Found:
+def find_images(paths: Sequence[Path], leave_out: Path | None = None) -> Found:
     """The files themselves, and every image file in the folders and below; each file once.
+
+    Args:
+        paths: files and folders.
+        leave_out: folder of the results, whose pictures an earlier start may have written; it is no source of images, unless
+            named itself.
 
     Raises:
         InputError: a path that is not there, or a folder without images.
@@ -50,8 +55,12 @@ def find_images(paths: Sequence[Path]) -> Found:
     skipped: list[Skipped] = []
     notes: list[str] = []
     places: dict[Path, Path] = {}  # a folder has many files: look it up once
+    results = None if leave_out is None else leave_out.resolve()
     for path in paths:
-        for file in _files(path, skipped, notes):
+        listed = _files(path, skipped, notes)
+        if results is not None and path.is_dir() and path.resolve() in results.parents:
+            listed = [file for file in listed if not file.resolve().is_relative_to(results)]
+        for file in listed:
             if file.parent not in places:
                 places[file.parent] = file.parent.resolve()
             files.setdefault(places[file.parent] / file.name, file)

@@ -36,6 +36,7 @@ from twinray.checks import (
 )
 from twinray.data.decoding.options import Exif
 from twinray.data.identity import DATA_SETS, NO_DATA_SET
+from twinray.data.keyed import own_key
 from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
 from twinray.data.packing.options import MAX_SIZE, MIN_SIZE, Channels, PackOptions
 from twinray.data.packing.write import write_pack
@@ -162,6 +163,11 @@ class PackConfig:
     pseudonyms: Annotated[Path | None, PLACE, goes_with(pseudonymise=GIVEN)] = None
     """New CSV file that leads from pseudonyms back to names, for the key's holder alone: outside the pack."""
 
+    key: Annotated[Path | None, DATA, not_with("pseudonymise", ": its key serves for both")] = None
+    """File that holds a secret key, under which runs keep the ids of private sources (default: that
+    which TWINRAY_KEY names, else one that is made once in your configuration folder). Packs of one
+    key match each other."""
+
     attributes: Annotated[tuple[str, ...], MODEL] = ()
     """Further columns of the source to keep, such as sex age. None given: all, with --pseudonymise none."""
 
@@ -273,16 +279,20 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
     if names is not None and options.given is not None:
         options = replace(options, given=_keyed(options.given, names))
     Pseudonyms.check_table(config.pseudonyms, out, exists=config.resume)
+    collections = read_sources(
+        config.format,
+        config.source,
+        _source_options(config),
+        shared_patients=config.shared_patients,
+        data_sets=config.data_set,
+        pseudonyms=names,
+        attributes=config.attributes,
+    )
+    if not all(collection.public for collection in collections):
+        key = own_key(config.pseudonymise or config.key)
+        options = replace(options, key=key, pseudonymised=names is not None)
     result = write_pack(
-        read_sources(
-            config.format,
-            config.source,
-            _source_options(config),
-            shared_patients=config.shared_patients,
-            data_sets=config.data_set,
-            pseudonyms=names,
-            attributes=config.attributes,
-        ),
+        collections,
         out,
         options,
         workers=config.workers,

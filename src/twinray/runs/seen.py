@@ -5,8 +5,10 @@ pre-trained on a whole archive meets its test images easily. Every run therefore
 beside its weights, and a run that starts from weights goes on with what these saw. An image counts
 as seen where its packed pixels, its id or its patient do.
 
-The record holds hashes only: SHA-256, the first 16 bytes. They hide ids from a reader, not from one who can guess them
-(patient numbers can be counted through). Keep the file where the pack may be kept.
+The record holds hashes only: SHA-256, the first 16 bytes. Of private sources they are hashes of keyed hashes, which a pack
+holds beside its ids (:mod:`twinray.data.keyed`): without the key no number can be tried. Of sources whose ids are published,
+and of packs that were made without a key, they are plain, and hide ids from a reader alone. What was made under another key
+than the images that are asked for cannot be compared by ids; that is said, and pixels are compared all the same.
 
 What is equal. Pixels are equal wherever they come from, in packs of one size and fit. Images of one
 single grey value say nothing and do not count. Ids and patients are equal within a source of one
@@ -31,7 +33,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -40,6 +42,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from twinray.data.identity import DATA_SETS, NO_DATA_SET, DataSet, Identity, identify, known_as
+from twinray.data.keyed import VARIABLE, Own, known_keys, looks_keyed
 from twinray.data.near_copies import (
     HASH_BYTES,
     Words,
@@ -51,7 +54,7 @@ from twinray.data.pack import Pack
 from twinray.errors import InputError
 from twinray.evaluation.record import SEEN
 from twinray.files import read_json, typed, write_json
-from twinray.records import IntArray, form_of
+from twinray.records import IntArray
 from twinray.runs.checksums import check_files
 
 FILE = "seen.json"
@@ -69,6 +72,8 @@ _LATER_KINDS = ("loose_patients",)
 """Kinds that records of earlier versions lack."""
 _ASKED = "asked for loosely"
 """Keys under which a patient id is looked up in ``loose_patients``; they are not kept."""
+_PLAIN = ""
+"""In place of a key's mark: ids as their sources write them."""
 _NO_LOOKS: Words = np.empty((0, HASH_BYTES // 8), dtype=np.uint64)
 
 
@@ -107,6 +112,7 @@ class Part:
             name, loose_patients: without zeros and letters in front) (n,) sorted, unique.
         origins: published data sets that images came from.
         looks: (m, 4) perceptual hashes.
+        keys: marks of the keys under which ids were hashed; ``""`` stands for plain ids of no key.
     """
 
     run: str
@@ -118,6 +124,12 @@ class Part:
     hashes: Mapping[str, Hashes]
     origins: tuple[Origin, ...] = ()
     looks: Words = field(default_factory=lambda: _NO_LOOKS)
+    keys: tuple[str, ...] = (_PLAIN,)
+
+    @property
+    def public(self) -> bool:
+        """Whether all images are of published data sets, whose ids are hashed plainly."""
+        return sum(origin.n_images for origin in self.origins) >= self.n_images
 
 
 @dataclass(frozen=True)
@@ -133,6 +145,7 @@ class _KeptPart:
     hashes: dict[str, str]
     origins: tuple[Origin, ...] | None = None
     looks: str = ""
+    keys: tuple[str, ...] = (_PLAIN,)
 
 
 @dataclass(frozen=True)
@@ -171,14 +184,32 @@ class Seen:
         return "unknown" if self.unknown else "recorded" if self.parts else "nothing"
 
     def plus(
-        self, run: Path, job: str, images: Iterable[tuple[Pack, IntArray]], use: Use = "training"
+        self,
+        run: Path,
+        job: str,
+        images: Iterable[tuple[Pack, IntArray]],
+        use: Use = "training",
+        *,
+        under: str | None = None,
     ) -> Seen:
-        """With a further part of the run itself: the given rows of packs; as it was where there are none."""
+        """With a further part of the run itself: the given rows of packs; as it was where there are none.
+
+        Args:
+            run: its folder.
+            job: its verb.
+            images: packs, and rows of each.
+            use: what the images were used for.
+            under: mark of the key under which all ids are hashed; None: each pack's own.
+        """
         chosen = [(pack, np.asarray(rows, dtype=np.int64)) for pack, rows in images if len(rows)]
         if not chosen:
             return self
         people = [_People(pack, rows) for pack, rows in chosen]
-        keys = [_keys(pack, rows, who) for (pack, rows), who in zip(chosen, people, strict=True)]
+        modes = [_own_mode(pack) if under is None else under for pack, _ in chosen]
+        keys = [
+            _keys(pack, rows, who, mode)
+            for (pack, rows), who, mode in zip(chosen, people, modes, strict=True)
+        ]
         hashes = {
             kind: np.unique(np.concatenate([k[kind].hashes for k in keys]))
             for kind in (*_KINDS, *_LATER_KINDS)
@@ -202,6 +233,7 @@ class Seen:
             hashes,
             _joined([origin for who in people for origin in who.origins()]),
             np.unique(looks, axis=0),
+            tuple(dict.fromkeys(modes)),
         )
         return replace(self, parts=(*self.parts, part), own=self.own + 1)
 
@@ -371,8 +403,17 @@ def apart_from(pack: Pack, rows: IntArray, others: Sequence[Pack]) -> IntArray:
     Raises:
         InputError: the packs are of one origin, and nothing tells whose image is whose.
     """
-    everything = [(other, np.arange(len(other.ids), dtype=np.int64)) for other in others]
-    found = _find(Seen().plus(pack.path, "pack", everything), pack, rows, "")
+    seen = Seen()
+    for other in others:
+        everything = [(other, np.arange(len(other.ids), dtype=np.int64))]
+        common = [mode for mode in _modes(other) if mode in _modes(pack)]
+        if not common:
+            raise InputError(
+                f"{pack.path} cannot be kept apart from {other.path}: made with another key, so ids cannot be compared; "
+                f"pack both with one key, or set {VARIABLE} to the file of that key"
+            )
+        seen = seen.plus(pack.path, "pack", everything, under=common[0])
+    found = _find(seen, pack, rows, "")
     if found.by[_ORIGIN].any():
         raise InputError(
             f"{pack.path} cannot be kept apart from what is to be left out: {' '.join(found.why).rstrip(';')}; leave one of the "
@@ -420,6 +461,8 @@ class _Overlap:
         alike: (n,) flags of rows that look like a seen image, whether or not they count.
         ids, patients: (n,) ids and patients.
         runs, others, why: runs that saw them; their sources; sentences on data sets of one origin.
+        apart: runs whose images were kept under a key that cannot be asked for.
+        private: (n,) flags of rows whose ids are not published.
     """
 
     seen: npt.NDArray[np.bool_]
@@ -432,6 +475,8 @@ class _Overlap:
     runs: tuple[str, ...]
     others: tuple[str, ...]
     why: tuple[str, ...]
+    apart: tuple[str, ...]
+    private: npt.NDArray[np.bool_]
 
     def told(self, split: str) -> str:
         always = ("pixels", "ids", "patients")
@@ -448,6 +493,12 @@ class _Overlap:
 
     def notes(self, split: str, pack: Pack) -> Iterator[str]:
         """What to tell of ids that two sources share by chance or not, of ids that nearly agree, and of few near copies."""
+        if self.apart:
+            yield (
+                f"{int(self.private.sum()):,} images of split {split} in {pack.path} could not be compared by id or patient with what "
+                f"{' and '.join(self.apart)} saw, only by pixels: made with another key; pack all with one --key (or --pseudonymise), "
+                f"or set {VARIABLE} to the file of that key"
+            )
         alone = self.coincident & ~self.seen
         if alone.any():
             yield (
@@ -475,8 +526,18 @@ def _find(seen: Seen, pack: Pack, rows: IntArray, split: str) -> _Overlap:
     by = {kind: np.zeros(len(rows), dtype=bool) for kind in (*_KINDS, *_LATER_KINDS, *_WORDS)}
     asked = bool(parts) and len(rows) > 0
     people = _People(pack, rows) if asked else None
-    keys = _keys(pack, rows, people) if people else {}
+    can = _modes(pack) if people else ()
+    wanted = dict.fromkeys((_PLAIN, *(mode for part in parts for mode in part.keys)))
+    keys = {
+        mode: _keys(pack, rows, people, mode)
+        for mode in wanted
+        if people and (mode in can or mode == _PLAIN)
+    }
+    apart: list[str] = []
     words, positions = _looks(pack, rows, asking=True) if asked else (_NO_LOOKS, rows[:0])
+    private = np.array([own is not None for own in pack.keyed(rows)], dtype=bool)
+    if pack.key is None:  # nobody knows of a pack without a key
+        private = np.array([s is None for s in people.sets_of()], dtype=bool) if people else private
     runs: list[str] = []
     others: list[str] = []
     why: list[str] = []
@@ -484,12 +545,16 @@ def _find(seen: Seen, pack: Pack, rows: IntArray, split: str) -> _Overlap:
     for part in parts if people else ():
         assert people is not None
         hit = {
-            kind: keys[_ASKED if kind in _LATER_KINDS else kind].rows_in(
-                part.hashes[kind], len(rows)
-            )
+            kind: np.zeros(len(rows), dtype=bool)
             for kind in (*_KINDS, *_LATER_KINDS)
             if kind in part.hashes
         }
+        for mode in dict.fromkeys((*part.keys, _PLAIN)):  # ids of published sources are plain
+            for kind in hit if mode in keys else ():
+                asked_as = keys[mode][_ASKED if kind in _LATER_KINDS else kind]
+                hit[kind] |= asked_as.rows_in(part.hashes[kind], len(rows))
+        if not set(part.keys) <= set(can) and not part.public and private.any():
+            apart.append(_run_in_words(part))
         for i in np.flatnonzero(hit["pixels"]):
             hit["pixels"][i] = not _blank(pack.images[rows[i]])
         hit[_ORIGIN], reasons = people.of_origins(part.origins)
@@ -497,11 +562,7 @@ def _find(seen: Seen, pack: Pack, rows: IntArray, split: str) -> _Overlap:
         hit[_NEAR][positions[are_near(words, part.looks)]] = True
         n_known += len(part.looks)
         if any(hit[way].any() for way in _WORDS):
-            runs.append(
-                f"the weights {part.run}"
-                if part.job == PUBLISHED
-                else f"the {part.job} run {part.run}"
-            )
+            runs.append(_run_in_words(part))
         if (hit["bare_patients"] & ~hit["patients"]).any():
             others += part.sources
         why += reasons
@@ -522,7 +583,66 @@ def _find(seen: Seen, pack: Pack, rows: IntArray, split: str) -> _Overlap:
         runs=tuple(dict.fromkeys(runs)),
         others=tuple(dict.fromkeys(others)),
         why=tuple(dict.fromkeys(why)),
+        apart=tuple(dict.fromkeys(apart)),
+        private=private,
     )
+
+
+def _run_in_words(part: Part) -> str:
+    return f"the weights {part.run}" if part.job == PUBLISHED else f"the {part.job} run {part.run}"
+
+
+def _own_mode(pack: Pack) -> str:
+    """The mark of the pack's key; empty where it has none."""
+    return pack.key.mark if pack.key else _PLAIN
+
+
+def _modes(pack: Pack) -> tuple[str, ...]:
+    """Under what a pack's ids can be hashed: its own key; plainly unless they are pseudonyms; and, then, keys at hand."""
+    if pack.key is None:
+        return (_PLAIN, *(key.mark for key in known_keys()))
+    if pack.key.pseudonymised:
+        return (pack.key.mark,)
+    return tuple(dict.fromkeys((pack.key.mark, _PLAIN, *(key.mark for key in known_keys()))))
+
+
+@dataclass(frozen=True, eq=False)
+class _Ids:
+    """Ids of one image as they are hashed: its own, and the names of its source, for its id and for its patient."""
+
+    own: Own
+    spaces: Sequence[str]
+    patient_spaces: Sequence[str]
+
+
+def _ids(pack: Pack, rows: IntArray, mode: str) -> list[_Ids]:
+    """Ids of images, those of private sources under a key.
+
+    Args:
+        pack: pack of the images.
+        rows: rows of the pack.
+        mode: mark of the key, or empty for plain ids; one of :func:`_modes`.
+    """
+    plain, keyed = pack.plain(rows), pack.keyed(rows)
+    names, told = pack.source_names, pack.key
+    key = next((key for key in known_keys() if key.mark == mode), None)
+    found = []
+    for row, own, under in zip(rows.tolist(), plain, keyed, strict=True):
+        spaces = names.of(str(pack.ids[row]))[0]
+        patient_spaces = names.of(pack.patients[row])[0] if pack.patients[row] else ()
+        private = under is not None or told is None
+        if private and mode != _PLAIN:
+            if under is not None and told is not None and mode == told.mark:
+                own = under
+                hidden = told.names
+                spaces = [hidden.get(space, space) for space in spaces]
+                patient_spaces = [hidden.get(space, space) for space in patient_spaces]
+            elif key is not None:
+                own = own if told is None and looks_keyed(own) else key.own(own)
+                spaces = [key.name(space) for space in spaces]
+                patient_spaces = [key.name(space) for space in patient_spaces]
+        found.append(_Ids(own, spaces, patient_spaces))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -549,7 +669,7 @@ class _People:
     """Of which published data sets the given rows of a pack are, and what ids say of each."""
 
     def __init__(self, pack: Pack, rows: IntArray) -> None:
-        names = _Names(pack.info.names)
+        names = pack.source_names
         self.sources = [names.source(str(pack.ids[row])) for row in rows.tolist()]
         own = [names.of(str(pack.ids[row]))[1] for row in rows.tolist()]
         stated = pack.info.extra.get("data_sets", {})
@@ -577,6 +697,10 @@ class _People:
             if patient:
                 patient = names.of(patient)[1].removeprefix(f"{data_set.origin}/")
             self.identities[at] = identify(data_set, own[at], patient, attributes[at])
+
+    def sets_of(self) -> list[DataSet | None]:
+        """The published data set that each row is of, if any."""
+        return [self.sets[source] for source in self.sources]
 
     def origin_keys(self, at: int) -> tuple[bytes | None, bytes | None]:
         """Hashes of the origin's ids of an image and its patient, alike in all data sets of one origin."""
@@ -726,38 +850,33 @@ def _picture(pack: Pack, row: int) -> npt.NDArray[np.uint8]:
     return part if part.size else image
 
 
-def _keys(pack: Pack, rows: IntArray, people: _People) -> dict[str, _Keys]:
-    """Hashes of every kind of the given rows."""
-    names = _Names(pack.info.names)
-    table = pack.table.select(["source", "sha256"]).take(pa.array(rows))
-    sources, digests = table.column("source").to_pylist(), table.column("sha256").to_pylist()
+def _keys(pack: Pack, rows: IntArray, people: _People, mode: str) -> dict[str, _Keys]:
+    """Hashes of every kind of the given rows; ids of private sources under the key that ``mode`` marks."""
+    digests = pack.table.column("sha256").take(pa.array(rows)).to_pylist()
     kinds = (*_KINDS, *_LATER_KINDS, _ASKED)
     found: dict[str, list[tuple[bytes, int]]] = {kind: [] for kind in kinds}
-    known: dict[str, tuple[list[bytes], bytes]] = {}
-    for at, row in enumerate(rows.tolist()):
+    known: dict[tuple[object, ...], tuple[list[bytes], bytes]] = {}
+    for at, (row, ids) in enumerate(zip(rows.tolist(), _ids(pack, rows, mode), strict=True)):
+        own = ids.own
         found["pixels"].append((_pixels(digests[at], pack, row), at))
-        spaces, own = names.of(str(pack.ids[row]))
-        # bare numbers begin at 1 in every annotation file of a folder; the file's name tells them apart
-        what = (own, PurePosixPath(sources[at] or "").stem) if own.isdecimal() else (own,)
-        found["ids"] += [(_hash("image", space, *what), at) for space in spaces]
+        found["ids"] += [(_hash("image", space, *own.image), at) for space in ids.spaces]
         image_key, patient_key = people.origin_keys(at)
         found["ids"] += [(image_key, at)] if image_key else []
         found["patients"] += [(patient_key, at)] if patient_key else []
-        patient = pack.patients[row]
-        if not patient:
+        if not own.patient:
             continue
-        if patient not in known:
-            spaces, own = names.of(patient)
-            known[patient] = (
-                [_hash("patient", space, own) for space in spaces],
-                _hash("patient", own),
+        whose = (own.patient, *ids.patient_spaces)
+        if whose not in known:
+            known[whose] = (
+                [_hash("patient", space, own.patient) for space in ids.patient_spaces],
+                _hash("patient", own.patient),
             )
-        named, bare = known[patient]
+        named, bare = known[whose]
         found["patients"] += [(key, at) for key in named]
         found["bare_patients"].append((bare, at))
-        if (form := form_of(names.of(patient)[1])) is not None:
-            letters, number = form
-            for space in names.of(patient)[0]:
+        if own.number is not None:
+            letters, number = own.letters, own.number
+            for space in ids.patient_spaces:
                 of_any, of_none, of_own = (
                     (_hash("loose", space, kind, number), at)
                     for kind in ("any", "none", f"letters {letters}")
@@ -765,47 +884,6 @@ def _keys(pack: Pack, rows: IntArray, people: _People) -> dict[str, _Keys]:
                 found["loose_patients"] += [of_own, of_any] if letters else [of_none]
                 found[_ASKED] += [of_own, of_none] if letters else [of_any, of_none]
     return {kind: _Keys.of(pairs) for kind, pairs in found.items()}
-
-
-class _Names:
-    """The sources of a pack: whose an id is, and the id as the source itself writes it (see ``pack_mix``)."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = tuple(names)
-        self._of_one = {
-            name: self._spaces((name,)) for name in sorted(names, key=len, reverse=True)
-        }
-        self._of_all = self._spaces(self._names)
-
-    def of(self, text: str) -> tuple[list[str], str]:
-        """An image's or a patient's id -> the names of its source, and the id without a name in front.
-
-        An id without one is of the only source, or of a patient that all sources share.
-        """
-        if len(self._names) > 1:
-            for name, spaces in self._of_one.items():  # the longest first
-                if text.startswith(f"{name}/"):
-                    return spaces, text[len(name) + 1 :]
-        return self._of_all, text
-
-    def source(self, image: str) -> str:
-        """The name of an image's source, as a pack has it."""
-        if len(self._names) == 1:
-            return self._names[0]
-        return next((name for name in self._of_one if image.startswith(f"{name}/")), self._names[0])
-
-    def _spaces(self, names: Sequence[str]) -> list[str]:
-        """A second source of one name is called name-2 in a pack, and its own name in a pack by itself."""
-        own = (re.sub(r"-\d+$", "", name) for name in names)
-        both = [
-            n
-            for name, first in zip(names, own, strict=True)
-            for n in (name, *([first] * (first in self._names)))
-        ]
-        # the sizes in which MedMNIST is published have the same ids
-        return list(
-            dict.fromkeys(re.sub(r"(?<=mnist)_(28|64|128|224)$", "", name) for name in both)
-        )
 
 
 def _hash(*what: str) -> bytes:

@@ -384,7 +384,7 @@ def test_runs_of_several_seeds_are_one_arm_without_data(detect_run, tmp_path, cl
     assert figure["over_seeds"]["n"] == 2
     assert results["arms"]["pretrained"]["difference"]["map50"]["value"] == 0
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "metrics.csv", "differences.csv", "curves.csv", "figures", "report.html",
+        "metrics.json", "metrics.csv", "differences.csv", "curves.csv", "figures", "report.html", "made_by.json",
     }  # fmt: skip
     assert {path.name for path in (out / "figures").iterdir() if not path.name.startswith("confusion")} == {
         "froc.svg", "classes.svg", "runs.svg", "map50.svg", "precision-recall.svg", "calibration.svg",
@@ -586,6 +586,7 @@ def test_one_run_alone_has_no_differences(probe, class_pack, tmp_path, capsys):
     assert "AUC of each class" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "e").iterdir()} == {
         "metrics.json", "metrics.csv", "curves.csv", "figures", "report.html", "predictions probe.parquet",
+        "made_by.json",
     }  # fmt: skip
     rows = table(tmp_path / "e" / "metrics.csv")
     assert {("", "auc"), ("bright", "auc"), ("bright", "n_positive")} <= {

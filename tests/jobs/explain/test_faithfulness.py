@@ -59,7 +59,8 @@ def measured(tmp_path_factory, detect_run, blob_pack) -> Path:
 
 def test_figures_of_every_map_and_floor(measured, blob_pack):
     assert sorted(p.name for p in measured.iterdir()) == [
-        "faithfulness.csv", "faithfulness.json", "faithfulness.png", "true_positives.csv",
+        "faithfulness.csv", "faithfulness.json", "faithfulness.png", "made_by.json",
+        "true_positives.csv",
     ]  # fmt: skip
     record = json.loads((measured / "faithfulness.json").read_text())
     maps = record["maps"]

@@ -62,6 +62,7 @@ def test_a_pack_on_one_sheet(detect_run, second_run, blob_pack, tmp_path, cli):
     assert [p.name for p in sorted((tmp_path / "x").iterdir())] == [
         "contact-sheet-01.png",
         "explanations.json",
+        "made_by.json",
     ]
     image = Image.open(tmp_path / "x" / "contact-sheet-01.png")
     assert image.width > 1000 and image.height > 1000

@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twinray.about import own_version, version_of
-from twinray.data.pack import IMAGES, PACK, REGIONS, SAMPLES, SCHEMA, PackInfo
+from twinray.data.keyed import keyed_columns, pack_key
+from twinray.data.pack import IMAGES, KEYED, PACK, REGIONS, SAMPLES, SCHEMA, PackInfo
 from twinray.data.packing.journal import Journal, Packed
 from twinray.data.packing.losses import losses
 from twinray.data.packing.mix import Mix
@@ -37,7 +38,7 @@ from twinray.data.splitting.record import SplitRecord
 from twinray.data.splitting.settle import Fold, Settled, describe, settle, settle_given
 from twinray.files import atomic_writer, clear_disk_errors, sha256, write_json
 from twinray.geometry import geometry
-from twinray.records import SPLITS, Boxes, Skipped
+from twinray.records import SPLITS, Boxes, Sample, Skipped
 
 SKIPPED, SPLIT_RECORD = "skipped.csv", "splits.json"
 _BATCH_ROWS = 1024
@@ -214,7 +215,16 @@ class Finish:
     def _schema(self) -> pa.Schema:
         """With columns of regions only where there are any, so that other packs are the same bytes as ever."""
         any_region = any(self._mix.sample(i).regions is not None for i, _ in self._packed())
-        return pa.schema([*SCHEMA, *REGIONS]) if any_region else SCHEMA
+        regions = REGIONS if any_region else ()
+        return pa.schema([*SCHEMA, *regions, *(KEYED if self._private else ())])
+
+    @cached_property
+    def _private(self) -> list[str]:
+        """Names of the sources whose ids are kept under the key."""
+        if self._options.key is None:
+            return []
+        named = zip(self._mix.names, self._mix.collections, strict=True)
+        return [name for name, collection in named if not collection.public]
 
     def _batches(self, splits: Sequence[str], digests: npt.NDArray[np.uint8]) -> Iterator[pa.Table]:
         rows = enumerate(self._packed())
@@ -251,7 +261,12 @@ class Finish:
             "sha256": digest,
             "attributes": json.dumps(dict(sample.attributes), ensure_ascii=False),
             **_region_columns(mix.regions(index, packed.width, packed.height)),
+            **(self._keyed(index, sample) if self._private else {}),
         }
+
+    def _keyed(self, index: int, sample: Sample) -> dict[str, str | None]:
+        public = self._mix.collections[self._mix.collection_of(index)].public
+        return keyed_columns(None if public else sample, self._options.key)
 
     def _mean_std(
         self, splits: Sequence[str], sums: npt.NDArray[np.int64], squares: npt.NDArray[np.int64]
@@ -291,6 +306,12 @@ class Finish:
         of_fold = {"fold": options.fold, "folds": options.folds} if options.folds else {}
         return {"val": options.val, "test": options.test_share, "seed": options.seed} | of_fold
 
+    def _key(self) -> dict[str, Any]:
+        key, hidden = self._options.key, self._options.pseudonymised
+        if key is None or not self._private:
+            return {}
+        return {"key": pack_key(self._private, key, pseudonymised=hidden)}
+
     def _extra(self, rows: Rows, settled: Settled) -> dict[str, Any]:
         mix = self._mix
         labels = rows.labels
@@ -307,6 +328,7 @@ class Finish:
             if labels is None
             else {c: int((labels[:, k] == 1).sum()) for k, c in enumerate(mix.label_classes)},
             **({"data_sets": stated} if stated else {}),
+            **self._key(),
             "box_counts": {name: self._boxes_of_class[name] for name in mix.box_classes},
             **settled.findings,
         }

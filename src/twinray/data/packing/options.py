@@ -7,6 +7,7 @@ from typing import Literal
 
 from twinray.data.decoding.options import Exif
 from twinray.data.decoding.scale import Range, Scale, declared
+from twinray.data.keyed import Key
 from twinray.data.splitting.record import GivenSplits
 from twinray.errors import InputError
 from twinray.geometry import Fit
@@ -36,6 +37,8 @@ class PackOptions:
         exif: ``ignore`` keeps pixels as stored whatever orientation a file asks for, ``apply`` turns them.
         lenient: flag to keep what damaged files give, counted, in place of setting them aside.
         attributes: names of the attributes that were chosen; none: what the readers give.
+        key: key under which ids of private sources are kept; None keeps none of them.
+        pseudonymised: flag of sources whose ids are pseudonyms under the key.
     """
 
     size: int = 256
@@ -52,6 +55,8 @@ class PackOptions:
     exif: Exif = "ignore"
     lenient: bool = False
     attributes: tuple[str, ...] = ()
+    key: Key | None = None
+    pseudonymised: bool = False
 
     @property
     def scale(self) -> Scale | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from twinray.data.classes import checked_classes
-from twinray.data.identity import known_as
+from twinray.data.identity import NO_DATA_SET, known_as
 from twinray.data.patients import PATIENT_DATA, checked_patients
 from twinray.data.phantom.images import PhantomConfig, phantom_collection
 from twinray.data.pseudonyms import Censor, Pseudonyms, hidden
@@ -94,6 +94,7 @@ class Format:
         annotations: reads the boxes that readers drew, as published, without looking for images; None: no boxes.
         fuse: fuses the boxes of several readers (collection, threshold, least readers); None: one reader an image.
         private: flag, true where no message may hold a patient id, since ids are those of a hospital.
+        public: flag, true where the ids are published.
     """
 
     what: str
@@ -103,6 +104,7 @@ class Format:
     annotations: Read | None = None
     fuse: Fuse | None = None
     private: bool = False
+    public: bool = False
 
 
 FORMATS: Mapping[str, Format] = {
@@ -138,6 +140,7 @@ FORMATS: Mapping[str, Format] = {
         lambda source, o: read_nih(source, images_root=o.images),
         takes=frozenset({"images"}),
         annotations=lambda source, o: read_nih(source, images_root=o.images, need_images=False),
+        public=True,
     ),
     "vindr": Format(
         "the folder of VinDr-CXR",
@@ -153,6 +156,7 @@ FORMATS: Mapping[str, Format] = {
             source, images_root=o.images, need_images=False
         ),
         fuse=fuse_vindr,
+        public=True,
     ),
     "rsna": Format(
         "the folder of the RSNA challenge",
@@ -160,6 +164,7 @@ FORMATS: Mapping[str, Format] = {
         lambda source, o: read_rsna(source, images_root=o.images),
         takes=frozenset({"images"}),
         annotations=lambda source, o: read_rsna(source, images_root=o.images, need_images=False),
+        public=True,
     ),
     "chexpert": Format(
         "the folder of CheXpert",
@@ -170,13 +175,17 @@ FORMATS: Mapping[str, Format] = {
             reading=LabelReading(o.uncertain, o.blank, o.no_finding),
         ),
         takes=frozenset({"views", "uncertain", "blank", "no_finding"}),
+        public=True,
     ),
-    "medmnist": Format("the MedMNIST archive", "FILE.npz", lambda source, _: read_medmnist(source)),
+    "medmnist": Format(
+        "the MedMNIST archive", "FILE.npz", lambda source, _: read_medmnist(source), public=True
+    ),
     "medimeta": Format(
         "the folder of one MedIMeta data set",
         "FOLDER",
         lambda source, o: read_medimeta(source, task=o.task, patient_column=o.patient_column),
         takes=frozenset({"task", "patient_column"}),
+        public=True,
     ),
     "dicom": Format(
         "the folder of DICOM files",
@@ -203,6 +212,7 @@ FORMATS: Mapping[str, Format] = {
             )
         ),
         takes=frozenset({"phantom_images", "phantom_images_per_patient", "phantom_labelled"}),
+        public=True,
     ),
 }
 """Every format by the name that ``--format`` takes."""
@@ -308,6 +318,7 @@ def read_sources(
         replace(collection, data_set=key) if key else collection
         for collection, key in zip(read, stated, strict=True)
     ]
+    read = [replace(c, public=pseudonyms is None and _is_public(c)) for c in read]
     _check_attributes(attributes, read)
     collections = [
         _chosen(one, attributes)
@@ -360,6 +371,13 @@ def _published(collection: Collection) -> str:
     return "" if known is None else known.key
 
 
+def _is_public(collection: Collection) -> bool:
+    """Whether ids are published: so is the format, or the source is known as a copy of a published data set."""
+    return collection.data_set != NO_DATA_SET and (
+        collection.public or bool(_published(collection))
+    )
+
+
 def _read(name: str, path: Path, options: SourceOptions, *, tell_ids: bool) -> Collection:
     row = FORMATS[name]
     found = with_header_patients(row.read(path, _taken(name, options)))
@@ -381,7 +399,7 @@ def read_annotations(name: str, source: Path, options: SourceOptions) -> Collect
 def _judged(row: Format, collection: Collection, *, tell_ids: bool = True) -> Collection:
     """What every reader's collection goes through."""
     checked = checked_patients(collection, tell_ids=tell_ids and not row.private)
-    return checked_classes(checked)
+    return replace(checked_classes(checked), public=row.public)
 
 
 def _one_each(option: str, values: tuple[str, ...], n: int) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from twinray.checks import (
     DATA,
     DEVICE,
+    GIVEN,
     MODEL,
     PLACE,
     RECORD,
@@ -16,6 +17,7 @@ from twinray.checks import (
     SPEED,
     START,
     at_least,
+    goes_with,
     no_repeat,
     one_of,
     settle,
@@ -75,6 +77,10 @@ class EmbedConfig:
     """Of the forward pass."""
     workers: Annotated[int, SPEED, at_least(0)] = 0
     """Threads of t-SNE; 0: one a core, of a small pack one."""
+    overwrite: Annotated[bool, RECORD] = False
+    """Begin again in a folder that embed wrote, and remove what is in it; a folder that holds anything else is left as it is."""
+    pseudonymise: Annotated[Path | None, DATA, goes_with(query=GIVEN)] = None
+    """File that holds a secret key. Files of --query are named by their keyed hashes, as pack and predict do it."""
     allow_edited: Annotated[bool, RECORD] = False
     """Go on where a file of the pack is not the one that was packed; the figures are marked."""
 

@@ -39,12 +39,12 @@ from twinray.explanation.embedding import (
 )
 from twinray.files import (
     atomic_writer,
-    claim_folder,
     frees_folders,
     write_bytes,
     write_json,
     write_text,
 )
+from twinray.jobs.called_as import CalledAs
 from twinray.jobs.embed.config import EmbedConfig
 from twinray.jobs.image_files import decode, find_images
 from twinray.records import FloatArray, IntArray, Pixels, Skipped
@@ -54,6 +54,7 @@ from twinray.report.page.embedding import Dots, embedding_page, thumbnails
 from twinray.report.pictures.panels import Panel, as_png, panel_row
 from twinray.report.pictures.single import picture_name
 from twinray.report.tables import Table
+from twinray.runs.output import open_output, pack_fact
 from twinray.runs.seen import check_unseen
 from twinray.training.device import Machine, choose_machine
 
@@ -112,56 +113,63 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         notes.append(
             f"{len(known.rows)} of {_in_split(config, pack)} images, a seeded choice of whole patients (--most)"
         )
-    claim_folder(config.out, False, "embedding")
-    features = extract_features(
-        backbone, pack.images, known.rows, size=size, batch_size=config.batch_size, machine=machine
-    )
-    if not np.isfinite(features).all():
-        raise InputError(f"features of {config.init} are not finite; check the weights")
-    _write_features(config.out, pack, known, features)
-    components = principal_components(features)
-    # Below some ten thousand images threads wait for each other longer than they work.
-    jobs = config.workers or (os.cpu_count() or 1 if len(features) >= _MANY else 1)
-    places: dict[str, FloatArray] = {
-        name: two_dimensions(
-            name, components, perplexity=config.perplexity, seed=config.seed, jobs=jobs
+    inputs = {"data": pack_fact(config.data), "init": provenance.as_json()}
+    reads = [config.data, *(Path(text) for text in config.query if Path(text).exists())]
+    with open_output(config, "embed", config.out, inputs, reads=reads):
+        features = extract_features(
+            backbone,
+            pack.images,
+            known.rows,
+            size=size,
+            batch_size=config.batch_size,
+            machine=machine,
         )
-        for name in config.maps
-    }
-    _write_places(config.out, pack, known, places)
-    record: dict[str, Any] = {
-        "data": str(config.data),
-        "init": provenance.as_json(),
-        "arch": backbone.arch,
-        "size": size,
-        "n_images": len(known.rows),
-        "n_patients": len(np.unique(known.patients)),
-        "features": backbone.features,
-        "explained_by_components": components.explained.tolist(),
-        **_figures(config, pack, known, features),
-        "notes": notes,
-    }
-    colourings = {
-        name: found
-        for name, found in (_label_colouring(pack, known), *known.by.items())
-        if found[1]
-    }
-    tables = _tables(record)
-    _draw_maps(config, pack, known, components, places, colourings)
-    record["page_images"] = _write_page(config, pack, known, places, colourings, tables, notes)
-    record["queries"] = _answer(config, pack, known, features, backbone, size, machine, queries)
-    write_json(config.out / "embedding.json", record, "figures")
-    console = Console()
-    for table in tables:
-        console.print(table)
-    for note in notes:
-        console.print(f"note: {note}", soft_wrap=True, markup=False)
-    console.print(
-        f"features, maps and figures of {len(known.rows)} images in {config.out}",
-        soft_wrap=True,
-        markup=False,
-    )
-    return record
+        if not np.isfinite(features).all():
+            raise InputError(f"features of {config.init} are not finite; check the weights")
+        _write_features(config.out, pack, known, features)
+        components = principal_components(features)
+        # Below some ten thousand images threads wait for each other longer than they work.
+        jobs = config.workers or (os.cpu_count() or 1 if len(features) >= _MANY else 1)
+        places: dict[str, FloatArray] = {
+            name: two_dimensions(
+                name, components, perplexity=config.perplexity, seed=config.seed, jobs=jobs
+            )
+            for name in config.maps
+        }
+        _write_places(config.out, pack, known, places)
+        record: dict[str, Any] = {
+            "data": str(config.data),
+            "init": provenance.as_json(),
+            "arch": backbone.arch,
+            "size": size,
+            "n_images": len(known.rows),
+            "n_patients": len(np.unique(known.patients)),
+            "features": backbone.features,
+            "explained_by_components": components.explained.tolist(),
+            **_figures(config, pack, known, features),
+            "notes": notes,
+        }
+        colourings = {
+            name: found
+            for name, found in (_label_colouring(pack, known), *known.by.items())
+            if found[1]
+        }
+        tables = _tables(record)
+        _draw_maps(config, pack, known, components, places, colourings)
+        record["page_images"] = _write_page(config, pack, known, places, colourings, tables, notes)
+        record["queries"] = _answer(config, pack, known, features, backbone, size, machine, queries)
+        write_json(config.out / "embedding.json", record, "figures")
+        console = Console()
+        for table in tables:
+            console.print(table)
+        for note in notes:
+            console.print(f"note: {note}", soft_wrap=True, markup=False)
+        console.print(
+            f"features, maps and figures of {len(known.rows)} images in {config.out}",
+            soft_wrap=True,
+            markup=False,
+        )
+        return record
 
 
 def _in_split(config: EmbedConfig, pack: Pack) -> int:
@@ -204,19 +212,24 @@ def _queries(config: EmbedConfig, pack: Pack) -> tuple[list[tuple[str, int | Pix
     position = {str(image): row for row, image in enumerate(pack.ids)}
     found: list[tuple[str, int | Pixels]] = []
     skipped: list[str] = []
+    named = [Path(text) for text in config.query if text not in position]
+    called_as = CalledAs(config.pseudonymise, named)
     for text in config.query:
         if text in position:
             found.append((text, position[text]))
             continue
-        listed = find_images([Path(text)])
-        skipped += [f"set aside: {item.where}: {item.reason}" for item in listed.skipped]
+        with called_as.in_refusals():
+            listed = find_images([Path(text)])
+        aside = map(called_as.aside, listed.skipped)
+        skipped += [f"set aside: {item.where}: {item.reason}" for item in aside]
         for file, pixels in decode(
             listed.files, pack.info.decoded.for_new_files(None), workers=1, timeout=60, memory=2048
         ):
             if isinstance(pixels, Skipped):
-                skipped.append(f"set aside: {pixels.where}: {pixels.reason}")
+                item = called_as.aside(pixels)
+                skipped.append(f"set aside: {item.where}: {item.reason}")
             else:
-                found.append((str(file), pixels))
+                found.append((called_as.of(file), pixels))
     if config.query and not found:
         raise InputError(
             f"none of the {len(config.query)} queries could be read; the first: {skipped[0]}"

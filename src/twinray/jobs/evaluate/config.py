@@ -42,6 +42,8 @@ class EvaluateConfig:
     """train, val or test."""
     out: Annotated[Path | None, PLACE] = None
     """New folder for report.html, metrics.json, CSV tables, predictions and figures; without it tables are only printed."""
+    overwrite: Annotated[bool, RECORD, goes_with(out=GIVEN)] = False
+    """Begin again in a folder that evaluate wrote, and remove what is in it; a folder that holds anything else is left as it is."""
     bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
     """Resamples of patients for the intervals; 0 for none."""
     seed: Annotated[int, SEED, at_least(0)] = 0

@@ -17,7 +17,7 @@ from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.options import checksums_of
 from twinray.jobs.evaluate.stored import thresholds_of, unlearned_of
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
-from twinray.records import FloatArray, IntArray, patient_code
+from twinray.records import FloatArray, IntArray
 from twinray.runs.names import file_names
 from twinray.runs.results import LabelPredictions, write_label_predictions
 from twinray.runs.seen import MARK, Checked, check_unseen, read_seen
@@ -122,7 +122,7 @@ def _boxes(
     part: DetectionData,
 ) -> list[Tested]:
     pack, truth = part.pack, part.truth_by_id()
-    patients = dict(zip(truth, map(patient_code, part.patients()), strict=True))
+    patients = dict(zip(truth, part.codes(), strict=True))
     ids, files = coco_image_ids(list(pack.ids[part.rows])), file_names([run.name for run in runs])
     tested = []
     for run, model, (status, seen) in zip(runs, models, checked, strict=True):
@@ -169,7 +169,7 @@ def _labels(
 ) -> list[Tested]:
     rows = labelled_rows(config.split, pack)
     images = tuple(str(i) for i in pack.ids[rows])
-    patients = tuple(patient_code(p) for p in pack.patients[rows])
+    patients = tuple(pack.patient_codes[rows].tolist())
     truth, tested = pack.labels[rows], []
     for run, model, (status, seen) in zip(runs, models, checked, strict=True):
         scores = score_rows(model, pack, rows, config.batch_size, run.name)

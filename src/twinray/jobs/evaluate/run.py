@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from twinray.errors import InputError
 from twinray.evaluation.boxes import BoxRules, FrocRule, sizes_between
 from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.result import Evaluation
-from twinray.files import claim_folder, frees_folders
+from twinray.files import frees_folders
 from twinray.jobs.evaluate import fresh
 from twinray.jobs.evaluate.arms import arms_of
 from twinray.jobs.evaluate.config import EvaluateConfig
@@ -24,6 +25,7 @@ from twinray.jobs.evaluate.output import show, write
 from twinray.jobs.evaluate.pictures import pictures
 from twinray.jobs.evaluate.stored import kept, read_runs
 from twinray.report.page.comparison import Pictured
+from twinray.runs.output import open_output, pack_fact, run_fact
 from twinray.runs.sealed import check_open
 
 
@@ -34,21 +36,23 @@ def run(config: EvaluateConfig) -> Evaluation:
     Raises:
         InputError: runs, pack or split that cannot be compared; images that a run's training saw.
     """
-    measured, shown = evaluated(config)
-    if config.out is not None:
-        write(config.out, measured, shown, png=config.png)
+    with ExitStack() as stack:
+        measured, shown = evaluated(config, stack)
+        if config.out is not None:
+            write(config.out, measured, shown, png=config.png)
     show(Console(), measured.result, config.out)
     return measured.result
 
 
 def evaluated(
-    config: EvaluateConfig, *, opening: bool = False
+    config: EvaluateConfig, stack: ExitStack | None = None, *, opening: bool = False
 ) -> tuple[Measured, Sequence[Pictured]]:
     """What came out, and the pictures that were asked for; with ``out`` only predictions made now are written there.
 
     Args:
         config: the options.
         opening: flag of the study that opens its sealed runs.
+        stack: contexts that end when everything is written: the folder's record; needed with ``out``.
 
     Raises:
         InputError: as ``run``.
@@ -74,14 +78,12 @@ def evaluated(
         arms = arms_of(kept(runs, config.split), apart=config.apart)
         measured = measure(arms, settings)
         shown: tuple[Pictured, ...] = ()
-        if config.out is not None:
-            claim_folder(config.out, False, "evaluation")
+        _claim(config, stack)
     else:
         pack = open_pack(config.data, allow_edited=config.allow_edited)
         settings = replace(settings, by=grouping(config.by, pack, config.split))
         models, checked = fresh.load(config, runs, pack)
-        if config.out is not None:
-            claim_folder(config.out, False, "evaluation")
+        _claim(config, stack)
         arms = arms_of(
             fresh.predict(config, runs, models, checked, pack),
             apart=config.apart,
@@ -96,6 +98,20 @@ def evaluated(
         repeated=what_is_repeated(measured.arms),
     )
     return replace(measured, result=result), shown
+
+
+def _claim(config: EvaluateConfig, stack: ExitStack | None) -> None:
+    """Make the folder of the results, or empty the one that an earlier start left."""
+    if config.out is None:
+        return
+    inputs = {
+        "runs": [run_fact(run) for run in config.runs],
+        "data": None if config.data is None else pack_fact(config.data),
+    }
+    reads = [*config.runs, *([config.data] if config.data else [])]
+    output = open_output(config, "evaluate", config.out, inputs, reads=reads)
+    if stack is not None:
+        stack.enter_context(output)
 
 
 def _check_apart(runs: Sequence[Path]) -> None:

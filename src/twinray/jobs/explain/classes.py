@@ -75,6 +75,8 @@ def draw_classes(
     choice: ClassChoice,
     method: ClassMethod,
     box_classes: Sequence[str],
+    *,
+    first: int = 1,
 ) -> Iterator[Drawn]:
     """Write one picture a class of each image; yield each when it is on the disk.
 
@@ -85,9 +87,10 @@ def draw_classes(
         choice: which classes.
         method: name of the heat map.
         box_classes: names that labels of true boxes index.
+        first: number of the first image.
     """
     classes = explainer.model.classes
-    for image_number, ((prepared,), truth) in enumerate(images, start=1):
+    for image_number, ((prepared,), truth) in enumerate(images, start=first):
         scores = explainer.model.labels([prepared])[0].tolist()
         labels = choice.of(scores, classes)
         explained = explainer.explain(prepared, labels, method)

@@ -94,6 +94,16 @@ class ExplainConfig:
     """Most memory that decoding one file may take, MiB."""
     device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
+    pseudonymise: Annotated[
+        Path | None, DATA, not_with("data", ": a pack is pseudonymised when it is packed")
+    ] = None
+    """File that holds a secret key. Files are named by their keyed hashes, as pack and predict do it."""
+    pseudonyms: Annotated[Path | None, PLACE, goes_with(pseudonymise=GIVEN)] = None
+    """New CSV file that leads from pseudonyms back to names, for the key's holder alone: outside --out."""
+    resume: Annotated[bool, RECORD] = False
+    """Go on with pictures that were cut off, by the same options and of the same images; contact sheets of --versus begin again."""
+    overwrite: Annotated[bool, RECORD, not_with("resume")] = False
+    """Begin again in a folder that explain wrote, and remove what is in it; a folder that holds anything else is left as it is."""
     allow_edited: Annotated[bool, RECORD] = False
     """Go on where a file of the run or of the pack is not the one that was written; a note says so."""
 
@@ -133,6 +143,10 @@ class FaithfulnessConfig:
     """Versions of an image at once."""
     device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
+    resume: Annotated[bool, RECORD] = False
+    """Go on with measurements that were cut off, by the same options and of the same images."""
+    overwrite: Annotated[bool, RECORD, not_with("resume")] = False
+    """Begin again in a folder that faithfulness wrote, and remove what is in it; a folder that holds anything else is left as it is."""
     allow_edited: Annotated[bool, RECORD] = False
     """Go on where a file of the run or of the pack is not the one that was written; a note says so."""
 

@@ -32,19 +32,20 @@ from twinray.explanation.faithfulness_figures import (
     MeasuredMaps,
     faithfulness_figures,
 )
-from twinray.files import GrowingTable, claim_folder, write_bytes, write_json, write_text
+from twinray.files import GrowingTable, write_bytes, write_json, write_text
 from twinray.geometry import box_iou, to_xywh
 from twinray.inference.heat_maps import box_scorer, check_method, fixed_boxes, heat_maps
 from twinray.inference.methods import Method
 from twinray.inference.model import Model, prepare_row
 from twinray.progress import progress
-from twinray.records import Boxes, FloatArray, patient_code
+from twinray.records import Boxes, FloatArray
 from twinray.report.charts.faithfulness import (
     faithfulness_chart,
     faithfulness_csv,
     faithfulness_table,
 )
 from twinray.report.pictures.panels import as_png
+from twinray.runs.output import Output
 
 TRUE_POSITIVES = "true_positives.csv"
 FLOOR_DEFINITIONS = {
@@ -99,6 +100,16 @@ class _Measured:
     score: float
     values: FloatArray
 
+    def as_state(self) -> list[Any]:
+        """As JSON has it, to the last bit."""
+        return [self.row, self.box.tolist(), self.label, self.score, self.values.tolist()]
+
+    @staticmethod
+    def of(state: Sequence[Any]) -> _Measured:
+        """The inverse of :meth:`as_state`."""
+        row, box, label, score, values = state
+        return _Measured(row, np.array(box), label, score, np.array(values))
+
 
 def true_positives(found: Boxes, truth: Boxes, iou: float) -> list[tuple[int, int]]:
     """(predicted, true) indices of the hits on one image: COCO's matching, class by class, best score first.
@@ -117,15 +128,11 @@ def true_positives(found: Boxes, truth: Boxes, iou: float) -> list[tuple[int, in
     return sorted(hits)
 
 
-def measure_faithfulness(
-    model: Model, pack: Pack, rows: Sequence[int], options: FaithfulnessOptions, out: Path
-) -> list[Path]:
-    """Explain every true positive of the rows; write JSON, two CSV files and a chart; return their paths.
-
-    The table of true positives grows image by image, so that a stop loses no measurement.
+def check_measurable(model: Model, options: FaithfulnessOptions) -> None:
+    """Refuse what cannot be measured, before any folder is made.
 
     Raises:
-        InputError: a method that this detector has no use for, no box to measure, a folder that holds files.
+        InputError: a method that this detector has no use for, or a detector without fixed boxes.
     """
     for method in options.methods:
         check_method(model.detector, method)
@@ -133,8 +140,20 @@ def measure_faithfulness(
         raise InputError(
             f"faithfulness needs the fixed boxes of faster-rcnn, {model.path} is a {model.detector.options.detector}"
         )
+
+
+def measure_faithfulness(
+    model: Model, pack: Pack, rows: Sequence[int], options: FaithfulnessOptions, output: Output
+) -> list[Path]:
+    """Explain every true positive of the rows; write JSON, two CSV files and a chart; return their paths.
+
+    The table of true positives grows image by image, so that a stop loses no measurement.
+
+    Raises:
+        InputError: no box to measure.
+    """
+    out = output.path
     edited = (*model.edited, *pack.check_pixels(np.asarray(rows)))
-    claim_folder(out, False, "faithfulness figures")
     columns = (
         "image",
         "patient",
@@ -147,14 +166,19 @@ def measure_faithfulness(
         "map",
         *options.measures,
     )
-    table: GrowingTable | None = (
-        None  # none without a row: a folder that holds nothing can be used again
-    )
+    table: GrowingTable | None = None  # none without a row: then nothing is written
     measured: list[_Measured] = []
-    n_true = 0
+    n_true = done = size = 0
     definitions: dict[str, str] = {}
-    with progress("measuring heat maps", len(rows)) as meter:
-        for row in rows:
+    with output.reading():
+        for state in output.progress:
+            n_true, done, size = state["n_true"], state["done"], state["size"]
+            definitions |= state["definitions"]
+            measured += [_Measured.of(one) for one in state["measured"]]
+        if size:
+            table = GrowingTable(out / TRUE_POSITIVES, columns, size)
+    with progress("measuring heat maps", len(rows), done=done) as meter:
+        for number, row in enumerate(rows[done:], start=done + 1):
             truth = pack.boxes(row) or Boxes.empty()
             n_true += len(truth)
             with model.machine.autocast():
@@ -162,6 +186,15 @@ def measure_faithfulness(
             if own:
                 table = table or GrowingTable(out / TRUE_POSITIVES, columns)
                 table.append(_table_rows(model, pack, own, options))
+                output.keep(
+                    {
+                        "done": number,
+                        "n_true": n_true,
+                        "size": table.size,
+                        "definitions": definitions,
+                        "measured": [one.as_state() for one in own],
+                    }
+                )
             measured += own
             meter.advance()
     if not measured:
@@ -325,7 +358,7 @@ def _table_rows(
     rows: list[tuple[object, ...]] = []
     for one in measured:
         place = (*(round(float(v), 2) for v in one.box),)
-        patient = patient_code(pack.patients[one.row]) or ""
+        patient = pack.patient_codes[one.row] or ""
         for name, values in zip(options.maps, one.values.tolist(), strict=True):
             rows.append(
                 (

@@ -27,17 +27,18 @@ from twinray.explanation.localisation import (
     middle_floor,
     whole_floor,
 )
-from twinray.files import GrowingTable, claim_folder, write_bytes, write_json, write_text
+from twinray.files import GrowingTable, write_bytes, write_json, write_text
 from twinray.inference.class_maps import ClassExplainer
 from twinray.inference.model import prepare_row
 from twinray.progress import progress
-from twinray.records import FloatArray, patient_code
+from twinray.records import FloatArray
 from twinray.report.charts.faithfulness import (
     faithfulness_chart,
     faithfulness_csv,
     faithfulness_table,
 )
 from twinray.report.pictures.panels import as_png
+from twinray.runs.output import Output
 
 FINDINGS = "findings.csv"
 _ON_TERMINAL = ("pointing", "energy", "localised@0.1", "localised@0.3", "iou")
@@ -91,7 +92,7 @@ def measure_localisation(
     pack: Pack,
     rows: Sequence[int],
     options: LocalisationOptions,
-    out: Path,
+    output: Output,
 ) -> list[Path]:
     """Explain every class with true boxes on every image of the rows; write JSON, two CSV files and a chart.
 
@@ -99,7 +100,7 @@ def measure_localisation(
 
     Raises:
         InputError: a method that this network has no use for, or box classes that are no label
-            classes of the run. Also no box, or a folder that holds files.
+            classes of the run. Also no box.
     """
     methods = options.methods or tuple(
         m for m in CLASS_METHODS if m == "occlusion" or explainer.scorer.last_map is not None
@@ -110,17 +111,23 @@ def measure_localisation(
     maps = (*methods, *LOCALISATION_FLOORS)
     size = (explainer.model.size, explainer.model.size)
     edited = (*explainer.model.edited, *pack.check_pixels(np.asarray(rows)))
-    claim_folder(out, False, "localisation figures")
+    out = output.path
     columns = ("image", "patient", "class", "score", "boxes", "map", *options.measures)
-    table = GrowingTable(out / FINDINGS, columns)
     groups = pack.groups
     values = np.empty((len(findings), len(maps), len(options.measures)))
     everywhere = {
         label: [f for f in findings if f.label == label] for label in {f.label for f in findings}
     }
-    at = 0
-    with progress("measuring heat maps", len(findings)) as meter:
-        for row in dict.fromkeys(f.row for f in findings):
+    at = size_done = 0
+    with output.reading():
+        for state in output.progress:
+            own_values = np.array(state["values"]).reshape(-1, *values.shape[1:])
+            values[at : at + len(own_values)] = own_values
+            at, size_done = at + len(own_values), state["size"]
+        table = GrowingTable(out / FINDINGS, columns, size_done)
+    with progress("measuring heat maps", len(findings), done=at) as meter:
+        for row in [*dict.fromkeys(f.row for f in findings)][len(output.progress) :]:
+            first = at
             own = [f for f in findings if f.row == row]
             prepared = prepare_row(explainer.model, pack, row)
             labels = [f.label for f in own]
@@ -154,6 +161,7 @@ def measure_localisation(
                 )
                 at += 1
                 meter.advance()
+            output.keep({"size": table.size, "values": values[first:at].tolist()})
     images = np.array([f.row for f in findings])
     unique, image = np.unique(images, return_inverse=True)
     patients = group_index(list(pack.patients[unique]), list(pack.ids[unique]))[image]
@@ -249,7 +257,7 @@ def _table_rows(
     """One row a finding and map, so that any other question can be asked of the same measurements."""
     first = (
         pack.ids[finding.row],
-        patient_code(pack.patients[finding.row]) or "",
+        pack.patient_codes[finding.row] or "",
         explainer.model.classes[finding.label],
         score,
         len(finding.boxes),

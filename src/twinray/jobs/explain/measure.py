@@ -13,10 +13,15 @@ from twinray.inference.heat_maps import usable
 from twinray.inference.methods import Method
 from twinray.inference.model import Model, check_classes, check_pack, load_model
 from twinray.jobs.explain.config import FaithfulnessConfig
-from twinray.jobs.explain.faithfulness import FaithfulnessOptions, measure_faithfulness
+from twinray.jobs.explain.faithfulness import (
+    FaithfulnessOptions,
+    check_measurable,
+    measure_faithfulness,
+)
 from twinray.jobs.explain.localisation import LocalisationOptions, measure_localisation
 from twinray.jobs.explain.rows import chosen_rows, rows_to_explain
 from twinray.runs.notes import metrics_of
+from twinray.runs.output import Output, open_output, pack_fact, run_fact
 from twinray.runs.sealed import check_open
 
 _COMPARED: tuple[Method, ...] = (
@@ -68,7 +73,24 @@ def _measure(config: FaithfulnessConfig, model: Model, pack: Pack) -> list[Path]
         seed=config.seed,
         batch_size=config.batch_size,
     )
-    return measure_faithfulness(model, pack, rows, options, config.out)
+    check_measurable(model, options)
+    with _open(config, model, pack) as output:
+        if output.finished:
+            output.say_finished()
+            return [*output.files]
+        return measure_faithfulness(model, pack, rows, options, output)
+
+
+def _open(config: FaithfulnessConfig, model: Model, pack: Pack) -> Output:
+    """The folder of the measurements."""
+    inputs = {
+        "run": run_fact(model.path),
+        "data": pack_fact(pack.path),
+        "images": [*config.images],
+        "device": model.machine.device.type,
+    }
+    reads = [config.run, config.data]
+    return open_output(config, "faithfulness", config.out, inputs, reads=reads)
 
 
 def _localise(config: FaithfulnessConfig, model: Model, pack: Pack) -> list[Path]:
@@ -91,4 +113,8 @@ def _localise(config: FaithfulnessConfig, model: Model, pack: Pack) -> list[Path
         seed=config.seed,
         batch_size=config.batch_size,
     )
-    return measure_localisation(explainer, pack, rows, options, config.out)
+    with _open(config, model, pack) as output:
+        if output.finished:
+            output.say_finished()
+            return [*output.files]
+        return measure_localisation(explainer, pack, rows, options, output)

@@ -19,15 +19,17 @@ from twinray.data.annotations import boxes_in_file, size_fault
 from twinray.data.decoding.options import Decoding
 from twinray.data.decoding.scale import declared
 from twinray.data.pack import Pack, open_pack
+from twinray.data.pseudonyms import Pseudonyms
 from twinray.data.readers.formats import SourceOptions, read_annotations
 from twinray.errors import InputError
 from twinray.explanation.class_maps import ClassMethod
-from twinray.files import claim_folder, frees_folders, write_bytes, write_json
+from twinray.files import frees_folders, write_bytes, write_json
 from twinray.inference.class_maps import ClassExplainer
 from twinray.inference.heat_maps import Explained, check_method
 from twinray.inference.methods import DEFAULT_CLASS_MAPS, DEFAULT_MAP, Method
 from twinray.inference.model import Model, check_classes, check_pack, load_model, prepare_row
 from twinray.inference.prepared import Prepared
+from twinray.jobs.called_as import CalledAs
 from twinray.jobs.explain.classes import ClassChoice, draw_class_sheets, draw_classes
 from twinray.jobs.explain.config import ExplainConfig, FaithfulnessConfig
 from twinray.jobs.explain.contact_sheets import write_sheets
@@ -38,6 +40,7 @@ from twinray.progress import progress
 from twinray.records import Boxes, Collection, Pixels, Sample, Skipped
 from twinray.report.numbers import count
 from twinray.report.pictures.single import as_png, box_picture, picture_name
+from twinray.runs.output import Output, files_fact, open_output, pack_fact, run_fact
 
 _Images = Iterator[tuple[list[Prepared], Boxes | None]]
 """Each image as the pack of every model would hold it, with its true boxes where known."""
@@ -63,13 +66,22 @@ def run(config: ExplainConfig) -> list[Path]:
         if config.data is not None
         else None
     )
-    found = find_images([Path(name) for name in config.images]) if pack is None else Found((), ())
+    called_as = CalledAs(
+        config.pseudonymise, [Path(name) for name in config.images] if pack is None else []
+    )
+    Pseudonyms.check_table(config.pseudonyms, config.out, exists=config.resume or config.overwrite)
+    with called_as.in_refusals():
+        found = (
+            find_images([Path(name) for name in config.images], leave_out=config.out)
+            if pack is None
+            else Found((), ())
+        )
     models = [
         load_model(path, config.device, allow_edited=config.allow_edited)
         for path in (config.run, *config.versus)
     ]
     if {model.kind for model in models} == {"classifier"}:
-        return _explain_classifiers(config, models, pack, found)
+        return _explain_classifiers(config, models, pack, found, called_as)
     detectors = [
         model.detector for model in models
     ]  # mixed kinds are refused before any folder is made
@@ -85,40 +97,129 @@ def run(config: ExplainConfig) -> list[Path]:
         if pack is not None
         else []
     )
-    skipped = list(found.skipped)
-    for note in found.notes:
-        Console().print(f"note: {note}", soft_wrap=True, markup=False)
+    _notes(found, called_as)
     if pack is not None:
         pack.check_pixels(np.asarray(rows))
-        images = _from_pack(models, pack, rows)
+        for model in models:
+            _check_fits(model, pack, pack.info.box_classes)
     else:
-        truth = _true_boxes(config.truth, models, found.files)
+        with called_as.in_refusals():
+            truth = _true_boxes(config.truth, models, found.files, called_as)
         _decoding(config, models)  # refused before any folder is made
-        images = _from_files(config, models, found.files, truth, skipped)
-    claim_folder(config.out, False, "explanations")
-    drawn = _Drawn()
-    try:
-        with progress("explaining", len(rows) + len(found.files)) as meter:
-            shown = _counted(images, drawn, meter.advance)
+    with _open(config, models, pack, found, called_as) as output:
+        if output.finished:
+            output.say_finished()
+            return [path for path in output.files if path.suffix == ".png"]
+        drawn = _Drawn.of(output, found, called_as)
+        if pack is not None:
+            images = _from_pack(models, pack, rows, drawn)
+        else:
+            images = _from_files(config, models, found.files, truth, drawn, called_as)
+
+        def draw(shown: _Images) -> None:
             if config.versus:
                 _draw_sheets(config, method, models, shown, drawn)
             else:
                 _draw_boxes(config, method, models[0], shown, drawn)
+
+        _draw(config, output, drawn, images, len(rows) + len(found.files), draw)
+        _report(config, drawn)
+    return drawn.pictures
+
+
+def _notes(found: Found, called_as: CalledAs) -> None:
+    for note in found.notes:
+        Console().print(f"note: {called_as.said(note)}", soft_wrap=True, markup=False)
+
+
+def _open(
+    config: ExplainConfig,
+    models: Sequence[Model],
+    pack: Pack | None,
+    found: Found,
+    called_as: CalledAs,
+) -> Output:
+    """The folder of the pictures."""
+    files = [*found.files, *([] if config.truth is None else [config.truth])]
+    inputs = {
+        "run": [run_fact(model.path) for model in models],
+        "data": None if pack is None else pack_fact(pack.path),
+        "images": [*config.images] if pack is not None else files_fact(files, called_as.key),
+        "key": called_as.mark,
+        "device": models[0].machine.device.type,
+    }
+    reads = [config.run, *config.versus, *([config.data] if config.data else [])]
+    reads += [config.truth] if config.truth else []
+    reads += [Path(name) for name in config.images] if pack is None else []
+    return open_output(config, "explain", config.out, inputs, reads=reads)
+
+
+def _draw(
+    config: ExplainConfig,
+    output: Output,
+    drawn: _Drawn,
+    images: _Images,
+    total: int,
+    draw: Callable[[_Images], None],
+) -> None:
+    """Draw what an earlier start has not, and write what the pictures show."""
+    try:
+        with progress("explaining", total, done=drawn.done) as meter:
+            keep = None if config.versus else output.keep
+            draw(_counted(images, drawn, meter.advance, keep))
     finally:  # a stop leaves the pictures drawn so far, and what they show
         if drawn.images:
             write_json(config.out / "explanations.json", drawn.records, "explanations")
-    _report(config, drawn, skipped)
-    return drawn.pictures
+    if drawn.called_as.pseudonyms is not None and config.pseudonyms is not None:
+        drawn.called_as.pseudonyms.write(config.pseudonyms)
 
 
 @dataclass
 class _Drawn:
-    """What has been drawn so far."""
+    """What has been drawn so far.
 
+    Attributes:
+        called_as: names of the files.
+        skipped: files set aside.
+        done: number of files or rows that were gone through.
+        images, without: numbers of images, and of those without anything to show.
+        pictures, records: paths of the pictures, and what they show.
+    """
+
+    called_as: CalledAs
+    skipped: list[Skipped]
+    done: int = 0
     images: int = 0
     without: int = 0
     pictures: list[Path] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
+    kept: tuple[int, int, int] = (0, 0, 0)
+
+    @staticmethod
+    def of(output: Output, found: Found, called_as: CalledAs) -> _Drawn:
+        """What earlier starts have drawn; with none, what was set aside while looking."""
+        drawn = _Drawn(called_as, [called_as.aside(item) for item in found.skipped])
+        if output.progress:
+            drawn.skipped = []
+        with output.reading():
+            for state in output.progress:
+                drawn.done, drawn.images, drawn.without = map(int, state["counts"])
+                drawn.pictures += [output.path / str(name) for name in state["pictures"]]
+                drawn.records += [dict(record) for record in state["records"]]
+                drawn.skipped += [Skipped(str(w), str(r)) for w, r in state["skipped"]]
+        drawn.kept = len(drawn.pictures), len(drawn.records), len(drawn.skipped)
+        return drawn
+
+    def as_state(self) -> dict[str, Any]:
+        """What is new since the last call."""
+        pictures, records, skipped = self.kept
+        self.kept = len(self.pictures), len(self.records), len(self.skipped)
+        return {
+            "counts": [self.done, self.images, self.without],
+            "pictures": [path.name for path in self.pictures[pictures:]],
+            "records": self.records[records:],
+            "skipped": [(item.where, item.reason) for item in self.skipped[skipped:]],
+        }
 
     @property
     def empty(self) -> int:
@@ -126,10 +227,17 @@ class _Drawn:
         return sum(bool(record.get("empty")) for record in self.records)
 
 
-def _counted(images: _Images, drawn: _Drawn, advance: Callable[[], None]) -> _Images:
+def _counted(
+    images: _Images,
+    drawn: _Drawn,
+    advance: Callable[[], None],
+    keep: Callable[[Any], None] | None,
+) -> _Images:
     for image in images:
         drawn.images += 1
-        yield image
+        yield image  # whoever asks for the next one has written all pictures of this one
+        if keep is not None:
+            keep(drawn.as_state())
         advance()
 
 
@@ -163,7 +271,11 @@ def _draw_sheets(
 
 
 def _explain_classifiers(
-    config: ExplainConfig, models: Sequence[Model], pack: Pack | None, found: Found
+    config: ExplainConfig,
+    models: Sequence[Model],
+    pack: Pack | None,
+    found: Found,
+    called_as: CalledAs,
 ) -> list[Path]:
     """The same for classifiers: a picture, or a row of a sheet, a class."""
     explainers = [ClassExplainer(model) for model in models]
@@ -184,12 +296,10 @@ def _explain_classifiers(
     for explainer in explainers:
         explainer.check_method(chosen)
     method = cast(ClassMethod, chosen)
-    skipped = list(found.skipped)
-    for note in found.notes:
-        Console().print(f"note: {note}", soft_wrap=True, markup=False)
+    _notes(found, called_as)
     rows: list[int] = []
+    truth: Mapping[Path, Sample] = {}
     box_classes: Sequence[str] = ()
-    images: _Images
     if pack is not None:
         most = config.count or _PICTURES
         rows = (
@@ -199,40 +309,49 @@ def _explain_classifiers(
         )
         pack.check_pixels(np.asarray(rows))
         box_classes = pack.info.box_classes
-        images = (
-            ([prepare_row(model, pack, row) for model in models], pack.boxes(row)) for row in rows
-        )
     else:
-        collection = None if config.truth is None else _truth(config.truth)
-        box_classes = () if collection is None else collection.box_classes
-        truth = {} if collection is None else _by_file(collection, config.truth, found.files)
-        images = _from_files(config, models, found.files, truth, skipped)
-    claim_folder(config.out, False, "explanations")
-    drawn = _Drawn()
-    try:
-        with progress("explaining", len(rows) + len(found.files)) as meter:
-            shown = _counted(images, drawn, meter.advance)
+        with called_as.in_refusals():
+            collection = None if config.truth is None else _truth(config.truth, called_as)
+            box_classes = () if collection is None else collection.box_classes
+            truth = {} if collection is None else _by_file(collection, config.truth, found.files)
+        _decoding(config, models)
+    with _open(config, models, pack, found, called_as) as output:
+        if output.finished:
+            output.say_finished()
+            return [path for path in output.files if path.suffix == ".png"]
+        drawn = _Drawn.of(output, found, called_as)
+        if pack is not None:
+            images = _from_pack(models, pack, rows, drawn)
+        else:
+            images = _from_files(config, models, found.files, truth, drawn, called_as)
+
+        def draw(shown: _Images) -> None:
             pictures = (
                 draw_class_sheets(explainers, shown, config.out, choice, method, box_classes)
                 if config.versus
-                else draw_classes(explainers[0], shown, config.out, choice, method, box_classes)
+                else draw_classes(
+                    explainers[0],
+                    shown,
+                    config.out,
+                    choice,
+                    method,
+                    box_classes,
+                    first=drawn.images + 1,
+                )
             )
             for one in pictures:
                 drawn.pictures += [] if one.path is None else [one.path]
                 drawn.records += one.records
                 drawn.without += one.without
-    finally:
-        if drawn.images:
-            write_json(config.out / "explanations.json", drawn.records, "explanations")
-    _report(config, drawn, skipped, "class")
+
+        _draw(config, output, drawn, images, len(rows) + len(found.files), draw)
+        _report(config, drawn, "class")
     return drawn.pictures
 
 
-def _report(
-    config: ExplainConfig, drawn: _Drawn, skipped: Sequence[Skipped], what: str = "box"
-) -> None:
+def _report(config: ExplainConfig, drawn: _Drawn, what: str = "box") -> None:
     """Say what was set aside and what was drawn."""
-    console = Console()
+    console, skipped = Console(), drawn.skipped
     for item in skipped:
         console.print(f"set aside: {item.where}: {item.reason}", soft_wrap=True, markup=False)
     if drawn.images == 0:
@@ -299,6 +418,7 @@ def explain_pack_images(
         InputError: not a detect run, not a pack made alike, an unknown id.
     """
     model, opened = load_model(run), open_pack(pack)
+    _check_fits(model, opened, opened.info.box_classes)
     rows = chosen_rows(opened, ids, "test", len(ids))
     return [
         model.explain(prepared, true, method=method, most=most, least_score=least_score)
@@ -367,12 +487,19 @@ def _decoding(config: ExplainConfig, models: Sequence[Model]) -> Decoding:
     return own[0]
 
 
-def _from_pack(models: Sequence[Model], pack: Pack, rows: Sequence[int]) -> _Images:
-    """Images and true boxes of a pack; a pack that does not fit a model is refused at once, not at the first image."""
-    for model in models:
-        check_pack(model, pack)
-        check_classes(model, pack.info.box_classes, pack.path)
-    return (([prepare_row(model, pack, row) for model in models], pack.boxes(row)) for row in rows)
+def _check_fits(model: Model, pack: Pack, classes: Sequence[str]) -> None:
+    check_pack(model, pack)
+    check_classes(model, classes, pack.path)
+
+
+def _from_pack(
+    models: Sequence[Model], pack: Pack, rows: Sequence[int], drawn: _Drawn | None = None
+) -> _Images:
+    """Images and true boxes of a pack, after those that are drawn."""
+    for row in rows[drawn.done if drawn else 0 :]:
+        if drawn is not None:
+            drawn.done += 1
+        yield [prepare_row(model, pack, row) for model in models], pack.boxes(row)
 
 
 def _from_files(
@@ -380,20 +507,27 @@ def _from_files(
     models: Sequence[Model],
     files: Sequence[Path],
     truth: Mapping[Path, Sample],
-    skipped: list[Skipped],
+    drawn: _Drawn,
+    called_as: CalledAs,
 ) -> _Images:
+    """Images and true boxes of files, after those that are drawn."""
     decoding = _decoding(config, models)
     for file, pixels in decode(
-        files, decoding, workers=config.workers, timeout=config.timeout, memory=config.memory
+        files[drawn.done :],
+        decoding,
+        workers=config.workers,
+        timeout=config.timeout,
+        memory=config.memory,
     ):
+        drawn.done += 1
         if isinstance(pixels, Skipped):
-            skipped.append(pixels)
+            drawn.skipped.append(called_as.aside(pixels))
             continue
         boxes = _in_file(truth.get(file), file, pixels)
         if isinstance(boxes, str):
-            skipped.append(Skipped(str(file), boxes))
+            drawn.skipped.append(called_as.aside(Skipped(str(file), boxes)))
         else:
-            yield [model.prepare(pixels, str(file)) for model in models], boxes
+            yield [model.prepare(pixels, called_as.of(file)) for model in models], boxes
 
 
 def _in_file(sample: Sample | None, file: Path, pixels: Pixels) -> Boxes | str | None:
@@ -407,19 +541,19 @@ def _in_file(sample: Sample | None, file: Path, pixels: Pixels) -> Boxes | str |
     return aside[0].reason if aside else boxes
 
 
-def _truth(path: Path) -> Collection:
+def _truth(path: Path, called_as: CalledAs) -> Collection:
     """The COCO file; what was set aside in it is said, and so is what users must know of its boxes."""
     collection = read_annotations("coco", path, SourceOptions())
     for item in collection.skipped:
-        print(f"set aside: {item.where}: {item.reason}", file=sys.stderr)
+        print(called_as.said(f"set aside: {item.where}: {item.reason}"), file=sys.stderr)
     for note in collection.notes:
         if "duplicate" in note or note.startswith("WARNING"):
-            print(f"note: {note}", file=sys.stderr)
+            print(called_as.said(f"note: {note}"), file=sys.stderr)
     return collection
 
 
 def _true_boxes(
-    path: Path | None, models: Sequence[Model], files: Sequence[Path]
+    path: Path | None, models: Sequence[Model], files: Sequence[Path], called_as: CalledAs
 ) -> Mapping[Path, Sample]:
     """True boxes of those files that the COCO file names.
 
@@ -428,7 +562,7 @@ def _true_boxes(
     """
     if path is None:
         return {}
-    collection = _truth(path)
+    collection = _truth(path, called_as)
     for model in models:
         check_classes(model, collection.box_classes, path)
     return _by_file(collection, path, files)

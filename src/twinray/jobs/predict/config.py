@@ -65,6 +65,10 @@ class PredictConfig:
     captures: Annotated[Literal["jpeg2000", "uncompressed"], RECORD] = "jpeg2000"
     """Pixels of Secondary Captures: JPEG 2000 without loss, about a fifth of the size, or
     uncompressed, for archives that take nothing else."""
+    resume: Annotated[bool, RECORD] = False
+    """Go on with predictions that were cut off, by the same options and of the same files."""
+    overwrite: Annotated[bool, RECORD, not_with("resume")] = False
+    """Begin again in a folder that predict wrote, and remove what is in it; a folder that holds anything else is left as it is."""
     strict: Annotated[bool, RECORD] = False
     """Stop at the first file that cannot be read."""
     batch_size: Annotated[int, SPEED, at_least(1)] = 16

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,12 @@ import numpy as np
 from rich.console import Console
 
 from twinray.data.decoding.scale import declared
-from twinray.data.pseudonyms import Censor, Pseudonyms, read_key
+from twinray.data.pseudonyms import Pseudonyms
 from twinray.errors import InputError, TwinrayError
 from twinray.evaluation.coco_json import truth_as_coco, write_predictions
 from twinray.evaluation.thresholds import FALLBACK_SCORE, Thresholds, thresholds_from_json
 from twinray.files import (
     GrowingTable,
-    claim_folder,
     clear_disk_errors,
     frees_folders,
     write_bytes,
@@ -28,13 +29,15 @@ from twinray.files import (
 from twinray.inference.label_rule import LabelRule, label_rule
 from twinray.inference.model import Model, load_model
 from twinray.inference.prepared import Prepared
-from twinray.jobs.image_files import Found, LeftOut, Opened, decode_with_source, find_images
+from twinray.jobs.called_as import CalledAs
+from twinray.jobs.image_files import LeftOut, Opened, decode_with_source, find_images
 from twinray.jobs.predict.config import PredictConfig
 from twinray.progress import progress
 from twinray.records import Boxes, FloatArray, IntArray, Skipped
 from twinray.report.dicom.finding import Algorithm, Finding
 from twinray.report.dicom.objects import dicom_objects, objects_available
 from twinray.report.pictures.single import DISCLAIMER, as_png, overlay, picture_name
+from twinray.runs.output import Output, files_fact, open_output, run_fact
 from twinray.runs.results import thresholds_on_val
 from twinray.training.record import environment
 
@@ -67,6 +70,20 @@ class _SetAside:
     items: list[Skipped] = field(default_factory=list)
     _table: GrowingTable | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the table; 0 where there is none."""
+        return 0 if self._table is None else self._table.size
+
+    def go_on(self, size: int) -> None:
+        """Take up the first ``size`` bytes of the table that an earlier start left."""
+        if not size:
+            self.path.unlink(missing_ok=True)
+            return
+        self._table = GrowingTable(self.path, ("file", self.column), size)
+        with self.path.open(encoding="utf-8", newline="") as file:
+            self.items = [Skipped(*row) for row in [*csv.reader(file)][1:]]
+
     def add(self, item: Skipped) -> None:
         if self._table is None:
             self._table = GrowingTable(self.path, ("file", self.column))
@@ -92,44 +109,6 @@ class _Shown:
         return boxes.scores >= self.thresholds[boxes.labels]
 
 
-class _Names:
-    """What files, UIDs and messages are called in results: as they are, or under a key by pseudonyms."""
-
-    def __init__(self, config: PredictConfig) -> None:
-        key = config.pseudonymise
-        self.pseudonyms = None if key is None else Pseudonyms(read_key(key))
-        self._folders = [path for path in config.paths if path.is_dir()]
-        self._censor = Censor()
-        for path in config.paths if key is not None else ():
-            if path.is_dir():
-                self._censor.walk(path)
-            else:
-                self._censor.add((str(path), str(path.absolute()), path.name))
-
-    def of(self, file: Path | str) -> str:
-        """A file's name; under a key the pseudonym of its path in the folder that was given, as in a pack of that folder."""
-        if self.pseudonyms is None:
-            return str(file)
-        path = Path(file)
-        inside = next((path.relative_to(f) for f in self._folders if path.is_relative_to(f)), None)
-        return self.pseudonyms.of_path(path.name if inside is None else inside.as_posix())
-
-    def uids(self, uids: tuple[str, str, str]) -> tuple[str, str, str]:
-        """Study, series and SOP instance UID."""
-        if self.pseudonyms is None:
-            return uids
-        study, series, sop = (self.pseudonyms.of(uid, "uid") if uid else "" for uid in uids)
-        return study, series, sop
-
-    def said(self, text: str) -> str:
-        """A message."""
-        return text if self.pseudonyms is None else self._censor(text)
-
-    def aside(self, item: Skipped) -> Skipped:
-        """Something that was set aside."""
-        return Skipped(self.of(item.where), self.said(item.reason))
-
-
 @dataclass(eq=False)
 class _Job:
     """What is asked for, and what has been found so far; small things only, so that a long job stays small."""
@@ -145,7 +124,8 @@ class _Job:
     without_objects: _SetAside
     left_out: _SetAside
     copies: _SetAside
-    called_as: _Names
+    called_as: CalledAs
+    output: Output
     first_of: dict[tuple[str, ...], str] = field(default_factory=dict)
     pixels_of: dict[str, str] = field(default_factory=dict)
     uids: dict[str, tuple[str, str, str]] = field(default_factory=dict)
@@ -160,6 +140,13 @@ class _Job:
     n_objects: int = 0
     lacks_highdicom: bool = False
     unwritten: list[str] = field(default_factory=list)
+    kept: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def asides(self) -> dict[str, _SetAside]:
+        """The tables beside that of the predictions, by name of file."""
+        tables = (self.skipped, self.without_objects, self.left_out, self.copies)
+        return {table.path.name: table for table in tables}
 
 
 @frees_folders
@@ -172,51 +159,160 @@ def run(config: PredictConfig) -> Path:
         InputError: bad options, no image, or with ``strict`` a file that cannot be read.
         TwinrayError: the disk refuses a file; what could be written is kept.
     """
-    found = find_images(config.paths)
+    called_as = CalledAs(config.pseudonymise, config.paths)
+    with called_as.in_refusals():
+        found = find_images(config.paths, leave_out=config.out)
     model = load_model(config.run, config.device, allow_edited=config.allow_edited)
     shown = _choose_shown(config, model)
-    called_as = _Names(config)
-    Pseudonyms.check_table(config.pseudonyms, config.out)
-    claim_folder(config.out, False, "predictions")
+    again = config.resume or config.overwrite
+    Pseudonyms.check_table(config.pseudonyms, config.out, exists=again)
     rule = (
         label_rule(model, config.operating_point, config.score_threshold) if shown is None else None
     )
+    inputs = {
+        "run": run_fact(config.run),
+        "images": files_fact(found.files, called_as.key),
+        "key": called_as.mark,
+        "device": model.machine.device.type,
+        "objects": objects_available(),
+    }
+    reads = [config.run, *config.paths]
+    with open_output(config, "predict", config.out, inputs, reads=reads) as output:
+        if output.finished:
+            output.say_finished()
+            return config.out
+        with output.reading():
+            job = _begin(config, model, shown, rule, called_as, output)
+            done = _go_on(job)
+        job.notes += [*model.edited, *map(called_as.said, found.notes)]
+        if not done:
+            for item in found.skipped:
+                _set_aside(job, item)
+        _predict_all(job, found.files, done)
+        if called_as.pseudonyms is not None and config.pseudonyms is not None:
+            called_as.pseudonyms.write(config.pseudonyms)
+        _finish(job)
+        if not job.names and not job.skipped.items:
+            raise InputError(
+                f"all {len(job.left_out.items)} images are lateral or oblique views; give --views all to predict them"
+            )
+        if not job.names:
+            raise InputError(
+                f"none of the {len(job.skipped.items)} files could be read; {job.skipped.path} says why for each"
+            )
+    return config.out
+
+
+def _begin(
+    config: PredictConfig,
+    model: Model,
+    shown: _Shown | None,
+    rule: LabelRule | None,
+    called_as: CalledAs,
+    output: Output,
+) -> _Job:
+    """The job as it begins, or as it goes on before anything of it is taken up."""
     columns = (
         (*model.classes, "called", *UIDS)
         if shown is None
         else ("class", "score", "x1", "y1", "x2", "y2", "shown", "box", "nested_in", *UIDS)
     )
     words = "" if shown is None else shown.words
+    table, size = config.out / "predictions.csv", _usable(output)
     job = _Job(
         config,
         model,
         shown,
         rule,
         Algorithm(environment()["twinray"], model.description.sha256, words),
-        datetime.now().astimezone(),
-        GrowingTable(config.out / "predictions.csv", ("file", *columns)),
+        output.started,
+        GrowingTable(table, ("file", *columns), size),
         _SetAside(config.out / "skipped.csv"),
         _SetAside(config.out / "dicom_skipped.csv"),
         _SetAside(config.out / "left_out.csv"),
         _SetAside(config.out / "copies.csv", "copy_of"),
         called_as,
+        output,
     )
-    job.notes += [*model.edited, *map(called_as.said, found.notes)]
-    for item in found.skipped:
-        _set_aside(job, item)
-    _predict_all(job, found)
-    if called_as.pseudonyms is not None and config.pseudonyms is not None:
-        called_as.pseudonyms.write(config.pseudonyms)
-    _finish(job)
-    if not job.names and not job.skipped.items:
-        raise InputError(
-            f"all {len(job.left_out.items)} images are lateral or oblique views; give --views all to predict them"
-        )
-    if not job.names:
-        raise InputError(
-            f"none of the {len(job.skipped.items)} files could be read; {job.skipped.path} says why for each"
-        )
-    return config.out
+    for name, aside in job.asides.items():
+        aside.go_on(output.progress[-1]["tables"][name] if output.progress else 0)
+    if config.pseudonyms is not None and called_as.pseudonyms is not None and config.resume:
+        called_as.pseudonyms.go_on(config.pseudonyms)
+    return job
+
+
+def _usable(output: Output) -> int:
+    """Keep the progress whose tables are all there; the size of the table of predictions then, 0 to begin again.
+
+    A power cut can take the end of a table that the progress speaks of.
+    """
+    for n in range(len(output.progress), 0, -1):
+        tables = output.progress[n - 1]["tables"]
+        there = {name: (output.path / name).is_file() for name, size in tables.items() if size}
+        if all(there.values()) and all(
+            (output.path / name).stat().st_size >= tables[name] for name in there
+        ):
+            output.go_on_after(n)
+            return int(tables["predictions.csv"])
+    output.go_on_after(0)
+    return 0
+
+
+def _keep(job: _Job, n_files: int) -> None:
+    """Write down what is done, after a batch: a resumed job goes on behind it, with batches of the same images."""
+    if job.unwritten:
+        return  # pictures are missing: --resume is to make them
+    if job.called_as.pseudonyms is not None and job.config.pseudonyms is not None:
+        job.called_as.pseudonyms.grow(job.config.pseudonyms)
+    names, firsts, sops = job.kept
+    new = job.names[names:]
+    job.output.keep(
+        {
+            "files": n_files,
+            "tables": {
+                "predictions.csv": job.table.size,
+                **{name: aside.size for name, aside in job.asides.items()},
+            },
+            "names": new,
+            "called": job.called[names:],
+            "boxes": [_as_lists(job, name) for name in new] if job.shown is not None else [],
+            "first_of": [[*key, name] for key, name in islice(job.first_of.items(), firsts, None)],
+            "pixels_of": [*islice(job.pixels_of.items(), sops, None)],
+            "remarks": dict(job.remarks),
+            "counts": [job.n_nested, job.n_shown, job.n_objects, int(job.lacks_highdicom)],
+        }
+    )
+    job.kept = len(job.names), len(job.first_of), len(job.pixels_of)
+
+
+def _as_lists(job: _Job, name: str) -> list[Any]:
+    boxes = job.boxes[name]
+    assert boxes.scores is not None
+    arrays = (boxes.xyxy, boxes.labels, boxes.scores)
+    return [list(job.sizes[name]), *(array.tolist() for array in arrays)]
+
+
+def _go_on(job: _Job) -> int:
+    """Take up what an earlier start has done; the number of files that it went through."""
+    for state in job.output.progress:
+        job.names += state["names"]
+        job.called += state["called"]
+        for name, (size, xyxy, labels, scores) in zip(
+            state["names"] if job.shown is not None else [], state["boxes"], strict=True
+        ):
+            job.sizes[name] = (size[0], size[1])
+            job.boxes[name] = Boxes(
+                np.array(xyxy, dtype=np.float64).reshape(-1, 4),
+                np.array(labels, dtype=np.int64),
+                np.array(scores, dtype=np.float64),
+            )
+        job.first_of |= {tuple(key): name for *key, name in state["first_of"]}
+        job.pixels_of |= dict(state["pixels_of"])
+        job.remarks = Counter(state["remarks"])
+        job.n_nested, job.n_shown, job.n_objects, lacks = state["counts"]
+        job.lacks_highdicom = bool(lacks)
+    job.kept = len(job.names), len(job.first_of), len(job.pixels_of)
+    return int(job.output.progress[-1]["files"]) if job.output.progress else 0
 
 
 def _choose_shown(config: PredictConfig, model: Model) -> _Shown | None:
@@ -266,27 +362,27 @@ def _thresholds(
     return stored, "model"
 
 
-def _predict_all(job: _Job, found: Found) -> None:
+def _predict_all(job: _Job, files: Sequence[Path], done: int) -> None:
+    """Predict the files after the first ``done``."""
     config = job.config
     batch: list[tuple[Prepared, DicomSource | Skipped | None]] = []
     decoding = job.model.decoding(declared(config.depth, config.value_range))
     opened = decode_with_source(
-        found.files,
+        files[done:],
         decoding,
         frontal=config.views == "frontal",
         workers=config.workers,
         timeout=config.timeout,
         memory=config.memory,
     )
-    with progress("predicting", len(found.files)) as meter:
-        for file, image in opened:
+    with progress("predicting", len(files), done=done) as meter:
+        for number, (file, image) in enumerate(opened, start=done + 1):
             name = job.called_as.of(file)
             if isinstance(image, Skipped):
                 _set_aside(job, image)
             elif isinstance(image, LeftOut):
                 job.left_out.add(Skipped(name, job.called_as.said(image.reason)))
             elif not _is_copy(job, name, image):
-                job.uids[name] = job.called_as.uids(image.uids)
                 if image.lateral:
                     job.remarks["lateral"] += 1
                 job.remarks.update(dict.fromkeys(kind for kind, _ in image.pixels.remarks))
@@ -296,19 +392,21 @@ def _predict_all(job: _Job, found: Found) -> None:
             if len(batch) == config.batch_size:
                 _predict(job, batch)
                 batch = []
+                _keep(job, number)
             meter.advance()
         if batch:
             _predict(job, batch)
+            _keep(job, len(files))
 
 
 def _is_copy(job: _Job, name: str, image: Opened) -> bool:
     """Whether the same pixels under the same UIDs came before; the file is then listed and not predicted again."""
-    sop = image.uids[2]
-    first = job.first_of.setdefault((image.digest, *image.uids), name)
+    uids = job.uids[name] = job.called_as.uids(image.uids)
+    first = job.first_of.setdefault((image.digest, *uids), name)
     if first != name:
         job.copies.add(Skipped(name, first))
         return True
-    if sop and job.pixels_of.setdefault(sop, image.digest) != image.digest:
+    if uids[2] and job.pixels_of.setdefault(uids[2], image.digest) != image.digest:
         job.remarks["sop"] += 1
     return False
 
@@ -519,7 +617,7 @@ def _finish(job: _Job) -> None:
     if job.unwritten:
         raise TwinrayError(
             f"could not write {' nor '.join(job.unwritten)}; {out / 'predictions.csv'} holds all "
-            f"{len(job.names)} images: make room, then run again with another --out for the rest"
+            f"{len(job.names)} images: make room, then run the same command with --resume"
         )
 
 
