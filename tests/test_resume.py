@@ -50,6 +50,10 @@ def test_killed_runs_continue_to_the_same_bytes(verb, weights, class_pack, blob_
             1,
             "--pairs",
             "patient",
+            "--average",
+            0.3,
+            "--norm-statistics",
+            "whole",
             *PRETRAIN,
         ],
         "detect": [
@@ -158,6 +162,7 @@ def test_pretraining_killed_at_random_moments_ends_with_the_same_bytes(
 ):
     epochs = 40 if kills > 1 else 4
     more = ["--epochs", epochs, "--checkpoint-every", 2, "--log-every", 1, "--knn-every", 0]
+    more += ["--average", 0.3, "--norm-statistics", "whole"]
     arguments = ["pretrain", "--data", class_pack, *PRETRAIN, *more]
     ranks(
         n_ranks, ["-m", "twinray.cli", *arguments, "--out", tmp_path / "whole"], limit=LIMIT[kills]

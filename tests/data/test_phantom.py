@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from twinray.data.phantom.anatomy import Pose, wires
 from twinray.data.phantom.images import (
     CLASSES,
     PhantomConfig,
@@ -158,6 +159,39 @@ def test_boxes_do_not_depend_on_resolution():
         a, b = true_boxes(low, i), true_boxes(high, i)
         if len(a) == len(b):  # one at the limit of being too small may drop out
             np.testing.assert_allclose(a.xyxy * 4, b.xyxy, atol=12)
+
+
+def test_a_pose_finds_the_pixels_that_it_came_from():
+    """Windows lie where ``chest`` says, also of a stretched chest."""
+    pose = Pose(shift=(0.1, -0.2), scale=1.1, angle=0.2, breath=0.0, stretch=1.15)
+    size, whole = 200, slice(0, 200)
+    u, v = pose.chest(size, whole, whole)
+    for centre in ((0.3, 0.2), (-0.4, -0.1)):
+        near = np.hypot(u - centre[0], v - centre[1])
+        rows, columns = pose.box(size, centre, 0.2)
+        inside = np.zeros((size, size), dtype=bool)
+        inside[rows, columns] = True
+        assert not (near[~inside] < 0.19).any()
+        y, x = np.unravel_index(near.argmin(), near.shape)
+        assert abs(y + 0.5 - (rows.start + rows.stop) / 2) <= 1.5
+        assert abs(x + 0.5 - (columns.start + columns.stop) / 2) <= 1.5
+    upright = Pose((0.0, 0.0), 1.0, 0.0, 0.0, stretch=1.2)
+    u, v = upright.chest(size, whole, whole)
+    assert u[0, -1] == pytest.approx(0.995 / 1.2) and v[-1, 0] == pytest.approx(0.995 * 1.2)
+
+
+def test_wires_weigh_the_same_at_every_size():
+    drawn = 0
+    for seed in range(40):
+        small, large = (wires(size, np.random.default_rng(seed)) for size in (64, 256))
+        assert small.shape == (64, 64) and (small >= 0).all()
+        assert small.any() == large.any()
+        if small.any():
+            drawn += 1
+            assert small.mean() == pytest.approx(large.mean(), rel=0.05)
+            pooled = large.reshape(64, 4, 64, 4).mean(axis=(1, 3))
+            assert np.corrcoef(pooled.ravel(), small.ravel())[0, 1] > 0.7
+    assert 6 <= drawn <= 24
 
 
 def test_unlabelled_patients_have_neither_labels_nor_boxes():

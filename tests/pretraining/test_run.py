@@ -45,7 +45,16 @@ def test_two_ranks_train_as_one(class_pack, tmp_path):
 
     That the gradients are equal to rounding is shown in float64 in ``tests/training/test_ranks.py``.
     """
-    more = ("--optimizer", "sgd", "--batch-size", 24, "--log-every", 1)
+    more = (
+        "--optimizer",
+        "sgd",
+        "--batch-size",
+        24,
+        "--log-every",
+        1,
+        "--norm-statistics",
+        "whole",
+    )
     arguments = ("pretrain", "--data", class_pack, "--epochs", 1, *PRETRAIN, *more)
     twinray(*arguments, "--out", tmp_path / "one", check=True)
     ranks(2, ["-m", "twinray.cli", *arguments, "--out", tmp_path / "two"])

@@ -55,7 +55,7 @@ class PretrainConfig:
     """Initial weights: random, a name that twinray weights lists (imagenet-v2, rad-dino), NAME=FILE
     for a local copy of its file, a run's folder or a weight file."""
     zero_init_residual: Annotated[Literal["auto", "on", "off"], MODEL, Older("off")] = "auto"
-    """Random ResNets begin as the authors' do: the last norm of every residual block has weight 0; auto: from 100 epochs on, as the other published values."""
+    """Random ResNets begin as the authors' do: the last norm of every residual block has weight 0; auto: by recipe, on with published."""
     size: Annotated[int, MODEL, at_least(32, "pixels")] = 224
     """Side of a view, pixels."""
     batch_size: Annotated[int, MODEL, at_least(2, "images (statistics over one do not exist)")] = (
@@ -72,8 +72,11 @@ class PretrainConfig:
         "barlow-twins"
     )
     """What makes the two views agree: Barlow Twins, or one of those that papers compare it with."""
+    recipe: Annotated[Literal["auto", "published", "short"], MODEL] = "auto"
+    """Defaults of --lam, --crop-min, --warmup-epochs, --average, --norm-statistics and --zero-init-residual: those of the authors of Barlow Twins, or
+    those for short runs on grey images. auto: published from 100 epochs up, short below."""
     lam: Annotated[float | None, MODEL, above(0), counts_with(objective="barlow-twins")] = None
-    """Weight of the redundancy term; default 0.0051 as published; for fewer than 100 epochs 1 / width of the embedding, so that views agree soon."""
+    """Weight of the redundancy term; default by recipe: published 0.0051, short 1 / width of the embedding, so that views agree soon."""
     optimizer: Annotated[Literal["auto", "lars", "adamw", "adam", "sgd"], MODEL] = "auto"
     """auto: LARS from a batch of 512 up, AdamW below and for transformers."""
     lr: Annotated[float | None, MODEL, above(0)] = None
@@ -88,6 +91,12 @@ class PretrainConfig:
     block; networks of timm."""
     warmup_epochs: Annotated[float | None, MODEL, up_to("epochs")] = None
     """Epochs of linear warm-up; default 10, or a tenth of a run shorter than 100 epochs."""
+    average: Annotated[float | None, MODEL, between(0, 1, "a share of the run"), Older(0.0)] = None
+    """Share of the run's steps over which the backbone's weights are averaged (exponentially) into those that are kept; 0: the
+    last weights are kept. Default by recipe."""
+    norm_statistics: Annotated[Literal["views", "whole"] | None, MODEL, Older("views")] = None
+    """Images that the kept batch norms have their statistics of: the views learnt from, or whole images, measured at the end.
+    Default by recipe."""
     pairs: Annotated[Literal["image", "patient", "study"], MODEL] = "image"
     """Image that the second view is made of: the same image, or another one of the same patient or
     study."""
@@ -102,7 +111,7 @@ class PretrainConfig:
     flip: Annotated[float, MODEL, PROBABILITY] = 0.5
     """Probability of a left-right flip; 0 keeps laterality."""
     crop_min: Annotated[float | None, MODEL, above(0, "of the image's area", up_to=1)] = None
-    """Smallest area of a crop as a share of the image, 0..1; default 0.08 as published, 0.5 for fewer than 100 epochs."""
+    """Smallest area of a crop as a share of the image, 0..1; default by recipe: published 0.08, short 0.5."""
     jitter: Annotated[float, MODEL, PROBABILITY] = 0.8
     """Probability of a jitter of brightness, contrast, saturation and hue."""
     brightness: Annotated[float, MODEL, between(0, 1, "a strength")] = 0.4

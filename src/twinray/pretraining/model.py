@@ -19,9 +19,12 @@ class BarlowTwins(nn.Module):
     Args:
         backbone: gives (b, features).
         projector: widths of its layers, (8192, 8192, 8192) in the paper.
+        averaged: whether a twin holds the running average of the backbone's weights.
     """
 
-    def __init__(self, backbone: Backbone, projector: Sequence[int]) -> None:
+    def __init__(
+        self, backbone: Backbone, projector: Sequence[int], averaged: bool = False
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.width = projector[-1]
@@ -35,6 +38,7 @@ class BarlowTwins(nn.Module):
             ]
         layers.append(nn.Linear(widths[-2], widths[-1], bias=False))
         self.projector = nn.Sequential(*layers)
+        self.average = MomentumTwin(backbone) if averaged else None
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """(b, 3, h, w) normalised view -> features (b, f) and embedding (b, d)."""
@@ -54,6 +58,7 @@ class Byol(nn.Module):
     def __init__(self, online: BarlowTwins, hidden: int = 4096) -> None:
         super().__init__()
         self.backbone, self.projector = online.backbone, online.projector
+        self.average, online.average = online.average, None  # owned once, and never averaged itself
         self.predictor = Predictor(online.width, hidden)
         self.twin = MomentumTwin(online)
 
@@ -66,3 +71,12 @@ class Byol(nn.Module):
         """(b, 3, h, w) normalised view -> the twin's embedding (b, d), without gradient."""
         embedding: Tensor = self.twin(view)[1]
         return embedding
+
+
+def kept_backbone(model: BarlowTwins | Byol) -> Backbone:
+    """The backbone that a run keeps: the average where there is one, else the last."""
+    if model.average is None:
+        return model.backbone
+    kept = model.average.target
+    assert isinstance(kept, Backbone)
+    return kept

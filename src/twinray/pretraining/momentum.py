@@ -28,6 +28,21 @@ def momentum_at(step: int, total: int, base: float = BASE_MOMENTUM) -> float:
     return 1 - (1 - base) * (math.cos(math.pi * step / total) + 1) / 2
 
 
+def share_kept(step: int, total: int, share: float) -> float:
+    """What an average of weights keeps of itself after ``step`` updates (counted from 1).
+
+    The average forgets over ``share`` of the run: it keeps 1 - 1 / (share * total). Early on it keeps less,
+    (step - 1) / (step + 9), so that the random first weights do not linger.
+
+    Args:
+        step: number of updates that are done, this one among them.
+        total: number of updates of the run.
+        share: part of the run, 0..1; 0 keeps nothing.
+    """
+    steps = share * total
+    return min(1 - 1 / steps, (step - 1) / (step + 9)) if steps > 1 else 0.0
+
+
 @final
 class MomentumTwin(nn.Module):
     """A copy of a network that follows it as an exponential moving average.

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinray.backbones.build import build_backbone, zero_last_norms
+from twinray.backbones.build import Backbone, build_backbone, zero_last_norms
 from twinray.backbones.weights import Provenance, initialise, seen_by
 from twinray.data.pack import Pack, enlarged, open_pack
 from twinray.errors import InputError
 from twinray.files import frees_folders
 from twinray.pretraining.config import PretrainConfig
 from twinray.pretraining.knn import KnnProbe
-from twinray.pretraining.model import BarlowTwins, Byol
-from twinray.pretraining.momentum import momentum_at
+from twinray.pretraining.model import BarlowTwins, Byol, kept_backbone
+from twinray.pretraining.momentum import momentum_at, share_kept
+from twinray.pretraining.norms import settle_norms, whole_images
 from twinray.pretraining.objective import Objective, barlow_twins
 from twinray.pretraining.options import as_published, check_ranks, resolve
 from twinray.pretraining.other_objectives import simclr, vicreg
@@ -113,7 +114,7 @@ def run(
         ranks.first(lambda: write_seen(out, seen.plus(out, "pretrain", learnt)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            twins = BarlowTwins(backbone, config.projector)
+            twins = BarlowTwins(backbone, config.projector, averaged=bool(config.average))
             model = Byol(twins) if config.objective == "byol" else twins
         if ranks.world > 1:
             synchronise_norms(model)
@@ -123,10 +124,11 @@ def run(
         state = train(dataclasses.replace(loop, watch=watch), folder)
 
         def finish() -> None:
+            kept = finished_backbone(config, model, source, machine)
             _write_results(
                 config,
                 folder,
-                model,
+                kept,
                 packs,
                 provenance,
                 loop,
@@ -299,12 +301,42 @@ def make_loop(
         checkpoint_minutes=config.checkpoint_minutes,
         log_every=config.log_every,
         ranks=ranks,
-        after_step=(lambda step: model.twin.update(momentum_at(step, total)))
-        if isinstance(model, Byol)
-        else None,
+        after_step=_after_step(model, total, config.average or 0.0),
         keep=Keep(config.keep_checkpoints, config.keep_every),
         fault=lambda figures: collapse(figures, config.batch_size),
     )
+
+
+def _after_step(
+    model: BarlowTwins | Byol, total: int, share: float
+) -> Callable[[int], None] | None:
+    """What follows an update: BYOL's twin and the average of weights move on."""
+    if not isinstance(model, Byol) and model.average is None:
+        return None
+
+    def move(step: int) -> None:
+        if isinstance(model, Byol):
+            model.twin.update(momentum_at(step, total))
+        if model.average is not None:
+            model.average.update(share_kept(step, total, share))
+
+    return move
+
+
+def finished_backbone(
+    config: PretrainConfig, model: BarlowTwins | Byol, source: PixelSource, machine: Machine
+) -> Backbone:
+    """The backbone that the run keeps, with the statistics of batch norms that were asked for."""
+    kept = kept_backbone(model)
+    if config.norm_statistics != "whole":
+        return kept
+    # A network of its own: on several ranks the norms of the trained one would wait for the others.
+    alone = build_backbone(config.arch, config.seed, config.size, config.drop_path)
+    alone.load_state_dict(kept.state_dict())
+    alone.normalisation = kept.normalisation
+    alone.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settle_norms(alone, whole_images(source, config.size, config.seed, alone, machine.exact))
+    return alone
 
 
 def _batches(
@@ -337,7 +369,7 @@ def _monitor(
 ) -> Callable[[int], Mapping[str, float]]:
     def look(epoch: int) -> Mapping[str, float]:
         due = (epoch + 1) % config.knn_every == 0 or epoch + 1 == config.epochs
-        return probe(model.backbone, machine) if due else {}
+        return probe(kept_backbone(model), machine) if due else {}
 
     return look
 
@@ -365,7 +397,7 @@ def view_makers(config: PretrainConfig) -> tuple[ViewMaker, ViewMaker]:
 def _write_results(
     config: PretrainConfig,
     folder: RunFolder,
-    model: BarlowTwins | Byol,
+    backbone: Backbone,
     packs: list[Pack],
     provenance: Provenance,
     loop: Loop,
@@ -375,8 +407,8 @@ def _write_results(
     description: dict[str, Any] = {
         "kind": "backbone",
         "arch": config.arch,
-        "features": model.backbone.features,
-        "normalisation": model.backbone.normalisation,
+        "features": backbone.features,
+        "normalisation": backbone.normalisation,
         "size": config.size,
         "trained_by": f"pretrain ({config.objective})",
         "epochs": config.epochs,
@@ -386,7 +418,7 @@ def _write_results(
         ],
         "init": provenance.as_json(),
     }
-    save_weights(folder, "backbone", model.backbone.state_dict(), plain(description))
+    save_weights(folder, "backbone", backbone.state_dict(), plain(description))
     seconds, waited = times
     last: dict[str, Any] = {}
     for line in folder.history():

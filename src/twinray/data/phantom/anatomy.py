@@ -30,19 +30,28 @@ SLIVER = 0.06
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where the patient stands in the image: pixel position in -1..1 -> chest coordinates, and how deep the breath is."""
+    """Where the patient stands in the image: pixel position in -1..1 -> chest coordinates, and how deep the breath is.
+
+    Attributes:
+        shift: (right, down) of the chest's origin, in half sides of the image.
+        scale: size of the chest in the image.
+        angle: turn of the patient, radians.
+        breath: depth by which the diaphragm moves down, chest units.
+        stretch: factor on widths, one over that on heights: images that are not square are squashed into packs.
+    """
 
     shift: tuple[float, float]
     scale: float
     angle: float
     breath: float
+    stretch: float = 1.0
 
     def chest(self, size: int, rows: slice, columns: slice) -> tuple[Field, Field]:
         """(u, v) at the centres of the pixels of a window of a ``size`` x ``size`` image."""
         centres = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
         x, y = (
-            centres[columns] - np.float32(self.shift[0]),
-            centres[rows, None] - np.float32(self.shift[1]),
+            (centres[columns] - np.float32(self.shift[0])) / np.float32(self.stretch),
+            (centres[rows, None] - np.float32(self.shift[1])) * np.float32(self.stretch),
         )
         c, s = (
             np.float32(np.cos(self.angle) / self.scale),
@@ -54,11 +63,11 @@ class Pose:
         """The window of pixels (rows, columns) around a chest point, ``radius`` chest units each way."""
         c, s = np.cos(self.angle) * self.scale, np.sin(self.angle) * self.scale
         x, y = (
-            c * centre[0] - s * centre[1] + self.shift[0],
-            s * centre[0] + c * centre[1] + self.shift[1],
+            (c * centre[0] - s * centre[1]) * self.stretch + self.shift[0],
+            (s * centre[0] + c * centre[1]) / self.stretch + self.shift[1],
         )
-        reach = radius * self.scale
-        edges = [(value / 2 + 0.5) * size for value in (y - reach, y + reach, x - reach, x + reach)]
+        across, down = radius * self.scale * self.stretch, radius * self.scale / self.stretch
+        edges = [(value / 2 + 0.5) * size for value in (y - down, y + down, x - across, x + across)]
         low, high = np.clip(np.floor(edges[::2]), 0, size), np.clip(np.ceil(edges[1::2]), 0, size)
         return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
 
@@ -109,7 +118,7 @@ class Chest:
 
 def draw_chest(rng: np.random.Generator) -> Chest:
     """A patient."""
-    width, dome = rng.normal(0.76, 0.03), rng.normal(0.47, 0.04)
+    width, dome = rng.normal(0.74, 0.05), rng.normal(0.47, 0.06)
     angles = np.arange(1024) / 1024 * 2 * np.pi
     vessels = np.zeros((2, 1024))
     for side in range(2):
@@ -119,27 +128,27 @@ def draw_chest(rng: np.random.Generator) -> Chest:
                 sharp * (np.cos(angles - rng.uniform(0, 2 * np.pi)) - 1)
             )
     return Chest(
-        lung_top=rng.normal(-0.80, 0.03),
-        lung_width=(width + rng.normal(0, 0.015), width + rng.normal(0, 0.015)),
-        diaphragm=(dome, dome + rng.normal(0.05, 0.02)),
+        lung_top=rng.normal(-0.80, 0.05),
+        lung_width=(width + rng.normal(0, 0.025), width + rng.normal(0, 0.025)),
+        diaphragm=(dome, dome + rng.normal(0.05, 0.04)),
         medial=rng.normal(0.12, 0.012),
-        body_width=width + rng.uniform(0.16, 0.4),
+        body_width=width + rng.uniform(0.12, 0.5),
         heart=(
             rng.normal(0.12, 0.02),
             dome - rng.normal(0.13, 0.02),
-            rng.normal(0.285, 0.018),
-            rng.normal(0.215, 0.014),
+            rng.normal(0.285, 0.024),
+            rng.normal(0.215, 0.018),
             rng.normal(0.6, 0.1),
         ),
         rib_phase=rng.uniform(0, 1),
         rib_gap=rng.normal(0.165, 0.01),
         rib_slope=rng.normal(1.0, 0.15),
-        rib_density=rng.uniform(0.07, 0.14),
+        rib_density=rng.uniform(0.06, 0.2),
         clavicle=(rng.normal(-0.64, 0.03), rng.normal(-0.64, 0.03)),
         knob=rng.uniform(0.05, 0.085),
         breast=float(rng.choice([0.0, rng.uniform(0.05, 0.13)])),
         stomach=float(rng.choice([0.0, 0.0, rng.uniform(0.06, 0.2)])),
-        muscle=rng.normal(0, 0.035, (10, 10)).astype(np.float32),
+        muscle=rng.normal(0, 0.06, (10, 10)).astype(np.float32),
         vessels=vessels.astype(np.float32),
         grain=rng.normal(0, 1, (40, 40)).astype(np.float32),
     )
@@ -353,8 +362,37 @@ def _middle(seen: View, across: Field) -> Field:
     )
     hilum = np.exp(-far * far / np.float32(0.012))
     grain = upsample(chest.grain, seen.size, seen.rows, seen.columns)
-    density += seen.lungs * (0.2 * vessels + 0.16 * hilum + 0.016 * grain)
+    density += seen.lungs * (0.26 * vessels + 0.16 * hilum + 0.03 * grain)
     return density
+
+
+def wires(size: int, rng: np.random.Generator) -> Field:
+    """Density of wires and tubes, (size, size); nothing in two images of three. No sign of any disease."""
+    density = np.zeros((size + 2, size + 2), dtype=np.float32)
+    count = int(rng.integers(1, 5)) if rng.random() < 0.35 else 0
+    t = np.linspace(0, 1, 4 * size, dtype=np.float32)[:, None]
+    for _ in range(count):
+        ends, bends = rng.uniform(-0.05, 1.05, (2, 2)), rng.uniform(0, 1, (2, 2))
+        # A cubic Bezier curve in parts of the image's side.
+        points = (
+            (1 - t) ** 3 * ends[0]
+            + 3 * (1 - t) ** 2 * t * bends[0]
+            + 3 * (1 - t) * t**2 * bends[1]
+            + t**3 * ends[1]
+        ).astype(np.float32)
+        length = np.hypot(*np.gradient(points, axis=0).T) * size
+        mass = np.float32(rng.uniform(0.15, 0.4) * rng.uniform(0.004, 0.01) * size) * length
+        place = points * size + 0.5
+        cell, part = np.floor(place).astype(int), place - np.floor(place)
+        inside = ((cell >= 0) & (cell <= size)).all(axis=1)
+        for down in (0, 1):
+            for right in (0, 1):
+                share = (part[:, 0] if down else 1 - part[:, 0]) * (
+                    part[:, 1] if right else 1 - part[:, 1]
+                )
+                at = (cell[inside, 0] + down, cell[inside, 1] + right)
+                np.add.at(density, at, (mass * share)[inside])
+    return density[1:-1, 1:-1]
 
 
 def heart(seen: View, factor: float) -> tuple[Field, Field]:

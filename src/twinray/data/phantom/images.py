@@ -3,12 +3,14 @@
 Data sheet
     What. Grey images that resemble frontal chest radiographs, with four kinds of lesion, their true boxes, patients
     with several images, and scanners that differ. Made for demonstrations, tests and for learning the tools. It says nothing about any disease, device or person; a model trained on it is of no use on patients.
-    Generative model. A patient is drawn once: lungs, heart, ribs, clavicles, spine, vessels, body (``phantom_anatomy``), and
+    Generative model. A patient is drawn once: lungs, heart, ribs, clavicles, spine, vessels, body (``anatomy``), and
     lesions: a patient has each kind with the probability in ``PREVALENCE``. An image draws a pose,
-    a depth of breath, a scanner and an exposure. It also draws which of the patient's lesions are
+    a depth of breath, a scanner, an exposure, wires. It also draws which of the patient's lesions are
     there (each with 0.9), and how large and dense they are now. Densities add up; scatter,
     exposure, the scanner's curve, blur, noise, a collimated border and a side marker make the
     picture.
+    Spread. How far poses, bodies, exposures and noise differ was set by statistics of grey levels, spectra and
+    components of NIH ChestX-ray14 (``benchmarks/phantom_statistics.py``, table in docs/benchmarks.md).
     Boxes. Tight round the pixels where a lesion has at least 40 % of its own full density, thin tails left out; "cardiomegaly" bounds the
     enlarged heart. Lesions smaller than 3 % of the image's side, mostly hidden ones, are neither drawn nor labelled.
     Labels. Over ``CLASSES``, 1 where the image has such a box, else 0. About half of the images have none.
@@ -38,7 +40,8 @@ _BLOCK = 16  # images whose patients are drawn together
 _SMALLEST = 0.03
 # Each kind of draw has its own stream, so that one more draw in one place changes nothing elsewhere.
 _PATIENTS, _CHEST, _IMAGE, _LESIONS, _SCANNER, _NOISE = range(6)
-_LABELLED = 7  # a number is never given to another kind: phantoms keep their bytes
+_LABELLED = 7  # a number is never given to another kind, nor given twice
+_DEVICES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,7 @@ def render(config: PhantomConfig, i: int, lesions: bool = True) -> npt.NDArray[n
         else:
             density[d.rows, d.columns] += np.float32(d.lesion.density) * d.shape
     density += anatomy.heart(seen, factor)[0]
+    density += anatomy.wires(size, _rng(config, _DEVICES, i))
     return _expose(density, scene.scanner, _rng(config, _NOISE, i))
 
 
@@ -229,20 +233,23 @@ def _scene(config: PhantomConfig, i: int) -> _Scene:
     chest, stable = _patient(config.seed, first)
     rng = _rng(config, _IMAGE, i)
     pose = Pose(
-        shift=(rng.normal(0, 0.03), rng.normal(0.02, 0.03)),
-        scale=float(np.clip(rng.normal(1.0, 0.045), 0.88, 1.12)),
-        angle=rng.normal(0, 0.03),
-        breath=rng.normal(0, 0.025),
+        shift=(rng.normal(0, 0.05), rng.normal(0.02, 0.06)),
+        scale=float(np.clip(rng.normal(1.0, 0.075), 0.82, 1.2)),
+        angle=rng.normal(0, 0.04),
+        breath=rng.normal(0, 0.04),
+        stretch=float(np.exp(np.clip(rng.normal(0, 0.05), -0.12, 0.12))),
     )
     scanner = _scanner(config.seed, int(rng.integers(config.scanners)))
     low, high = scanner.window
-    exposure, contrast = rng.normal(0, 0.045), rng.normal(1, 0.07)
+    exposure, contrast = rng.normal(0, 0.05), float(np.exp(rng.normal(0, 0.1)))
     centre, half = (low + high) / 2 + exposure, (high - low) / 2 * contrast
     scanner = replace(
         scanner,
         window=(centre - half, centre + half),
-        gamma=scanner.gamma * float(np.exp(rng.normal(0, 0.08))),
+        gamma=scanner.gamma * float(np.exp(rng.normal(0, 0.15))),
         noise=scanner.noise * rng.uniform(0.7, 1.4),
+        border=scanner.border * float(rng.random() < 0.3),
+        marker=scanner.marker and bool(rng.random() < 0.7),
     )
     change = _rng(config, _LESIONS, i)
     lesions = []
@@ -281,14 +288,14 @@ def _drawn(config: PhantomConfig, scene: _Scene) -> list[_Drawn]:
 @lru_cache(maxsize=1000)
 def _scanner(seed: int, number: int) -> _Scanner:
     rng = np.random.default_rng([seed, _SCANNER, number])
-    low = rng.uniform(0.15, 0.3)
-    border = rng.choice([0.0, rng.uniform(0.01, 0.035)])
+    low = rng.uniform(0.0, 0.22)
+    border = rng.choice([0.0, rng.uniform(0.02, 0.08)])
     return _Scanner(
         name=f"S{number + 1}",
-        gamma=rng.uniform(0.75, 1.35),
-        window=(low, low + rng.uniform(0.95, 1.2)),
+        gamma=rng.uniform(0.6, 1.0),
+        window=(low, low + rng.uniform(1.15, 1.5)),
         blur=rng.uniform(0.0015, 0.004),
-        noise=rng.uniform(0.008, 0.03),
+        noise=rng.uniform(0.0007, 0.003),
         scatter=rng.uniform(0.05, 0.25),
         border=float(border),
         border_value=float(rng.choice([0.0, 0.0, 0.9])),
@@ -323,11 +330,11 @@ def _expose(density: Field, scanner: _Scanner, rng: np.random.Generator) -> npt.
     shown = shown ** np.float32(scanner.gamma)
     shown += rng.standard_normal(density.shape, dtype=np.float32) * np.float32(0.3 * scanner.noise)
     if scanner.marker:
-        side, top = max(size // 40, 2), size // 12
-        left = int(size * 0.06)
+        side, top = max(size // 40, 2), int(size * rng.uniform(0.03, 0.15))
+        left = int(size * rng.choice([rng.uniform(0.02, 0.12), rng.uniform(0.84, 0.94)]))
         shown[top : top + 2 * side, left : left + max(side // 2, 1)] = 0.95
         shown[top : top + max(side // 2, 1), left : left + side] = 0.95
-    edges = (scanner.border * size * rng.uniform(0.5, 1.5, 4)).astype(int)
+    edges = (scanner.border * size * rng.uniform(0, 2, 4)).astype(int)
     for number, edge in enumerate(edges.tolist()):
         if edge:
             np.rot90(shown, number)[:edge] = scanner.border_value
