@@ -125,7 +125,7 @@ def pretrained(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     paired = partners(packs, rows, config.pairs, config.pair_share, config.seed)
     loop = make_loop(config, model, source, machine, paired=paired)
-    folder.mkdir(parents=True)
+    (folder / "checkpoints").mkdir(parents=True)
     run = RunFolder(folder)
     start = time.process_time()
     train(dataclasses.replace(loop, checkpoint_minutes=1e6), run)
