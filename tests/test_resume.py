@@ -174,11 +174,11 @@ def test_pretraining_killed_at_random_moments_ends_with_the_same_bytes(
     assert cut == whole
 
 
-@pytest.mark.parametrize("kills", MANY)
+@pytest.mark.parametrize("kills", MANY[:1])
 def test_detectors_on_two_ranks_killed_at_random_moments_end_with_the_same_bytes(
     kills, blob_pack, tmp_path
 ):
-    epochs = 30 if kills > 1 else 3
+    epochs = 30
     arguments = ["detect", "--data", blob_pack, *DETECT, "--epochs", epochs, "--checkpoint-every", 1, "--log-every", 1]  # fmt: skip
     ranks(2, ["-m", "twinray.cli", *arguments, "--out", tmp_path / "whole"], limit=LIMIT[kills])
     killed_at_random(arguments, tmp_path / "cut", 2, kills, 5, LIMIT[kills])
