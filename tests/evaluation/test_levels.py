@@ -85,6 +85,15 @@ def test_effective_size_is_at_most_the_boxes():
     assert level(KEY, 0.9, 1e-9, own).low == pytest.approx(score_interval(0.9, 36)[0])
 
 
+def test_the_mean_over_one_class_has_that_classs_interval():
+    own = support([30], [36])
+    assert level((None, "map50"), 0.9, 1e-9, own) == level(KEY, 0.9, 1e-9, own)
+    other = support([30, 0], [36, 0])
+    assert level((None, "map50"), 0.9, 1e-9, other) == level(KEY, 0.9, 1e-9, other)
+    several = support([30, 30], [36, 36])
+    assert level((None, "map50"), 0.9, 1e-9, several).low > level(KEY, 0.9, 1e-9, several).low
+
+
 @pytest.mark.parametrize("value", [0.0, 0.02, 0.5, 0.98, 1.0])
 def test_levels_stay_inside_0_and_1_and_hold_the_value(value):
     found = level(KEY, value, 0.04, support([15]))

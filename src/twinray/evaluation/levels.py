@@ -180,6 +180,9 @@ def level(key: Key, value: float, spread: float, support: BoxSupport) -> Interva
         support: support of the images.
     """
     label, n = key[0], support.n
+    present = np.flatnonzero(support.boxes)
+    if label is None and len(present) == 1:
+        label = int(present[0])  # the mean over one class is that class's figure
     cases = support.patients_of(label)
     if np.isnan(value) or np.isnan(spread) or n < 2 or cases == 0:
         return Interval(value, None, None, n)
