@@ -27,7 +27,7 @@ def test_a_row_of_the_table_is_all_that_a_verb_needs(name):
         first, *others = inspect.signature(load(function)).parameters.values()
         assert first.annotation == config.__name__
         assert all(other.default is not inspect.Parameter.empty for other in others)
-    assert getattr(twinray, name).__wrapped__ is load(verb.run)
+    assert getattr(twinray, verb.python or name).__wrapped__ is load(verb.run)
     assert getattr(twinray, config.__name__) is config
 
 

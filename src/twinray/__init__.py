@@ -47,6 +47,8 @@ if (
     from twinray.studies.config import DemoConfig as DemoConfig
     from twinray.studies.config import StudyConfig as StudyConfig
     from twinray.studies.demo import run as _demo
+    from twinray.studies.report.config import ReportConfig as ReportConfig
+    from twinray.studies.report.write import run as _write_report
     from twinray.studies.run import run as _study
 
     __version__: str
@@ -60,6 +62,7 @@ if (
     predict = _predict
     study = _study
     weights = _weights
+    write_report = _write_report
 
 _WHERE = {
     **public_names(),
@@ -71,6 +74,9 @@ _WHERE = {
 
 __all__ = sorted(_WHERE)
 
+_VERBS = {verb.python or name for name, verb in VERBS.items()}
+"""What verbs are called here; a package of this one has the name of one of them."""
+
 
 if not TYPE_CHECKING:  # type checkers shall miss a name that does not exist
 
@@ -81,7 +87,7 @@ if not TYPE_CHECKING:  # type checkers shall miss a name that does not exist
         found = load(_WHERE[name])
         if name == "__version__":
             return found()
-        if name in VERBS:
+        if name in _VERBS:
             found = with_short_errors(found)
         globals()[name] = found  # made once
         return found

@@ -27,6 +27,7 @@ class Verb:
         run: function that takes the options; the verb of the same name in Python.
         command: function behind the command line, where that says more than the one in Python; else empty.
         positional: options that are given without a flag, in order.
+        python: name of the function in Python where the verb's is taken by a package; else empty.
     """
 
     help: str
@@ -34,6 +35,7 @@ class Verb:
     run: str
     command: str = ""
     positional: tuple[str, ...] = ()
+    python: str = ""
 
 
 VERBS: Mapping[str, Verb] = MappingProxyType(
@@ -102,6 +104,13 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             run="twinray.studies.run:run",
             positional=("file",),
         ),
+        "report": Verb(
+            help="a study, finished or not, as one page with its tables and figures",
+            config="twinray.studies.report.config:ReportConfig",
+            run="twinray.studies.report.write:run",
+            positional=("study",),
+            python="write_report",
+        ),
         "weights": Verb(
             help="public weights by name, or what a weight file holds",
             config="twinray.jobs.weights.config:WeightsConfig",
@@ -120,7 +129,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
 
 def public_names() -> dict[str, str]:
     """Every verb's function under the verb's name and its options under the dataclass's: name -> ``module:name``."""
-    functions = {name: verb.run for name, verb in VERBS.items()}
+    functions = {verb.python or name: verb.run for name, verb in VERBS.items()}
     options = {verb.config.partition(":")[2]: verb.config for verb in VERBS.values()}
     return options | functions
 

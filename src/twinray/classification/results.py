@@ -47,6 +47,7 @@ class Outcome:
         fitted: the draws, in the order of their seeds.
         notes: facts that every reader of the figures must know.
         unlearned: classes that no training image of some draw shows.
+        patients: number of labelled training patients of each draw; an image of an unknown patient counts as one.
     """
 
     config: ClassifyConfig
@@ -59,6 +60,7 @@ class Outcome:
     fitted: Sequence[Fitted]
     notes: Sequence[str]
     unlearned: tuple[str, ...] = ()
+    patients: tuple[int, ...] = ()
 
 
 def mean_auc(report: LabelReport) -> float | None:
@@ -146,6 +148,7 @@ def write_results(folder: RunFolder, out: Outcome) -> None:
         **({SEALED: {"marks": dict(out.checked.marks.get("test", {}))}} if config.seal else {}),
         "seeds": list(config.seeds),
         "training_images": [one.training_images for one in fitted],
+        "training_patients": list(out.patients),
         **({UNLEARNED: list(out.unlearned)} if out.unlearned else {}),
         **_records(out),
         "init": out.provenance.as_json(),

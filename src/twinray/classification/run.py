@@ -126,8 +126,20 @@ def run(
         def finish() -> None:
             unlearned = {name for names in missing for name in names}
             named = tuple(name for name in pack.info.label_classes if name in unlearned)
+            of_patient = pack.groups
+            patients = tuple(len(set(of_patient[rows].tolist())) for rows in chosen)
             out = Outcome(
-                config, pack, backbone, provenance, checked, val, test, fitted, notes, named
+                config,
+                pack,
+                backbone,
+                provenance,
+                checked,
+                val,
+                test,
+                fitted,
+                notes,
+                named,
+                patients,
             )
             write_results(folder, out)
             if len(draws) > 1 and config.policy != "probe":

@@ -426,6 +426,7 @@ def _evaluate(
         "selected_on": _selected_on(chosen, data["val"], state),
         "seconds": state.seconds,
         "training_images": len(data["train"]),
+        "training_patients": len(set(pack.groups[data["train"].rows].tolist())),
         "training_boxes": data["train"].n_boxes,
         "init": provenance.as_json(),
         "protocol": config.protocol,

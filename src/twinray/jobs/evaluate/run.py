@@ -91,13 +91,18 @@ def evaluated(
         )
         measured = measure(arms, settings)
         shown = pictures(arms, pack, config.split, config.pictures, config.seed)
+    return noted(measured), shown
+
+
+def noted(measured: Measured) -> Measured:
+    """The same with what a reader must know: notes, warnings, and what was repeated."""
     result = replace(
         measured.result,
-        notes=(*measured.result.notes, *notes_of(measured.arms, config.split)),
+        notes=(*measured.result.notes, *notes_of(measured.arms, measured.result.split)),
         warnings=tuple(warnings_of(measured.arms, measured.result.arms)),
         repeated=what_is_repeated(measured.arms),
     )
-    return replace(measured, result=result), shown
+    return replace(measured, result=result)
 
 
 def _claim(config: EvaluateConfig, stack: ExitStack | None) -> None:

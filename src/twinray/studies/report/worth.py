@@ -1,0 +1,177 @@
+"""What a study is worth: the gain in labelled patients, the smallest difference that its test images show, how many would settle it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+
+from twinray.errors import InputError
+from twinray.evaluation.folds import FoldRun, LabelRun
+from twinray.evaluation.intervals import Resampling
+from twinray.evaluation.measures import measure, title
+from twinray.evaluation.worth.gain import Gain, LabelCurve, gain
+from twinray.evaluation.worth.power import detectable, patients_to_settle
+from twinray.evaluation.worth.sampled import Sampled, sampled_boxes, sampled_labels
+from twinray.jobs.evaluate.arms import places
+from twinray.jobs.evaluate.measure import Measured
+from twinray.jobs.evaluate.tested import BoxData, Tested
+from twinray.records import Task as Labels
+from twinray.report.charts.worth import label_curves
+from twinray.report.numbers import count, number, signed
+from twinray.report.page.document import Block, Picture, Points
+from twinray.report.study_result import Task
+from twinray.report.tables import Table
+from twinray.studies.report.gather import Gathered
+
+RESAMPLING = Resampling(400, 0)
+"""Resamples of patients for the gain and the power; each measures every run once."""
+
+
+def worth(study: Gathered) -> tuple[tuple[Block, ...], tuple[Block, ...], str]:
+    """Blocks on the gain and on the smallest difference, and a sentence on the gain for the answer.
+
+    Args:
+        study: opened, or nothing is said.
+    """
+    gains: list[Block] = []
+    power: list[tuple[str, ...]] = []
+    told = ""
+    for key, measured in study.measured.items():
+        task = study.task(key)
+        sampled = _sampled(measured) if len(task.arms) > 1 else None
+        if sampled is None:
+            continue
+        curves = _curves(measured, sampled, task)
+        found = _gains(curves, task)
+        asked = [one for one in found if one.candidate == task.arms[-1]]
+        if asked:
+            last = asked[-1]
+            data = label_curves(curves[last.baseline], curves[last.candidate], last, task.measure)
+            gains.append(Picture(data, "svg", last.told(), f"{task.title}. {last.told()}"))
+            told = told or f"{task.title}: {last.told()}"
+        if found:
+            gains.append(_gain_table(task, found))
+        power += _power(measured, sampled, task)
+    if gains:
+        gains.insert(0, Points((("How it is read.", "The horizontal distance of two label curves, made monotone: how many labelled patients the first arm needs more for the same figure. Nothing is extrapolated."),)))  # fmt: skip
+    smallest: tuple[Block, ...] = ()
+    if power:
+        smallest = (
+            Table(
+                "What these test images can show",
+                ("task", "labels", "arm", "difference", "smallest difference shown in 80 % of studies", "test patients to settle the measured one"),
+                tuple(power),
+                "The smallest difference counts patients and, where there are several, seeds. The number of patients to settle a difference that was measured near 0 is large or has no end, and its interval is wide.",
+            ),
+        )  # fmt: skip
+    return tuple(gains), smallest, told
+
+
+def _sampled(measured: Measured) -> Sampled | None:
+    """All arms' runs on one set of resamples; None where arms do not have the same folds and seeds."""
+    folds: dict[tuple[str, ...], int] = {}
+    for arm in measured.arms.values():
+        for one in arm.tested:
+            folds.setdefault(one.images, len(folds))
+    run = next(iter(measured.arms.values())).tested[0].run
+    boxes: dict[str, list[FoldRun]] = {}
+    labels: dict[str, list[LabelRun]] = {}
+    try:
+        where, _ = places(measured.arms, folds)
+        for name, arm in measured.arms.items():
+            for one, place in zip(arm.tested, where[name], strict=True):
+                data = one.data
+                if isinstance(data, BoxData):
+                    own = FoldRun(place.fold, place.seed, data.truth, data.found, data.patients)
+                    boxes.setdefault(name, []).append(own)
+                else:
+                    labels.setdefault(name, []).append(
+                        LabelRun(place.fold, place.seed, data.images, data.truth, data.scores, data.patients, data.thresholds, data.unlearned)
+                    )  # fmt: skip
+        if boxes:
+            return sampled_boxes(boxes, run.classes, resampling=RESAMPLING)
+        return sampled_labels(labels, run.classes, cast(Labels, run.task), resampling=RESAMPLING)
+    except InputError:  # runs are missing: the report names them elsewhere
+        return None
+
+
+def _labelled(tested: Sequence[Tested]) -> float:
+    """Labelled training patients, the mean over runs; NaN where some run does not say."""
+    counts = []
+    for one in tested:
+        known = one.run.metrics.get("training_patients")
+        draws = one.run.metrics.get("seeds")
+        if isinstance(known, list):
+            at = draws.index(one.draw) if isinstance(draws, list) and one.draw in draws else 0
+            known = known[at] if at < len(known) else None
+        if not isinstance(known, int):
+            return float("nan")
+        counts.append(known)
+    return float(np.mean(counts))
+
+
+def _curves(measured: Measured, sampled: Sampled, task: Task) -> dict[str, LabelCurve]:
+    """The label curve of each arm that was trained on several numbers of labelled patients."""
+    found: dict[str, LabelCurve] = {}
+    for family in task.arms:
+        own = {
+            _labelled(arm.tested): name
+            for name, arm in measured.arms.items()
+            if arm.family == family
+        }
+        if len(own) < 2 or any(np.isnan(n) for n in own):
+            continue
+        try:
+            found[family] = sampled.curve(family, own, (None, task.measure))
+        except InputError:  # a figure that some run does not have
+            continue
+    return found
+
+
+def _gains(curves: Mapping[str, LabelCurve], task: Task) -> list[Gain]:
+    """Every other arm against the first one, at each number of labelled patients of that arm."""
+    base = curves.get(task.arms[0])
+    if base is None:
+        return []
+    better = measure(task.measure).better
+    return [
+        gain(base, curves[arm], at=at, way="replaces", better=better)
+        for arm in task.arms[1:]
+        if arm in curves
+        for at in curves[arm].patients
+    ]
+
+
+def _gain_table(task: Task, found: Sequence[Gain]) -> Table:
+    return Table(
+        f"{task.title}: what other initial weights are worth in labelled patients, against {task.arms[0]}",
+        ("arm", "with labelled patients", title(task.measure), "worth so many more (95 % interval)", "times the labels"),
+        tuple(
+            (one.candidate, count(one.at), number(one.level), one.patients.told(), one.times.told(2))
+            for one in found
+        ),
+        f"Intervals over {found[0].over}.",
+    )  # fmt: skip
+
+
+def _power(measured: Measured, sampled: Sampled, task: Task) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    names = {(arm.family, arm.fraction): name for name, arm in measured.arms.items()}
+    for share in task.shares:
+        for arm in task.arms[1:]:
+            base, own = names.get((task.arms[0], share)), names.get((arm, share))
+            if base is None or own is None:
+                continue
+            try:
+                spread = sampled.spread(base, own, (None, task.measure))
+            except InputError:  # a figure that some run does not have
+                continue
+            settle = "no number of patients shows a difference of 0"
+            if spread.difference:
+                settle = patients_to_settle(spread).told()
+            rows.append(
+                (task.title, f"{100 * share:g} %", f"{arm} minus {task.arms[0]}", signed(spread.difference), number(detectable(spread)), settle)
+            )  # fmt: skip
+    return rows

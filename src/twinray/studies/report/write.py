@@ -1,0 +1,174 @@
+"""``twinray report``: a study, finished or not, as one page with its tables and figures as files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from twinray.about import DISCLAIMER, own_version
+from twinray.errors import InputError
+from twinray.evaluation.measures import measure
+from twinray.files import write_json, write_text
+from twinray.jobs.evaluate.output import write as write_evaluation
+from twinray.report.checklists.fill import as_json as checklist_as_json
+from twinray.report.checklists.fill import as_markdown, checklist, guideline
+from twinray.report.checklists.sources import read_records
+from twinray.report.numbers import interval, number, signed, value_of
+from twinray.report.page.document import Block, Details, Words, write_report
+from twinray.report.page.study import Parts, content, verdict
+from twinray.report.study_result import StudyResult, cells
+from twinray.report.table_files import latex, markdown
+from twinray.report.tables import Table
+from twinray.studies.report import parts
+from twinray.studies.report.config import ReportConfig
+from twinray.studies.report.gather import Gathered, gather, name_of
+from twinray.studies.report.readers import ceiling
+from twinray.studies.report.worth import worth
+from twinray.studies.results.state import collect
+from twinray.studies.results.tables import write_tables
+
+PAGE, MARK = "report.html", "report.json"
+_OWN = ("tasks", "tables", "pictures", "checklists")
+
+
+def run(config: ReportConfig, console: Console | None = None) -> Path:
+    """Write the report and return the page's absolute path.
+
+    ``report.html``; ``figures.csv`` and ``figures.parquet`` (every figure of every run); ``tables/`` as Markdown and LaTeX; ``tasks/``
+    (each task's own evaluation with all figures as SVG); ``pictures/``.
+
+    Raises:
+        InputError: the folder is no study, or holds damaged records.
+        TwinrayError: the disk refuses.
+    """
+    console = console or Console()
+    out = config.out or config.study / "report"
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise InputError(f"{out} holds files and is no report; choose another --out")
+    state = collect(config.study)
+    study = gather(state)
+    out.mkdir(parents=True, exist_ok=True)
+    about = {"study": study.result.name, "plan": study.result.seal.plan, "version": own_version()}
+    write_json(out / MARK, about, "record of a report")  # first: a report cut off is still ours
+    for name in _OWN:  # an earlier report of the same study is replaced as a whole
+        shutil.rmtree(out / name, ignore_errors=True)
+    write_tables(state, out)
+    for key, measured in study.measured.items():
+        folder = out / "tasks" / name_of(key)
+        folder.mkdir(parents=True)
+        write_evaluation(folder, measured, ())
+    (out / "tables").mkdir()
+    for table_name, table in tables(study.result).items():
+        write_text(out / "tables" / f"{table_name}.md", markdown(table), "table")
+        write_text(out / "tables" / f"{table_name}.tex", latex(table, f"tab:{table_name}"), "table")
+    page = write_report(out / PAGE, content(study.result, _parts(study, out, config.heat_maps)))
+    said = verdict(study.result)
+    console.print(Text(said.headline, style="bold"))
+    console.print(Text(said.reason))
+    console.print(Text(f"report: {page}"), soft_wrap=True)
+    console.print(f"{DISCLAIMER}.")
+    return page
+
+
+def _parts(study: Gathered, out: Path, heat_maps: bool) -> Parts:
+    gains, smallest, told = worth(study)
+    readers, readers_told = ceiling(study)
+    return Parts(
+        ceiling=readers,
+        ceiling_told=readers_told,
+        checklist=_checklists(study.state.path, out),
+        worth=gains,
+        smallest=smallest,
+        worth_told=told,
+        pictures=parts.pictures(study, out / "pictures") if heat_maps else (),
+        training=parts.training(study),
+        features=parts.labels(study),
+        confusions=parts.confusions(study),
+        tuning=parts.tuning(study),
+    )
+
+
+_LISTS = ("claim-2024", "tripod-ai", "mi-claim")
+
+
+def _checklists(study: Path, out: Path) -> tuple[Block, ...]:
+    """Each checklist as a file, and in the page what the records answer and what is left to write."""
+    folders = [study / name for name in ("packs", "runs") if (study / name).is_dir()]
+    try:
+        records = read_records(study) if folders else None
+    except InputError:
+        records = None
+    if records is None:
+        return ("No record to fill a checklist from yet.",)
+    (out / "checklists").mkdir()
+    blocks: list[Block] = [
+        "Filled from the records with their source, or yours to write. Items are paraphrased; no item is claimed that the records do not show."
+    ]
+    for name in _LISTS:
+        answers = checklist(records, name)
+        write_json(
+            out / "checklists" / f"{name}.json", checklist_as_json(name, answers), "checklist"
+        )
+        write_text(out / "checklists" / f"{name}.md", as_markdown(name, answers), "checklist")
+        rows = tuple(
+            (
+                one.item.number,
+                one.item.asks,
+                one.status,
+                "; ".join(f"{fact.text} ({fact.sources[0].told()})" for fact in one.facts)
+                + (f"; and {one.more} more" if one.more else "")
+                + (f" {one.remark}" if one.remark else ""),
+            )
+            for one in answers
+        )
+        done = sum(one.status == "filled" for one in answers)
+        blocks.append(
+            Details(
+                f"{guideline(name).title}: {done} of {len(answers)} items filled",
+                (Words(Table(guideline(name).citation, ("item", "asks for", "status", "from the records"), rows)),),
+            )
+        )  # fmt: skip
+    return tuple(blocks)
+
+
+def tables(study: StudyResult) -> dict[str, Table]:
+    """The tables of a paper: a file name -> one table a task, arms down, shares of labels across; then the differences."""
+    found: dict[str, Table] = {}
+    for task in study.tasks:
+        if task.evaluation is None:
+            continue
+        of = measure(task.measure)
+        shares = task.evaluation.fractions
+        rows = []
+        for arm in task.arms:
+            own = [task.at(share) for share in shares]
+            figures = [None if e is None or arm not in e.arms else e.figure(arm, task.measure) for e in own]  # fmt: skip
+            rows.append((arm, *(f"{number(value_of(f), of.digits)} ({interval(f, of.digits)})" if value_of(f) is not None else "no figure" for f in figures)))  # fmt: skip
+        n = next(iter(task.evaluation.arms.values())).figures.counts.get("n_images")
+        found[task.name] = Table(
+            f"{task.title}: {of.title} (95 % interval), {n:,} test images" if n else f"{task.title}: {of.title} (95 % interval)",
+            ("arm", *(f"{100 * share:g} % of labels" for share in shares)),
+            tuple(rows),
+            DISCLAIMER + ".",
+        )  # fmt: skip
+    differences = tuple(
+        (
+            cell.task.title,
+            f"{100 * cell.share:g} %",
+            f"{cell.arm} minus {cell.base}",
+            signed(value_of(cell.difference), measure(cell.task.measure).digits),
+            interval(cell.difference, measure(cell.task.measure).digits, sign=True),
+            {"better": "shown", "worse": "shown", "open": "not shown"}.get(cell.side, "no interval"),
+        )
+        for cell in cells(study)
+    )  # fmt: skip
+    if differences:
+        found["differences"] = Table(
+            "Paired differences",
+            ("task", "labels", "arms", "difference", "95 % interval", "verdict"),
+            differences,
+        )
+    return found

@@ -1,0 +1,133 @@
+"""``twinray report`` on a real small study: one page, and every figure the same in page, tables, metrics and Parquet."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import defaultdict
+from html import unescape
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from twinray.errors import InputError
+from twinray.report.checklists.sources import read_records
+from twinray.studies.config import StudyConfig
+from twinray.studies.report.config import ReportConfig
+from twinray.studies.report.gather import gather
+from twinray.studies.report.write import run as write
+from twinray.studies.results.state import collect
+from twinray.studies.run import run as study
+
+FILE = """
+study: toy
+question: Do weights learnt on unlabelled phantoms help?
+packs:
+  lake: {format: phantom, phantom_images: 16, phantom_labelled: 0, size: 32, val: 0, test: 0, seed: 1}
+  chest: {format: phantom, phantom_images: 70, size: 64, val: 0.1, test: 0.4}
+pretrainings:
+  bt: {pack: lake, options: {arch: resnet18, size: 32, batch_size: 8, epochs: 1, projector: [16, 16]}}
+arms:
+  - random
+  - {name: Barlow Twins, pretraining: bt}
+tasks:
+  findings:
+    verb: classify
+    pack: chest
+    policies: [probe]
+    fractions: [0.5, 1]
+    options: {arch: resnet18, size: 32}
+  lesions:
+    verb: detect
+    pack: chest
+    heat_maps: 1
+    options: {arch: resnet18, size: 64, epochs: 1, batch_size: 16, fpn_channels: 8, box_head_width: 16, rois_per_image: 8}
+options:
+  all: {bootstrap: 50}
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "toy.yaml").write_text(FILE, encoding="utf-8")
+    study(StudyConfig(folder / "toy.yaml", out=folder / "out", workers=1))
+    write(ReportConfig(folder / "out"))
+    return folder / "out"
+
+
+def text_of(page: Path) -> str:
+    body = page.read_text(encoding="utf-8").split("<body>")[1]
+    return unescape(" ".join(re.sub(r"<[^>]+>", " ", body).split()))
+
+
+def test_the_page_answers_the_question_of_the_file(done: Path) -> None:
+    text = text_of(done / "report" / "report.html")
+    assert "Do weights learnt on unlabelled phantoms help?" in text
+    assert "Opened once, after the last planned run. No deviation from the plan." in text
+    assert text.count("Research software, not a medical device") >= 2
+    assert "Barlow Twins with" in text and "labelled patients is worth" in text
+    for name in ("At a glance", "The smallest difference this test can show", "Where it looks", "Checklists"):  # fmt: skip
+        assert name in text
+
+
+def test_every_figure_is_the_same_in_page_tables_metrics_and_parquet(done: Path) -> None:
+    """Means over the runs of an arm in Parquet, the evaluation of the task, the tables and the page."""
+    rows = pq.read_table(done / "report" / "figures.parquet").to_pylist()
+    runs: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    for row in rows:
+        main = {"findings": "auc", "lesions": "map50"}[row["task"]]
+        if (row["split"], row["images"], row["class_name"], row["metric"]) == ("test", "all", "", main):  # fmt: skip
+            runs[row["task"], row["arm"], row["fraction"]].append(row["value"])
+    assert len(runs) == 6
+    page = text_of(done / "report" / "report.html")
+    for (task, arm, share), values in runs.items():
+        folder = next((done / "report" / "tasks").glob(f"{task}*"))
+        measured = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["arms"]
+        name = f"{arm}, {100 * share:g} %" if task == "findings" else arm
+        main = {"findings": "auc", "lesions": "map50"}[task]
+        value = measured[name]["test"][main]["value"]
+        assert value == pytest.approx(sum(values) / len(values), abs=1e-12)
+        table = (done / "report" / "tables" / f"{folder.name}.md").read_text(encoding="utf-8")
+        line = next(x for x in table.splitlines() if x.startswith(f"| {arm} "))
+        assert f" {value:.3f} (" in line and f"{value:.3f}" in page
+
+
+def test_every_pointer_of_a_checklist_resolves(done: Path) -> None:
+    records = read_records(done)
+    found = 0
+    for path in (done / "report" / "checklists").glob("*.json"):
+        for item in json.loads(path.read_text(encoding="utf-8"))["items"]:
+            for said in item["statements"]:
+                for source in said["sources"]:
+                    assert source["file"] in records.files
+                    found += 1
+    assert found > 20
+
+
+def test_it_can_be_written_again_and_elsewhere_but_not_over_other_files(
+    done: Path, tmp_path: Path
+) -> None:
+    first = (done / "report" / "tables" / "differences.md").read_bytes()
+    write(ReportConfig(done, heat_maps=False))
+    assert (done / "report" / "tables" / "differences.md").read_bytes() == first
+    (tmp_path / "mine.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(InputError, match="holds files and is no report"):
+        write(ReportConfig(done, out=tmp_path))
+    with pytest.raises(InputError, match="expected a study's folder"):
+        write(ReportConfig(tmp_path))
+
+
+def test_a_run_that_failed_is_a_hole_with_its_reason(done: Path, tmp_path: Path) -> None:
+    """Marks and figures of one run are taken away: it is not done any more."""
+    copy = tmp_path / "study"
+    shutil.copytree(done, copy)
+    state = collect(copy)
+    last = state.measured()[-1]
+    (copy / "claims" / f"{last.node.id}.done").unlink()
+    text = text_of(write(ReportConfig(copy, heat_maps=False)))
+    again = gather(collect(copy))
+    assert again.result.count("done") == len(again.result.runs) - 1
+    assert "no figure" in text and "1 run without a figure" in text
