@@ -143,20 +143,22 @@ class Task:
     runs: Mapping[tuple[str, float, int], tuple[str, ...]]
 
     def complete(self, there: Callable[[str], bool]) -> dict[str, list[str]]:
-        """Arm -> its runs, of the shares of labels and the seeds that every arm has finished."""
-
-        def whole(fraction: float, seed: int) -> bool:
-            return all(all(map(there, self.runs[arm, fraction, seed])) for arm in self.arms)
-
+        """Arm -> its runs, of the shares of labels, the seeds and the folds that every arm has finished."""
         fractions = dict.fromkeys(fraction for _, fraction, _ in self.runs)
-        every = list(dict.fromkeys(seed for _, _, seed in self.runs))
-        usable = [f for f in fractions if whole(f, every[0])]
-        seeds = [s for s in every if usable and all(whole(f, s) for f in usable)]
-        found = {
-            arm: [run for f in usable for s in seeds for run in self.runs[arm, f, s]]
+        first, *others = dict.fromkeys(seed for _, _, seed in self.runs)
+        folds = range(len(next(iter(self.runs.values()))))
+
+        def whole(fraction: float, seed: int, fold: int) -> bool:
+            return all(there(self.runs[arm, fraction, seed][fold]) for arm in self.arms)
+
+        usable = [f for f in fractions if any(whole(f, first, k) for k in folds)]
+        kept = [k for k in folds if all(whole(f, first, k) for f in usable)] if usable else []
+        seeds = [first, *(s for s in others if all(whole(f, s, k) for f in usable for k in kept))]
+        return {
+            arm: [self.runs[arm, f, s][k] for f in usable for s in seeds for k in kept]
             for arm in self.arms
+            if kept
         }
-        return found if usable and seeds else {}
 
 
 # What is to be done ------------------------------------------------------------------------------------------------------

@@ -339,3 +339,10 @@ def test_a_stop_of_the_four_arms_leaves_whole_cells(monkeypatch):
     assert complete("a-1.0-0")["b"] == ["b-0.1-0", "b-0.1-1"]
     assert complete("a-1.0-0", "b-0.1-1")["a"] == ["a-0.1-0"]
     assert complete("a-1.0-0", "b-0.1-0") == {}
+
+    folds = {
+        (arm, 1.0, s): tuple(f"{arm}{k}-{s}" for k in range(3)) for arm in arms for s in (0, 1)
+    }
+    boxes = Task("t", "t", "map50", arms, folds)
+    assert len(boxes.complete(lambda _: True)["a"]) == 6
+    assert boxes.complete(lambda run: run not in ("a2-0", "b0-1"))["b"] == ["b0-0", "b1-0"]
