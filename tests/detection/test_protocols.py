@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_impossible_options_are_refused(more: dict[str, object], words: str) -> 
 def test_the_schedules() -> None:
     published = PROTOCOLS["as-published"]
     rates = [learning_rate(published, step, 100) for step in range(5000)]
-    assert rates[0] == pytest.approx(0.005 * (0.001 + 0.999 / 500))
+    assert rates[0] == pytest.approx(0.005 * 0.001)
     assert rates[499] == pytest.approx(
         0.005 * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * 4 / 50)))
     )
@@ -149,6 +150,24 @@ def test_the_schedules() -> None:
     assert steps.index(max(steps)) in (49, 50)  # a tenth of 500 steps
     assert all(a > b for a, b in itertools.pairwise(steps[50:]))
     assert learning_rate(sound, 500, 10) == pytest.approx(sound.lr * sound.final_lr)
+
+
+def test_a_run_of_an_earlier_version_keeps_its_warmup_and_its_maps(
+    blob_pack: Path, tmp_path: Path
+) -> None:
+    published = PROTOCOLS["as-published"]
+    before = [learning_rate(published, step, 100, a_step_on=True) for step in range(500)]
+    assert before[0] == pytest.approx(0.005 * (0.001 + 0.999 / 500))
+    config = options(blob_pack, protocol="as-published", out=tmp_path)
+    pack = open_pack(blob_pack)
+    data = {split: annotated(pack, split) for split in ("train", "val", "test")}
+    for kept, aligned in (({"pack": "a"}, False), ({"maps": "", "warm-up": ""}, True)):
+        (tmp_path / "inputs.json").write_text(json.dumps(kept))
+        detector, _ = make_detector(config, pack)
+        assert detector.options.aligned == aligned
+        loop = make_loop(config, detector, data, cpu())
+        first = learning_rate(recipe(config), 0, loop.steps_per_epoch, a_step_on=not aligned)
+        assert loop.rates(0)[0] == pytest.approx(first)
 
 
 def test_the_warmup_of_a_short_run_is_written_down() -> None:

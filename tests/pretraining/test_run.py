@@ -260,3 +260,8 @@ def test_rates_are_the_authors_step_for_step(class_pack, tmp_path):
     for step in range(100 * n):
         factor = authors_rate(step, n, 100, 8)
         assert loop.rates(step) == pytest.approx([0.2 * factor, 0.0048 * factor], rel=1e-9), step
+    assert config.out is not None
+    config.out.mkdir(exist_ok=True)  # a run of a version whose warm-up began a step on
+    (config.out / "inputs.json").write_text('{"precision": "float32"}')
+    loop = make_loop(config, model, source, Machine(torch.device("cpu"), bf16=False))
+    assert loop.rates(0)[0] == pytest.approx(0.2 * 8 / 256 / (10 * n))

@@ -11,7 +11,7 @@ import yaml
 
 from twinray.checks import DATA, MODEL, PLACE, RECORD, SEED, SPEED, START
 from twinray.errors import InputError
-from twinray.runs.folder import CONFIG, open_run
+from twinray.runs.folder import CONFIG, began_before, open_run
 
 
 @dataclass(frozen=True)
@@ -95,3 +95,9 @@ def test_what_a_resumed_run_may_change_follows_from_the_kind_of_the_option(
     ).unlink()  # as an older version left it: nothing tells that the bytes are the same
     with pytest.raises(InputError, match="data was 'pack', now 'other'"):
         reopened(moved, inputs, data=Path("other"))
+
+
+def test_a_run_that_lacks_a_fact_began_before_it(tmp_path: Path) -> None:
+    assert not began_before(tmp_path / "run", "maps")  # it begins now
+    reopened(tmp_path / "run", {"pack": "a"})
+    assert began_before(tmp_path / "run", "maps") and not began_before(tmp_path / "run", "pack")

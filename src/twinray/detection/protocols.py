@@ -161,18 +161,26 @@ def _warmup(chosen: Recipe, total: int) -> int:
     return chosen.warmup_steps if chosen.warmup_steps is not None else _tenth(total)
 
 
-def learning_rate(chosen: Recipe, step: int, steps_per_epoch: int) -> float:
+def learning_rate(
+    chosen: Recipe, step: int, steps_per_epoch: int, *, a_step_on: bool = False
+) -> float:
     """The rate of ``step``: linear warm-up, then half a cosine down to the share ``final_lr`` of the peak.
 
     ``schedule`` step: the cosine begins where the warm-up ends and falls at every step. ``schedule`` epoch: it falls
     once an epoch from the first on, and the warm-up multiplies it, as MMEngine's schedulers do.
+
+    Args:
+        chosen: recipe.
+        step: number of the step, from 0.
+        steps_per_epoch: steps of an epoch.
+        a_step_on: flag of a warm-up that begins a step's share above the least rate under every schedule, as earlier
+            versions had it.
     """
     total = steps_per_epoch * chosen.epochs
     warmup = _warmup(chosen, total)
     # MMEngine's first step has the least rate itself, and its step ``warmup - 1`` the whole one
-    done_warm = (
-        step / max(warmup - 1, 1) if chosen.schedule == "epoch" else (step + 1) / max(warmup, 1)
-    )
+    as_mmengine = chosen.schedule == "epoch" and not a_step_on
+    done_warm = step / max(warmup - 1, 1) if as_mmengine else (step + 1) / max(warmup, 1)
     warm = WARMUP_START + (1 - WARMUP_START) * min(done_warm, 1.0) if warmup else 1.0
     if chosen.schedule == "epoch":
         done = (step // steps_per_epoch) / chosen.epochs

@@ -13,6 +13,7 @@ import torch
 
 from twinray.backbones.build import build_backbone
 from twinray.backbones.contract import STAGE_NAMES, Backbone, layer_factors, parts_of_maps
+from twinray.backbones.timm_backbone import PREFIX
 from twinray.backbones.weights import BACKBONE_ALONE, Provenance, initialise, seen_by
 from twinray.data.pack import Pack, open_pack
 from twinray.detection.config import DetectConfig
@@ -39,7 +40,7 @@ from twinray.evaluation.boxes import BoxRules, FrocRule, evaluate_boxes, mean_av
 from twinray.evaluation.intervals import Resampling
 from twinray.files import frees_folders
 from twinray.runs.classes import never_learned
-from twinray.runs.folder import RunFolder, open_run, plain
+from twinray.runs.folder import RunFolder, began_before, open_run, plain
 from twinray.runs.sealed import KEY as SEALED
 from twinray.runs.seen import Checked, check_unseen, write_seen
 from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
@@ -51,6 +52,8 @@ from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
 
 _BODY = "backbone.body."
+_ALIGNED, _WARM_UP = "maps", "warm-up"
+"""Facts on how a run computes, among its inputs."""
 
 
 @frees_folders
@@ -97,6 +100,11 @@ def run(
         "init": provenance.sha256,
         "precision": machine.precision,
     }
+    # what earlier versions did otherwise: their runs lack the fact, and go on as they began
+    if config.arch.startswith(PREFIX) and not began_before(config.out, _ALIGNED):
+        inputs[_ALIGNED] = "cells at multiples of the stride"
+    if recipe(config).schedule == "epoch" and not began_before(config.out, _WARM_UP):
+        inputs[_WARM_UP] = "as MMEngine's"
     folder, resume = RunFolder(config.out), config.resume
     with joined_ranks(machine.device) as ranks:
         check_ranks(config, len(data["train"]), ranks.world)
@@ -209,7 +217,7 @@ def make_detector(config: DetectConfig, pack: Pack) -> tuple[Detector, Provenanc
         anchor_scale=config.anchor_scale,
         round_anchors=config.round_anchors,
         norm_eps=norm_eps(initial, chosen.norm),
-        aligned=True,
+        aligned=not began_before(config.out, _ALIGNED),
     )
     detector = build_detector(backbone, options, pack.info.box_classes, config.seed)
     if initial is not None:
@@ -259,6 +267,8 @@ def make_loop(
     steps_per_epoch = len(train_data) // batch_size
     optimizer = make_optimizer(chosen, detector)
     factors = [float(group["lr"]) / chosen.lr for group in optimizer.param_groups]
+    # a run of a version whose warm-up began a step on ends as it would have there
+    before = began_before(config.out, _WARM_UP)
 
     def validate(epoch: int) -> dict[str, float]:
         own = detect_rows(
@@ -301,7 +311,8 @@ def make_loop(
         steps_per_epoch=steps_per_epoch,
         epochs=chosen.epochs,
         rates=lambda step: [
-            learning_rate(chosen, step, steps_per_epoch) * factor for factor in factors
+            learning_rate(chosen, step, steps_per_epoch, a_step_on=before) * factor
+            for factor in factors
         ],
         images_per_step=batch_size,
         seed=config.seed,

@@ -28,7 +28,7 @@ from twinray.pretraining.pairs import Partners, partners
 from twinray.pretraining.step import Step
 from twinray.pretraining.views import ViewMaker, ViewOptions
 from twinray.records import IntArray
-from twinray.runs.folder import RunFolder, open_run, plain
+from twinray.runs.folder import RunFolder, began_before, open_run, plain
 from twinray.runs.seen import apart_from, write_seen
 from twinray.training.checkpoint import Keep
 from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
@@ -39,6 +39,9 @@ from twinray.training.optim import build_optimizer, warmup_cosine
 from twinray.training.ranks import Ranks, joined_ranks, launched_rank
 from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
+
+_WARM_UP = "warm-up"
+"""A fact among a run's inputs: how its rate begins."""
 
 
 @frees_folders
@@ -83,6 +86,8 @@ def run(
             "init": provenance.sha256,
             "precision": machine.precision,
         }
+        if _first_rate_is_zero(config):
+            inputs[_WARM_UP] = "from 0"
         if config.leave_out:
             inputs["left_out"] = [
                 open_pack(path, allow_edited=config.allow_edited).info.checksums
@@ -269,8 +274,7 @@ def make_loop(
         weight_decay=config.weight_decay,
     )
     base = [float(group["lr"]) for group in optimizer.param_groups]
-    # the authors' first step has the rate 0; a short run has no step to spare
-    at_zero = as_published(config)
+    at_zero = _first_rate_is_zero(config)
     wanted = config.compile == "on" or (config.compile == "auto" and machine.device.type == "cuda")
     return Loop(
         label="pre-training",
@@ -305,6 +309,15 @@ def make_loop(
         keep=Keep(config.keep_checkpoints, config.keep_every),
         fault=lambda figures: collapse(figures, config.batch_size),
     )
+
+
+def _first_rate_is_zero(config: PretrainConfig) -> bool:
+    """Whether the warm-up begins at 0, as the authors' does; a short run has no step to spare.
+
+    A run of a version whose warm-ups all began a step's share above goes on so.
+    """
+    begun = config.out is not None and began_before(config.out, _WARM_UP)
+    return as_published(config) and not begun
 
 
 def _after_step(

@@ -333,6 +333,16 @@ def with_defaults(config: type[Any], kept: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults, **kept}
 
 
+def began_before(run: Path, fact: str) -> bool:
+    """Whether the run in a folder was begun by a version that did not list a fact among its inputs yet.
+
+    A way of computing that came later is such a fact: runs that begin now list it, older ones go on as they began.
+    """
+    if not (run / INPUTS).is_file():
+        return False
+    return fact not in _object(run / INPUTS, "record of inputs")
+
+
 def _keep_inputs(path: Path, inputs: dict[str, Any]) -> None:
     """A run that goes on with another pack or other weights would be two runs under one name."""
     if not path.is_file():

@@ -177,3 +177,22 @@ def test_a_known_gain_is_held_in_92_to_98_of_100_studies(gain_coverage, design):
     row = gain_coverage.coverage(*gain_coverage.DESIGNS[design], studies=500, resamples=400)
     # at no gain at all one end is always unbounded, so one side alone can fail
     assert 92 <= row["held"] <= (99.5 if row["times"] == 1 else 98), row
+
+
+def test_resamples_without_a_figure_are_left_out_of_the_interval():
+    base, ours = (
+        curve(name, means, seeds=2, noise=0.01, seed=seed)
+        for name, means, seed in (("scratch", BASE, 1), ("ours", (0.65, 0.70, 0.75, 0.78), 2))
+    )
+    holed = ours.samples.copy()
+    holed[1, 0, :20] = np.nan  # no positive among these patients
+    found = gain(base, LabelCurve("ours", N, ours.values, holed), at=200)
+    fewer = [LabelCurve(one.name, N, one.values, one.samples[..., 20:]) for one in (base, ours)]
+    assert found == gain(*fewer, at=200)
+
+
+def test_gains_follow_the_direction_of_the_measure():
+    base, ours = curve("scratch", BASE), curve("ours", (0.65, 0.70, 0.75, 0.78))
+    falling = [LabelCurve(one.name, N, 1 - one.values, 1 - one.samples) for one in (base, ours)]
+    for rising, own in zip(gains(base, ours), gains(*falling, better="lower"), strict=True):
+        assert own.needed.value == pytest.approx(rising.needed.value)

@@ -110,6 +110,8 @@ def test_what_cannot_be_told_is_refused():
         spread_of(one * np.nan, one, draws, draws, 10)
     with pytest.raises(InputError, match="no number of patients shows it"):
         patients_to_settle(Spread(0.0, 10, 1, 1.0, 0.0))
+    with pytest.raises(InputError, match="the same on every resample"):
+        patients_to_settle(Spread(0.5, 10, 1, 0.0, 0.0))
     with pytest.raises(InputError, match=r"between 0\.05 and 1"):
         detectable(Spread(0.0, 10, 1, 1.0, 0.0), share=0.01)
 

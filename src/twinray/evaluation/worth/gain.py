@@ -25,7 +25,7 @@ Conventions
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -246,6 +246,11 @@ def gain(
         )
     if minutes_per_image is not None and not minutes_per_image > 0:
         raise InputError(f"gain: expected minutes per image above 0, got {minutes_per_image}")
+    # a resample on which a figure does not exist would else count as a level that is never reached
+    there = [~np.isnan(arm.samples).any(axis=(0, 1)) for arm in (baseline, candidate)]
+    baseline, candidate = (
+        replace(arm, samples=arm.samples[..., there[0] & there[1]]) for arm in (baseline, candidate)
+    )
     sign = 1.0 if better == "higher" else -1.0
     generator = np.random.default_rng(seed)
     drawn = {
@@ -287,11 +292,18 @@ def gain(
 
 
 def gains(
-    baseline: LabelCurve, candidate: LabelCurve, *, way: Way = "replaces", seed: int = 0
+    baseline: LabelCurve,
+    candidate: LabelCurve,
+    *,
+    way: Way = "replaces",
+    better: Better = "higher",
+    seed: int = 0,
 ) -> tuple[Gain, ...]:
     """The gain at every measured number of labelled patients of the arm whose figure is the level."""
     asked = baseline if way == "saves" else candidate
-    return tuple(gain(baseline, candidate, at=n, way=way, seed=seed) for n in asked.patients)
+    return tuple(
+        gain(baseline, candidate, at=n, way=way, better=better, seed=seed) for n in asked.patients
+    )
 
 
 def seed_variance(values: FloatArray, samples: FloatArray) -> _Array:

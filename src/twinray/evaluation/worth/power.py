@@ -221,12 +221,16 @@ def patients_to_settle(
         seed: seed of the draws.
 
     Raises:
-        InputError: a difference of 0.
+        InputError: a difference of 0, or one that varies neither with patients nor with seeds.
     """
     asked = spread.difference if difference is None else difference
     if not asked:
         raise InputError(
             "power: expected a difference other than 0; no number of patients shows it"
+        )
+    if spread.error() <= 0:
+        raise InputError(
+            "power: the difference is the same on every resample and of every seed, so nothing says how many patients settle it"
         )
     runs = seeds or spread.seeds
     total = _needed(spread, asked, runs)

@@ -169,7 +169,9 @@ def _power(measured: Measured, sampled: Sampled, task: Task) -> list[tuple[str, 
             except InputError:  # a figure that some run does not have
                 continue
             settle = "no number of patients shows a difference of 0"
-            if spread.difference:
+            if spread.difference and spread.error() <= 0:
+                settle = "nothing varies on these images"
+            elif spread.difference:
                 settle = patients_to_settle(spread).told()
             rows.append(
                 (task.title, f"{100 * share:g} %", f"{arm} minus {task.arms[0]}", signed(spread.difference), number(detectable(spread)), settle)
