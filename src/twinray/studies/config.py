@@ -76,6 +76,8 @@ class StudyConfig:
     """Folder of the study; the same folder goes on with what it holds."""
     plan: Annotated[bool, RECORD] = False
     """Print what would be done, as a table and a tree, and do nothing."""
+    estimate: Annotated[bool, RECORD] = False
+    """Time a few steps of each kind of work on this machine, predict time, disk and GPU memory of what is left, and do nothing more."""
     workers: Annotated[int, SPEED, at_least(1)] = 1
     """Processes that work at once; on this machine the cores are shared out among them."""
     threads: Annotated[int, SPEED, at_least(0)] = 0

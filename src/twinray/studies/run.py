@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from twinray.about import DISCLAIMER, own_version
-from twinray.errors import InputError, TwinrayError
+from twinray.errors import InputError, Interrupted, TwinrayError
 from twinray.files import clear_disk_errors, sha256, write_json, write_text
 from twinray.studies.config import StudyConfig
+from twinray.studies.estimate import estimate, show_estimate
 from twinray.studies.plan.build import build
 from twinray.studies.plan.file import Source, read_study
 from twinray.studies.plan.nodes import Plan
@@ -32,12 +33,12 @@ def run(config: StudyConfig, console: Console | None = None) -> StudyState | Non
     """Plan, do what is left, open the test images once all is done, and write the tables.
 
     Returns:
-        Where the study stands; None with ``plan``, which does nothing.
+        Where the study stands; None with ``plan``, ``estimate`` and ``sbatch``, which do nothing.
 
     Raises:
         InputError: a file that cannot be planned, or things that it names and that are not there.
         TwinrayError: some pieces failed (the others are done), or the disk refuses.
-        KeyboardInterrupt: Ctrl-C; the same command goes on.
+        Interrupted: Ctrl-C; the same command goes on.
     """
     console = console or Console()
     file, source = read_study(config.file)
@@ -50,6 +51,10 @@ def run(config: StudyConfig, console: Console | None = None) -> StudyState | Non
             f"{config.file}: {len(plan.missing)} things are not there: {'; '.join(plan.missing[:3])}; "
             "put them there, set the variables in the environment, or look at --plan"
         )
+    if config.estimate:
+        threads = config.threads or threads_for(config.workers)
+        show_estimate(estimate(plan, config.out, config.workers, threads), console)
+        return None
     if config.out is None:
         raise InputError("expected --out, the folder of the study")
     place = _opened(config, plan, source)
@@ -61,7 +66,13 @@ def run(config: StudyConfig, console: Console | None = None) -> StudyState | Non
         return None
     if not_all_done(place, plan):
         show = _Shown(place, plan, console)
-        _have_done(config, place, show)
+        try:
+            _have_done(config, place, show)
+        except KeyboardInterrupt:
+            done = sum(place.claims.state(one.id) == "done" for one in plan)
+            raise Interrupted(
+                f"interrupted; {done} of {len(plan.nodes)} pieces are done and kept; the same command goes on"
+            ) from None
         show(last=True)
     return _end(config, place, plan, console)
 

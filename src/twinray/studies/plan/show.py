@@ -60,13 +60,17 @@ def _table(plan: Plan) -> Table:
         cells = [cell for one in own for cell in one.cells if cell.task == task]
         axes: dict[str, set[Any]] = {
             "arms": {c.arm for c in cells},
+            "seeds of their pre-trainings": {c.pretraining_seed for c in cells} - {None},
             "policies": {c.policy for c in cells} - {""},
-            "fractions": {c.fraction for c in cells},
+            "fractions of the labels": {c.fraction for c in cells},
             "sizes": {c.size for c in cells} - {0},
             "folds": {c.fold for c in cells} - {None},
             "seeds": {c.seed for c in cells},
         }
-        told = ", ".join(f"{len(values)} {axis}" for axis, values in axes.items() if values)
+        told = ", ".join(
+            f"{len(values)} {axis}" for axis, values in axes.items() if len(values) > 1
+        )
+        told = told or "one"
         table.add_row(Text(f"runs of {task}: {told}"), f"{len(own):,}")
     return table
 

@@ -273,9 +273,9 @@ def tuning(study: Gathered) -> tuple[Block, ...]:
     for key, own in study.pieces.items():
         for cell, piece in own:
             if piece.choice:
-                chosen = piece.choice.get("values", {})
+                chosen = piece.choice["chosen"]
                 told = ", ".join(f"{name} {value}" for name, value in dict(chosen).items())
-                row = (study.task(key).title, cell.arm, f"{100 * cell.fraction:g} %", told, str(piece.choice.get("budget", "")))  # fmt: skip
+                row = (study.task(key).title, cell.arm, f"{100 * cell.fraction:g} %", told, str(piece.choice["budget"]))  # fmt: skip
                 rows.append(row)
     if not rows:
         return ()

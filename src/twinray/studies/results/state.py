@@ -29,7 +29,7 @@ class Piece:
         folder: where its results lie.
         reason: why it failed; empty where it did not.
         done: when, where and in what time; None where it is not done.
-        choice: what a search chose for it (``values``, ``budget``, ``trials``); empty without a search.
+        choice: what a search chose for it (``measure``, ``budget``, ``chosen``, ``trial``, ``trials``); empty without a search.
         figures: split -> figures; no test figures while the study is sealed.
         diagnostics: calibration and confusion of the test images, as JSON holds them.
     """

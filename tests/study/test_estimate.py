@@ -1,0 +1,104 @@
+"""``twinray study --estimate``: every kind is timed by its own verb, sums add up, finished pieces cost nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from twinray.files import folders_freed
+from twinray.studies import run as verb
+from twinray.studies.config import StudyConfig
+from twinray.studies.estimate import Cost, Estimate, _makespan, estimate, show_estimate
+from twinray.studies.plan.build import build
+from twinray.studies.plan.file import read_study
+from twinray.studies.plan.nodes import Plan, Read, node
+from twinray.studies.runner.execute import execute
+from twinray.studies.runner.place import Place
+
+FILE = """
+study: Toy
+packs:
+  lake: {format: phantom, phantom_images: 12, size: 32, val: 0, test: 0, seed: 1}
+  chest: {format: phantom, phantom_images: 16, size: 64, val: 0.25, test: 0.25}
+pretrainings:
+  bt: {pack: lake, options: {arch: resnet18, size: 32, batch_size: 8, epochs: 3, projector: [16, 16]}}
+arms:
+  - {name: Barlow Twins, pretraining: bt}
+tasks:
+  findings: {verb: classify, pack: chest, fractions: [0.5, 1], options: {size: 32}}
+  lesions:
+    verb: detect
+    pack: chest
+    options: {size: 64, epochs: 2, batch_size: 4, fpn_channels: 8, box_head_width: 16, rois_per_image: 8}
+options:
+  all: {bootstrap: 5, device: cpu}
+"""
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, Estimate]:
+    folder = tmp_path_factory.mktemp("estimate")
+    (folder / "study.yaml").write_text(FILE, encoding="utf-8")
+    file, source = read_study(folder / "study.yaml")
+    plan = build(file, source)
+    config = StudyConfig(file=folder / "study.yaml", out=folder / "out")
+    place = verb._opened(config, plan, source)
+    pack = plan.nodes[0]
+    claim = place.claims.take(pack.id)
+    assert claim is not None
+    with folders_freed():
+        place.claims.finish(claim, pack.name, 7.0, execute(pack, place.path))
+    return folder, plan, estimate(plan, folder / "out", workers=2, threads=1)
+
+
+def test_every_kind_is_predicted_and_sums_add_up(planned) -> None:
+    _, plan, found = planned
+    assert found.why == {} and found.done == 1
+    assert len(found.left) == len(plan.nodes) - 1
+    for one, cost in found.left:
+        assert cost is not None and cost.seconds > 0 and cost.error > 0 and cost.bytes > 0, one.name
+        assert cost.error >= 0.29 * cost.seconds or one.kind == "pack"
+    total = sum(cost.seconds for _, cost in found.left)
+    assert total / 2 <= found.seconds + 1e-9 and found.seconds <= total + 1e-9
+    assert 0 < found.error < found.seconds
+    by_name = {one.name: cost for one, cost in found.left if one.kind == "classify"}
+    half, whole = (next(c for n, c in by_name.items() if f" {p} %" in n) for p in (50, 100))
+    assert half.seconds < whole.seconds
+
+
+def test_what_is_finished_costs_nothing_and_its_real_time_is_taken(planned) -> None:
+    folder, plan, found = planned
+    place = Place(folder / "out")
+    pack = plan.nodes[0]
+    assert pack.id not in {one.id for one, _ in found.left}
+    (run, _) = (one for one in plan if one.kind == "classify")
+    claim = place.claims.take(run.id)
+    assert claim is not None
+    place.claims.finish(claim, run.name, 1e6, {})  # a time that no run here takes
+    run.folder(place.path).mkdir(parents=True)
+    again = estimate(plan, place.path, workers=1, threads=1)
+    (other,) = (cost for one, cost in again.left if one.kind == "classify")
+    assert again.done == 2 and other is not None and other.seconds > 1e5
+
+
+def test_nothing_is_left_behind_and_the_table_has_a_row_a_kind(planned, capsys) -> None:
+    folder, _, found = planned
+    show_estimate(found, Console(width=120))
+    text = capsys.readouterr().out
+    for kind in ("pretrain", "detect", "classify", "all"):
+        assert f" {kind} " in text
+    assert "1 pieces are finished and not counted" in text
+    assert not (folder / "out" / "results").exists()
+
+
+def test_free_workers_take_the_first_piece_that_is_ready() -> None:
+    first = node("choose", "a", {"n": 1})
+    second = node("choose", "b", {"n": 2})
+    last = node("choose", "c", {"n": 3}, [Read("trial", node=first.id)])
+    plan = Plan("", "", (first, second, last))
+    left = [(first, Cost(2.0)), (second, Cost(5.0)), (last, Cost(1.0))]
+    assert _makespan(plan, left, 1) == 8
+    assert _makespan(plan, left, 2) == 5
+    assert _makespan(plan, [(last, Cost(1.0))], 2) == 1
