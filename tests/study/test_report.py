@@ -8,6 +8,7 @@ import shutil
 from collections import defaultdict
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,8 +16,10 @@ import pytest
 from twinray.errors import InputError
 from twinray.report.checklists.sources import read_records
 from twinray.studies.config import StudyConfig
+from twinray.studies.plan.nodes import Cell
 from twinray.studies.report.config import ReportConfig
-from twinray.studies.report.gather import gather
+from twinray.studies.report.gather import Key, gather
+from twinray.studies.report.parts import tuning
 from twinray.studies.report.write import run as write
 from twinray.studies.results.state import collect
 from twinray.studies.run import run as study
@@ -131,3 +134,14 @@ def test_a_run_that_failed_is_a_hole_with_its_reason(done: Path, tmp_path: Path)
     again = gather(collect(copy))
     assert again.result.count("done") == len(again.result.runs) - 1
     assert "no figure" in text and "1 run without a figure" in text
+
+
+def test_what_a_search_chose_is_named() -> None:
+    choice = {"measure": "auc", "chosen": {"lr_head": 0.003}, "budget": 2}  # as choose writes it
+    piece = SimpleNamespace(choice=choice)
+    study = SimpleNamespace(
+        pieces={Key("findings", "", 0): [(Cell("findings", "random"), piece)]},
+        task=lambda key: SimpleNamespace(title="Findings"),
+    )
+    (details,) = tuning(study)
+    assert "lr_head 0.003" in repr(details)

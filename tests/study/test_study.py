@@ -273,6 +273,24 @@ def test_an_edited_file_is_listed(opened, tmp_path, name):
     assert set(kinds(study)) == {"file edited"}
 
 
+def test_figures_of_nobody_are_measured_and_the_first_hash_of_figures_stays(
+    sealed, folder, tmp_path
+):
+    study = copy(sealed, tmp_path)
+    piece = next(p for p in collect(study).measured() if p.node.kind == "classify")
+    (piece.folder / "opened.json").write_text('{"test": {}}')  # no opening is on record
+    place = Place(study)
+    assert open_study(place, place.plan()) == 5 and open_study(place, place.plan()) == 0
+    path = piece.folder / "opened.json"
+    assert json.loads(path.read_text())["test"]["n_images"] > 0 and not kinds(study)
+    path.write_text(path.read_text() + " ")
+    other = next(p.folder for p in collect(study).measured() if p.folder != piece.folder)
+    (other / "opened.json").unlink()  # as if it were done later: all figures are listed again
+    assert open_study(place, place.plan()) == 1
+    edited = {one.runs[0] for one in deviations(place) if one.kind == "file edited"}
+    assert piece.node.id in edited
+
+
 def test_arms_that_differ_on_purpose_are_listed(folder, tmp_path):
     shutil.copy(folder / "other.pth", tmp_path)
     changed = content(tmp_path)

@@ -184,6 +184,11 @@ def _end(config: StudyConfig, place: Place, plan: Plan, console: Console) -> Stu
         raise TwinrayError(
             f"{len(failed)} of {len(state.pieces)} pieces of {place.path} failed; mend what their reasons name, then --retry-failed"
         )
+    if left := len(state.pieces) - len(state.of("done")):
+        raise TwinrayError(
+            f"{left} of {len(state.pieces)} pieces of {place.path} are not done, and no worker is left; {place.logs} says why; "
+            "the same command goes on"
+        )
     return state
 
 

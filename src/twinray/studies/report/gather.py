@@ -158,8 +158,9 @@ def _kind(own: Sequence[tuple[Cell, Piece]]) -> Kind:
 
 
 def _measure(own: Sequence[tuple[Cell, Piece]], pack: Pack | None) -> Measured | None:
-    """The finished runs of a task by the study's own arms; None where none is finished."""
-    done = [(cell, piece) for cell, piece in own if piece.state == "done"]
+    """The opened runs of a task by the study's own arms; None where none is opened."""
+    # after an early opening some runs are done later: these stay sealed until the study is opened again
+    done = [(cell, piece) for cell, piece in own if "test" in piece.figures]
     if not done:
         return None
     paths = tuple(dict.fromkeys(piece.folder for _, piece in done))

@@ -37,11 +37,14 @@ def worth(study: Gathered) -> tuple[tuple[Block, ...], tuple[Block, ...], str]:
     """
     gains: list[Block] = []
     power: list[tuple[str, ...]] = []
-    told = ""
+    told, untold = "", []
     for key, measured in study.measured.items():
         task = study.task(key)
-        sampled = _sampled(measured) if len(task.arms) > 1 else None
+        if len(task.arms) < 2:
+            continue
+        sampled = _sampled(measured)
         if sampled is None:
+            untold.append(task.title)
             continue
         curves = _curves(measured, sampled, task)
         found = _gains(curves, task)
@@ -56,6 +59,11 @@ def worth(study: Gathered) -> tuple[tuple[Block, ...], tuple[Block, ...], str]:
         power += _power(measured, sampled, task)
     if gains:
         gains.insert(0, Points((("How it is read.", "The horizontal distance of two label curves, made monotone: how many labelled patients the first arm needs more for the same figure. Nothing is extrapolated."),)))  # fmt: skip
+    if untold:
+        gains.append(
+            f"Not worked out for {', '.join(untold)}: gain and smallest difference need the same folds and seeds in every arm. "
+            "Arms of several pre-training seeds beside arms of none do not have them, nor do arms of which runs are missing."
+        )
     smallest: tuple[Block, ...] = ()
     if power:
         smallest = (
@@ -93,7 +101,7 @@ def _sampled(measured: Measured) -> Sampled | None:
         if boxes:
             return sampled_boxes(boxes, run.classes, resampling=RESAMPLING)
         return sampled_labels(labels, run.classes, cast(Labels, run.task), resampling=RESAMPLING)
-    except InputError:  # runs are missing: the report names them elsewhere
+    except InputError:  # runs are missing, or one arm has several for one of another
         return None
 
 

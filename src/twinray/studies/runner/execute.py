@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from twinray.studies.plan.nodes import Node, config_of
 CHOICE = "choice.json"
 RANKS = "TWINRAY_STUDY_RANKS"
 """Environment variable: number of processes that torchrun starts for one training; 1 unless set."""
+STOP_S = 45.0
+"""Time that torchrun has to end its processes when a worker is asked to stop, in seconds: less than the worker itself has."""
 _RESULT = ("checksums.json", METRICS, "pack.json", CHOICE)
 
 
@@ -113,7 +116,17 @@ def _torchrun(one: Node, config: Any, ranks: int) -> None:
     """The same verb on several GPUs of this machine."""
     words = ["--standalone", "--nproc-per-node", str(ranks), "-m", "twinray", one.kind]
     command = [sys.executable, "-m", "torch.distributed.run", *words, *as_words(config)]
-    status = subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command) as process:
+        try:
+            status = process.wait()
+        except (
+            BaseException
+        ):  # torchrun hands the signal on; killed itself, it would leave its processes at work
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=STOP_S)
+            process.kill()
+            raise
     if status < 0:
         raise Stopped(f"torchrun was ended by signal {-status}")
     if status:

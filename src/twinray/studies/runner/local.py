@@ -35,7 +35,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def start_worker(study: Path, threads: int) -> subprocess.Popen[bytes]:
-    """Start a worker's process; it ends with its parent, where the system can do that."""
+    """Start a worker's process; where its parent is killed it goes on, and the next coordinator waits for what it holds."""
     place = Place(study)
     place.logs.mkdir(exist_ok=True)
     with (place.logs / "workers.log").open("ab") as log:

@@ -175,8 +175,12 @@ def _edited(place: Place, plan: Plan, events: list[Event]) -> Iterator[Deviation
     for one in plan:
         if place.claims.state(one.id) == "done":
             yield from _edited_run(place, one, done.get(one.id))
-    figures = [event for event in events if event.what == "figures"]
-    for piece, own in (figures[-1].about.get("opened", {}) if figures else {}).items():
+    first: dict[str, str] = {}
+    for event in events:
+        if event.what == "figures":
+            # a run is measured once: later openings list its file again, which may be edited by then
+            first = {**event.about.get("opened", {}), **first}
+    for piece, own in first.items():
         path = place.path / "runs" / piece / OPENED
         if not path.is_file() or sha256(path) != own:
             yield Deviation("file edited", f"runs/{piece}/{OPENED}", runs=(piece,))

@@ -23,11 +23,6 @@ def not_done(plan: Plan, claims: Claims) -> list[Node]:
     return [one for one in plan.measured() if claims.state(one.id) != "done"]
 
 
-def was_opened(place: Place) -> bool:
-    """Whether the study was opened before."""
-    return any(event.what == "opened" for event in place.journal.events())
-
-
 def open_study(place: Place, plan: Plan, *, anyway: bool = False) -> int:
     """Measure every run that is done and not opened yet.
 
@@ -48,11 +43,17 @@ def open_study(place: Place, plan: Plan, *, anyway: bool = False) -> int:
             "run the study to its end, or give --open-anyway, which the report lists"
         )
     ready = [one for one in plan.measured() if place.claims.state(one.id) == "done"]
-    left = [one for one in ready if not (one.folder(place.path) / OPENED).is_file()]
-    if not left:
-        return 0
     known = {piece for e in place.journal.events() if e.what == "opened" for piece in e.about.get("pieces", [])}  # fmt: skip
-    if not {one.id for one in left} <= known:  # else an opening that was killed goes on
+    # figures that lie there although no opening is on record are nobody's: they are measured
+    left = [
+        one
+        for one in ready
+        if one.id not in known or not (one.folder(place.path) / OPENED).is_file()
+    ]
+    listed = {piece for e in place.journal.events() if e.what == "figures" for piece in e.about.get("opened", {})}  # fmt: skip
+    if not left and {one.id for one in ready} <= listed:
+        return 0
+    if not {one.id for one in ready} <= known:  # else an opening that was killed goes on
         place.journal.append(
             "opened",
             early=bool(waiting),
