@@ -58,7 +58,7 @@ class Seal:
     """When the plan was fixed and the test opened; times UTC, ISO 8601, empty where not yet.
 
     Attributes:
-        plan: SHA-256 of the study's file.
+        plan: SHA-256 of the plan before the first run.
         fixed, first_run, last_run, opened: times.
         opened_after: runs that were done at the opening; None while sealed.
         early: the test was opened before the last planned run.
