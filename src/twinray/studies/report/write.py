@@ -99,8 +99,8 @@ def _checklists(study: Path, out: Path) -> tuple[Block, ...]:
     folders = [study / name for name in ("packs", "runs") if (study / name).is_dir()]
     try:
         records = read_records(study) if folders else None
-    except InputError:
-        records = None
+    except InputError as error:  # a damaged record is told, not taken for one that is not there
+        return (f"Not filled: {error}.",)
     if records is None:
         return ("No record to fill a checklist from yet.",)
     (out / "checklists").mkdir()
