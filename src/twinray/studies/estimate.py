@@ -42,6 +42,7 @@ MODEL_ERROR = 0.3
 SINGLE_ERROR = 0.6
 """The same where one timed run was all that fitted into the limit."""
 _DECODED = 8
+_TRAININGS = ("pretrain", "detect", "classify")
 _EVAL = 1 / 3
 _LENGTH = ("epochs", "warmup_epochs", "warmup_steps", "knn_every", "keep_every", "least_steps")
 """Options of a run's length, which the timed runs set themselves."""
@@ -136,11 +137,15 @@ class _Estimator:
         self.plan, self.out, self.work, self.threads = plan, out, work, threads
         self.by_id = plan.by_id()
         self.done: dict[str, float] = {}
+        self.in_one_go: set[str] = (
+            set()
+        )  # the seconds of others are those of their last claim alone
         if out is not None and (out / PLAN).is_file():
             claims = Place(out).claims
             for one in plan:
                 if (found := claims.done(one.id)) is not None:
                     self.done[one.id] = found.seconds
+                    self.in_one_go |= {one.id} if found.claim == 0 else set()
         self.images: dict[str, _Images] = {}
         self.channels: dict[str, int] = {}
         self.rates: dict[str, _Rate | None] = {}
@@ -279,7 +284,7 @@ class _Estimator:
         """The rate of finished pieces of a kind; None where there is none."""
         pairs, sizes = [], []
         for one in self.plan:
-            if one.id in self.done and one.kind not in ("pack", "choose") and self.out is not None:
+            if self.out is not None and one.id in self.in_one_go and one.kind in _TRAININGS:
                 config, data = self._resolved(one)
                 if self._key(one, config, data) == key:
                     pairs.append((self.done[one.id], _work(one.kind, config, self._of(data))))
@@ -448,5 +453,5 @@ def _cells(costs: list[Cost]) -> tuple[str, str, str, str]:
         duration(sum(cost.seconds for cost in costs)),
         duration(sum(cost.error for cost in costs)),
         f"{sum(cost.bytes for cost in costs) / 1e6:,.0f}",
-        f"{gpu / 1e6:,.0f}" if gpu else "none",
+        f"{gpu / 1e6:,.0f}" if gpu else "-",
     )
