@@ -94,6 +94,12 @@ def test_the_mean_over_one_class_has_that_classs_interval():
     assert level((None, "map50"), 0.9, 1e-9, several).low > level(KEY, 0.9, 1e-9, several).low
 
 
+def test_the_mean_over_rates_is_not_held_to_the_boxes():
+    own = support([30], [36])
+    assert level((0, "froc"), 0.9, 0.001, own).low == pytest.approx(score_interval(0.9, 90)[0])
+    assert level((0, "froc@1"), 0.9, 0.001, own).low == pytest.approx(score_interval(0.9, 36)[0])
+
+
 @pytest.mark.parametrize("value", [0.0, 0.02, 0.5, 0.98, 1.0])
 def test_levels_stay_inside_0_and_1_and_hold_the_value(value):
     found = level(KEY, value, 0.04, support([15]))

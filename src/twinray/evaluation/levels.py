@@ -22,7 +22,7 @@ Conventions
 - A level has Wilson's score interval with the effective sample size v (1 - v) / variance, as
   surveys use it. The sources are Korn and Graubard, Survey Methodology 1998, and Brown, Cai and
   DasGupta, Statistical Science 2001. The interval stays inside 0..1 and leans to the middle. Of one
-  class the effective size is at most the number of its true boxes.
+  class the effective size is at most the number of its true boxes, but for FROC's mean over rates.
 - Where no resample differs, or the value is 0 or 1: exact (Clopper-Pearson), the patients with a true box as sample size.
 - A class with true boxes in fewer than ``FEW`` patients has an effective size of at most that
   number. A note states that they are too few to say.
@@ -189,7 +189,9 @@ def level(key: Key, value: float, spread: float, support: BoxSupport) -> Interva
     note = too_few(cases) if cases < FEW else ""
     if spread <= 0 or not 0 < value < 1:
         return Interval(value, *exact_share(value, cases), n, note or EXACT)
-    most = float("inf") if label is None else float(support.boxes[label])
+    # A mean over seven rates is steadier than one share of the boxes: the cap would make it too wide.
+    free = label is None or key[1] == "froc"
+    most = float("inf") if free else float(support.boxes[label])
     size = min(value * (1 - value) / spread, most, cases if cases < FEW else most)
     return Interval(value, *score_interval(value, size), n, note)
 
