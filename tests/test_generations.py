@@ -54,14 +54,17 @@ def values(figures: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def test_packs_open_and_equal_what_is_packed_today(generation, verb, tmp_path: Path) -> None:
+def test_packs_open_and_hold_what_is_packed_today(generation, verb, tmp_path: Path) -> None:
+    """The phantom is drawn in another way since; what a pack says of its images is the same."""
     folder, _ = generation
     old = verify_pack(folder / "pack")
     verb(
         "pack", "--format", "phantom", "--phantom-images", 24, "--size", 32, "--seed", 3, "--out", tmp_path / "new",
     )  # fmt: skip
     new = open_pack(tmp_path / "new")
-    assert new.info.checksums == old.info.checksums
+    assert new.ids.tolist() == old.ids.tolist()
+    for part in ("label_classes", "box_classes", "task", "size", "channels", "fit"):
+        assert getattr(new.info, part) == getattr(old.info, part)
 
 
 @pytest.mark.parametrize("run", ["detector", "classifier"])

@@ -63,6 +63,7 @@ def test_the_line_tells_what_lies_in_the_folder(tmp_path, monkeypatch, capsys, c
 
     monkeypatch.setattr("twinray.jobs.train.pretrain_and_tell", stop)
     monkeypatch.setattr("twinray.jobs.predict.run.run", stop)
+    monkeypatch.setattr("twinray.jobs.evaluate.run.run", stop)
     monkeypatch.setattr("twinray.jobs.pack.run", stop)
     out = tmp_path / "out"
     pretrain = ("pretrain", "--data", "p", "--out", out)
@@ -75,8 +76,9 @@ def test_the_line_tells_what_lies_in_the_folder(tmp_path, monkeypatch, capsys, c
     (out / "checkpoints" / "step-000000012.pt").write_bytes(b"")
     assert f"step 12 is saved in {out}, the same command with --resume goes on" in line(*pretrain)
     assert f"{out} holds what was written so far, which is not all" in line(
-        "predict", "r", "i", "--out", out
+        "evaluate", "r", "--out", out
     )
+    assert f"what was finished is kept in {out}" in line("predict", "r", "i", "--out", out)
     assert f"what was finished is kept in {out}" in line("pack", "s", "--out", out)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from twinray.data.keyed import COLUMNS
 from twinray.data.pack import verify_pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +31,8 @@ def load_script() -> ModuleType:
 
 
 PACKS = load_script().PACKS
+FROM_FILES = [name for name in PACKS if name != "phantom"]
+"""The phantom is drawn in another way since: packs of the old one open, and are not gone on with."""
 
 
 @pytest.fixture(scope="module", params=FIXTURES, ids=lambda path: path.name.split(".tar")[0])
@@ -55,17 +58,18 @@ def pack(cli, generation: Path, monkeypatch: pytest.MonkeyPatch):
 def assert_same(now: Path, then: Path) -> None:
     """The same files; where another library wrote the table, the same table."""
     about, old = (json.loads((path / "pack.json").read_text()) for path in (now, then))
-    same_libraries = about.pop("created_by") == old.pop("created_by")
+    about.pop("created_by"), old.pop("created_by")
     assert (now / "images.npy").read_bytes() == (then / "images.npy").read_bytes()
-    rows, before = (
-        repr(pq.read_table(path / "samples.parquet").to_pylist()) for path in (now, then)
-    )
+    table = pq.read_table(now / "samples.parquet")
+    assert set(COLUMNS) <= set(table.column_names)  # keyed ids of private sources came later
+    rows = repr(table.drop_columns(list(COLUMNS)).to_pylist())
+    before = repr(pq.read_table(then / "samples.parquet").to_pylist())
     assert rows == before  # as text: NaN equals NaN
     about.pop("sha256", None)  # of the description itself, which came later
-    if not same_libraries:
-        about["checksums"].pop("samples.parquet"), old["checksums"].pop("samples.parquet")
+    assert about["extra"].pop("key")
+    about["checksums"].pop("samples.parquet"), old["checksums"].pop("samples.parquet")
     assert about == old
-    for name in ("splits.json", "skipped.csv", *(("samples.parquet",) if same_libraries else ())):
+    for name in ("splits.json", "skipped.csv"):
         assert (now / name).read_bytes() == (then / name).read_bytes(), name
 
 
@@ -81,7 +85,7 @@ def test_a_pack_opens_whole(generation: Path, name: str) -> None:
     assert np.isin(found.labels[~np.isnan(found.labels)], (0, 1)).all()
 
 
-@pytest.mark.parametrize("name", PACKS)
+@pytest.mark.parametrize("name", FROM_FILES)
 def test_the_same_sources_give_the_same_bytes(
     generation: Path, pack, tmp_path: Path, name: str
 ) -> None:
@@ -89,7 +93,7 @@ def test_the_same_sources_give_the_same_bytes(
     assert_same(tmp_path / "again", generation / "whole" / name)
 
 
-@pytest.mark.parametrize("name", PACKS)
+@pytest.mark.parametrize("name", FROM_FILES)
 def test_a_pack_that_was_cut_off_goes_on(generation: Path, pack, tmp_path: Path, name: str) -> None:
     shutil.copytree(generation / "cut" / name, tmp_path / "cut")
     assert len((tmp_path / "cut" / ".unfinished" / "journal.jsonl").read_text().splitlines()) == 6
@@ -97,10 +101,24 @@ def test_a_pack_that_was_cut_off_goes_on(generation: Path, pack, tmp_path: Path,
     assert_same(tmp_path / "cut", generation / "whole" / name)
 
 
-@pytest.mark.parametrize("name", PACKS)
+@pytest.mark.parametrize("name", FROM_FILES)
 def test_a_finished_pack_is_known_as_the_same_job(
     generation: Path, pack, tmp_path: Path, name: str
 ) -> None:
     shutil.copytree(generation / "whole" / name, tmp_path / "whole")
     pack(name, "--out", tmp_path / "whole", "--resume")
-    assert_same(tmp_path / "whole", generation / "whole" / name)
+    for file in (generation / "whole" / name).iterdir():  # left as it was
+        assert (tmp_path / "whole" / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("state", ["cut", "whole"])
+def test_a_phantom_that_was_drawn_otherwise_is_not_gone_on_with(
+    cli, generation: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
+) -> None:
+    """Images of two ways of drawing never meet in one pack."""
+    monkeypatch.chdir(generation)
+    shutil.copytree(generation / state / "phantom", tmp_path / "out")
+    status, _, error = cli(
+        "pack", *PACKS["phantom"], "--workers", 1, "--out", tmp_path / "out", "--resume"
+    )
+    assert status == 2 and "of another source or of other options" in error

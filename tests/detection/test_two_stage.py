@@ -55,7 +55,13 @@ def test_the_pool_writes_what_the_box_head_reads_without_a_copy() -> None:
 def test_proposals_equal_torchvisions(training: bool, way: str, monkeypatch) -> None:
     torch.manual_seed(0)
     network = proposal_network(
-        8, 4.0, (0.5, 1.0, 2.0), sampled=16, before_nms=(60, 40), after_nms=(30, 20)
+        8,
+        4.0,
+        (0.5, 1.0, 2.0),
+        (4, 8, 16, 32, 64),
+        sampled=16,
+        before_nms=(60, 40),
+        after_nms=(30, 20),
     )
     torch.nn.init.normal_(network.head.cls_logits.weight, std=0.5)
     torch.nn.init.normal_(network.head.bbox_pred.weight, std=0.1)
@@ -83,7 +89,9 @@ def test_proposals_equal_torchvisions(training: bool, way: str, monkeypatch) -> 
 
 def test_samples_of_the_box_head_are_torchvisions_but_for_the_draw() -> None:
     """Proposals, labels and what is regressed, where everything fits into the sample."""
-    heads = box_heads(8, 16, 4, sampled=4000, score_threshold=0.1, nms=0.5, per_image=10)
+    heads = box_heads(
+        8, 16, 4, (4, 8, 16, 32), sampled=4000, score_threshold=0.1, nms=0.5, per_image=10
+    )
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(3, 40, 2, 2, generator=generator) * 64
     boxes = torch.cat([corners.amin(2), corners.amax(2)], dim=2)

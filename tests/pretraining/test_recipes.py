@@ -36,7 +36,7 @@ def resolved(**more):
 
 
 def test_the_published_recipe_is_the_authors():
-    assert RECIPES["published"] == Recipe(0.0051, 0.08, 10.0, 0.1, 0.0, "views", True)
+    assert RECIPES["published"] == Recipe(0.0051, 0.08, 10.0, 10.0, 0.0, "views", True)
     for config in (resolved(epochs=300), resolved(recipe="published", epochs=300)):
         assert (config.lam, config.crop_min, config.warmup_epochs) == (0.0051, 0.08, 10.0)
         assert (config.average, config.norm_statistics) == (0.0, "views")

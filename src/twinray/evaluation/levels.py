@@ -181,7 +181,8 @@ def level(key: Key, value: float, spread: float, support: BoxSupport) -> Interva
     """
     label, n = key[0], support.n
     present = np.flatnonzero(support.boxes)
-    if label is None and len(present) == 1:
+    # of detectors' figures alone: what measures of heat maps share out is no count of boxes
+    if label is None and len(present) == 1 and key[1].startswith(("map", "froc", "ar")):
         label = int(present[0])  # the mean over one class is that class's figure
     cases = support.patients_of(label)
     if np.isnan(value) or np.isnan(spread) or n < 2 or cases == 0:

@@ -25,8 +25,8 @@ class Recipe:
     Attributes:
         lam: weight of the redundancy term; None: 1 / width of the embedding.
         crop_min: smallest area of a crop, share of the image.
-        warmup: epochs of linear warm-up; a share of the epochs where ``warmup_share``.
-        warmup_share: largest share of the epochs that the warm-up takes.
+        warmup: epochs of linear warm-up; a part of the epochs where ``warmup_part``.
+        warmup_part: number of parts of the epochs, one of which the warm-up takes at most.
         average: share of the run's steps over which the backbone's weights are averaged; 0: none.
         norm_statistics: images that the kept statistics of batch norms are of.
         zero_init_residual: whether random ResNets begin with a weight of 0 in the last norm of every residual block.
@@ -35,14 +35,14 @@ class Recipe:
     lam: float | None
     crop_min: float
     warmup: float
-    warmup_share: float
+    warmup_part: float
     average: float
     norm_statistics: Literal["views", "whole"]
     zero_init_residual: bool
 
     def warmup_epochs(self, epochs: int) -> float:
         """Epochs of linear warm-up of a run of ``epochs``."""
-        return min(self.warmup, self.warmup_share * epochs)
+        return min(self.warmup, epochs / self.warmup_part)
 
 
 RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
@@ -51,7 +51,7 @@ RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
             lam=0.0051,
             crop_min=0.08,
             warmup=10.0,
-            warmup_share=0.1,  # the authors' runs have 100 epochs and more, so 10 epochs is never above a tenth
+            warmup_part=10.0,  # the authors' runs have 100 epochs and more, so 10 epochs is never above a tenth
             average=0.0,
             norm_statistics="views",
             zero_init_residual=True,
@@ -60,7 +60,7 @@ RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
             lam=None,
             crop_min=0.5,
             warmup=10.0,
-            warmup_share=0.1,
+            warmup_part=10.0,
             average=0.0,
             norm_statistics="views",
             zero_init_residual=False,

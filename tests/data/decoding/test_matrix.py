@@ -24,7 +24,7 @@ from twinray.errors import InputError
 
 Values = npt.NDArray[Any]
 SIDE = (37, 53)
-MAGICK = shutil.which("magick") or shutil.which("convert")
+MAGICK = shutil.which("magick") or shutil.which("convert-im6.q16") or shutil.which("convert")
 
 
 def drawn(channels: int, bits: int) -> Values:
@@ -64,6 +64,15 @@ def by_magick(path: Path, values: Values, bits: int, *options: str) -> None:
         pytest.skip(f"ImageMagick cannot write it here: {done.stderr.decode()[:100]}")
 
 
+def read_by_magick(path: Path, like: Values, bits: int) -> Values:
+    """The file's values, as ImageMagick itself reads them."""
+    assert MAGICK is not None
+    kind = "gray" if like.ndim == 2 else "rgb"
+    command = [MAGICK, str(path), "-depth", str(bits), "-endian", "LSB", f"{kind}:-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, f"<u{1 if bits == 8 else 2}").reshape(like.shape).astype(like.dtype)
+
+
 LOSSLESS = {
     "png grey": (1, 8, "a.png", ()),
     "png rgb": (3, 8, "a.png", ()),
@@ -96,7 +105,11 @@ def test_what_imagemagick_writes_comes_back(tmp_path: Path, kind: str) -> None:
     channels, bits, name, options = LOSSLESS[kind]
     values = drawn(channels, bits)
     by_magick(tmp_path / name, values, bits, *options)
-    assert distance(tmp_path / name, levels(values, bits)) <= 0.5 + 1e-9
+    # Palettes hold fewer levels than were asked for, so its own reading is what is compared with.
+    held = read_by_magick(tmp_path / name, values, bits)
+    assert distance(tmp_path / name, levels(held, bits)) <= 0.5 + 1e-9
+    if "palette" not in kind and kind not in ("gif", "tiff white is zero"):
+        np.testing.assert_array_equal(held, values)
 
 
 @pytest.mark.parametrize("quality", [90, 100])

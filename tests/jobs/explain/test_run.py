@@ -13,6 +13,7 @@ import pytest
 from twinray.data.pack import Pack, open_pack
 from twinray.errors import InputError
 from twinray.inference import model as inference
+from twinray.jobs.called_as import CalledAs
 from twinray.jobs.explain import run as job
 from twinray.jobs.explain.config import ExplainConfig
 from twinray.jobs.explain.rows import chosen_rows
@@ -83,7 +84,9 @@ def test_true_boxes_are_found_by_file_name(detect_run, blobs, tmp_path):
 
     (file,) = copies(blobs, tmp_path / "a" / "im000.png")
     other = Path(*copies(blobs, tmp_path / "a" / "other.png"))
-    found = job._true_boxes(blobs, [load_model(detect_run)], [Path(file), other])
+    found = job._true_boxes(
+        blobs, [load_model(detect_run)], [Path(file), other], CalledAs(None, ())
+    )
     assert list(found) == [Path(file)]
     assert len(found[Path(file)].boxes or ()) == 1
 

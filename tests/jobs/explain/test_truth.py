@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from twinray.jobs.called_as import CalledAs
 from twinray.jobs.explain import run as job
 from twinray.records import Boxes, Pixels, Sample
 
@@ -54,7 +55,7 @@ def test_what_the_truth_repeats_or_loses_is_said(
     }
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content))
-    collection = job._truth(path)
+    collection = job._truth(path, CalledAs(None, ()))
     told = capsys.readouterr().err
     assert "1 duplicate annotations" in told
     assert "expected a box of positive size" in told
