@@ -233,6 +233,11 @@ class Forest:
         return any(row.mark.dashed for row in self.rows)
 
     @property
+    def sealed(self) -> bool:
+        """Whether its marks are no test figures."""
+        return any(row.mark.hatched for row in self.rows)
+
+    @property
     def empty(self) -> bool:
         """Whether some row has no figure."""
         return any(row.mark.x is None for row in self.rows)
