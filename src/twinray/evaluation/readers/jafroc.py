@@ -129,15 +129,22 @@ class ReaderStudy:
         return tuple(sorted(self.lesions, key=lambda image: len(self.lesions[image]) > 0))
 
 
-def marks_of(flat: FlatBoxes, matches: BoxMatches, row: int = 0) -> tuple[Mark, ...]:
-    """Matched boxes as marks; lesions are numbered as the true boxes of their image stand."""
+def marks_of(
+    flat: FlatBoxes, matches: BoxMatches, row: int = 0, *, ignore_repeats: bool = False
+) -> tuple[Mark, ...]:
+    """Matched boxes as marks; lesions are numbered as the true boxes of their image stand.
+
+    Args:
+        flat, matches, row: boxes, their matches, and a row of the matches' thresholds.
+        ignore_repeats: whether a further box on a found lesion is no mark rather than a non-lesion mark.
+    """
     if matches.true_box is None:
         raise ValueError("matches without the true boxes that were taken")
     real = ~flat.truth_crowd
     image = flat.truth_image[real]
     number = np.zeros(len(real), dtype=np.int64)
     number[real] = np.arange(len(image)) - np.searchsorted(image, image, side="left") + 1
-    counted = np.flatnonzero(matches.counted(row))
+    counted = np.flatnonzero(matches.counted(row, ignore_repeats=ignore_repeats))
     return tuple(
         Mark(
             str(flat.ids[matches.image[i]]),
