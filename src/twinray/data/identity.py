@@ -134,6 +134,13 @@ _TABLE: tuple[DataSet, ...] = (
         r"(mimic(-cxr)?|ms-cxr|chest-?imagenome)(-.*)?", files=_MIMIC_FILE, image=_MIMIC_FILE,
         patient=r"(?:^|/)p(\d{8})/", patients=r"p?(\d{8})",
     ),
+    # PadChest, BRAX, Object-CXR: nothing here is made of them
+    DataSet(
+        "padchest", "padchest", "Bustos et al., PadChest, Medical Image Analysis 66:101797, 2020", r"(bimcv-)?padchest(-.*)?",
+        patients=r"(\d{30,40})",
+    ),
+    DataSet("brax", "brax", "Reis et al., BRAX, Scientific Data 9:487, 2022", r"brax(-.*)?"),
+    DataSet("object-cxr", "object-cxr", "JF Healthcare, object-CXR, a challenge of MIDL 2020", r"object-?cxr(-.*)?"),
     # VinDr-CXR
     DataSet(
         "vindr-cxr", "vindr-cxr", "Nguyen et al., VinDr-CXR, Scientific Data 9:429, 2022: the training images of Kaggle's "

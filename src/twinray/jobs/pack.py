@@ -88,7 +88,7 @@ class PackConfig:
     """Decode images once and keep them, with patients, splits, labels and boxes, in a pack that training reads fast."""
 
     source: Annotated[tuple[Path, ...], DATA] = ()
-    """One or several sources for one pack: folders, or files (coco, medmnist); none for the phantom; with --verify the pack.
+    """One or several sources for one pack: folders, or files (coco, medmnist, yolo, cvat, label-studio); none for the phantom; with --verify the pack.
     Sources of several formats are given as --source PATH --format FORMAT, once for each."""
 
     format: Annotated[
@@ -143,7 +143,7 @@ class PackConfig:
     """the task whose labels to take (default: the only one; with several, none)."""
 
     views: Annotated[Views, MODEL, taken("views")] = "auto"
-    """frontal leaves lateral views out, all keeps them (auto: frontal for chexpert, all for dicom)."""
+    """frontal leaves lateral views out, all keeps them (auto: all for dicom, frontal elsewhere)."""
 
     uncertain: Annotated[Uncertain, MODEL, taken("uncertain")] = "ignore"
     """How a label that the source calls uncertain is read: kept as uncertain, which counts for nothing unless training says

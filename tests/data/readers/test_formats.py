@@ -122,7 +122,8 @@ def test_a_new_data_set_is_one_file_and_one_row(tmp_path: Path) -> None:
 
     told = " ".join(run("--help").stdout.split())
     assert "toy: list of toys" in told
-    assert "Formats coco, nih, vindr, rsna and toy: folder of the images" in told
+    takers = [name for name, row in FORMATS.items() if "images" in row.takes]
+    assert f"Formats {', '.join(takers)} and toy: folder of the images" in told
     assert "expected the list of toys, as in: twinray pack FILE.txt --format toy --out PACK" in (
         run("--format", "toy", "--out", tmp_path / "p").stderr
     )

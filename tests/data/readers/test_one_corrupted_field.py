@@ -173,6 +173,183 @@ def dicom(root: Path) -> None:
     (root / "t.csv").write_text("\n".join(lines) + "\n")
 
 
+def mimic(root: Path) -> None:
+    meta = [
+        "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate"
+    ]
+    labels, splits = (
+        [",".join(["subject_id", "study_id", *LABELS])],
+        ["dicom_id,study_id,subject_id,split"],
+    )
+    for i in range(N):
+        patient, study, key = 10000000 + i // 2, 50000000 + i, "-".join([f"{i:08x}"] * 5)
+        picture(root / "in" / "files" / f"p{str(patient)[:2]}/p{patient}/s{study}/{key}.jpg", i)
+        meta.append(
+            f"{key},{patient},{study},CHEST (PA AND LAT),{('PA', 'AP')[i % 2]},64,96,21800506"
+        )
+        stated = [
+            "1.0" if (i + k) % 3 == 0 else "0.0" if (i + k) % 3 == 1 else "" for k in range(14)
+        ]
+        labels.append(",".join([str(patient), str(study), *stated]))
+        splits.append(f"{key},{study},{patient},{'validate' if split(i) == 'val' else split(i)}")
+    for name, lines in (("metadata", meta), ("chexpert", labels), ("split", splits)):
+        (root / "in" / f"mimic-cxr-2.0.0-{name}.csv").write_text("\n".join(lines) + "\n")
+
+
+def brax(root: Path) -> None:
+    lines = [
+        ",".join(["", "DicomPath", "PngPath", "PatientID", "PatientSex", "PatientAge", "AccessionNumber", "StudyDate", *LABELS,
+                  "ViewPosition", "Rows", "Columns", "Manufacturer"])
+    ]  # fmt: skip
+    for i in range(N):
+        path = f"id_p{i // 2}/Study_{i}/Series_{i}/image-{i}"
+        picture(root / "in" / "images" / f"{path}.png", i)
+        labels = [
+            "1.0" if (i + k) % 3 == 0 else "0.0" if (i + k) % 3 == 1 else "" for k in range(14)
+        ]
+        lines.append(
+            ",".join([str(i), f"Anonymized_DICOMs/{path}.dcm", f"images/{path}.png", f"id_p{i // 2}", "F", "40", f"{i}", "20080101",
+                      *labels, "PA", "64", "96", "1"])
+        )  # fmt: skip
+    (root / "in" / "master_spreadsheet_update.csv").write_text("\n".join(lines) + "\n")
+
+
+def padchest(root: Path) -> None:
+    lines = [
+        "\tImageID\tImageDir\tStudyDate_DICOM\tStudyID\tPatientID\tPatientBirth\tProjection\tMethodLabel\tLabels".replace(
+            "\t", ","
+        )
+    ]
+    for i in range(N):
+        picture(root / "in" / str(i % 3) / f"{i:03d}_k6ga.png", i)
+        found = "\"['pneumonia', ' nodule']\"" if i % 3 else "['normal']"
+        lines.append(
+            f"{i},{i:03d}_k6ga.png,{i % 3},20140915,s{i},83986{i // 2},1930.0,PA,Physician,{found}"
+        )
+    (root / "in" / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv").write_text(
+        "\n".join(lines) + "\n"
+    )
+
+
+def siim(root: Path) -> None:
+    lines = ["ImageId, EncodedPixels"]
+    for i in range(N):
+        key = f"1.2.276.0.7230010.3.1.4.8323329.{i:04d}"
+        picture(root / "in" / "dicom-images-train" / f"{key}.png", i, (64, 64))
+        column = " ".join(["924 100"] * 20)  # 20 columns of 100 pixels
+        lines.append(f"{key}," + (f"{200 * 1024 + 300 + i} 100 {column}" if i % 3 else "-1"))
+    (root / "in" / "train-rle.csv").write_text("\n".join(lines) + "\n")
+
+
+def object_cxr(root: Path) -> None:
+    for part, rows in (("train", range(8)), ("dev", range(8, N))):
+        lines = ["image_name,annotation"]
+        for i in rows:
+            picture(root / "in" / part / f"{i:05d}.jpg", i)
+            shapes = f"0 {40 + i} 20 90 50;1 5 40 25 60;2 30 5 35 12 20 14"
+            lines.append(f"{i:05d}.jpg,{shapes if i % 3 else ''}")
+        (root / "in" / f"{part}.csv").write_text("\n".join(lines) + "\n")
+
+
+def chestx_det(root: Path) -> None:
+    for part, rows in (("train", range(8)), ("test", range(8, N))):
+        content = []
+        for i in rows:
+            picture(root / "in" / f"{part}_data" / f"{36000 + i}.png", i, (64, 64))
+            boxes = [[632, 621 + i, 909, 969], [129, 611, 474, 909]] if i % 3 else []
+            outlines = [[[a, b], [c, b], [c, d], [a, d]] for a, b, c, d in boxes]
+            content.append(
+                {"file_name": f"{36000 + i}.png", "syms": ["Fibrosis", "Effusion"][: len(boxes)], "boxes": boxes, "polygons": outlines}
+            )  # fmt: skip
+        (root / "in" / f"ChestX_Det_{part}.json").write_text(json.dumps(content))
+
+
+def yolo(root: Path) -> None:
+    content = {"path": ".", "names": {0: "mass", 1: "nodule"}, "nc": 2}
+    for name in ("train", "val", "test"):
+        content[name] = f"images/{name}"
+    for i in range(N):
+        picture(root / "in" / "images" / split(i) / f"x{i:02d}.png", i)
+        label = root / "in" / "labels" / split(i) / f"x{i:02d}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text(f"0 0.7 0.5 0.25 0.125\n1 0.25 {0.2 + i / 100:.2f} 0.125 0.125\n")
+    (root / "in" / "data.yaml").write_text(yaml.safe_dump(content))
+
+
+def voc(root: Path) -> None:
+    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for i in range(N):
+        picture(root / "in" / "JPEGImages" / f"x{i:02d}.jpg", i)
+        lists[split(i)].append(f"x{i:02d}")
+        path = root / "in" / "Annotations" / f"x{i:02d}.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = "".join(
+            f"<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax>"
+            f"<ymax>{d}</ymax></bndbox></object>"
+            for name, a, b, c, d in (("mass", 70, 20 + i, 90, 40 + i), ("nodule", 5, 7, 9, 12))
+        )
+        path.write_text(
+            f"<annotation><folder>in</folder><filename>x{i:02d}.jpg</filename><size><width>{WIDE[0]}</width><height>{WIDE[1]}</height>"
+            f"<depth>1</depth></size>{found}</annotation>"
+        )
+    for name, stems in lists.items():
+        path = root / "in" / "ImageSets" / "Main" / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(stems) + "\n")
+
+
+def cvat(root: Path) -> None:
+    labels = "".join(
+        f"<label><name>{name}</name><type>any</type></label>" for name in ("mass", "nodule")
+    )
+    images = []
+    for i in range(N):
+        picture(root / "in" / "images" / f"x{i:02d}.png", i)
+        images.append(
+            f'<image id="{i}" name="x{i:02d}.png" subset="{split(i)}" width="{WIDE[0]}" height="{WIDE[1]}">'
+            f'<box label="mass" occluded="0" xtl="70.5" ytl="{20 + i}" xbr="90.25" ybr="{40 + i}" z_order="0"></box>'
+            f'<polygon label="nodule" points="5,7;9,7;9,12" z_order="0"></polygon></image>'
+        )
+    (root / "in" / "annotations.xml").write_text(
+        f"<annotations><version>1.1</version><meta><task><labels>{labels}</labels></task></meta>{''.join(images)}</annotations>"
+    )
+
+
+def label_studio(root: Path) -> None:
+    tasks = []
+    for i in range(N):
+        picture(root / "in" / "images" / f"x{i:02d}.png", i)
+        value = {
+            "x": 70,
+            "y": 20 + i,
+            "width": 20,
+            "height": 15,
+            "rotation": 0,
+            "rectanglelabels": ["mass"],
+        }
+        region = {
+            "id": f"r{i}",
+            "type": "rectanglelabels",
+            "value": value,
+            "original_width": WIDE[0],
+            "original_height": WIDE[1],
+        }
+        data = {
+            "image": f"/data/upload/1/{i:08x}-x{i:02d}.png",
+            "patient_id": f"p{i // 2}",
+            "split": split(i),
+        }
+        result = [region] if i % 3 else []
+        tasks.append(
+            {
+                "id": i + 1,
+                "data": data,
+                "annotations": [{"completed_by": 7, "was_cancelled": False, "result": result}],
+            }
+        )
+    (root / "in" / "export.json").write_text(json.dumps(tasks))
+
+
 # What is spoilt ---------------------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +586,48 @@ def element(**values: Any) -> Corrupt:
     return corrupt
 
 
+def text(path: str, old: str, new: str, *tokens: str) -> Corrupt:
+    """The first place of a text in a file, or in the one of a row (``{i}`` in its name), is another."""
+
+    def corrupt(root: Path, row: int) -> Sequence[str]:
+        file = root / path.format(i=row, split=split(row))
+        content = file.read_text()
+        assert old in content, (old, file)
+        file.write_text(content.replace(old, new, 1))
+        return (file.name, *tokens)
+
+    return corrupt
+
+
+def gone(path: str, *tokens: str) -> Corrupt:
+    """A file is not there."""
+
+    def corrupt(root: Path, row: int) -> Sequence[str]:
+        file = root / path.format(i=row, split=split(row))
+        file.unlink()
+        return (file.name, *tokens)
+
+    return corrupt
+
+
+def task(change: Callable[[dict[str, Any]], Any], *tokens: str) -> Corrupt:
+    """One task of a Label Studio file is changed."""
+
+    def corrupt(root: Path, row: int) -> Sequence[str]:
+        path = root / "in" / "export.json"
+        content = json.loads(path.read_text())
+        change(content[row])
+        path.write_text(json.dumps(content))
+        return (f"task {content[row].get('id')} ", f"task {content[row].get('id')}", *tokens)
+
+    return corrupt
+
+
+def region(change: Callable[[dict[str, Any]], Any], *tokens: str) -> Corrupt:
+    """The region of a task, where it has one, is changed."""
+    return task(lambda t: [change(r) for a in t["annotations"] for r in a["result"]], *tokens)
+
+
 def upper(text: str) -> str:
     return text.upper()
 
@@ -418,6 +637,20 @@ ENTRY, BOXES = "in/Data_Entry_2017.csv", "in/BBox_List_2017.csv"
 VINDR, META = "in/train.csv", "in/train_meta.csv"
 RSNA, MAPPING = "in/stage_2_train_labels.csv", "in/patientId_to_nih.csv"
 CHEXPERT = "in/train.csv"
+MIMIC_META, MIMIC_LABELS, MIMIC_SPLIT = (
+    f"in/mimic-cxr-2.0.0-{name}.csv" for name in ("metadata", "chexpert", "split")
+)
+BRAX, PADCHEST = (
+    "in/master_spreadsheet_update.csv",
+    "in/PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv",
+)
+SIIM, OBJECT = "in/train-rle.csv", "in/train.csv"
+DET, YOLO, VOC = (
+    "in/ChestX_Det_train.json",
+    "in/labels/{split}/x{i:02d}.txt",
+    "in/Annotations/x{i:02d}.xml",
+)
+CVAT = "in/annotations.xml"
 NOTHING = "count as empty"
 
 CORRUPTED: dict[str, dict[str, Corrupt]] = {
@@ -590,12 +823,151 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "bom": encoded(TABLE, "utf-8-sig"),
         "utf-16": encoded(TABLE, "utf-16"),
     },
+    "mimic-cxr": {
+        "label of another unit": cell(MIMIC_LABELS, 5, "100"),
+        "label nan": cell(MIMIC_LABELS, 5, "nan", NOTHING),
+        "label with a sign": cell(MIMIC_LABELS, 5, "-1.0", "uncertain"),
+        "unknown split": cell(MIMIC_SPLIT, 3, "later"),
+        "split nan": cell(MIMIC_SPLIT, 3, "nan", NOTHING),
+        "another patient": cell(MIMIC_META, 1, "19999999", "says patient"),
+        "patient nan": cell(MIMIC_META, 1, "nan"),
+        "study of another patient": cell(MIMIC_LABELS, 0, "19999999", "says patient"),
+        "study without labels": cell(MIMIC_LABELS, 1, "59999999", "of studies without labels"),
+        "lateral": cell(MIMIC_META, 4, "LATERAL", "no frontal views"),
+        "no view": cell(MIMIC_META, 4, "", "have no view"),
+        "row twice": repeated(MIMIC_META),
+        "labels twice": repeated(MIMIC_LABELS),
+        "split twice": repeated(MIMIC_SPLIT),
+        "without a label": without(MIMIC_LABELS, 6),
+        "no splits": gone(MIMIC_SPLIT, "no official split"),
+        "no labels": gone(MIMIC_LABELS, "no image has labels"),
+    },
+    "brax": {
+        "label of another unit": cell(BRAX, 9, "100"),
+        "label with a sign": cell(BRAX, 9, "-1", "uncertain"),
+        "no patient": cell(BRAX, 3, "nan", NOTHING),
+        "another path": cell(BRAX, 2, "images/x.png", "not on this disk"),
+        "path that leads out": cell(BRAX, 2, "../x.png"),
+        "lateral": cell(BRAX, 22, "L", "no frontal views"),
+        "a strip": cell(BRAX, 23, "2"),
+        "row twice": repeated(BRAX),
+        "without patients": without(BRAX, 3),
+    },
+    "padchest": {
+        "labels nan": cell(PADCHEST, 9, "nan", NOTHING),
+        "labels in another form": cell(PADCHEST, 9, "pneumonia|nodule"),
+        "labels of numbers": cell(PADCHEST, 9, "[1]"),
+        "excluded": cell(PADCHEST, 9, "['exclude']"),
+        "unchanged": cell(PADCHEST, 9, "['unchanged']", "their labels are unknown"),
+        "label in another case": cell(PADCHEST, 9, lambda v: v.upper(), "differ in nothing"),
+        "no patient": cell(PADCHEST, 5, "nan", NOTHING),
+        "unknown view": cell(PADCHEST, 7, "oblique"),
+        "lateral": cell(PADCHEST, 7, "L", "no frontal views"),
+        "row twice": repeated(PADCHEST),
+        "without labels": without(PADCHEST, 9),
+    },
+    "siim-acr": {
+        "runs beyond the image": cell(SIIM, 1, "1048570 100"),
+        "runs of odd number": cell(SIIM, 1, "5 3 9"),
+        "runs of text": cell(SIIM, 1, "a b"),
+        "runs nan": cell(SIIM, 1, "nan", NOTHING),
+        "mask and no mask": edit(SIIM, lambda c, at: c.append([c[at][0], "-1" if c[at][1] != "-1" else "5 3"]), "with a mask and one without"),
+        "row twice": repeated(SIIM),
+        "no image": cell(SIIM, 0, ""),
+        "another image": cell(SIIM, 0, "1.2.3", "not on this disk"),
+    },
+    "object-cxr": {
+        "unknown shape": cell(OBJECT, 1, "7 1 2 30 40"),
+        "swapped corners": cell(OBJECT, 1, "0 90 50 40 20"),
+        "box beyond the image": cell(OBJECT, 1, "0 900 50 990 60", "lies outside its image"),
+        "box of text": cell(OBJECT, 1, "0 a b c d"),
+        "box in 0..1": cell(OBJECT, 1, "0 0.1 0.1 0.5 0.5"),
+        "outline of one point": cell(OBJECT, 1, "2 5 5"),
+        "another image": cell(OBJECT, 0, "9.jpg", "not on this disk"),
+        "row twice": repeated(OBJECT),
+        "without annotations": without(OBJECT, 1),
+    },
+    "chestx-det": {
+        "box with swapped corners": text(DET, "[632, 622,", "[909, 622, 632, 969], [1,", "as many 'syms'"),
+        "box elsewhere": text(DET, "[632, 622, 909, 969]", "[2, 2, 30, 40]", "different places"),
+        "box of text": text(DET, "[632, 622, 909, 969]", '["632", 622, 909, 969]'),
+        "box beyond the image": text(DET, "[632, 622, 909, 969]", "[632, 622, 2909, 969]"),
+        "unknown class": text(DET, '"Fibrosis"', '"fibrosis"'),
+        "a class too few": text(DET, '"Fibrosis", ', "", "as many 'syms'"),
+        "no name": text(DET, '"36001.png"', "null"),
+        "name twice": text(DET, '"36001.png"', '"36002.png"'),
+    },
+    "yolo": {
+        "pixels": text(YOLO, "0 0.7 0.5 0.25 0.125", "0 67 32 24 8"),
+        "prediction": text(YOLO, "0 0.7 0.5 0.25 0.125", "0 0.7 0.5 0.25 0.125 0.9"),
+        "unknown class": text(YOLO, "0 0.7", "7 0.7"),
+        "class of text": text(YOLO, "0 0.7", "mass 0.7"),
+        "box of nan": text(YOLO, "0.7", "nan"),
+        "box without height": text(YOLO, "0.25 0.125", "0.25 0"),
+        "line twice": text(YOLO, "0 0.7 0.5 0.25 0.125", "0 0.7 0.5 0.25 0.125\n0 0.7 0.5 0.25 0.125", "1 duplicate annotations"),
+        "no text file": gone(YOLO, "have no text file"),
+        "other number of classes": text("in/data.yaml", "nc: 2", "nc: 3"),
+        "class twice": text("in/data.yaml", "nodule", "mass"),
+        "split that is not there": text("in/data.yaml", "images/val", "images/valid", "is not there"),
+        "no names": text("in/data.yaml", "names", "classes"),
+    },
+    "voc": {
+        "box with swapped corners": text(VOC, "<xmin>70<", "<xmin>95<"),
+        "box of text": text(VOC, "<xmin>70<", "<xmin>left<"),
+        "box of nan": text(VOC, "<xmin>70<", "<xmin>nan<"),
+        "box beyond the image": text(VOC, "<xmax>90<", "<xmax>190<"),
+        "pixels from 0": text(VOC, "<xmin>5<", "<xmin>0<", "counted from 0"),
+        "difficult": text(VOC, "<difficult>0<", "<difficult>1<", "left out of evaluation"),
+        "no name": text(VOC, "<name>mass</name>", ""),
+        "name in another case": text(VOC, "<name>mass<", "<name>Mass<", "differ in nothing"),
+        "another size": text(VOC, f"<width>{WIDE[0]}<", "<width>192<", "192 x 64"),
+        "another image": text(VOC, "<filename>x", "<filename>y"),
+        "entities": text(VOC, "<annotation>", '<!DOCTYPE a [<!ENTITY b "c">]><annotation>'),
+        "no XML": text(VOC, "</annotation>", "", "line 1"),
+        "in two splits": text("in/ImageSets/Main/val.txt", "x08", "x00\nx08", "is in both"),
+        "no image": gone("in/JPEGImages/x{i:02d}.jpg", "have no image on this disk"),
+        "no annotation": gone(VOC, "have no XML file"),
+    },
+    "cvat": {
+        "unknown label": text(CVAT, 'box label="mass"', 'box label="Mass"', "none of the task's"),
+        "box with swapped corners": text(CVAT, 'xtl="70.5"', 'xtl="95"', "image 0"),
+        "box of text": text(CVAT, 'xtl="70.5"', 'xtl="left"', "image 0"),
+        "box beyond the image": text(CVAT, 'xbr="90.25"', 'xbr="190"', "image 0"),
+        "odd points": text(CVAT, 'points="5,7;', 'points="5;', "image 0"),
+        "another shape": text(CVAT, "<polygon ", "<polyline ", "mismatched", "line 1"),
+        "no width": text(CVAT, f'width="{WIDE[0]}"', 'width=""', "image 0"),
+        "another size": text(CVAT, f'width="{WIDE[0]}"', 'width="192"', "192 x 64"),
+        "name twice": text(CVAT, 'name="x01.png"', 'name="x00.png"', "image 1"),
+        "unknown split": text(CVAT, 'subset="train"', 'subset="later"', "later"),
+        "tracks": text(CVAT, "<meta>", "<track/><meta>"),
+    },
+    "label-studio": {
+        "box beyond the image": region(lambda r: r["value"].update(x=95), "region r"),
+        "box of text": region(lambda r: r["value"].update(x="left")),
+        "box without height": region(lambda r: r["value"].update(height=0)),
+        "no label": region(lambda r: r["value"].update(rectanglelabels=[])),
+        "label in another case": region(lambda r: r["value"].update(rectanglelabels=["Mass"]), "differ in nothing"),
+        "turned image": region(lambda r: r.update(image_rotation=90), "image_rotation"),
+        "another size": region(lambda r: r.update(original_width=192), "192 x 64"),
+        "brush": region(lambda r: r.update(type="brushlabels", value={"brushlabels": ["mass"], "rle": [1]}), "brushlabels"),
+        "skipped": task(lambda t: t["annotations"][0].update(was_cancelled=True), "skipped in the tool"),
+        "never annotated": task(lambda t: t.update(annotations=[]), "never annotated"),
+        "region twice": region(lambda r: None),
+        "patient nan": task(lambda t: t["data"].update(patient_id="nan"), "'nan'"),
+        "unknown split": task(lambda t: t["data"].update(split="later"), "later"),
+        "no image": task(lambda t: t["data"].pop("image")),
+        "another image": task(lambda t: t["data"].update(image="nowhere.png"), "nowhere.png"),
+    },
 }  # fmt: skip
 SOURCES: dict[str, Callable[[Path], None]] = {
     "folder": folder, "coco": coco, "nih": nih, "vindr": vindr, "rsna": rsna, "chexpert": chexpert, "medmnist": medmnist,
-    "medimeta": medimeta, "dicom": dicom,
+    "medimeta": medimeta, "dicom": dicom, "mimic-cxr": mimic, "brax": brax, "padchest": padchest, "siim-acr": siim,
+    "object-cxr": object_cxr, "chestx-det": chestx_det, "yolo": yolo, "voc": voc, "cvat": cvat, "label-studio": label_studio,
 }  # fmt: skip
-FILES = {"coco": "in/a.json", "medmnist": "in/pneumoniamnist.npz"}
+FILES = {
+    "coco": "in/a.json", "medmnist": "in/pneumoniamnist.npz", "yolo": "in/data.yaml", "cvat": "in/annotations.xml",
+    "label-studio": "in/export.json",
+}  # fmt: skip
 
 # The property -----------------------------------------------------------------------------------------------------------------
 

@@ -33,24 +33,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from twinray.data.decoding.bounded_file import one_line
 from twinray.data.readers.disk import FileLoader
-from twinray.data.readers.label_readings import LabelReading
+from twinray.data.readers.label_readings import LabelReading, LabelTable
 from twinray.data.readers.tabular import Row, read_rows
 from twinray.errors import InputError
-from twinray.records import (
-    ABSENT,
-    PRESENT,
-    UNCERTAIN,
-    UNKNOWN,
-    Collection,
-    FloatArray,
-    Sample,
-    Skipped,
-    Split,
-)
+from twinray.records import Collection, Sample, Skipped, Split
 
 LABELS = (
     "No Finding",
@@ -83,15 +71,6 @@ _TABLES: tuple[tuple[str, Split], ...] = (
 _EDITION = re.compile(r"chexpert-v1\.0", re.IGNORECASE)
 _BATCH = re.compile(r"batch\s*\d", re.IGNORECASE)
 _KEPT = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
-_VALUES = {
-    "": UNKNOWN,
-    "1": PRESENT,
-    "1.0": PRESENT,
-    "0": ABSENT,
-    "0.0": ABSENT,
-    "-1": UNCERTAIN,
-    "-1.0": UNCERTAIN,
-}
 _PATIENT = re.compile(r"patient\d+")
 
 
@@ -104,7 +83,7 @@ class _Found:
     """
 
     batches: Sequence[str]
-    reading: LabelReading
+    table: LabelTable
     need_images: bool
     last: tuple[str, int] = ("", 0)
     samples: list[Sample] = field(default_factory=list)
@@ -113,7 +92,6 @@ class _Found:
     laterals: int = 0
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    vectors: dict[tuple[str, ...], FloatArray] = field(default_factory=dict)
     attributes: dict[tuple[tuple[str, str], ...], dict[str, str]] = field(default_factory=dict)
 
 
@@ -141,7 +119,8 @@ def read_chexpert(
         InputError: no such folder, no table, a table without a needed column, no image left.
     """
     root, tables, batches = _root(root)
-    found = _Found(batches, reading, need_images)
+    labels = LabelTable(LABELS, NO_FINDING, APART, reading)
+    found = _Found(batches, labels, need_images)
     for table, split in tables:
         _read_table(table, split, root, frontal_only, found)
     if not found.samples:
@@ -204,13 +183,8 @@ def _take(row: Row, split: Split, root: Path, frontal_only: bool, found: _Found)
     if not lateral and "frontal" not in view:
         return f"expected Frontal or Lateral, got {_short(row['Frontal/Lateral'])}; correct the row"
     stated = tuple(row[name] for name in LABELS)
-    wrong = next(
-        (name for name, value in zip(LABELS, stated, strict=True) if value not in _VALUES), None
-    )
-    if wrong is not None:
-        return (
-            f"expected 1, 0, -1 or blank under {wrong!r}, got {_short(row[wrong])}; correct the row"
-        )
+    if fault := found.table.fault(stated):
+        return fault
     found.ids.add(key)
     if lateral and frontal_only:
         found.laterals += 1
@@ -225,7 +199,7 @@ def _take(row: Row, split: Split, root: Path, frontal_only: bool, found: _Found)
             source=source,
             patient=parts[at],
             split=split,
-            labels=_vector(stated, found),
+            labels=found.table.vector(stated),
             attributes=_attributes(row, parts[at + 1], found),
         )
     )
@@ -246,15 +220,6 @@ def _find(root: Path, parts: Sequence[str], at: int, found: _Found) -> str | Non
     return None
 
 
-def _vector(stated: tuple[str, ...], found: _Found) -> FloatArray:
-    if stated not in found.vectors:
-        as_stated = np.array([_VALUES[value] for value in stated], dtype=np.float32)
-        vector = found.reading.read(as_stated, LABELS, NO_FINDING, APART)
-        vector.flags.writeable = False
-        found.vectors[stated] = vector
-    return found.vectors[stated]
-
-
 def _attributes(row: Row, study: str, found: _Found) -> dict[str, str]:
     """The columns that are kept, and the folder that names the patient's study."""
     pairs = tuple((name, row[name]) for name in _KEPT if row[name])
@@ -270,17 +235,7 @@ def _notes(found: _Found) -> tuple[str, ...]:
         )
     if found.laterals:
         notes.append(f"{found.laterals:,} lateral views were left out")
-    uncertain = sum(
-        int((sample.labels == UNCERTAIN).sum())
-        for sample in found.samples
-        if sample.labels is not None
-    )
-    if uncertain:
-        notes.append(f"{uncertain:,} label values are uncertain (-1) and are kept as such")
-    notes.append(
-        f"labels are read with --uncertain {found.reading.uncertain} --blank {found.reading.blank} --no-finding "
-        f"{found.reading.no_finding}"
-    )
+    notes += found.table.notes([sample.labels for sample in found.samples])
     return tuple(notes)
 
 

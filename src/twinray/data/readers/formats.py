@@ -19,11 +19,25 @@ from twinray.data.pseudonyms import Censor, Pseudonyms, hidden
 from twinray.data.readers.chexpert import read_chexpert
 from twinray.data.readers.coco import read_coco
 from twinray.data.readers.dicom_folder import read_dicom_folder
+from twinray.data.readers.drawn.chestx_det import read_chestx_det
+from twinray.data.readers.drawn.cvat import read_cvat
+from twinray.data.readers.drawn.label_studio import (
+    fuse_label_studio,
+    read_label_studio,
+    read_raw_label_studio,
+)
+from twinray.data.readers.drawn.object_cxr import read_object_cxr
+from twinray.data.readers.drawn.siim import read_siim
+from twinray.data.readers.drawn.voc import read_voc
+from twinray.data.readers.drawn.yolo import read_yolo
 from twinray.data.readers.folder import Layout, read_folder
 from twinray.data.readers.header_patients import with_header_patients
 from twinray.data.readers.label_readings import Blank, LabelReading, NoFinding, Uncertain
 from twinray.data.readers.medimeta import read_medimeta
 from twinray.data.readers.medmnist import read_medmnist
+from twinray.data.readers.mined.brax import read_brax
+from twinray.data.readers.mined.mimic import read_mimic
+from twinray.data.readers.mined.padchest import read_padchest
 from twinray.data.readers.nih import read_nih
 from twinray.data.readers.rsna import read_rsna
 from twinray.data.readers.vindr.reader import fuse_vindr, read_raw_vindr, read_vindr
@@ -198,6 +212,101 @@ FORMATS: Mapping[str, Format] = {
         ),
         takes=frozenset({"table", "views", "patient_column"}),
         private=True,
+    ),
+    "mimic-cxr": Format(
+        "the folder of MIMIC-CXR-JPG",
+        "FOLDER",
+        lambda source, o: read_mimic(
+            source,
+            frontal_only=o.views != "all",
+            reading=LabelReading(o.uncertain, o.blank, o.no_finding),
+        ),
+        takes=frozenset({"views", "uncertain", "blank", "no_finding"}),
+        public=True,
+    ),
+    "brax": Format(
+        "the folder of BRAX",
+        "FOLDER",
+        lambda source, o: read_brax(
+            source,
+            frontal_only=o.views != "all",
+            reading=LabelReading(o.uncertain, o.blank, o.no_finding),
+        ),
+        takes=frozenset({"views", "uncertain", "blank", "no_finding"}),
+        public=True,
+    ),
+    "padchest": Format(
+        "the folder of PadChest",
+        "FOLDER",
+        lambda source, o: read_padchest(
+            source, images_root=o.images, frontal_only=o.views != "all"
+        ),
+        takes=frozenset({"images", "views"}),
+        public=True,
+    ),
+    "siim-acr": Format(
+        "the folder of the SIIM-ACR pneumothorax challenge",
+        "FOLDER",
+        lambda source, o: read_siim(source, images_root=o.images),
+        takes=frozenset({"images"}),
+        annotations=lambda source, o: read_siim(source, images_root=o.images, need_images=False),
+        public=True,
+    ),
+    "object-cxr": Format(
+        "the folder of Object-CXR",
+        "FOLDER",
+        lambda source, o: read_object_cxr(source, images_root=o.images),
+        takes=frozenset({"images"}),
+        annotations=lambda source, o: read_object_cxr(
+            source, images_root=o.images, need_images=False
+        ),
+        public=True,
+    ),
+    "chestx-det": Format(
+        "the folder of ChestX-Det or ChestX-Det10",
+        "FOLDER",
+        lambda source, o: read_chestx_det(source, images_root=o.images),
+        takes=frozenset({"images"}),
+        annotations=lambda source, o: read_chestx_det(
+            source, images_root=o.images, need_images=False
+        ),
+        public=True,
+    ),
+    "yolo": Format(
+        "the YAML file or folder in YOLO's layout",
+        "data.yaml",
+        lambda source, o: read_yolo(source, patient_regex=o.patient_regex),
+        takes=frozenset({"patient_regex"}),
+        annotations=lambda source, _: read_yolo(source),
+    ),
+    "voc": Format(
+        "the folder in Pascal VOC's layout",
+        "FOLDER",
+        lambda source, o: read_voc(source, o.images, patient_regex=o.patient_regex),
+        takes=frozenset({"images", "patient_regex"}),
+        annotations=lambda source, o: read_voc(source, o.images),
+    ),
+    "cvat": Format(
+        "the annotations.xml of CVAT for images",
+        "annotations.xml",
+        lambda source, o: read_cvat(source, o.images, patient_regex=o.patient_regex),
+        takes=frozenset({"images", "patient_regex"}),
+        annotations=lambda source, o: read_cvat(source, o.images),
+    ),
+    "label-studio": Format(
+        "the JSON export of Label Studio",
+        "FILE.json",
+        lambda source, o: read_label_studio(
+            source,
+            o.images,
+            patient_regex=o.patient_regex,
+            patient_column=o.patient_column,
+            fusion_iou=FUSION_IOU if o.fusion_iou is None else o.fusion_iou,
+            min_readers=o.min_readers,
+        ),
+        takes=frozenset({"images", "patient_regex", "patient_column", "fusion_iou", "min_readers"}),
+        annotations=lambda source, o: read_raw_label_studio(source, o.images),
+        fuse=fuse_label_studio,
     ),
     "phantom": Format(
         "synthetic chest images, drawn on the spot",

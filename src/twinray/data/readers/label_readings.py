@@ -6,17 +6,28 @@ is applied in this order: uncertain, no finding, blank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import numpy as np
 
-from twinray.records import ABSENT, PRESENT, UNCERTAIN, FloatArray
+from twinray.records import ABSENT, PRESENT, UNCERTAIN, UNKNOWN, FloatArray
 
 Uncertain = Literal["ignore", "zero", "one"]
 Blank = Literal["unknown", "zero"]
 NoFinding = Literal["implies", "alone"]
+
+CELLS: Final[Mapping[str, float]] = {
+    "": UNKNOWN,
+    "1": PRESENT,
+    "1.0": PRESENT,
+    "0": ABSENT,
+    "0.0": ABSENT,
+    "-1": UNCERTAIN,
+    "-1.0": UNCERTAIN,
+}
+"""What a cell of a table of CheXpert's labeller says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +72,53 @@ class LabelReading:
         if self.blank == "zero":
             labels[np.isnan(labels)] = ABSENT
         return labels
+
+
+@dataclass(slots=True)
+class LabelTable:
+    """Cells of a table of CheXpert's labeller -> labels as read; equal rows share one vector.
+
+    Attributes:
+        classes: (k,) names, in the order of the vectors.
+        no_finding: name of the label that says that there is none.
+        apart: names of labels that are no findings.
+        reading: way in which uncertain, blank and ``no_finding`` are read.
+    """
+
+    classes: Sequence[str]
+    no_finding: str
+    apart: Sequence[str]
+    reading: LabelReading
+    _known: dict[tuple[str, ...], FloatArray] = field(default_factory=dict)
+
+    def fault(self, stated: Sequence[str]) -> str | None:
+        """Why the (k,) cells cannot be read; None if they can."""
+        pairs = zip(self.classes, stated, strict=True)
+        wrong = next(((name, cell) for name, cell in pairs if cell not in CELLS), None)
+        if wrong is None:
+            return None
+        name, cell = wrong
+        return f"expected 1, 0, -1 or blank under {name!r}, got {cell[:80]!r}; correct the row"
+
+    def vector(self, stated: tuple[str, ...]) -> FloatArray:
+        """(k,) float32 labels of (k,) cells without a fault; not to be written to."""
+        if stated not in self._known:
+            as_stated = np.array([CELLS[cell] for cell in stated], dtype=np.float32)
+            vector = self.reading.read(as_stated, self.classes, self.no_finding, self.apart)
+            vector.flags.writeable = False
+            self._known[stated] = vector
+        return self._known[stated]
+
+    def notes(self, vectors: Sequence[FloatArray | None]) -> list[str]:
+        """What users must know of the labels of a source."""
+        uncertain = sum(int((v == UNCERTAIN).sum()) for v in vectors if v is not None)
+        told = (
+            [f"{uncertain:,} label values are uncertain (-1) and are kept as such"]
+            if uncertain
+            else []
+        )
+        return [
+            *told,
+            f"labels are read with --uncertain {self.reading.uncertain} --blank {self.reading.blank} --no-finding "
+            f"{self.reading.no_finding}",
+        ]
