@@ -44,6 +44,8 @@ if (
     from twinray.jobs.weights.config import WeightsConfig as WeightsConfig
     from twinray.jobs.weights.run import run as _weights
     from twinray.pretraining.config import PretrainConfig as PretrainConfig
+    from twinray.serving.config import ServeConfig as ServeConfig
+    from twinray.serving.run import run as _serve
     from twinray.studies.config import DemoConfig as DemoConfig
     from twinray.studies.config import StudyConfig as StudyConfig
     from twinray.studies.demo import run as _demo
@@ -60,6 +62,7 @@ if (
     faithfulness = _faithfulness
     pack = _pack
     predict = _predict
+    serve = _serve
     study = _study
     weights = _weights
     write_report = _write_report

@@ -123,6 +123,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             run="twinray.jobs.predict.run:run",
             positional=("run", "paths"),
         ),
+        "serve": Verb(
+            help="a web page and an HTTP API for readers of images",
+            config="twinray.serving.config:ServeConfig",
+            run="twinray.serving.run:run",
+            positional=("runs",),
+        ),
     }
 )
 

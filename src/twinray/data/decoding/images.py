@@ -244,6 +244,35 @@ def deep_spread(path: Path, decoding: Decoding) -> Spread | None:
     return None
 
 
+def load_deep(
+    path: Path, decoding: Decoding = ALONE
+) -> tuple[npt.NDArray[Any], float, float, bool] | None:
+    """Stored values of a file of more than 8 bits, and how :func:`load_image` makes 8 bits of them; None for 8 bits and DICOM.
+
+    Returns:
+        (h, w) or (h, w, 3) values, the value that becomes black, the value that becomes white, and whether they change
+        places afterwards.
+
+    Raises:
+        InputError: as :func:`load_image`.
+    """
+    kind = file_kind(path)
+    if kind not in ("png", "tiff", "jpeg2000", "pnm"):
+        return None
+    data = read_whole(path, _BYTES_A_PIXEL * MAX_PIXELS + _SPARE_BYTES)
+    with _opened(path, kind, io.BytesIO(data)) as image:
+        _choose_picture(path, image)
+        asked = as_stored(image)
+        deep = deep_values(image, data, kind)
+        if deep is None:
+            return None
+        low, high = _range(path, deep, decoding.scale)
+        inverted = image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
+        asked = asked if kind == "tiff" else asked_orientation(image)
+    values = turned(deep.values, asked) if decoding.exif == "apply" else deep.values
+    return values, low, high, inverted
+
+
 def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Decoding) -> Pixels:
     remarks: list[Remark] = []
     with _opened(path, kind, io.BytesIO(data)) as image:
@@ -415,7 +444,7 @@ def _jpeg_pixels(data: bytes, mode: str, lenient: bool) -> npt.NDArray[np.uint8]
     return array
 
 
-def turned(array: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+def turned(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """(h, w) or (h, w, 3) as an EXIF orientation of 1 to 8 asks for it to be shown."""
     if orientation >= 5:  # rows and columns change places
         array = array.swapaxes(0, 1)
@@ -431,13 +460,8 @@ def _scaled(
 ) -> tuple[npt.NDArray[np.uint8], str]:
     """More than 8 bits -> 8 bits by the scale of the source, or of this file if it is a source of its own."""
     values, name = stored.values, stored.name
-    try:
-        found = spread(values, stored.white)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; write the image again without them") from None
-    chosen = (Survey.of([(path.name, found)]).scale() if scale is None else scale).of(found.numbers)
-    if chosen is None:
-        raise UnscaledError(path, name, found)
+    found = _spread(path, stored)
+    chosen = _range(path, stored, scale)
     how = f"{name}, {chosen[0]:g}..{chosen[1]:g} scaled"
     if found.low < chosen[0] or found.high > chosen[1]:
         remarks.append(("clipped", f"{found.low:g}..{found.high:g}"))
@@ -455,6 +479,26 @@ def _scaled(
     if levels.ndim == 3 and (values == values[..., :1]).all():
         return np.ascontiguousarray(levels[..., 0]), how + ", holding grey"
     return levels, how
+
+
+def _spread(path: Path, stored: Stored) -> Spread:
+    try:
+        return spread(stored.values, stored.white)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; write the image again without them") from None
+
+
+def _range(path: Path, stored: Stored, scale: Scale | None) -> tuple[float, float]:
+    """Stored values that become black and white.
+
+    Raises:
+        UnscaledError: the scale does not cover them.
+    """
+    found = _spread(path, stored)
+    chosen = (Survey.of([(path.name, found)]).scale() if scale is None else scale).of(found.numbers)
+    if chosen is None:
+        raise UnscaledError(path, stored.name, found)
+    return chosen
 
 
 def _grey_or_colour(image: Any, name: str) -> tuple[npt.NDArray[np.uint8], str]:

@@ -33,7 +33,7 @@ from twinray.data.decoding.sandbox_worker import (
 )
 from twinray.errors import TwinrayError
 
-__all__ = ["DEFAULT_MEMORY_BYTES", "Outcome", "map_in_workers"]
+__all__ = ["DEFAULT_MEMORY_BYTES", "KeptWorker", "Outcome", "map_in_workers"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,6 +89,36 @@ def map_in_workers(
         return _map_here(function, tasks, initializer, initargs)
     job = pickle.dumps((function, initializer, initargs, timeout_s, memory_bytes), protocol=5)
     return _Pool(job, workers, timeout_s).run(tasks)
+
+
+class KeptWorker:
+    """One worker process for tasks that come one by one; it is kept between them, and replaced after one ended it.
+
+    Args:
+        function: as of :func:`map_in_workers`, and so are ``timeout_s`` and ``memory_bytes``.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        timeout_s: float = 60.0,
+        memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
+    ) -> None:
+        job = pickle.dumps((function, None, (), timeout_s, memory_bytes), protocol=5)
+        self._pool = _Pool(job, 1, timeout_s)
+
+    def __call__(self, task: Any) -> Outcome[Any]:
+        """The outcome of a task, as :func:`map_in_workers` gives it.
+
+        Raises:
+            TwinrayError: the worker cannot be started.
+        """
+        return self._pool.one(task)
+
+    def close(self) -> None:
+        """End the worker."""
+        self._pool.close()
 
 
 def _map_here(
@@ -214,11 +244,26 @@ class _Pool:
                     given += 1
                     yield self._done.pop(given - 1)
         finally:
-            self._selector.close()
-            for handle in self._handles:
-                handle.process.kill()
-            for handle in self._handles:
-                handle.end()
+            self.close()
+
+    def one(self, task: Any) -> Outcome[Any]:
+        """The outcome of a single task; nothing else may be under way."""
+        self._collect(block=False)  # a worker that ended between two tasks did not end by this one
+        self._payloads[0] = pickle.dumps(task, protocol=5)
+        self._waiting.append(0)
+        while 0 not in self._done:
+            if self._waiting:
+                self._hand_over()
+            self._collect(block=True)
+        return self._done.pop(0)
+
+    def close(self) -> None:
+        """End all workers."""
+        self._selector.close()
+        for handle in self._handles:
+            handle.process.kill()
+        for handle in self._handles:
+            handle.end()
 
     def _hand_over(self) -> bool:
         """Give the first waiting task to the worker that owes least; starts and replaces workers as needed."""

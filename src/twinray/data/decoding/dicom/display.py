@@ -25,7 +25,7 @@ Choices where the standard leaves room:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -63,18 +63,90 @@ def display_pixels(stored: Array, header: Any) -> tuple[npt.NDArray[np.uint8], s
     unsigned = np.ascontiguousarray(stored).view(f"u{stored.itemsize}")
     # Every value that can be stored, in the order of its unsigned bit pattern.
     values = np.arange(1 << (8 * stored.itemsize), dtype=unsigned.dtype).view(stored.dtype)
+    rule = _rule(header, values, unsigned)
+    level = rule.voi.level(rule.modality)
+    table = np.rint((1.0 - level if rule.inverted else level) * 255.0).astype(np.uint8)
+    return _look_up(table, unsigned), f"dicom {rule.how}", rule.unread
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A window on modality values.
+
+    Attributes:
+        function: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
+        centre, width: as PS3.3 C.11.2.1.2 has them.
+        low, high: modality values that become black and white; of no use to ``SIGMOID``.
+    """
+
+    function: Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
+    centre: float
+    width: float
+    low: float
+    high: float
+
+    def level(self, modality: Floats) -> Floats:
+        """0..1 for modality values of any shape."""
+        if self.function == "SIGMOID":
+            return 1.0 / (
+                1.0 + np.exp(np.clip(-4.0 * (modality - self.centre) / self.width, -700.0, 700.0))
+            )
+        if self.function == "LINEAR" and self.width == 1:
+            return (modality > self.low).astype(np.float64)
+        return _unit(modality, self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DisplayRule:
+    """The way from stored values to what is seen, in its parts.
+
+    Attributes:
+        values: every value that can be stored, in the order of its unsigned bit pattern.
+        modality: modality value of each.
+        slope, intercept: modality value = slope x stored value + intercept; None under a modality LUT.
+        voi: window, or LUT, on modality values.
+        inverted: flag, true where black and white change places after it.
+        padding: for each of ``values`` whether it is padding.
+        how: the way, in words. unread: what of the header could not be used as it stands.
+    """
+
+    values: Array
+    modality: Floats
+    slope: float | None
+    intercept: float | None
+    voi: Window | Lut
+    inverted: bool
+    padding: npt.NDArray[np.bool_]
+    how: str
+    unread: list[str]
+
+
+def display_rule(stored: Array, header: Any) -> DisplayRule:
+    """How :func:`display_pixels` shows an image, for a viewer that lets the window be changed.
+
+    Raises:
+        DisplayError: as :func:`display_pixels`.
+    """
+    unsigned = np.ascontiguousarray(stored).view(f"u{stored.itemsize}")
+    values = np.arange(1 << (8 * stored.itemsize), dtype=unsigned.dtype).view(stored.dtype)
+    return _rule(header, values, unsigned)
+
+
+def _rule(header: Any, values: Array, unsigned: Array) -> DisplayRule:
     unread: list[str] = []
-    modality, ways = _modality(header, values.astype(np.float64), unread)
-    level, way = _value_of_interest(header, modality, unread)
-    if level is None:
-        level, spread = _without_voi(header, values, modality, unsigned)
+    modality, affine, ways = _modality(header, values.astype(np.float64), unread)
+    voi, way = _value_of_interest(header, unread)
+    if voi is None:
+        voi, spread = _without_voi(header, values, modality, unsigned)
         way = f"{way}; {spread}" if way else spread
     ways.append(way)
-    if _inverted(header):
-        level = 1.0 - level
+    inverted = _inverted(header)
+    if inverted:
         ways.append("inverted")
-    table = np.rint(level * 255.0).astype(np.uint8)
-    return _look_up(table, unsigned), "dicom " + ", ".join([*ways, *unread]), unread
+    slope, intercept = affine or (None, None)
+    how = ", ".join([*ways, *unread])
+    padding = _padding(header, values)
+    return DisplayRule(values, modality, slope, intercept, voi, inverted, padding, how, unread)
 
 
 def _look_up(table: npt.NDArray[np.uint8], index: Array) -> npt.NDArray[np.uint8]:
@@ -85,12 +157,16 @@ def _look_up(table: npt.NDArray[np.uint8], index: Array) -> npt.NDArray[np.uint8
     return out.reshape(index.shape)
 
 
-def _modality(header: Any, values: Floats, unread: list[str]) -> tuple[Floats, list[str]]:
+def _modality(
+    header: Any, values: Floats, unread: list[str]
+) -> tuple[Floats, tuple[float, float] | None, list[str]]:
+    """Modality value of every stored value, slope and intercept where that is all, and the way in words."""
     for item in header.get("ModalityLUTSequence") or ():
         found = _lut(item, header)
         if isinstance(found, Lut):
             first, entries = found.first, found.entries
-            return entries[_lut_index(values, first, len(entries))], [f"modality LUT{found.remark}"]
+            looked_up = entries[_lut_index(values, first, len(entries))]
+            return looked_up, None, [f"modality LUT{found.remark}"]
         if found != _NO_LUT:
             raise DisplayError(f"its Modality LUT Sequence (0028,3000) cannot be used: {found}")
         unread.append("empty modality LUT ignored")
@@ -105,23 +181,17 @@ def _modality(header: Any, values: Floats, unread: list[str]) -> tuple[Floats, l
         factors.append((found_numbers or [default])[0])
     slope, intercept = factors[0] or 1.0, factors[1]
     if (slope, intercept) == (1.0, 0.0):
-        return values, []
-    return values * slope + intercept, ["rescale"]
+        return values, (slope, intercept), []
+    return values * slope + intercept, (slope, intercept), ["rescale"]
 
 
-def _value_of_interest(
-    header: Any, modality: Floats, unread: list[str]
-) -> tuple[Floats | None, str]:
-    """0..1 for every modality value by the file's own VOI; None, and why, if it has none that can be used."""
+def _value_of_interest(header: Any, unread: list[str]) -> tuple[Window | Lut | None, str]:
+    """The file's own VOI; None, and why, if it has none that can be used."""
     damaged = ""
     for number, item in enumerate(header.get("VOILUTSequence") or (), start=1):
         found = _lut(item, header)
         if isinstance(found, Lut):
-            entries = found.entries
-            level = _unit(entries, entries.min(), entries.max())[
-                _lut_index(modality, found.first, len(entries))
-            ]
-            return level, f"VOI LUT {number}{found.remark}"
+            return found, f"VOI LUT {number}{found.remark}"
         unread.append(f"VOI LUT {number} ignored ({found})")
         damaged = damaged or (found if found != _NO_LUT else "")
     (centers, odd_center), (widths, odd_width) = (
@@ -146,26 +216,22 @@ def _value_of_interest(
     function = text(header, "VOILUTFunction").upper() or "LINEAR"
     if width <= 0:
         return None, "window without width ignored"
+    low, high = center - width / 2, center + width / 2
     if function == "SIGMOID":
-        return 1.0 / (
-            1.0 + np.exp(np.clip(-4.0 * (modality - center) / width, -700.0, 700.0))
-        ), "window 1 SIGMOID"
+        return Window("SIGMOID", center, width, low, high), "window 1 SIGMOID"
     if function == "LINEAR_EXACT" or width < 1:
-        return _unit(modality, center - width / 2, center + width / 2), "window 1 LINEAR_EXACT"
+        return Window("LINEAR_EXACT", center, width, low, high), "window 1 LINEAR_EXACT"
     name = (
         "window 1 LINEAR" if function == "LINEAR" else "window 1 LINEAR (unknown VOI LUT function)"
     )
     # PS3.3 C.11.2.1.2.1: the window's ends are half a grey level inside; width 1 is a threshold.
-    low, high = center - width / 2, center + width / 2 - 1
-    if width == 1:
-        return (modality > low).astype(np.float64), name
-    return _unit(modality, low, high), name
+    return Window("LINEAR", center, width, low, high - 1), name
 
 
 def _without_voi(
     header: Any, values: Array, modality: Floats, unsigned: Array
-) -> tuple[Floats, str]:
-    """0..1 for every modality value where the file gives no VOI; see the top of the module."""
+) -> tuple[Window, str]:
+    """A window where the file gives no VOI; see the top of the module."""
     bits = int(numbers(header, "BitsStored")[0])
     if bits <= 8:
         signed = numbers(header, "PixelRepresentation")[0] == 1
@@ -174,7 +240,7 @@ def _without_voi(
         )
         span = modality[declared]
         kind = "signed range" if signed else "range"
-        return _unit(modality, span.min(), span.max()), f"no VOI: {bits}-bit {kind}"
+        return _window_between(span.min(), span.max()), f"no VOI: {bits}-bit {kind}"
     counts = np.zeros(len(values), dtype=np.int64)
     flat = unsigned.reshape(-1)
     for start in range(0, flat.size, _CHUNK):
@@ -192,7 +258,12 @@ def _without_voi(
     )
     if high <= low:
         low, high = modality[order[0]], modality[order[-1]]
-    return _unit(modality, low, high), way
+    return _window_between(low, high), way
+
+
+def _window_between(low: float, high: float) -> Window:
+    low, high = float(low), float(high)
+    return Window("LINEAR_EXACT", (low + high) / 2, high - low, low, high)
 
 
 def _padding(header: Any, values: Array) -> npt.NDArray[np.bool_]:
@@ -241,6 +312,11 @@ class Lut:
     first: int
     entries: Floats
     remark: str = ""
+
+    def level(self, modality: Floats) -> Floats:
+        """0..1 for modality values of any shape."""
+        level = _unit(self.entries, self.entries.min(), self.entries.max())
+        return level[_lut_index(modality, self.first, len(self.entries))]
 
 
 _NO_LUT = "no data"

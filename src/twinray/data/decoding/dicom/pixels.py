@@ -14,6 +14,8 @@ decoder written in C may still crash on a damaged stream, so long jobs run :func
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,33 +83,73 @@ def load_dicom(
         InputError: the file is damaged, is not a single grey image for presentation, or claims
             sizes that it cannot hold. Or it needs a decoder that is not installed.
     """
+    stored = load_stored(
+        path,
+        frontal_only=frontal_only,
+        any_class=any_class,
+        max_pixels=max_pixels,
+        lenient=lenient,
+    )
+    with parser_faults_as_input_errors(path, "applying the DICOM grey scale transforms", ADVICE):
+        try:
+            array, how, unread = display_pixels(stored.values, stored.header)
+        except DisplayError as error:
+            raise InputError(f"{path}: {error}; correct the header or leave the file out") from None
+    return stored.shown(array, how, unread)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredDicom:
+    """A decoded image before anything was done to its values.
+
+    Attributes:
+        values: (h, w) uint8, int8, uint16 or int16, without bits above Bits Stored.
+        header: pydicom Dataset with the attributes of interest.
+        fault: why it is not whole; None where it is.
+        high: what became of bits above Bits Stored; empty where none was in use.
+    """
+
+    values: npt.NDArray[Any]
+    header: Any
+    fault: str | None
+    high: str
+
+    def shown(self, array: npt.NDArray[np.uint8], how: str, unread: Sequence[str]) -> Pixels:
+        """Display values of it, with all that users must know."""
+        remarks: list[Remark] = [] if self.fault is None else [("damaged", self.fault)]
+        remarks += [("unread", what) for what in unread[:1]]
+        if self.high:
+            remarks.append(("high bits", self.high))
+            how += f", {self.high}"
+        return Pixels(array, how + (", damaged" if self.fault else ""), tuple(remarks))
+
+
+def load_stored(
+    path: Path,
+    *,
+    frontal_only: bool = False,
+    any_class: bool = False,
+    max_pixels: int = MAX_DICOM_PIXELS,
+    lenient: bool = False,
+) -> StoredDicom:
+    """The stored values of one DICOM radiograph, checked and refused as :func:`load_dicom` does.
+
+    Raises:
+        InputError: as :func:`load_dicom`, as far as values and header show it.
+    """
     with parser_faults_as_input_errors(path, "reading the DICOM file", ADVICE):
         header = read_header(path, pixels=True, max_pixels=max_pixels)
         attributes = attributes_of(header)
         check_kind(path, header, attributes, frontal_only=frontal_only, any_class=any_class)
         check_pixel_module(path, header, attributes, max_pixels)
-    remarks: list[Remark] = []
     with parser_faults_as_input_errors(
         path, f"decoding {_syntax_name(attributes.transfer_syntax)} pixels", ADVICE
     ):
         stored, fault = _stored_values(path, header, attributes, lenient)
-    if fault is not None:
-        if not lenient:
-            raise InputError(
-                f"{path}: expected whole pixel data, these are damaged: {fault}; {ADVICE}"
-            )
-        remarks.append(("damaged", fault))
-    stored, high = _without_high_bits(stored, int(numbers(header, "BitsStored")[0]))
-    with parser_faults_as_input_errors(path, "applying the DICOM grey scale transforms", ADVICE):
-        try:
-            array, how, unread = display_pixels(stored, header)
-        except DisplayError as error:
-            raise InputError(f"{path}: {error}; correct the header or leave the file out") from None
-    remarks += [("unread", what) for what in unread[:1]]
-    if high:
-        remarks.append(("high bits", high))
-        how += f", {high}"
-    return Pixels(array, how + (", damaged" if fault else ""), tuple(remarks))
+    if fault is not None and not lenient:
+        raise InputError(f"{path}: expected whole pixel data, these are damaged: {fault}; {ADVICE}")
+    clean, high = _without_high_bits(stored, int(numbers(header, "BitsStored")[0]))
+    return StoredDicom(clean, header, fault, high)
 
 
 def _without_high_bits(stored: npt.NDArray[Any], bits: int) -> tuple[npt.NDArray[Any], str]:

@@ -1,0 +1,153 @@
+"""The app: routes behind the guard, and the processes of work that live and end with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, Response
+
+from twinray.about import DISCLAIMER, own_version
+from twinray.errors import InputError
+from twinray.serving import web
+from twinray.serving.app import routes_images, routes_readings, routes_server
+from twinray.serving.app.answers import problem
+from twinray.serving.app.guard import Guard
+from twinray.serving.app.metrics import Metrics
+from twinray.serving.app.runs import read_runs
+from twinray.serving.app.service import Service
+from twinray.serving.config import ServeConfig
+from twinray.serving.log import log
+from twinray.serving.store.store import open_store
+from twinray.serving.work.cache import Cache
+from twinray.serving.work.crew import Crew
+from twinray.serving.work.job import Job
+
+TOKEN = "TWINRAY_TOKEN"
+_WEB = Path(web.__file__).parent
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
+
+
+def create_app(config: ServeConfig, *, token: str | None = None, work: bool = True) -> FastAPI:
+    """The app of some options, its store open.
+
+    Args:
+        config: options of ``twinray serve``.
+        token: secret that requests must carry; None for that of ``TWINRAY_TOKEN``, empty for none.
+        work: flag to start the processes that analyse and show.
+
+    Raises:
+        InputError: runs, store or token that cannot be used.
+        TwinrayError: the store cannot be made.
+    """
+    service = open_service(config, token=token, work=work)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if service.crew is not None:
+            service.crew.start()
+        try:
+            yield
+        finally:
+            service.stopping = True
+            if service.crew is not None:
+                await run_in_threadpool(service.crew.stop)
+            service.store.close()
+            log("stopped")
+
+    app = FastAPI(
+        title="twinray",
+        version=own_version(),
+        summary=f"{DISCLAIMER}.",
+        lifespan=lifespan,
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.service = service
+    for module in (routes_images, routes_readings, routes_server):
+        app.include_router(module.router)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_api_route("/", _page, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/web/{name:path}", _page, methods=["GET"], include_in_schema=False)
+    app.add_middleware(Guard, service=service)
+    return app
+
+
+def open_service(config: ServeConfig, *, token: str | None = None, work: bool = True) -> Service:
+    """Store, models and processes of some options; see :func:`create_app`."""
+    token = os.environ.get(TOKEN, "") if token is None else token
+    if token and len(token) < 16:
+        raise InputError(
+            f"expected {TOKEN} to be 16 characters or more, got {len(token)}; "
+            "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
+        )
+    served = read_runs(config.runs, allow_edited=config.allow_edited)
+    store = open_store(config.store, config.files, lock=True)
+    store.files.clean()
+    store.files.key()
+    waiting = store.images.serve([(one.model, one.name, one.classes) for one in served])
+    log("store opened", waiting=waiting, models=len(served))
+    crew = Crew(store, _job(config, store.files.folder), config.workers) if work else None
+    return Service(
+        config,
+        store,
+        {one.model: one for one in served},
+        crew,
+        Cache(store.files, config.max_cache),
+        Metrics(),
+        token,
+    )
+
+
+def _job(config: ServeConfig, folder: Path) -> Job:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Job(
+        name="",
+        role="analyse",
+        store=config.store,
+        folder=str(folder),
+        runs=tuple(str(run) for run in config.runs),
+        device=config.device,
+        timeout=config.timeout,
+        memory=config.memory,
+        depth=config.depth,
+        value_range=config.value_range,
+        max_cache=config.max_cache,
+        allow_edited=config.allow_edited,
+        log=str(config.log) if config.log else "",
+        threads=max(1, (cores or 1) // config.workers),
+    )
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    """What of a request is not as expected; what came is not repeated, it may be a name or a text of a reader."""
+    assert isinstance(error, RequestValidationError)
+    found = [
+        f"{'.'.join(str(part) for part in one['loc'])[:100]}: {one['msg']}"
+        for one in error.errors()[:5]
+    ]
+    return problem(422, "; ".join(found))
+
+
+def _page(name: str = "index.html") -> Response:
+    """A file of the page; nothing outside of its folder."""
+    path = (_WEB / name).resolve()
+    kind = _TYPES.get(path.suffix)
+    if kind is None or not path.is_relative_to(_WEB) or not path.is_file():
+        raise HTTPException(404, "there is no such page")
+    return FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"})

@@ -1,0 +1,249 @@
+"""What the API takes and gives, as OpenAPI describes it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from twinray.serving.store.people import NAME
+
+State = Literal["queued", "running", "done", "failed"]
+Corners = tuple[float, float, float, float]
+_LARGEST = 1e6
+
+
+class Form(BaseModel):
+    """A body that holds what is named and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ImageAdded(BaseModel):
+    """A file that was taken."""
+
+    id: str
+    name: str
+    state: State
+    known: bool = Field(description="the same bytes were here already, as this image")
+
+
+class FileRefused(BaseModel):
+    """A file that was not taken."""
+
+    name: str
+    reason: str
+
+
+class Uploaded(BaseModel):
+    """What came of an upload."""
+
+    images: list[ImageAdded]
+    refused: list[FileRefused]
+
+
+class PredictedBox(BaseModel):
+    """A predicted box in original pixels, right and bottom exclusive."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    box: Corners
+    label: str = Field(alias="class")
+    score: float
+
+
+class MarkGiven(BaseModel):
+    """A box of a reading."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    box: Corners
+    label: str = Field(alias="class")
+    verdict: Literal["accepted", "rejected", "moved", "added"]
+    reader: str
+    reading: str
+    prediction: int | None
+    model: str | None
+
+
+class ModelAnswer(BaseModel):
+    """How far a model is with an image."""
+
+    model: str
+    name: str
+    state: State
+    reason: str
+    score: float | None
+    boxes: int
+
+
+class ImageRow(BaseModel):
+    """An image of the worklist."""
+
+    id: str
+    name: str
+    state: State
+    reason: str
+    created: str
+    width: int | None
+    height: int | None
+    score: float | None = Field(description="highest score of the first model; null without answer")
+    teach: float | None
+    read: str | None = Field(description="time of the newest finished reading")
+    patient: str | None = Field(description="pseudonym")
+    acquired: str | None
+    view: str | None
+    kind: str
+    origin: str
+
+
+class ImageWhole(ImageRow):
+    """An image with all that is known of it."""
+
+    place: int | None = Field(description="images that are analysed before this one")
+    model: str | None = Field(description="model of the predictions")
+    models: list[ModelAnswer]
+    predictions: list[PredictedBox]
+    marks: list[MarkGiven]
+
+
+class Worklist(BaseModel):
+    """A page of the worklist."""
+
+    images: list[ImageRow]
+    page: int
+    pages: int
+    size: int
+    total: int
+
+
+class Prior(BaseModel):
+    """An earlier image of the same patient."""
+
+    id: str
+    acquired: str | None
+    created: str
+    view: str | None
+    state: State
+
+
+class DisplayGiven(BaseModel):
+    """How the values of ``pixels`` are shown at first; windows are stated in modality values."""
+
+    width: int
+    height: int
+    bits: int
+    slope: float = Field(description="modality value = slope x value + intercept")
+    intercept: float
+    function: Literal["LINEAR", "LINEAR_EXACT", "SIGMOID", "LUT"]
+    centre: float
+    width_of_window: float
+    low: float = Field(description="modality value that becomes black")
+    high: float = Field(description="modality value that becomes white")
+    lut: list[float] | None = Field(description="grey 0..255 for each whole value from low on")
+    inverted: bool
+    padding: tuple[int, int] | None
+    colour: bool
+    how: str
+    priors: list[Prior]
+
+
+class MarkIn(Form):
+    """A box that a reader accepts, rejects, has moved or adds."""
+
+    box: Corners
+    label: str = Field(alias="class", min_length=1, max_length=200)
+    verdict: Literal["accepted", "rejected", "moved", "added"]
+    prediction: int | None = Field(
+        default=None, ge=0, description="place of the predicted box among the model's"
+    )
+    model: str | None = Field(default=None, max_length=64)
+
+    @field_validator("box")
+    @classmethod
+    def _is_box(cls, box: Corners) -> Corners:
+        x0, y0, x1, y1 = box
+        if not (x0 < x1 and y0 < y1):
+            raise ValueError("expected x0 below x1 and y0 below y1")
+        if max(map(abs, box)) > _LARGEST:
+            raise ValueError("expected pixels of the image")
+        return box
+
+
+class ReadingIn(Form):
+    """One save of a reader: all that stands now, in place of what the same reader said before."""
+
+    reader: str = Field(min_length=1, max_length=64)
+    marks: list[MarkIn] = Field(default_factory=list, max_length=2000)
+    normal: bool | None = None
+    text: str = Field(default="", max_length=20_000)
+    key: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="a name that the client makes for this save; the same one again is the same save",
+    )
+    labels: dict[str, bool] = Field(default_factory=dict, max_length=200)
+    model: str | None = Field(default=None, max_length=64, description="model that was shown")
+    shown: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    seconds: float | None = Field(default=None, ge=0, le=1e7)
+    finished: bool = Field(default=True, description="false for a save on the way")
+
+    @field_validator("reader")
+    @classmethod
+    def _is_name(cls, reader: str) -> str:
+        if not NAME.fullmatch(reader):
+            raise ValueError("expected letters, digits and . _ @ - of at most 64")
+        return reader
+
+
+class ReadingGiven(BaseModel):
+    """A reading as it is kept."""
+
+    id: str
+    reader: str
+    key: str
+    created: str
+    normal: bool | None
+    text: str
+    labels: dict[str, bool]
+    model: str | None
+    seconds: float | None
+    finished: bool
+    marks: list[MarkGiven]
+
+
+class SessionIn(Form):
+    """The token alone, or a user's name and password."""
+
+    token: str | None = Field(default=None, max_length=1000)
+    user: str | None = Field(default=None, max_length=64)
+    password: str | None = Field(default=None, max_length=1000)
+
+
+class SessionGiven(BaseModel):
+    """Who is signed in."""
+
+    who: str
+    role: str
+    named: bool = Field(description="true of a user, who reads under no other name")
+    needed: bool = Field(description="whether this server asks for a token or a sign-in")
+    csrf: str | None = Field(description="word for the header X-CSRF-Token of changes")
+    expires: str | None
+
+
+class Health(BaseModel):
+    """Whether the server lives, and whether it can work."""
+
+    status: Literal["ok"]
+    ready: bool
+
+
+class Readiness(BaseModel):
+    """What the server needs, and whether it has it."""
+
+    ready: bool
+    database: bool
+    workers: dict[str, int]
+    disk_free_bytes: int
+    takes_images: bool
+    waiting: int | None
+    why: str

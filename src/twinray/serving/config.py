@@ -1,0 +1,85 @@
+"""Options of ``twinray serve``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from twinray.checks import (
+    DATA,
+    DEVICE,
+    GIVEN,
+    MODEL,
+    PLACE,
+    RECORD,
+    RISING,
+    SPEED,
+    above,
+    at_least,
+    between,
+    goes_with,
+    not_with,
+    settle,
+)
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """A web page and an HTTP API for readers: images in, boxes and heat maps out, corrections kept.
+
+    The address is this machine's own unless --host names another, which needs a token in the environment variable
+    TWINRAY_TOKEN or users in the store.
+    """
+
+    runs: Annotated[tuple[Path, ...], DATA]
+    """Folders of finished detect runs; the first is shown unless another is chosen."""
+    store: Annotated[str, PLACE] = "twinray-store"
+    """Folder that keeps images and readings (SQLite), or the URL of a PostgreSQL database
+    (postgresql://user@host/name)."""
+    files: Annotated[Path | None, PLACE] = None
+    """Folder of the image files where --store is a URL (default: twinray-store)."""
+    host: Annotated[str, PLACE] = "127.0.0.1"
+    """Address to listen at."""
+    port: Annotated[int, PLACE, between(0, 65_535)] = 8000
+    """Port to listen at; 0 takes a free one and says which."""
+    names: Annotated[tuple[str, ...], PLACE] = ()
+    """Further names that requests may call this server by (those of a reverse proxy); others are refused."""
+    certificate: Annotated[Path | None, PLACE, goes_with(certificate_key=GIVEN)] = None
+    """PEM file of a TLS certificate, to answer by HTTPS."""
+    certificate_key: Annotated[Path | None, PLACE, goes_with(certificate=GIVEN)] = None
+    """PEM file of the certificate's private key."""
+    depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
+    """Bits of the detector, of files of more than 8 bits that are not DICOM (default: as in the
+    model's pack; files are refused where that had none)."""
+    value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
+    """Stored values that become black and white, in place of --depth."""
+    workers: Annotated[int, SPEED, at_least(1)] = 1
+    """Processes that analyse images; one more answers for pixels and heat maps."""
+    device: Annotated[str, PLACE, DEVICE] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    timeout: Annotated[float, SPEED, above(0, "seconds")] = 60.0
+    """Longest that decoding one file may take, seconds."""
+    memory: Annotated[int, SPEED, at_least(1, "MiB")] = 2048
+    """Most memory that decoding one file may take, MiB."""
+    max_file: Annotated[int, RECORD, at_least(1, "MiB")] = 256
+    """Largest file that is taken, MiB."""
+    max_files: Annotated[int, RECORD, at_least(1, "files")] = 500
+    """Most files of one upload."""
+    max_queue: Annotated[int, RECORD, at_least(1, "images")] = 10_000
+    """Most images that may wait to be analysed; further uploads are asked to come again later."""
+    min_free: Annotated[int, RECORD, at_least(0, "MiB")] = 1024
+    """Least space that stays free on the store's disk, MiB; below it no image is taken."""
+    max_cache: Annotated[int, RECORD, at_least(1, "MiB")] = 4096
+    """Most space of pixels and heat maps that are kept to be shown again, MiB."""
+    rate: Annotated[float, RECORD, above(0, "requests a second")] = 50.0
+    """Requests a second that one address may make on average, ten times as many in a burst."""
+    session_hours: Annotated[float, RECORD, above(0, "hours")] = 12.0
+    """Hours after which a reader has to sign in again."""
+    log: Annotated[Path | None, PLACE] = None
+    """File that takes the log, a line of JSON an event (default: standard error)."""
+    allow_edited: Annotated[bool, RECORD] = False
+    """Go on where a file of a run is not the one that it wrote; the log says so."""
+
+    def __post_init__(self) -> None:
+        settle(self)

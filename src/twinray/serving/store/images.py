@@ -1,0 +1,483 @@
+"""Images of a store: taking one in, the worklist, one image with all that is known of it, and the queue of work on them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session, aliased
+
+from twinray.serving.store.audit import note
+from twinray.serving.store.database import Database
+from twinray.serving.store.files import Kept
+from twinray.serving.store.models import Analysis, Image, Model, Prediction
+
+Order = Literal["newest", "suspicious", "active"]
+STATES = ("queued", "running", "done", "failed")
+MOST_ATTEMPTS = 5
+"""Starts of work on one image after which it counts as failed: it ends the process that works on it."""
+LEASE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An image that a worker has taken.
+
+    Attributes:
+        id: image. sha256: its file. kind: kind of file. models: models that still owe an answer.
+    """
+
+    id: str
+    sha256: str
+    kind: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A predicted box: corners in original pixels, class name, score in 0..1."""
+
+    corners: tuple[float, float, float, float]
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What decoding a file told of the image."""
+
+    width: int
+    height: int
+    patient: str | None = None
+    acquired: str | None = None
+    view: str | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the worklist."""
+
+    images: Sequence[Image]
+    total: int
+
+
+@final
+class Images:
+    """Images in a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # --- taking in and looking up -------------------------------------------------------------------------------------
+
+    def add(
+        self, kept: Kept, name: str, kind: str, *, who: str, origin: str = "upload"
+    ) -> tuple[Image, bool]:
+        """An image for a file that is on the disk; the same bytes are the same image.
+
+        Returns:
+            The image, and whether it is new.
+        """
+        own_id = secrets.token_hex(8)
+
+        def change(session: Session) -> tuple[Image, bool]:
+            known = session.scalar(select(Image).where(Image.sha256 == kept.sha256))
+            if known is not None:
+                return known, known.id == own_id
+            made = Image(
+                id=own_id,
+                created=time.time(),
+                name=name,
+                sha256=kept.sha256,
+                size=kept.size,
+                kind=kind,
+                origin=origin,
+            )
+            session.add(made)
+            note(session, who, "image added", image=own_id, details={"origin": origin})
+            session.flush()
+            return made, True
+
+        return self._database.write(change)
+
+    def get(self, image: str) -> Image | None:
+        """An image by its id; None where there is none."""
+        with self._database.reading() as session:
+            return session.scalar(select(Image).where(Image.id == image))
+
+    def some(self, ids: Iterable[str]) -> list[Image]:
+        """Images by their ids, in that order; those that are not there are left out."""
+        wanted = [*ids]
+        found: dict[str, Image] = {}
+        with self._database.reading() as session:
+            for start in range(0, len(wanted), 500):
+                part = wanted[start : start + 500]
+                for image in session.scalars(select(Image).where(Image.id.in_(part))):
+                    found[image.id] = image
+        return [found[one] for one in wanted if one in found]
+
+    def priors(self, image: Image, most: int = 20) -> Sequence[Image]:
+        """Earlier images of the same patient, newest first."""
+        if image.patient is None:
+            return ()
+        earlier: ColumnElement[bool] = Image.number < image.number
+        if image.acquired is not None:
+            earlier = sa.or_(
+                Image.acquired < image.acquired,
+                sa.and_(
+                    func.coalesce(Image.acquired, image.acquired) == image.acquired,
+                    Image.number < image.number,
+                ),
+            )
+        query = (
+            select(Image)
+            .where(Image.patient == image.patient, Image.id != image.id, earlier)
+            .order_by(Image.acquired.desc(), Image.number.desc())
+            .limit(most)
+        )
+        with self._database.reading() as session:
+            return session.scalars(query).all()
+
+    def page(
+        self,
+        *,
+        states: Sequence[str] = (),
+        q: str = "",
+        order: Order = "newest",
+        model: str | None = None,
+        page: int = 1,
+        size: int = 50,
+    ) -> Page:
+        """A page of the worklist.
+
+        Args:
+            states: states to show; none shows all. ``read`` and ``unread`` are taken too.
+            q: text that name, id or patient holds.
+            order: newest first; ``suspicious``: images without a score first, then by falling score; ``active``: by how
+                much labelling would teach.
+            model: model whose scores order by suspicion; None for the one that is shown first.
+            page: number from 1.
+            size: images a page.
+        """
+        where = _chosen(states, q)
+        query = select(Image).where(*where)
+        if order == "suspicious" and model is not None:
+            own = aliased(Analysis)
+            query = query.outerjoin(own, sa.and_(own.image == Image.id, own.model == model))
+            query = query.order_by(own.score.desc().nulls_first(), Image.number.desc())
+        elif order == "suspicious":
+            query = query.order_by(Image.score.desc().nulls_first(), Image.number.desc())
+        elif order == "active":
+            query = query.order_by(Image.teach.desc().nulls_last(), Image.number.desc())
+        else:
+            query = query.order_by(Image.number.desc())
+        with self._database.reading() as session:
+            total = session.scalar(select(func.count()).select_from(Image).where(*where)) or 0
+            return Page(session.scalars(query.limit(size).offset((page - 1) * size)).all(), total)
+
+    def counts(self) -> dict[str, int]:
+        """Number of images in each state."""
+        with self._database.reading() as session:
+            found = session.execute(select(Image.state, func.count()).group_by(Image.state)).all()
+        return dict.fromkeys(STATES, 0) | {row[0]: row[1] for row in found}
+
+    def waiting(self) -> int:
+        """Number of images that work waits for."""
+        with self._database.reading() as session:
+            return (
+                session.scalar(
+                    select(func.count()).select_from(Image).where(Image.pending.is_(True))
+                )
+                or 0
+            )
+
+    def place_in_queue(self, image: Image) -> int | None:
+        """How many images are analysed before this one; None where it does not wait."""
+        if not image.pending or image.state != "queued":
+            return None
+        with self._database.reading() as session:
+            return session.scalar(
+                select(func.count())
+                .select_from(Image)
+                .where(
+                    Image.pending.is_(True),
+                    sa.or_(
+                        Image.attempts < image.attempts,
+                        sa.and_(Image.attempts == image.attempts, Image.number < image.number),
+                    ),
+                )
+            )
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def analyses(self, image: str) -> Sequence[Analysis]:
+        """What came of an image, by model."""
+        with self._database.reading() as session:
+            return session.scalars(
+                select(Analysis).where(Analysis.image == image).order_by(Analysis.finished)
+            ).all()
+
+    def predictions(self, image: str, model: str) -> Sequence[Prediction]:
+        """Boxes of a model on an image, best first."""
+        with self._database.reading() as session:
+            return session.scalars(
+                select(Prediction)
+                .where(Prediction.image == image, Prediction.model == model)
+                .order_by(Prediction.position)
+            ).all()
+
+    def models(self) -> Sequence[Model]:
+        """All models that were ever served, oldest first."""
+        with self._database.reading() as session:
+            return session.scalars(select(Model).order_by(Model.first_served)).all()
+
+    # --- the queue ----------------------------------------------------------------------------------------------------
+
+    def serve(self, models: Sequence[tuple[str, str, Sequence[str]]]) -> int:
+        """Note which models are served, first the one that is shown first; images that lack an answer wait again.
+
+        Args:
+            models: hash, name and class names of each.
+
+        Returns:
+            Number of images that now wait.
+        """
+
+        def change(session: Session) -> int:
+            for model, name, classes in models:
+                known = session.get(Model, model)
+                if known is None:
+                    session.add(
+                        Model(
+                            model=model,
+                            name=name,
+                            classes=[*classes],
+                            first_served=time.time(),
+                        )
+                    )
+                    note(session, "server", "model served", model=model, details={"name": name})
+                else:
+                    known.name = name
+            session.flush()
+            hashes = [model for model, _, _ in models]
+            answered = (
+                select(func.count())
+                .select_from(Analysis)
+                .where(Analysis.image == Image.id, Analysis.model.in_(hashes))
+                .scalar_subquery()
+            )
+            session.execute(
+                sa.update(Image)
+                .where(Image.pending.is_(False), Image.state == "done", answered < len(set(hashes)))
+                .values(pending=True, attempts=0, worker=None, lease=None)
+                .execution_options(synchronize_session=False)
+            )
+            best = (
+                select(Analysis.score)
+                .where(Analysis.image == Image.id, Analysis.model == hashes[0])
+                .scalar_subquery()
+            )
+            session.execute(
+                sa.update(Image)
+                .where(Image.score.is_distinct_from(best))
+                .values(score=best)
+                .execution_options(synchronize_session=False)
+            )
+            return (
+                session.scalar(
+                    select(func.count()).select_from(Image).where(Image.pending.is_(True))
+                )
+                or 0
+            )
+
+        return self._database.write(change)
+
+    def claim(self, worker: str, models: Sequence[str]) -> Claim | None:
+        """Take the next image; those that were never begun come first. None where nothing waits.
+
+        Without models there is nothing to do: it was given up, or answered before.
+        """
+
+        def change(session: Session) -> Claim | None:
+            now = time.time()
+            taken = session.scalar(
+                select(Image)
+                .where(Image.pending.is_(True), sa.or_(Image.lease.is_(None), Image.lease < now))
+                .order_by(Image.attempts, Image.number)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            )
+            if taken is None:
+                return None
+            if taken.attempts >= MOST_ATTEMPTS:
+                _give_up(taken)
+                return Claim(taken.id, taken.sha256, taken.kind, ())
+            have = session.scalars(select(Analysis.model).where(Analysis.image == taken.id)).all()
+            owed = tuple(model for model in models if model not in have)
+            if not owed:  # it waited for a model that is no longer served
+                taken.pending, taken.worker, taken.lease, taken.state = False, None, None, "done"
+                return Claim(taken.id, taken.sha256, taken.kind, ())
+            taken.attempts += 1
+            taken.worker, taken.lease = worker, now + LEASE_S
+            if taken.state == "queued":
+                taken.state = "running"
+            return Claim(taken.id, taken.sha256, taken.kind, owed)
+
+        with self._database.reading() as session:  # waiting workers write nothing
+            if session.scalar(select(Image.number).where(Image.pending.is_(True)).limit(1)) is None:
+                return None
+        return self._database.write(change)
+
+    def extend(self, image: str, worker: str) -> None:
+        """Keep an image that takes long."""
+        self._database.write(
+            lambda session: session.execute(
+                sa.update(Image)
+                .where(Image.id == image, Image.worker == worker)
+                .values(lease=time.time() + LEASE_S)
+                .execution_options(synchronize_session=False)
+            )
+        )
+
+    def release(self, worker: str, *, begun: bool = True) -> int:
+        """Put back what a worker has taken: it ended.
+
+        Args:
+            worker: worker, or the beginning of the names of several.
+            begun: flag, true where the start counts as one: it may be the image that ended it.
+        """
+
+        def change(session: Session) -> int:
+            found = session.scalars(
+                select(Image).where(
+                    Image.pending.is_(True), Image.worker.startswith(worker, autoescape=True)
+                )
+            ).all()
+            for image in found:
+                image.worker = image.lease = None
+                image.attempts -= 0 if begun else 1
+                if image.state == "running":
+                    image.state = "queued"
+            return len(found)
+
+        return self._database.write(change)
+
+    def finish(
+        self,
+        claim: Claim,
+        worker: str,
+        facts: Facts | None,
+        answers: Mapping[str, Sequence[Box] | str],
+        seconds: float,
+        *,
+        first: str,
+        reason: str = "",
+    ) -> bool:
+        """Write what came of an image, all of it at once.
+
+        Args:
+            claim: the image as it was taken.
+            worker: worker that took it.
+            facts: size and patient; None where the file could not be decoded.
+            answers: model -> its boxes, best first, or why it gave none.
+            seconds: time since the claim.
+            first: model that is shown first.
+            reason: why the file could not be decoded.
+
+        Returns:
+            Whether it was this worker's to write; another one may have taken the image over.
+        """
+
+        def change(session: Session) -> bool:
+            image = session.scalar(select(Image).where(Image.id == claim.id).with_for_update())
+            if image is None or image.worker != worker:
+                return False
+            if facts is not None:
+                image.width, image.height = facts.width, facts.height
+                image.patient, image.acquired, image.view = (
+                    facts.patient,
+                    facts.acquired,
+                    facts.view,
+                )
+            for model, boxes in answers.items():
+                _write_answer(session, claim.id, model, boxes, seconds)
+                if model == first and not isinstance(boxes, str):
+                    image.score = boxes[0].score if boxes else 0.0
+            failed = facts is None or (
+                bool(answers) and all(isinstance(one, str) for one in answers.values())
+            )
+            if image.state != "done":
+                image.state = "failed" if failed else "done"
+                image.reason = reason or next(
+                    (one for one in answers.values() if failed and isinstance(one, str)), ""
+                )
+            image.pending, image.worker, image.lease, image.attempts = False, None, None, 0
+            return True
+
+        return self._database.write(change)
+
+
+def _give_up(image: Image) -> None:
+    image.pending, image.worker, image.lease = False, None, None
+    if image.state != "done":
+        image.state = "failed"
+        image.reason = f"the analysis ended without an answer {MOST_ATTEMPTS} times; send the image in another form"
+
+
+def _write_answer(
+    session: Session, image: str, model: str, boxes: Sequence[Box] | str, seconds: float
+) -> None:
+    for table in (Prediction, Analysis):
+        session.execute(sa.delete(table).where(table.image == image, table.model == model))
+    failed = isinstance(boxes, str)
+    found: Sequence[Box] = () if isinstance(boxes, str) else boxes
+    session.add(
+        Analysis(
+            image=image,
+            model=model,
+            state="failed" if failed else "done",
+            reason=boxes if isinstance(boxes, str) else "",
+            finished=time.time(),
+            seconds=seconds,
+            score=None if failed else found[0].score if found else 0.0,
+            boxes=len(found),
+        )
+    )
+    rows: list[dict[str, Any]] = [
+        {
+            "image": image,
+            "model": model,
+            "position": position,
+            **dict(zip(("x0", "y0", "x1", "y1"), box.corners, strict=True)),
+            "label": box.label,
+            "score": box.score,
+        }
+        for position, box in enumerate(found)
+    ]
+    if rows:
+        session.execute(sa.insert(Prediction), rows)
+
+
+def _chosen(states: Sequence[str], q: str) -> list[ColumnElement[bool]]:
+    where: list[ColumnElement[bool]] = []
+    plain = [state for state in states if state in STATES]
+    if plain:
+        where.append(Image.state.in_(plain))
+    if "read" in states:
+        where.append(Image.read.is_not(None))
+    if "unread" in states:
+        where.append(Image.read.is_(None))
+    if q:
+        where.append(
+            sa.or_(
+                Image.name.icontains(q, autoescape=True),
+                Image.id == q,
+                Image.patient == q,
+            )
+        )
+    return where

@@ -1,0 +1,257 @@
+"""Tables of a store.
+
+Which columns may hold what a file says of a person, and no others:
+
+- ``images.name``: name of the file, as the client gave it.
+- ``images.patient``: keyed hash of the patient's identity, not the identity itself.
+- ``images.acquired``: date and time of the study, as a DICOM header has it.
+- ``readings.text``: free text of a reader. ``readings.reader``, ``users.name``, ``audit.who``: names of readers.
+
+Times are seconds since 1970, UTC. Boxes are in original pixels, right and bottom exclusive.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """All tables of the store."""
+
+    metadata = MetaData(naming_convention=_NAMING)
+
+
+_RowNumber = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER counts up in SQLite
+
+
+class Image(Base):
+    """One image file, and where it stands in the queue.
+
+    Attributes:
+        number: order of arrival. id: random name, by which clients know it.
+        created: time of arrival. name: name of the file. sha256: hash of its bytes, by which it lies in the folder.
+        size: its bytes. kind: kind by content (``dicom``, ``png``). origin: ``upload`` or ``archive``.
+        state: ``queued``, ``running``, ``done`` or ``failed``. reason: why it failed, in words.
+        width, height: pixels; None before it was decoded.
+        patient: keyed hash of the patient. acquired: date and time of the study. view: view position.
+        score: highest score of the model that is shown first; None without a box or an answer.
+        teach: how much labelling it would teach; None where nothing was worked out.
+        read: time of the newest reading.
+        pending: flag, true while work waits. attempts: starts of that work. worker, lease: who does it, and until when.
+    """
+
+    __tablename__ = "images"
+    __table_args__ = (
+        Index("ix_images_state_number", "state", "number"),
+        Index("ix_images_pending", "pending", "attempts", "number"),
+        Index("ix_images_score", "score", "number"),
+        Index("ix_images_teach", "teach", "number"),
+        Index("ix_images_patient", "patient", "acquired"),
+    )
+    number: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(32), unique=True)
+    created: Mapped[float] = mapped_column(Float(53))
+    name: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str] = mapped_column(String(16))
+    origin: Mapped[str] = mapped_column(String(16), default="upload")
+    state: Mapped[str] = mapped_column(String(8), default="queued")
+    reason: Mapped[str] = mapped_column(Text, default="")
+    width: Mapped[int | None] = mapped_column(Integer)
+    height: Mapped[int | None] = mapped_column(Integer)
+    patient: Mapped[str | None] = mapped_column(String(64))
+    acquired: Mapped[str | None] = mapped_column(String(32))
+    view: Mapped[str | None] = mapped_column(String(16))
+    score: Mapped[float | None] = mapped_column(Float(53))
+    teach: Mapped[float | None] = mapped_column(Float(53))
+    read: Mapped[float | None] = mapped_column(Float(53))
+    pending: Mapped[bool] = mapped_column(Boolean, default=True)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    worker: Mapped[str | None] = mapped_column(String(64))
+    lease: Mapped[float | None] = mapped_column(Float(53))
+
+
+class Model(Base):
+    """One model that was ever served.
+
+    Attributes:
+        model: hash of its weights. name: name of its run's folder. classes: class names. first_served: time.
+    """
+
+    __tablename__ = "models"
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    classes: Mapped[list[str]] = mapped_column(JSON)
+    first_served: Mapped[float] = mapped_column(Float(53))
+
+
+class Analysis(Base):
+    """What came of one image and one model.
+
+    Attributes:
+        image, model: which. state: ``done`` or ``failed``. reason: why it failed.
+        finished: time. seconds: time that it took, from claim to answer. score: highest score. boxes: number of boxes.
+    """
+
+    __tablename__ = "analyses"
+    image: Mapped[str] = mapped_column(
+        String(32), ForeignKey("images.id", ondelete="CASCADE"), primary_key=True
+    )
+    model: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    state: Mapped[str] = mapped_column(String(8))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    finished: Mapped[float] = mapped_column(Float(53))
+    seconds: Mapped[float] = mapped_column(Float(53))
+    score: Mapped[float | None] = mapped_column(Float(53))
+    boxes: Mapped[int] = mapped_column(Integer, default=0)
+
+
+class Prediction(Base):
+    """One predicted box.
+
+    Attributes:
+        image, model, position: which, by falling score. x0, y0, x1, y1: corners. label: class name. score: 0..1.
+    """
+
+    __tablename__ = "predictions"
+    image: Mapped[str] = mapped_column(
+        String(32), ForeignKey("images.id", ondelete="CASCADE"), primary_key=True
+    )
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    x0: Mapped[float] = mapped_column(Float(53))
+    y0: Mapped[float] = mapped_column(Float(53))
+    x1: Mapped[float] = mapped_column(Float(53))
+    y1: Mapped[float] = mapped_column(Float(53))
+    label: Mapped[str] = mapped_column(Text)
+    score: Mapped[float] = mapped_column(Float(53))
+
+
+class Reading(Base):
+    """What one reader said of one image at one time; a later one of the same reader takes its place, and both stay.
+
+    Attributes:
+        number: order of arrival. id: random name. image, reader: of whom, by whom. created: time.
+        key: name that the client gave the save, so that a repeated one is the same.
+        normal: flag, true of an image called normal; None where nothing was said.
+        text: free text. labels: labels of the whole image, class name -> flag.
+        model: hash of the model that was shown; None where none was. shown: what was shown. seconds: time it took.
+        finished: flag, true where the reader said that the image is done.
+    """
+
+    __tablename__ = "readings"
+    __table_args__ = (
+        UniqueConstraint("image", "reader", "key"),
+        Index("ix_readings_image_number", "image", "number"),
+    )
+    number: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(32), unique=True)
+    image: Mapped[str] = mapped_column(String(32), ForeignKey("images.id", ondelete="CASCADE"))
+    reader: Mapped[str] = mapped_column(String(64), index=True)
+    key: Mapped[str] = mapped_column(String(64))
+    created: Mapped[float] = mapped_column(Float(53))
+    normal: Mapped[bool | None] = mapped_column(Boolean)
+    text: Mapped[str] = mapped_column(Text, default="")
+    labels: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    model: Mapped[str | None] = mapped_column(String(64))
+    shown: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    seconds: Mapped[float | None] = mapped_column(Float(53))
+    finished: Mapped[bool] = mapped_column(Boolean, default=True)
+
+
+class Mark(Base):
+    """One box of a reading.
+
+    Attributes:
+        reading, position: which. x0, y0, x1, y1: corners. label: class name.
+        verdict: ``accepted``, ``rejected``, ``moved`` or ``added``.
+        prediction: position of the predicted box that it is about; None of an added one.
+        model: hash of the model of that box.
+    """
+
+    __tablename__ = "marks"
+    reading: Mapped[str] = mapped_column(
+        String(32), ForeignKey("readings.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    x0: Mapped[float] = mapped_column(Float(53))
+    y0: Mapped[float] = mapped_column(Float(53))
+    x1: Mapped[float] = mapped_column(Float(53))
+    y1: Mapped[float] = mapped_column(Float(53))
+    label: Mapped[str] = mapped_column(Text)
+    verdict: Mapped[str] = mapped_column(String(8))
+    prediction: Mapped[int | None] = mapped_column(Integer)
+    model: Mapped[str | None] = mapped_column(String(64))
+
+
+class User(Base):
+    """One who may sign in.
+
+    Attributes:
+        name: name. secret: salted hash of the password. role: ``reader`` or ``admin``.
+        created: time. disabled: flag.
+    """
+
+    __tablename__ = "users"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    secret: Mapped[str] = mapped_column(Text)
+    role: Mapped[str] = mapped_column(String(16), default="reader")
+    created: Mapped[float] = mapped_column(Float(53))
+    disabled: Mapped[bool] = mapped_column(Boolean, default=False)
+
+
+class SignIn(Base):
+    """One who is signed in.
+
+    Attributes:
+        id: hash of the secret in the cookie. who: name. role: role. csrf: word that changes must carry.
+        created, expires: times.
+    """
+
+    __tablename__ = "sessions"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    who: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16))
+    csrf: Mapped[str] = mapped_column(String(64))
+    created: Mapped[float] = mapped_column(Float(53))
+    expires: Mapped[float] = mapped_column(Float(53), index=True)
+
+
+class Audit(Base):
+    """Who did what, when; rows are only ever added, which the database itself holds to.
+
+    Attributes:
+        number: order. at: time. who: name. action: what was done. image, model: of what. details: what else.
+    """
+
+    __tablename__ = "audit"
+    number: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    at: Mapped[float] = mapped_column(Float(53), index=True)
+    who: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    image: Mapped[str | None] = mapped_column(String(32), index=True)
+    model: Mapped[str | None] = mapped_column(String(64))
+    details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)

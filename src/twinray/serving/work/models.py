@@ -1,0 +1,177 @@
+"""The models of a process: boxes for an image, and heat maps of boxes that were found."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from twinray.data.decoding.options import Decoding
+from twinray.data.decoding.scale import declared
+from twinray.detection.postprocess import Detection
+from twinray.detection.pyramid import Features
+from twinray.errors import InputError
+from twinray.geometry import geometry
+from twinray.inference.heat_maps import check_method, heat_maps
+from twinray.inference.methods import Method
+from twinray.inference.model import Model, load_model
+from twinray.inference.prepared import Prepared
+from twinray.records import Pixels
+from twinray.serving.store.images import Box
+
+MOST_MAP_SIDE = 1024
+"""Pixels of the longer side of a heat map as it is sent; a browser draws it over the image."""
+_KEPT_FEATURES = 4
+
+# matplotlib's inferno, every 16th colour and the last: loading the whole library takes a second
+_INFERNO = np.array(
+    [
+        (0, 0, 4), (10, 7, 34), (31, 12, 72), (58, 9, 99), (80, 13, 108), (104, 22, 110), (128, 31, 108),
+        (151, 39, 102), (176, 49, 91), (197, 61, 77), (216, 76, 62), (232, 96, 45), (243, 120, 25),
+        (251, 147, 6), (251, 178, 23), (246, 210, 70), (252, 255, 164),
+    ],
+    dtype=np.float64,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What a network made of an image: its boxes and the maps that they were read from."""
+
+    found: Detection
+    features: Features
+    prepared: Prepared
+
+
+@final
+class Models:
+    """All models of a process, loaded once.
+
+    Args:
+        runs: folders of detect runs. device: where they compute.
+        depth, value_range: how files of more than 8 bits are decoded; None for as the first model's pack was.
+        allow_edited: flag to take runs whose files were edited.
+
+    Raises:
+        InputError: a run that cannot be loaded, or is no detector.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Path],
+        device: str,
+        *,
+        depth: int | None = None,
+        value_range: tuple[float, float] | None = None,
+        allow_edited: bool = False,
+    ) -> None:
+        loaded = [load_model(run, device, allow_edited=allow_edited) for run in runs]
+        self._models: dict[str, Model] = {}
+        for model in loaded:
+            _ = model.detector  # a classifier is refused here
+            self._models.setdefault(model.description.sha256, model)
+        self.first = loaded[0].description.sha256
+        self._declared = declared(depth, value_range)
+        self._recent: OrderedDict[tuple[str, str], _Known] = OrderedDict()
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Hashes of the models, the one shown first leading."""
+        return tuple(self._models)
+
+    def decoding(self) -> Decoding:
+        """How files are decoded: for all models as for the first, so that all see the same pixels."""
+        return self._models[self.first].decoding(self._declared)
+
+    def boxes(self, model: str, pixels: Pixels, name: str) -> list[Box]:
+        """Boxes of one image in its own pixels, best first."""
+        one = self._models[model]
+        (found,) = one.boxes([one.prepare(pixels, name)])
+        assert found.scores is not None
+        return [
+            Box((x0, y0, x1, y1), one.classes[label], score)
+            for (x0, y0, x1, y1), label, score in zip(
+                found.xyxy.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+            )
+        ]
+
+    def packed_spec(self, model: str) -> str:
+        """What fits an image for a model, in a word; models of one word see the same square."""
+        pack = self._models[model].description.pack
+        return f"{pack.size}-{pack.fit}-{pack.channels}"
+
+    def prepare(self, model: str, pixels: Pixels, name: str) -> Prepared:
+        """An image as a model's pack would hold it."""
+        return self._models[model].prepare(pixels, name)
+
+    def from_packed(
+        self, model: str, packed: npt.NDArray[np.uint8], size: tuple[int, int], name: str
+    ) -> Prepared:
+        """The same from what was kept of it: the square, and the image's own (width, height)."""
+        pack = self._models[model].description.pack
+        return Prepared(name, packed, geometry(*size, pack.size, pack.fit), packed)
+
+    @torch.no_grad()
+    def heat_map(
+        self, model: str, prepared: Prepared, box: int, expected: Sequence[float], method: Method
+    ) -> bytes:
+        """Heat map of one box as a PNG over the whole image: colour, and heat as opacity.
+
+        Args:
+            model: hash.
+            prepared: the image.
+            box: position of the box among the model's, best first.
+            expected: its corners in original pixels as they were kept.
+            method: name of the map.
+
+        Raises:
+            InputError: the model has no use for the method, or finds another box there now.
+        """
+        one = self._models[model]
+        detector = one.detector
+        check_method(detector, method)
+        key = (model, prepared.id)
+        known = self._recent.get(key)
+        with one.machine.autocast():
+            if known is None:
+                detections, features = detector.detect_with_features(one.batch([prepared]))
+                known = _Known(detections[0], features, prepared)
+                self._recent[key] = known
+                while len(self._recent) > _KEPT_FEATURES:
+                    self._recent.popitem(last=False)
+            self._recent.move_to_end(key)
+            here = known.prepared.to_original(known.found.boxes.double().cpu().numpy(), one.size)
+            # another number of threads rounds otherwise, and boxes of almost equal scores change places
+            apart = np.abs(here - np.asarray(expected)).max(axis=1) if len(here) else np.zeros(0)
+            if not len(apart) or apart.min() > 1.0:
+                raise InputError("the model finds another box there now; analyse the image again")
+            place = box if box < len(apart) and apart[box] <= 1.0 else int(apart.argmin())
+            (heat,) = heat_maps(
+                detector, known.features, known.found, [place], (one.size, one.size), method
+            )
+        return _png(heat.map, known.prepared)
+
+
+def _png(heat: npt.NDArray[np.float32], prepared: Prepared) -> bytes:
+    width, height = prepared.place.original
+    factor = min(1.0, MOST_MAP_SIDE / max(width, height))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    inner = prepared.place.picture_at(heat.shape[0])
+    drawn = Image.fromarray(np.asarray(heat, np.float32)).resize(
+        size, Image.Resampling.BILINEAR, box=inner
+    )
+    level = np.rint(np.asarray(drawn).clip(0, 1) * 255).astype(np.uint8)
+    at = np.linspace(0, 255, len(_INFERNO))
+    table = np.stack([np.interp(np.arange(256), at, _INFERNO[:, c]) for c in range(3)], axis=1)
+    rgba = np.dstack([np.rint(table).astype(np.uint8)[level], level])
+    sink = io.BytesIO()
+    Image.fromarray(rgba, "RGBA").save(sink, "PNG", compress_level=3)
+    return sink.getvalue()

@@ -1,0 +1,228 @@
+"""A process of work: ``python -m twinray.serving.work.process FD``, started by the server and ending with it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from twinray.data.decoding.sandbox import KeptWorker, Outcome
+from twinray.errors import InputError, TwinrayError
+from twinray.serving.log import error_facts, log, log_to
+from twinray.serving.store.images import LEASE_S, Box, Claim, Facts
+from twinray.serving.store.store import Store, open_store
+from twinray.serving.work.cache import Cache
+from twinray.serving.work.decoding import Opened, open_file, pseudonym
+from twinray.serving.work.job import Job, from_message, receive, send
+
+_IDLE_S = 1.0
+_KILLED = "was killed"
+
+
+def main() -> None:
+    """Take the job from the socket that the command line names, and work until it ends."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the server decides
+    link = socket.socket(fileno=int(sys.argv[1]))
+    told = receive(link)
+    if told is None:
+        return
+    job = from_message(told[0])
+    log_to(Path(job.log) if job.log else None)
+    try:
+        worker = Worker(job, link)
+    except TwinrayError as error:
+        send(link, {"ready": False, "why": str(error)})
+        return
+    send(link, {"ready": True})
+    try:
+        worker.show() if job.role == "show" else worker.analyse()
+    finally:
+        worker.decoder.close()
+
+
+class Worker:
+    """One process of work.
+
+    Raises:
+        TwinrayError: models or store cannot be opened.
+    """
+
+    def __init__(self, job: Job, link: socket.socket) -> None:
+        import torch
+
+        from twinray.serving.work.models import Models
+
+        torch.set_num_threads(job.threads)
+        self.job, self.link = job, link
+        self.store: Store = open_store(job.store, Path(job.folder), migrate=False)
+        self.cache = Cache(self.store.files, job.max_cache)
+        self.key = self.store.files.key()
+        self.models = Models(
+            [Path(run) for run in job.runs],
+            job.device,
+            depth=job.depth,
+            value_range=job.value_range,
+            allow_edited=job.allow_edited,
+        )
+        self.decoder = KeptWorker(open_file, timeout_s=job.timeout, memory_bytes=job.memory << 20)
+
+    # --- analysing ----------------------------------------------------------------------------------------------------
+
+    def analyse(self) -> None:
+        """Take images from the queue until the server ends or says so."""
+        while True:
+            try:
+                claim = self.store.images.claim(self.job.name, self.models.hashes)
+                if claim is not None:
+                    self._analyse(claim)
+                    if self._told_to_stop(0):
+                        return
+                    continue
+            except (
+                TwinrayError
+            ) as error:  # the database is away or full: nothing is lost by waiting
+                log("worker waits", worker=self.job.name, **error_facts(error))
+            if self._told_to_stop(_IDLE_S):
+                return
+
+    def _told_to_stop(self, wait: float) -> bool:
+        ready, _, _ = select.select([self.link], [], [], wait)
+        while ready:
+            message = receive(self.link)
+            if message is None or message[0].get("stop"):
+                return True
+            ready, _, _ = select.select([self.link], [], [], 0)
+        return False
+
+    def _analyse(self, claim: Claim) -> None:
+        if not claim.models:
+            log("image settled", worker=self.job.name, image=claim.id)
+            return
+        began = time.monotonic()
+        stop = threading.Event()
+        holder = threading.Thread(target=self._hold, args=(claim.id, stop), daemon=True)
+        holder.start()
+        try:
+            facts, answers, reason = self._answers(claim)
+        finally:
+            stop.set()
+        seconds = time.monotonic() - began
+        written = self.store.images.finish(
+            claim, self.job.name, facts, answers, seconds, first=self.models.first, reason=reason
+        )
+        log(
+            "image analysed" if facts is not None else "image failed",
+            worker=self.job.name,
+            image=claim.id,
+            models=len(answers),
+            ms=round(1000 * seconds),
+            written=written,
+        )
+
+    def _hold(self, image: str, stop: threading.Event) -> None:
+        """Keep the claim while the work takes long."""
+        while not stop.wait(LEASE_S / 4):
+            try:
+                self.store.images.extend(image, self.job.name)
+            except TwinrayError:
+                continue
+
+    def _answers(self, claim: Claim) -> tuple[Facts | None, dict[str, list[Box] | str], str]:
+        outcome = self._decode(claim.sha256)
+        if outcome.error is not None:
+            return None, {}, self._bare(outcome.error, claim.sha256)
+        opened: Opened = outcome.result()
+        view, identity = opened.view, opened.identity
+        self.cache.keep_view(claim.sha256, view)
+        facts = Facts(
+            view.display.width,
+            view.display.height,
+            pseudonym(self.key, identity),
+            identity.acquired or None,
+            identity.view or None,
+        )
+        answers: dict[str, list[Box] | str] = {}
+        for model in claim.models:
+            try:
+                answers[model] = self.models.boxes(model, view.pixels, claim.id)
+                spec = self.models.packed_spec(model)
+                packed = self.models.prepare(model, view.pixels, claim.id).packed
+                self.cache.keep_packed(claim.sha256, spec, packed)
+            except InputError as error:
+                answers[model] = str(error)
+        return facts, answers, ""
+
+    def _decode(self, sha256: str) -> Outcome[Any]:
+        path = self.store.files.place(sha256)
+        if not path.is_file():
+            return Outcome(error="its file is no longer in the store; send it again")
+        task = (str(path), self.models.decoding())
+        outcome = self.decoder(task)
+        if outcome.error is not None and _KILLED in outcome.error:
+            outcome = self.decoder(task)  # somebody else's kill is not the file's fault
+        return outcome
+
+    def _bare(self, error: str, sha256: str) -> str:
+        """A refusal without the place of the file."""
+        path = str(self.store.files.place(sha256))
+        return error.removeprefix(f"{path}: ").replace(path, "the file")
+
+    # --- showing ------------------------------------------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Answer for pixels and heat maps until the server ends."""
+        while (message := receive(self.link)) is not None:
+            asked = message[0]
+            if asked.get("stop"):
+                return
+            try:
+                answer, data = self._shown(asked)
+            except InputError as error:
+                answer, data = {"refused": self._bare(str(error), asked.get("sha256", ""))}, b""
+            except TwinrayError as error:
+                log("worker waits", worker=self.job.name, **error_facts(error))
+                answer, data = {"unavailable": True}, b""
+            except Exception as error:
+                log("worker fault", worker=self.job.name, **error_facts(error))
+                answer, data = {"fault": True}, b""
+            send(self.link, answer, data)
+
+    def _shown(self, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        sha256: str = asked["sha256"]
+        if asked["do"] == "view":
+            if self.cache.pixels(sha256) is None or self.cache.display(sha256) is None:
+                self.cache.keep_view(sha256, self._decode(sha256).result().view)
+            display = self.cache.display(sha256)
+            pixels = self.cache.pixels(sha256)
+            if display is None or pixels is None:  # the cache is too small or its disk full
+                view = self._decode(sha256).result().view
+                return {"display": view.display.as_json()}, view.values.astype("<u2").tobytes()
+            return {"display": display}, pixels
+        model, box, method = asked["model"], asked["box"], asked["method"]
+        spec = self.models.packed_spec(model)
+        packed = self.cache.packed(sha256, spec)
+        if packed is None:
+            prepared = self.models.prepare(
+                model, self._decode(sha256).result().view.pixels, asked["image"]
+            )
+            self.cache.keep_packed(sha256, spec, prepared.packed)
+        else:
+            prepared = self.models.from_packed(model, packed, tuple(asked["size"]), asked["image"])
+        png = self.models.heat_map(model, prepared, box, asked["corners"], method)
+        self.cache.keep_heat(sha256, model, box, method, png)
+        return {}, png
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (BrokenPipeError, ConnectionError):
+        os._exit(0)
