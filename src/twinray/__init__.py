@@ -24,6 +24,8 @@ if (
     from twinray.detection.config import DetectConfig as DetectConfig
     from twinray.errors import InputError as InputError
     from twinray.errors import TwinrayError as TwinrayError
+    from twinray.exporting.config import ExportConfig as ExportConfig
+    from twinray.exporting.run import run as _export
     from twinray.jobs.boxes import BoxesConfig as BoxesConfig
     from twinray.jobs.boxes import run as _boxes
     from twinray.jobs.embed.config import EmbedConfig as EmbedConfig
@@ -59,6 +61,7 @@ if (
     embed = _embed
     evaluate = _evaluate
     explain = _explain
+    export = _export
     faithfulness = _faithfulness
     pack = _pack
     predict = _predict

@@ -86,6 +86,18 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def rename_file(path: Path, to: Path, what: str = "file") -> None:
+    """Give a whole file another name on the same disk, in the place of what stood there.
+
+    Raises:
+        TwinrayError: the place cannot be written.
+    """
+    with clear_disk_errors(to, what):
+        _note(to)
+        path.replace(to)
+        _sync_folder(to.parent)
+
+
 def write_bytes(path: Path, data: bytes | memoryview, what: str = "file") -> None:
     """Write ``data`` to ``path`` atomically, in pieces so that a full disk shows as an error of ours."""
     view = memoryview(data)

@@ -111,6 +111,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             positional=("study",),
             python="write_report",
         ),
+        "export": Verb(
+            help="a run's weights for another tool, checked there on real images",
+            config="twinray.exporting.config:ExportConfig",
+            run="twinray.exporting.run:run",
+            positional=("run",),
+        ),
         "weights": Verb(
             help="public weights by name, or what a weight file holds",
             config="twinray.jobs.weights.config:WeightsConfig",

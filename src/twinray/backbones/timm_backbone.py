@@ -93,9 +93,24 @@ class TimmBackbone(Backbone):
         maps = self.net.forward_intermediates(
             x, indices=list(found.indices), output_fmt="NCHW", intermediates_only=True
         )  # type: ignore[operator]
-        if self.aligned and self._pads_late and not x.shape[-1] % STAGE_STRIDES["c5"]:
+        if self.moved and not x.shape[-1] % STAGE_STRIDES["c5"]:
             maps = [_one_cell_on(m) for m in maps]
         return dict(zip(STAGE_STRIDES, maps, strict=True))
+
+    @property
+    def name(self) -> str:
+        """timm's name of the network, without options."""
+        return _named(self.arch)[0]
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Places of the maps c2..c5 among timm's intermediate maps; none of a plain transformer."""
+        return self._stages().indices
+
+    @property
+    def moved(self) -> bool:
+        """Whether :meth:`stages` moves maps by one cell, at sides that 32 divides."""
+        return self.aligned and self._pads_late
 
     @cached_property
     def _pads_late(self) -> bool:

@@ -1,0 +1,37 @@
+"""Options of ``twinray export``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from twinray.checks import DATA, MODEL, PLACE, RECORD, at_least, settle
+
+Target = Literal["torchvision"]
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """A finished run's weights for another tool, checked on real images through that tool's own loader.
+
+    Nothing is written unless the other tool gives what the run gives; README.md in the folder says how far they agree.
+    """
+
+    run: Annotated[Path, DATA]
+    """Folder of a finished pretrain, classify or detect run."""
+    to: Annotated[Target, MODEL]
+    """Tool that is to load the weights."""
+    out: Annotated[Path, PLACE]
+    """New folder for the weights, what loads them, and README.md, the model card."""
+    images: Annotated[tuple[Path, ...], DATA] = ()
+    """Image files and folders for the check; default images of the run's own packs, test images first."""
+    parity_images: Annotated[int, MODEL, at_least(1, "images")] = 32
+    """Images that the check looks at, at most."""
+    overwrite: Annotated[bool, RECORD] = False
+    """Begin again in a folder that export wrote, and remove what is in it; a folder that holds anything else is left as it is."""
+    allow_edited: Annotated[bool, RECORD] = False
+    """Go on where a file of the run is not the one that it wrote; the card says so."""
+
+    def __post_init__(self) -> None:
+        settle(self)
