@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Debian packages of the real servers and tools that tests run against: an archive (Orthanc), DICOM tools, SLURM, ImageMagick.
+# Debian packages of the real servers and tools that tests run against: an archive (Orthanc), DICOM tools, a database (PostgreSQL),
+# SLURM, ImageMagick.
 # Tests that lack one of them skip and say so, so a machine without apt or root goes on.
 set -uo pipefail
-PACKAGES="orthanc orthanc-dicomweb dcmtk dicom3tools slurm-wlm munge imagemagick"
+PACKAGES="orthanc orthanc-dicomweb dcmtk dicom3tools postgresql slurm-wlm munge imagemagick"
 
 missing=""
 for package in $PACKAGES; do

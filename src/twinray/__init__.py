@@ -47,6 +47,8 @@ if (
     from twinray.jobs.weights.run import run as _weights
     from twinray.pretraining.config import PretrainConfig as PretrainConfig
     from twinray.serving.config import ServeConfig as ServeConfig
+    from twinray.serving.config import StoreConfig as StoreConfig
+    from twinray.serving.manage import run as _store
     from twinray.serving.run import run as _serve
     from twinray.studies.config import DemoConfig as DemoConfig
     from twinray.studies.config import StudyConfig as StudyConfig
@@ -66,6 +68,7 @@ if (
     pack = _pack
     predict = _predict
     serve = _serve
+    store = _store
     study = _study
     weights = _weights
     write_report = _write_report

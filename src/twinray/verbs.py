@@ -135,6 +135,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             run="twinray.serving.run:run",
             positional=("runs",),
         ),
+        "store": Verb(
+            help="the store of serve: backup, restore, users, forgetting a patient",
+            config="twinray.serving.config:StoreConfig",
+            run="twinray.serving.manage:run",
+            positional=("action",),
+        ),
     }
 )
 

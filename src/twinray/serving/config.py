@@ -1,10 +1,10 @@
-"""Options of ``twinray serve``."""
+"""Options of ``twinray serve`` and ``twinray store``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from twinray.checks import (
     DATA,
@@ -80,6 +80,36 @@ class ServeConfig:
     """File that takes the log, a line of JSON an event (default: standard error)."""
     allow_edited: Annotated[bool, RECORD] = False
     """Go on where a file of a run is not the one that it wrote; the log says so."""
+
+    def __post_init__(self) -> None:
+        settle(self)
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """What an operator does with the store of twinray serve: back it up, restore it, forget a patient, let users in."""
+
+    action: Annotated[
+        Literal["backup", "restore", "check", "forget", "add-user", "disable-user", "users"], MODEL
+    ]
+    """backup writes all of a store into one file, also while it is served; restore makes a new store
+    of one. check compares database and files. forget removes a patient or an image. add-user lets
+    somebody sign in, or gives a new password, which is asked for or comes in TWINRAY_PASSWORD;
+    disable-user ends that; users lists them."""
+    store: Annotated[str, PLACE] = "twinray-store"
+    """Folder of the store, or the URL of its PostgreSQL database."""
+    files: Annotated[Path | None, PLACE] = None
+    """Folder of the image files where --store is a URL (default: twinray-store)."""
+    file: Annotated[Path | None, PLACE] = None
+    """Backup file: new for backup, read by restore. It holds images and the key of pseudonyms: keep it as safe as the store."""
+    patient: Annotated[str, DATA, not_with("image")] = ""
+    """Pseudonym of the patient to forget, as the worklist shows it."""
+    image: Annotated[str, DATA] = ""
+    """Id of the image to forget."""
+    name: Annotated[str, DATA] = ""
+    """Name of the user."""
+    role: Annotated[Literal["reader", "admin"], MODEL] = "reader"
+    """Role of a new user."""
 
     def __post_init__(self) -> None:
         settle(self)

@@ -28,6 +28,7 @@ def run(config: ServeConfig) -> None:
         import uvicorn
 
         from twinray.serving.app.application import TOKEN, create_app
+        from twinray.serving.app.protocol import PromptProtocol
     except ImportError as error:
         raise InputError(
             f"twinray serve needs packages that are not installed ({error.name}); pip install 'twinray[serve]'"
@@ -66,7 +67,7 @@ def run(config: ServeConfig) -> None:
                 timeout_keep_alive=20,
                 timeout_graceful_shutdown=30,
                 h11_max_incomplete_event_size=32 << 10,
-                http="h11",
+                http=PromptProtocol,
                 ssl_certfile=None if config.certificate is None else str(config.certificate),
                 ssl_keyfile=None if config.certificate_key is None else str(config.certificate_key),
             )

@@ -76,9 +76,14 @@ class Database:
             sqlalchemy.event.listen(self.engine, "begin", _begin_sqlite)
         self._writing = self.engine.execution_options(twinray_writes=True)
         if migrate:
-            self._migrate()
+            self.migrate()
 
-    def _migrate(self) -> None:
+    def migrate(self, revision: str = "head") -> None:
+        """Bring the tables to a form.
+
+        Raises:
+            InputError: they, or the form, are of a later version, or the database cannot be reached.
+        """
         config = alembic.config.Config()
         config.set_main_option("script_location", "twinray.serving.store:migrations")
         config.set_main_option("path_separator", "os")
@@ -87,7 +92,7 @@ class Database:
                 if not self.sqlite:  # several servers may start at once
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
                 config.attributes["connection"] = connection
-                alembic.command.upgrade(config, "head")
+                alembic.command.upgrade(config, revision)
         except alembic.util.CommandError as error:
             raise InputError(
                 f"the store {self.url.render_as_string()} was written by a later version; update twinray"

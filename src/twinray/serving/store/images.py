@@ -213,6 +213,31 @@ class Images:
                 )
             )
 
+    def forget(self, *, patient: str = "", image: str = "", who: str) -> list[str]:
+        """Remove a patient's images, or one image, with all answers and readings.
+
+        The audit keeps that it was done and how many images it were; rows on these images keep ids alone.
+
+        Returns:
+            Hashes of the files that nothing needs any more.
+        """
+
+        def change(session: Session) -> list[str]:
+            which = Image.patient == patient if patient else Image.id == image
+            found = session.execute(select(Image.id, Image.sha256).where(which)).all()
+            session.execute(
+                sa.delete(Image).where(which).execution_options(synchronize_session=False)
+            )
+            note(session, who, "images forgotten", details={"images": len(found)})
+            return [sha256 for _, sha256 in found]
+
+        return self._database.write(change)
+
+    def hashes(self) -> list[str]:
+        """Hashes of all files that there are rows of."""
+        with self._database.reading() as session:
+            return [*session.scalars(select(Image.sha256)).all()]
+
     # --- answers ------------------------------------------------------------------------------------------------------
 
     def analyses(self, image: str) -> Sequence[Analysis]:

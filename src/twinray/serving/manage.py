@@ -1,0 +1,126 @@
+"""``twinray store``: what an operator does with a store, by one command each."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twinray.errors import InputError, TwinrayError
+from twinray.files import folders_freed, sha256
+from twinray.serving.config import StoreConfig
+
+if TYPE_CHECKING:
+    from twinray.serving.store.store import Store
+
+PASSWORD = "TWINRAY_PASSWORD"
+_NEEDS = {
+    "backup": ("file",),
+    "restore": ("file",),
+    "add-user": ("name",),
+    "disable-user": ("name",),
+}
+
+
+def run(config: StoreConfig) -> None:
+    """Do what is asked for, and say what was done.
+
+    Raises:
+        InputError: options or a backup that cannot be used, or the extra ``serve`` is not installed.
+        TwinrayError: the store differs from its files, or the disk refuses.
+    """
+    try:
+        from twinray.serving.store.store import open_store
+    except ImportError as error:
+        raise InputError(
+            f"twinray store needs packages that are not installed ({error.name}); pip install 'twinray[serve]'"
+        ) from error
+    for option in _NEEDS.get(config.action, ()):
+        if not getattr(config, option):
+            raise InputError(f"expected --{option} with {config.action}, got nothing")
+    if config.action == "forget" and not (config.patient or config.image):
+        raise InputError("expected --patient or --image with forget, got nothing")
+    new = config.action == "restore"
+    if not new and "://" not in config.store and not Path(config.store).is_dir():
+        raise InputError(f"expected --store to be a store, there is no folder {config.store}")
+    with folders_freed():
+        store = open_store(config.store, config.files, lock=new, migrate=not new)
+        try:
+            _ACTIONS[config.action](config, store)
+        finally:
+            store.close()
+
+
+def _backup(config: StoreConfig, store: Store) -> None:
+    from twinray.serving.store.backup import back_up
+
+    assert config.file is not None
+    counts = back_up(store, config.file)
+    lost = f"; {counts['lost']} image files were not there" if counts["lost"] else ""
+    print(
+        f"{config.file}: {counts['images']:,} images, {counts['readings']:,} readings, {counts['audit']:,} rows of audit{lost}"
+    )
+
+
+def _restore(config: StoreConfig, store: Store) -> None:
+    from twinray.serving.store.backup import restore
+
+    assert config.file is not None
+    counts = restore(config.file, store)
+    print(f"{config.store}: {counts['images']:,} images, {counts['readings']:,} readings restored")
+
+
+def _check(config: StoreConfig, store: Store) -> None:
+    wanted = set(store.images.hashes())
+    have = {path.name: path for path in store.files.images.glob("??/*")}
+    lost = wanted - have.keys()
+    damaged = [name for name in wanted & have.keys() if sha256(have[name]) != name]
+    spare = have.keys() - wanted
+    print(
+        f"{config.store}: {len(wanted):,} images, {len(lost):,} without a file, {len(damaged):,} with a damaged file, "
+        f"{len(spare):,} files without an image"
+    )
+    if lost or damaged:
+        first = sorted([*lost, *damaged])[0]
+        raise TwinrayError(
+            f"{len(lost) + len(damaged):,} images of {config.store} have no whole file (the first: {first}); restore a backup"
+        )
+
+
+def _forget(config: StoreConfig, store: Store) -> None:
+    gone = store.images.forget(patient=config.patient, image=config.image, who="operator")
+    for one in gone:
+        store.files.remove(one)
+    if not gone:
+        raise InputError(f"no image of {config.patient or config.image!r} in {config.store}")
+    print(
+        f"{len(gone):,} images forgotten, with their answers and readings; backups made before hold them still"
+    )
+
+
+def _add_user(config: StoreConfig, store: Store) -> None:
+    password = os.environ.get(PASSWORD) or getpass.getpass(f"password of {config.name}: ")
+    store.people.add(config.name, password, config.role)
+    print(f"{config.name} may sign in as {config.role}")
+
+
+def _disable_user(config: StoreConfig, store: Store) -> None:
+    store.people.disable(config.name)
+    print(f"{config.name} may no longer sign in")
+
+
+def _users(config: StoreConfig, store: Store) -> None:
+    for user in store.people.all():
+        print(f"{user.name} {user.role}{' disabled' if user.disabled else ''}")
+
+
+_ACTIONS = {
+    "backup": _backup,
+    "restore": _restore,
+    "check": _check,
+    "forget": _forget,
+    "add-user": _add_user,
+    "disable-user": _disable_user,
+    "users": _users,
+}

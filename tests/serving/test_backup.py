@@ -1,0 +1,124 @@
+"""Backup and restore by one command each, between both databases; users and forgetting from the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+
+import pytest
+import sqlalchemy as sa
+
+from serving_support import add, analysed, said
+from twinray.errors import InputError
+from twinray.serving.store.backup import back_up, restore
+from twinray.serving.store.models import Base
+from twinray.serving.store.store import open_store
+
+
+def content(store) -> dict[str, list[str]]:
+    with store.database.engine.connect() as one:
+        return {
+            table.name: sorted(str(row) for row in one.execute(sa.select(table)).all())
+            for table in Base.metadata.sorted_tables
+            if table.name != "sessions"
+        }
+
+
+def filled(store):
+    for i in range(3):
+        image, _ = add(store, b"%d" % i, "näme\n'\".png")
+        analysed(store, image)
+        store.readings.save(said(image.id, text="ü\N{PILE OF POO}"), "anna")
+    store.people.add("anna", "long enough, is it")
+    return store.people.sign_in("anna", "reader", 1.0)
+
+
+@pytest.mark.parametrize("target", ["sqlite", "postgresql"])
+def test_a_backup_holds_all_and_comes_back_in_either_database(
+    store, place, target, request, tmp_path
+):
+    signed = filled(store)
+    before, key = content(store), store.files.key()
+    counts = back_up(store, tmp_path / "backup.tar")
+    assert (counts["images"], counts["readings"], counts["lost"]) == (3, 3, 0)
+    assert (tmp_path / "backup.tar").stat().st_mode & 0o77 == 0
+    store.close()
+    new_place = str(tmp_path / "new")
+    if target == "postgresql":
+        server = request.getfixturevalue("postgres")
+        server.fresh()
+        new_place = server.url()
+    new = open_store(new_place, tmp_path / "new", migrate=False)
+    restore(tmp_path / "backup.tar", new)
+    assert content(new) == before
+    assert new.files.key() == key
+    for i in range(3):
+        digest = hashlib.sha256(b"%d" % i).hexdigest()
+        assert new.files.place(digest).read_bytes() == b"%d" % i
+    assert new.people.signed_in(signed.secret) is None  # nobody is signed in by a backup
+    image, _ = add(new, b"later")  # numbers go on
+    assert new.images.page().images[0].id == image.id
+    with pytest.raises(InputError, match="expected a new store"):
+        restore(tmp_path / "backup.tar", new)
+    new.close()
+
+
+def test_a_backup_that_is_not_whole_is_refused(tmp_path):
+    store = open_store(tmp_path / "store")
+    filled(store)
+    file = tmp_path / "backup.tar"
+    back_up(store, file)
+    with pytest.raises(InputError, match="is there already"):
+        back_up(store, file)
+    data = file.read_bytes()
+    for name, damaged in {
+        "cut": data[: len(data) // 2],
+        "other": b"no tar at all",
+        "image": data.replace(b"1" + bytes(511), b"7" + bytes(511), 1),
+    }.items():
+        (tmp_path / name).write_bytes(damaged)
+        new = open_store(tmp_path / f"new-{name}", migrate=False)
+        with pytest.raises(InputError):
+            restore(tmp_path / name, new)
+        new.close()
+    assert "1" in [path.read_text() for path in store.files.images.glob("??/*")]
+
+
+def test_paths_in_a_backup_lead_nowhere_else(tmp_path):
+    store = open_store(tmp_path / "store")
+    filled(store)
+    back_up(store, tmp_path / "backup.tar")
+    with tarfile.open(tmp_path / "backup.tar", "a") as archive:
+        info = tarfile.TarInfo("images/../../../escaped")
+        archive.addfile(info)
+    new = open_store(tmp_path / "new" / "deep", migrate=False)
+    restore(tmp_path / "backup.tar", new)
+    assert not [*tmp_path.rglob("escaped")]
+
+
+def test_the_command_line(cli, tmp_path, monkeypatch):
+    place = tmp_path / "store"
+    assert cli("store", "users", "--store", place)[0] == 2
+    store = open_store(place)
+    filled(store)
+    monkeypatch.setenv("TWINRAY_PASSWORD", "another long word")
+    assert cli("store", "add-user", "--store", place, "--name", "ben", "--role", "admin")[0] == 0
+    assert store.people.check("ben", "another long word") == "admin"
+    assert cli("store", "disable-user", "--store", place, "--name", "ben")[0] == 0
+    status, out, _ = cli("store", "users", "--store", place)
+    assert (status, out) == (0, "anna reader\nben admin disabled\n")
+    status, out, _ = cli("store", "backup", "--store", place, "--file", tmp_path / "b.tar")
+    assert status == 0 and "3 images, 3 readings" in out
+    status, out, _ = cli(
+        "store", "restore", "--store", tmp_path / "r", "--file", tmp_path / "b.tar"
+    )
+    assert (status, out) == (0, f"{tmp_path / 'r'}: 3 images, 3 readings restored\n")
+    assert "3 images, 0 without a file" in cli("store", "check", "--store", tmp_path / "r")[1]
+    image = store.images.page().images[0]
+    status, out, _ = cli("store", "forget", "--store", place, "--image", image.id)
+    assert status == 0 and "1 images forgotten" in out and "backups" in out
+    assert not store.files.place(image.sha256).exists()
+    assert cli("store", "forget", "--store", place)[0] == 2
+    store.files.place(store.images.page().images[0].sha256).write_bytes(b"rotten")
+    status, _, err = cli("store", "check", "--store", place)
+    assert status == 1 and "1 images" in err and "restore a backup" in err
