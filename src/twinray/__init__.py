@@ -36,6 +36,8 @@ if (
     from twinray.jobs.explain.config import FaithfulnessConfig as FaithfulnessConfig
     from twinray.jobs.explain.measure import run as _faithfulness
     from twinray.jobs.explain.run import run as _explain
+    from twinray.jobs.look.config import LookConfig as LookConfig
+    from twinray.jobs.look.run import run as _look
     from twinray.jobs.pack import PackConfig as PackConfig
     from twinray.jobs.pack import run as _pack
     from twinray.jobs.predict.config import PredictConfig as PredictConfig
@@ -65,6 +67,7 @@ if (
     explain = _explain
     export = _export
     faithfulness = _faithfulness
+    look = _look
     pack = _pack
     predict = _predict
     serve = _serve

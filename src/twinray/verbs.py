@@ -51,6 +51,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             run="twinray.jobs.pack:run",
             positional=("source",),
         ),
+        "look": Verb(
+            help="an archive before training: negatives, sideways images, laterals, text, copies",
+            config="twinray.jobs.look.config:LookConfig",
+            run="twinray.jobs.look.run:run",
+            positional=("paths",),
+        ),
         "boxes": Verb(
             help="readers' annotations -> one COCO file and its counts",
             config="twinray.jobs.boxes:BoxesConfig",

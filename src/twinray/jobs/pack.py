@@ -222,6 +222,9 @@ class PackConfig:
     strict: Annotated[bool, RECORD] = False
     """Stop at the first file, row or box that would be set aside."""
 
+    exclude: Annotated[Path | None, DATA] = None
+    """List of files to leave out, one a line, as paths below the source: exclude.txt of twinray look."""
+
     resume: Annotated[bool, RECORD] = False
     """Go on with a pack that was cut off."""
 
@@ -287,6 +290,7 @@ def run(config: PackConfig, console: Console | None = None) -> Pack:
         data_sets=config.data_set,
         pseudonyms=names,
         attributes=config.attributes,
+        exclude=config.exclude,
     )
     if not all(collection.public for collection in collections):
         key = own_key(config.pseudonymise or config.key)

@@ -30,6 +30,7 @@ from twinray.data.readers.drawn.object_cxr import read_object_cxr
 from twinray.data.readers.drawn.siim import read_siim
 from twinray.data.readers.drawn.voc import read_voc
 from twinray.data.readers.drawn.yolo import read_yolo
+from twinray.data.readers.exclusion import read_exclusion, without
 from twinray.data.readers.folder import Layout, read_folder
 from twinray.data.readers.header_patients import with_header_patients
 from twinray.data.readers.label_readings import Blank, LabelReading, NoFinding, Uncertain
@@ -376,6 +377,7 @@ def read_sources(
     data_sets: Sequence[str] = (),
     pseudonyms: Pseudonyms | None = None,
     attributes: Sequence[str] = (),
+    exclude: Path | None = None,
 ) -> list[Collection]:
     """Read sources: one collection a source; a format that draws its own images takes none.
 
@@ -388,6 +390,7 @@ def read_sources(
             empty where names tell.
         pseudonyms: replaces what identifies people, in messages too; None keeps it.
         attributes: names of the attributes to keep; none given, all of them, under ``pseudonyms`` none.
+        exclude: list of files to leave out, by name.
 
     Raises:
         InputError: an attribute that no image has, no source, an option that goes with one source or another format, or what the reader refuses.
@@ -403,6 +406,8 @@ def read_sources(
             raise InputError(
                 f"--shared-patients goes with several sources, the {drawn} has none; leave it out"
             )
+        if exclude is not None:
+            raise InputError(f"--exclude names files, the {drawn} has none; leave it out")
         return [_judged(FORMATS[drawn], FORMATS[drawn].read(Path(), options))]
     if not sources:
         row = FORMATS[names[0]]
@@ -419,6 +424,8 @@ def read_sources(
             _read(name, path, options, tell_ids=pseudonyms is None)
             for name, path in zip(names, sources, strict=True)
         ]
+        if exclude is not None:
+            read = without(read, read_exclusion(exclude), exclude)
     except InputError as error:
         raise error if censor is None else InputError(censor(str(error))) from None
     if pseudonyms is not None:  # afterwards no name and no file tells

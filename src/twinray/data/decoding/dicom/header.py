@@ -85,6 +85,9 @@ class DicomAttributes:
         width: Columns in pixels; ``height`` Rows; ``frames`` at least 1.
         transfer_syntax: its UID.
         lateral: the file says that the view is lateral or oblique, not frontal.
+        device: Manufacturer and Manufacturer's Model Name, as far as stated.
+        study_date: Study Date as written (``20190412``).
+        bits_stored: Bits Stored.
     """
 
     patient_id: str
@@ -106,12 +109,16 @@ class DicomAttributes:
     frames: int
     transfer_syntax: str
     lateral: bool
+    device: str
+    study_date: str
+    bits_stored: int
 
 
 _ATTRIBUTES = (  # noqa: SIM905 - one word a line would be forty lines
     "PatientID PatientSex PatientAge StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Modality "
     "BodyPartExamined ViewPosition ViewCodeSequence ImageLaterality Laterality PatientOrientation "
-    "PresentationIntentType PhotometricInterpretation Columns Rows NumberOfFrames"
+    "PresentationIntentType PhotometricInterpretation Columns Rows NumberOfFrames "
+    "Manufacturer ManufacturerModelName StudyDate"
 ).split()
 
 
@@ -251,6 +258,11 @@ def attributes_of(header: Any) -> DicomAttributes:
         frames=max(1, whole("NumberOfFrames")),
         transfer_syntax=text(meta, "TransferSyntaxUID"),
         lateral=_is_lateral(header),
+        device=" ".join(
+            filter(None, (text(header, "Manufacturer"), text(header, "ManufacturerModelName")))
+        ),
+        study_date=text(header, "StudyDate"),
+        bits_stored=whole("BitsStored"),
     )
 
 
