@@ -70,7 +70,7 @@ def dciodvfy_errors(path: Path) -> list[str]:
         [program, str(path)], capture_output=True, text=True, errors="replace", check=False
     )
     said = (done.stdout + done.stderr).splitlines()
-    known = [line for line in said if "Image" in line or "SR" in line]
+    known = [line for line in said if any(w in line for w in ("Image", "SR", "State"))]
     assert known, f"dciodvfy did not recognise {path}: {said}"
     errors = [line for line in said if line.startswith("Error")]
     assert errors or done.returncode == 0, said

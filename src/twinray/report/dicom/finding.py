@@ -50,6 +50,27 @@ class Algorithm:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What one reader made of the boxes that a model drew.
+
+    Attributes:
+        reader: name under which the reader signed in.
+        verdicts: verdict of each box, ``accepted``, ``moved`` or ``added``; rejected boxes are no findings.
+        normal: flag, true of an image that the reader called normal; None where nothing was said.
+    """
+
+    reader: str
+    verdicts: tuple[str, ...]
+    normal: bool | None = None
+
+    @property
+    def person_name(self) -> str:
+        """The name as DICOM writes a person's: the caret says that it is a family name and no more."""
+        plain = "".join(c if c.isprintable() and c not in "\\^=" else " " for c in self.reader)
+        return f"{' '.join(plain.split())[:60]}^"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Finding:
     """All that one image's objects are made of.
@@ -57,10 +78,12 @@ class Finding:
     Attributes:
         source: identity of the source image.
         image: its (h, w) or (h, w, 3) uint8 display pixels.
-        boxes: the boxes to show, with scores, in pixels of the source image.
+        boxes: the boxes to show, with scores, in pixels of the source image. The score of a box that
+            no model gave one is NaN.
         classes: names that labels of boxes index.
         algorithm: algorithm that made them.
         made: date and time of creation.
+        review: reader's verdict on them; None where nobody has looked.
     """
 
     source: DicomSource
@@ -69,6 +92,7 @@ class Finding:
     classes: Sequence[str]
     algorithm: Algorithm
     made: datetime
+    review: Review | None = None
 
     def uid(self, kind: str) -> str:
         """A unique identifier for an object of this image, from everything but ``made``."""
@@ -81,10 +105,17 @@ class Finding:
 
     def series_uid(self, kind: str) -> str:
         """The series of such objects of the source's series."""
-        return derived_uid(kind, self.source.study, self.source.series, self._setting())
+        algorithm = self.algorithm
+        by = [] if self.review is None else [self.review.reader]
+        setting = [algorithm.version, algorithm.model, algorithm.shown, *by]
+        return derived_uid(kind, self.source.study, self.source.series, setting)
 
-    def _setting(self) -> list[str]:
-        return [self.algorithm.version, self.algorithm.model, self.algorithm.shown]
+    def _setting(self) -> list[Any]:
+        made_by: list[Any] = [self.algorithm.version, self.algorithm.model, self.algorithm.shown]
+        review = self.review
+        if review is not None:
+            made_by.append([review.reader, *review.verdicts, review.normal])
+        return made_by
 
 
 def derived_uid(*content: Any) -> str:

@@ -1,6 +1,7 @@
-"""Predicted boxes of a DICOM image as DICOM objects: a Secondary Capture to look at, a Structured Report to read in.
+"""Boxes of a DICOM image as DICOM objects: a Secondary Capture, a Structured Report, a presentation state.
 
-highdicom (extra ``dicom``) builds both. What is decided here:
+The capture is to look at, the report to read in, the presentation state (GSPS) for viewers that know no reports.
+highdicom (extra ``dicom``) builds them. What is decided here:
 
 - Unique identifiers are "2.25." and a UUID (PS3.5 B.2), derived from the content. The content is
   source image, its pixels, model, version, thresholds and boxes. A repeated job gives the same
@@ -17,6 +18,7 @@ import functools
 import importlib.util
 import io
 import warnings
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydicom.dataset import Dataset
@@ -26,32 +28,49 @@ from twinray.errors import InputError
 from twinray.report.dicom.finding import Finding
 
 
+KINDS = ("sc", "sr", "gsps")
+"""What can be built: Secondary Capture, Structured Report, Grayscale Softcopy Presentation State."""
+
+
 def objects_available() -> bool:
     """Whether highdicom, which builds the objects, is installed."""
     return importlib.util.find_spec("highdicom") is not None
 
 
-def dicom_objects(finding: Finding, *, compressed: bool = True) -> dict[str, bytes]:
-    """Build both objects.
+def dicom_objects(
+    finding: Finding,
+    *,
+    compressed: bool = True,
+    kinds: Sequence[str] = ("sc", "sr"),
+    display: Dataset | None = None,
+) -> dict[str, bytes]:
+    """Build objects.
 
     Args:
         finding: what they are made of.
         compressed: flag to compress the capture's pixels, without loss (JPEG 2000).
+        kinds: those to build, of :data:`KINDS`.
+        display: how the source is displayed, of :func:`twinray.report.dicom.source.read_display`; ``gsps`` needs it.
 
     Returns:
-        The bytes of a DICOM file under ``sc`` (Secondary Capture) and ``sr`` (Structured Report, TID 1500).
+        The bytes of a DICOM file under ``sc`` (Secondary Capture), ``sr`` (Structured Report, TID 1500) and ``gsps``
+        (Grayscale Softcopy Presentation State).
 
     Raises:
         InputError: the source's values do not allow it; one line.
     """
-    from twinray.report.dicom.secondary_capture import (
-        secondary_capture,
-    )  # both import highdicom, for a second or two
+    # they import highdicom, for a second or two
+    from twinray.report.dicom.presentation_state import presentation_state
+    from twinray.report.dicom.secondary_capture import secondary_capture
     from twinray.report.dicom.structured_report import structured_report
 
     built = {}
-    capture = functools.partial(secondary_capture, compressed=compressed)
-    for kind, build in (("sc", capture), ("sr", structured_report)):
+    builders: dict[str, Callable[[Finding], Dataset]] = {
+        "sc": functools.partial(secondary_capture, compressed=compressed),
+        "sr": structured_report,
+        "gsps": functools.partial(presentation_state, display=display),
+    }
+    for kind, build in ((kind, builders[kind]) for kind in kinds):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # they print patients' names
@@ -70,6 +89,10 @@ def _file(dataset: Dataset, made: datetime) -> bytes:
     for keyword in ("InstanceCreation", "Content"):
         setattr(dataset, f"{keyword}Date", date)
         setattr(dataset, f"{keyword}Time", time)
+    if "PresentationCreationDate" in dataset:
+        dataset.PresentationCreationDate, dataset.PresentationCreationTime = date, time
+        for keyword in ("ContentDate", "ContentTime"):  # not of this module
+            delattr(dataset, keyword)
     if "DateOfSecondaryCapture" in dataset:
         dataset.DateOfSecondaryCapture, dataset.TimeOfSecondaryCapture = date, time
     for equipment in dataset.get("ContributingEquipmentSequence") or ():

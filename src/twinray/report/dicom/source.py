@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import config, dcmread
+from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import validate_value
 
@@ -103,6 +104,53 @@ def read_source(path: Path) -> DicomSource:
     with parser_faults_as_input_errors(path, "reading patient and study", advice):
         header = dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
         return _source(path, header)
+
+
+_DISPLAY = (
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PixelRepresentation"),
+    *(
+        "BitsStored",
+        "PresentationLUTShape",
+        "PixelAspectRatio",
+        "PixelSpacing",
+        "ImagerPixelSpacing",
+    ),
+    *("RescaleIntercept", "RescaleSlope", "RescaleType", "ModalityLUTSequence"),
+    *("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction"),
+    *("VOILUTSequence", "SpecificCharacterSet"),
+)
+
+
+def read_display(path: Path) -> Dataset:
+    """How a DICOM image's pixels become a picture: size, modality and VOI transformations, polarity.
+
+    Raises:
+        InputError: the header cannot be read, or has no size.
+    """
+    with parser_faults_as_input_errors(path, "reading how it is displayed", "no GSPS is made"):
+        header = dcmread(path, stop_before_pixels=True, specific_tags=list(_DISPLAY))
+        if not (header.get("Rows") and header.get("Columns")):
+            raise InputError(f"{path}: expected Rows and Columns, it has none; no GSPS is made")
+        found = Dataset()
+        for keyword in _DISPLAY:
+            if keyword in header and header[keyword].value not in (None, "", []):
+                setattr(found, keyword, header[keyword].value)
+        _first_view_only(found)
+        return found
+
+
+def _first_view_only(found: Dataset) -> None:
+    """Keep the first of several windows or tables: dcmtk refuses a presentation state with more than one.
+
+    A table takes precedence over a window, as it does where the image is decoded.
+    """
+    if "VOILUTSequence" in found:
+        found.VOILUTSequence = found.VOILUTSequence[:1]
+    for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
+        if keyword in found and "VOILUTSequence" in found:
+            delattr(found, keyword)
+        elif keyword in found and found[keyword].VM > 1:
+            setattr(found, keyword, found[keyword].value[0])
 
 
 def _source(path: Path, header: Any) -> DicomSource:

@@ -5,6 +5,10 @@ a coded finding and the score as a measurement. It also holds the algorithm with
 A report without a box holds one group that says so: their number, 0. The observer is a device; the
 report is complete, preliminary and unverified, as nobody has looked.
 
+A reader who has looked is a second observer, a person, and each group states the verdict: accepted,
+moved or added. A box that the reader moved or added has no score, since none was computed for it. The report
+stays unverified: verifying takes a person's organisation (PS3.3 C.17.2.5), which is not known here.
+
 Regions are closed POLYLINEs in image-relative coordinates (PS3.3 C.18.6.1.2): column, then row. The
 point 0\\0 is the top left corner of the top left pixel, Columns\\Rows the bottom right corner of
 the last one. That is this project's own frame of boxes, so numbers are taken over as they are.
@@ -28,7 +32,9 @@ from highdicom.sr import (
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
     ObserverContext,
+    PersonObserverIdentifyingAttributes,
     PlanarROIMeasurementsAndQualitativeEvaluations,
+    QualitativeEvaluation,
     SourceImageForMeasurementGroup,
     SourceImageForRegion,
     TrackingIdentifier,
@@ -37,15 +43,31 @@ from highdicom.sr import (
 from twinray.about import DISCLAIMER
 from twinray.records import FloatArray
 from twinray.report.dicom.codes import PRIVATE_SCHEME, finding_code
-from twinray.report.dicom.finding import MAKER, Finding, derived_uid, device, identity
+from twinray.report.dicom.finding import (
+    MAKER,
+    Finding,
+    Review,
+    derived_uid,
+    device,
+    identity,
+)
 
 SERIES_NUMBER = 9002
 
 _DEVICE = CodedConcept("121007", "DCM", "Device")
+_PERSON = CodedConcept("121006", "DCM", "Person")
 _RADIOGRAPH = CodedConcept("43468-8", "LN", "XR unspecified body region")  # of CID 100
 _NO_UNIT = CodedConcept("1", "UCUM", "no units")
 _SCORE = CodedConcept("SCORE", PRIVATE_SCHEME, "Detector score from 0 to 1, not a probability")
 _COUNT = CodedConcept("COUNT", PRIVATE_SCHEME, "Number of boxes that reach their threshold")
+_COUNT_OF_READER = CodedConcept("READERCOUNT", PRIVATE_SCHEME, "Number of boxes of the reader")
+_VERDICT = CodedConcept("VERDICT", PRIVATE_SCHEME, "Verdict of the reader")
+_VERDICTS = {
+    "accepted": CodedConcept("ACCEPTED", PRIVATE_SCHEME, "Accepted as the model drew it"),
+    "moved": CodedConcept("MOVED", PRIVATE_SCHEME, "Box of the model, moved by the reader"),
+    "added": CodedConcept("ADDED", PRIVATE_SCHEME, "Added by the reader"),
+}
+_NORMAL = CodedConcept("NORMAL", PRIVATE_SCHEME, "Image called normal")
 _BOUNDED_BY = CodedConcept("75958009", "SCT", "Bounded by")  # of CID 219
 
 
@@ -54,7 +76,10 @@ def structured_report(finding: Finding) -> ComprehensiveSR:
     uid = finding.uid("sr")
     groups = [_group(finding, i, derived_uid("box", uid, i)) for i in range(len(finding.boxes))]
     report = MeasurementReport(
-        observation_context=ObservationContext(observer_device_context=_observer(finding)),
+        observation_context=ObservationContext(
+            observer_person_context=_reader(finding.review),
+            observer_device_context=_observer(finding),
+        ),
         procedure_reported=_RADIOGRAPH,
         imaging_measurements=groups or [_nothing(finding, derived_uid("no box", uid))],
     )
@@ -89,6 +114,13 @@ def _observer(finding: Finding) -> ObserverContext:
     return ObserverContext(_DEVICE, attributes)
 
 
+def _reader(review: Review | None) -> ObserverContext | None:
+    """The person who looked, under the name of the sign-in."""
+    if review is None:
+        return None
+    return ObserverContext(_PERSON, PersonObserverIdentifyingAttributes(review.person_name))
+
+
 def _algorithm(finding: Finding) -> AlgorithmIdentification:
     algorithm = finding.algorithm
     parameters = [
@@ -109,13 +141,19 @@ def _group(finding: Finding, i: int, uid: str) -> PlanarROIMeasurementsAndQualit
         corners(boxes.xyxy[i]),
         SourceImageForRegion(source.sop_class, source.sop),
     )
-    score = Measurement(name=_SCORE, value=round(float(boxes.scores[i]), 6), unit=_NO_UNIT)
+    score, review = float(boxes.scores[i]), finding.review
+    verdict = None if review is None else review.verdicts[i]
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid, f"box {i + 1}"),
         referenced_region=region,
         finding_type=CodedConcept(code.value, code.scheme, code.meaning),
-        algorithm_id=_algorithm(finding),
-        measurements=[score],
+        algorithm_id=None if verdict == "added" else _algorithm(finding),
+        measurements=None
+        if np.isnan(score)
+        else [Measurement(name=_SCORE, value=round(score, 6), unit=_NO_UNIT)],
+        qualitative_evaluations=None
+        if verdict is None
+        else [QualitativeEvaluation(_VERDICT, _VERDICTS[verdict])],
         geometric_purpose=_BOUNDED_BY,
     )
 
@@ -127,10 +165,15 @@ def corners(box: FloatArray) -> Any:
 
 
 def _nothing(finding: Finding, uid: str) -> MeasurementsAndQualitativeEvaluations:
-    source = finding.source
+    source, review = finding.source, finding.review
+    called = (
+        [] if review is None or not review.normal else [QualitativeEvaluation(_VERDICT, _NORMAL)]
+    )
+    count = _COUNT if review is None else _COUNT_OF_READER
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid, "no box"),
         algorithm_id=_algorithm(finding),
-        measurements=[Measurement(name=_COUNT, value=0, unit=_NO_UNIT)],
+        measurements=[Measurement(name=count, value=0, unit=_NO_UNIT)],
+        qualitative_evaluations=called or None,
         source_images=[SourceImageForMeasurementGroup(source.sop_class, source.sop)],
     )

@@ -35,7 +35,7 @@ def burn_in(
 
     Args:
         image: (h, w) or (h, w, 3) uint8.
-        boxes: predicted, with scores, in pixels of ``image``.
+        boxes: predicted, with scores, in pixels of ``image``; a box whose score is NaN is drawn without one.
         classes: names that labels of boxes index.
         stamp: paragraphs, wrapped to the image's width.
 
@@ -55,7 +55,8 @@ def burn_in(
     names: list[_Place] = []
     for i in range(len(boxes)):
         name = classes[int(boxes.labels[i])]
-        text = name if boxes.scores is None else f"{name} {boxes.scores[i]:.2f}"
+        scored = boxes.scores is not None and not np.isnan(boxes.scores[i])
+        text = f"{name} {boxes.scores[i]:.2f}" if boxes.scores is not None and scored else name
         others = frames[:i] + frames[i + 1 :]
         names.append(
             _label(draw, frames[i], text, _font(size, text), (width, height), line, (names, others))
