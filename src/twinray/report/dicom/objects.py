@@ -27,7 +27,6 @@ from twinray.data.decoding.bounded_file import one_line
 from twinray.errors import InputError
 from twinray.report.dicom.finding import Finding
 
-
 KINDS = ("sc", "sr", "gsps")
 """What can be built: Secondary Capture, Structured Report, Grayscale Softcopy Presentation State."""
 
