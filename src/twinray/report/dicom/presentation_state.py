@@ -89,7 +89,7 @@ def presentation_state(
     state.Laterality = finding.source.laterality or None  # may be empty, not absent
     if finding.review is not None:
         state.ContentCreatorName = finding.review.person_name
-    return state  # type: ignore[no-any-return]
+    return state
 
 
 def _frame(finding: Finding, i: int) -> GraphicObject:
