@@ -1,0 +1,131 @@
+/* The server, as far as this page asks it. Every request goes to this page's own origin. */
+
+import { Offline, Refused, SignedOut } from "./outbox.js";
+
+const LIMIT_MS = 30000;
+
+export class Api {
+  constructor() {
+    this.csrf = null;
+    this.onSignedOut = () => {};
+    this.onAnswer = () => {}; // the server answered, whatever it said
+    this.onSilence = () => {};
+  }
+
+  async #ask(path, { method = "GET", body = null, limit = LIMIT_MS, keepalive = false } = {}) {
+    const headers = {};
+    if (method !== "GET" && this.csrf) headers["X-CSRF-Token"] = this.csrf;
+    if (body && !(body instanceof FormData)) {
+      headers["Content-Type"] = "application/json";
+      body = JSON.stringify(body);
+    }
+    let response;
+    try {
+      response = await fetch(path, { method, headers, body, keepalive, credentials: "same-origin", cache: "no-store", redirect: "error", signal: AbortSignal.timeout(limit) });
+    } catch (error) {
+      this.onSilence();
+      throw new Offline(error.name === "TimeoutError" ? "the server did not answer in time" : "the server does not answer");
+    }
+    if (response.status === 401) {
+      if (path !== "api/session" || method === "GET") this.onSignedOut();
+      throw new SignedOut("signed out");
+    }
+    if (response.status >= 500 || response.status === 429) {
+      const reason = await reasonOf(response);
+      if (response.status >= 502) this.onSilence();
+      throw new Offline(reason);
+    }
+    this.onAnswer();
+    if (!response.ok) throw new Refused(await reasonOf(response));
+    return response;
+  }
+
+  async #json(path, options) {
+    return (await this.#ask(path, options)).json();
+  }
+
+  // ------------------------------------------------------------------ who
+  /** {who, named, needed, csrf}: who is signed in. `named`: a user, who reads under no other name. */
+  async session() {
+    return this.#held(await this.#json("api/session"));
+  }
+
+  async signIn(fields) {
+    return this.#held(await this.#json("api/session", { method: "POST", body: fields }));
+  }
+
+  async signOut() {
+    await this.#ask("api/session", { method: "DELETE" });
+    this.csrf = null;
+  }
+
+  #held(session) {
+    this.csrf = session.csrf ?? null;
+    return session;
+  }
+
+  // ------------------------------------------------------------------ what
+  async models() {
+    return (await this.#json("api/models")).models;
+  }
+
+  /** A page of the worklist. `states`: any of queued, running, done, failed, read, unread. */
+  images({ states, q, order, page, model }) {
+    const ask = new URLSearchParams();
+    if (states.length) ask.set("state", states.join(","));
+    if (q) ask.set("q", q);
+    if (order !== "newest") ask.set("order", order);
+    if (model) ask.set("model", model);
+    if (page > 1) ask.set("page", page);
+    return this.#json(`api/images?${ask}`);
+  }
+
+  image(id, model = null) {
+    return this.#json(`api/images/${encodeURIComponent(id)}${model ? `?model=${encodeURIComponent(model)}` : ""}`);
+  }
+
+  /** The newest reading of each reader. */
+  readings(id) {
+    return this.#json(`api/images/${encodeURIComponent(id)}/readings`);
+  }
+
+  display(id) {
+    return this.#json(`api/images/${encodeURIComponent(id)}/display`);
+  }
+
+  /** The values of an image: 16-bit, little-endian. */
+  async pixels(id) {
+    const response = await this.#ask(`api/images/${encodeURIComponent(id)}/pixels`, { limit: 120000 });
+    return new Uint16Array(await response.arrayBuffer());
+  }
+
+  async heatMap(id, model, box, method) {
+    const ask = new URLSearchParams({ box, model, method });
+    return (await this.#ask(`api/images/${encodeURIComponent(id)}/heat-map?${ask}`)).blob();
+  }
+
+  save(id, body, { keepalive = false } = {}) {
+    return this.#json(`api/images/${encodeURIComponent(id)}/marks`, { method: "POST", body, keepalive });
+  }
+
+  upload(files) {
+    const form = new FormData();
+    for (const file of files) form.append("file", file, file.name);
+    return this.#json("api/images", { method: "POST", body: form, limit: 600000 });
+  }
+
+  again(id) {
+    return this.#json(`api/images/${encodeURIComponent(id)}/again`, { method: "POST" });
+  }
+}
+
+async function reasonOf(response) {
+  try {
+    const said = await response.json(), detail = said.detail ?? said.reason ?? said.error;
+    if (typeof detail === "string") return detail;
+    if (Array.isArray(detail)) return detail.map((one) => one.msg).join("; ");
+  } catch {
+    // no words came with it
+  }
+  return `the server answered ${response.status}`;
+}

@@ -1,0 +1,718 @@
+/* The viewer: opens images, hands acts to the parts, saves what a reader says. */
+
+import { Api } from "./api.js";
+import { $, check, clock, icon, make, narrow, plural, rebuild, say } from "./dom.js";
+import { Editor } from "./edit.js";
+import { Findings, letterOf, nameOf } from "./findings.js";
+import { HeatMaps } from "./heat.js";
+import { toggleHelp } from "./help.js";
+import { isOwnKey, isTyping, lookUp } from "./keys.js";
+import { chosen, listed } from "./listing.js";
+import { Reading } from "./marks.js";
+import { hideToast, showSaving, startNotices, toast } from "./notices.js";
+import { Outbox } from "./outbox.js";
+import { Pictures } from "./picture.js";
+import { firstThreshold } from "./points.js";
+import { Pointer } from "./pointer.js";
+import { askWho, keptReader } from "./session.js";
+import { draws, hidden, keep, modelOf, refresh, state } from "./state.js";
+import { methodOf, Viewport } from "./viewport.js";
+import { Watch } from "./watch.js";
+import { shortPatient, Worklist } from "./worklist.js";
+
+const POLL_MS = 300;
+const KEPT_CASES = 60;
+const UNSENT = "twinray.unsent";
+const TURN = 1.15, SHIFT = 0.06, ZOOM = 1.25, PAN_PX = 40;
+
+const api = new Api();
+const pictures = new Pictures(api);
+const heatMaps = new HeatMaps(api, (map) => {
+  refresh("image", "findings");
+  if (map.state === "shown" && state.heat) say("Heat map shown");
+});
+const viewport = new Viewport({ heatMaps, onFocus: (key) => editor.select(key) });
+const editor = new Editor({ save, onSelect: (box) => { viewport.bringIn(box.box); noteHeat(); }, setTool });
+const findings = new Findings({ editor, viewport, setHeat, home, onReadFirst: () => { watchScreen(); worklist.load(); } });
+const worklist = new Worklist({ api, open, addImages: () => $("files").click() });
+const pointer = new Pointer({ viewport, editor, activate, setHeat, setWindow: (pane, center, width) => { pane.picture.setWindow(center, width); showPreset(); refresh("image"); } });
+const outbox = new Outbox({
+  send: (id, body) => api.save(id, body, { keepalive: document.hidden }),
+  reader: () => state.reader, clock, newKey: () => crypto.randomUUID(), onChange: () => refresh("bars"), keep: keepUnsent,
+});
+draws("bars", () => showSaving(outbox, { signIn: signInAgain, retry: () => outbox.resume().then(() => worklist.load()) }));
+
+// ------------------------------------------------------------------ unsent work
+/** What was not sent survives a tab that the system puts aside. A note may hold a name, so it is kept in memory alone. */
+function keepUnsent(entries) {
+  try {
+    if (entries.length) sessionStorage.setItem(UNSENT, JSON.stringify(entries.map((one) => ({ ...one, body: { ...one.body, text: "" }, note: Boolean(one.body.text) }))));
+    else sessionStorage.removeItem(UNSENT);
+  } catch {
+    // the tab itself still holds it
+  }
+}
+
+async function restoreUnsent() {
+  let entries = [];
+  try {
+    entries = JSON.parse(sessionStorage.getItem(UNSENT) ?? "[]");
+  } catch {
+    return;
+  }
+  for (const entry of entries) {
+    // the note that the server has goes on; one typed since is lost, and the page says so
+    const saved = await api.readings(entry.image).catch(() => []), own = saved.find((one) => one.reader === entry.body.reader);
+    entry.body.text = own?.text ?? "";
+  }
+  outbox.restore(entries);
+  if (entries.some((one) => one.note)) toast("Marks of before are sent now. Notes typed then may be lost: they are never stored on this machine.");
+}
+
+// ------------------------------------------------------------------ an image
+class Case {
+  constructor(row) {
+    Object.assign(this, { id: row.id, row, state: row.state, reason: row.reason, place: null, answers: [], predictions: new Map(), priors: [], reading: new Reading(), others: [], othersShown: false, revealed: false, loaded: false, wasHere: false, watch: new Watch() });
+  }
+}
+const cases = new Map();
+
+function caseOf(row) {
+  const found = cases.get(row.id) ?? new Case(row);
+  cases.delete(row.id);
+  cases.set(row.id, found);
+  if (cases.size > KEPT_CASES) cases.delete(cases.keys().next().value);
+  return found;
+}
+
+/** Open an image. Every answer is dropped that comes after another image was chosen. */
+async function open(row) {
+  hideToast();
+  closeDrawer();
+  state.case?.watch.stop();
+  const here = caseOf(row);
+  Object.assign(state, { case: here, chosen: null, heat: false, grip: "whole" });
+  if (state.tool === "box") setTool(state.leftDrag);
+  const current = () => state.case === here;
+  for (const pane of viewport.panes) pane.card.hidden = true;
+  refresh("list", "findings", "image");
+  $("rows").querySelector(`[data-keep="${CSS.escape(row.id)}"]`)?.scrollIntoView({ block: "nearest" });
+  const picture = pictures.get(row.id);
+  picture.then((p) => { if (current()) showPictures(here, p); }, (error) => { if (current()) noPicture(here, error); });
+  try {
+    await load(here);
+  } catch (error) {
+    if (current() && !here.loaded) say(`Not loaded: ${error.message}`);
+    return;
+  }
+  if (!current()) return;
+  watchScreen();
+  if (state.view === "prior" && !here.priors.length) setView("one", { quiet: true });
+  refresh("list", "findings", "image");
+  if (here.state === "queued" || here.state === "running") poll(here);
+  picture.then(() => ahead(here)).catch(() => {});
+}
+
+/** What is known of an image: answers of the shown models, readings, earlier images. */
+async function load(here) {
+  const wanted = [...new Set([state.first, state.view === "models" ? state.second : null])].filter((hash) => hash && !(here.state === "done" && here.predictions.has(hash)));
+  const [details, readings] = await Promise.all([
+    Promise.all((wanted.length ? wanted : [state.first]).map((hash) => api.image(here.id, hash))),
+    here.loaded ? null : api.readings(here.id),
+  ]);
+  take(here, details);
+  if (readings && !here.loaded) {
+    const own = readings.find((one) => one.reader === state.reader), waits = outbox.waiting(here.id, state.reader);
+    here.others = readings.filter((one) => one.reader !== state.reader);
+    if (waits || own) here.reading = Reading.of(waits ?? own);
+    here.wasHere = Boolean(own);
+    here.othersShown = false;
+  }
+  here.loaded = true;
+}
+
+function take(here, details) {
+  const before = here.state;
+  for (const one of details) {
+    Object.assign(here, { state: one.state, reason: one.reason, place: one.place, answers: one.models });
+    const answer = one.models.find((model) => model.model === one.model);
+    if (one.model && answer?.state !== "queued" && answer?.state !== "running") here.predictions.set(one.model, one.predictions);
+    worklist.note({ id: one.id, state: one.state, reason: one.reason, score: one.score, read: one.read, patient: one.patient, view: one.view });
+    Object.assign(here.row, { patient: one.patient, view: one.view, acquired: one.acquired });
+  }
+  return before !== here.state;
+}
+
+/** Ask until the model has answered, while the image is open. */
+async function poll(here) {
+  while (state.case === here && (here.state === "queued" || here.state === "running")) {
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    if (document.hidden || state.case !== here) continue;
+    try {
+      const changed = take(here, await Promise.all([...new Set([state.first, state.view === "models" ? state.second : state.first])].map((hash) => api.image(here.id, hash))));
+      if (changed) refresh("findings", "image", "list");
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 5 * POLL_MS));
+    }
+  }
+  if (state.case !== here) return;
+  if (here.state === "failed") return noPicture(here, null);
+  watchScreen();
+  say(hidden(here) ? "The model has finished. Boxes stay hidden until you show them." : `${plural(listed().length, "box", "boxes")} arrived`);
+}
+
+async function showPictures(here, picture) {
+  here.priors = picture.display.priors ?? [];
+  const priorButton = document.querySelector('[data-view="prior"]');
+  priorButton.disabled = !here.priors.length;
+  priorButton.title = here.priors.length ? "" : "No earlier image of this patient";
+  const [first, second] = viewport.panes;
+  first.model = state.first;
+  second.model = state.second;
+  let beside = state.view === "models" ? picture : null;
+  viewport.setPictures(picture, beside);
+  if (here.state === "failed") noPicture(here, null);
+  showPreset();
+  if (state.view === "prior" && here.priors.length) {
+    beside = await pictures.get(here.priors[0].id).catch(() => null);
+    if (state.case === here) viewport.setPictures(picture, beside);
+  }
+  showHeads();
+}
+
+function noPicture(here, error) {
+  if (here.state !== "failed" && error == null) return;
+  const [pane] = viewport.panes;
+  if (here.state === "failed" && pane.picture?.id === here.id) {
+    // it can be looked at although no model answered
+    refresh("findings", "image");
+    toast(`Not analysed: ${here.reason}`);
+    return;
+  }
+  if (here.state !== "failed") viewport.setPictures(null, null);
+  else viewport.setPictures(null, null);
+  const reason = here.state === "failed" ? here.reason : error.message;
+  const again = make("button", { class: "outlined", on: { click: () => open(here.row) } }, "Try again");
+  pane.card.hidden = false;
+  rebuild(pane.card, icon("fail"), make("p", {}, make("b", {}, here.state === "failed" ? "This image was not taken." : "The image cannot be shown.")), make("p", {}, reason), make("p", {}, here.state === "failed" ? "Send it again from where it came, or in another form." : ""), again);
+  refresh("findings");
+}
+
+/** The next image and this patient's last one are fetched while the reader looks. */
+function ahead(here) {
+  const later = globalThis.requestIdleCallback ?? ((run) => setTimeout(run, 200));
+  for (const id of [worklist.next()?.id, here.priors[0]?.id]) if (id) later(() => { if (state.case === here) pictures.get(id).catch(() => {}); });
+}
+
+// ------------------------------------------------------------------ saving
+function save(here, { onlyIfMarked = false } = {}) {
+  const { reading } = here;
+  if (onlyIfMarked && !here.wasHere && !reading.marks.size && !reading.normal && !reading.labels.size && !reading.text) return;
+  here.wasHere = true;
+  outbox.put(here.id, { ...reading.body(), reader: state.reader, model: state.first, seconds: here.watch.told().seconds, shown: shownNow(here) });
+}
+
+function shownNow(here) {
+  return {
+    ...here.watch.told(), view: state.view, models: state.view === "models" ? [state.first, state.second] : [state.first], threshold: state.threshold,
+    boxes: state.boxes && !hidden(here), read_first: state.readFirst, order: state.readFirst ? "newest" : worklist.order,
+  };
+}
+
+function watchScreen() {
+  const here = state.case;
+  if (!here || document.hidden) return;
+  here.watch.start(state.boxes && !hidden(here) && here.state === "done");
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    state.case?.watch.stop();
+    outbox.flush();
+  } else watchScreen();
+});
+
+/** Done: the reading is finished, the next image comes. */
+async function done() {
+  const here = state.case;
+  if (!here?.loaded) return;
+  if (here.state !== "failed") {
+    if (here.state === "done" && hidden(here)) return editor.reveal();
+    here.reading.commit("done", (reading) => { reading.done = true; });
+    save(here);
+    here.othersShown = false;
+    worklist.note({ id: here.id, read: new Date().toISOString() });
+  }
+  const next = worklist.next();
+  if (next) await open(next);
+  else allRead(here);
+  if (here.state !== "failed") toast(`${shortPatient(here.row)} done`, "Back", async () => { await open(here.row); editor.undo(); worklist.note({ id: here.id, read: null }); });
+}
+
+function allRead(here) {
+  here.watch.stop();
+  state.case = null;
+  state.chosen = null;
+  viewport.setPictures(null, null);
+  const { card } = viewport.panes[0];
+  card.hidden = false;
+  rebuild(card, icon("read"), make("p", {}, make("b", {}, "Nothing more to read here.")), make("p", {}, "New images appear in the worklist by themselves."), make("button", { class: "outlined", on: { click: () => worklist.show("read") } }, "Look at the read ones"));
+  refresh("list", "findings", "image");
+  worklist.load();
+}
+
+function welcome() {
+  const { card } = viewport.panes[0];
+  if (state.case) return;
+  card.hidden = false;
+  rebuild(card, icon("list"), make("p", {}, make("b", {}, "No image is open")), make("p", {}, "Drop image files here, add them, or choose one from the worklist."), make("button", { class: "outlined", on: { click: () => $("files").click() } }, "Add images"));
+}
+
+// ------------------------------------------------------------------ uploading
+async function upload(files) {
+  if (!files.length) return;
+  say(`Sending ${plural(files.length, "file")}`);
+  try {
+    const { images, refused } = await api.upload(files);
+    const known = images.filter((one) => one.known).length;
+    const words = [`${plural(images.length - known, "image")} added`, known ? `${known} here already` : null, refused.length ? `refused: ${refused.map((one) => `${one.name} (${one.reason})`).join(", ")}` : null];
+    toast(words.filter(Boolean).join("; "));
+    if (images.length === 1) await open({ ...images[0], reason: "", created: new Date().toISOString(), patient: null, view: null, read: null, score: null });
+    await worklist.show(images.length ? "unread" : worklist.chip);
+    if (!state.case && worklist.rows[0]) await open(worklist.rows[0]);
+  } catch (error) {
+    toast(`Not sent: ${error.message}`);
+  }
+}
+
+// ------------------------------------------------------------------ looking
+function setHeat(on) {
+  if (on && !chosen()) editor.select(listed().find((box) => box.kind === "predicted")?.key ?? null);
+  state.heat = on && Boolean(chosen());
+  noteHeat();
+  refresh("findings", "image");
+}
+
+function noteHeat() {
+  const box = state.heat ? chosen() : null;
+  if (box?.kind === "predicted") state.case.watch.heatMap(box.key, methodOf(box.model));
+}
+
+function setTool(name) {
+  state.tool = name;
+  check($("tool"), (radio) => radio.dataset.tool === name);
+  for (const pane of viewport.panes) pane.element.dataset.cursor = name === "pan" ? "" : name;
+  refresh("hints", "image");
+}
+
+async function setView(name, { quiet = false } = {}) {
+  const here = state.case;
+  if (name === "prior" && !here?.priors.length) return say("No earlier image of this patient");
+  if (name === "models" && !state.second) return say("This server shows one model");
+  state.view = name;
+  check($("view"), (radio) => radio.dataset.view === name);
+  const two = name !== "one", [, second] = viewport.panes;
+  second.column.hidden = !two;
+  $("panes").classList.toggle("two", two);
+  $("pane-switch").hidden = !two;
+  [...$("pane-switch").children].forEach((radio, i) => { radio.textContent = (name === "prior" ? ["Now", "Prior"] : ["A", "B"])[i]; });
+  if (!narrow.matches) toggleList(!two);
+  activate(0);
+  for (const pane of viewport.panes) if (!pane.column.hidden) pane.measure();
+  if (!chosen()) state.chosen = null;
+  here?.watch.once(`view_${name}`);
+  if (here) {
+    const picture = await pictures.get(here.id).catch(() => null);
+    if (state.case !== here || state.view !== name) return;
+    if (picture) await showPictures(here, picture);
+    if (name === "models" && here.state === "done" && !here.predictions.has(state.second)) await load(here).catch(() => {});
+    viewport.fit();
+  }
+  showHeads();
+  refresh("findings", "image");
+  if (!quiet) say({ one: "One image", models: "Two models at the same false positives an image", prior: "Prior image beside it" }[name]);
+}
+
+/** The words above the panes. Where several models can be chosen, a list of them stands there. */
+function showHeads() {
+  const here = state.case;
+  viewport.panes.forEach((pane, n) => {
+    const prior = viewport.isPrior(pane), hash = n ? state.second : state.first;
+    pane.model = prior ? null : hash;
+    const words = !here ? "" : prior ? priorWords(here.priors[0]) : state.view === "models" ? `${letterOf(hash)}  ${nameOf(hash)}` : [shortPatient(here.row), here.row.view].filter(Boolean).join(", ");
+    const few = prior || state.models.length < 2 || (state.view !== "models" && n) || !here;
+    rebuild(pane.what, few ? words : state.view === "models" ? null : `${words} `, few ? null : make("select", { "aria-label": n ? "Second model" : "Model", "data-keep": `model${n}`, on: { change: (e) => setModel(n, e.target.value) } }, state.models.map((one) => make("option", { value: one.model, selected: one.model === hash }, `${state.view === "models" ? `${n ? "B" : "A"}  ` : ""}${one.name} ${one.model.slice(0, 6)}`))));
+    pane.element.setAttribute("aria-label", !here ? "No image" : prior ? "Prior image" : `Image of ${shortPatient(here.row)}${n ? ", second model" : ""}`);
+  });
+}
+
+function priorWords(prior) {
+  const day = prior.acquired ?? prior.created.replace(/\D/g, ""), then = Date.UTC(day.slice(0, 4), day.slice(4, 6) - 1, day.slice(6, 8));
+  const now = state.case.row.acquired, from = now ? Date.UTC(now.slice(0, 4), now.slice(4, 6) - 1, now.slice(6, 8)) : Date.now();
+  const days = Math.round((from - then) / 86400000);
+  const words = days < 1 ? "same day" : days < 60 ? `${plural(days, "day")} earlier` : days < 730 ? `${Math.round(days / 30.4)} months earlier` : `${Math.round(days / 365)} years earlier`;
+  return `Prior, ${words}`;
+}
+
+async function setModel(n, hash) {
+  const other = n ? state.first : state.second;
+  if (hash === other) Object.assign(state, { first: state.second, second: state.first });
+  else state[n ? "second" : "first"] = hash;
+  if (!n || hash === other) state.threshold = firstThreshold(modelOf(state.first));
+  showRun();
+  if (state.case) await load(state.case).catch(() => {});
+  showHeads();
+  refresh("findings", "image", "list");
+}
+
+function showRun() {
+  const words = state.first ? `${modelOf(state.first).name} · ${state.first.slice(0, 6)}` : "";
+  $("run-name").textContent = words;
+  $("strip-run").textContent = words;
+}
+
+function activate(n) {
+  if (state.active === n && viewport.panes[n].column.classList.contains("active")) return;
+  state.active = n;
+  for (const pane of viewport.panes) pane.column.classList.toggle("active", pane.number === n);
+  check($("pane-switch"), (radio) => radio === $("pane-switch").children[n]);
+  showPreset();
+  refresh("image");
+}
+
+function showPreset() {
+  const { picture } = viewport, select = $("preset");
+  select.disabled = !picture;
+  const names = picture ? [...picture.presets.map((one) => one.name), ...(picture.preset < 0 ? ["Own window"] : [])] : ["As sent"];
+  if (select.options.length !== names.length || names.some((name, i) => select.options[i].text !== name)) select.replaceChildren(...names.map((name, i) => make("option", { value: i }, name)));
+  if (picture) select.value = picture.preset < 0 ? names.length - 1 : picture.preset;
+}
+
+function choosePreset(n) {
+  const { picture } = viewport;
+  if (!picture?.presets[n]) return;
+  picture.choose(n);
+  showPreset();
+  refresh("image");
+}
+
+function window_(change) {
+  const { picture } = viewport;
+  if (!picture) return;
+  const { center, width } = picture.window, next = change({ center, width, way: picture.dark ? -1 : 1 });
+  picture.setWindow(next.center, next.width);
+  showPreset();
+  refresh("image");
+}
+
+function toggleBoxes() {
+  const here = state.case;
+  if (here && hidden(here) && here.state === "done") return editor.reveal();
+  state.boxes = !state.boxes;
+  $("boxes-button").setAttribute("aria-pressed", state.boxes);
+  $("boxes-button").querySelector("use").setAttribute("href", state.boxes ? "#i-eye" : "#i-eye-off");
+  watchScreen();
+  refresh("image");
+  say(state.boxes ? "Boxes shown" : "Boxes hidden");
+}
+
+function toggleList(on) {
+  const room = $("room"), list = $("list"), button = $("list-button");
+  if (narrow.matches) {
+    const shown = on ?? !room.classList.contains("drawer");
+    room.classList.toggle("drawer", shown);
+    list.inert = !shown;
+    button.setAttribute("aria-expanded", shown);
+    if (shown) (list.querySelector('[role="option"][tabindex="0"]') ?? $("search")).focus();
+    else if (list.contains(document.activeElement)) button.focus();
+    return;
+  }
+  room.classList.remove("drawer");
+  const shown = on ?? room.classList.contains("no-list");
+  room.classList.toggle("no-list", !shown);
+  list.inert = !shown;
+  button.setAttribute("aria-expanded", shown);
+}
+const closeDrawer = () => { if (narrow.matches && $("room").classList.contains("drawer")) toggleList(false); };
+
+function toggleTheme() {
+  const light = getComputedStyle(document.documentElement).colorScheme === "light";
+  state.theme = light ? "dark" : "light";
+  document.documentElement.dataset.theme = state.theme;
+  keep();
+}
+
+/** After a click with the mouse the keys go back to the image: Enter must not press the button again. */
+function home(event) {
+  if (event.detail > 0) viewport.active.element.focus({ preventScroll: true });
+}
+
+// ------------------------------------------------------------------ keys
+async function step(by) {
+  let next = worklist.beside(by);
+  if (!next && by > 0 && worklist.page < worklist.pages) {
+    await worklist.turn(1);
+    next = worklist.rows[0];
+  } else if (!next && by < 0 && worklist.page > 1) {
+    await worklist.turn(-1);
+    next = worklist.rows.at(-1);
+  }
+  if (next && next.id !== state.case?.id) return open(next);
+  say(by > 0 ? "Last image" : "First image");
+}
+
+const actions = {
+  next: () => step(1),
+  previous: () => step(-1),
+  enter: () => (state.tool === "box" && viewport.picture ? editor.addInMiddle(viewport.active.view, viewport.picture) : done()),
+  search: () => { toggleList(true); $("search").focus(); },
+  list: () => toggleList(),
+  nextView: () => {
+    const all = ["one", state.second && "models", state.case?.priors.length && "prior"].filter(Boolean);
+    setView(all[(all.indexOf(state.view) + 1) % all.length]);
+  },
+  invert: () => { viewport.picture?.invert(); refresh("image"); say(viewport.picture?.inverted ? "Inverted" : "Not inverted"); },
+  narrower: () => window_(({ center, width }) => ({ center, width: width / TURN })),
+  wider: () => window_(({ center, width }) => ({ center, width: width * TURN })),
+  darker: () => window_(({ center, width, way }) => ({ center: center + way * width * SHIFT, width })),
+  brighter: () => window_(({ center, width, way }) => ({ center: center - way * width * SHIFT, width })),
+  resetWindow: () => { viewport.picture?.invert(false); choosePreset(0); },
+  fit: () => viewport.fit(),
+  oneToOne: () => viewport.oneToOne(),
+  zoomIn: () => viewport.zoom(ZOOM),
+  zoomOut: () => viewport.zoom(1 / ZOOM),
+  arrow: (event) => {
+    const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key], by = event.shiftKey ? 10 : 1;
+    if (state.chosen && viewport.picture && editor.nudge(dx * by, dy * by, viewport.picture)) return;
+    const far = PAN_PX * (event.shiftKey ? 4 : 1);
+    viewport.pan(viewport.active, -dx * far, -dy * far);
+  },
+  pick: (event) => {
+    const box = listed()[Number(event.key) - 1];
+    if (box) editor.select(box.key);
+    else say(`No box ${event.key}`);
+  },
+  heat: () => setHeat(!state.heat),
+  boxes: toggleBoxes,
+  lower: () => findings.setThreshold(state.threshold - 0.05),
+  higher: () => findings.setThreshold(state.threshold + 0.05),
+  accept: () => editor.judge("accepted"),
+  reject: () => editor.judge("rejected"),
+  add: () => setTool(state.tool === "box" ? state.leftDrag : "box"),
+  grip: () => editor.grip(),
+  nextClass: () => editor.nextClass(),
+  normal: () => editor.normal(),
+  note: () => $("note").focus(),
+  undo: () => editor.undo(),
+  redo: () => editor.redo(),
+  help: () => toggleHelp(helpActions),
+};
+const helpActions = { setTool, canSignOut: () => Boolean(api.csrf), signOut };
+
+function escape(node) {
+  if (pointer.abort()) return;
+  if (!$("help").hidden) return toggleHelp(helpActions, false);
+  if ($("room").classList.contains("drawer")) return toggleList(false);
+  if (isTyping(node) || node.closest(".list, .findings")) return viewport.active.element.focus({ preventScroll: true });
+  if (state.tool === "box") return setTool(state.leftDrag);
+  if (state.heat) return setHeat(false);
+  editor.select(null);
+}
+
+function keyDown(event) {
+  const node = event.target instanceof Element ? event.target : document.body;
+  if (event.isComposing || !$("sign-in").hidden) return;
+  if (event.key === "Escape") return escape(node);
+  if (isTyping(node)) {
+    if (node.id === "search" && (event.key === "ArrowDown" || event.key === "Enter")) {
+      event.preventDefault();
+      $("rows").querySelector('[role="option"][tabindex="0"]')?.focus();
+    }
+    return;
+  }
+  const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
+  if (plain && (inGroup(event, node) || inList(event, node) || onBox(event, node))) return event.preventDefault();
+  if (isOwnKey(node, event.key)) return;
+  const found = lookUp(event, state.keysOn);
+  if (!found || (found.needs && !state.case)) return;
+  event.preventDefault();
+  actions[found.act](event);
+}
+
+/** Arrows go on inside a group of radios. */
+function inGroup(event, node) {
+  const group = node.closest('[role="radiogroup"]');
+  if (!group || !/^Arrow/.test(event.key)) return false;
+  const all = [...group.querySelectorAll('[role="radio"]:not(:disabled)')], by = /Right|Down/.test(event.key) ? 1 : -1;
+  const next = all[(all.indexOf(node) + by + all.length) % all.length];
+  next.focus();
+  next.click();
+  return true;
+}
+
+function inList(event, node) {
+  const row = node.closest('[role="option"]');
+  if (!row) return false;
+  const all = [...$("rows").querySelectorAll('[role="option"]')], at = all.indexOf(row);
+  const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];
+  if (to !== undefined) {
+    const next = all[Math.min(all.length - 1, Math.max(0, to))];
+    for (const one of all) one.tabIndex = one === next ? 0 : -1;
+    next.focus();
+    return true;
+  }
+  if (event.key !== "Enter" && event.key !== " ") return false;
+  row.click();
+  return true;
+}
+
+function onBox(event, node) {
+  const box = node.closest?.('g[role="button"]');
+  if (!box || (event.key !== "Enter" && event.key !== " ")) return false;
+  const was = state.chosen === box.dataset.key;
+  editor.select(box.dataset.key);
+  setHeat(!was || !state.heat);
+  return true;
+}
+
+// ------------------------------------------------------------------ who
+async function signInAgain() {
+  const { reader, session } = await askWho(api, { secret: true, again: true, reader: state.reader });
+  await become(reader, session);
+  worklist.load();
+}
+
+async function become(reader, session) {
+  const other = state.reader && state.reader !== reader;
+  state.reader = reader;
+  $("reader-name").textContent = `Reader ${reader}`;
+  if (session?.csrf) api.csrf = session.csrf;
+  if (other) { // another reader's marks are not this one's
+    cases.clear();
+    if (state.case) await open(state.case.row);
+  }
+  outbox.resume();
+}
+
+async function signOut() {
+  toggleHelp(helpActions, false);
+  await outbox.flush();
+  try {
+    await api.signOut();
+  } catch {
+    // it ends with the banner all the same
+  }
+  outbox.report("signed-out");
+  signInAgain();
+}
+
+// ------------------------------------------------------------------ start
+function listen() {
+  const click = (id, run) => $(id).addEventListener("click", (event) => { run(event); home(event); });
+  for (const id of ["undo", "thumb-undo"]) click(id, actions.undo);
+  for (const id of ["done", "thumb-done"]) click(id, done);
+  for (const id of ["normal", "thumb-normal"]) click(id, actions.normal);
+  click("redo", actions.redo);
+  click("thumb-yes", actions.accept);
+  click("thumb-no", actions.reject);
+  click("add-box", () => setTool("box"));
+  click("theme-button", toggleTheme);
+  click("boxes-button", toggleBoxes);
+  click("invert-button", actions.invert);
+  click("fit-button", actions.fit);
+  click("one-button", actions.oneToOne);
+  $("list-button").addEventListener("click", () => toggleList());
+  $("shade").addEventListener("click", () => toggleList(false));
+  $("help-button").addEventListener("click", () => toggleHelp(helpActions));
+  $("add-images").addEventListener("click", () => $("files").click());
+  $("files").addEventListener("change", (event) => { upload([...event.target.files]); event.target.value = ""; });
+  $("tool").addEventListener("click", (event) => {
+    const tool = event.target.closest("[data-tool]")?.dataset.tool;
+    if (!tool) return;
+    if (tool !== "box") { state.leftDrag = tool; keep(); }
+    setTool(tool);
+  });
+  $("view").addEventListener("click", (event) => {
+    const radio = event.target.closest("[data-view]");
+    if (radio && !radio.disabled) setView(radio.dataset.view);
+  });
+  $("pane-switch").addEventListener("click", (event) => {
+    const n = [...$("pane-switch").children].indexOf(event.target.closest("button"));
+    if (n >= 0) {
+      activate(n);
+      for (const pane of viewport.panes) pane.measure();
+      viewport.fit();
+    }
+  });
+  $("preset").addEventListener("change", (event) => choosePreset(Number(event.target.value)));
+  $("note").addEventListener("input", (event) => editor.note(event.target.value));
+  addEventListener("keydown", keyDown);
+  let pressed = null; // after a choice with the mouse the keys go back to the image
+  addEventListener("pointerdown", (event) => { pressed = event.target instanceof Element && event.target.matches("select") ? event.target : null; }, true);
+  addEventListener("change", (event) => {
+    if (!pressed || !event.target.matches("select")) return;
+    pressed = null;
+    viewport.active.element.focus({ preventScroll: true });
+  });
+  addEventListener("beforeunload", (event) => { if (outbox.count) { outbox.flush(); event.preventDefault(); } });
+  const room = $("room");
+  addEventListener("dragover", (event) => { event.preventDefault(); room.classList.add("dropping"); });
+  addEventListener("dragleave", (event) => { if (!event.relatedTarget) room.classList.remove("dropping"); });
+  addEventListener("drop", (event) => { event.preventDefault(); room.classList.remove("dropping"); upload([...event.dataTransfer.files]); });
+  const onWidth = () => {
+    room.classList.remove("drawer", "no-list");
+    $("list").inert = narrow.matches;
+    $("list-button").setAttribute("aria-expanded", !narrow.matches);
+  };
+  narrow.addEventListener("change", onWidth);
+  onWidth();
+  for (const button of document.querySelectorAll(".tools button, .top button")) {
+    const words = button.querySelector(".unseen")?.textContent, letter = button.getAttribute("aria-keyshortcuts")?.split(" ")[0];
+    if (words && button.id !== "list-button") button.title = words + (letter ? ` (${letter.toUpperCase()})` : "");
+  }
+  startNotices();
+}
+
+async function start() {
+  if (state.theme) document.documentElement.dataset.theme = state.theme;
+  listen();
+  setTool(state.leftDrag);
+  check($("view"), (radio) => radio.dataset.view === "one");
+  check($("pane-switch"), (radio) => radio === $("pane-switch").children[0]);
+  let session = null;
+  try {
+    session = await api.session();
+  } catch {
+    // not signed in, or no server: the form or the banner says so
+  }
+  const secret = !session, known = session?.named ? session.who : session ? keptReader() : null;
+  if (known) await become(known, session);
+  else {
+    const who = await askWho(api, { secret });
+    await become(who.reader, who.session);
+  }
+  api.onSignedOut = () => outbox.report("signed-out");
+  api.onSilence = () => outbox.report("offline");
+  api.onAnswer = () => { if (outbox.trouble?.kind === "offline" && !outbox.sending) outbox.resume(); };
+  state.models = await api.models();
+  state.first = (state.models.find((one) => one.first) ?? state.models[0])?.model ?? null;
+  state.second = state.models.find((one) => one.model !== state.first)?.model ?? null;
+  state.classes = [...new Set(state.models.flatMap((one) => one.classes))];
+  state.lastClass = state.classes[0] ?? null;
+  state.threshold = firstThreshold(modelOf(state.first));
+  document.querySelector('[data-view="models"]').disabled = !state.second;
+  document.querySelector('[data-view="models"]').title = state.second ? "" : "This server shows one model";
+  document.querySelector('[data-view="prior"]').disabled = true;
+  showRun();
+  await restoreUnsent();
+  refresh("list", "findings", "image", "hints", "bars");
+  await worklist.load();
+  const first = worklist.rows.find((row) => !row.read && row.state !== "failed") ?? worklist.rows[0];
+  if (first) await open(first);
+  else welcome();
+  viewport.panes[0].element.focus({ preventScroll: true });
+}
+
+start().then(() => { document.documentElement.dataset.ready = ""; }, (error) => {
+  toast(`The page did not start: ${error.message}`, "Try again", () => location.reload());
+});

@@ -1,0 +1,178 @@
+/* A reader's reading of one image: marks, normal, labels, note; every change is one step that can be undone.
+
+   A mark is {box, class, verdict, model, prediction, score, from}. `prediction` is the index of the box among the model's
+   own and is null for an added box; `from` is the place where the model had put a moved one. A predicted box without a mark
+   is not judged, which is no verdict. */
+
+const copyMarks = (marks) => new Map([...marks].map(([key, mark]) => [key, { ...mark, box: [...mark.box] }]));
+
+export const keyOf = (model, prediction) => `${model}:${prediction}`;
+
+export class Reading {
+  constructor() {
+    this.marks = new Map();
+    this.normal = false;
+    this.labels = new Set();
+    this.text = "";
+    this.done = false;
+    this.past = [];
+    this.future = [];
+    this.added = 0;
+  }
+
+  snapshot() {
+    return { marks: copyMarks(this.marks), normal: this.normal, labels: new Set(this.labels), text: this.text, done: this.done };
+  }
+
+  restore(was) {
+    Object.assign(this, { marks: copyMarks(was.marks), normal: was.normal, labels: new Set(was.labels), text: was.text, done: was.done });
+  }
+
+  /** What two snapshots differ in, in a form that can be compared. */
+  static trace(s) {
+    return JSON.stringify([[...s.marks], s.normal, [...s.labels].sort(), s.text, s.done]);
+  }
+
+  /** Make a change one step. `before`: the snapshot where the change went on for a while (a drag).
+   *  `merge`: steps in a row with the same word are one (keys held, letters typed). Returns whether anything changed. */
+  commit(label, change, { before = this.snapshot(), merge = null } = {}) {
+    change?.(this);
+    if (Reading.trace(before) === Reading.trace(this)) return false;
+    const last = this.past.at(-1);
+    if (!(merge && last?.merge === merge)) this.past.push({ label, was: before, merge });
+    this.future.length = 0;
+    return true;
+  }
+
+  #step(from, to) {
+    const step = from.pop();
+    if (!step) return null;
+    to.push({ label: step.label, merge: null, was: this.snapshot() });
+    this.restore(step.was);
+    return step.label;
+  }
+
+  /** The label of what was undone; null if there was nothing. */
+  undo() {
+    return this.#step(this.past, this.future);
+  }
+
+  redo() {
+    return this.#step(this.future, this.past);
+  }
+
+  // ---------------------------------------------------------------- changes; each is called inside commit
+  /** Accept or reject a predicted box; the same verdict again takes it back. */
+  judge(box, verdict) {
+    if (this.marks.get(box.key)?.verdict === verdict) this.marks.delete(box.key);
+    else this.marks.set(box.key, { ...markOf(box), box: [...(box.from ?? box.box)], verdict, from: null });
+    if (verdict === "accepted") this.normal = false;
+  }
+
+  /** Put a box elsewhere. A predicted one is "moved" and remembers where the model had it. */
+  place(box, to) {
+    const mark = this.marks.get(box.key) ?? markOf(box);
+    const own = mark.verdict === "added";
+    this.marks.set(box.key, { ...mark, box: [...to], verdict: own ? "added" : "moved", from: own ? null : (mark.from ?? box.from ?? box.box) });
+    this.normal = false;
+  }
+
+  rename(box, name) {
+    const mark = this.marks.get(box.key) ?? markOf(box);
+    const verdict = mark.verdict === "added" || mark.verdict === "moved" ? mark.verdict : "accepted";
+    this.marks.set(box.key, { ...mark, class: name, verdict });
+    this.normal = false;
+  }
+
+  add(box, name) {
+    let key;
+    do key = `own:${++this.added}`; while (this.marks.has(key));
+    this.marks.set(key, { box: [...box], class: name, verdict: "added", model: null, prediction: null, score: null, from: null });
+    this.normal = false;
+    return key;
+  }
+
+  remove(key) {
+    this.marks.delete(key);
+  }
+
+  /** Normal rejects what was not judged; it is refused (false) where the reader marked a finding. */
+  setNormal(unjudged) {
+    if (this.findings().length || this.labels.size) return false;
+    this.normal = true;
+    for (const box of unjudged) this.marks.set(box.key, { ...markOf(box), verdict: "rejected" });
+    return true;
+  }
+
+  setLabel(name, on) {
+    if (on) {
+      this.labels.add(name);
+      this.normal = false;
+    } else this.labels.delete(name);
+  }
+
+  /** Marks that say "there is something". */
+  findings() {
+    return [...this.marks.values()].filter((mark) => mark.verdict !== "rejected");
+  }
+
+  /** The body of `POST /api/images/{id}/marks`, less reader, key and what was shown. */
+  body() {
+    return {
+      marks: [...this.marks.values()].map((mark) => {
+        const out = { box: mark.box, class: mark.class, verdict: mark.verdict };
+        if (mark.prediction != null) Object.assign(out, { prediction: mark.prediction, model: mark.model });
+        return out;
+      }),
+      // null: nothing was said; a box or a label of a finding says that the image is not normal
+      normal: this.normal ? true : this.findings().length || this.labels.size ? false : null,
+      labels: Object.fromEntries([...this.labels].sort().map((name) => [name, true])),
+      text: this.text,
+      finished: this.done,
+    };
+  }
+
+  /** The reading that a saved body stands for. */
+  static of(saved) {
+    const reading = new Reading();
+    reading.normal = Boolean(saved.normal);
+    reading.labels = new Set(Object.keys(saved.labels ?? {}).filter((name) => saved.labels[name]));
+    reading.text = saved.text ?? "";
+    reading.done = Boolean(saved.finished);
+    for (const mark of saved.marks ?? []) {
+      const predicted = mark.prediction != null && mark.model;
+      const key = predicted ? keyOf(mark.model, mark.prediction) : `own:${++reading.added}`;
+      reading.marks.set(key, {
+        box: [...mark.box], class: mark.class, verdict: mark.verdict, model: mark.model ?? null,
+        prediction: mark.prediction ?? null, score: mark.score ?? null, from: mark.from ?? null,
+      });
+    }
+    return reading;
+  }
+}
+
+const markOf = (box) => ({
+  box: [...box.box], class: box.class, verdict: box.verdict, model: box.model ?? null,
+  prediction: box.prediction ?? null, score: box.score ?? null, from: box.from ?? null,
+});
+
+/** The boxes of one model on an image as a reader sees them: predictions at or above the threshold or marked, then the reader's own. */
+export function boxesOf(reading, model, predictions, threshold, { hidden = false } = {}) {
+  const out = [];
+  if (!hidden)
+    predictions.forEach((prediction, i) => {
+      const key = keyOf(model, i), mark = reading.marks.get(key);
+      if (!mark && prediction.score < threshold) return;
+      out.push({
+        key, kind: "predicted", model, prediction: i, score: prediction.score, verdict: mark?.verdict ?? null,
+        class: mark?.class ?? prediction.class, box: mark?.box ?? prediction.box, from: mark?.verdict === "moved" ? prediction.box : null,
+      });
+    });
+  for (const [key, mark] of reading.marks)
+    if (mark.verdict === "added")
+      out.push({ key, kind: "own", model: null, prediction: null, score: null, verdict: "added", class: mark.class, box: mark.box, from: null });
+  return out;
+}
+
+export const SIGNS = { accepted: "✓", rejected: "✕", moved: "↔", added: "+" };
+export const WORDS = { accepted: "accepted", rejected: "rejected", moved: "moved", added: "added by you" };
