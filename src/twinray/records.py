@@ -160,6 +160,7 @@ class Collection:
         by_place: flag, true where the split of all its images is told by where the source lies (``train/``): the other
             splits are then those of the other sources of this kind.
         public: flag, true where its ids are published, so that a plain hash of one gives nothing away.
+        settled: flag, true where its splits stand for good: a split that it lacks is not cut out of the others.
     """
 
     name: str
@@ -173,6 +174,7 @@ class Collection:
     data_set: str = ""
     by_place: bool = False
     public: bool = False
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

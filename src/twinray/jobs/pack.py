@@ -139,6 +139,10 @@ class PackConfig:
     min_readers: Annotated[int, MODEL, at_least(1), taken("min_readers")] = 1
     """drop labels and fused boxes on which fewer readers agree."""
 
+    database: Annotated[str | None, DATA, taken("database")] = None
+    """URL of the store's PostgreSQL database (postgresql://user@host/name; password by PGPASSWORD or ~/.pgpass); the source is
+    its folder of files."""
+
     task: Annotated[str | None, MODEL, taken("task")] = None
     """the task whose labels to take (default: the only one; with several, none)."""
 

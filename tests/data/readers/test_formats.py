@@ -25,6 +25,7 @@ OTHER_THAN_DEFAULT = {
     "layout": "flat",
     "fusion_iou": 0.3,
     "min_readers": 2,
+    "database": "postgresql://x/y",
     "task": "organ",
     "views": "all",
     "uncertain": "one",
@@ -84,9 +85,13 @@ def test_every_option_of_readers_is_one_of_pack_with_the_same_default_and_is_tol
         words = options(PackConfig)[name].words
         assert words is not None
         assert words.before == f"{takers_in_words(name)}:"
-    assert {option.name for option in fields(SourceOptions)} - {"strict", "size", "seed"} == set(
-        OTHER_THAN_DEFAULT
-    )
+    assert {option.name for option in fields(SourceOptions)} - {
+        "strict",
+        "size",
+        "seed",
+        "val",
+        "test",
+    } == set(OTHER_THAN_DEFAULT)
     assert all(row.takes <= set(OTHER_THAN_DEFAULT) for row in FORMATS.values())
 
 

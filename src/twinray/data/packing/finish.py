@@ -125,6 +125,7 @@ class Finish:
             return settled, describe(rows, settled, mix.label_classes, {}, None)
         fold = Fold(options.fold, options.folds) if options.folds else None
         together = [k for k, collection in enumerate(mix.collections) if collection.by_place]
+        whole = [k for k, collection in enumerate(mix.collections) if collection.settled]
         settled = settle(
             rows,
             mix.names,
@@ -133,6 +134,7 @@ class Finish:
             options.seed,
             fold,
             together,
+            whole,
         )
         shares = {"val": options.val, "test": options.test_share}
         return settled, describe(rows, settled, mix.label_classes, shares, options.seed)

@@ -204,6 +204,8 @@ class Mix:
             )
             if collection.by_place:
                 digest.update(b"by place")
+            if collection.settled:
+                digest.update(b"settled")
             for s in collection.samples:
                 digest.update(
                     repr((s.id, s.source, s.patient, s.split, s.boxes_frame, s.size)).encode(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from twinray.data.classes import checked_classes
+from twinray.data.fusion import fuse_collection
 from twinray.data.identity import NO_DATA_SET, known_as
 from twinray.data.patients import PATIENT_DATA, checked_patients
 from twinray.data.phantom.images import PhantomConfig, phantom_collection
@@ -31,6 +32,7 @@ from twinray.data.readers.drawn.siim import read_siim
 from twinray.data.readers.drawn.voc import read_voc
 from twinray.data.readers.drawn.yolo import read_yolo
 from twinray.data.readers.exclusion import read_exclusion, without
+from twinray.data.readers.feedback import Sides, read_feedback
 from twinray.data.readers.folder import Layout, read_folder
 from twinray.data.readers.header_patients import with_header_patients
 from twinray.data.readers.label_readings import Blank, LabelReading, NoFinding, Uncertain
@@ -59,9 +61,11 @@ class SourceOptions:
         strict: flag to refuse a source at the first row that would be set aside.
         size: side of the packed images, in pixels.
         seed: seed of what is drawn.
+        val, test: shares of images for validation and test.
         images: folder of the images where that is not the source.
         patient_regex, patient_column, table, layout: see :func:`twinray.data.readers.folder.read_folder`.
         fusion_iou, min_readers: see :func:`twinray.data.readers.vindr.reader.read_vindr`; None is the usual threshold.
+        database: see :func:`twinray.data.readers.feedback.read_feedback`.
         task: see :func:`twinray.data.readers.medimeta.read_medimeta`.
         views: ``frontal`` leaves lateral views out, ``all`` keeps them, ``auto`` is the reader's choice.
         uncertain, blank, no_finding: see :class:`twinray.data.readers.label_readings.LabelReading`.
@@ -71,6 +75,8 @@ class SourceOptions:
     strict: bool = False
     size: int = 256
     seed: int = 0
+    val: float = 0.1
+    test: float = 0.2
     images: Path | None = None
     patient_regex: str | None = None
     patient_column: str | None = None
@@ -78,6 +84,7 @@ class SourceOptions:
     layout: Layout = "auto"
     fusion_iou: float | None = None
     min_readers: int = 1
+    database: str | None = None
     task: str | None = None
     views: Views = "auto"
     uncertain: Uncertain = "ignore"
@@ -88,8 +95,8 @@ class SourceOptions:
     phantom_labelled: float = 1.0
 
 
-_FOR_ALL: Final = frozenset({"strict", "size", "seed"})
-_ONE_SOURCE: Final = ("images", "table")
+_FOR_ALL: Final = frozenset({"strict", "size", "seed", "val", "test"})
+_ONE_SOURCE: Final = ("images", "table", "database")
 """Options that name one folder or file, which can belong to one source only."""
 
 Read = Callable[[Path, SourceOptions], Collection]
@@ -308,6 +315,21 @@ FORMATS: Mapping[str, Format] = {
         takes=frozenset({"images", "patient_regex", "patient_column", "fusion_iou", "min_readers"}),
         annotations=lambda source, o: read_raw_label_studio(source, o.images),
         fuse=fuse_label_studio,
+    ),
+    "feedback": Format(
+        "the store of twinray serve",
+        "STORE",
+        lambda source, o: read_feedback(
+            source,
+            database=o.database,
+            fusion_iou=FUSION_IOU if o.fusion_iou is None else o.fusion_iou,
+            min_readers=o.min_readers,
+            sides=Sides(o.seed, o.val, o.test),
+        ),
+        takes=frozenset({"database", "fusion_iou", "min_readers"}),
+        annotations=lambda source, o: read_feedback(source, database=o.database, fusion_iou=0),
+        fuse=fuse_collection,
+        private=True,
     ),
     "phantom": Format(
         "synthetic chest images, drawn on the spot",

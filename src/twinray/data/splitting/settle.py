@@ -57,6 +57,7 @@ def settle(
     seed: int,
     fold: Fold | None = None,
     together: Collection[int] = (),
+    whole: Collection[int] = (),
 ) -> Settled:
     """Keep or cut splits.
 
@@ -67,6 +68,7 @@ def settle(
         seed: seed of the cut.
         fold: fold of a cross-validation; ``test`` is then one fold's share.
         together: numbers of collections that are the splits of one data set: what one of them has, none of them lacks.
+        whole: numbers of collections whose splits stand for good: they lack none.
 
     Raises:
         InputError: folds of a source that has a val or test split; fewer patients than splits to
@@ -80,6 +82,7 @@ def settle(
     ]
     shared = {split for k in together for split in present[k]}
     present = [shared if k in together else own for k, own in enumerate(present)]
+    present = [set(SPLITS) if k in whole else own for k, own in enumerate(present)]
     if fold and (
         official := [name for name, own in zip(names, present, strict=True) if own - {"train"}]
     ):
@@ -107,7 +110,8 @@ def settle(
             small.append((len(pool), error))
         for i, side in zip(pool, sides, strict=True):
             splits[i] = side
-    _check_given(rows, splits, wanted, small)
+    if len(set(whole)) < len(names):
+        _check_given(rows, splits, wanted, small)
     _check_cut(rows, splits)
     method, notes = how_made(
         rows, names, present, [{s: wanted[s] for s in own} for own in missing], set(held), cut, seed
