@@ -12,7 +12,7 @@ pytest.importorskip("sqlalchemy", reason="the extra serve is not installed")
 pytest.importorskip("alembic", reason="the extra serve is not installed")
 
 from twinray.data.pack import open_pack
-from twinray.data.readers.feedback import Sides, read_feedback
+from twinray.data.readers.feedback.reader import Sides, read_feedback
 from twinray.errors import InputError
 from twinray.jobs.pack import PackConfig, run
 from twinray.records import ABSENT, PRESENT, UNCERTAIN

@@ -32,7 +32,7 @@ from twinray.data.readers.drawn.siim import read_siim
 from twinray.data.readers.drawn.voc import read_voc
 from twinray.data.readers.drawn.yolo import read_yolo
 from twinray.data.readers.exclusion import read_exclusion, without
-from twinray.data.readers.feedback import Sides, read_feedback
+from twinray.data.readers.feedback.reader import Sides, read_feedback
 from twinray.data.readers.folder import Layout, read_folder
 from twinray.data.readers.header_patients import with_header_patients
 from twinray.data.readers.label_readings import Blank, LabelReading, NoFinding, Uncertain
@@ -65,7 +65,7 @@ class SourceOptions:
         images: folder of the images where that is not the source.
         patient_regex, patient_column, table, layout: see :func:`twinray.data.readers.folder.read_folder`.
         fusion_iou, min_readers: see :func:`twinray.data.readers.vindr.reader.read_vindr`; None is the usual threshold.
-        database: see :func:`twinray.data.readers.feedback.read_feedback`.
+        database: see :func:`twinray.data.readers.feedback.reader.read_feedback`.
         task: see :func:`twinray.data.readers.medimeta.read_medimeta`.
         views: ``frontal`` leaves lateral views out, ``all`` keeps them, ``auto`` is the reader's choice.
         uncertain, blank, no_finding: see :class:`twinray.data.readers.label_readings.LabelReading`.

@@ -31,15 +31,12 @@ Free text of readers, names of files and dates of studies are not read: they may
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import sqlite3
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -47,6 +44,15 @@ from twinray.data.annotations import REPEATED, BoxAudit
 from twinray.data.fusion import fuse_collection
 from twinray.data.patients import NO_PATIENTS
 from twinray.data.readers.disk import FileLoader
+from twinray.data.readers.feedback.tables import (
+    IMAGES,
+    Judged,
+    MarkedBox,
+    PredictedBox,
+    StoredImage,
+    StoreRows,
+    connected,
+)
 from twinray.errors import InputError, TwinrayError
 from twinray.files import read_json, write_json
 from twinray.geometry import corner_iou
@@ -63,8 +69,6 @@ from twinray.records import (
     Split,
 )
 
-DATABASE_FILE: Final = "store.sqlite"
-IMAGES: Final = "images"
 SIDES: Final = "sides.json"
 NORMAL: Final = "normal"
 """Label of the whole image: nothing was found."""
@@ -98,45 +102,6 @@ class Sides:
         return "val" if place < self.test + self.val else "train"
 
 
-@dataclass(slots=True)
-class _Judged:
-    """One finished reading."""
-
-    reader: str
-    normal: bool | None
-    labels: Mapping[str, bool]
-    model: str | None
-    threshold: float | None
-    marks: list[_Mark] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    xyxy: tuple[float, float, float, float]
-    label: str
-    verdict: str
-    prediction: int | None
-    model: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Predicted:
-    model: str
-    position: int
-    xyxy: tuple[float, float, float, float]
-    label: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Image:
-    id: str
-    sha256: str
-    size: tuple[int, int]
-    patient: str | None
-    view: str | None
-
-
 def read_feedback(
     source: Path,
     *,
@@ -168,157 +133,14 @@ def read_feedback(
             "--min-readers needs fused boxes, --fusion-iou 0 keeps them raw; change one of them"
         )
     notes: list[str] = []
-    with _connected(source, database) as connection:
-        store = _Store.of(connection)
+    with connected(source, database) as connection:
+        store = StoreRows.of(connection)
     if sides is not None:
         _keep_sides(source, sides, notes)
     raw = _collection(source, store, min_readers, sides, notes)
     several = any(s.boxes is not None and len(set(s.boxes.readers or ())) > 1 for s in raw.samples)
     # one reader's boxes stay as drawn: two that overlap are two findings
     return fuse_collection(raw, fusion_iou, min_readers) if fusion_iou and (several or min_readers > 1) else raw  # fmt: skip
-
-
-# --- the store's tables ---
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Store:
-    """What is read of a store.
-
-    Attributes:
-        images: id -> image, in the order of arrival. readings: image -> its newest readings.
-        predictions: image -> predicted boxes. classes: names of the models' classes, those of the oldest model first.
-        unfinished: images of readings that were not finished.
-    """
-
-    images: Mapping[str, _Image]
-    readings: Mapping[str, list[_Judged]]
-    predictions: Mapping[str, list[_Predicted]]
-    classes: tuple[str, ...]
-    unfinished: Sequence[str]
-
-    @staticmethod
-    def of(connection: _Rows) -> _Store:
-        newest: dict[tuple[str, str], tuple[str, bool, _Judged]] = {}
-        for key, image, reader, normal, labels, model, shown, finished in connection.rows(
-            "SELECT id, image, reader, normal, labels, model, shown, finished FROM readings ORDER BY number"
-        ):
-            told, said = _json(shown), _json(labels)
-            threshold = told.get("threshold")
-            judged = _Judged(
-                reader,
-                None if normal is None else bool(normal),
-                {str(name): bool(value) for name, value in said.items() if value is not None},
-                model,
-                float(threshold)
-                if isinstance(threshold, int | float) and not isinstance(threshold, bool)
-                else None,
-            )
-            newest[image, reader] = (key, bool(finished), judged)
-        by_key = {key: judged for key, _, judged in newest.values()}
-        for reading, *corners, label, verdict, prediction, model in connection.rows(
-            "SELECT reading, x0, y0, x1, y1, label, verdict, prediction, model FROM marks ORDER BY reading, position"
-        ):
-            if reading in by_key:
-                by_key[reading].marks.append(_Mark(_four(corners), label, verdict, prediction, model))  # fmt: skip
-        readings: dict[str, list[_Judged]] = defaultdict(list)
-        unfinished = []
-        for (image, _), (_, finished, judged) in sorted(newest.items()):
-            if finished:
-                readings[image].append(judged)
-            else:
-                unfinished.append(image)
-        predictions: dict[str, list[_Predicted]] = defaultdict(list)
-        for image, model, position, *corners, label, score in connection.rows(
-            "SELECT image, model, position, x0, y0, x1, y1, label, score FROM predictions ORDER BY image, model, position"
-        ):
-            if image in readings:
-                predictions[image].append(_Predicted(model, position, _four(corners), label, score))
-        images = {
-            key: _Image(key, sha256, (width, height), patient, view)
-            for key, sha256, width, height, patient, view in connection.rows(
-                "SELECT id, sha256, width, height, patient, view FROM images WHERE width IS NOT NULL ORDER BY number"
-            )
-        }
-        classes: dict[str, None] = {}
-        for (names,) in connection.rows("SELECT classes FROM models ORDER BY first_served, model"):
-            classes |= dict.fromkeys(map(str, json.loads(names) if isinstance(names, str) else names))  # fmt: skip
-        return _Store(images, readings, predictions, tuple(classes), unfinished)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """A connection that only reads, and where it leads to."""
-
-    connection: Any
-    where: str
-    errors: tuple[type[Exception], ...]
-
-    def rows(self, query: str) -> Iterator[tuple[Any, ...]]:
-        try:
-            cursor = self.connection.cursor()
-            cursor.execute(query)
-            yield from cursor
-        except self.errors as error:
-            said = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"expected the tables of a store in {self.where}, got: {said}; open it once with this version's twinray serve"
-            ) from None
-
-
-@contextlib.contextmanager
-def _connected(source: Path, database: str | None) -> Iterator[_Rows]:
-    """The store's database, as it is at one moment."""
-    if not (source / IMAGES).is_dir():
-        raise InputError(
-            f"expected the folder of a store of twinray serve, {source} has no folder {IMAGES}; give the folder of --store "
-            "(or of --files)"
-        )
-    if database is None:
-        path = source / DATABASE_FILE
-        if not path.is_file():
-            raise InputError(
-                f"expected {DATABASE_FILE} in {source}, found none; a store in PostgreSQL is named by --database"
-            )
-        try:
-            own = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
-            own.execute("BEGIN")
-        except sqlite3.Error as error:
-            raise InputError(f"could not open {path}: {error}; check the path") from None
-        with contextlib.closing(own):
-            yield _Rows(own, str(path), (sqlite3.Error,))
-        return
-    try:
-        import psycopg
-    except ImportError:
-        raise InputError(
-            "--database needs psycopg; install it with: pip install 'twinray[serve]'"
-        ) from None
-    address = database.replace("postgresql+psycopg://", "postgresql://", 1)
-    if not address.startswith(("postgresql://", "postgres://")):
-        raise InputError(
-            "expected --database as postgresql://user@host/name, got the URL of something else"
-        )
-    try:
-        with psycopg.connect(address, connect_timeout=30) as other:
-            other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            other.read_only = True
-            yield _Rows(other, "the database", (psycopg.Error,))
-    except psycopg.OperationalError as error:  # its message may hold the password
-        raise InputError(
-            f"could not reach the database of --database ({type(error).__name__}); check the URL, and that it runs"
-        ) from None
-
-
-def _json(value: Any) -> dict[str, Any]:
-    """A JSON column: text in SQLite, an object in PostgreSQL."""
-    found = json.loads(value) if isinstance(value, str) else value
-    return found if isinstance(found, dict) else {}
-
-
-def _four(values: Sequence[Any]) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = map(float, values)
-    return x0, y0, x1, y1
 
 
 def _keep_sides(source: Path, sides: Sides, notes: list[str]) -> None:
@@ -343,11 +165,8 @@ def _keep_sides(source: Path, sides: Sides, notes: list[str]) -> None:
         )
 
 
-# --- readings -> samples ---
-
-
 def _collection(
-    source: Path, store: _Store, min_readers: int, sides: Sides | None, notes: list[str]
+    source: Path, store: StoreRows, min_readers: int, sides: Sides | None, notes: list[str]
 ) -> Collection:
     skipped = [
         Skipped(
@@ -391,7 +210,7 @@ def _collection(
     )
 
 
-def _consistent(image: str, judged: Sequence[_Judged], skipped: list[Skipped]) -> list[_Judged]:
+def _consistent(image: str, judged: Sequence[Judged], skipped: list[Skipped]) -> list[Judged]:
     kept = []
     for one in judged:
         found = [mark for mark in one.marks if mark.verdict in FINDINGS]
@@ -415,9 +234,9 @@ class _Classes:
 
 
 def _sample(
-    image: _Image,
-    judged: Sequence[_Judged],
-    predicted: Sequence[_Predicted],
+    image: StoredImage,
+    judged: Sequence[Judged],
+    predicted: Sequence[PredictedBox],
     classes: _Classes,
     sides: Sides | None,
     audit: BoxAudit,
@@ -488,11 +307,11 @@ def _sample(
 
 
 def _unjudged(
-    judged: Sequence[_Judged],
-    predicted: Sequence[_Predicted],
+    judged: Sequence[Judged],
+    predicted: Sequence[PredictedBox],
     found: Sequence[tuple[FloatArray, int, str]],
     classes: _Classes,
-) -> list[_Predicted]:
+) -> list[PredictedBox]:
     """Boxes that were shown, that nobody judged, and that are no finding under another corner."""
     if any(one.normal for one in judged):
         return []
@@ -519,7 +338,7 @@ def _unjudged(
     ]
 
 
-def _about(mark: _Mark, predicted: Sequence[_Predicted]) -> list[_Predicted]:
+def _about(mark: MarkedBox, predicted: Sequence[PredictedBox]) -> list[PredictedBox]:
     """The predicted boxes that a mark judges: the one it names, else those at its place."""
     if mark.verdict == "added":
         return []
@@ -544,17 +363,17 @@ def _about(mark: _Mark, predicted: Sequence[_Predicted]) -> list[_Predicted]:
 
 
 def _score(
-    predicted: Sequence[_Predicted], corners: tuple[float, float, float, float], label: str
+    predicted: Sequence[PredictedBox], corners: tuple[float, float, float, float], label: str
 ) -> float | None:
     """Score of the predicted box at a place; None where there is none."""
-    mark = _Mark(corners, label, "rejected", None, None)
+    mark = MarkedBox(corners, label, "rejected", None, None)
     return max((box.score for box in _about(mark, predicted)), default=None)
 
 
 def _labels(
-    judged: Sequence[_Judged],
+    judged: Sequence[Judged],
     found: Sequence[tuple[FloatArray, int, str]],
-    open_boxes: Sequence[_Predicted],
+    open_boxes: Sequence[PredictedBox],
     annotated: bool,
     classes: _Classes,
 ) -> FloatArray:
@@ -580,7 +399,7 @@ def _labels(
 
 
 def _told(
-    samples: Sequence[Sample], kept: Mapping[str, Sequence[_Judged]], sides: Sides | None
+    samples: Sequence[Sample], kept: Mapping[str, Sequence[Judged]], sides: Sides | None
 ) -> list[str]:
     readers = {one.reader for judged in kept.values() for one in judged}
     n_readings = sum(len(judged) for judged in kept.values())
