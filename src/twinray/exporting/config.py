@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from twinray.checks import DATA, MODEL, PLACE, RECORD, at_least, settle
+from twinray.checks import DATA, MODEL, PLACE, RECORD, at_least, goes_with, settle
 
-Target = Literal["torchvision"]
+Target = Literal["torchvision", "timm", "mmdet", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class ExportConfig:
     """Image files and folders for the check; default images of the run's own packs, test images first."""
     parity_images: Annotated[int, MODEL, at_least(1, "images")] = 32
     """Images that the check looks at, at most."""
+    foreign_python: Annotated[Path | None, PLACE, goes_with(to="mmdet")] = None
+    """Python of an environment that has MMDetection 3 (onedl-mmdetection), for the check of --to mmdet; default this one."""
     overwrite: Annotated[bool, RECORD] = False
     """Begin again in a folder that export wrote, and remove what is in it; a folder that holds anything else is left as it is."""
     allow_edited: Annotated[bool, RECORD] = False

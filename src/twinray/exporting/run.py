@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from twinray.exporting import to_torchvision
+from twinray.exporting import to_mmdet, to_onnx, to_timm, to_torchvision
 from twinray.exporting.card import card
 from twinray.exporting.config import ExportConfig
 from twinray.exporting.files import Exported
@@ -18,6 +20,8 @@ from twinray.runs.output import open_output, run_fact
 
 _WRITERS: Mapping[str, Callable[[Subject, Path], Exported]] = {
     "torchvision": to_torchvision.write,
+    "timm": to_timm.write,
+    "onnx": to_onnx.write,
 }
 _UNCHECKED = "unchecked"
 """Folder that holds the files until the check has passed: what a kill leaves there says so."""
@@ -37,12 +41,18 @@ def run(config: ExportConfig) -> Path:
     with open_output(
         config, "export", config.out, {"run": run_fact(config.run)}, reads=reads
     ) as output:
-        exported, parity = _checked(subject, config.out, _WRITERS[config.to], images)
+        exported, parity = _checked(subject, config.out, _writer(config), images)
         write_json(output.path / "parity.json", parity.as_json(), "figures of the check")
         text = card(subject, config.to, exported, parity, images.source)
         write_text(output.path / "README.md", text, "the model card")
     print(f"{config.out}: {parity.told()}", file=sys.stderr)
     return config.out
+
+
+def _writer(config: ExportConfig) -> Callable[[Subject, Path], Exported]:
+    if config.to == "mmdet":
+        return partial(to_mmdet.write, python=config.foreign_python)
+    return _WRITERS[config.to]
 
 
 def _checked(
@@ -58,7 +68,5 @@ def _checked(
         for name in exported.names:
             rename_file(beside / name, out / name)
     finally:
-        for path in beside.iterdir():
-            path.unlink()
-        beside.rmdir()
+        shutil.rmtree(beside, ignore_errors=True)
     return exported, parity

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from twinray.classification.model import Classifier
 from twinray.detection.model import Detector
 from twinray.errors import InputError
 from twinray.inference.model import Model, load_model
+from twinray.records import Boxes
 from twinray.runs.checksums import UNVERIFIED, check_files
 from twinray.runs.description import (
     ModelDescription,
@@ -145,3 +147,24 @@ def rgb_state(network: nn.Module, order: str) -> dict[str, Tensor]:
         key = next(name for name, tensor in kept.items() if tensor is first.weight)
         state[key] = state[key].flip(1)
     return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def outputs(subject: Subject, seen: Tensor) -> Tensor:
+    """Logits or features of what a classifier or backbone sees."""
+    network: Any = subject.network
+    found: Tensor = network.logits(seen) if subject.kind == "classifier" else network(seen)
+    return found
+
+
+def rgb(subject: Subject, seen: Tensor) -> Tensor:
+    """What a network of red, green and blue is fed where ours takes blue first."""
+    return seen.flip(1) if subject.normalisation.order == "BGR" else seen
+
+
+def boxes_of(found: Any) -> Boxes:
+    """A detection as boxes in pixels of the network's input."""
+    return Boxes(
+        found.boxes.double().numpy(),
+        found.labels.numpy().astype(np.int64),
+        found.scores.double().numpy(),
+    )

@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from twinray.backbones.timm_backbone import TimmBackbone
 from twinray.detection.model import Detector
 from twinray.exporting.files import Exported, run_file, write_loader
 from twinray.exporting.parity import Parity, of_boxes, of_numbers
-from twinray.exporting.subject import Subject, rgb_state
+from twinray.exporting.subject import Subject, boxes_of, outputs, rgb, rgb_state
 from twinray.files import write_bytes, write_json
 from twinray.records import Boxes
 
@@ -139,7 +138,7 @@ def _check(subject: Subject, model: nn.Module, pixels: Tensor) -> Parity:
         for part in torch.split(pixels, _BATCH):
             seen = subject.network_input(part)
             ours.append(outputs(subject, seen))
-            theirs.append(model(_rgb(subject, seen)))
+            theirs.append(model(rgb(subject, seen)))
         both = (torch.cat(one).double().numpy() for one in (ours, theirs))
         return of_numbers(*both, loader=loader, what=what, limit=_LIMIT)
     first = int(subject.network.one_stage is None)
@@ -164,25 +163,4 @@ def _check(subject: Subject, model: nn.Module, pixels: Tensor) -> Parity:
         threshold=options.score_threshold,
         loader=loader,
         limit=_LIMIT,
-    )
-
-
-def outputs(subject: Subject, seen: Tensor) -> Tensor:
-    """Logits or features of what a classifier or backbone sees."""
-    network: Any = subject.network
-    found: Tensor = network.logits(seen) if subject.kind == "classifier" else network(seen)
-    return found
-
-
-def _rgb(subject: Subject, seen: Tensor) -> Tensor:
-    """What a network of red, green and blue is fed where ours takes blue first."""
-    return seen.flip(1) if subject.normalisation.order == "BGR" else seen
-
-
-def boxes_of(found: Any) -> Boxes:
-    """A detection as boxes in pixels of the network's input."""
-    return Boxes(
-        found.boxes.double().numpy(),
-        found.labels.numpy().astype(np.int64),
-        found.scores.double().numpy(),
     )

@@ -1,0 +1,57 @@
+"""Weights in MMDetection's names; the round trip runs where TWINRAY_MMDET_PYTHON names an environment that has it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+
+from export_support import made_run
+from twinray.errors import InputError
+from twinray.exporting.subject import open_subject
+from twinray.exporting.to_mmdet import write
+
+PYTHON = os.environ.get("TWINRAY_MMDET_PYTHON", "")
+
+
+@pytest.mark.parametrize("detector", ["faster-rcnn", "retinanet", "fcos"])
+@pytest.mark.parametrize("norm", ["trainable", "group"])
+def test_mmdetection_finds_the_same_boxes(tmp_path, cli, blob_pack, detector, norm):
+    if not PYTHON:
+        pytest.skip("TWINRAY_MMDET_PYTHON names no Python with MMDetection")
+    run = made_run(tmp_path / "run", blob_pack, detector=detector, size=96, norm=norm)
+    status, _, said = cli(
+        "export", run, "--to", "mmdet", "--foreign-python", PYTHON, "--out", tmp_path / "out"
+    )
+    assert status == 0, said
+    found = json.loads((tmp_path / "out" / "parity.json").read_text())
+    print(said)
+    assert found["n_values"] > 100 and found["unmatched"] <= 2
+
+
+def test_the_background_goes_last_and_has_no_box(tmp_path, blob_pack):
+    run = made_run(tmp_path / "run", blob_pack, classes=("a", "b"))
+    subject = open_subject(run)
+    (tmp_path / "out").mkdir()
+    write(subject, tmp_path / "out")
+    kept = torch.load(tmp_path / "out" / "weights.pth", weights_only=True)
+    theirs, own = kept["state_dict"], subject.network.state_dict()
+    scores, boxes = (own[f"roi_heads.box_predictor.{n}.weight"] for n in ("cls_score", "bbox_pred"))
+    assert torch.equal(theirs["roi_head.bbox_head.fc_cls.weight"], scores[[1, 2, 0]])
+    assert torch.equal(theirs["roi_head.bbox_head.fc_reg.weight"], boxes[4:])
+    assert kept["meta"]["dataset_meta"]["classes"] == ["a", "b"]
+
+
+def test_without_mmdetection_nothing_leaves(tmp_path, cli, blob_pack):
+    run = made_run(tmp_path / "run", blob_pack)
+    status, _, said = cli("export", run, "--to", "mmdet", "--out", tmp_path / "out")
+    assert status == 2 and "--foreign-python" in said
+    assert not (tmp_path / "out" / "weights.pth").exists()
+
+
+def test_networks_that_mmdetection_lacks_are_refused(tmp_path, blob_pack):
+    run = made_run(tmp_path / "run", blob_pack, arch="timm/convnext_atto")
+    with pytest.raises(InputError, match="MMDetection has no"):
+        write(open_subject(run), tmp_path)

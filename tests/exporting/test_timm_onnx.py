@@ -1,0 +1,69 @@
+"""Weights in timm's names and ONNX graphs give what the run gives."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from export_support import made_run
+from twinray.exporting.files import run_file
+from twinray.exporting.parity import of_boxes
+from twinray.inference.model import load_model
+from twinray.records import Boxes, Pixels
+
+
+def parity(folder):
+    return json.loads((folder / "parity.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["backbone", "classifier", "detector"])
+@pytest.mark.parametrize("arch", ["resnet18", "timm/convnext_atto", "timm/test_vit"])
+def test_timm_gives_the_same_to_the_last_bit(tmp_path, cli, blob_pack, kind, arch):
+    pytest.importorskip("timm")
+    run = made_run(tmp_path / "run", blob_pack, kind=kind, arch=arch, size=64)
+    status, _, said = cli("export", run, "--to", "timm", "--out", tmp_path / "out")
+    assert status == 0, said
+    assert parity(tmp_path / "out")["exact"] is True
+
+
+@pytest.mark.parametrize("kind", ["backbone", "classifier"])
+@pytest.mark.parametrize("arch", ["resnet18", "timm/test_vit"])
+def test_one_graph_gives_logits_and_features(tmp_path, cli, blob_pack, kind, arch):
+    pytest.importorskip("onnxscript")
+    run = made_run(tmp_path / "run", blob_pack, kind=kind, arch=arch, size=64)
+    status, _, said = cli("export", run, "--to", "onnx", "--out", tmp_path / "out")
+    assert status == 0, said
+    assert parity(tmp_path / "out")["largest_share"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arch", "detector"),
+    [("resnet18", "faster-rcnn"), ("resnet18", "retinanet"), ("timm/test_vit", "fcos")],
+)
+def test_graphs_and_numpy_find_the_same_boxes_in_original_pixels(
+    tmp_path, cli, blob_pack, arch, detector
+):
+    pytest.importorskip("onnxscript")
+    run = made_run(tmp_path / "run", blob_pack, arch=arch, detector=detector, size=96)
+    status, _, said = cli("export", run, "--to", "onnx", "--out", tmp_path / "out")
+    assert status == 0, said
+    assert parity(tmp_path / "out")["n_values"] > 100
+    # from a decoded image of another shape, through Pillow and NumPy alone
+    image = np.random.default_rng(0).integers(0, 255, (140, 90), dtype=np.uint8)
+    ours = load_model(run, "cpu")
+    (wanted,) = ours.boxes([ours.prepare(Pixels(image, "test"), "x")])
+    boxes, labels, scores = run_file(tmp_path / "out" / "onnx_model.py").Model(tmp_path / "out")(
+        image
+    )
+    found = of_boxes(
+        [wanted],
+        [Boxes(boxes, labels, scores)],
+        side=140,
+        most=100,
+        threshold=0.001,
+        loader="onnx",
+        limit=1e-4,
+    )
+    assert found.holds, found.told()
