@@ -252,6 +252,8 @@ def _suppressed(boxes: Array, scores: Array, parts: Array, limit: float) -> Arra
             low = np.maximum(boxes[best, :2], boxes[rest, :2])
             high = np.minimum(boxes[best, 2:], boxes[rest, 2:])
             shared = (high - low).clip(0).prod(axis=1)
-            order = rest[~(shared / (area[best] + area[rest] - shared) > limit)]
+            with np.errstate(invalid="ignore"):  # two boxes without area
+                share = shared / (area[best] + area[rest] - shared)
+            order = rest[~(share > limit)]
     found = np.array(kept, dtype=np.int64)
     return found[np.argsort(-scores[found], kind="stable")]
