@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from twinray.about import DISCLAIMER
@@ -72,7 +76,23 @@ def run(config: ServeConfig) -> None:
                 ssl_keyfile=None if config.certificate_key is None else str(config.certificate_key),
             )
         )
-        server.run(sockets=[bound])
+        with _asked_to_stop():
+            server.run(sockets=[bound])
+
+
+@contextlib.contextmanager
+def _asked_to_stop() -> Iterator[None]:
+    """A signal that asked for the stop ends with it: uvicorn raises it once more when all is done, which is no failure."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, lambda *_: None) for one in asked}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -82,6 +102,7 @@ def _bound(host: str, port: int) -> socket.socket:
         bound = socket.socket(family)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen(512)  # whoever reads the address may connect at once
     except OSError as error:
         raise InputError(
             f"could not listen at {host}:{port}: {error.strerror or error}; choose another --host or --port"

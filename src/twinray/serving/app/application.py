@@ -100,6 +100,7 @@ def open_service(config: ServeConfig, *, token: str | None = None, work: bool = 
     store = open_store(config.store, config.files, lock=True)
     store.files.clean()
     store.files.key()
+    store.images.release("")  # a server that was killed had them; this one holds the folder now
     waiting = store.images.serve([(one.model, one.name, one.classes) for one in served])
     log("store opened", waiting=waiting, models=len(served))
     crew = Crew(store, _job(config, store.files.folder), config.workers) if work else None
@@ -146,6 +147,8 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 def _page(name: str = "index.html") -> Response:
     """A file of the page; nothing outside of its folder."""
+    if "\0" in name:
+        raise HTTPException(404, "there is no such page")
     path = (_WEB / name).resolve()
     kind = _TYPES.get(path.suffix)
     if kind is None or not path.is_relative_to(_WEB) or not path.is_file():

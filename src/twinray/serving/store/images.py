@@ -332,7 +332,11 @@ class Images:
             now = time.time()
             taken = session.scalar(
                 select(Image)
-                .where(Image.pending.is_(True), sa.or_(Image.lease.is_(None), Image.lease < now))
+                .where(
+                    Image.pending.is_(True),
+                    # a worker has one image at a time: what bears its name it could not finish
+                    sa.or_(Image.lease.is_(None), Image.lease < now, Image.worker == worker),
+                )
                 .order_by(Image.attempts, Image.number)
                 .limit(1)
                 .with_for_update(skip_locked=True)

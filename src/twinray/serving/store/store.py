@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import final
 
-from twinray.files import lock_folder
+from twinray.errors import InputError
+from twinray.files import clear_disk_errors, lock_folder
 from twinray.serving.store.audit import AuditTrail
 from twinray.serving.store.database import SQLITE_FILE, Database, is_url
 from twinray.serving.store.files import ImageFiles
@@ -56,8 +58,22 @@ def open_store(
     """
     place = str(place)
     own = (folder or DEFAULT_FOLDER) if is_url(place) else Path(place)
-    if lock:
-        lock_folder(own, "store")
+    if own.exists() and not own.is_dir():
+        raise InputError(
+            f"expected a folder for the store, {own} is a file; choose another --store"
+        )
     ImageFiles(own)  # before the database, which lies in it
-    address = place if is_url(place) else str(own / SQLITE_FILE)
+    if lock:
+        try:
+            lock_folder(own, "store")
+        except InputError:
+            raise InputError(
+                f"the store {own} is in use by another process; stop it, or choose another --store"
+            ) from None
+    if is_url(place):
+        return Store(place, own, Database(place, migrate=migrate))
+    address = str(own / SQLITE_FILE)
+    with clear_disk_errors(own / SQLITE_FILE, "store"):
+        # for this user alone; what SQLite makes beside it has the same rights
+        os.close(os.open(address, os.O_RDWR | os.O_CREAT, 0o600))
     return Store(place, own, Database(address, migrate=migrate))

@@ -80,9 +80,7 @@ class Worker:
         """Take images from the queue until the server ends or says so."""
         while True:
             try:
-                claim = self.store.images.claim(self.job.name, self.models.hashes)
-                if claim is not None:
-                    self._analyse(claim)
+                if self.analyse_next():
                     if self._told_to_stop(0):
                         return
                     continue
@@ -92,6 +90,18 @@ class Worker:
                 log("worker waits", worker=self.job.name, **error_facts(error))
             if self._told_to_stop(_IDLE_S):
                 return
+
+    def analyse_next(self) -> bool:
+        """Take the next image from the queue and write what comes of it; false where none waits.
+
+        Raises:
+            TwinrayError: the database is away or full; the image goes to whoever takes it next.
+        """
+        claim = self.store.images.claim(self.job.name, self.models.hashes)
+        if claim is None:
+            return False
+        self._analyse(claim)
+        return True
 
     def _told_to_stop(self, wait: float) -> bool:
         ready, _, _ = select.select([self.link], [], [], wait)
@@ -180,20 +190,22 @@ class Worker:
     def show(self) -> None:
         """Answer for pixels and heat maps until the server ends."""
         while (message := receive(self.link)) is not None:
-            asked = message[0]
-            if asked.get("stop"):
+            if message[0].get("stop"):
                 return
-            try:
-                answer, data = self._shown(asked)
-            except InputError as error:
-                answer, data = {"refused": self._bare(str(error), asked.get("sha256", ""))}, b""
-            except TwinrayError as error:
-                log("worker waits", worker=self.job.name, **error_facts(error))
-                answer, data = {"unavailable": True}, b""
-            except Exception as error:
-                log("worker fault", worker=self.job.name, **error_facts(error))
-                answer, data = {"fault": True}, b""
-            send(self.link, answer, data)
+            send(self.link, *self.answer(message[0]))
+
+    def answer(self, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """The answer to one question of the server: pixels or a heat map, or why there are none."""
+        try:
+            return self._shown(asked)
+        except InputError as error:
+            return {"refused": self._bare(str(error), asked.get("sha256", ""))}, b""
+        except TwinrayError as error:
+            log("worker waits", worker=self.job.name, **error_facts(error))
+            return {"unavailable": True}, b""
+        except Exception as error:
+            log("worker fault", worker=self.job.name, **error_facts(error))
+            return {"fault": True}, b""
 
     def _shown(self, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         sha256: str = asked["sha256"]
