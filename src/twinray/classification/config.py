@@ -27,6 +27,7 @@ from twinray.checks import (
     settle,
     zero_or,
 )
+from twinray.training.trackers import TrackerName
 
 Policy = Literal["probe", "head", "surgical", "full"]
 Protocol = Literal["sound", "as-published", "comparative-study"]
@@ -164,6 +165,10 @@ class ClassifyConfig:
     """Minutes between checkpoints; one is also written with every new best epoch, at the end, and when a signal asks to stop."""
     log_every: Annotated[int, RECORD, at_least(1, "steps")] = 10
     """Steps between lines in metrics.jsonl."""
+    track: Annotated[tuple[TrackerName, ...], RECORD] = ()
+    """Trackers that get a copy of metrics.jsonl, in a folder of theirs inside the run; each is an extra of its name."""
+    track_online: Annotated[bool, RECORD] = False
+    """Send what --track copies to the tracker's server: MLFLOW_TRACKING_URI's, or the one that W&B is logged in to."""
     seal: Annotated[bool, RECORD] = False
     """Write the predictions of the test images and measure nothing on them, until the study that the run belongs to is opened."""
     allow_seen: Annotated[bool, RECORD] = False

@@ -24,6 +24,7 @@ from twinray.checks import (
     counts_with,
     settle,
 )
+from twinray.training.trackers import TrackerName
 
 MAGNIFICATION = Told(
     "two numbers above 0, ascending",
@@ -153,6 +154,10 @@ class DetectConfig:
     """Minutes between checkpoints; one is also written with every new best epoch, at the end, and when a signal asks to stop."""
     log_every: Annotated[int, RECORD, at_least(1, "steps")] = 10
     """Steps between lines in metrics.jsonl."""
+    track: Annotated[tuple[TrackerName, ...], RECORD] = ()
+    """Trackers that get a copy of metrics.jsonl, in a folder of theirs inside the run; each is an extra of its name."""
+    track_online: Annotated[bool, RECORD] = False
+    """Send what --track copies to the tracker's server: MLFLOW_TRACKING_URI's, or the one that W&B is logged in to."""
     seal: Annotated[bool, RECORD] = False
     """Write the predictions of the test images and measure nothing on them, until the study that the run belongs to is opened."""
     allow_seen: Annotated[bool, RECORD] = False

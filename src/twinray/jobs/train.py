@@ -42,6 +42,7 @@ from twinray.runs.folder import RunFolder, read_config, read_metrics
 from twinray.runs.results import split_figures
 from twinray.runs.seen import told_seen
 from twinray.training.ranks import launched_rank
+from twinray.training.trackers import Lines, LinesOf, Trackers, check_trackers
 
 CURVES, TUNING = "curves.svg", "tune.svg"
 _SECONDS = 20.0
@@ -68,6 +69,41 @@ class _Sketch:
             print(f"note: {CURVES} could not be drawn ({error})", file=sys.stderr)
 
 
+@dataclass
+class _Watch:
+    """What is told of a run at the end of every epoch, and at its own: the picture, and copies for trackers."""
+
+    sketch: _Sketch
+    trackers: Trackers
+
+    def __call__(self, run: RunFolder, best_epoch: int) -> None:
+        self.sketch(run, best_epoch)
+        self.trackers(run, best_epoch)
+
+    def finish(self, run: RunFolder, best_epoch: int) -> None:
+        """Once more when all is done."""
+        self.sketch.draw(run, best_epoch)
+        self.trackers.finish(run, best_epoch)
+
+
+def _watch(
+    config: DetectConfig | PretrainConfig | ClassifyConfig,
+    picture: Callable[[RunFolder, int], bytes],
+    lines_of: LinesOf = lambda run, _: {"": run.history()},
+) -> _Watch:
+    """What watches a run.
+
+    Raises:
+        InputError: a tracker that is not installed.
+    """
+    try:
+        check_trackers(config.track, config.track_online)
+    except InputError as refused:
+        refused.told = launched_rank()[0] > 0
+        raise
+    return _Watch(_Sketch(picture), Trackers(config.track, config.track_online, lines_of))
+
+
 def _of_detector(run: RunFolder, best_epoch: int) -> bytes:
     return detector_curves(
         [ArmCurve(run.path.resolve().name, run.history(), best_epoch if best_epoch >= 0 else None)]
@@ -85,14 +121,21 @@ def _of_classifier(run: RunFolder, best_epoch: int) -> bytes:
     )
 
 
+def _by_draw(run: RunFolder, best_epoch: int) -> Mapping[str, Lines]:
+    """Lines of each draw under its name; of a run without draws under none."""
+    own = run.path.resolve().name
+    found = histories(run, best_epoch)
+    return {"" if name == own else name: lines for name, (lines, _) in found.items()}
+
+
 def detect(config: DetectConfig) -> RunFolder:
     """``detection.run.run`` with the curves of validation mAP50 and of the loss.
 
     Raises:
         InputError, TwinrayError: as there.
     """
-    sketch = _Sketch(_of_detector)
-    return detection.run(config, watch=sketch, finished=sketch.draw)
+    watch = _watch(config, _of_detector)
+    return detection.run(config, watch=watch, finished=watch.finish)
 
 
 def pretrain(config: PretrainConfig) -> RunFolder:
@@ -111,8 +154,8 @@ def pretrain(config: PretrainConfig) -> RunFolder:
             raise refused
         preview(config)
         return RunFolder(config.preview)
-    sketch = _Sketch(_of_pretraining)
-    return pretraining.run(config, watch=sketch, finished=sketch.draw)
+    watch = _watch(config, _of_pretraining)
+    return pretraining.run(config, watch=watch, finished=watch.finish)
 
 
 def classify(config: ClassifyConfig) -> RunFolder:
@@ -122,15 +165,18 @@ def classify(config: ClassifyConfig) -> RunFolder:
     Raises:
         InputError, TwinrayError: as there.
     """
+    watch = _watch(config, _of_classifier, _by_draw)
     if config.policy == "probe":
-        return classification.run(config)
-    sketch = _Sketch(_of_classifier)
+        run = classification.run(config)
+        if launched_rank()[0] == 0:
+            watch.trackers.finish(run, -1)
+        return run
 
     def finished(run: RunFolder, best_epoch: int) -> None:
-        sketch.draw(run, best_epoch)
+        watch.finish(run, best_epoch)
         draw_tuning(run)
 
-    return classification.run(config, watch=sketch, finished=finished)
+    return classification.run(config, watch=watch, finished=finished)
 
 
 def draw_tuning(run: RunFolder) -> None:

@@ -29,6 +29,7 @@ from twinray.checks import (
     up_to,
 )
 from twinray.records import SPLITS
+from twinray.training.trackers import TrackerName
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,10 @@ class PretrainConfig:
     """Epochs between checkpoints that stay for ever; 0: none."""
     log_every: Annotated[int, RECORD, at_least(1, "steps")] = 10
     """Steps between lines in metrics.jsonl."""
+    track: Annotated[tuple[TrackerName, ...], RECORD] = ()
+    """Trackers that get a copy of metrics.jsonl, in a folder of theirs inside the run; each is an extra of its name."""
+    track_online: Annotated[bool, RECORD] = False
+    """Send what --track copies to the tracker's server: MLFLOW_TRACKING_URI's, or the one that W&B is logged in to."""
     resume: Annotated[bool, RECORD] = False
     """Continue an interrupted run in --out; with nothing there, start."""
     allow_edited: Annotated[bool, RECORD] = False
