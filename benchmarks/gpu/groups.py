@@ -49,11 +49,11 @@ CORRECTNESS: Sequence[Group] = (
 
 THROUGHPUT: Sequence[Group] = (
     Group("machine", "gpu.throughput:machine", 15, 10, 40),
-    Group("packs", "gpu.throughput:packs", 60, 15, 120),
+    Group("packs", "gpu.throughput:packs", 130, 15, 200),
     Group("pretrain compiled", "gpu.throughput:pretrain_compiled", 150, 60, 260),
-    Group("detect 224", "gpu.throughput:detect_224", 60, 35, 110),
+    Group("detect 224", "gpu.throughput:detect_224", 150, 35, 260),
     Group("pretrain eager", "gpu.throughput:pretrain_eager", 45, 30, 90),
-    Group("detect 640", "gpu.throughput:detect_640", 60, 35, 110),
+    Group("detect 640", "gpu.throughput:detect_640", 120, 35, 220),
     Group("classify", "gpu.throughput:classify", 30, 20, 60),
     Group("probe", "gpu.throughput:probe", 45, 15, 60),
     Group("lightly", "gpu.throughput:lightly", 60, 45, 100),
