@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,6 +268,8 @@ def test_the_description_is_openapi_and_names_every_route(client, app):
     assert added["content"]["application/json"]["schema"]["$ref"].endswith("/Uploaded")
     box = described["components"]["schemas"]["PredictedBox"]["properties"]
     assert set(box) == {"box", "class", "score"}
+    told = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+    assert not [path for path in described["paths"] if path not in told]
     assert client.get("/docs").status_code == 404  # its page would load foreign scripts
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from twinray.data.decoding.sandbox import Outcome, map_in_workers
+from twinray.data.decoding.sandbox import KeptWorker, Outcome, map_in_workers
 from twinray.errors import InputError, TwinrayError
 
 _STATE: list[str] = []
@@ -264,3 +264,22 @@ def test_a_parent_that_is_killed_or_interrupted_leaves_no_workers(how: signal.Si
     parent.wait(timeout=20)
     parent.stdout.close()
     wait_until_gone(pids)
+
+
+def pid_or_death(what: str) -> int:
+    misbehave(what)
+    return os.getpid()
+
+
+def test_a_kept_worker_takes_tasks_one_by_one_and_is_replaced_after_a_loss():
+    worker = KeptWorker(pid_or_death, timeout_s=30.0, memory_bytes=None)
+    try:
+        (pid,) = {worker("fine").value for _ in range(3)}  # kept between tasks
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.3)
+        assert worker("fine").value not in (pid, None)  # no task's fault
+        assert "killed" in str(worker("kill").error)
+        assert worker("input").error == "a.png: not an image"
+        assert worker("fine").ok
+    finally:
+        worker.close()
