@@ -19,8 +19,11 @@ from twinray.checks import (
     at_least,
     between,
     goes_with,
+    no_repeat,
     not_with,
     settle,
+    some_of,
+    written_as,
 )
 
 
@@ -54,6 +57,52 @@ class ServeConfig:
     model's pack; files are refused where that had none)."""
     value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
     """Stored values that become black and white, in place of --depth."""
+    archive: Annotated[str | None, PLACE] = None
+    """URL of the archive's DICOMweb, as in https://host/dicom-web. It is the only place that is called."""
+    archive_token_env: Annotated[
+        str | None, PLACE, goes_with(archive=GIVEN), not_with("archive_login_env")
+    ] = None
+    """Name of the environment variable that holds the archive's bearer token."""
+    archive_login_env: Annotated[str | None, PLACE, goes_with(archive=GIVEN)] = None
+    """Name of the environment variable that holds user:password of the archive."""
+    archive_certificate: Annotated[Path | None, PLACE, goes_with(archive=GIVEN)] = None
+    """PEM file of the certificate by which the archive knows this server."""
+    archive_certificate_key: Annotated[Path | None, PLACE, goes_with(archive_certificate=GIVEN)] = (
+        None
+    )
+    """PEM file of that certificate's private key, where it is a file of its own."""
+    archive_authority: Annotated[Path | None, PLACE, goes_with(archive=GIVEN)] = None
+    """PEM file of the authorities that vouch for the archive (default: the system's)."""
+    archive_plain: Annotated[bool, PLACE, goes_with(archive=GIVEN)] = False
+    """Speak to an archive on another machine without encryption, within a closed network."""
+    archive_peer: Annotated[str | None, PLACE, not_with("archive")] = None
+    """TITLE@HOST:PORT of an archive without web access, which gets results by C-STORE."""
+    listen_dicom: Annotated[int | None, PLACE, between(0, 65_535)] = None
+    """Port at which radiographs are received by C-STORE, at the address of --host; 0 takes a free
+    one. The protocol knows no password: let the network allow the archive alone."""
+    ae_title: Annotated[
+        str, PLACE, written_as("1 to 16 capital letters, digits, _ or -", "[A-Z0-9_-]{1,16}")
+    ] = "TWINRAY"
+    """Title of this server among DICOM's application entities."""
+    callers: Annotated[tuple[str, ...], PLACE] = ()
+    """Titles that may send to --listen-dicom (default: all)."""
+    fetch_every: Annotated[float | None, RECORD, above(0, "seconds"), goes_with(archive=GIVEN)] = (
+        None
+    )
+    """Seconds between looks for new studies in the archive (default: none is looked for; studies are
+    fetched when somebody asks)."""
+    fetch_days: Annotated[int, RECORD, at_least(1, "days")] = 1
+    """Days, today among them, whose studies are looked for."""
+    modalities: Annotated[tuple[str, ...], RECORD, no_repeat("modalities", "DX")] = ("CR", "DX")
+    """Modalities of the series that are fetched."""
+    send_back: Annotated[Literal["never", "signed", "always"], RECORD] = "never"
+    """When results go back to the archive: never but where a reader asks; signed: when a reader has
+    finished an image; always: when the first model has answered. Only images that came from the archive are
+    answered, and only from the time at which this was switched on."""
+    send_objects: Annotated[tuple[str, ...], RECORD, some_of("sr", "sc", "gsps")] = ("sr", "sc")
+    """Objects that go back: sr (structured report), sc (picture with boxes), gsps (presentation state)."""
+    captures: Annotated[Literal["jpeg2000", "uncompressed"], RECORD] = "jpeg2000"
+    """Pixels of pictures that go back: JPEG 2000 without loss, or uncompressed."""
     workers: Annotated[int, SPEED, at_least(1)] = 1
     """Processes that analyse images; one more answers for pixels and heat maps."""
     device: Annotated[str, PLACE, DEVICE] = "auto"
@@ -104,6 +153,9 @@ class StoreConfig:
     """Backup file: new for backup, read by restore. It holds images and the key of pseudonyms: keep it as safe as the store."""
     patient: Annotated[str, DATA, not_with("image")] = ""
     """Pseudonym of the patient to forget, as the worklist shows it."""
+    patient_file: Annotated[Path | None, DATA, not_with("image"), not_with("patient")] = None
+    """File that holds the number (Patient ID) of the patient to forget. On a command line every user
+    of the machine could read it; - reads standard input."""
     image: Annotated[str, DATA] = ""
     """Id of the image to forget."""
     name: Annotated[str, DATA] = ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import getpass
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twinray.errors import InputError, TwinrayError
-from twinray.files import folders_freed, sha256
+from twinray.files import check_regular, folders_freed, sha256
 from twinray.serving.config import StoreConfig
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def run(config: StoreConfig) -> None:
     for option in _NEEDS.get(config.action, ()):
         if not getattr(config, option):
             raise InputError(f"expected --{option} with {config.action}, got nothing")
-    if config.action == "forget" and not (config.patient or config.image):
-        raise InputError("expected --patient or --image with forget, got nothing")
+    if config.action == "forget" and not (config.patient or config.image or config.patient_file):
+        raise InputError("expected --patient, --patient-file or --image with forget, got nothing")
     new = config.action == "restore"
     if not new and "://" not in config.store and not Path(config.store).is_dir():
         raise InputError(f"expected --store to be a store, there is no folder {config.store}")
@@ -89,14 +90,36 @@ def _check(config: StoreConfig, store: Store) -> None:
 
 
 def _forget(config: StoreConfig, store: Store) -> None:
-    gone = store.images.forget(patient=config.patient, image=config.image, who="operator")
-    for one in gone:
-        store.files.remove(one)
+    patients, what = [config.patient], config.patient or config.image
+    if config.patient_file is not None:
+        patients = store.exchange.pseudonyms_of(_patient_number(config.patient_file))
+        what = "the patient of --patient-file"  # the number itself is told nowhere
+    gone: list[str] = []
+    for one in patients:
+        gone += store.images.forget(patient=one, image=config.image, who="operator")
+    for sha in gone:
+        store.files.remove(sha)
     if not gone:
-        raise InputError(f"no image of {config.patient or config.image!r} in {config.store}")
+        raise InputError(f"no image of {what} in {config.store}")
     print(
-        f"{len(gone):,} images forgotten, with their answers and readings; backups made before hold them still"
+        f"{len(gone):,} images forgotten, with their answers, readings and results that wait to be sent; backups, packs and "
+        "what the archive holds are not touched"
     )
+
+
+def _patient_number(path: Path) -> str:
+    """The number in a file, or on standard input."""
+    check_regular(path, "the file of the patient's number") if str(path) != "-" else None
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"could not read --patient-file ({type(error).__name__}); give a text file with the Patient ID alone"
+        ) from error
+    number = text.strip("\r\n ")
+    if not number or "\n" in number:
+        raise InputError("expected one Patient ID in --patient-file, found none or several lines")
+    return number
 
 
 def _add_user(config: StoreConfig, store: Store) -> None:

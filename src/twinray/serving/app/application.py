@@ -15,9 +15,10 @@ from starlette.responses import FileResponse, Response
 from twinray.about import DISCLAIMER, own_version
 from twinray.errors import InputError
 from twinray.serving import web
-from twinray.serving.app import routes_images, routes_readings, routes_server
+from twinray.serving.app import routes_archive, routes_images, routes_readings, routes_server
 from twinray.serving.app.answers import problem
 from twinray.serving.app.guard import Guard
+from twinray.serving.app.link import open_link
 from twinray.serving.app.metrics import Metrics
 from twinray.serving.app.runs import read_runs
 from twinray.serving.app.service import Service
@@ -60,10 +61,14 @@ def create_app(config: ServeConfig, *, token: str | None = None, work: bool = Tr
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if service.crew is not None:
             service.crew.start()
+        if service.courier is not None and work:
+            await run_in_threadpool(service.courier.start)
         try:
             yield
         finally:
             service.stopping = True
+            if service.courier is not None and work:
+                await run_in_threadpool(service.courier.stop)
             if service.crew is not None:
                 await run_in_threadpool(service.crew.stop)
             service.store.close()
@@ -79,7 +84,7 @@ def create_app(config: ServeConfig, *, token: str | None = None, work: bool = Tr
         openapi_url="/openapi.json",
     )
     app.state.service = service
-    for module in (routes_images, routes_readings, routes_server):
+    for module in (routes_images, routes_readings, routes_archive, routes_server):
         app.include_router(module.router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_api_route("/", _page, methods=["GET"], include_in_schema=False)
@@ -104,7 +109,7 @@ def open_service(config: ServeConfig, *, token: str | None = None, work: bool = 
     waiting = store.images.serve([(one.model, one.name, one.classes) for one in served])
     log("store opened", waiting=waiting, models=len(served))
     crew = Crew(store, _job(config, store.files.folder), config.workers) if work else None
-    return Service(
+    service = Service(
         config,
         store,
         {one.model: one for one in served},
@@ -113,6 +118,8 @@ def open_service(config: ServeConfig, *, token: str | None = None, work: bool = 
         Metrics(),
         token,
     )
+    service.courier = open_link(config, store, served, service.wake)
+    return service
 
 
 def _job(config: ServeConfig, folder: Path) -> Job:

@@ -63,6 +63,12 @@ class Metrics:
         self._restarts = Gauge(
             "twinray_worker_restarts", "Processes that were started again.", registry=self.registry
         )
+        self._sends = Gauge(
+            "twinray_archive_results",
+            "Results that go, or went, to the archive, by state.",
+            ["state"],
+            registry=self.registry,
+        )
         about = Gauge("twinray_about", "Version.", ["version"], registry=self.registry)
         about.labels(own_version()).set(1)
 
@@ -72,6 +78,8 @@ class Metrics:
             for state, n in store.images.counts().items():
                 self._images.labels(state).set(n)
             self._waiting.set(store.images.waiting())
+            for state, n in store.exchange.counts().items():
+                self._sends.labels(state).set(n)
         except TwinrayError:  # the database is away: what this process counts is told all the same
             self._waiting.set(float("nan"))
         self._free.set(store.files.free_bytes())

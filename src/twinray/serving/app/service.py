@@ -10,6 +10,7 @@ from fastapi import Request
 
 from twinray.serving.app.metrics import Metrics
 from twinray.serving.app.runs import Served
+from twinray.serving.archive.courier import Courier
 from twinray.serving.config import ServeConfig
 from twinray.serving.store.store import Store
 from twinray.serving.work.cache import Cache
@@ -26,6 +27,7 @@ class Service:
         config: options. store: store. models: hash -> model, the one shown first leading.
         crew: processes of work; None where none are wanted (tests). cache: pixels and heat maps.
         metrics: counters. token: secret of ``TWINRAY_TOKEN``; empty where there is none. stopping: flag, true at the end.
+        courier: link to an archive; None where none was named.
     """
 
     config: ServeConfig
@@ -36,6 +38,7 @@ class Service:
     metrics: Metrics
     token: str = ""
     stopping: bool = False
+    courier: Courier | None = None
     _has_users: tuple[float, bool] = (0.0, False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

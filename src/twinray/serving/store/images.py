@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, aliased
 
 from twinray.serving.store.audit import note
 from twinray.serving.store.database import Database
+from twinray.serving.store.exchange import forget_patient
 from twinray.serving.store.files import Kept
 from twinray.serving.store.models import Analysis, Image, Model, Prediction
 
@@ -228,6 +229,8 @@ class Images:
             session.execute(
                 sa.delete(Image).where(which).execution_options(synchronize_session=False)
             )
+            if patient:
+                forget_patient(session, patient)
             note(session, who, "images forgotten", details={"images": len(found)})
             return [sha256 for _, sha256 in found]
 

@@ -5,6 +5,7 @@ Which columns may hold what a file says of a person, and no others:
 - ``images.name``: name of the file, as the client gave it.
 - ``images.patient``: keyed hash of the patient's identity, not the identity itself.
 - ``images.acquired``: date and time of the study, as a DICOM header has it.
+- ``patients.identifier``, ``patients.issuer``: number of the patient, so that an operator can find who a pseudonym is.
 - ``readings.text``: free text of a reader. ``readings.reader``, ``users.name``, ``audit.who``: names of readers.
 
 Times are seconds since 1970, UTC. Boxes are in original pixels, right and bottom exclusive.
@@ -255,3 +256,61 @@ class Audit(Base):
     image: Mapped[str | None] = mapped_column(String(32), index=True)
     model: Mapped[str | None] = mapped_column(String(64))
     details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+
+
+class Patient(Base):
+    """The map from a pseudonym back to the patient; no route tells it, no pack and no object made for others holds it.
+
+    Attributes:
+        patient: keyed hash, as in ``images.patient``. identifier: the patient's number. issuer: who gave it. noted: time.
+    """
+
+    __tablename__ = "patients"
+    patient: Mapped[str] = mapped_column(String(64), primary_key=True)
+    identifier: Mapped[str] = mapped_column(Text)
+    issuer: Mapped[str] = mapped_column(Text, default="")
+    noted: Mapped[float] = mapped_column(Float(53))
+
+
+class Arrival(Base):
+    """An object that was fetched from the archive, so that it is not fetched again.
+
+    Attributes:
+        object: keyed hash of its UID. at: time.
+        image: image that it became; None where that was forgotten, so that a forgotten patient is not fetched again.
+    """
+
+    __tablename__ = "arrivals"
+    object: Mapped[str] = mapped_column(String(64), primary_key=True)
+    image: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("images.id", ondelete="SET NULL"), index=True
+    )
+    at: Mapped[float] = mapped_column(Float(53))
+
+
+class Send(Base):
+    """Results of one image that go, or went, to the archive.
+
+    Attributes:
+        number: order. image: image. reading: reading that is sent; empty where the model's own boxes are.
+        model: hash of the model. who: who asked for it. created: time.
+        state: ``queued``, ``sent``, ``failed``, or ``stale`` where a later reading took its place before it went.
+        attempts: tries. due: time of the next one. reason: why it failed, in words. finished: time at which it ended.
+    """
+
+    __tablename__ = "sends"
+    __table_args__ = (
+        UniqueConstraint("image", "reading", "model"),
+        Index("ix_sends_state_due", "state", "due"),
+    )
+    number: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    image: Mapped[str] = mapped_column(String(32), ForeignKey("images.id", ondelete="CASCADE"))
+    reading: Mapped[str] = mapped_column(String(32), default="")
+    model: Mapped[str] = mapped_column(String(64))
+    who: Mapped[str] = mapped_column(String(64))
+    created: Mapped[float] = mapped_column(Float(53))
+    state: Mapped[str] = mapped_column(String(8), default="queued")
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    due: Mapped[float] = mapped_column(Float(53))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    finished: Mapped[float | None] = mapped_column(Float(53))

@@ -10,6 +10,7 @@ from twinray.errors import InputError
 from twinray.files import clear_disk_errors, lock_folder
 from twinray.serving.store.audit import AuditTrail
 from twinray.serving.store.database import SQLITE_FILE, Database, is_url
+from twinray.serving.store.exchange import Exchange
 from twinray.serving.store.files import ImageFiles
 from twinray.serving.store.images import Images
 from twinray.serving.store.people import People
@@ -35,6 +36,11 @@ class Store:
         self.readings = Readings(database)
         self.people = People(database)
         self.audit = AuditTrail(database)
+
+    @property
+    def exchange(self) -> Exchange:
+        """The tables of the link to an archive."""
+        return Exchange(self.database, self.files.key())
 
     def close(self) -> None:
         """Close its connections."""
