@@ -22,7 +22,6 @@ from twinray.checks import (
     no_repeat,
     not_with,
     settle,
-    some_of,
     written_as,
 )
 
@@ -59,9 +58,7 @@ class ServeConfig:
     """Stored values that become black and white, in place of --depth."""
     archive: Annotated[str | None, PLACE] = None
     """URL of the archive's DICOMweb, as in https://host/dicom-web. It is the only place that is called."""
-    archive_token_env: Annotated[
-        str | None, PLACE, goes_with(archive=GIVEN), not_with("archive_login_env")
-    ] = None
+    archive_token_env: Annotated[str | None, PLACE, not_with("archive_login_env")] = None
     """Name of the environment variable that holds the archive's bearer token."""
     archive_login_env: Annotated[str | None, PLACE, goes_with(archive=GIVEN)] = None
     """Name of the environment variable that holds user:password of the archive."""
@@ -81,7 +78,7 @@ class ServeConfig:
     """Port at which radiographs are received by C-STORE, at the address of --host; 0 takes a free
     one. The protocol knows no password: let the network allow the archive alone."""
     ae_title: Annotated[
-        str, PLACE, written_as("1 to 16 capital letters, digits, _ or -", "[A-Z0-9_-]{1,16}")
+        str, PLACE, written_as("1 to 16 letters, digits, _ . or -", "[A-Za-z0-9_.-]{1,16}")
     ] = "TWINRAY"
     """Title of this server among DICOM's application entities."""
     callers: Annotated[tuple[str, ...], PLACE] = ()
@@ -99,7 +96,7 @@ class ServeConfig:
     """When results go back to the archive: never but where a reader asks; signed: when a reader has
     finished an image; always: when the first model has answered. Only images that came from the archive are
     answered, and only from the time at which this was switched on."""
-    send_objects: Annotated[tuple[str, ...], RECORD, some_of("sr", "sc", "gsps")] = ("sr", "sc")
+    send_objects: Annotated[tuple[Literal["sr", "sc", "gsps"], ...], RECORD] = ("sr", "sc")
     """Objects that go back: sr (structured report), sc (picture with boxes), gsps (presentation state)."""
     captures: Annotated[Literal["jpeg2000", "uncompressed"], RECORD] = "jpeg2000"
     """Pixels of pictures that go back: JPEG 2000 without loss, or uncompressed."""

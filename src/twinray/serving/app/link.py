@@ -35,6 +35,8 @@ def open_link(
         raise InputError(
             f"expected --archive or --archive-peer with --send-back {config.send_back}, got --listen-dicom alone"
         )
+    if not config.send_objects:
+        raise InputError("expected --send-objects to be some of sr, sc, gsps, got none")
     try:
         import pynetdicom  # noqa: F401 - said here in one line, not in a thread later
         import urllib3  # noqa: F401
