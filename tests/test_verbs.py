@@ -32,7 +32,7 @@ def test_a_row_of_the_table_is_all_that_a_verb_needs(name):
 
 
 def test_the_package_offers_the_table_and_nothing_else():
-    offered = {*public_names(), "open_pack", "InputError", "TwinrayError", "__version__"}
+    offered = {*public_names(), "open_pack", "load", "InputError", "TwinrayError", "__version__"}
     assert set(twinray.__all__) == offered
     assert {name for name in dir(twinray) if not name.startswith("__")} == offered - {"__version__"}
     assert twinray.__version__ and isinstance(twinray.__version__, str)
@@ -52,7 +52,12 @@ def test_type_checkers_see_the_same_names_from_the_same_modules():
             seen[line.targets[0].id] = imported[line.value.id]
     seen |= {name: where for name, where in imported.items() if not name.startswith("_")}
     errors = {name: f"twinray.errors:{name}" for name in ("InputError", "TwinrayError")}
-    assert seen == {**public_names(), **errors, "open_pack": "twinray.data.pack:open_pack"}
+    assert seen == {
+        **public_names(),
+        **errors,
+        "open_pack": "twinray.data.pack:open_pack",
+        "load": "twinray.exporting.load:load",
+    }
 
 
 def test_help_and_version_load_neither_torch_nor_pack_readers():

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twinray.verbs import VERBS, load, public_names, with_short_errors
+from twinray.verbs import VERBS, public_names, with_short_errors
+from twinray.verbs import load as _load
 
 if (
     TYPE_CHECKING
@@ -25,6 +26,7 @@ if (
     from twinray.errors import InputError as InputError
     from twinray.errors import TwinrayError as TwinrayError
     from twinray.exporting.config import ExportConfig as ExportConfig
+    from twinray.exporting.load import load as load
     from twinray.exporting.run import run as _export
     from twinray.jobs.boxes import BoxesConfig as BoxesConfig
     from twinray.jobs.boxes import run as _boxes
@@ -79,6 +81,7 @@ if (
 _WHERE = {
     **public_names(),
     "open_pack": "twinray.data.pack:open_pack",
+    "load": "twinray.exporting.load:load",
     "InputError": "twinray.errors:InputError",
     "TwinrayError": "twinray.errors:TwinrayError",
     "__version__": "twinray.about:own_version",
@@ -96,7 +99,7 @@ if not TYPE_CHECKING:  # type checkers shall miss a name that does not exist
         """Import on first use: reading a pack must not wait for torch."""
         if name not in _WHERE:
             raise AttributeError(f"module 'twinray' has no attribute {name!r}")
-        found = load(_WHERE[name])
+        found = _load(_WHERE[name])
         if name == "__version__":
             return found()
         if name in _VERBS:

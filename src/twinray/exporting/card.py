@@ -1,31 +1,193 @@
-"""README.md beside exported weights: the model card."""
+"""README.md beside exported weights: the model card, with the front matter that Hugging Face's hub reads."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
 from twinray.about import DISCLAIMER, own_version
+from twinray.backbones.ledger import LEDGER
+from twinray.data.identity import DATA_SETS
+from twinray.evaluation.record import SEEN
 from twinray.exporting.files import Exported
+from twinray.exporting.licences import chain
 from twinray.exporting.parity import Parity
 from twinray.exporting.subject import Subject
+from twinray.report.numbers import count
+from twinray.runs.description import Ancestor
+from twinray.runs.notes import metrics_of, own_notes
+from twinray.runs.seen import PUBLISHED, Part, Seen
+
+_TASKS = {
+    "detector": "object-detection",
+    "classifier": "image-classification",
+    "backbone": "image-feature-extraction",
+}
+_PRIVATE = "a private source"
 
 
-def card(subject: Subject, target: str, exported: Exported, parity: Parity, source: str) -> str:
+@dataclass(frozen=True)
+class Facts:
+    """What a card tells beside the files.
+
+    Attributes:
+        target: tool that the weights are for.
+        licence: identifier of the licence that their holder gives them; empty where none was stated.
+        source: where the images of the check are from.
+        membership: lines on whether training images can be told from others.
+        seen: record of what the weights saw.
+    """
+
+    target: str
+    licence: str
+    source: str
+    membership: tuple[str, ...]
+    seen: Seen
+
+
+def card(subject: Subject, exported: Exported, parity: Parity, facts: Facts) -> str:
     """The card as Markdown."""
-    what = f"{subject.kind} on {subject.arch}, {subject.size} pixels"
-    lines = [
-        f"# {what}, for {target}",
-        "",
-        f"{DISCLAIMER}.",
-        "",
-        "## Loading",
-        "",
-        exported.usage,
-        "",
-        "## Check against the run",
-        "",
-        f"- {parity.told()}. Images: {source}.",
-        *(f"- {note}" for note in (*exported.notes, *subject.edited)),
-        "",
-        f"Exported by twinray {own_version()}.",
-        "",
+    ancestors = chain(subject)
+    front = yaml.safe_dump(
+        front_matter(subject, facts, ancestors), sort_keys=False, allow_unicode=True
+    )
+    classes = f" Classes: {', '.join(subject.classes)}." if subject.classes else ""
+    seen = list(_seen_lines(facts.seen))
+    parts: list[tuple[str, Sequence[str]]] = [
+        ("Loading", [exported.usage, *exported.notes]),
+        (
+            "Intended use and limits",
+            [
+                "For research on images like those that it learned from: same body part, view and preparation. "
+                f"{DISCLAIMER}: no part of a diagnosis or of care.",
+                "Figures hold for the images that they were measured on. Other scanners, hospitals, ages and prevalences give "
+                "others; measure before use.",
+            ],
+        ),
+        ("Figures", list(_figures(metrics_of(subject.run)))),
+        ("What the weights saw", seen),
+        ("May these weights leave the house?", facts.membership),
+        (
+            "Licences",
+            [
+                f"Licence of these weights: {facts.licence or 'not stated by who exported them'}.",
+                *(f"- {one.told()}." for one in ancestors),
+                *([] if ancestors else ["- made from random weights: no licence of others."]),
+                "- terms of the images are not known here: ask who provided them.",
+                "This repeats what publishers say; it is no legal advice.",
+            ],
+        ),
+        (
+            "Check against the run",
+            [
+                f"- {parity.told()}. Images: {facts.source}.",
+                *(f"- {note}" for note in subject.edited),
+            ],
+        ),
     ]
+    lines = [
+        f"---\n{front}---\n",
+        f"# {subject.kind.capitalize()} on {subject.arch}, {subject.size} pixels\n",
+        f"{DISCLAIMER}.{classes} For {facts.target}.\n",
+    ]
+    for title, body in parts:
+        lines.append(f"## {title}\n\n" + _paragraphs(body) + "\n")
+    lines.append(f"Exported by twinray {own_version()}.\n")
     return "\n".join(lines)
+
+
+def front_matter(subject: Subject, facts: Facts, ancestors: Sequence[Ancestor]) -> dict[str, Any]:
+    """Keys and values as the hub's validator takes them."""
+    front: dict[str, Any] = {"license": facts.licence or "other"}
+    if not facts.licence:
+        front["license_name"] = "not-stated"
+    front["pipeline_tag"] = _TASKS[subject.kind]
+    front["library_name"] = "twinray" if facts.target == "hub" else facts.target
+    if datasets := sorted(_published(facts.seen)):
+        front["datasets"] = datasets
+    if bases := [_hub_id(one) for one in ancestors]:
+        front["base_model"] = bases
+    if metrics := _measures(metrics_of(subject.run)):
+        front["metrics"] = metrics
+    front["tags"] = ["medical-imaging", "twinray", "research-only"]
+    return front
+
+
+def _hub_id(ancestor: Ancestor) -> str:
+    row = LEDGER.get(ancestor.name)
+    if row is not None and row.place.value.how == "hub":
+        return row.place.value.where
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in ancestor.name)
+
+
+def _published(seen: Seen) -> set[str]:
+    return {origin.data_set for part in seen.parts for origin in part.origins}
+
+
+def _seen_lines(seen: Seen) -> Iterator[str]:
+    for part in seen.parts:
+        if part.job == PUBLISHED:
+            yield f"- {', '.join(part.sources)}: by the published weights {part.run}."
+            continue
+        use = "learned from" if part.use == "training" else "chose its epoch on"
+        people = count(part.n_patients, "patient") if part.n_patients else "unknown patients"
+        yield f"- the {part.job} run {use} {count(part.n_images, 'image')} of {people}: {_sources(part)}."
+    for one in seen.unknown:
+        yield f"- not recorded: what the weights {one.rpartition('/')[2]} saw."
+    if not seen.parts and not seen.unknown:
+        yield "- no image: the record is empty."
+
+
+def _sources(part: Part) -> str:
+    """Published data sets by name; a hospital's folder is nobody's business."""
+    known = {origin.source: origin.data_set for origin in part.origins}
+    named = [known.get(source, _PRIVATE) for source in part.sources]
+    return ", ".join(
+        dict.fromkeys(DATA_SETS[one].key if one in DATA_SETS else one for one in named)
+    )
+
+
+def _measures(metrics: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name for _, name, _ in _values(metrics)))[:4]
+
+
+def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for split in ("test", "val"):
+        own = metrics.get(split)
+        for name, figure in (own if isinstance(own, dict) else {}).items():
+            known = isinstance(figure, dict) and name != SEEN and "ci95" in figure
+            if known and isinstance(figure.get("value"), int | float):
+                yield split, name, figure
+
+
+def _figures(metrics: Mapping[str, Any]) -> Iterator[str]:
+    rows = list(_values(metrics))
+    if not rows:
+        yield "None were measured on images that training had not seen."
+        return
+    table = ["| images | measure | value | 95 % interval | n |", "| --- | --- | --- | --- | --- |"]
+    for split, name, figure in rows:
+        ends = figure["ci95"]
+        interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "none"
+        n = f"{figure.get('n', '')} {figure.get('over', 'patients')}"
+        table.append(f"| {split} | {name} | {figure['value']:.3f} | {interval} | {n} |")
+    yield "\n".join(table)
+    for split in ("test", "val"):
+        mark = (metrics.get(split) or {}).get(SEEN)
+        if mark:
+            yield f"- {split}: includes {mark['value']} of {mark['n']} images that training had seen, or may have."
+    for note in own_notes(metrics):
+        if "/" not in note:  # notes name folders of the house
+            yield f"- {note}"
+
+
+def _paragraphs(body: Sequence[str]) -> str:
+    """Items of a list on lines of their own, everything else as paragraphs."""
+    text = ""
+    for line in body:
+        listed = line.startswith("- ")
+        text += f"{line}\n" if listed else f"\n{line}\n\n"
+    return text.strip("\n") + "\n"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from twinray.checks import DATA, MODEL, PLACE, RECORD, at_least, goes_with, settle
+from twinray.checks import DATA, GIVEN, MODEL, PLACE, RECORD, at_least, goes_with, settle
 
-Target = Literal["torchvision", "timm", "mmdet", "onnx"]
+Target = Literal["torchvision", "timm", "mmdet", "onnx", "hub"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,14 @@ class ExportConfig:
     """Images that the check looks at, at most."""
     foreign_python: Annotated[Path | None, PLACE, goes_with(to="mmdet")] = None
     """Python of an environment that has MMDetection 3 (onedl-mmdetection), for the check of --to mmdet; default this one."""
+    commercial: Annotated[bool, MODEL] = False
+    """Refuse weights that were made from some whose licence forbids commercial use, or is unknown."""
+    license: Annotated[str, MODEL] = ""
+    """Licence that you give the weights, as the hub writes it (apache-2.0, cc-by-nc-4.0); without it the card says that none is stated."""
+    push: Annotated[str, PLACE, goes_with(to="hub")] = ""
+    """Repository of Hugging Face's hub, owner/name, to upload the folder to (extra hub; log in with its own client)."""
+    private: Annotated[bool, PLACE, goes_with(push=GIVEN)] = False
+    """A repository that --push makes is seen by its owner alone."""
     overwrite: Annotated[bool, RECORD] = False
     """Begin again in a folder that export wrote, and remove what is in it; a folder that holds anything else is left as it is."""
     allow_edited: Annotated[bool, RECORD] = False

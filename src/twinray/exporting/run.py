@@ -8,44 +8,61 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from twinray.exporting import to_mmdet, to_onnx, to_timm, to_torchvision
-from twinray.exporting.card import card
+from twinray.exporting import to_hub, to_mmdet, to_onnx, to_timm, to_torchvision
+from twinray.exporting.card import Facts, card
 from twinray.exporting.config import ExportConfig
 from twinray.exporting.files import Exported
 from twinray.exporting.images import Sample, sample
+from twinray.exporting.licences import chain, check_commercial
 from twinray.exporting.parity import Parity
+from twinray.exporting.push import check_push, push
 from twinray.exporting.subject import Subject, open_subject
 from twinray.files import frees_folders, rename_file, write_json, write_text
 from twinray.runs.output import open_output, run_fact
+from twinray.runs.seen import read_seen
 
 _WRITERS: Mapping[str, Callable[[Subject, Path], Exported]] = {
     "torchvision": to_torchvision.write,
     "timm": to_timm.write,
     "onnx": to_onnx.write,
+    "hub": to_hub.write,
 }
 _UNCHECKED = "unchecked"
 """Folder that holds the files until the check has passed: what a kill leaves there says so."""
+_NOT_CHECKED = "Whether training images can be told from others was not checked (--membership)."
 
 
 @frees_folders
 def run(config: ExportConfig) -> Path:
-    """Write the files, check them through the foreign loader, and write the card; return the folder.
+    """Write the files, check them through the foreign loader, write the card and push; return the folder.
 
     Raises:
-        InputError: not a finished run, a target that does not take its network, or no real image for the check.
-        TwinrayError: the other tool does not give what the run gives; nothing is kept then.
+        InputError: not a finished run, a target that does not take its network, an ancestor whose licence forbids it, or no real
+            image for the check.
+        TwinrayError: the other tool does not give what the run gives; nothing is kept then. Or the hub refuses.
     """
+    if config.push:
+        check_push(config.push)
     subject = open_subject(config.run, allow_edited=config.allow_edited)
+    if config.commercial:
+        check_commercial(subject)
     images = sample(subject, config.images, config.parity_images)
+    seen = read_seen(config.run)
     reads = [config.run, *config.images]
     with open_output(
         config, "export", config.out, {"run": run_fact(config.run)}, reads=reads
     ) as output:
         exported, parity = _checked(subject, config.out, _writer(config), images)
         write_json(output.path / "parity.json", parity.as_json(), "figures of the check")
-        text = card(subject, config.to, exported, parity, images.source)
+        facts = Facts(config.to, config.license, images.source, (_NOT_CHECKED,), seen)
+        text = card(subject, exported, parity, facts)
         write_text(output.path / "README.md", text, "the model card")
     print(f"{config.out}: {parity.told()}", file=sys.stderr)
+    for ancestor in chain(subject):
+        print(f"note: {ancestor.told()}", file=sys.stderr)
+    if config.push:
+        where = push(config.out, config.push, private=config.private)
+        print(f"pushed to {where}", file=sys.stderr)
     return config.out
 
 

@@ -1,0 +1,167 @@
+"""The hub's layout: weights that describe themselves, a card, licences, and the way back by twinray.load."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors
+
+import twinray
+from export_support import made_run
+from support import twinray as command
+from twinray.data.pack import open_pack
+from twinray.inference.model import load_model, prepare_row
+
+sys.path.insert(0, __file__.rpartition("/")[0])
+from hub_support import Hub
+
+
+@pytest.fixture
+def hub():
+    found = Hub()
+    yield found
+    found.server.shutdown()
+
+
+def test_what_was_exported_predicts_as_the_run_does(tmp_path, cli, detect_run, blob_pack):
+    status, _, said = cli("export", detect_run, "--to", "hub", "--out", tmp_path / "out")
+    assert status == 0, said
+    assert "the same to the last bit" in said
+    loaded = twinray.load(tmp_path / "out")
+    pack, model = open_pack(blob_pack), load_model(detect_run, "cpu")
+    (wanted,) = model.boxes([prepare_row(model, pack, 0)])
+    found = loaded(np.asarray(pack.images[0]))
+    assert loaded.kind == "detector" and loaded.classes == ("blob",)
+    np.testing.assert_allclose(found.boxes.xyxy, wanted.xyxy, atol=1e-4)
+    np.testing.assert_allclose(found.boxes.scores, wanted.scores, atol=1e-6)
+
+
+def test_the_file_alone_describes_itself_and_nothing_tells_of_the_house(
+    tmp_path, cli, detect_run, blob_pack
+):
+    assert cli("export", detect_run, "--to", "hub", "--out", tmp_path / "out")[0] == 0
+    (tmp_path / "alone").mkdir()
+    shutil.copy(tmp_path / "out" / "model.safetensors", tmp_path / "alone")
+    assert twinray.load(tmp_path / "alone").classes == ("blob",)
+    with safetensors.safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["twinray"])["kind"] == "detector"
+    for path in (tmp_path / "out").iterdir():
+        if path.name != "made_by.json":
+            assert str(blob_pack).encode() not in path.read_bytes(), path.name
+            assert str(detect_run).encode() not in path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("kind", ["classifier", "backbone"])
+def test_labels_and_features_come_back(tmp_path, cli, class_pack, kind):
+    run = made_run(tmp_path / "run", class_pack, kind=kind)
+    assert cli("export", run, "--to", "hub", "--out", tmp_path / "out")[0] == 0
+    image = np.asarray(open_pack(class_pack).images[0])
+    found = twinray.load(tmp_path / "out")(image)
+    again = twinray.load(run)(image)
+    if kind == "classifier":
+        assert found.labels == again.labels and set(found.labels) == {"bright", "dark"}
+    else:
+        np.testing.assert_array_equal(found.features, again.features)
+
+
+def test_the_card_is_one_that_the_hub_takes(tmp_path, cli, detect_run):
+    cards = pytest.importorskip("huggingface_hub")
+    out = tmp_path / "out"
+    assert cli("export", detect_run, "--to", "hub", "--license", "apache-2.0", "--out", out)[0] == 0
+    card = cards.ModelCard.load(out / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.pipeline_tag == "object-detection"
+    assert "map50" in card.data.metrics
+    for title in ("What the weights saw", "Licences", "Figures", "Intended use and limits"):
+        assert f"## {title}" in card.text
+    assert "not a medical device" in card.text
+    metrics = json.loads((detect_run / "metrics.json").read_text())["test"]["map50"]
+    low, high = metrics["ci95"]
+    assert f"| test | map50 | {metrics['value']:.3f} | {low:.3f} to {high:.3f} |" in card.text
+
+
+def ancestor(run, **facts):
+    path = run / "model.json"
+    content = json.loads(path.read_text())
+    content["init"] = {"init": facts["name"], "sha256": "", "ancestors": [facts]}
+    path.write_text(json.dumps(content))
+    (run / "checksums.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("use", "licence", "words"),
+    [("non-commercial", "CC-BY-NC 4.0", "forbids it"), ("unknown", "unknown", "nobody can say")],
+)
+def test_commercial_use_is_refused_where_an_ancestor_forbids_it(
+    tmp_path, cli, blob_pack, use, licence, words
+):
+    run = made_run(tmp_path / "run", blob_pack)
+    ancestor(run, name="them", licence=licence, use=use)
+    base = ("export", run, "--to", "hub", "--out", tmp_path / "out")
+    status, _, said = cli(*base, "--commercial")
+    assert status == 2 and "them" in said and words in said
+    assert not (tmp_path / "out").exists()
+    status, _, said = cli(*base)
+    assert status == 0, said
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert licence in card and "base_model:\n- them" in card
+
+
+def test_open_ancestors_may_leave_for_commercial_use(tmp_path, cli, blob_pack):
+    run = made_run(tmp_path / "run", blob_pack)
+    ancestor(run, name="mine", licence="Apache-2.0", use="open")
+    status, _, said = cli("export", run, "--to", "hub", "--commercial", "--out", tmp_path / "out")
+    assert status == 0, said
+
+
+def test_a_folder_is_pushed_and_fetched_by_its_id(tmp_path, blob_pack, hub, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    run = made_run(tmp_path / "run", blob_pack)
+    settings = {
+        "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_made_up", "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1",
+    }  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    command(
+        "export", run, "--to", "hub", "--out", tmp_path / "out", "--push", "someone/finder", "--private", check=True,
+    )  # fmt: skip
+    made = hub.made[0]  # older clients say private, newer ones visibility
+    assert made.get("private") is True or made.get("visibility") == "private"
+    assert set(hub.files["someone/finder"]) >= {"README.md", "model.safetensors", "model.json"}
+    assert "made_by.json" not in hub.files["someone/finder"]
+    wanted = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert hub.files["someone/finder"]["model.safetensors"] == wanted
+    code = "import twinray; print(twinray.load('someone/finder').classes)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ},
+        check=False,
+    )
+    assert done.stdout.strip() == "('blob',)", done.stderr[-2000:]
+
+
+def test_a_hub_that_refuses_leaves_the_folder(tmp_path, blob_pack, hub, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    run = made_run(tmp_path / "run", blob_pack)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_made_up")
+    hub.refuse = True
+    done = command(
+        "export", run, "--to", "hub", "--out", tmp_path / "out", "--push", "someone/finder"
+    )
+    assert done.returncode == 1 and "could not push" in done.stderr
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_what_is_neither_folder_nor_id_is_one_line(tmp_path):
+    with pytest.raises(twinray.InputError, match="neither"):
+        twinray.load(tmp_path / "nowhere")
