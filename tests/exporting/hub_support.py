@@ -92,7 +92,12 @@ class Hub:
                 self.do_GET()
 
             def do_GET(self) -> None:
-                if found := re.match(r"/api/models/(.+?)(/revision/\w+)?(\?|$)", self.path):
+                if found := re.match(r"/api/models/(.+)/tree/", self.path):
+                    self.answer([
+                        {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                        for name, data in hub.files[found[1]].items()
+                    ])  # fmt: skip
+                elif found := re.match(r"/api/models/(.+?)(/revision/\w+)?(\?|$)", self.path):
                     own = hub.files.get(found[1])
                     if own is None:
                         self.answer({"error": "none"}, 404)

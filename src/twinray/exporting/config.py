@@ -30,6 +30,11 @@ class ExportConfig:
     """Images that the check looks at, at most."""
     foreign_python: Annotated[Path | None, PLACE, goes_with(to="mmdet")] = None
     """Python of an environment that has MMDetection 3 (onedl-mmdetection), for the check of --to mmdet; default this one."""
+    membership: Annotated[Literal["auto", "on", "off"], MODEL] = "auto"
+    """Try whether images that the run learned from can be told from those of left-out patients of its pack, and say so on the card;
+    auto: with --to hub, where the pack is there."""
+    membership_images: Annotated[int, MODEL, at_least(8, "images")] = 200
+    """Images of each side, at most, for --membership."""
     commercial: Annotated[bool, MODEL] = False
     """Refuse weights that were made from some whose licence forbids commercial use, or is unknown."""
     license: Annotated[str, MODEL] = ""

@@ -40,7 +40,7 @@ def sample(subject: Subject, files: tuple[Path, ...], most: int) -> Sample:
     """
     if files:
         return _of_files(subject, files, most)
-    packs = [pack for path in pack_paths(subject) if (pack := _opened(path)) is not None]
+    packs = opened_packs(subject)
     if not packs:
         raise InputError(
             f"the packs that {subject.run} learned from are not where they were "
@@ -52,6 +52,11 @@ def sample(subject: Subject, files: tuple[Path, ...], most: int) -> Sample:
     return Sample(
         torch.from_numpy(np.stack([pack.images[row] for row in rows])), f"the pack of {names}"
     )
+
+
+def opened_packs(subject: Subject) -> list[Pack]:
+    """The packs that a run learned from, as far as they are where they were."""
+    return [pack for path in pack_paths(subject) if (pack := _opened(path)) is not None]
 
 
 def pack_paths(subject: Subject) -> tuple[Path, ...]:

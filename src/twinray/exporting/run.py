@@ -8,18 +8,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from twinray.errors import InputError
 from twinray.exporting import to_hub, to_mmdet, to_onnx, to_timm, to_torchvision
 from twinray.exporting.card import Facts, card
 from twinray.exporting.config import ExportConfig
 from twinray.exporting.files import Exported
-from twinray.exporting.images import Sample, sample
+from twinray.exporting.images import Sample, opened_packs, sample
 from twinray.exporting.licences import chain, check_commercial
+from twinray.exporting.membership import membership, sides
 from twinray.exporting.parity import Parity
 from twinray.exporting.push import check_push, push
 from twinray.exporting.subject import Subject, open_subject
 from twinray.files import frees_folders, rename_file, write_json, write_text
 from twinray.runs.output import open_output, run_fact
-from twinray.runs.seen import read_seen
+from twinray.runs.seen import Seen, read_seen
 
 _WRITERS: Mapping[str, Callable[[Subject, Path], Exported]] = {
     "torchvision": to_torchvision.write,
@@ -29,7 +31,7 @@ _WRITERS: Mapping[str, Callable[[Subject, Path], Exported]] = {
 }
 _UNCHECKED = "unchecked"
 """Folder that holds the files until the check has passed: what a kill leaves there says so."""
-_NOT_CHECKED = "Whether training images can be told from others was not checked (--membership)."
+_NOT_CHECKED = "Whether training images can be told from others was not checked (--membership on)."
 
 
 @frees_folders
@@ -54,7 +56,8 @@ def run(config: ExportConfig) -> Path:
     ) as output:
         exported, parity = _checked(subject, config.out, _writer(config), images)
         write_json(output.path / "parity.json", parity.as_json(), "figures of the check")
-        facts = Facts(config.to, config.license, images.source, (_NOT_CHECKED,), seen)
+        told = _membership(config, subject, seen, output.path)
+        facts = Facts(config.to, config.license, images.source, told, seen)
         text = card(subject, exported, parity, facts)
         write_text(output.path / "README.md", text, "the model card")
     print(f"{config.out}: {parity.told()}", file=sys.stderr)
@@ -64,6 +67,27 @@ def run(config: ExportConfig) -> Path:
         where = push(config.out, config.push, private=config.private)
         print(f"pushed to {where}", file=sys.stderr)
     return config.out
+
+
+def _membership(config: ExportConfig, subject: Subject, seen: Seen, out: Path) -> tuple[str, ...]:
+    """Lines for the card on whether training images can be told from others; the figures in a file of their own."""
+    if config.membership == "off" or (config.membership == "auto" and config.to != "hub"):
+        return (_NOT_CHECKED,)
+    packs = opened_packs(subject)
+    why = "the packs that it learned from are not where they were"
+    for pack in packs:
+        both = sides(seen, pack, config.membership_images)
+        if isinstance(both, str):
+            why = both
+            continue
+        found = membership(subject, pack, both)
+        write_json(out / "membership.json", found.as_json(), "figures of the membership check")
+        return found.told()
+    if config.membership == "on":
+        raise InputError(
+            f"{subject.run}: --membership on, but {why}; bring the pack, or leave it out"
+        )
+    return (f"Whether training images can be told from others could not be checked: {why}.",)
 
 
 def _writer(config: ExportConfig) -> Callable[[Subject, Path], Exported]:
