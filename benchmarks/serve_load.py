@@ -163,10 +163,17 @@ class Postgres:
 
     def start(self) -> None:
         command = [BINARIES / "postgres", "-D", self.folder / "data", "-p", self.port, "-h", "127.0.0.1", "-k", self.folder]  # fmt: skip
-        self.process = subprocess.Popen([*map(str, command)], start_new_session=True, **self._as())
         ready = [str(BINARIES / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        while subprocess.run(ready).returncode:
-            time.sleep(0.1)
+        self.process = None
+        while True:
+            # what a killed one left may hold the folder for a moment: its processes end when they notice
+            if self.process is None or self.process.poll() is not None:
+                self.process = subprocess.Popen(
+                    [*map(str, command)], start_new_session=True, **self._as()
+                )
+            time.sleep(0.2)
+            if subprocess.run(ready).returncode == 0:
+                return
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)

@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 class Postgres:
-    """A database server of the tests in a folder of its own, which may be killed and started again."""
+    """A database server of the tests in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -67,11 +67,6 @@ class Postgres:
             if subprocess.run(asked).returncode == 0:
                 return
         raise AssertionError((self.folder / "log").read_text())
-
-    def kill(self) -> None:
-        """As a power cut does: no part of it has a word left."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)

@@ -193,6 +193,7 @@ def test_all_marks_are_coco_that_our_own_reader_takes(client, tmp_path):
         {"marks": [{"box": [0, 0, 9, 4], "class": "no such class", "verdict": "added"}]},
         {"marks": [{"box": [0, 0, 9, 4], "class": "blob", "verdict": "liked"}]},
         {"marks": [{"box": [0, 0, float("inf"), 4], "class": "blob", "verdict": "added"}]},
+        {"text": "a\0b"}, {"text": "\ud800"}, {"labels": {"a\0": True}}, {"shown": {"a": ["\udc00"]}}, {"key": "\0"},
         {"text": "x" * 20_001}, {"unknown": 1}, {"normal": "maybe"}, {"key": ""}, {"seconds": -1},
     ],
 )  # fmt: skip
@@ -214,7 +215,7 @@ def test_the_worklist_through_the_api(client):
     assert (page["total"], page["pages"], len(page["images"])) == (3, 2, 1)
     assert client.get("/api/images?q=n1").json()["total"] == 1
     assert client.get("/api/images?state=done,failed").json()["total"] == 0
-    for odd in ("state=nonsense", "page=0", "size=1000", "order=nonsense"):
+    for odd in ("q=a%00b", "model=%00", "state=nonsense", "page=0", "size=1000", "order=nonsense"):
         assert client.get(f"/api/images?{odd}").status_code == 422
 
 

@@ -22,8 +22,11 @@ from twinray.serving.store.models import Image
 from twinray.serving.work.crew import ShownError
 
 router = APIRouter(tags=["images"])
+_NO_NUL = r"^[^\x00]*$"  # PostgreSQL keeps none, and searches for none
 ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{16}$")]
-ModelHash = Annotated[str | None, Query(max_length=64, description="hash; default: the first")]
+ModelHash = Annotated[
+    str | None, Query(max_length=64, pattern=_NO_NUL, description="hash; default: the first")
+]
 _STATES = frozenset({"queued", "running", "done", "failed", "read", "unread", ""})
 _PROBLEM: dict[int | str, dict[str, Any]] = {404: {"description": "no such image"}}
 _UPLOAD_BODY = {
@@ -119,7 +122,7 @@ def _low_disk(service: Service) -> str:
 def list_images(
     request: Request,
     state: Annotated[str, Query(max_length=100)] = "",
-    q: Annotated[str, Query(max_length=200)] = "",
+    q: Annotated[str, Query(max_length=200, pattern=_NO_NUL)] = "",
     page: Annotated[int, Query(ge=1, le=10_000_000)] = 1,
     size: Annotated[int, Query(ge=1, le=200)] = 50,
     order: Order = "newest",

@@ -21,6 +21,7 @@ from twinray.serving.work.job import Job, as_message, receive, send
 _SHORTEST_LIFE_S = 10.0
 _STOP_S = 30.0
 _ANSWER_S = 120.0
+_MOST_WAITING = 12
 
 
 class ShownError(TwinrayError):
@@ -67,6 +68,7 @@ class Crew:
         self._show = f"{self._mark}-show"
         self._processes: dict[str, _Process] = {}
         self._stopping = threading.Event()
+        self._asking = threading.BoundedSemaphore(_MOST_WAITING)
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self.restarts = 0
@@ -126,6 +128,15 @@ class Crew:
         one = self._processes.get(self._show)
         if one is None or not one.ready:
             raise ShownError(self.why or "models are being loaded; try again in some seconds")
+        # each that waits holds one of the server's threads: some must stay for all other routes
+        if not self._asking.acquire(blocking=False):
+            raise ShownError("many pixels and heat maps are asked for at once; try again")
+        try:
+            return self._ask(one, asked)
+        finally:
+            self._asking.release()
+
+    def _ask(self, one: _Process, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         if not one.lock.acquire(timeout=_ANSWER_S / 4):
             raise ShownError("many pixels and heat maps are asked for at once; try again")
         try:
