@@ -55,10 +55,12 @@ if (
     from twinray.serving.manage import run as _store
     from twinray.serving.run import run as _serve
     from twinray.studies.config import DemoConfig as DemoConfig
+    from twinray.studies.config import RetrainConfig as RetrainConfig
     from twinray.studies.config import StudyConfig as StudyConfig
     from twinray.studies.demo import run as _demo
     from twinray.studies.report.config import ReportConfig as ReportConfig
     from twinray.studies.report.write import run as _write_report
+    from twinray.studies.retrain import run as _retrain
     from twinray.studies.run import run as _study
 
     __version__: str
@@ -74,6 +76,7 @@ if (
     predict = _predict
     serve = _serve
     store = _store
+    retrain = _retrain
     study = _study
     weights = _weights
     write_report = _write_report

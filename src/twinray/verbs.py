@@ -110,6 +110,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             run="twinray.studies.run:run",
             positional=("file",),
         ),
+        "retrain": Verb(
+            help="readers' corrections -> a new detector, compared with the old and put beside it",
+            config="twinray.studies.config:RetrainConfig",
+            run="twinray.studies.retrain:run",
+            positional=("store",),
+        ),
         "report": Verb(
             help="a study, finished or not, as one page with its tables and figures",
             config="twinray.studies.report.config:ReportConfig",

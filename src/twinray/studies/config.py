@@ -1,4 +1,4 @@
-"""Options of ``twinray demo`` and ``twinray study``."""
+"""Options of ``twinray demo``, ``twinray study`` and ``twinray retrain``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from twinray.checks import (
     SEED,
     SPEED,
     START,
+    above,
     at_least,
+    between,
     goes_with,
     multiple_of,
+    no_repeat,
     settle,
     up_to,
 )
@@ -99,6 +102,50 @@ class StudyConfig:
     """Do failed runs again; the report lists them."""
     open_anyway: Annotated[bool, RECORD] = False
     """Open the test images although planned runs are not done; the report lists it."""
+
+    def __post_init__(self) -> None:
+        settle(self)
+
+
+@dataclass(frozen=True)
+class RetrainConfig:
+    """Train a detector further on what readers corrected, and compare it with the old one on the same untouched test patients.
+
+    The new model is put beside the old one in the viewer, never in its place.
+    """
+
+    store: Annotated[Path, DATA]
+    """Folder of the store of twinray serve."""
+    init: Annotated[Path, START]
+    """The run whose boxes were corrected; training goes on from its weights."""
+    out: Annotated[Path, PLACE]
+    """Folder for pack, study and comparison; the same folder goes on with what it holds."""
+    database: Annotated[str | None, DATA] = None
+    """URL of the store's PostgreSQL database; --store is then its folder of files."""
+    fusion_iou: Annotated[float, MODEL, between(0, 1, below=True)] = 0.5
+    """Fuse several readers' boxes that overlap by more than this; 0 keeps every reader's boxes."""
+    min_readers: Annotated[int, MODEL, at_least(1)] = 1
+    """Drop labels and fused boxes on which fewer readers agree."""
+    val: Annotated[float, MODEL, between(0, 1, "a share", below=True)] = 0.1
+    """Share of patients for validation; as in earlier packs of the store."""
+    test: Annotated[float, MODEL, between(0, 1, "a share", below=True)] = 0.2
+    """Share of patients for the comparison; as in earlier packs of the store."""
+    epochs: Annotated[int, MODEL, at_least(1)] = 10
+    """Passes over the training images."""
+    lr: Annotated[float | None, MODEL, above(0)] = None
+    """Peak learning rate; default a tenth of the old run's, which had to learn more."""
+    seeds: Annotated[tuple[int, ...], SEED, no_repeat("seeds", "0")] = (0,)
+    """Seeds of the training; each is a run. The first one's model is put beside the old."""
+    bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
+    """Resamples of patients for the intervals."""
+    pictures: Annotated[int, RECORD, at_least(0)] = 8
+    """Test images in the comparison's page, with true boxes and those of both models."""
+    workers: Annotated[int, SPEED, at_least(1)] = 1
+    """Trainings at once."""
+    device: Annotated[str, PLACE, DEVICE] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    plan: Annotated[bool, RECORD] = False
+    """Make the pack, print what would be trained, and train nothing."""
 
     def __post_init__(self) -> None:
         settle(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from fastapi import FastAPI, HTTPException, Request
@@ -14,6 +15,7 @@ from starlette.responses import FileResponse, Response
 
 from twinray.about import DISCLAIMER, own_version
 from twinray.errors import InputError
+from twinray.runs.beside import read_beside
 from twinray.serving import web
 from twinray.serving.app import routes_archive, routes_images, routes_readings, routes_server
 from twinray.serving.app.answers import problem
@@ -101,8 +103,10 @@ def open_service(config: ServeConfig, *, token: str | None = None, work: bool = 
             f"expected {TOKEN} to be 16 characters or more, got {len(token)}; "
             "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
         )
-    served = read_runs(config.runs, allow_edited=config.allow_edited)
+    read_runs(config.runs, allow_edited=config.allow_edited)  # before a store is made
     store = open_store(config.store, config.files, lock=True)
+    config = _with_beside(config, store.files.folder)
+    served = read_runs(config.runs, allow_edited=config.allow_edited)
     store.files.clean()
     store.files.key()
     store.images.release("")  # a server that was killed had them; this one holds the folder now
@@ -120,6 +124,16 @@ def open_service(config: ServeConfig, *, token: str | None = None, work: bool = 
     )
     service.courier = open_link(config, store, served, service.wake)
     return service
+
+
+def _with_beside(config: ServeConfig, folder: Path) -> ServeConfig:
+    """The options with the runs that retraining put beside; those that are gone are told and left out."""
+    named = {run.resolve() for run in config.runs}
+    beside = [Path(one.run) for one in read_beside(folder) if Path(one.run).resolve() not in named]
+    there = [run for run in beside if (run / "model.safetensors").is_file()]
+    if len(there) < len(beside):
+        log("models beside are gone", missing=len(beside) - len(there))
+    return replace(config, runs=(*config.runs, *there))
 
 
 def _job(config: ServeConfig, folder: Path) -> Job:
