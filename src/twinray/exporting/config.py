@@ -39,6 +39,9 @@ class ExportConfig:
     """Refuse weights that were made from some whose licence forbids commercial use, or is unknown."""
     license: Annotated[str, MODEL] = ""
     """Licence that you give the weights, as the hub writes it (apache-2.0, cc-by-nc-4.0); without it the card says that none is stated."""
+    key: Annotated[Path | None, DATA] = None
+    """File of the secret under which seen.json of --to hub hides ids and patients; default that of TWINRAY_KEY, else your own, as pack
+    has it. Its holder can ask whose images the weights saw, nobody else."""
     push: Annotated[str, PLACE, goes_with(to="hub")] = ""
     """Repository of Hugging Face's hub, owner/name, to upload the folder to (extra hub; log in with its own client)."""
     private: Annotated[bool, PLACE, goes_with(push=GIVEN)] = False

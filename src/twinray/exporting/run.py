@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from twinray.data.keyed import own_key
 from twinray.errors import InputError
 from twinray.exporting import to_hub, to_mmdet, to_onnx, to_timm, to_torchvision
 from twinray.exporting.card import Facts, card
@@ -21,7 +22,7 @@ from twinray.exporting.push import check_push, push
 from twinray.exporting.subject import Subject, open_subject
 from twinray.files import frees_folders, rename_file, write_json, write_text
 from twinray.runs.output import open_output, run_fact
-from twinray.runs.seen import Seen, read_seen
+from twinray.runs.seen import Seen, read_seen, sealed, write_seen
 
 _WRITERS: Mapping[str, Callable[[Subject, Path], Exported]] = {
     "torchvision": to_torchvision.write,
@@ -57,6 +58,8 @@ def run(config: ExportConfig) -> Path:
         exported, parity = _checked(subject, config.out, _writer(config), images)
         write_json(output.path / "parity.json", parity.as_json(), "figures of the check")
         told = _membership(config, subject, seen, output.path)
+        if config.to == "hub":
+            write_seen(output.path, sealed(seen, own_key(config.key)))
         facts = Facts(config.to, config.license, images.source, told, seen)
         text = card(subject, exported, parity, facts)
         write_text(output.path / "README.md", text, "the model card")

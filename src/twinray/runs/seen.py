@@ -42,7 +42,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from twinray.data.identity import DATA_SETS, NO_DATA_SET, DataSet, Identity, identify, known_as
-from twinray.data.keyed import VARIABLE, Own, known_keys, looks_keyed
+from twinray.data.keyed import VARIABLE, Key, Own, known_keys, looks_keyed
 from twinray.data.near_copies import (
     HASH_BYTES,
     Words,
@@ -113,6 +113,8 @@ class Part:
         origins: published data sets that images came from.
         looks: (m, 4) perceptual hashes.
         keys: marks of the keys under which ids were hashed; ``""`` stands for plain ids of no key.
+        sealed: mark of the key under which the hashes of ids and patients were hashed once more, for a record that leaves
+            the house; empty where they were not.
     """
 
     run: str
@@ -125,6 +127,7 @@ class Part:
     origins: tuple[Origin, ...] = ()
     looks: Words = field(default_factory=lambda: _NO_LOOKS)
     keys: tuple[str, ...] = (_PLAIN,)
+    sealed: str = ""
 
     @property
     def public(self) -> bool:
@@ -146,6 +149,7 @@ class _KeptPart:
     origins: tuple[Origin, ...] | None = None
     looks: str = ""
     keys: tuple[str, ...] = (_PLAIN,)
+    sealed: str = ""
 
 
 @dataclass(frozen=True)
@@ -335,6 +339,48 @@ def write_seen(run: Path, seen: Seen) -> None:
     ]
     content = {"format": _FORMAT, "own": seen.own, "unknown": list(seen.unknown), "parts": parts}
     write_json(run / FILE, content, "record of what training saw")
+
+
+def sealed(seen: Seen, key: Key) -> Seen:
+    """The record for people outside: no patient number can be tried through it, and no image is outlined.
+
+    Ids of published data sets stay plain, so that the guard works between institutions. All other hashes of ids and patients are
+    hashed once more under the key: its holder can still ask, others are told that they cannot. Pixels can only be asked by whoever
+    has the image. Perceptual hashes, which outline an image, and names of private sources and of runs stay behind.
+
+    Args:
+        seen: record of a run.
+        key: secret of the house.
+    """
+    parts = []
+    for number, part in enumerate(seen.parts, start=1):
+        if part.job == PUBLISHED or (part.public and set(part.keys) <= {_PLAIN}):
+            parts.append(replace(part, looks=_NO_LOOKS))
+            continue
+        known = {origin.source for origin in part.origins}
+        parts.append(
+            replace(
+                part,
+                run=f"{part.job}-{number}",
+                sources=tuple(s if s in known else "private" for s in part.sources),
+                hashes={
+                    kind: hashes if kind == "pixels" else np.unique(_under(hashes, key))
+                    for kind, hashes in part.hashes.items()
+                },
+                # whoever lacks the key cannot ask by id: of a shared origin all then counts as seen
+                origins=tuple(replace(origin, n_settled=0) for origin in part.origins),
+                looks=_NO_LOOKS,
+                sealed=key.mark,
+            )
+        )
+    unknown = tuple("unknown weights" for _ in seen.unknown)
+    return Seen(tuple(parts), unknown, seen.own)
+
+
+def _under(hashes: Hashes, key: Key) -> Hashes:
+    """Hashes hashed once more, in their order; a pseudonym's 16 digits fill the 16 bytes of a hash."""
+    texts = [key.text(one.ljust(_BYTES, b"\0").hex()) for one in hashes.tolist()]
+    return _hashes("".join(texts).encode("ascii"))
 
 
 @dataclass(frozen=True)
@@ -549,9 +595,17 @@ def _find(seen: Seen, pack: Pack, rows: IntArray, split: str) -> _Overlap:
             for kind in (*_KINDS, *_LATER_KINDS)
             if kind in part.hashes
         }
+        secret = next((key for key in known_keys() if key.mark == part.sealed), None)
+        if part.sealed and secret is None:
+            apart.append(_run_in_words(part))
+            private = np.ones(len(rows), dtype=bool)
         for mode in dict.fromkeys((*part.keys, _PLAIN)):  # ids of published sources are plain
             for kind in hit if mode in keys else ():
                 asked_as = keys[mode][_ASKED if kind in _LATER_KINDS else kind]
+                if part.sealed and kind != "pixels":
+                    if secret is None:
+                        continue
+                    asked_as = _Keys(_under(asked_as.hashes, secret), asked_as.positions)
                 hit[kind] |= asked_as.rows_in(part.hashes[kind], len(rows))
         if not set(part.keys) <= set(can) and not part.public and private.any():
             apart.append(_run_in_words(part))
