@@ -3,7 +3,7 @@
 # SLURM, ImageMagick.
 # Tests that lack one of them skip and say so, so a machine without apt or root goes on.
 set -uo pipefail
-PACKAGES="orthanc orthanc-dicomweb dcmtk dicom3tools postgresql slurm-wlm munge imagemagick"
+PACKAGES="orthanc orthanc-dicomweb dcmtk dicom3tools postgresql slurm-wlm munge imagemagick chromium nodejs npm"
 
 missing=""
 for package in $PACKAGES; do

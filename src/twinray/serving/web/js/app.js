@@ -108,6 +108,7 @@ async function open(row) {
   if (!current()) return;
   watchScreen();
   if (state.view === "prior" && !here.priors.length) setView("one", { quiet: true });
+  showHeads();
   refresh("list", "findings", "image");
   if (here.state === "queued" || here.state === "running") poll(here);
   picture.then(() => ahead(here)).catch(() => {});
@@ -156,6 +157,7 @@ async function poll(here) {
     }
   }
   if (state.case !== here) return;
+  showHeads();
   if (here.state === "failed") return noPicture(here, null);
   watchScreen();
   say(hidden(here) ? "The model has finished. Boxes stay hidden until you show them." : `${plural(listed().length, "box", "boxes")} arrived`);

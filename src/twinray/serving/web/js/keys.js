@@ -64,7 +64,7 @@ export const MOUSE = [
 const TABLE = new Map(KEYS.flatMap(([, rows]) => rows.flatMap(([keys, , act, needs]) => keys.map((key) => [key, { act, needs }]))));
 
 const SHOWN = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", PageDown: "Page ↓", PageUp: "Page ↑", Escape: "Esc", Delete: "Del", Backspace: "⌫" };
-export const keyWords = (key) => key.split("+").map((part) => SHOWN[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join(" ") || "+";
+export const keyWords = (key) => (key === "+" ? "+" : key.split("+").map((part) => SHOWN[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join(" "));
 
 const isLetter = (name) => name.replace("Shift+", "").length === 1 && name !== "?";
 

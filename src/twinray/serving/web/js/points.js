@@ -63,8 +63,9 @@ export function axis(model, low, high) {
   const all = steps(model), out = [];
   if (!all.length) return out;
   for (const [rate, word] of [[4, "4"], [2, "2"], [1, "1"], [0.5, "½"], [0.25, "¼"], [0.125, "⅛"]]) {
-    if (rate > all.at(-1).fp_per_image) continue;
-    const share = (thresholdFor(model, rate) - low) / (high - low);
+    const score = thresholdFor(model, rate);
+    if (at(model, score).fp_per_image < 0.75 * rate) continue; // the table has no step near it
+    const share = (score - low) / (high - low);
     if (share >= 0 && share <= 1 && out.every((mark) => Math.abs(mark.share - share) > 0.07)) out.push({ share, word });
   }
   return out;

@@ -1,0 +1,487 @@
+"""The page in a real browser: Debian's Chromium through Playwright, against the real server."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from support import draw_blob
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+CHROMIUM = next(
+    (p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if Path(p).is_file()), None
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine (Debian package chromium)"
+)
+
+TOKEN = "a token of sixteen and more"
+AXE = "axe-core@4.10.3"
+DISCLAIMER = "Research software, not a medical device"
+
+
+class Server:
+    def __init__(self, run: Path, folder: Path) -> None:
+        self.run, self.folder, self.address = run, folder, ""
+        self.start()
+
+    def start(self, port: int = 0) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "twinray.cli", "serve", self.run, "--store", self.folder / "store", "--port", str(port), "--min-free", "1",
+             "--log", self.folder / "log"],
+            env={**os.environ, "TWINRAY_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        line = self.process.stdout.readline()
+        found = re.search(r"http://[0-9.:]+", line)
+        assert found, line
+        self.address = found[0]
+        for _ in range(600):  # a process that loads torch takes its time on a busy machine
+            with contextlib.suppress(OSError):
+                if self.get("/health")["ready"]:
+                    return
+            time.sleep(0.2)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def get(self, path: str):
+        request = urllib.request.Request(
+            self.address + path, headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, detect_run) -> Iterator[Server]:
+    one = Server(detect_run, tmp_path_factory.mktemp("served"))
+    yield one
+    one.process.send_signal(signal.SIGTERM)
+    one.process.wait(40)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> list[Path]:
+    """Three pictures of blobs, 320 x 384, no two the same."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(3)
+    out = []
+    for i in range(3):
+        small = Image.fromarray(draw_blob(rng)[0]).resize((320, 384), Image.Resampling.BICUBIC)
+        small.save(folder / f"picture{i}.png")
+        out.append(folder / f"picture{i}.png")
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        one = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield one
+        one.close()
+
+
+class Tab:
+    """A page that is signed in, and all that it said and asked for."""
+
+    def __init__(self, browser, server: Server, *, reader: str = "R1", **context: object) -> None:
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1400, "height": 900}, "color_scheme": "dark", **context}
+        )
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda m: self.said.append(f"{m.type}: {m.text}"))
+        self.page.on("pageerror", lambda e: self.said.append(f"error: {e}"))
+        self.page.on("request", lambda r: self.asked.append(r.url))
+        self.server = server
+        self.page.goto(server.address)
+        self.page.fill("#who", reader)
+        self.page.fill("#secret", TOKEN)
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_selector("[data-ready]")
+
+    def shown(self, selector: str, words: str) -> None:
+        sync_api.expect(self.page.locator(selector).first).to_contain_text(words, timeout=20_000)
+
+    def upload(self, path: Path) -> None:
+        self.page.set_input_files("#files", path)
+        self.shown("#toast", "added")
+        # every box of the model, however low its score
+        self.page.wait_for_selector("#threshold #score:visible")
+        self.page.locator("#score").focus()
+        self.page.keyboard.press("Home")
+        self.page.wait_for_selector(".boxes g.predicted")
+        self.page.locator("#pane-0").focus()
+
+    def saved(self) -> None:
+        sync_api.expect(self.page.locator("#save")).to_have_attribute(
+            "data-state", "saved", timeout=20_000
+        )
+
+    def canvas(self) -> np.ndarray:
+        got = self.page.evaluate("""() => { const c = document.querySelector('#pane-0 canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+            const out = new Uint8Array(c.width * c.height); for (let i = 0; i < out.length; i++) out[i] = d[4 * i];
+            let s = ''; for (let i = 0; i < out.length; i += 8192) s += String.fromCharCode(...out.subarray(i, i + 8192)); return [c.width, c.height, btoa(s)]; }""")
+        return np.frombuffer(base64.b64decode(got[2]), np.uint8).reshape(got[1], got[0])
+
+    def close(self, *, noise: tuple[str, ...] = ()) -> None:
+        """End, having said nothing and asked nobody else."""
+        said = [
+            one
+            for one in self.said
+            if not any(word in one for word in ("401", "willReadFrequently", *noise))
+        ]
+        foreign = {
+            url
+            for url in self.asked
+            if not url.startswith(("blob:", "data:"))
+            and urlsplit(url).netloc != urlsplit(self.server.address).netloc
+        }
+        title = self.page.title()
+        self.context.close()
+        assert said == []
+        assert foreign == set()
+        assert title == "twinray viewer"
+
+
+def test_upload_look_correct_reload_still_there(browser, server, images) -> None:
+    tab = Tab(browser, server)
+    page = tab.page
+    tab.upload(images[0])
+    # look: window and polarity change the picture, and nothing that arrives changes them back
+    before = tab.canvas()
+    page.keyboard.press("i")
+    page.wait_for_selector('#invert-button[aria-pressed="true"]')
+    page.wait_for_timeout(100)
+    assert (tab.canvas() != before).mean() > 0.3
+    page.keyboard.press("w")
+    tab.shown(".pane-head .window", "inverted")
+    window = page.locator(".pane-head .window").first.inner_text()
+    # threshold: what it means is told with the number of images behind it
+    tab.shown("#threshold", "validation")
+    # heat map of a box, by a click on it
+    box = page.locator(".boxes g.predicted .edge").first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tab.shown(".told", "Heat map")
+    sync_api.expect(page.locator(".told").first).to_have_text("Heat map", timeout=20_000)
+    assert page.locator(".pane-head .window").first.inner_text() == window
+    page.keyboard.press("Escape")
+    # correct: move one by keys, reject the next, add one by a drag, write a note
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    page.keyboard.press("Shift+ArrowRight")
+    page.wait_for_selector(".boxes g.moved")
+    if page.locator(".finding").count() > 1:
+        page.keyboard.press("2")
+        page.keyboard.press("n")
+        page.wait_for_selector(".boxes g.rejected")
+    pane = page.locator("#pane-0").bounding_box()
+    x, y = pane["x"] + pane["width"] / 2, pane["y"] + pane["height"] / 2
+    page.keyboard.press("Escape")
+    page.keyboard.down("Shift")
+    page.mouse.move(x - 60, y - 40)
+    page.mouse.down()
+    page.mouse.move(x + 10, y + 30, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    page.wait_for_selector(".boxes g.added")
+    page.keyboard.press("m")
+    page.keyboard.type("faint, 0 n z")  # keys that would act elsewhere write here
+    tab.saved()
+    tab.shown("#save", "Saved")
+    page.reload()
+    page.wait_for_selector("[data-ready]")
+    page.wait_for_selector(".boxes g.added")
+    page.wait_for_selector(".boxes g.moved")
+    assert page.input_value("#note") == "faint, 0 n z"
+    image = server.get("/api/images")["images"][0]["id"]
+    (kept,) = [one for one in server.get(f"/api/images/{image}/readings") if one["reader"] == "R1"]
+    whole = server.get(f"/api/images/{image}")
+    verdicts = {mark["verdict"]: mark for mark in kept["marks"]}
+    assert verdicts["moved"]["box"][0] - whole["predictions"][0]["box"][0] == pytest.approx(10)
+    assert kept["text"] == "faint, 0 n z"
+    assert kept["finished"] is False
+    assert kept["model"] == whole["model"]
+    tab.close()
+
+
+def test_the_whole_act_by_keys_alone_and_undone(browser, server, images) -> None:
+    tab = Tab(browser, server, reader="R2")
+    page = tab.page
+    tab.upload(images[1])
+    press = page.keyboard.press
+    press("1")
+    press("y")
+    page.wait_for_selector(".boxes g.accepted")
+    press("Escape")
+    press("a")
+    press("Enter")
+    page.wait_for_selector(".boxes g.added")
+    press("g")
+    press("ArrowLeft")
+    press("0")
+    tab.shown("#normal-note", "Not set")
+    for _ in range(3):
+        press("z")
+    sync_api.expect(page.locator(".boxes g.added, .boxes g.accepted")).to_have_count(0)
+    press("0")
+    page.wait_for_selector('#normal[aria-pressed="true"]')
+    unread = server.get("/api/images?state=unread")["total"]
+    press("Enter")
+    tab.saved()
+    assert server.get("/api/images?state=unread")["total"] == unread - 1
+    tab.close()
+
+
+def test_read_first_hides_boxes_scores_and_orders_by_score(browser, server, images) -> None:
+    tab = Tab(browser, server, reader="R3")
+    page = tab.page
+    tab.upload(images[2])
+    page.check("#read-first")
+    sync_api.expect(page.locator(".boxes g.predicted")).to_have_count(0)
+    assert not re.search(r"score \d", page.inner_text("#rows"))
+    page.click('#order [data-order="suspicious"]')
+    assert page.get_attribute('#order [data-order="newest"]', "aria-checked") == "true"
+    page.locator("#pane-0").focus()
+    page.keyboard.press("Enter")  # the first Enter shows, it does not finish
+    page.wait_for_selector(".boxes g.predicted")
+    tab.shown("#first-note", "Boxes shown after")
+    page.uncheck("#read-first")
+    tab.close()
+
+
+def test_no_mark_is_lost_without_network_or_session(browser, server, images) -> None:
+    tab = Tab(browser, server, reader="R4")
+    page = tab.page
+    page.click("#chips [data-keep=all]")
+    tab.upload(images[0])
+    page.keyboard.press("1")
+    tab.context.set_offline(True)
+    page.keyboard.press("y")
+    tab.shown("#save", "Kept here, 1 to send")
+    tab.shown("#banner", "No connection since")
+    tab.context.set_offline(False)
+    page.click("#banner button")
+    tab.saved()
+    sync_api.expect(page.locator("#banner")).to_be_hidden()
+    tab.context.clear_cookies()
+    page.locator("#pane-0").focus()
+    page.keyboard.press("z")
+    tab.shown("#banner", "Signed out at")
+    page.keyboard.press("0")
+    page.wait_for_selector('#normal[aria-pressed="true"]')  # work goes on
+    page.click("#banner button")
+    page.fill("#secret", TOKEN)
+    page.keyboard.press("Enter")
+    tab.saved()
+    image = server.get("/api/images?q=picture0")["images"][0]["id"]
+    (kept,) = [one for one in server.get(f"/api/images/{image}/readings") if one["reader"] == "R4"]
+    assert kept["normal"] is True
+    tab.close(noise=("ERR_INTERNET_DISCONNECTED", "Failed to load resource"))
+
+
+@pytest.mark.parametrize("ratio", [1, 1.25, 1.5, 2])
+def test_one_to_one_is_the_values_and_boxes_meet_pixel_edges(
+    browser, server, images, ratio
+) -> None:
+    tab = Tab(browser, server, device_scale_factor=ratio)
+    page = tab.page
+    page.click("#chips [data-keep=all]")
+    tab.upload(images[0])
+    page.keyboard.press("o")
+    tab.shown("#zoom", "100 %")
+    page.wait_for_timeout(150)
+    picture, seen = np.asarray(Image.open(images[0])), tab.canvas()
+    height, width = picture.shape
+    left, top = (round((seen.shape[i] - picture.shape[i]) / 2 + 1e-9) for i in (1, 0))
+    found = next(
+        (
+            (t, s)
+            for t in range(top - 1, top + 2)
+            for s in range(left - 1, left + 2)
+            if np.array_equal(seen[t : t + height, s : s + width], picture)
+        ),
+        None,
+    )
+    assert found, "one image pixel is one of the screen's, with its own value"
+    image = server.get("/api/images?q=picture0")["images"][0]["id"]
+    first = server.get(f"/api/images/{image}")["predictions"][0]["box"]
+    edges = page.evaluate(
+        """() => [...document.querySelectorAll('.boxes g.predicted .edge, .boxes g.moved .ghost')].map((r) => ['x', 'y', 'width', 'height'].map((n) => Number(r.getAttribute(n))))"""
+    )
+    wanted = [found[1] + first[0], found[0] + first[1], first[2] - first[0], first[3] - first[1]]
+    assert any(np.allclose(np.array(edge) * ratio, wanted, atol=1e-3) for edge in edges)
+    # and what the screen shows of it
+    page.keyboard.press("b")
+    page.wait_for_timeout(100)
+    shot = np.asarray(Image.open(BytesIO(page.locator("#pane-0").screenshot())).convert("L"))
+    y, x = shot.shape[0] // 2, shot.shape[1] // 2
+    patch = picture[y - found[0] - 20 : y - found[0] + 20, x - found[1] - 20 : x - found[1] + 20]
+    near = [
+        np.abs(shot[y - 20 + j : y + 20 + j, x - 20 + i : x + 20 + i].astype(int) - patch).max()
+        for j in (-1, 0, 1)
+        for i in (-1, 0, 1)
+    ]
+    assert min(near) == 0
+    tab.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """axe-core's script, from npm; never a part of this repository."""
+    if shutil.which("npm") is None:
+        pytest.skip("needs npm to fetch axe-core")
+    folder = Path(tempfile.gettempdir()) / f"twinray-{AXE.replace('@', '-')}"
+    script = folder / "package" / "axe.min.js"
+    if not script.is_file():
+        folder.mkdir(exist_ok=True)
+        got = subprocess.run(
+            ["npm", "pack", AXE, "--silent"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        packed = next(folder.glob("*.tgz"), None)
+        if got.returncode or packed is None:
+            pytest.skip(f"npm could not fetch {AXE}: {got.stderr.strip()[-200:]}")
+        shutil.unpack_archive(packed, folder)
+    return script.read_text(encoding="utf-8")
+
+
+def faults(page, axe: str) -> list[str]:
+    page.evaluate(axe)
+    found = page.evaluate(
+        "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
+    )
+    return [
+        f"{one['impact']} {one['id']}: {one['nodes'][0]['html'][:120]} {one['nodes'][0]['any'][:1]}"
+        for one in found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("dark", 1400), ("light", 1400), ("dark", 390), ("light", 390)]
+)
+def test_axe_finds_nothing_in_any_state(browser, server, images, axe, scheme, width) -> None:
+    touch = {"has_touch": True, "is_mobile": True} if width < 760 else {}
+    tab = Tab(
+        browser,
+        server,
+        color_scheme=scheme,
+        viewport={"width": width, "height": 844 if touch else 900},
+        **touch,
+    )
+    page, found, shots = tab.page, {}, os.environ.get("TWINRAY_SHOTS")
+
+    def look(name: str) -> None:
+        page.wait_for_timeout(150)
+        found[name] = faults(page, axe)
+        said = [one for one in page.get_by_text(DISCLAIMER).all() if one.is_visible()]
+        assert said, f"{name}: the words that it is no medical device are always there"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+            f"{name}: scrolls sideways"
+        )
+        if shots:
+            page.screenshot(path=f"{shots}/{scheme}-{width}-{name}.png")
+
+    tab.upload(images[1])
+    page.keyboard.press("Escape")
+    look("boxes")
+    page.keyboard.press("1")
+    page.keyboard.press("h")
+    sync_api.expect(page.locator(".told").first).to_have_text("Heat map", timeout=20_000)
+    page.keyboard.press("a")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".boxes g.added")
+    look("added")
+    page.keyboard.press("z")
+    page.keyboard.press("?")
+    look("keys")
+    page.keyboard.press("Escape")
+    page.click("#list-button")
+    if not touch:
+        page.click("#list-button")
+    page.fill("#search", "nothing like this")
+    page.wait_for_selector("#nothing:visible")
+    look("nothing")
+    page.fill("#search", "")
+    page.keyboard.press("Escape")
+    page.check("#read-first", force=True)
+    look("read-first")
+    page.uncheck("#read-first", force=True)
+    tab.context.set_offline(True)
+    page.locator("#pane-0").focus()
+    page.keyboard.press("m")
+    page.keyboard.type("x")
+    tab.shown("#banner", "No connection")
+    look("offline")
+    tab.context.set_offline(False)
+    page.click("#banner button")
+    tab.saved()
+    tab.context.clear_cookies()
+    page.keyboard.type("y")
+    tab.shown("#banner", "Signed out")
+    page.click("#banner button")
+    look("signed-out")
+    page.fill("#secret", TOKEN)
+    page.keyboard.press("Enter")
+    tab.saved()
+    if touch:
+        page.set_viewport_size({"width": 320, "height": 640})
+        look("narrow")
+    assert {name: one for name, one in found.items() if one} == {}
+    tab.close(noise=("ERR_INTERNET_DISCONNECTED", "Failed to load resource"))
+
+
+def test_the_whole_act_by_thumb(browser, server, images) -> None:
+    tab = Tab(
+        browser,
+        server,
+        reader="R5",
+        viewport={"width": 390, "height": 844},
+        has_touch=True,
+        is_mobile=True,
+    )
+    page = tab.page
+    tab.upload(images[2])
+    pane = page.locator("#pane-0").bounding_box()
+    box = page.locator(".boxes g.predicted .edge").first.bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector(".boxes g.chosen")
+    page.tap("#thumb-yes")
+    page.wait_for_selector(".boxes g.accepted")
+    page.tap("#thumb-undo")
+    sync_api.expect(page.locator(".boxes g.accepted")).to_have_count(0)
+    page.tap("#thumb-normal")
+    page.wait_for_selector('#thumb-normal[aria-pressed="true"]')
+    for button in page.locator(".thumb button, .tools button").all():
+        size = button.bounding_box()
+        assert size is None or min(size["width"], size["height"]) >= 43.5
+    assert pane["height"] > 250, "the image is first on a phone, too"
+    page.tap("#thumb-done")
+    tab.saved()
+    tab.close()
