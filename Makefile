@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint con
 # Packages that tests only compare with or read data from, without the many that they would bring.
 ORACLES := grad-cam lightly lightning-utilities medmnist opencv-python-headless torchmetrics torchxrayvision ttach
 
-.PHONY: help demo test check long format clean
+.PHONY: help demo test check docs long format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Commands start many processes, and compiling torch's sources anew takes each of them many seconds.
@@ -30,6 +30,10 @@ check: $(VENV)/.installed-dev ## format, lint, types, layers, files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.installed-dev ## the documentation site; runs the commands that its pages show
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 long: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
 
@@ -38,7 +42,7 @@ format: $(VENV)/.installed-dev ## the code, as ruff has it
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) docs/_build docs/generated demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)

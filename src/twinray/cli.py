@@ -360,7 +360,7 @@ def _reworded(message: str, config_class: type, positional: Sequence[str]) -> st
     return message
 
 
-_GROUPS: Mapping[str, tuple[Kind, ...]] = {
+GROUPS: Mapping[str, tuple[Kind, ...]] = {
     "what is read, and where results go": (DATA, START, PLACE),
     "what is made": (MODEL, SEED),
     "speed": (SPEED,),
@@ -384,9 +384,9 @@ def build_parser(
     parser.add_argument(
         "--config", action="config", help="YAML file of options; flags given after it win"
     )
-    headings = {kind: title for title, kinds in _GROUPS.items() for kind in kinds}
+    headings = {kind: title for title, kinds in GROUPS.items() for kind in kinds}
     groups = {
-        title: parser.add_argument_group(title) for title in _GROUPS
+        title: parser.add_argument_group(title) for title in GROUPS
     }  # without options it is not shown
     for name, option in options(config_class).items():
         text = option.help(helps.get(name, "")) or argparse.SUPPRESS
