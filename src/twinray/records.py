@@ -23,6 +23,9 @@ Split = Literal["train", "val", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+FEEDBACK = "feedback"
+"""Name of a source that is the store of a viewer: its regions are boxes that readers left unjudged."""
+
 PRESENT, ABSENT, UNCERTAIN, UNKNOWN = 1.0, 0.0, -1.0, float("nan")
 """Values of an image label: stated present, stated absent, stated uncertain, not stated."""
 

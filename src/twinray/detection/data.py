@@ -15,7 +15,7 @@ from twinray.data.pack import Pack
 from twinray.data.splitting.cut import label_fraction
 from twinray.detection.targets import BoxTargets
 from twinray.errors import InputError
-from twinray.records import PRESENT, Boxes, IntArray
+from twinray.records import FEEDBACK, PRESENT, Boxes, IntArray
 from twinray.training.loader import CopyAhead, PixelSource, epoch_order, prefetch
 from twinray.training.ranks import Ranks
 
@@ -125,9 +125,20 @@ class DetectionData:
 
 
 def annotated(
-    pack: Pack, split: str, images: Literal["all", "with_boxes"] = "all"
+    pack: Pack,
+    split: str,
+    images: Literal["all", "with_boxes"] = "all",
+    *,
+    to_learn: bool = False,
 ) -> DetectionData:
     """The images of a split that were annotated with boxes (an image with none counts: a negative).
+
+    Args:
+        pack: where they are.
+        split: their split.
+        images: whether images without a box are taken.
+        to_learn: flag to leave out images of a viewer's store with a box that nobody judged. Training would take it for
+            background; figures leave its region out and need no such thing.
 
     Raises:
         InputError: the pack has no box classes.
@@ -140,6 +151,8 @@ def annotated(
     for row in pack.where(split):
         boxes = pack.boxes(int(row))
         if boxes is None or (images == "with_boxes" and len(boxes) == 0):
+            continue
+        if to_learn and _has_unjudged(pack, int(row)):
             continue
         rows.append(int(row))
         truth.append(boxes)
@@ -162,6 +175,12 @@ def labelled_fraction(data: DetectionData, fraction: float, seed: int) -> Detect
     for row, boxes in zip(shown, data.truth, strict=True):
         row[boxes.labels] = PRESENT
     return data.part(label_fraction(data.patients(), shown, fraction, seed))
+
+
+def _has_unjudged(pack: Pack, row: int) -> bool:
+    """Whether readers left a box of this image unjudged; regions of other sources are crowds, which training has always seen."""
+    own = pack.info.names == (FEEDBACK,) or str(pack.ids[row]).startswith(f"{FEEDBACK}/")
+    return FEEDBACK in pack.info.names and own and pack.regions(row) is not None
 
 
 def _with_regions(boxes: Boxes, regions: Boxes | None) -> Boxes:

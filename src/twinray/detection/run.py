@@ -75,7 +75,12 @@ def run(
     config = resolve(config)
     pack = open_pack(config.data, allow_edited=config.allow_edited)
     data = {
-        split: annotated(pack, split, recipe(config).images if split == "train" else "all")
+        split: annotated(
+            pack,
+            split,
+            recipe(config).images if split == "train" else "all",
+            to_learn=split == "train",
+        )
         for split in ("train", "val", "test")
     }
     data["train"] = labelled_fraction(data["train"], config.fraction, config.fraction_seed)

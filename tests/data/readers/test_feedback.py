@@ -13,6 +13,7 @@ pytest.importorskip("alembic", reason="the extra serve is not installed")
 
 from twinray.data.pack import open_pack
 from twinray.data.readers.feedback.reader import Sides, read_feedback
+from twinray.detection.data import annotated
 from twinray.errors import InputError
 from twinray.jobs.pack import PackConfig, run
 from twinray.records import ABSENT, PRESENT, UNCERTAIN
@@ -190,6 +191,9 @@ def test_the_pack_has_it_all_and_cuts_nothing(reading, tmp_path, capsys):
     rows = {pack.ids[i]: i for i in range(3)}
     assert pack.boxes(rows[images[0]]).readers == ("ann",)
     assert len(pack.regions(rows[images[0]])) == 1
+    for split in ("train", "val", "test"):  # a box that nobody judged is not learnt as background
+        assert len(annotated(pack, split, to_learn=True)) == 0
+        assert len(annotated(pack, split)) == len(pack.where(split))
     sides = {i: Sides().of(p) for i, p in zip(pack.ids, pack.patients, strict=True)}
     assert {pack.ids[i]: str(pack.splits[i]) for i in range(3)} == sides
     told = capsys.readouterr().out + "".join(

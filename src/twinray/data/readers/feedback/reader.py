@@ -8,7 +8,7 @@ What counts
     Boxes that were accepted, moved or added are findings, under the reader's name. Rejected ones are none; they are recorded
     in the attribute ``rejected`` (JSON: box, class, score, how many readers rejected it), so that hard negatives can be found.
     A box that was shown and that no reader judged is no finding and no negative: it becomes a region that evaluation leaves
-    out and training takes no background from. Shown are the boxes of the reading's model from the threshold that the page
+    out, and its image is not learnt from until the box is judged. Shown are the boxes of the reading's model from the threshold that the page
     had (``shown.threshold``); where none is known, from 0.05. A reader who calls an image normal has judged
     all of its boxes.
     An image that somebody called normal, or on which all boxes were rejected, is kept as a negative. One that was read and
@@ -58,6 +58,7 @@ from twinray.files import read_json, write_json
 from twinray.geometry import corner_iou
 from twinray.records import (
     ABSENT,
+    FEEDBACK,
     PRESENT,
     UNCERTAIN,
     UNKNOWN,
@@ -198,7 +199,7 @@ def _collection(
     notes += audit.conclude(lambda image: store.images[image].size)
     notes += _told(made, kept, sides)
     return Collection(
-        name="feedback",
+        name=FEEDBACK,
         label_classes=label_classes,
         box_classes=box_classes,
         task="multilabel",
@@ -405,6 +406,7 @@ def _told(
     n_readings = sum(len(judged) for judged in kept.values())
     several = sum(len(judged) > 1 for judged in kept.values())
     negatives = sum(s.boxes is not None and not len(s.boxes) for s in samples)
+    unjudged = sum(s.regions is not None for s in samples)
     regions = sum(len(s.regions) for s in samples if s.regions is not None)
     rejected = sum(len(json.loads(s.attributes["rejected"])) for s in samples if "rejected" in s.attributes)  # fmt: skip
     notes = [
@@ -418,7 +420,8 @@ def _told(
         )
     if regions:
         notes.append(
-            f"{regions:,} boxes were shown and not judged: they are neither findings nor background"
+            f"{regions:,} boxes on {unjudged:,} images were shown and not judged: figures leave them out, and such images of the "
+            "training side teach detectors nothing until they are judged in the viewer"
         )
     bare = sum(s.boxes is None for s in samples)
     if bare:
