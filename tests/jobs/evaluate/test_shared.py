@@ -235,3 +235,21 @@ def test_intervals_over_draws_stay_in_range_and_have_a_width(probe, class_pack, 
     assert (metrics["test"]["auc"]["over"], len(metrics["test"]["per_seed"])) == ("patients", 2)
     low, high = metrics["test"]["auc"]["ci95"]
     assert low < high
+
+
+def test_an_arm_without_pretrainings_stands_beside_each_pretraining_of_the_other(probe):
+    """The difference is over all of its runs: the means of both arms give it, and its interval knows the pre-trainings."""
+    draws = (0, 1, 2)
+    tested = made(probe, {"x": [(0, d, False) for d in draws], "y": [(0, d, False) for d in draws]})
+    first = made(probe, {"y": [(0, d, False) for d in draws], "z": [(0, 0, False)]})
+    again = [
+        replace(one, run=replace(one.run, init_hash="other", path=Path(f"again-{one.draw}")))
+        for one in first
+        if one.run.recipe == "y"
+    ]
+    arms, found = measured([*tested, *again])
+    results = found.result.arms
+    x, y = results["x"].figures.get("auc").value, results["y"].figures.get("auc").value
+    assert len(arms["y"].tested) == 6 and len(arms["x"].tested) == 3
+    assert results["y"].difference.get("auc").value == pytest.approx(y - x)
+    assert "stands beside each of them" in " ".join(found.result.notes)

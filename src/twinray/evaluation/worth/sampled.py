@@ -99,6 +99,37 @@ class Sampled:
             raise InputError(f"arm {arm} has no figure {key[1]!r}")
 
 
+def mean_of(parts: Sequence[Sampled]) -> Sampled:
+    """Figures and resamples averaged over several sets of runs that were measured on the same resamples.
+
+    Args:
+        parts: sets with the same arms, seeds and test patients, one or more; a figure that one of them lacks is left out.
+
+    Raises:
+        InputError: sets of other arms, seeds or numbers of patients.
+    """
+    first = parts[0]
+    if any(
+        (tuple(p.values), p.seeds, p.patients) != (tuple(first.values), first.seeds, first.patients)
+        for p in parts
+    ):
+        raise InputError("expected runs of the same arms, seeds and test patients in every set")
+
+    def mean(of: Sequence[Mapping[Key, FloatArray]]) -> dict[Key, FloatArray]:
+        return {
+            key: np.mean([one[key] for one in of], axis=0)
+            for key in of[0]
+            if all(key in one for one in of)
+        }
+
+    return Sampled(
+        first.seeds,
+        first.patients,
+        {arm: mean([p.values[arm] for p in parts]) for arm in first.values},
+        {arm: mean([p.samples[arm] for p in parts]) for arm in first.values},
+    )
+
+
 def sampled_boxes(
     arms: Mapping[str, Sequence[FoldRun]],
     box_classes: Sequence[str],

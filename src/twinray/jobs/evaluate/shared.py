@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from twinray.errors import InputError
 from twinray.evaluation.folds import Luck
-from twinray.jobs.evaluate.arms import DRAWS, Arm, Place
+from twinray.jobs.evaluate.arms import DRAWS, PRETRAININGS, Arm, Place
 from twinray.report.numbers import count
 
 
@@ -55,11 +55,15 @@ class Placed:
     def pair(self, base: str, name: str) -> Placed:
         """Two arms on the seeds that both have.
 
-        An arm whose one model is that of every label draw, since it used all labels, has them all.
+        An arm whose one model is that of every label draw, since it used all labels, has them all. An arm without
+        several pre-trainings, such as one of random weights, stands beside each pre-training of the other.
 
         Raises:
             InputError: they share none.
         """
+        for one, partner in ((base, name), (name, base)):
+            if beside := self._beside_pretrainings(one, partner):
+                return self._moved(one, beside).pair(base, name)
         own = self.seeds(name) if self._of_every_draw(base, name) else self.seeds(base)
         other = self.seeds(base) if self._of_every_draw(name, base) else self.seeds(name)
         seeds = [seed for seed in own if seed in other]
@@ -73,6 +77,39 @@ class Placed:
             if self._of_every_draw(one, partner):
                 given = given._repeated(one, seeds)
         return given.of([base, name], seeds)
+
+    def _beside_pretrainings(self, name: str, other: str) -> dict[Hashable, Hashable]:
+        """Seed of the other arm -> the arm's own that is alike but for the pre-training; empty where the arm has several itself."""
+        own, theirs = self.luck[name], self.luck[other]
+        starts = [
+            len({of[PRETRAININGS][seed] for seed in self.seeds(arm)})
+            for arm, of in ((name, own), (other, theirs))
+        ]
+        if starts[0] > 1 or starts[1] < 2:
+            return {}
+        rest = [kind for kind in own if kind != PRETRAININGS and kind in theirs]
+        alike = {tuple(own[kind][seed] for kind in rest): seed for seed in self.seeds(name)}
+        found = {
+            seed: alike.get(tuple(theirs[kind][seed] for kind in rest))
+            for seed in self.seeds(other)
+        }
+        beside = {seed: old for seed, old in found.items() if old is not None}
+        return {} if set(beside) <= set(self.seeds(name)) else beside
+
+    def _moved(self, name: str, to: Mapping[Hashable, Hashable]) -> Placed:
+        """The arm's models at other seeds, once for each: new seed -> the model's own."""
+        arm, own = self.arms[name], self.where[name]
+        rows = [
+            (i, new) for i, place in enumerate(own) for new, old in to.items() if place.seed == old
+        ]
+        luck = {
+            kind: {new: of[old] for new, old in to.items()} for kind, of in self.luck[name].items()
+        }
+        return Placed(
+            {**self.arms, name: replace(arm, tested=tuple(arm.tested[i] for i, _ in rows))},
+            {**self.where, name: [Place(own[i].fold, new) for i, new in rows]},
+            {**self.luck, name: luck},
+        )
 
     def _of_every_draw(self, name: str, other: str) -> bool:
         draws = self.luck[other].get(DRAWS, {})
@@ -101,6 +138,12 @@ class Placed:
 
     def told(self, base: str, name: str) -> str:
         """What a difference is over where not both arms have it all; empty where they do."""
+        for one, other in ((base, name), (name, base)):
+            if beside := self._beside_pretrainings(one, other):
+                return (
+                    f"{name} minus {base} is over {count(len(beside), 'run')} of {other}: {one} has no several pre-trainings and "
+                    "stands beside each of them"
+                )
         n, of_base, of_name = (
             len(self.pair(base, name).seeds(name)),
             len(self.seeds(base)),

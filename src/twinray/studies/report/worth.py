@@ -13,8 +13,8 @@ from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.measures import measure, title
 from twinray.evaluation.worth.gain import Gain, LabelCurve, gain
 from twinray.evaluation.worth.power import detectable, patients_to_settle
-from twinray.evaluation.worth.sampled import Sampled, sampled_boxes, sampled_labels
-from twinray.jobs.evaluate.arms import places
+from twinray.evaluation.worth.sampled import Sampled, mean_of, sampled_boxes, sampled_labels
+from twinray.jobs.evaluate.arms import DRAWS, PACKS, PRETRAININGS, TRAINING_SEEDS, Place, places
 from twinray.jobs.evaluate.measure import Measured
 from twinray.jobs.evaluate.tested import BoxData, Tested
 from twinray.records import Task as Labels
@@ -37,15 +37,19 @@ def worth(study: Gathered) -> tuple[tuple[Block, ...], tuple[Block, ...], str]:
     """
     gains: list[Block] = []
     power: list[tuple[str, ...]] = []
-    told, untold = "", []
+    told = ""
+    untold: list[str] = []
+    averaged: list[str] = []
     for key, measured in study.measured.items():
         task = study.task(key)
         if len(task.arms) < 2:
             continue
-        sampled = _sampled(measured)
+        sampled, pretrainings = _sampled(measured)
         if sampled is None:
             untold.append(task.title)
             continue
+        if pretrainings > 1:
+            averaged.append(task.title)
         curves = _curves(measured, sampled, task)
         found = _gains(curves, task)
         asked = [one for one in found if one.candidate == task.arms[-1]]
@@ -62,7 +66,12 @@ def worth(study: Gathered) -> tuple[tuple[Block, ...], tuple[Block, ...], str]:
     if untold:
         gains.append(
             f"Not worked out for {', '.join(untold)}: gain and smallest difference need the same folds and seeds in every arm. "
-            "Arms of several pre-training seeds beside arms of none do not have them, nor do arms of which runs are missing."
+            "Arms of which runs are missing do not have them, nor do arms of different numbers of pre-training seeds."
+        )
+    if averaged:
+        gains.append(
+            f"{', '.join(averaged)}: figures of arms with several pre-training seeds are means over these, beside arms without any. "
+            "What another pre-training would bring is therefore not in their intervals."
         )
     smallest: tuple[Block, ...] = ()
     if power:
@@ -77,32 +86,63 @@ def worth(study: Gathered) -> tuple[tuple[Block, ...], tuple[Block, ...], str]:
     return tuple(gains), smallest, told
 
 
-def _sampled(measured: Measured) -> Sampled | None:
-    """All arms' runs on one set of resamples; None where arms do not have the same folds and seeds."""
+def _sampled(measured: Measured) -> tuple[Sampled | None, int]:
+    """All arms' runs on one set of resamples, and the number of pre-trainings that some arms are a mean over (1: of none).
+
+    Arms of several pre-training seeds beside arms of none have no common seeds. Each pre-training is set beside the
+    arms of none, and figures are the means over pre-trainings, so what another pre-training would bring is not in them.
+    None where arms do not have the same folds and seeds.
+    """
     folds: dict[tuple[str, ...], int] = {}
     for arm in measured.arms.values():
         for one in arm.tested:
             folds.setdefault(one.images, len(folds))
+    try:
+        where, lucks = places(measured.arms, folds)
+        starts = {name: len(set(luck[PRETRAININGS].values())) for name, luck in lucks.items()}
+        most = max(starts.values())
+        if len(set(starts.values())) == 1:
+            return _on_resamples(measured, where), 1
+        if set(starts.values()) != {1, most}:
+            return None, 1
+        parts = []
+        for start in range(most):
+            own: dict[str, list[Place | None]] = {}
+            for name, found in where.items():
+                levels = lucks[name]
+                kept = start if starts[name] > 1 else 0
+                own[name] = [
+                    Place(p.fold, tuple(levels[kind][p.seed] for kind in (PACKS, TRAINING_SEEDS, DRAWS)))
+                    if levels[PRETRAININGS][p.seed] == kept
+                    else None
+                    for p in found
+                ]  # fmt: skip
+            parts.append(_on_resamples(measured, own))
+        return mean_of(parts), most
+    except InputError:  # runs are missing, or one arm has several for one of another
+        return None, 1
+
+
+def _on_resamples(measured: Measured, where: Mapping[str, Sequence[Place | None]]) -> Sampled:
+    """Those runs that have a place, on the resamples of the test patients."""
     run = next(iter(measured.arms.values())).tested[0].run
     boxes: dict[str, list[FoldRun]] = {}
     labels: dict[str, list[LabelRun]] = {}
-    try:
-        where, _ = places(measured.arms, folds)
-        for name, arm in measured.arms.items():
-            for one, place in zip(arm.tested, where[name], strict=True):
-                data = one.data
-                if isinstance(data, BoxData):
-                    own = FoldRun(place.fold, place.seed, data.truth, data.found, data.patients)
-                    boxes.setdefault(name, []).append(own)
-                else:
-                    labels.setdefault(name, []).append(
-                        LabelRun(place.fold, place.seed, data.images, data.truth, data.scores, data.patients, data.thresholds, data.unlearned)
-                    )  # fmt: skip
-        if boxes:
-            return sampled_boxes(boxes, run.classes, resampling=RESAMPLING)
-        return sampled_labels(labels, run.classes, cast(Labels, run.task), resampling=RESAMPLING)
-    except InputError:  # runs are missing, or one arm has several for one of another
-        return None
+    for name, arm in measured.arms.items():
+        for one, place in zip(arm.tested, where[name], strict=True):
+            if place is None:
+                continue
+            data = one.data
+            if isinstance(data, BoxData):
+                own = FoldRun(place.fold, place.seed, data.truth, data.found, data.patients)
+                boxes.setdefault(name, []).append(own)
+            else:
+                labels.setdefault(name, []).append(
+                    LabelRun(place.fold, place.seed, data.images, data.truth, data.scores, data.patients, data.thresholds, data.unlearned)
+                )  # fmt: skip
+    if boxes:
+        return sampled_boxes(boxes, run.classes, resampling=RESAMPLING)
+    return sampled_labels(labels, run.classes, cast(Labels, run.task), resampling=RESAMPLING)
 
 
 def _labelled(tested: Sequence[Tested]) -> float:
