@@ -50,7 +50,7 @@ def twinray(*arguments: object) -> None:
 def small_run(folder: Path, size: int, *options: object) -> Path:
     """A detector that learned for a moment on synthetic chest images."""
     pack = folder / "pack"
-    twinray("pack", "phantom", "--format", "phantom", "--phantom-images", 40, "--size", size, "--out", pack)  # fmt: skip
+    twinray("pack", "--format", "phantom", "--phantom-images", 16, "--size", size, "--out", pack)  # fmt: skip
     twinray(
         "detect", "--data", pack, "--out", folder / "run", "--size", size, "--epochs", 1, "--batch-size", 4, "--bootstrap", 20,
         *options,
