@@ -10,8 +10,10 @@ trap 'rm -rf "$second" build' EXIT
 umask 022
 rm -rf dist build src/*.egg-info
 "$python" -m build --outdir dist .
+"$python" scripts/repack_sdist.py dist/*.tar.gz
 rm -rf build src/*.egg-info
 "$python" -m build --outdir "$second" .
+"$python" scripts/repack_sdist.py "$second"/*.tar.gz
 for file in dist/*; do cmp "$file" "$second/$(basename "$file")"; done
 "$python" -m twine check --strict dist/*
 sha256sum dist/*
