@@ -39,7 +39,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     lines = options.out / "lines.jsonl"
     done = [json.loads(one) for one in lines.read_text().splitlines()] if lines.exists() else []
-    known = {tuple(one["what"]) for one in done}
+    known = {tuple(one["case"]) for one in done}
     for size in options.sizes:
         packed = options.out / f"pack-{size}"
         if not packed.is_dir():
@@ -81,7 +81,7 @@ def main() -> None:
                         found = json.loads((work / target / "parity.json").read_text())
                     except TwinrayError as error:
                         found = {"error": str(error)}
-                    line = {"what": [str(size), arch, kind, target], **found}
+                    line = {"case": [str(size), arch, kind, target], **found}
                     with lines.open("a") as file:
                         file.write(json.dumps(line) + "\n")
                     done.append(line)
@@ -95,7 +95,7 @@ def table(done: list[dict]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in done:
-        head = " | ".join(one["what"])
+        head = " | ".join(one["case"])
         if "error" in one:
             rows.append(f"| {head} | refused: {one['error'][:160]} | | | | |")
         else:

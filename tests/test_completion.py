@@ -34,7 +34,7 @@ def bash(tmp_path_factory):
 
 def test_verbs_options_values_and_files_are_completed(bash, tmp_path):
     assert bash("") >= set(VERBS)
-    assert bash("ex") == {"explain"}
+    assert bash("ex") == {"explain", "export"}
     assert {"--data", "--out", "--init", "--config"} <= bash("detect", "--")
     assert bash("detect", "--prot") == {"--protocol"}
     assert bash("classify", "--policy", "") >= {"probe", "head", "surgical", "full"}
