@@ -56,7 +56,7 @@ def push(port: int, *files: Path, title: str = "ORTHANC") -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def until(what: Callable[[], object], seconds: float = 60) -> object:
+def until(what: Callable[[], object], seconds: float = 200) -> object:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = what()
