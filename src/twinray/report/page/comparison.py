@@ -507,13 +507,18 @@ def _forest_title(name: str, differences: Mapping[str, Figure | None], view: Sho
     if not differences:
         return f"{word} of {'every arm' if len(view.order) > 1 else cut_in_middle(view.first, 60)}"
     sides = [_side(figure, name) for figure in differences.values()]
+    # what the title counts is what is drawn; over seeds an interval can hold 0 all the same
+    drawn = any(
+        figure is not None and figure.over_seeds is not None for figure in differences.values()
+    )
+    over = " over patients" if drawn else ""
     if len(sides) == 1:
-        return f"{word}: {'a difference is shown' if sides[0] != 'open' else 'a difference is not shown'}"
+        return f"{word}: {'a difference is shown' if sides[0] != 'open' else 'a difference is not shown'}{over}"
     clear = sum(side != "open" for side in sides)
     return (
-        f"{word}: {clear} of {len(sides)} differences are shown"
+        f"{word}: {clear} of {len(sides)} differences are shown{over}"
         if clear
-        else f"{word}: none of {len(sides)} differences is shown"
+        else f"{word}: none of {len(sides)} differences is shown{over}"
     )
 
 

@@ -254,8 +254,15 @@ def verdict(study: StudyResult, parts: Parts | None = None) -> Verdict:
     rest = where["open"] if where["better"] or where["worse"] else []
     if rest:
         first = rest[0]
+        seeds = None if first.difference is None else first.difference.over_seeds
+        over = (
+            f" over patients, {interval(seeds, sign=True)} over {seeds.n} {seeds.over}"
+            if seeds is not None and seeds.ci95 is not None
+            else ""
+        )
         reason.append(
-            f"{_place(first)}: the difference is {signed(value_of(first.difference))} ({interval(first.difference, sign=True)}), not shown."
+            f"{_place(first)}: the difference is {signed(value_of(first.difference))} "
+            f"({interval(first.difference, sign=True)}{over}), not shown."
         )
     return Verdict(
         outcome, headline, " ".join(reason), _state(study) if study.count("failed") else ""
