@@ -18,19 +18,25 @@ export class Pane {
     Object.assign(this, { width: 0, height: 0, ratio: 1, picture: null, model: null, view: null, pointer: null });
   }
 
-  /** Take the size that the layout gave. `device`: of the content in device pixels, where the browser tells. */
-  measure(device = null) {
+  /** Take the size that the layout gave. */
+  measure() {
     const ratio = devicePixelRatio || 1, box = this.element.getBoundingClientRect();
-    // the edges of an element are drawn on whole device pixels, so its size is the distance of the rounded edges
-    const wide = device?.inlineSize ?? Math.round(box.right * ratio) - Math.round(box.left * ratio);
-    const high = device?.blockSize ?? Math.round(box.bottom * ratio) - Math.round(box.top * ratio);
-    Object.assign(this, { ratio, width: wide / ratio, height: high / ratio, left: box.left, top: box.top });
+    // the edges of an element are drawn on whole device pixels, so its size is the distance of the rounded edges;
+    // the browser's own count (device-pixel-content-box) leaves an emulated ratio out
+    const wide = Math.round(box.right * ratio) - Math.round(box.left * ratio);
+    const high = Math.round(box.bottom * ratio) - Math.round(box.top * ratio);
+    Object.assign(this, { ratio, width: wide / ratio, height: high / ratio, left: Math.round(box.left * ratio) / ratio, top: Math.round(box.top * ratio) / ratio });
     if (this.canvas.width !== wide || this.canvas.height !== high) {
       this.canvas.width = wide;
       this.canvas.height = high;
     }
-    this.canvas.style.width = `${this.width}px`;
-    this.canvas.style.height = `${this.height}px`;
+    for (const { style } of [this.canvas, this.svg]) {
+      // on whole device pixels: a canvas between them would be resampled
+      style.left = `${this.left - box.left}px`;
+      style.top = `${this.top - box.top}px`;
+      style.width = `${this.width}px`;
+      style.height = `${this.height}px`;
+    }
   }
 
   get empty() {

@@ -65,8 +65,7 @@ export class Pointer {
 
   #down(pane, event) {
     if (pane.empty || event.target.closest("button")) return;
-    const { left, top } = pane.element.getBoundingClientRect();
-    Object.assign(pane, { left, top });
+    pane.measure();
     pane.element.setPointerCapture(event.pointerId);
     const point = pane.point(event);
     this.touches.set(event.pointerId, point);

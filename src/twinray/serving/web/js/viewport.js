@@ -17,19 +17,12 @@ export class Viewport {
     this.view = null; // of the first pane; the second moves with it
     draws("image", () => this.paint());
     const seen = new ResizeObserver((entries) => this.#resized(entries));
-    for (const pane of this.panes) {
-      try {
-        seen.observe(pane.element, { box: "device-pixel-content-box" });
-      } catch {
-        seen.observe(pane.element);
-      }
-    }
+    for (const pane of this.panes) seen.observe(pane.element);
   }
 
   #resized(entries) {
     for (const entry of entries) {
-      const pane = this.panes.find((one) => one.element === entry.target), device = entry.devicePixelContentBoxSize?.[0];
-      if (pane) pane.measure(device && { inlineSize: device.inlineSize, blockSize: device.blockSize });
+      this.panes.find((one) => one.element === entry.target)?.measure();
     }
     if (this.view?.fit) this.fit();
     this.paint(); // in the same frame: a canvas that was resized is empty
