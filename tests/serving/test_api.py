@@ -334,3 +334,17 @@ def test_several_models_are_asked_for_by_hash(client):
     models = client.get(f"/api/images/{image}").json()["models"]
     assert [one["model"] for one in models] == [service.first.model, "older"]
     assert len(client.get(f"/api/images/{image}?model=older").json()["predictions"]) == 1
+
+
+def test_an_image_that_failed_waits_again_and_one_that_did_not_stays(client):
+    image = first_image(client)
+    assert client.post(f"/api/images/{image}/again").status_code == 409
+    service = client.app.state.service
+    claim = service.store.images.claim("w", [service.first.model])
+    service.store.images.finish(
+        claim, "w", None, {}, 0.1, first=service.first.model, reason="its stream ends early"
+    )
+    assert client.get(f"/api/images/{image}").json()["state"] == "failed"
+    answer = client.post(f"/api/images/{image}/again")
+    assert (answer.status_code, answer.json()["state"]) == (200, "queued")
+    assert client.post(f"/api/images/{'0' * 16}/again").status_code == 404

@@ -173,6 +173,34 @@ def test_an_unfinished_save_is_no_read_image(store):
     assert [one.id for one in store.images.page(states=["unread"]).images] == [image.id]
 
 
+def test_a_done_that_is_taken_back_is_unread_again_unless_another_reader_is_done(store):
+    image, _ = add(store)
+    store.readings.save(said(image.id, "k1"), "anna")
+    store.readings.save(said(image.id, "k2", finished=False), "anna")
+    assert store.images.get(image.id).read is None
+    store.readings.save(said(image.id, "k1", reader="ben"), "ben")
+    store.readings.save(said(image.id, "k3", finished=False), "anna")
+    assert store.images.get(image.id).read is not None
+
+
+def test_a_failed_image_can_wait_again_and_no_other(store):
+    image, _ = add(store)
+    store.images.serve([("m", "model", ["a"])])
+    assert not store.images.again(image.id, "anna")
+    claim = store.images.claim("w", ["m"])
+    store.images.finish(claim, "w", None, {}, 0.1, first="m", reason="broken")
+    assert store.images.get(image.id).state == "failed"
+    assert store.images.again(image.id, "anna")
+    found = store.images.get(image.id)
+    assert (found.state, found.reason, found.pending) == ("queued", "", True)
+    claim = store.images.claim("w", ["m"])
+    boxes = [Box((0, 0, 4, 4), "a", score) for score in (0.5, 0.5, 0.01)]
+    store.images.finish(claim, "w", Facts(8, 8, None, None, None), {"m": boxes}, 0.1, first="m")
+    assert store.images.get(image.id).teach == pytest.approx(
+        2.0
+    )  # two doubtful boxes of one bit each
+
+
 def test_the_same_key_from_many_threads_is_one_reading(store):
     image, _ = add(store)
     new = []

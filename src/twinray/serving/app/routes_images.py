@@ -170,6 +170,21 @@ def one_image(request: Request, id: ImageId, model: ModelHash = None) -> Any:  #
     )
 
 
+@router.post(
+    "/api/images/{id}/again",
+    response_model=forms.ImageRow,
+    responses=_PROBLEM | {409: {"description": "it did not fail"}},
+)
+def queue_again(request: Request, id: ImageId) -> Any:  # noqa: A002
+    """Let an image that failed wait for its analysis again."""
+    service = service_of(request)
+    image_or_404(service, id)
+    if not service.store.images.again(id, caller_of(request).name):
+        raise HTTPException(409, "expected an image that failed; this one did not")
+    service.wake()
+    return image_row(image_or_404(service, id))
+
+
 @router.get("/api/images/{id}/display", response_model=forms.DisplayGiven, responses=_PROBLEM)
 def display(request: Request, id: ImageId) -> Any:  # noqa: A002
     """How the values of ``pixels`` are shown at first, and earlier images of the same patient."""

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, aliased
 
+from twinray.inference.active import uncertainty
 from twinray.serving.store.audit import note
 from twinray.serving.store.database import Database
 from twinray.serving.store.exchange import forget_patient
@@ -313,7 +314,9 @@ class Images:
             session.execute(
                 sa.update(Image)
                 .where(Image.score.is_distinct_from(best))
-                .values(score=best)
+                .values(
+                    score=best, teach=None
+                )  # what another model doubts is not known of this one
                 .execution_options(synchronize_session=False)
             )
             return (
@@ -399,6 +402,20 @@ class Images:
 
         return self._database.write(change)
 
+    def again(self, image: str, who: str) -> bool:
+        """Let an image that failed wait for its analysis again; false where it did not fail, or is not there."""
+
+        def change(session: Session) -> bool:
+            found = session.scalar(select(Image).where(Image.id == image).with_for_update())
+            if found is None or found.state != "failed":
+                return False
+            session.execute(sa.delete(Analysis).where(Analysis.image == image))
+            found.state, found.pending, found.attempts, found.reason = "queued", True, 0, ""
+            note(session, who, "image queued again", image=image)
+            return True
+
+        return self._database.write(change)
+
     def finish(
         self,
         claim: Claim,
@@ -440,6 +457,7 @@ class Images:
                 _write_answer(session, claim.id, model, boxes, seconds)
                 if model == first and not isinstance(boxes, str):
                     image.score = boxes[0].score if boxes else 0.0
+                    image.teach = uncertainty([box.score for box in boxes])
             failed = facts is None or (
                 bool(answers) and all(isinstance(one, str) for one in answers.values())
             )

@@ -126,6 +126,8 @@ class Readings:
             )
             if said.finished:
                 image.read = now
+            elif image.read is not None and not _others_finished(session, said):
+                image.read = None  # a reader who takes "done" back has not read it
             note(
                 session,
                 who,
@@ -189,6 +191,15 @@ class Readings:
 
 def _newest() -> Any:
     return select(func.max(Reading.number)).group_by(Reading.image, Reading.reader)
+
+
+def _others_finished(session: Session, said: Said) -> bool:
+    """Whether the newest reading of some other reader is finished."""
+    newest = Reading.number.in_(_newest().where(Reading.image == said.image))
+    asked = select(Reading.number).where(
+        newest, Reading.reader != said.reader, Reading.finished.is_(True)
+    )
+    return session.scalar(asked.limit(1)) is not None
 
 
 def _whole(session: Session, reading: Reading) -> Whole:

@@ -182,6 +182,19 @@ async function showPictures(here, picture) {
   showHeads();
 }
 
+/** A failed image is queued again; one that could not be shown is only asked for again. */
+async function tryAgain(here) {
+  if (here.state === "failed") {
+    try {
+      await api.again(here.id);
+    } catch (error) {
+      toast(`Not queued again: ${error.message}`);
+      return;
+    }
+  }
+  open(here.row);
+}
+
 function noPicture(here, error) {
   if (here.state !== "failed" && error == null) return;
   const [pane] = viewport.panes;
@@ -194,7 +207,7 @@ function noPicture(here, error) {
   if (here.state !== "failed") viewport.setPictures(null, null);
   else viewport.setPictures(null, null);
   const reason = here.state === "failed" ? here.reason : error.message;
-  const again = make("button", { class: "outlined", on: { click: () => open(here.row) } }, "Try again");
+  const again = make("button", { class: "outlined", on: { click: () => tryAgain(here) } }, "Try again");
   pane.card.hidden = false;
   rebuild(pane.card, icon("fail"), make("p", {}, make("b", {}, here.state === "failed" ? "This image was not taken." : "The image cannot be shown.")), make("p", {}, reason), make("p", {}, here.state === "failed" ? "Send it again from where it came, or in another form." : ""), again);
   refresh("findings");
