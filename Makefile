@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint con
 # Packages that tests only compare with or read data from, without the many that they would bring.
 ORACLES := grad-cam lightly lightning-utilities medmnist opencv-python-headless torchmetrics torchxrayvision ttach
 
-.PHONY: help demo test check docs long format clean
+.PHONY: help demo test check docs docs-pages long format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Commands start many processes, and compiling torch's sources anew takes each of them many seconds.
@@ -33,6 +33,9 @@ check: $(VENV)/.installed-dev ## format, lint, types, layers, files
 docs: $(VENV)/.installed-dev ## the documentation site; runs the commands that its pages show
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+docs-pages: $(VENV)/.installed-dev ## the site's pages and links, without running their commands
+	TWINRAY_DOCS_RUN=no $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/pages
 
 long: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m long

@@ -4,6 +4,9 @@ A fenced block ``{run}`` holds commands of a shell. The blocks of one page run i
 folder, ``docs/generated/runs/PAGE``, whose pictures the page may show. What a page's commands
 printed is kept in ``docs/_build/commands`` until the commands or the package change.
 
+``TWINRAY_DOCS_RUN=no`` builds the site without running anything: pages show the commands alone, without what they
+print or draw. That checks the pages and their links in a minute or two.
+
 Options of a block: ``:fails:`` the last command must end with an error (its message is the point);
 ``:hidden:`` run, not shown; ``:last: N`` and ``:first: N`` lines of output to show.
 """
@@ -37,6 +40,7 @@ _LOG = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 _SOURCES = _HERE.parents[1] / "src"
 _SECONDS = 300
+_RUNS = os.environ.get("TWINRAY_DOCS_RUN", "yes") != "no"
 _BLOCK = re.compile(r"^```\{run\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _OPTION = re.compile(r"^:(\w+):\s*(.*)$")
 _PROGRESS = re.compile(r": \d+/\d+ images, [\d.]+/s, ")
@@ -59,7 +63,8 @@ class Block:
 def setup(app: Sphinx) -> Mapping[str, Any]:
     """Called by Sphinx."""
     app.add_directive("run", Run)
-    app.connect("builder-inited", run_pages)
+    if _RUNS:
+        app.connect("builder-inited", run_pages)
     return {"parallel_read_safe": True}
 
 
@@ -253,6 +258,13 @@ class Run(Directive):
         page = environment.docname
         place = environment.temp_data.get("twinray_block", 0)
         environment.temp_data["twinray_block"] = place + 1
+        if not _RUNS:
+            text = "\n".join(self.content)
+            return (
+                []
+                if "hidden" in self.options
+                else [nodes.literal_block(text, text, language="bash")]
+            )
         outputs = getattr(environment, "twinray_outputs", {}).get(page, [])
         where = (page, self.lineno)
         if place >= len(outputs):
