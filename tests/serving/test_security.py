@@ -365,6 +365,9 @@ def test_options_of_the_store_are_for_this_user_alone(config, app):
 
 
 def test_serve_config_has_no_secret():
+    """Options stand in process lists and shell histories; the name of a variable (``_env``) may, what it holds may not."""
     assert not [
-        name for name in ServeConfig.__dataclass_fields__ if "token" in name or "password" in name
+        name
+        for name in ServeConfig.__dataclass_fields__
+        if ("token" in name or "password" in name) and not name.endswith("_env")
     ]
