@@ -18,7 +18,7 @@ from PIL import Image
 
 from twinray.data.pack import open_pack
 from twinray.data.readers.chexpert import APART, LABELS, NO_FINDING, read_chexpert
-from twinray.data.readers.label_readings import LabelReading
+from twinray.data.readers.label_readings import LabelReading, LabelTable
 
 P, A, U, N = 1.0, 0.0, -1.0, float("nan")
 CLASSES = ("No Finding", "Edema", "Mass", "Support Devices")
@@ -176,3 +176,20 @@ def test_counts_of_each_reading_are_those_of_the_data_sheet(real_rows):
                 assert n == own[name, value], (name, reading, value)
                 expected[name].append(n)
     assert told == expected
+
+
+@pytest.mark.parametrize("beside", [P, U])
+@pytest.mark.parametrize("uncertain", ["ignore", "zero", "one"])
+def test_a_row_that_contradicts_itself_implies_nothing(beside, uncertain):
+    classes = ("No Finding", "Edema", "Fracture", "Support Devices")
+    reading = LabelReading(uncertain=uncertain)
+    stated = np.array([P, beside, N, P], dtype=np.float32)
+    read = reading.read(stated, classes, "No Finding", ("Support Devices",))
+    assert read[0] == P and np.isnan(read[2])
+    consistent = np.array([P, N, A, P], dtype=np.float32)
+    assert reading.read(consistent, classes, "No Finding", ("Support Devices",))[1] == A
+    table = LabelTable(classes, "No Finding", ("Support Devices",), LabelReading())
+    told = " ".join(
+        table.notes([table.vector(("1.0", "-1.0", "", "")), table.vector(("1", "", "", "1"))])
+    )
+    assert "1 image is labelled 'No Finding' beside a finding" in told

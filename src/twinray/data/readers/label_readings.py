@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from twinray.records import ABSENT, PRESENT, UNCERTAIN, UNKNOWN, FloatArray
 
@@ -39,7 +40,8 @@ class LabelReading:
             ``one`` read it as absent and present.
         blank: ``unknown`` keeps what is not mentioned not stated; ``zero`` reads it as absent where the image has another label.
         no_finding: ``implies`` reads the findings that are not mentioned as absent where "No Finding" is present, and "No Finding"
-            as absent where it is blank and a finding is present; ``alone`` reads every label by itself.
+            as absent where it is blank and a finding is present; ``alone`` reads every label by itself. A "No Finding" beside a finding
+            that is present or uncertain contradicts its row, so it implies nothing.
     """
 
     uncertain: Uncertain = "ignore"
@@ -60,18 +62,29 @@ class LabelReading:
         labels = np.array(stated, dtype=np.float32)
         if np.isnan(labels).all():
             return labels
-        if self.uncertain != "ignore":
-            labels[labels == UNCERTAIN] = PRESENT if self.uncertain == "one" else ABSENT
         none = list(classes).index(no_finding)
         finding = np.array([name != no_finding and name not in apart for name in classes])
+        doubtful = contradicts(
+            labels, none, finding
+        )  # before uncertain labels are read as something else
+        if self.uncertain != "ignore":
+            labels[labels == UNCERTAIN] = PRESENT if self.uncertain == "one" else ABSENT
         if self.no_finding == "implies":
-            if labels[none] == PRESENT:
+            if labels[none] == PRESENT and not doubtful:
                 labels[finding & np.isnan(labels)] = ABSENT
             elif np.isnan(labels[none]) and (labels[finding] == PRESENT).any():
                 labels[none] = ABSENT
         if self.blank == "zero":
             labels[np.isnan(labels)] = ABSENT
         return labels
+
+
+def contradicts(labels: FloatArray, none: int, finding: npt.NDArray[np.bool_]) -> bool:
+    """Whether "No Finding" (column ``none``) is present beside a finding that is present or uncertain.
+
+    CheXpert's labeller gives it only where neither is so (Irvin et al., AAAI 2019): such a row was made otherwise.
+    """
+    return bool(labels[none] == PRESENT and np.isin(labels[finding], (PRESENT, UNCERTAIN)).any())
 
 
 @dataclass(slots=True)
@@ -117,6 +130,14 @@ class LabelTable:
             if uncertain
             else []
         )
+        none = list(self.classes).index(self.no_finding)
+        finding = np.array([c != self.no_finding and c not in self.apart for c in self.classes])
+        doubtful = sum(contradicts(v, none, finding) for v in vectors if v is not None)
+        if doubtful:
+            told.append(
+                f"{doubtful:,} image{'s are' if doubtful > 1 else ' is'} labelled {self.no_finding!r} beside a finding that is present or uncertain: such a row contradicts "
+                "itself, so nothing is implied from it"
+            )
         return [
             *told,
             f"labels are read with --uncertain {self.reading.uncertain} --blank {self.reading.blank} --no-finding "
