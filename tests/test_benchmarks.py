@@ -286,6 +286,7 @@ def test_the_probe_and_the_one_before_choose_and_rank_alike(tmp_path):
 # The four arms of the papers ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_four_arms_in_small(tmp_path):
     """Every step on noise; a second start repeats nothing."""
