@@ -188,7 +188,7 @@ def test_a_row_that_contradicts_itself_implies_nothing(beside, uncertain):
     assert read[0] == P and np.isnan(read[2])
     consistent = np.array([P, N, A, P], dtype=np.float32)
     assert reading.read(consistent, classes, "No Finding", ("Support Devices",))[1] == A
-    table = LabelTable(classes, "No Finding", ("Support Devices",), LabelReading())
+    table = LabelTable(classes, "No Finding", ("Support Devices",), reading)
     told = " ".join(
         table.notes([table.vector(("1.0", "-1.0", "", "")), table.vector(("1", "", "", "1"))])
     )

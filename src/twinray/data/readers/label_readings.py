@@ -64,9 +64,8 @@ class LabelReading:
             return labels
         none = list(classes).index(no_finding)
         finding = np.array([name != no_finding and name not in apart for name in classes])
-        doubtful = contradicts(
-            labels, none, finding
-        )  # before uncertain labels are read as something else
+        # asked before uncertain labels are read as something else
+        doubtful = contradicts(labels, none, finding)
         if self.uncertain != "ignore":
             labels[labels == UNCERTAIN] = PRESENT if self.uncertain == "one" else ABSENT
         if self.no_finding == "implies":
@@ -103,6 +102,9 @@ class LabelTable:
     apart: Sequence[str]
     reading: LabelReading
     _known: dict[tuple[str, ...], FloatArray] = field(default_factory=dict)
+    _doubtful: set[int] = field(
+        default_factory=set
+    )  # ids of those in _known that contradict themselves
 
     def fault(self, stated: Sequence[str]) -> str | None:
         """Why the (k,) cells cannot be read; None if they can."""
@@ -120,6 +122,10 @@ class LabelTable:
             vector = self.reading.read(as_stated, self.classes, self.no_finding, self.apart)
             vector.flags.writeable = False
             self._known[stated] = vector
+            none = list(self.classes).index(self.no_finding)
+            finding = np.array([c != self.no_finding and c not in self.apart for c in self.classes])
+            if contradicts(as_stated, none, finding):
+                self._doubtful.add(id(vector))
         return self._known[stated]
 
     def notes(self, vectors: Sequence[FloatArray | None]) -> list[str]:
@@ -130,10 +136,8 @@ class LabelTable:
             if uncertain
             else []
         )
-        none = list(self.classes).index(self.no_finding)
-        finding = np.array([c != self.no_finding and c not in self.apart for c in self.classes])
-        doubtful = sum(contradicts(v, none, finding) for v in vectors if v is not None)
-        if doubtful:
+        doubtful = sum(id(v) in self._doubtful for v in vectors)
+        if doubtful and self.reading.no_finding == "implies":
             told.append(
                 f"{doubtful:,} image{'s are' if doubtful > 1 else ' is'} labelled {self.no_finding!r} beside a finding that is present or uncertain: such a row contradicts "
                 "itself, so nothing is implied from it"

@@ -141,7 +141,7 @@ class Placed:
         for one, other in ((base, name), (name, base)):
             if beside := self._beside_pretrainings(one, other):
                 return (
-                    f"{name} minus {base} is over {count(len(beside), 'run')} of {other}: {one} has no several pre-trainings and "
+                    f"{name} minus {base} is over {count(len(beside), 'run')} of {other}: {one} does not have several pre-trainings and "
                     "stands beside each of them"
                 )
         n, of_base, of_name = (
