@@ -1,8 +1,8 @@
 # The command line without CUDA libraries:  docker build -f containers/cpu.Dockerfile -t twinray:cpu .
 FROM python:3.11-slim
 COPY . /source
-RUN pip install --no-cache-dir torch torchvision --index-url https://download.pytorch.org/whl/cpu \
- && pip install --no-cache-dir '/source[dicom]' --constraint /source/constraints.txt \
+RUN pip install --no-cache-dir uv \
+ && UV_TORCH_BACKEND=cpu uv pip install --system --no-cache '/source[dicom]' --constraint /source/constraints.txt \
  && rm -rf /source \
  && useradd --create-home twinray
 USER twinray
