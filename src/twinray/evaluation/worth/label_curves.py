@@ -31,7 +31,7 @@ def isotonic(values: FloatArray, weights: FloatArray | None = None) -> _Array:
     Returns:
         (..., f).
 
-    >>> isotonic(np.array([0.60, 0.66, 0.65, 0.72])).tolist()
+    >>> isotonic(np.array([0.60, 0.66, 0.65, 0.72])).round(6).tolist()
     [0.6, 0.655, 0.655, 0.72]
     """
     y = np.asarray(values, dtype=np.float64)
