@@ -24,13 +24,14 @@ def add(store, data: bytes = b"pixels", name: str = "a.png"):
         return store.images.add(incoming.keep(), name, "png", who="tester")
 
 
-def analysed(store, image, boxes=(BOX,), models=("m",), facts=None):
+def analysed(store, image, boxes=(BOX,), models=("m",), facts=None, features=None):
     store.images.serve([(model, model, ["blob"]) for model in models])
     claim = store.images.claim("w", models)
     assert claim.id == image.id
     answers = {model: list(boxes) for model in claim.models}
     facts = facts or Facts(100, 80)
-    assert store.images.finish(claim, "w", facts, answers, 0.5, first=models[0])
+    features = {} if features is None else dict.fromkeys(models, np.asarray(features, float))
+    assert store.images.finish(claim, "w", facts, answers, 0.5, first=models[0], features=features)
 
 
 def said(image, key="k", reader="anna", **more):

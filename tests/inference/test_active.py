@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from twinray.errors import InputError
-from twinray.inference.active import FLOOR, SHORTLIST, active_order, uncertainty
+from twinray.inference.active import FLOOR, KEPT, SHORTLIST, active_order, compact, uncertainty
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))
@@ -97,3 +97,40 @@ def test_images_without_doubt_are_ordered_by_distance():
 def test_what_cannot_be_is_refused(features, doubt, labelled):
     with pytest.raises(InputError, match="active order"):
         active_order(features, doubt, labelled)
+
+
+def test_what_is_read_counts_as_labelled_and_the_rest_of_a_choice_stays():
+    rng = np.random.default_rng(3)
+    features, doubt = rng.normal(size=(40, 6)), rng.uniform(0.1, 1, 40)
+    whole = active_order(features, doubt, first=20)
+    left = np.sort(whole[5:])
+    again = active_order(features[left], doubt[left], features[whole[:5]], first=15)
+    assert left[again[:15]].tolist() == whole[5:20].tolist()
+
+
+def test_kept_features_keep_distances():
+    """Johnson and Lindenstrauss: the squared distance is off by a standard deviation of sqrt(2 / KEPT)."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 700)) ** 2  # as pooled activations, never below 0
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    kept = compact(features)
+    assert kept.shape == (60, KEPT)
+    np.testing.assert_allclose(np.linalg.norm(kept, axis=1), 1)
+    pairs = np.triu_indices(60, 1)
+    before = np.linalg.norm(unit[pairs[0]] - unit[pairs[1]], axis=1) ** 2
+    after = np.linalg.norm(kept[pairs[0]] - kept[pairs[1]], axis=1) ** 2
+    spread = np.sqrt(2 / KEPT)
+    assert np.std(after / before) < 1.5 * spread
+    assert abs(np.mean(after / before) - 1) < 2 * spread
+
+
+def test_kept_features_are_the_same_in_every_process_and_year():
+    found = compact(np.eye(200)[:2])
+    assert np.sign(found[0, :8]).tolist() == [1, 1, 1, 1, 1, 1, -1, -1]
+    assert np.sign(found[1, -8:]).tolist() == [1, -1, -1, 1, 1, -1, -1, 1]
+
+
+def test_few_features_are_kept_as_they_are_and_an_empty_image_is_no_fault():
+    assert compact(np.array([[0.0, 2.0], [0, 0]])).tolist() == [[0, 1], [0, 0]]
+    with pytest.raises(InputError, match="finite"):
+        compact(np.array([[np.inf, 1.0]]))

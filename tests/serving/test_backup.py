@@ -27,7 +27,7 @@ def content(store) -> dict[str, list[str]]:
 def filled(store):
     for i in range(3):
         image, _ = add(store, b"%d" % i, "näme\n'\".png")
-        analysed(store, image)
+        analysed(store, image, features=[1, i])
         store.readings.save(said(image.id, text="ü\N{PILE OF POO}"), "anna")
     store.people.add("anna", "long enough, is it")
     return store.people.sign_in("anna", "reader", 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -13,11 +14,13 @@ from sqlalchemy.exc import DBAPIError
 
 from serving_support import BOX, add, analysed, said
 from twinray.errors import InputError
+from twinray.inference.active import uncertainty
 from twinray.serving.store.database import Database
 from twinray.serving.store.images import MOST_ATTEMPTS, Box, Facts
 from twinray.serving.store.models import Base, Image
 from twinray.serving.store.readings import Marked
 from twinray.serving.store.store import open_store
+from twinray.serving.store.teaching import as_text, from_texts
 
 
 def test_the_same_bytes_are_the_same_image_and_lie_on_the_disk_under_their_hash(store):
@@ -325,3 +328,89 @@ def test_every_statement_hides_its_values(store):
         one.execute(sa.insert(Image), [{"id": "SECRET^NAME", "name": "SECRET^NAME"}])
     message = str(told.value).replace(str(told.value.orig), "")
     assert "SECRET^NAME" not in message
+
+
+def doubtful(store, scores, features, models=("m",)):
+    """Images with one box each, by score, and features; their ids."""
+    made = []
+    for n, (score, own) in enumerate(zip(scores, features, strict=True)):
+        image, _ = add(store, b"doubt %d" % n, f"{n}.png")
+        boxes = [Box((0, 0, 4, 4), "a", score)]
+        analysed(store, image, boxes, models, features=own)
+        made.append(image.id)
+    return made
+
+
+def active(store, **more):
+    return [one.id for one in store.images.page(order="active", **more).images]
+
+
+def test_what_teaches_most_is_in_doubt_and_unlike_what_came_before(store):
+    scores = (0.5, 0.48, 0.3, 0.02)
+    a, twin, other, sure = doubtful(store, scores, ([1, 0], [1, 0.01], [0, 1], [1, 1]))
+    waiting, _ = add(store, b"waits")
+    # by doubt alone the twin would be second
+    assert active(store) == [a, other, twin, sure, waiting.id]
+    store.readings.save(said(a, finished=False), "anna")
+    assert active(store)[0] == a  # begun is not read
+    store.readings.save(said(a, "k2"), "anna")
+    assert active(store) == [other, twin, sure, waiting.id, a]
+    assert active(store, states=["read"]) == [a]
+    assert active(store, states=["unread"], q=".png")[:4] == [other, twin, sure, waiting.id]
+
+
+def test_pages_of_what_teaches_most_are_parts_of_one_order(store, monkeypatch):
+    from twinray.serving.store import teaching
+
+    monkeypatch.setattr(teaching, "FIRST", 4)
+    rng = np.random.default_rng(0)
+    made = doubtful(store, rng.uniform(0.1, 0.9, 17), rng.normal(size=(17, 3)))
+    for image in made[::5]:
+        store.readings.save(said(image), "anna")
+    whole = active(store)
+    assert sorted(whole) == sorted(made)
+    assert set(whole[-4:]) == set(made[::5])
+    for size in (1, 3, 5, 16):
+        pages = [active(store, size=size, page=n) for n in range(1, 17 // size + 2)]
+        assert [one for page in pages for one in page] == whole
+        assert active(store, size=size, page=99) == []
+
+
+def test_another_model_has_its_own_order_and_takes_it_along_when_it_is_first(store):
+    a, b = doubtful(store, (0.5, 0.1), ([1, 0], [0, 1]), models=("old",))
+    store.images.serve([("old", "old", ["a"]), ("new", "new", ["a"])])
+    for _ in range(2):
+        claim = store.images.claim("w", ["old", "new"])
+        boxes = [Box((0, 0, 4, 4), "a", 0.1 if claim.id == a else 0.5)]
+        answers, features = {"new": boxes}, {"new": np.array([1.0, float(claim.id == a)])}
+        assert store.images.finish(
+            claim, "w", Facts(9, 9), answers, 0.1, first="old", features=features
+        )
+    assert (active(store), active(store, model="new")) == ([a, b], [b, a])
+    store.images.serve([("new", "new", ["a"])])
+    assert active(store) == [b, a]
+    assert store.images.get(b).teach == pytest.approx(1.0)
+
+
+def test_features_come_back_as_they_were_kept():
+    kept = np.array([0.25, -1.0, 1 / 3])
+    np.testing.assert_array_equal(from_texts([as_text(kept)]), kept.astype("<f2")[np.newaxis])
+
+
+def test_doubts_of_an_earlier_version_are_worked_out_from_its_boxes(store):
+    scores = [0.5, 0.3, 0.04, 1.0]
+    a, _ = add(store)
+    analysed(store, a, [Box((0, 0, 4, 4), "a", score) for score in scores])
+    with store.database.engine.begin() as one:  # as version 2 left it
+        before = one.exec_driver_sql("SELECT doubt FROM analyses").scalar_one()
+        one.exec_driver_sql("UPDATE images SET teach = NULL")
+        one.exec_driver_sql("DROP INDEX ix_analyses_model_doubt")
+        one.exec_driver_sql("ALTER TABLE analyses DROP COLUMN doubt")
+        one.exec_driver_sql("ALTER TABLE analyses DROP COLUMN features")
+        one.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+    store.database.migrate()
+    store.images.serve([("m", "m", ["a"])])
+    assert (
+        store.images.get(a.id).teach == pytest.approx(before) == pytest.approx(uncertainty(scores))
+    )
+    assert active(store) == [a.id]  # without features: by doubt

@@ -14,8 +14,10 @@ from starlette.testclient import TestClient
 
 from dicom_support import write_radiograph
 from serving_support import LocalCrew, png
+from twinray.inference.active import compact, uncertainty
 from twinray.inference.model import load_model
 from twinray.serving.app.application import create_app
+from twinray.serving.store.teaching import from_texts
 
 
 @pytest.fixture
@@ -59,6 +61,12 @@ def test_boxes_are_those_of_the_model_in_original_pixels(client, detect_run, tmp
     np.testing.assert_allclose(
         [one["score"] for one in whole["predictions"]], wanted.scores, atol=1e-5
     )
+    # beside them, what orders the worklist by diversity: means of the backbone's last map
+    _, features = model.detector.detect_with_features(model.batch([model.prepare(pixels, "x")]))
+    pooled = features.stages["c5"].mean(dim=(2, 3)).numpy()
+    (analysis,) = client.app.state.service.store.images.analyses(image)
+    np.testing.assert_allclose(from_texts([analysis.features]), compact(pooled), atol=1e-3)
+    assert analysis.doubt == pytest.approx(uncertainty(wanted.scores), rel=1e-4)
 
 
 def test_a_heat_map_is_the_librarys_own_over_the_whole_image(client, detect_run):

@@ -12,6 +12,12 @@ Rule
     Two steps of that choice: only the :data:`SHORTLIST` times as many most uncertain images are candidates, and images
     beyond the number asked for follow by uncertainty.
 
+Features
+    :func:`compact` makes a backbone's pooled features small enough to be kept with every image: :data:`KEPT` random sums
+    with signs. Such sums keep distances up to some per cent (Johnson and Lindenstrauss, 1984; signs in place of normal
+    numbers: Achlioptas, "Database-friendly random projections", 2003). The signs follow from the number of features alone,
+    so what two processes, or two years, kept can be compared.
+
 Conventions
     Features are scaled to length 1, so distances are in 0..2. Ties go to the image that stands first. Nothing is random:
     the same images give the same order. Whether it helps is a question to be measured
@@ -20,7 +26,9 @@ Conventions
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -32,6 +40,8 @@ FLOOR: Final = 0.05
 """Least score of a box that counts."""
 SHORTLIST: Final = 10
 """Candidates for each image that is asked for; Zhdanov's beta."""
+KEPT: Final = 128
+"""Numbers that are kept of an image."""
 _LEAST: Final = 1e-3
 """Uncertainty of an image without any doubt, as a share of the largest: distance still orders these."""
 
@@ -55,6 +65,32 @@ def uncertainty(scores: Sequence[float] | FloatArray, floor: float = FLOOR) -> f
     values = values[values >= floor]
     inside = values[(values > 0) & (values < 1)]
     return float(-(inside * np.log2(inside) + (1 - inside) * np.log2(1 - inside)).sum())
+
+
+def compact(features: FloatArray) -> FloatArray:
+    """(n, at most :data:`KEPT`) features of length 1: as they are where they are few, else random sums of them.
+
+    Args:
+        features: (n, d) pooled features of a backbone.
+
+    Raises:
+        InputError: another shape, or a number that is not finite.
+
+    >>> compact(np.array([[3.0, 4.0]])).tolist()
+    [[0.6, 0.8]]
+    """
+    table = _unit(features, "features")
+    if table.shape[1] <= KEPT:
+        return table
+    return _unit(table @ _signs(table.shape[1]), "features")
+
+
+@lru_cache(maxsize=8)
+def _signs(n: int) -> FloatArray:
+    """(n, KEPT) signs from a hash: NumPy does not promise that its generators stay what they are."""
+    drawn = hashlib.shake_256(f"twinray features {n}".encode()).digest(n * KEPT // 8)
+    bits = np.unpackbits(np.frombuffer(drawn, np.uint8)).reshape(n, KEPT)
+    return np.asarray(bits * 2.0 - 1.0)
 
 
 def active_order(

@@ -104,6 +104,16 @@ class Model:
         return [self._in_original(one, image) for one, image in zip(found, images, strict=True)]
 
     @torch.no_grad()
+    def boxes_and_features(self, images: Sequence[Prepared]) -> tuple[list[Boxes], FloatArray]:
+        """``boxes``, and (n, d) features of the images: means over the last map of the backbone."""
+        with self.machine.autocast():
+            found, features = self.detector.detect_with_features(self.batch(images))
+        *_, last = features.stages.values()
+        pooled: FloatArray = last.double().mean(dim=(2, 3)).cpu().numpy()
+        boxes = [self._in_original(one, image) for one, image in zip(found, images, strict=True)]
+        return boxes, pooled
+
+    @torch.no_grad()
     def labels(self, images: Sequence[Prepared]) -> FloatArray:
         """(n, k) probabilities of a classifier."""
         if not isinstance(self.network, Classifier):

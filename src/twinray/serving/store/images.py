@@ -8,16 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, aliased
 
-from twinray.inference.active import uncertainty
+from twinray.inference.active import compact, uncertainty
+from twinray.records import FloatArray
 from twinray.serving.store.audit import note
 from twinray.serving.store.database import Database
 from twinray.serving.store.exchange import forget_patient
 from twinray.serving.store.files import Kept
 from twinray.serving.store.models import Analysis, Image, Model, Prediction
+from twinray.serving.store.teaching import Teaching, as_text
 
 Order = Literal["newest", "suspicious", "active"]
 STATES = ("queued", "running", "done", "failed")
@@ -74,6 +77,8 @@ class Images:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._teaching = Teaching()
+        self._first: str | None = None
 
     # --- taking in and looking up -------------------------------------------------------------------------------------
 
@@ -161,12 +166,14 @@ class Images:
             states: states to show; none shows all. ``read`` and ``unread`` are taken too.
             q: text that name, id or patient holds.
             order: newest first; ``suspicious``: images without a score first, then by falling score; ``active``: by how
-                much labelling would teach.
-            model: model whose scores order by suspicion; None for the one that is shown first.
+                much labelling would teach (:mod:`twinray.serving.store.teaching`).
+            model: model whose answers give the order; None for the one that is shown first.
             page: number from 1.
             size: images a page.
         """
         where = _chosen(states, q)
+        if order == "active":
+            return self._teaching_page(where, model, page, size)
         query = select(Image).where(*where)
         if order == "suspicious" and model is not None:
             own = aliased(Analysis)
@@ -174,13 +181,45 @@ class Images:
             query = query.order_by(own.score.desc().nulls_first(), Image.number.desc())
         elif order == "suspicious":
             query = query.order_by(Image.score.desc().nulls_first(), Image.number.desc())
-        elif order == "active":
-            query = query.order_by(Image.teach.desc().nulls_last(), Image.number.desc())
         else:
             query = query.order_by(Image.number.desc())
         with self._database.reading() as session:
             total = session.scalar(select(func.count()).select_from(Image).where(*where)) or 0
             return Page(session.scalars(query.limit(size).offset((page - 1) * size)).all(), total)
+
+    def _teaching_page(
+        self, where: Sequence[ColumnElement[bool]], model: str | None, page: int, size: int
+    ) -> Page:
+        """A page of three parts: images chosen one by one, other unread ones by doubt, read ones by doubt."""
+        doubt: ColumnElement[float | None] = Image.teach.expression
+        query = select(Image).where(*where)
+        if model is not None and model != self._first:
+            own = aliased(Analysis)
+            query = query.outerjoin(own, sa.and_(own.image == Image.id, own.model == model))
+            doubt = own.doubt.expression
+        by_doubt = (doubt.desc().nulls_last(), Image.number.desc())
+        with self._database.reading() as session:
+            chosen = self._teaching.chosen(session, model or self._first or "")
+            place = {image: n for n, image in enumerate(chosen)}
+            front = sorted(
+                session.scalars(select(Image).where(*where, Image.id.in_(chosen))),
+                key=lambda image: place[image.id],
+            )
+            rest = query.where(Image.id.not_in(chosen), Image.read.is_(None)).order_by(*by_doubt)
+            read = query.where(Image.id.not_in(chosen), Image.read.is_not(None)).order_by(*by_doubt)
+            total = session.scalar(select(func.count()).select_from(Image).where(*where)) or 0
+            start = (page - 1) * size
+            found = front[start : start + size]
+            start = max(0, start - len(front))
+            if len(found) < size:
+                found += session.scalars(rest.limit(size - len(found)).offset(start)).all()
+            if len(found) < size and total:
+                unread = session.scalar(
+                    select(func.count()).select_from(Image).where(*where, Image.read.is_(None))
+                )
+                start = max(0, start - ((unread or 0) - len(front)))
+                found += session.scalars(read.limit(size - len(found)).offset(start)).all()
+        return Page(found, total)
 
     def counts(self) -> dict[str, int]:
         """Number of images in each state."""
@@ -306,17 +345,18 @@ class Images:
                 .values(pending=True, attempts=0, worker=None, lease=None)
                 .execution_options(synchronize_session=False)
             )
-            best = (
-                select(Analysis.score)
+            best, doubt = (
+                select(column)
                 .where(Analysis.image == Image.id, Analysis.model == hashes[0])
                 .scalar_subquery()
+                for column in (Analysis.score, Analysis.doubt)
             )
             session.execute(
                 sa.update(Image)
-                .where(Image.score.is_distinct_from(best))
-                .values(
-                    score=best, teach=None
-                )  # what another model doubts is not known of this one
+                .where(
+                    sa.or_(Image.score.is_distinct_from(best), Image.teach.is_distinct_from(doubt))
+                )
+                .values(score=best, teach=doubt)
                 .execution_options(synchronize_session=False)
             )
             return (
@@ -326,6 +366,7 @@ class Images:
                 or 0
             )
 
+        self._first = models[0][0] if models else None
         return self._database.write(change)
 
     def claim(self, worker: str, models: Sequence[str]) -> Claim | None:
@@ -426,6 +467,7 @@ class Images:
         *,
         first: str,
         reason: str = "",
+        features: Mapping[str, FloatArray] | None = None,
     ) -> bool:
         """Write what came of an image, all of it at once.
 
@@ -437,10 +479,15 @@ class Images:
             seconds: time since the claim.
             first: model that is shown first.
             reason: why the file could not be decoded.
+            features: model -> (d,) pooled features of its backbone.
 
         Returns:
             Whether it was this worker's to write; another one may have taken the image over.
         """
+
+        kept = {
+            model: as_text(compact(one[np.newaxis])[0]) for model, one in (features or {}).items()
+        }
 
         def change(session: Session) -> bool:
             image = session.scalar(select(Image).where(Image.id == claim.id).with_for_update())
@@ -454,10 +501,10 @@ class Images:
                     facts.view,
                 )
             for model, boxes in answers.items():
-                _write_answer(session, claim.id, model, boxes, seconds)
+                _write_answer(session, claim.id, model, boxes, seconds, kept.get(model))
                 if model == first and not isinstance(boxes, str):
                     image.score = boxes[0].score if boxes else 0.0
-                    image.teach = uncertainty([box.score for box in boxes])
+                    image.teach = _doubt(boxes)
             failed = facts is None or (
                 bool(answers) and all(isinstance(one, str) for one in answers.values())
             )
@@ -479,8 +526,17 @@ def _give_up(image: Image) -> None:
         image.reason = f"the analysis ended without an answer {MOST_ATTEMPTS} times; send the image in another form"
 
 
+def _doubt(boxes: Sequence[Box]) -> float:
+    return uncertainty([box.score for box in boxes])
+
+
 def _write_answer(
-    session: Session, image: str, model: str, boxes: Sequence[Box] | str, seconds: float
+    session: Session,
+    image: str,
+    model: str,
+    boxes: Sequence[Box] | str,
+    seconds: float,
+    features: str | None,
 ) -> None:
     for table in (Prediction, Analysis):
         session.execute(sa.delete(table).where(table.image == image, table.model == model))
@@ -496,6 +552,8 @@ def _write_answer(
             seconds=seconds,
             score=None if failed else found[0].score if found else 0.0,
             boxes=len(found),
+            doubt=None if failed else _doubt(found),
+            features=features,
         )
     )
     rows: list[dict[str, Any]] = [

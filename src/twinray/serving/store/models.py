@@ -115,9 +115,12 @@ class Analysis(Base):
     Attributes:
         image, model: which. state: ``done`` or ``failed``. reason: why it failed.
         finished: time. seconds: time that it took, from claim to answer. score: highest score. boxes: number of boxes.
+        doubt: entropies of the boxes, in bits; see :func:`twinray.inference.active.uncertainty`.
+        features: what the model's backbone made of the image, as :func:`twinray.serving.store.teaching.as_text` writes it.
     """
 
     __tablename__ = "analyses"
+    __table_args__ = (Index("ix_analyses_model_doubt", "model", "doubt"),)
     image: Mapped[str] = mapped_column(
         String(32), ForeignKey("images.id", ondelete="CASCADE"), primary_key=True
     )
@@ -128,6 +131,8 @@ class Analysis(Base):
     seconds: Mapped[float] = mapped_column(Float(53))
     score: Mapped[float | None] = mapped_column(Float(53))
     boxes: Mapped[int] = mapped_column(Integer, default=0)
+    doubt: Mapped[float | None] = mapped_column(Float(53))
+    features: Mapped[str | None] = mapped_column(Text)
 
 
 class Prediction(Base):

@@ -24,7 +24,7 @@ from twinray.inference.heat_maps import check_method, heat_maps
 from twinray.inference.methods import Method
 from twinray.inference.model import Model, load_model
 from twinray.inference.prepared import Prepared
-from twinray.records import Pixels
+from twinray.records import FloatArray, Pixels
 from twinray.serving.store.images import Box
 
 MOST_MAP_SIDE = 1024
@@ -91,17 +91,18 @@ class Models:
         """How files are decoded: for all models as for the first, so that all see the same pixels."""
         return self._models[self.first].decoding(self._declared)
 
-    def boxes(self, model: str, pixels: Pixels, name: str) -> list[Box]:
-        """Boxes of one image in its own pixels, best first."""
+    def boxes(self, model: str, pixels: Pixels, name: str) -> tuple[list[Box], FloatArray]:
+        """Boxes of one image in its own pixels, best first, and (d,) features of the image."""
         one = self._models[model]
-        (found,) = one.boxes([one.prepare(pixels, name)])
+        (found,), (features,) = one.boxes_and_features([one.prepare(pixels, name)])
         assert found.scores is not None
-        return [
+        boxes = [
             Box((x0, y0, x1, y1), one.classes[label], score)
             for (x0, y0, x1, y1), label, score in zip(
                 found.xyxy.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
             )
         ]
+        return boxes, features
 
     def packed_spec(self, model: str) -> str:
         """What fits an image for a model, in a word; models of one word see the same square."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from twinray.data.decoding.sandbox import KeptWorker, Outcome
 from twinray.errors import InputError, TwinrayError
+from twinray.records import FloatArray
 from twinray.serving.log import error_facts, log, log_to
 from twinray.serving.store.images import LEASE_S, Box, Claim, Facts
 from twinray.serving.store.store import Store, open_store
@@ -121,12 +122,19 @@ class Worker:
         holder = threading.Thread(target=self._hold, args=(claim.id, stop), daemon=True)
         holder.start()
         try:
-            facts, answers, reason = self._answers(claim)
+            facts, answers, features, reason = self._answers(claim)
         finally:
             stop.set()
         seconds = time.monotonic() - began
         written = self.store.images.finish(
-            claim, self.job.name, facts, answers, seconds, first=self.models.first, reason=reason
+            claim,
+            self.job.name,
+            facts,
+            answers,
+            seconds,
+            first=self.models.first,
+            reason=reason,
+            features=features,
         )
         log(
             "image analysed" if facts is not None else "image failed",
@@ -145,10 +153,12 @@ class Worker:
             except TwinrayError:
                 continue
 
-    def _answers(self, claim: Claim) -> tuple[Facts | None, dict[str, list[Box] | str], str]:
+    def _answers(
+        self, claim: Claim
+    ) -> tuple[Facts | None, dict[str, list[Box] | str], dict[str, FloatArray], str]:
         outcome = self._decode(claim.sha256)
         if outcome.error is not None:
-            return None, {}, self._bare(outcome.error, claim.sha256)
+            return None, {}, {}, self._bare(outcome.error, claim.sha256)
         opened: Opened = outcome.result()
         view, identity = opened.view, opened.identity
         self.cache.keep_view(claim.sha256, view)
@@ -160,15 +170,16 @@ class Worker:
             identity.view or None,
         )
         answers: dict[str, list[Box] | str] = {}
+        features: dict[str, FloatArray] = {}
         for model in claim.models:
             try:
-                answers[model] = self.models.boxes(model, view.pixels, claim.id)
+                answers[model], features[model] = self.models.boxes(model, view.pixels, claim.id)
                 spec = self.models.packed_spec(model)
                 packed = self.models.prepare(model, view.pixels, claim.id).packed
                 self.cache.keep_packed(claim.sha256, spec, packed)
             except InputError as error:
                 answers[model] = str(error)
-        return facts, answers, ""
+        return facts, answers, features, ""
 
     def _decode(self, sha256: str) -> Outcome[Any]:
         path = self.store.files.place(sha256)
