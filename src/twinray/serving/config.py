@@ -45,6 +45,9 @@ class ServeConfig:
     """Address to listen at."""
     port: Annotated[int, PLACE, between(0, 65_535)] = 8000
     """Port to listen at; 0 takes a free one and says which."""
+    study: Annotated[Path | None, DATA] = None
+    """File of a reader study, which is served in place of worklist and viewer: readers sign in and read
+    cases with and without the first model's boxes. See docs/reader_study.md."""
     names: Annotated[tuple[str, ...], PLACE] = ()
     """Further names that requests may call this server by (those of a reverse proxy); others are refused."""
     certificate: Annotated[Path | None, PLACE, goes_with(certificate_key=GIVEN)] = None
@@ -56,7 +59,7 @@ class ServeConfig:
     model's pack; files are refused where that had none)."""
     value_range: Annotated[tuple[float, float] | None, MODEL, RISING, not_with("depth")] = None
     """Stored values that become black and white, in place of --depth."""
-    archive: Annotated[str | None, PLACE] = None
+    archive: Annotated[str | None, PLACE, not_with("study")] = None
     """URL of the archive's DICOMweb, as in https://host/dicom-web. It is the only place that is called."""
     archive_token_env: Annotated[str | None, PLACE, not_with("archive_login_env")] = None
     """Name of the environment variable that holds the archive's bearer token."""
@@ -72,9 +75,9 @@ class ServeConfig:
     """PEM file of the authorities that vouch for the archive (default: the system's)."""
     archive_plain: Annotated[bool, PLACE, goes_with(archive=GIVEN)] = False
     """Speak to an archive on another machine without encryption, within a closed network."""
-    archive_peer: Annotated[str | None, PLACE, not_with("archive")] = None
+    archive_peer: Annotated[str | None, PLACE, not_with("archive"), not_with("study")] = None
     """TITLE@HOST:PORT of an archive without web access, which gets results by C-STORE."""
-    listen_dicom: Annotated[int | None, PLACE, between(0, 65_535)] = None
+    listen_dicom: Annotated[int | None, PLACE, between(0, 65_535), not_with("study")] = None
     """Port at which radiographs are received by C-STORE, at the address of --host; 0 takes a free
     one. The protocol knows no password: let the network allow the archive alone."""
     ae_title: Annotated[
@@ -133,15 +136,28 @@ class ServeConfig:
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """What an operator does with the store of twinray serve: back it up, restore it, forget a patient, let users in."""
+    """What an operator does with the store of twinray serve: back it up, restore it, forget a patient, let users in,
+    work out a reader study."""
 
     action: Annotated[
-        Literal["backup", "restore", "check", "forget", "add-user", "disable-user", "users"], MODEL
+        Literal[
+            "backup",
+            "restore",
+            "check",
+            "forget",
+            "add-user",
+            "disable-user",
+            "users",
+            "reader-study",
+            "end-study",
+        ],
+        MODEL,
     ]
     """backup writes all of a store into one file, also while it is served; restore makes a new store
     of one. check compares database and files. forget removes a patient or an image. add-user lets
     somebody sign in, or gives a new password, which is asked for or comes in TWINRAY_PASSWORD;
-    disable-user ends that; users lists them."""
+    disable-user ends that; users lists them. reader-study writes a study's figures, RJafroc's workbook and
+    all marks to --output; end-study ends one that nobody reads on."""
     store: Annotated[str, PLACE] = "twinray-store"
     """Folder of the store, or the URL of its PostgreSQL database."""
     files: Annotated[Path | None, PLACE] = None
@@ -156,7 +172,9 @@ class StoreConfig:
     image: Annotated[str, DATA] = ""
     """Id of the image to forget."""
     name: Annotated[str, DATA] = ""
-    """Name of the user."""
+    """Name of the user, or of the reader study."""
+    output: Annotated[Path | None, PLACE] = None
+    """Folder that takes what reader-study writes."""
     role: Annotated[Literal["reader", "admin"], MODEL] = "reader"
     """Role of a new user."""
 

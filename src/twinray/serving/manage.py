@@ -21,6 +21,8 @@ _NEEDS = {
     "restore": ("file",),
     "add-user": ("name",),
     "disable-user": ("name",),
+    "reader-study": ("name", "output"),
+    "end-study": ("name",),
 }
 
 
@@ -51,6 +53,23 @@ def run(config: StoreConfig) -> None:
             _ACTIONS[config.action](config, store)
         finally:
             store.close()
+
+
+def _reader_study(config: StoreConfig, store: Store) -> None:
+    from twinray.serving.readings.figures import write_study
+
+    assert config.output is not None
+    found = write_study(store, config.name, config.output, "operator")
+    for line in found.lines:
+        print(line)
+    print(f"written: {', '.join(map(str, found.files))}")
+
+
+def _end_study(config: StoreConfig, store: Store) -> None:
+    if store.studies.get(config.name) is None:
+        raise InputError(f"expected a reader study of this store, there is no {config.name!r}")
+    store.studies.end(config.name, "operator")
+    print(f"the study {config.name} is ended; what was submitted stays")
 
 
 def _backup(config: StoreConfig, store: Store) -> None:
@@ -146,4 +165,6 @@ _ACTIONS = {
     "add-user": _add_user,
     "disable-user": _disable_user,
     "users": _users,
+    "reader-study": _reader_study,
+    "end-study": _end_study,
 }

@@ -1,8 +1,8 @@
 """What readers marked with and without a model's boxes -> figures by reader and arm, differences, RJafroc's table.
 
 Conventions
-    A reading is one reader on one case in one arm; its marks are boxes with a class and a rating above 0 and up to 100,
-    higher for surer. A mark hits a lesion of its own class by the rule of FROC (IoU 0.5 unless told otherwise), each
+    A reading is one reader on one case in one arm; its marks are boxes with a class and a rating above 0 and up to the
+    scale's end (100 unless told otherwise), higher for surer. A mark hits a lesion of its own class by the rule of FROC (IoU 0.5 unless told otherwise), each
     lesion once, the highest rating first. A further mark on a found lesion is a false positive unless the rule ignores it.
     Sensitivity is the share of lesions that were hit, false positives are given per case, and the area is that under the
     weighted AFROC curve (:mod:`twinray.evaluation.readers.afroc`). All three count every mark, however low its rating.
@@ -57,7 +57,7 @@ class Reading:
 
     Attributes:
         reader, arm, case: names.
-        marks: boxes in original pixels; scores are ratings over 100, above 0 and up to 1.
+        marks: boxes in original pixels; scores are ratings over the highest one, above 0 and up to 1.
         seconds: time that the case was looked at; NaN where it is not known.
     """
 
@@ -178,6 +178,7 @@ def study_figures(
     *,
     rule: FrocRule = FROC_RULE,
     resampling: Resampling = PLAIN_RESAMPLING,
+    highest: float = HIGHEST_RATING,
 ) -> StudyFigures:
     """Figures of a reader study.
 
@@ -189,11 +190,12 @@ def study_figures(
         patients: case -> patient, None where unknown; None where every case is a patient of its own.
         rule: what a hit is.
         resampling: resamples of patients.
+        highest: highest rating of the scale, by which RJafroc's table has ratings as they were given.
 
     Raises:
-        InputError: no reading, a reading twice, one of an unknown case or arm, or a rating outside (0, 100].
+        InputError: no reading, a reading twice, one of an unknown case or arm, or a rating outside of the scale.
     """
-    by_place = _sorted(readings, truth, arms)
+    by_place = _sorted(readings, truth, arms, highest)
     read = {
         place: _matched(own, truth, box_classes, patients, rule) for place, own in by_place.items()
     }
@@ -229,12 +231,12 @@ def study_figures(
         )
     return StudyFigures(
         arms, merit, by_reader, tuple(differences), crossed, effects, complete,
-        _table(read, complete, arms, truth, rule) if complete else None, tuple(notes),
+        _table(read, complete, arms, truth, rule, highest) if complete else None, tuple(notes),
     )  # fmt: skip
 
 
 def _sorted(
-    readings: Sequence[Reading], truth: Mapping[str, Boxes], arms: tuple[str, str]
+    readings: Sequence[Reading], truth: Mapping[str, Boxes], arms: tuple[str, str], highest: float
 ) -> dict[tuple[str, str], dict[str, Reading]]:
     """(arm, reader) -> case -> reading, readers in the order of their names."""
     if not readings:
@@ -254,7 +256,7 @@ def _sorted(
         scores = one.marks.scores
         if scores is None or not ((scores > 0) & (scores <= 1)).all():
             raise InputError(
-                f"{where}: expected a rating above 0 and up to {HIGHEST_RATING:g} for every mark"
+                f"{where}: expected a rating above 0 and up to {highest:g} for every mark"
             )
         own[one.case] = one
     return found
@@ -439,6 +441,7 @@ def _table(
     arms: tuple[str, str],
     truth: Mapping[str, Boxes],
     rule: FrocRule,
+    highest: float,
 ) -> ReaderStudy:
     """Complete readings as RJafroc reads them; ratings are those that readers gave."""
     lesions = {}
@@ -447,7 +450,7 @@ def _table(
         lesions[case] = [1 / n for _ in range(n)]
     marks = {
         (arm, reader): [
-            Mark(one.image, round(one.rating * HIGHEST_RATING, 6), one.lesion)
+            Mark(one.image, round(one.rating * highest, 6), one.lesion)
             for one in marks_of(
                 read[arm, reader].flat,
                 read[arm, reader].matches,

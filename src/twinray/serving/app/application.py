@@ -17,16 +17,23 @@ from twinray.about import DISCLAIMER, own_version
 from twinray.errors import InputError
 from twinray.runs.beside import read_beside
 from twinray.serving import web
-from twinray.serving.app import routes_archive, routes_images, routes_readings, routes_server
-from twinray.serving.app.answers import problem
-from twinray.serving.app.guard import Guard
+from twinray.serving.app import (
+    routes_archive,
+    routes_images,
+    routes_readings,
+    routes_server,
+    routes_study,
+)
+from twinray.serving.app.guard import Guard, problem
 from twinray.serving.app.link import open_link
 from twinray.serving.app.metrics import Metrics
-from twinray.serving.app.runs import read_runs
+from twinray.serving.app.runs import Served, read_runs
 from twinray.serving.app.service import Service
 from twinray.serving.config import ServeConfig
 from twinray.serving.log import log
-from twinray.serving.store.store import open_store
+from twinray.serving.readings.design import opened
+from twinray.serving.readings.desk import Desk
+from twinray.serving.store.store import Store, open_store
 from twinray.serving.work.cache import Cache
 from twinray.serving.work.crew import Crew
 from twinray.serving.work.job import Job
@@ -86,10 +93,16 @@ def create_app(config: ServeConfig, *, token: str | None = None, work: bool = Tr
         openapi_url="/openapi.json",
     )
     app.state.service = service
-    for module in (routes_images, routes_readings, routes_archive, routes_server):
-        app.include_router(module.router)
+    if service.desk is None:
+        routers = [one.router for one in (routes_images, routes_readings, routes_archive)]
+        routers.append(routes_server.models_router)
+    else:  # nothing else of the store can be asked for: what is not there cannot leak
+        routers = [routes_study.router]
+    for router in (*routers, routes_server.router):
+        app.include_router(router)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_api_route("/", _page, methods=["GET"], include_in_schema=False)
+    first = "index.html" if service.desk is None else "study.html"
+    app.add_api_route("/", lambda: _page(first), methods=["GET"], include_in_schema=False)
     app.add_api_route("/web/{name:path}", _page, methods=["GET"], include_in_schema=False)
     app.add_middleware(Guard, service=service)
     return app
@@ -109,6 +122,7 @@ def open_service(config: ServeConfig, *, token: str | None = None, work: bool = 
     served = read_runs(config.runs, allow_edited=config.allow_edited)
     store.files.clean()
     store.files.key()
+    desk = _desk(config, store, served[0])
     store.images.release("")  # a server that was killed had them; this one holds the folder now
     waiting = store.images.serve([(one.model, one.name, one.classes) for one in served])
     log("store opened", waiting=waiting, models=len(served))
@@ -122,8 +136,22 @@ def open_service(config: ServeConfig, *, token: str | None = None, work: bool = 
         Metrics(),
         token,
     )
+    service.desk = desk
     service.courier = open_link(config, store, served, service.wake)
     return service
+
+
+def _desk(config: ServeConfig, store: Store, first: Served) -> Desk | None:
+    """The reader study that is served; a store whose study goes on is served as nothing else."""
+    if config.study is not None:
+        return Desk(store, opened(config.study, store, first.model, first.classes))
+    if going_on := store.studies.open_ones():
+        name, (done, planned) = next(iter(going_on.items()))
+        raise InputError(
+            f"the store holds the reader study {name}, in which {done:,} of {planned:,} cases were read, and its readers must not see "
+            f"boxes elsewhere; serve it with --study, or end it: twinray store end-study --name {name}"
+        )
+    return None
 
 
 def _with_beside(config: ServeConfig, folder: Path) -> ServeConfig:

@@ -44,6 +44,15 @@ def _can_be_kept(text: str) -> bool:
     return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
+def _checked_box(box: Corners) -> Corners:
+    x0, y0, x1, y1 = box
+    if not (x0 < x1 and y0 < y1):
+        raise ValueError("expected x0 below x1 and y0 below y1")
+    if max(map(abs, box)) > _LARGEST:
+        raise ValueError("expected pixels of the image")
+    return box
+
+
 class ImageAdded(BaseModel):
     """A file that was taken."""
 
@@ -185,12 +194,7 @@ class MarkIn(Form):
     @field_validator("box")
     @classmethod
     def _is_box(cls, box: Corners) -> Corners:
-        x0, y0, x1, y1 = box
-        if not (x0 < x1 and y0 < y1):
-            raise ValueError("expected x0 below x1 and y0 below y1")
-        if max(map(abs, box)) > _LARGEST:
-            raise ValueError("expected pixels of the image")
-        return box
+        return _checked_box(box)
 
 
 class ReadingIn(Form):
@@ -272,3 +276,91 @@ class Readiness(BaseModel):
     takes_images: bool
     waiting: int | None
     why: str
+
+
+class StudyMarkIn(Form):
+    """A mark of a reader study: where, what, and how sure the reader is."""
+
+    box: Corners
+    label: str = Field(alias="class", min_length=1, max_length=200)
+    rating: int | None = Field(
+        default=None, ge=1, le=100, description="needed of every mark of a finished reading"
+    )
+    prediction: int | None = Field(
+        default=None, ge=0, description="number of the shown box that it was, in the arm with boxes"
+    )
+
+    @field_validator("box")
+    @classmethod
+    def _is_box(cls, box: Corners) -> Corners:
+        return _checked_box(box)
+
+
+class StudyReadingIn(Form):
+    """All that a reader says of a case: on the way, or for good where it is finished."""
+
+    key: str = Field(
+        min_length=1, max_length=40, description="name of this save; repeated, it is the same"
+    )
+    marks: list[StudyMarkIn] = Field(default_factory=list, max_length=500)
+    text: str = Field(default="", max_length=20_000)
+    seconds: float | None = Field(default=None, ge=0, le=1e7)
+    shown: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    finished: bool = False
+
+
+class StudyMark(BaseModel):
+    """A mark that was saved."""
+
+    box: Corners
+    label: str = Field(serialization_alias="class")
+    rating: int | None
+    prediction: int | None
+
+
+class StudyDraft(BaseModel):
+    """What was saved of a case before it is final."""
+
+    marks: list[StudyMark]
+    text: str
+    seconds: float | None
+
+
+class StudyCase(BaseModel):
+    """The case that lies before a reader. ``boxes`` are the model's, and none in the arm without."""
+
+    session: int
+    position: int
+    arm: Literal["without", "with"]
+    width: int
+    height: int
+    boxes: list[PredictedBox]
+    draft: StudyDraft | None
+
+
+class StudyNow(BaseModel):
+    """Where a reader stands in the study; nothing of a case."""
+
+    study: str
+    reader: str
+    state: Literal["preparing", "reading", "waiting", "finished"]
+    session: int
+    sessions: int
+    done: int
+    planned: int
+    until: str | None = Field(description="end of the wash-out")
+    why: str
+    classes: list[str]
+    highest_rating: int
+    scores: bool
+    heat_maps: bool
+
+
+class StudyProgress(BaseModel):
+    """How far a reader is in one session."""
+
+    reader: str
+    session: int
+    submitted: int
+    planned: int
+    last: str | None

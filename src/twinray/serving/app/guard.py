@@ -14,21 +14,22 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import json
 import secrets
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from twinray.errors import TwinrayError
-from twinray.serving.app.answers import problem
 from twinray.serving.app.service import Caller, Service
 from twinray.serving.log import error_facts, log
 from twinray.serving.store.database import FullError, UnavailableError
@@ -59,6 +60,14 @@ _SLOWEST = 16 << 10
 _GRACE_S = 30.0
 _MOST_ADDRESSES = 10_000
 _SIGN_IN_RATE = (0.2, 10.0)  # attempts a second on average, and in a burst
+
+
+def problem(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """An error as ``{"detail": ...}``: one line that says what was expected, and what to do."""
+    body = json.dumps({"detail": detail, **more}).encode()
+    return Response(body, status, dict(headers or {}), "application/json")
 
 
 @final

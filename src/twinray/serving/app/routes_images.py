@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -12,14 +11,14 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from twinray.serving.app import forms
-from twinray.serving.app.answers import problem
+from twinray.serving.app.guard import problem
 from twinray.serving.app.service import Service, caller_of, service_of
+from twinray.serving.app.showing import display_of, heat_map_of, pixels_of
 from twinray.serving.app.telling import at, image_row, image_whole
 from twinray.serving.app.uploads import receive_files
 from twinray.serving.store.files import Kept
-from twinray.serving.store.images import Order
+from twinray.serving.store.images import Box, Order
 from twinray.serving.store.models import Image
-from twinray.serving.work.crew import ShownError
 
 router = APIRouter(tags=["images"])
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL keeps none, and searches for none
@@ -190,9 +189,7 @@ def display(request: Request, id: ImageId) -> Any:  # noqa: A002
     """How the values of ``pixels`` are shown at first, and earlier images of the same patient."""
     service = service_of(request)
     image = image_or_404(service, id)
-    shown = service.cache.display(image.sha256)
-    if shown is None:
-        shown = _ask_view(service, image)[0]
+    shown = display_of(service, image)
     priors = [
         forms.Prior(
             id=one.id,
@@ -221,10 +218,7 @@ def pixels(request: Request, id: ImageId) -> Response:  # noqa: A002
     """The image's values, sent once and windowed by the viewer."""
     service = service_of(request)
     image = image_or_404(service, id)
-    data = service.cache.pixels(image.sha256)
-    shown = service.cache.display(image.sha256)
-    if data is None or shown is None:
-        shown, data = _ask_view(service, image)
+    shown, data = pixels_of(service, image)
     return Response(
         data,
         media_type="application/octet-stream",
@@ -264,24 +258,9 @@ def heat_map(
     boxes = service.store.images.predictions(id, served.model)
     if box >= len(boxes):
         raise HTTPException(404, f"the model found {len(boxes)} boxes, numbered from 0")
-    png = service.cache.heat(image.sha256, served.model, box, chosen)
-    if png is None:
-        one = boxes[box]
-        began = time.monotonic()
-        _, png = _ask(
-            service,
-            {
-                "do": "heat",
-                "image": id,
-                "sha256": image.sha256,
-                "size": [image.width, image.height],
-                "model": served.model,
-                "box": box,
-                "corners": [one.x0, one.y0, one.x1, one.y1],
-                "method": chosen,
-            },
-        )
-        service.metrics.heat_seconds.observe(time.monotonic() - began)
+    one = boxes[box]
+    asked = Box((one.x0, one.y0, one.x1, one.y1), one.label, one.score)
+    png = heat_map_of(service, image, served.model, box, asked, chosen)
     return Response(png, media_type="image/png", headers={"x-method": chosen})
 
 
@@ -295,20 +274,3 @@ def image_or_404(service: Service, image: str) -> Image:
     if found is None:
         raise HTTPException(404, "there is no such image")
     return found
-
-
-def _ask_view(service: Service, image: Image) -> tuple[dict[str, Any], bytes]:
-    answer, data = _ask(service, {"do": "view", "image": image.id, "sha256": image.sha256})
-    shown: dict[str, Any] = answer["display"]
-    return shown, data
-
-
-def _ask(service: Service, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    if service.crew is None:
-        raise HTTPException(503, "no process that shows", {"retry-after": "5"})
-    try:
-        return service.crew.ask(asked)
-    except ShownError as error:
-        if error.refused:
-            raise HTTPException(422, str(error)) from None
-        raise HTTPException(503, str(error), {"retry-after": "2"}) from None

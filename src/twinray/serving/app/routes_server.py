@@ -17,6 +17,8 @@ from twinray.serving.app.telling import at
 from twinray.serving.store.people import Signed
 
 router = APIRouter(tags=["server"])
+models_router = APIRouter(tags=["server"])
+"""What is told of models, which a reader study keeps to itself."""
 
 
 @router.get("/health", response_model=forms.Health)
@@ -38,14 +40,16 @@ def ready(request: Request) -> Any:
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
 )
 def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
+    """Figures for Prometheus; in a reader study not for readers."""
     service = service_of(request)
+    if service.desk is not None and caller_of(request).role != "admin":
+        raise HTTPException(403, "expected the token or an admin: figures are not for readers")
     return Response(
         service.metrics.text(service.store, service.crew), media_type=CONTENT_TYPE_LATEST
     )
 
 
-@router.get("/api/models")
+@models_router.get("/api/models")
 def models(request: Request) -> dict[str, Any]:
     """The models that are served, with what a score of each means on its validation images."""
     return {"models": [one.about for one in service_of(request).models.values()]}

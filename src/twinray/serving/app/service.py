@@ -12,6 +12,7 @@ from twinray.serving.app.metrics import Metrics
 from twinray.serving.app.runs import Served
 from twinray.serving.archive.courier import Courier
 from twinray.serving.config import ServeConfig
+from twinray.serving.readings.desk import Desk
 from twinray.serving.store.store import Store
 from twinray.serving.work.cache import Cache
 from twinray.serving.work.crew import Crew
@@ -28,6 +29,7 @@ class Service:
         crew: processes of work; None where none are wanted (tests). cache: pixels and heat maps.
         metrics: counters. token: secret of ``TWINRAY_TOKEN``; empty where there is none. stopping: flag, true at the end.
         courier: link to an archive; None where none was named.
+        desk: reader study that is served, in place of worklist and viewer; None where none is.
     """
 
     config: ServeConfig
@@ -39,6 +41,7 @@ class Service:
     token: str = ""
     stopping: bool = False
     courier: Courier | None = None
+    desk: Desk | None = None
     _has_users: tuple[float, bool] = (0.0, False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -136,6 +136,7 @@ class Exchange:
             .where(
                 Reading.number.in_(newest),
                 Reading.created >= since,
+                Reading.slot.is_(None),  # what a reader study found out is no report of anybody
                 Image.origin == "archive",
                 Image.kind == "dicom",
                 ~select(Send.number).where(Send.reading == Reading.id).exists(),

@@ -6,7 +6,8 @@ Which columns may hold what a file says of a person, and no others:
 - ``images.patient``: keyed hash of the patient's identity, not the identity itself.
 - ``images.acquired``: date and time of the study, as a DICOM header has it.
 - ``patients.identifier``, ``patients.issuer``: number of the patient, so that an operator can find who a pseudonym is.
-- ``readings.text``: free text of a reader. ``readings.reader``, ``users.name``, ``audit.who``: names of readers.
+- ``readings.text``: free text of a reader. ``readings.reader``, ``slots.reader``, ``studies.design``, ``users.name``,
+  ``audit.who``: names of readers.
 
 Times are seconds since 1970, UTC. Boxes are in original pixels, right and bottom exclusive.
 """
@@ -166,6 +167,7 @@ class Reading(Base):
         text: free text. labels: labels of the whole image, class name -> flag.
         model: hash of the model that was shown; None where none was. shown: what was shown. seconds: time it took.
         finished: flag, true where the reader said that the image is done.
+        slot: number of the reading that a reader study had planned; None outside of one.
     """
 
     __tablename__ = "readings"
@@ -186,6 +188,7 @@ class Reading(Base):
     shown: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     seconds: Mapped[float | None] = mapped_column(Float(53))
     finished: Mapped[bool] = mapped_column(Boolean, default=True)
+    slot: Mapped[int | None] = mapped_column(BigInteger, index=True)
 
 
 class Mark(Base):
@@ -196,6 +199,7 @@ class Mark(Base):
         verdict: ``accepted``, ``rejected``, ``moved`` or ``added``.
         prediction: position of the predicted box that it is about; None of an added one.
         model: hash of the model of that box.
+        rating: how sure the reader is, 1 and up, in a reader study; None outside of one, or not given yet.
     """
 
     __tablename__ = "marks"
@@ -211,6 +215,52 @@ class Mark(Base):
     verdict: Mapped[str] = mapped_column(String(8))
     prediction: Mapped[int | None] = mapped_column(Integer)
     model: Mapped[str | None] = mapped_column(String(64))
+    rating: Mapped[float | None] = mapped_column(Float(53))
+
+
+class Study(Base):
+    """One reader study, as it was fixed when it was first served.
+
+    Attributes:
+        name: name. created: time. sha256: hash of the design, by which a changed file is known.
+        design: readers, seed, model, rules, and the truth by image id; no name of a file or a patient.
+        ended: time at which an operator ended it before all was read; None otherwise.
+    """
+
+    __tablename__ = "studies"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    created: Mapped[float] = mapped_column(Float(53))
+    sha256: Mapped[str] = mapped_column(String(64))
+    design: Mapped[dict[str, Any]] = mapped_column(JSON)
+    ended: Mapped[float | None] = mapped_column(Float(53))
+
+
+class Slot(Base):
+    """One reading that a reader study has planned, and what became of it.
+
+    Attributes:
+        number: order. study, reader, session, position: place in the study. image: image. arm: ``without`` or ``with``.
+        opened: time at which the reader was first shown the image. submitted: time at which the reading was final.
+        reading: id of the final reading.
+    """
+
+    __tablename__ = "slots"
+    __table_args__ = (
+        UniqueConstraint("study", "reader", "session", "position"),
+        UniqueConstraint("study", "reader", "session", "image"),
+    )
+    number: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    study: Mapped[str] = mapped_column(String(64), ForeignKey("studies.name", ondelete="CASCADE"))
+    reader: Mapped[str] = mapped_column(String(64))
+    session: Mapped[int] = mapped_column(Integer)
+    position: Mapped[int] = mapped_column(Integer)
+    image: Mapped[str] = mapped_column(
+        String(32), ForeignKey("images.id", ondelete="CASCADE"), index=True
+    )
+    arm: Mapped[str] = mapped_column(String(8))
+    opened: Mapped[float | None] = mapped_column(Float(53))
+    submitted: Mapped[float | None] = mapped_column(Float(53))
+    reading: Mapped[str | None] = mapped_column(String(32))
 
 
 class User(Base):

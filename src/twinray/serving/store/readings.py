@@ -25,6 +25,7 @@ class Marked:
     Attributes:
         corners: original pixels. label: class name. verdict: what the reader did.
         prediction: position of the predicted box that it is about. model: hash of that box's model.
+        rating: how sure the reader is, in a reader study.
     """
 
     corners: tuple[float, float, float, float]
@@ -32,6 +33,7 @@ class Marked:
     verdict: Verdict
     prediction: int | None = None
     model: str | None = None
+    rating: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Said:
     shown: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     finished: bool = True
+    slot: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,74 +83,7 @@ class Readings:
             KeyError: there is no such image.
         """
         own_id = secrets.token_hex(8)
-
-        def change(session: Session) -> tuple[Whole, bool]:
-            # the image's row first: saves of one image follow each other, and the image cannot leave meanwhile
-            image = session.scalar(select(Image).where(Image.id == said.image).with_for_update())
-            if image is None:
-                raise KeyError(said.image)
-            known = session.scalar(
-                select(Reading).where(
-                    Reading.image == said.image,
-                    Reading.reader == said.reader,
-                    Reading.key == said.key,
-                )
-            )
-            if known is not None:
-                return _whole(session, known), known.id == own_id
-            now = time.time()
-            made = Reading(
-                id=own_id,
-                image=said.image,
-                reader=said.reader,
-                key=said.key,
-                created=now,
-                normal=said.normal,
-                text=said.text,
-                labels=dict(said.labels),
-                model=said.model,
-                shown=dict(said.shown),
-                seconds=said.seconds,
-                finished=said.finished,
-            )
-            session.add(made)
-            session.flush()
-            session.add_all(
-                Mark(
-                    reading=own_id,
-                    position=position,
-                    **dict(zip(("x0", "y0", "x1", "y1"), one.corners, strict=True)),
-                    label=one.label,
-                    verdict=one.verdict,
-                    prediction=one.prediction,
-                    model=one.model,
-                )
-                for position, one in enumerate(said.marks)
-            )
-            if said.finished:
-                image.read = now
-            elif image.read is not None and not _others_finished(session, said):
-                image.read = None  # a reader who takes "done" back has not read it
-            note(
-                session,
-                who,
-                "reading saved",
-                image=said.image,
-                model=said.model,
-                details={
-                    "reading": own_id,
-                    "reader": said.reader,
-                    "marks": len(said.marks),
-                    "normal": said.normal,
-                    "seconds": said.seconds,
-                    "shown": dict(said.shown),
-                    "finished": said.finished,
-                },
-            )
-            session.flush()
-            return _whole(session, made), True
-
-        return self._database.write(change)
+        return self._database.write(lambda session: add_reading(session, said, who, own_id))
 
     def of_image(self, image: str, *, every: bool = False) -> list[Whole]:
         """The newest reading of each reader, or with ``every`` all of them, oldest first."""
@@ -156,7 +92,7 @@ class Readings:
             if not every:
                 query = query.where(Reading.number.in_(_newest().where(Reading.image == image)))
             found = session.scalars(query.order_by(Reading.number)).all()
-            return [_whole(session, one) for one in found]
+            return [whole_reading(session, one) for one in found]
 
     def all(self, *, at_once: int = 500) -> Iterator[Whole]:
         """The newest reading of each reader and image, oldest first; read in pieces."""
@@ -189,6 +125,90 @@ class Readings:
             ]
 
 
+def add_reading(session: Session, said: Said, who: str, own_id: str) -> tuple[Whole, bool]:
+    """Save a reading in a transaction; one that came already, by its key, is answered as it stands.
+
+    Args:
+        session: transaction.
+        said: what the reader said.
+        who: who is signed in.
+        own_id: id of a new reading, made outside of the transaction, which may be done twice.
+
+    Returns:
+        The reading as it is kept, and whether it is new.
+
+    Raises:
+        KeyError: there is no such image.
+    """
+    # the image's row first: saves of one image follow each other, and the image cannot leave meanwhile
+    image = session.scalar(select(Image).where(Image.id == said.image).with_for_update())
+    if image is None:
+        raise KeyError(said.image)
+    known = session.scalar(
+        select(Reading).where(
+            Reading.image == said.image,
+            Reading.reader == said.reader,
+            Reading.key == said.key,
+        )
+    )
+    if known is not None:
+        return whole_reading(session, known), known.id == own_id
+    now = time.time()
+    made = Reading(
+        id=own_id,
+        image=said.image,
+        reader=said.reader,
+        key=said.key,
+        created=now,
+        normal=said.normal,
+        text=said.text,
+        labels=dict(said.labels),
+        model=said.model,
+        shown=dict(said.shown),
+        seconds=said.seconds,
+        finished=said.finished,
+        slot=said.slot,
+    )
+    session.add(made)
+    session.flush()
+    session.add_all(
+        Mark(
+            reading=own_id,
+            position=position,
+            **dict(zip(("x0", "y0", "x1", "y1"), one.corners, strict=True)),
+            label=one.label,
+            verdict=one.verdict,
+            prediction=one.prediction,
+            model=one.model,
+            rating=one.rating,
+        )
+        for position, one in enumerate(said.marks)
+    )
+    if said.finished:
+        image.read = now
+    elif image.read is not None and not _others_finished(session, said):
+        image.read = None  # a reader who takes "done" back has not read it
+    note(
+        session,
+        who,
+        "reading saved",
+        image=said.image,
+        model=said.model,
+        details={
+            "reading": own_id,
+            "reader": said.reader,
+            "marks": len(said.marks),
+            "normal": said.normal,
+            "seconds": said.seconds,
+            "shown": dict(said.shown),
+            "finished": said.finished,
+            **({} if said.slot is None else {"slot": said.slot}),
+        },
+    )
+    session.flush()
+    return whole_reading(session, made), True
+
+
 def _newest() -> Any:
     return select(func.max(Reading.number)).group_by(Reading.image, Reading.reader)
 
@@ -202,7 +222,8 @@ def _others_finished(session: Session, said: Said) -> bool:
     return session.scalar(asked.limit(1)) is not None
 
 
-def _whole(session: Session, reading: Reading) -> Whole:
+def whole_reading(session: Session, reading: Reading) -> Whole:
+    """A reading with its boxes."""
     marks = session.scalars(
         select(Mark).where(Mark.reading == reading.id).order_by(Mark.position)
     ).all()

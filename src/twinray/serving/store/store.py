@@ -15,6 +15,7 @@ from twinray.serving.store.files import ImageFiles
 from twinray.serving.store.images import Images
 from twinray.serving.store.people import People
 from twinray.serving.store.readings import Readings
+from twinray.serving.store.studies import Studies
 
 DEFAULT_FOLDER = Path("twinray-store")
 
@@ -24,7 +25,7 @@ class Store:
     """An open store.
 
     Attributes:
-        place: folder or URL that it was opened by. files: image files. images, readings, people, audit: tables.
+        place: folder or URL that it was opened by. files: image files. images, readings, studies, people, audit: tables.
         database: database, for tables of other parts.
     """
 
@@ -34,6 +35,7 @@ class Store:
         self.database = database
         self.images = Images(database)
         self.readings = Readings(database)
+        self.studies = Studies(database)
         self.people = People(database)
         self.audit = AuditTrail(database)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,11 +83,14 @@ class StoreRows:
     def of(connection: _Connection) -> StoreRows:
         """Read the tables; InputError where they are not those of a store."""
         newest: dict[tuple[str, str], tuple[str, bool, Judged]] = {}
-        for key, image, reader, normal, labels, model, shown, finished in connection.rows(
-            "SELECT id, image, reader, normal, labels, model, shown, finished FROM readings ORDER BY number"
+        # of a reader study the readings without boxes: the model had no part in them
+        for key, image, reader, normal, labels, model, shown, finished, arm in connection.rows(
+            "SELECT r.id, r.image, r.reader, r.normal, r.labels, r.model, r.shown, r.finished, s.arm FROM readings r "
+            "LEFT JOIN slots s ON s.number = r.slot WHERE r.slot IS NULL OR s.arm = 'without' ORDER BY r.number"
         ):
             told, said = _json(shown), _json(labels)
-            threshold = told.get("threshold")
+            # nothing was shown, so nothing was left unjudged
+            threshold = told.get("threshold") if arm is None else math.inf
             judged = Judged(
                 reader,
                 None if normal is None else bool(normal),
