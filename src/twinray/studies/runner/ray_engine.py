@@ -33,7 +33,7 @@ def run_ray(
     try:
         import ray
     except ImportError:
-        raise InputError("--on ray needs Ray; install twinray[ray]") from None
+        raise InputError("--on ray needs Ray: pip install 'twinray[ray]'") from None
     variables = {k: v for k, v in environment(threads).items() if v != os.environ.get(k)}
     variables["TWINRAY_STUDY_RANKS"] = str(max(1, gpus))
     if "PYTHONPATH" in os.environ:

@@ -124,7 +124,7 @@ def _submitit(executor: str) -> Any:
         import submitit
     except ImportError:
         raise InputError(
-            "--on slurm needs submitit; install twinray[slurm], or take --sbatch and hand the script to sbatch"
+            "--on slurm needs submitit: pip install 'twinray[slurm]', or take --sbatch and hand the script to sbatch"
         ) from None
     import shutil
 
