@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -118,6 +119,16 @@ def test_every_seed_works(class_pack, cli, tmp_path, seed):
 def test_a_seed_that_no_file_holds_is_refused_with_the_largest_one(cli, tmp_path):
     status, _, err = cli("pack", tmp_path, "--out", tmp_path / "p", "--seed", 2**63)
     assert (status, "at most 9223372036854775807, got 9223372036854775808" in err) == (2, True)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_options_are_not_read_from_a_pipe(cli, tmp_path, joined):
+    """The parser would wait for ever, or read a device without end."""
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", "/dev/zero"):
+        given = (f"--config={place}",) if joined else ("--config", place)
+        status, _, err = cli("pack", tmp_path, *given, "--out", tmp_path / "p")
+        assert (status, "is a pipe, a socket or a device" in err) == (2, True)
 
 
 def test_flags_are_the_fields():

@@ -36,7 +36,7 @@ from twinray.checks import (
     type_words,
 )
 from twinray.errors import InputError, Interrupted, TwinrayError
-from twinray.files import folders_freed
+from twinray.files import check_regular, folders_freed
 from twinray.verbs import VERBS, load
 
 
@@ -145,6 +145,8 @@ def _run_verb(name: str, arguments: Sequence[str]) -> None:
     verb = VERBS[name]
     config_class = load(verb.config)
     parser = build_parser(f"twinray {name}", config_class, verb.positional)
+    for word in _config_files(arguments):
+        check_regular(Path(word), "the options of --config")  # the parser would wait for a pipe
     words = _gathered(_of_runs(arguments, name), config_class, verb.positional)
     words, texts = _shielded(words)
     try:
@@ -216,6 +218,15 @@ def _bared(value: Any, texts: Mapping[str, str]) -> Any:
         for stand_in, text in texts.items():
             value = value.replace(stand_in, text)
     return value
+
+
+def _config_files(arguments: Sequence[str]) -> list[str]:
+    """What stands behind each ``--config``."""
+    found = []
+    for word, following in itertools.pairwise([*arguments, ""]):
+        name, equals, value = word.partition("=")
+        found += [value if equals else following] if name == "--config" else []
+    return found
 
 
 def _of_runs(arguments: Sequence[str], verb: str) -> list[str]:
@@ -329,14 +340,11 @@ def _has_bare(words: Sequence[str], known: Mapping[str, Option]) -> bool:
 def _of_file(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
     """Values that a configuration file has for options without a flag: the parser would have none of the command line win."""
     found: list[str] = []
-    for word, following in itertools.pairwise([*arguments, ""]):
-        name, equals, value = word.partition("=")
-        if name != "--config":
-            continue
+    for file in _config_files(arguments):
         with contextlib.suppress(
             OSError, ValueError, yaml.YAMLError
         ):  # the parser says what is wrong
-            content = yaml.safe_load(Path(value if equals else following).read_text("utf-8"))
+            content = yaml.safe_load(Path(file).read_text("utf-8"))
             for option in names if isinstance(content, dict) else ():
                 told = content.get(option)
                 found = [str(one) for one in told] if isinstance(told, list) else found

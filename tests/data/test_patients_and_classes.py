@@ -203,8 +203,13 @@ def test_classes_that_vanish_are_told() -> None:
 
 
 def test_nothing_is_said_of_a_sound_source(tmp_path: Path) -> None:
-    source = of("p1", "p1", "p2", None)
-    assert checked_classes(checked_patients(source)) is source
+    for source in (of("p1", "p1", "p2", "p3"), of(None, None)):
+        assert checked_classes(checked_patients(source)) is source
+
+
+def test_images_without_a_patient_among_others_are_told() -> None:
+    (note,) = checked_patients(of("p1", None, "p2", None)).notes
+    assert "2 of 4 images have no patient id (first: i1.png)" in note
 
 
 @pytest.mark.parametrize("name", ["No finding", "no_finding", "Normal", "HEALTHY", "negative"])

@@ -1,7 +1,8 @@
 """Do patient ids name patients? The one place that judges them, for every reader.
 
 Ids that stand for "nobody knows" (``nan``, ``ANONYMOUS``, ``0``) would make one patient of many, or be one patient in
-name only. They count as unknown, which is told with the number of images. One id that has far more images than any
+name only. They count as unknown, which is told with the number of images; so are images that have no id among others
+that have one. One id that has far more images than any
 other is named, since it may be such a placeholder too.
 """
 
@@ -75,6 +76,11 @@ def checked_patients(collection: Collection, *, tell_ids: bool = True) -> Collec
         notes.append(
             f"WARNING: {who} has {counts[top]:,} of {len(collection.samples):,} images, the next has {next_most:,}: "
             "is the id a placeholder? If so, empty it"
+        )
+    lacking = [sample.source for sample in collection.samples if not sample.patient]
+    if lacking:
+        notes.append(
+            f"{len(lacking):,} of {len(collection.samples):,} images have no patient id (first: {lacking[0]}): each is its own group"
         )
     if not notes:
         return collection

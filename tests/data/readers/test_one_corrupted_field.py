@@ -610,6 +610,32 @@ def gone(path: str, *tokens: str) -> Corrupt:
     return corrupt
 
 
+def lines(table: str, change: Callable[[list[str], int], Sequence[str]], *tokens: str) -> Corrupt:
+    """The lines of a table are changed; the message names the table."""
+
+    def corrupt(root: Path, row: int) -> Sequence[str]:
+        path = root / table
+        text = path.read_text().splitlines()
+        path.write_text("\n".join(change(text, 1 + row % (len(text) - 1))) + "\n")
+        return (path.name, *tokens)
+
+    return corrupt
+
+
+def with_cell_more(text: list[str], at: int) -> Sequence[str]:
+    """A comma that nobody quoted moves the cells behind it."""
+    return [*text[:at], text[at].replace(",", ",x,", 1), *text[at + 1 :]]
+
+
+def cut_short(text: list[str], at: int) -> Sequence[str]:
+    """A row that ends before its last cell."""
+    return [*text[:at], text[at].rpartition(",")[0], *text[at + 1 :]]
+
+
+def without_rows(text: list[str], _: int) -> Sequence[str]:
+    return text[:1]
+
+
 def task(change: Callable[[dict[str, Any]], Any], *tokens: str) -> Corrupt:
     """One task of a Label Studio file is changed."""
 
@@ -680,6 +706,9 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "16 bits": deep("in/*.png"),
     },
     "coco": {
+        "patient null": record("images", lambda i: i.update(patient_id=None), "no patient id"),
+        "patient of no kind": record("images", lambda i: i.update(patient_id=[1]), "no patient id"),
+        "category with a blank": text("in/a.json", '"name": "mass"', '"name": "mass "'),
         "box in 0..1": box(relative),
         "box with swapped axes": box(swap),
         "box as corners": box(lambda v: [v[0], v[1], v[0] + v[2], v[1] + v[3]]),
@@ -765,6 +794,7 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "16 bits": deep("in/*.png"),
     },
     "chexpert": {
+        "table gone": gone(CHEXPERT, "has no table"),
         "label nan": cell(CHEXPERT, 7, "nan", NOTHING),
         "label with a sign": cell(CHEXPERT, 8, "-1.0", "uncertain"),
         "label of another unit": cell(CHEXPERT, 9, "100"),
@@ -790,6 +820,7 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "axes swapped": arrays(lambda a, _: a.update(test_images=np.moveaxis(a["test_images"], 0, -1)), "test"),
     },
     "medimeta": {
+        "odd path": cell("in/annotations.csv", 0, "images/first.tiff"),
         "label with a sign": array_labels(set_label(-1)),
         "label nan": array_labels(set_label(np.nan, np.float64)),
         "unknown class": array_labels(set_label(7)),
@@ -877,6 +908,7 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "another image": cell(SIIM, 0, "1.2.3", "not on this disk"),
     },
     "object-cxr": {
+        "table gone": gone(OBJECT, "has no table"),
         "unknown shape": cell(OBJECT, 1, "7 1 2 30 40"),
         "swapped corners": cell(OBJECT, 1, "0 90 50 40 20"),
         "box beyond the image": cell(OBJECT, 1, "0 900 50 990 60", "lies outside its image"),
@@ -888,6 +920,7 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "without annotations": without(OBJECT, 1),
     },
     "chestx-det": {
+        "record gone": text(DET, '"file_name": "36001.png"', '"file_name": "36002.png"', "are not in ChestX_Det_train.json"),
         "box with swapped corners": text(DET, "[632, 622,", "[909, 622, 632, 969], [1,", "as many 'syms'"),
         "box elsewhere": text(DET, "[632, 622, 909, 969]", "[2, 2, 30, 40]", "different places"),
         "box of text": text(DET, "[632, 622, 909, 969]", '["632", 622, 909, 969]'),
@@ -898,6 +931,7 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "name twice": text(DET, '"36001.png"', '"36002.png"'),
     },
     "yolo": {
+        "no image": gone("in/images/{split}/x{i:02d}.png", "have no image"),
         "pixels": text(YOLO, "0 0.7 0.5 0.25 0.125", "0 67 32 24 8"),
         "prediction": text(YOLO, "0 0.7 0.5 0.25 0.125", "0 0.7 0.5 0.25 0.125 0.9"),
         "unknown class": text(YOLO, "0 0.7", "7 0.7"),
@@ -942,6 +976,10 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "tracks": text(CVAT, "<meta>", "<track/><meta>"),
     },
     "label-studio": {
+        "region of no type": region(lambda r: r.pop("type")),
+        "bare region": region(lambda r: r.update(type="rectangle", value={k: v for k, v in r["value"].items() if k != "rectanglelabels"})),
+        "no results": task(lambda t: t["annotations"][0].update(result=None), "no list under 'result'"),
+        "patient null": task(lambda t: t["data"].update(patient_id=None), "no patient id"),
         "box beyond the image": region(lambda r: r["value"].update(x=95), "region r"),
         "box of text": region(lambda r: r["value"].update(x="left")),
         "box without height": region(lambda r: r["value"].update(height=0)),
@@ -959,6 +997,19 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "another image": task(lambda t: t["data"].update(image="nowhere.png"), "nowhere.png"),
     },
 }  # fmt: skip
+TABLES: dict[str, Sequence[str]] = {
+    "folder": (TABLE,), "nih": (ENTRY, BOXES), "vindr": (VINDR, META), "rsna": (RSNA, MAPPING), "chexpert": (CHEXPERT,),
+    "medimeta": ("in/annotations.csv",), "dicom": (TABLE,), "mimic-cxr": (MIMIC_META, MIMIC_LABELS, MIMIC_SPLIT), "brax": (BRAX,),
+    "padchest": (PADCHEST,), "siim-acr": (SIIM,), "object-cxr": (OBJECT,),
+}  # fmt: skip
+for _name, _tables in TABLES.items():
+    for _table in _tables:
+        _of = "" if len(_tables) == 1 else f" of {_table.rpartition('/')[2]}"
+        CORRUPTED[_name] |= {
+            f"a cell more{_of}": lines(_table, with_cell_more),
+            f"a cell less{_of}": lines(_table, cut_short),
+            f"no rows{_of}": lines(_table, without_rows, "no rows", "another resolution of the images"),
+        }
 SOURCES: dict[str, Callable[[Path], None]] = {
     "folder": folder, "coco": coco, "nih": nih, "vindr": vindr, "rsna": rsna, "chexpert": chexpert, "medmnist": medmnist,
     "medimeta": medimeta, "dicom": dicom, "mimic-cxr": mimic, "brax": brax, "padchest": padchest, "siim-acr": siim,

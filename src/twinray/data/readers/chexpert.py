@@ -123,6 +123,7 @@ def read_chexpert(
     found = _Found(batches, labels, need_images)
     for table, split in tables:
         _read_table(table, split, root, frontal_only, found)
+    found.notes += _without_table(root, tables)
     if not found.samples:
         raise InputError(_nothing_left(root, found))
     return Collection(
@@ -225,6 +226,16 @@ def _attributes(row: Row, study: str, found: _Found) -> dict[str, str]:
     pairs = tuple((name, row[name]) for name in _KEPT if row[name])
     pairs += (("study", study),) if study.startswith("study") else ()
     return found.attributes.setdefault(pairs, dict(pairs))
+
+
+def _without_table(root: Path, tables: Sequence[tuple[Path, Split]]) -> list[str]:
+    """A note on each folder of images whose table is not there."""
+    read = {table.name for table, _ in tables}
+    return [
+        f"the folder {name.removesuffix('.csv')} has no table {name}: left out"
+        for name, _ in _TABLES
+        if name not in read and (root / name.removesuffix(".csv")).is_dir()
+    ]
 
 
 def _notes(found: _Found) -> tuple[str, ...]:

@@ -337,6 +337,7 @@ def _categories(raw: dict[str, Any], path: Path) -> dict[str, tuple[int, str]]:
             raise InputError(
                 f"category id {key} is used twice in {path}; give every category its own"
             )
+        name = name.strip()
         if name in named.values():
             raise InputError(
                 f"category name {name!r} is used twice in {path}; merge the two categories or rename one"

@@ -322,21 +322,31 @@ class ImageIndex:
             what: the table's name.
         """
         there = set(found)
-        others = sorted(set(self.by_stem.values()) - there)
         notes = list(self.own_notes)
         if len(there) < listed:
             notes.append(
                 f"{listed - len(there):,} of the {listed:,} images in {what} are not on this disk: left out"
             )
-        if others:
-            notes.append(
-                f"{len(others):,} images on disk are not in {what}, such as {others[0]}: left out"
-            )
+        notes += self.unlisted(there, what)
         if self.repeated:
             notes.append(
                 f"{self.repeated:,} files have the same name as another in a different folder: left out"
             )
         return notes
+
+    def unlisted(self, found: Iterable[str], what: str) -> list[str]:
+        """A remark on images that no row names; none where every one is named.
+
+        Args:
+            found: paths of those that a row names.
+            what: the table's name.
+        """
+        others = sorted(set(self.by_stem.values()) - set(found))
+        return (
+            [f"{len(others):,} images on disk are not in {what}, such as {others[0]}: left out"]
+            if others
+            else []
+        )
 
 
 def index_images(root: Path, skipped: list[Skipped]) -> ImageIndex:

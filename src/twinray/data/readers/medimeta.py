@@ -178,6 +178,11 @@ def read_medimeta(
         raise InputError(
             f"none of the {len(splits)} images that the splits in {root} list is there; {_ADVICE}"
         )
+    bare = [sample.id for sample in samples if rows and int(sample.id) not in rows]
+    if bare:
+        notes.append(
+            f"{len(bare):,} images have no row in annotations.csv (first: {bare[0]}): their patients and attributes are unknown"
+        )
     unlabelled = sum(sample.labels is None for sample in samples)
     if labels.values is not None and unlabelled:
         notes.append(f"{unlabelled:,} images have no label in task_labels: they are kept without")
@@ -380,7 +385,15 @@ def _annotations(
             skipped.append(
                 Skipped(row.where, f"image {index} already has a row further up; keep one of them")
             )
-        elif index is not None:
+        elif index is None:
+            told = one_line(row["filepath"], 60)
+            skipped.append(
+                Skipped(
+                    row.where,
+                    f"expected a path such as images/000000.tiff, got {told!r}; correct the row",
+                )
+            )
+        else:
             key = "" if patient is None else columns.plain(patient)
             others = row.others(("filepath", key))
             attributes = {

@@ -49,6 +49,7 @@ import numpy.typing as npt
 from twinray.data.decoding.bounded_file import parser_faults_as_input_errors
 from twinray.data.decoding.images import MAX_PIXELS
 from twinray.errors import InputError
+from twinray.files import check_regular
 from twinray.records import (
     ABSENT,
     PRESENT,
@@ -181,6 +182,7 @@ def _check_path(path: Path) -> None:
         raise InputError(
             f"expected a MedMNIST .npz file, {path} is a folder; give a file in it ({inside or 'no .npz'})"
         )
+    check_regular(path, "the MedMNIST archive")
     if not path.is_file():
         raise InputError(f"expected a MedMNIST .npz file, {path} is not there; check the path")
     if not zipfile.is_zipfile(path):

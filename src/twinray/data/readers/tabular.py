@@ -143,13 +143,17 @@ def read_rows(
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
             named = {_place(columns, column) for column in classes}
             emptied: Counter[int] = Counter()
+            lengths = _Lengths(len(names))
             for cells in reader:
                 line = reader.line_num + len(first)
                 _empty_missing(cells, named, emptied)
                 if any(cells):
+                    lengths.add(cells, line)
                     yield Row(path, line, cells, names, columns)
             if emptied and notes is not None:
                 notes.append(_emptied_note(path, names, emptied))
+            if notes is not None:
+                notes += lengths.notes(path)
     except UnicodeDecodeError as error:
         raise InputError(
             f"expected CSV in UTF-8 in {path}, found other bytes at or after line {line + 1}; save it as UTF-8, or copy "
@@ -178,6 +182,50 @@ def _empty_missing(cells: list[str], named: Set[int | None], emptied: Counter[in
         if cell.strip().casefold() in words:
             cells[at] = ""
             emptied[at] += 1
+
+
+@dataclass(slots=True)
+class _Lengths:
+    """Do rows have as many cells as the header (RFC 4180)? Empty cells at the end do not count.
+
+    Attributes:
+        header: number of cells of the header.
+        rows, long, short: numbers of rows, of those with more cells, and of those with fewer.
+    """
+
+    header: int
+    rows: int = 0
+    long: int = 0
+    short: int = 0
+    _first_long: str = ""
+    _first_short: str = ""
+
+    def add(self, cells: Sequence[str], line: int) -> None:
+        """Count one row."""
+        self.rows += 1
+        told = f"line {line}: {len(cells)} cells, {self.header} in the header"
+        if len(cells) > self.header and any(cells[self.header :]):
+            self.long += 1
+            self._first_long = self._first_long or told
+        elif len(cells) < self.header:
+            self.short += 1
+            self._first_short = self._first_short or told
+
+    def notes(self, path: Path) -> list[str]:
+        """What users must know of the table's rows."""
+        if not self.rows:
+            return [f"WARNING: {path.name} has a header but no rows"]
+        notes = []
+        if self.long:
+            notes.append(
+                f"WARNING: {self.long:,} rows have more cells than the header (first: {path.name} {self._first_long}): what they "
+                "say may stand in wrong columns; quote cells that hold the separator"
+            )
+        if self.short:
+            notes.append(
+                f"{self.short:,} rows end early (first: {path.name} {self._first_short}); what is missing counts as empty"
+            )
+        return notes
 
 
 def _emptied_note(path: Path, names: Sequence[str], emptied: Counter[int]) -> str:

@@ -51,6 +51,7 @@ class Image:
         frame: (width, height) that boxes are in where that is not the file's own.
         patient, split, attributes: facts as in :class:`twinray.records.Sample`.
         stated: names of classes that are stated present without a box.
+        doubtful: flag, true where something was set aside that may be of any class.
         lost: names of classes of which something was set aside.
     """
 
@@ -64,6 +65,7 @@ class Image:
     attributes: Mapping[str, str] = field(default_factory=dict)
     stated: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
+    doubtful: bool = False
     _boxes: list[tuple[str, FloatArray, str]] = field(default_factory=list)
     _regions: list[tuple[str, FloatArray]] = field(default_factory=list)
 
@@ -82,13 +84,15 @@ class Image:
         labels = boxes = None
         if self.annotated:
             labels = np.full(len(number), ABSENT, dtype=np.float32)
+            if self.doubtful:
+                labels[:] = UNKNOWN
             labels[[number[name] for name in self.lost | {n for n, _ in self._regions}]] = UNKNOWN
             for name in {name for name, *_ in self._boxes}:
                 readers = {reader for other, _, reader in self._boxes if other == name}
                 if len(readers) >= least or readers == {""}:
                     labels[number[name]] = PRESENT
             labels[[number[name] for name in self.stated]] = PRESENT
-            if self._boxes or not self.lost:
+            if self._boxes or not (self.lost or self.doubtful):
                 readers_of = tuple(reader for *_, reader in self._boxes)
                 boxes = Boxes(
                     np.array([box for _, box, _ in self._boxes], dtype=np.float64).reshape(-1, 4),
@@ -155,6 +159,11 @@ class Assembly:
     def set_aside(self, where: str, reason: str) -> None:
         """Set something aside."""
         self.skipped.append(Skipped(where, reason))
+
+    def nameless(self, image: Image, where: str, reason: str) -> None:
+        """Set something aside that may be of any class: what is not stated for the image is unknown."""
+        self.set_aside(where, reason)
+        image.doubtful = True
 
     def draw(
         self,

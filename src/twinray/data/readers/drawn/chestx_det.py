@@ -81,6 +81,7 @@ def read_chestx_det(
     classes: set[str] = set()
     for path, part, split in files:
         index, prefix = _index(assembly, part)
+        taken = len(assembly.images)
         for i, one in enumerate(_records(path)):
             _take(
                 one,
@@ -91,6 +92,9 @@ def read_chestx_det(
                 classes,
                 assembly,
             )
+        if prefix:
+            sources = [image.source for image in list(assembly.images.values())[taken:]]
+            assembly.notes += index.unlisted((s.removeprefix(prefix) for s in sources), path.name)
     if missing:
         if not assembly.images:
             raise InputError(
@@ -159,9 +163,10 @@ def _take(
     for j, (sym, box) in enumerate(zip(names, boxes, strict=True)):
         place = f"{where} ({name}) box {j}"
         if sym not in CLASSES:
-            image.lost |= set(CLASSES) - set(ADDED)
-            assembly.set_aside(
-                place, f"expected one of {', '.join(CLASSES)}, got {str(sym)[:60]!r}; correct it"
+            assembly.nameless(
+                image,
+                place,
+                f"expected one of {', '.join(CLASSES)}, got {str(sym)[:60]!r}; correct it",
             )
             continue
         classes.add(sym)

@@ -150,8 +150,8 @@ def _take(
             continue
         label, place = (shape.get("label") or "").strip(), f"{where} {shape.tag} {i}"
         if not label or (known and label not in known):
-            image.lost |= set(known)
-            assembly.set_aside(place, f"its label {label[:60]!r} is none of the task's; correct it")
+            reason = f"its label {label[:60]!r} is none of the task's; correct it"
+            assembly.nameless(image, place, reason)
         elif shape.tag == "tag":
             image.stated.add(label)
         else:

@@ -52,6 +52,8 @@ from twinray.files import read_json
 from twinray.records import Collection, split_of
 
 _SHAPES = ("rectanglelabels", "ellipselabels", "polygonlabels", "hypertextlabels", "labels")
+_BARE = frozenset({"rectangle", "ellipse", "polygon", "brush", "keypoint", "bitmask", "vector"})
+"""Regions that have no label of their own."""
 _UPLOAD = re.compile(r"(?:^|/)[0-9a-f]{8}-(?=[^/]+$)")
 """What an upload puts in front of a file's name."""
 _LEFT_OUT = frozenset({"annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id"})
@@ -77,10 +79,11 @@ class _Task:
 
 @dataclass(slots=True)
 class _Left:
-    """What is not read, by kind."""
+    """What is not read, by kind; ``unread`` are annotations without a list of results."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     skipped: int = 0
+    unread: int = 0
     predicted: int = 0
 
 
@@ -238,8 +241,10 @@ def _annotations(
         who = one.get("completed_by")
         who = (who.get("email") or who.get("id")) if isinstance(who, dict) else who
         result = one.get("result")
-        found_items = result if isinstance(result, list) else []
-        items: list[Mapping[str, Any]] = [item for item in found_items if isinstance(item, dict)]
+        if not isinstance(result, list):
+            left.unread += 1
+            continue
+        items: list[Mapping[str, Any]] = [item for item in result if isinstance(item, dict)]
         yield f"{who if who is not None else f'reader {i + 1}'}", items
 
 
@@ -350,8 +355,10 @@ def _draw(
     left: _Left,
     assembly: Assembly,
 ) -> None:
-    kind, value = item.get("type"), item.get("value")
+    value = item.get("value")
     value = value if isinstance(value, dict) else {}
+    kind = item.get("type") or next((k for k in _SHAPES if k in value), None)
+    kind = kind if isinstance(kind, str) else ""
     if kind == "choices":
         chosen = value.get("choices")
         image.stated |= (
@@ -359,18 +366,22 @@ def _draw(
         )
         return
     if kind not in _SHAPES:
-        if isinstance(kind, str) and kind.endswith("labels"):
+        if kind.endswith("labels"):
             left.kinds[kind] += 1
             names = value.get(kind)
             image.lost |= (
                 {n for n in names if isinstance(n, str)} if isinstance(names, list) else set()
             )
+        elif kind in _BARE or not kind:
+            assembly.nameless(
+                image, where, "expected a region with a 'type' and a label; correct it"
+            )
         return
     names = value.get(kind)
     names = [n for n in names if isinstance(n, str) and n] if isinstance(names, list) else []
     if not names:
-        assembly.set_aside(
-            where, f"expected a name under {kind!r}, found none; give the region a label"
+        assembly.nameless(
+            image, where, f"expected a name under {kind!r}, found none; give the region a label"
         )
     box: Corners | str = "the size of its image is not known"
     if item.get("image_rotation"):
@@ -440,6 +451,10 @@ def _notes(left: _Left) -> list[str]:
         )
     if left.skipped:
         notes.append(f"{left.skipped:,} annotations that were skipped in the tool are not read")
+    if left.unread:
+        notes.append(
+            f"{left.unread:,} annotations hold no list under 'result': they are not read, their images may count as never annotated"
+        )
     if left.predicted:
         notes.append(
             f"{left.predicted:,} tasks have predictions alone: their images count as never annotated"

@@ -62,6 +62,7 @@ def read_object_cxr(
     for path, split in tables:
         part = path.name.split(".")[0]
         index, prefix = _index(assembly, part)
+        taken = len(assembly.images)
         for row in read_rows(
             path, (("image_name", "image_path"), "annotation"), notes=assembly.notes
         ):
@@ -79,6 +80,15 @@ def read_object_cxr(
             image = Image(key, f"{prefix}{found}" if found else key, split=split)
             if assembly.add(image, row.where):
                 _draw(image, row["annotation"], row.where, assembly)
+        if prefix:
+            sources = [image.source for image in list(assembly.images.values())[taken:]]
+            assembly.notes += index.unlisted((s.removeprefix(prefix) for s in sources), path.name)
+    read = {path.name.split(".")[0] for path, _ in tables}
+    assembly.notes += [
+        f"the folder {stem} has no table {stem}.csv: left out"
+        for stem, _ in _TABLES
+        if stem not in read and (assembly.root / stem).is_dir()
+    ]
     if missing:
         if not assembly.images:
             raise InputError(

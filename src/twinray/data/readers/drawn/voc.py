@@ -225,8 +225,7 @@ def _draw(objects: list[_Object], assembly: Assembly) -> None:
         )
     for one in objects:
         if not one.name:
-            one.image.lost |= {other.name for other in objects if other.name}
-            assembly.set_aside(one.where, "expected a 'name', found none; correct it")
+            assembly.nameless(one.image, one.where, "expected a 'name', found none; correct it")
             continue
         box: Corners | str = "expected numbers under xmin, ymin, xmax, ymax"
         if one.corners is not None:

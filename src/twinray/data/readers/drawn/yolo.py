@@ -110,6 +110,7 @@ def read_yolo(source: Path, *, patient_regex: str | None = None) -> Collection:
             f"{what.path}: the text files of {pixels:,} images hold values beyond 0..1, expected shares of the image's width and "
             "height; divide pixels by them"
         )
+    assembly.notes += _without_image(what, files)
     if without:
         assembly.notes.append(
             f"{without:,} images have no text file or an empty one: they count as looked at and without a box"
@@ -121,6 +122,7 @@ def read_yolo(source: Path, *, patient_regex: str | None = None) -> Collection:
 
 def _yaml_in(source: Path) -> Path | None:
     """The YAML file of a source; None where it is a folder without one."""
+    check_regular(source, "YOLO's YAML file")
     if source.is_file():
         return source
     if not source.is_dir():
@@ -270,6 +272,24 @@ def _files(what: _Source, assembly: Assembly) -> Iterator[tuple[Split | None, st
             yield split, name
 
 
+def _without_image(what: _Source, files: Sequence[tuple[Split | None, str]]) -> list[str]:
+    """A note on text files that belong to no image; none where every one does."""
+    used = {_label_path(what.root / name) for _, name in files}
+    folders = sorted({path.parent for path in used if "labels" in path.parts})
+    bare = [
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.glob("*.txt"))
+        if path not in used and path.name not in _LISTS
+    ]
+    return (
+        [f"{len(bare):,} text files have no image, such as {bare[0].name}: left out"]
+        if bare
+        else []
+    )
+
+
 def _below(root: Path, path: Path) -> str:
     """A path relative to the root, or as it is where it lies elsewhere."""
     resolved = path.resolve()
@@ -313,8 +333,8 @@ def _draw_all(
             int(values[0]) if values and values[0] == values[0] and abs(values[0]) < 1e9 else -1
         )
         if values is None or number != values[0] or not 0 <= number < len(names):
-            image.lost |= set(names)
-            assembly.set_aside(
+            assembly.nameless(
+                image,
                 where,
                 f"expected a class of 0 to {len(names) - 1} and numbers, got {line[:60]!r}; correct it",
             )

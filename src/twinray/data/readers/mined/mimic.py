@@ -115,6 +115,8 @@ def _labels(folder: Path, table: LabelTable, found: Found) -> dict[str, tuple[st
             found.skipped.append(Skipped(row.where, fault))
         else:
             labels[study] = row["subject_id"], table.vector(stated)
+    if not labels:
+        found.notes.append(f"WARNING: no row of {path.name} can be read: no image has labels")
     return labels
 
 
