@@ -1008,7 +1008,9 @@ for _name, _tables in TABLES.items():
         CORRUPTED[_name] |= {
             f"a cell more{_of}": lines(_table, with_cell_more),
             f"a cell less{_of}": lines(_table, cut_short),
-            f"no rows{_of}": lines(_table, without_rows, "no rows", "another resolution of the images"),
+            f"no rows{_of}": lines(
+                _table, without_rows, "no rows", "another resolution of the images"
+            ),
         }
 SOURCES: dict[str, Callable[[Path], None]] = {
     "folder": folder, "coco": coco, "nih": nih, "vindr": vindr, "rsna": rsna, "chexpert": chexpert, "medmnist": medmnist,
