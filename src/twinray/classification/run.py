@@ -39,8 +39,9 @@ from twinray.data.splitting.cut import label_fraction
 from twinray.errors import InputError
 from twinray.files import frees_folders
 from twinray.records import FloatArray, IntArray
-from twinray.runs.folder import RunFolder, open_run
+from twinray.runs.folder import RunFolder, began_before, open_run
 from twinray.runs.seen import Checked, Seen, check_unseen, write_seen
+from twinray.training.depthwise import DEPTHWISE, concerns, full_depthwise
 from twinray.training.device import choose_machine
 from twinray.training.engine import Watch
 from twinray.training.ranks import joined_ranks, launched_rank
@@ -93,6 +94,9 @@ def run(
         "init": provenance.sha256,
         "precision": machine.precision,
     }
+    learns = config.policy in ("surgical", "full")
+    if learns and concerns(backbone, machine) and not began_before(config.out, DEPTHWISE):
+        inputs[DEPTHWISE] = "float32"
     if config.policy == "probe" and launched_rank()[1] > 1:
         check_ranks(config, 0, launched_rank()[1])
     with joined_ranks(machine.device) as ranks:
@@ -119,6 +123,8 @@ def run(
         for note in (*checked.notes, *notes) if ranks.main else ():
             print(f"note: {note}", file=sys.stderr)
         ranks.first(lambda: write_seen(folder.path, _seen(seen, config, pack, draws, val)))
+        if DEPTHWISE in inputs:
+            full_depthwise(backbone, machine)  # draws train copies of it
         told = None if watch is None else (lambda _, best: watch(folder, best))
         task = Task(config, pack, labels, backbone, val, test, machine, ranks, told)
         fitted = _probes(task, draws) if config.policy == "probe" else _train(task, draws)

@@ -43,6 +43,7 @@ from twinray.runs.classes import never_learned
 from twinray.runs.folder import RunFolder, began_before, open_run, plain
 from twinray.runs.sealed import KEY as SEALED
 from twinray.runs.seen import Checked, check_unseen, write_seen
+from twinray.training.depthwise import DEPTHWISE, concerns, full_depthwise
 from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
 from twinray.training.engine import Loop, Watch, load_best, train
 from twinray.training.engine import Progress as State
@@ -110,6 +111,8 @@ def run(
         inputs[_ALIGNED] = "cells at multiples of the stride"
     if recipe(config).schedule == "epoch" and not began_before(config.out, _WARM_UP):
         inputs[_WARM_UP] = "as MMEngine's"
+    if concerns(detector, machine) and not began_before(config.out, DEPTHWISE):
+        inputs[DEPTHWISE] = "float32"
     folder, resume = RunFolder(config.out), config.resume
     with joined_ranks(machine.device) as ranks:
         check_ranks(config, len(data["train"]), ranks.world)
@@ -142,6 +145,8 @@ def run(
         if ranks.world > 1:
             synchronise_norms(detector)
         detector = detector.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if DEPTHWISE in inputs:
+            full_depthwise(detector, machine)
         loop = dataclasses.replace(make_loop(config, detector, data, machine, ranks), watch=watch)
         state = train(loop, folder)
 

@@ -31,6 +31,7 @@ from twinray.records import IntArray
 from twinray.runs.folder import RunFolder, began_before, open_run, plain
 from twinray.runs.seen import apart_from, write_seen
 from twinray.training.checkpoint import Keep
+from twinray.training.depthwise import DEPTHWISE, concerns, full_depthwise
 from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
 from twinray.training.engine import Loop, Watch, train
 from twinray.training.loader import CopyAhead, PixelSource, epoch_order, prefetch
@@ -88,6 +89,8 @@ def run(
         }
         if _first_rate_is_zero(config):
             inputs[_WARM_UP] = "from 0"
+        if concerns(backbone, machine) and not began_before(out, DEPTHWISE):
+            inputs[DEPTHWISE] = "float32"
         if config.leave_out:
             inputs["left_out"] = [
                 open_pack(path, allow_edited=config.allow_edited).info.checksums
@@ -124,6 +127,8 @@ def run(
         if ranks.world > 1:
             synchronise_norms(model)
         model = model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if DEPTHWISE in inputs:
+            full_depthwise(model, machine)
         probe = _probe(config, packs, rows, source)
         loop = make_loop(config, model, source, machine, ranks, probe=probe, paired=paired)
         state = train(dataclasses.replace(loop, watch=watch), folder)
