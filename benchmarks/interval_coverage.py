@@ -7,6 +7,7 @@ of a patient, and so is half of the score's variance, so images of one patient a
 is normal with mean d, that of a negative with mean 0, variance 1 both: the true AUC is Phi(d / sqrt 2). The truth of
 every other measure, and of the difference to a second model, is its value on 400,000 patients. Decision thresholds are chosen once, on a
 study of its own. Given are the shares of studies whose interval holds the truth: of plain percentiles, and of what is reported.
+Of several classes, at the frequencies of ChestX-ray14, and over folds the figures are means, as the product has them.
 
 **Detectors.** Two detectors, the second a little better, on classes at the frequencies of real data sets, by two models of scores
 (``simulated_detectors``); one split or folds. Given are the shares of studies whose interval holds the expected figure of a test set of
@@ -53,127 +54,182 @@ from twinray.records import FloatArray, Interval
 
 GAIN = 0.25
 
-DESIGNS = (
-    (60, 0.25, 1.2),
-    (150, 0.1, 1.2),
-    (150, 0.1, 2.3),
-    (400, 0.15, 1.2),
-    (400, 0.05, 2.8),
-    (1000, 0.05, 1.2),
-    (1000, 0.15, 1.2),
-)
-"""Patients of a study, share of positive images, distance d of the two normal laws."""
+NIH = (0.103, 0.025, 0.119, 0.177, 0.052, 0.056, 0.013, 0.047)
+"""Share of ChestX-ray14's 112,120 images with each of the eight findings that have boxes (Wang et al., CVPR 2017)."""
 
 
-def patients(
-    n: int, prevalence: float, d: float, draw: np.random.Generator
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Patients of the images (m,), their labels (m,), both models' probabilities (m, 2); the models are overconfident."""
-    of = np.repeat(np.arange(n), 1 + draw.poisson(1.5, n))
-    illness, habit = draw.normal(size=(2, n))
-    ill = 0.7 * illness[of] + np.sqrt(1 - 0.49) * draw.normal(size=len(of))
-    positive = ndtr(ill) > 1 - prevalence
-    found = []
-    for gain in (0.0, GAIN):
-        own = (
-            (d + gain) * positive
-            + np.sqrt(0.5) * habit[of]
-            + np.sqrt(0.5) * draw.normal(size=len(of))
+@dataclass(frozen=True, slots=True)
+class LabelDesign:
+    """Patients of a fold, share of positive images of each class, distance d of the two normal laws, folds."""
+
+    patients: int
+    prevalences: tuple[float, ...]
+    d: float
+    folds: int = 1
+
+    def __str__(self) -> str:
+        share = (
+            f"{100 * self.prevalences[0]:g} %"
+            if len(self.prevalences) == 1
+            else f"{len(self.prevalences)} classes of {100 * min(self.prevalences):g} to {100 * max(self.prevalences):g} %"
         )
-        found.append(expit(1.5 * ((d + gain) * own - (d + gain) ** 2 / 2 + logit(prevalence))))
-    return of, positive.astype(np.float64), np.stack(found, axis=1)
+        folds = f"{self.folds} x " if self.folds > 1 else ""
+        return f"{folds}{self.patients}, {share}, {ndtr(self.d / np.sqrt(2)):.3f}"
+
+
+DESIGNS = (
+    LabelDesign(60, (0.25,), 1.2),
+    LabelDesign(150, (0.1,), 1.2),
+    LabelDesign(150, (0.1,), 2.3),
+    LabelDesign(400, (0.05,), 2.8),
+    LabelDesign(400, (0.15,), 1.2),
+    LabelDesign(1000, (0.05,), 1.2),
+    LabelDesign(1000, (0.15,), 1.2),
+    LabelDesign(80, (0.15,), 1.2, folds=5),
+    LabelDesign(400, NIH, 1.2),
+    LabelDesign(150, NIH, 1.2, folds=5),
+)
+
+_Drawn = tuple[FloatArray, FloatArray, FloatArray]
+
+
+def patients(n: int, prevalences: Sequence[float], d: float, draw: np.random.Generator) -> _Drawn:
+    """Patients of the images (m,), their labels (m, k), both models' probabilities (m, k, 2); the models are overconfident.
+
+    Of several classes 0.3 of a patient's illness and of the score's habit is common to all.
+    """
+    of = np.repeat(np.arange(n), 1 + draw.poisson(1.5, n))
+    common = draw.normal(size=(2, n)) if len(prevalences) > 1 else np.zeros((2, n))
+    own_part = np.sqrt(0.7) if len(prevalences) > 1 else 1.0
+    truth, scores = [], []
+    for prevalence in prevalences:
+        illness, habit = own_part * draw.normal(size=(2, n)) + np.sqrt(0.3) * common
+        ill = 0.7 * illness[of] + np.sqrt(1 - 0.49) * draw.normal(size=len(of))
+        positive = ndtr(ill) > 1 - prevalence
+        found = []
+        for gain in (0.0, GAIN):
+            own = (
+                (d + gain) * positive
+                + np.sqrt(0.5) * habit[of]
+                + np.sqrt(0.5) * draw.normal(size=len(of))
+            )
+            found.append(expit(1.5 * ((d + gain) * own - (d + gain) ** 2 / 2 + logit(prevalence))))
+        truth.append(positive.astype(np.float64))
+        scores.append(np.stack(found, axis=1))
+    return of, np.stack(truth, axis=1), np.stack(scores, axis=1)
 
 
 def label_studies(
-    n: int,
-    prevalence: float,
-    d: float,
+    design: LabelDesign,
     *,
     studies: int,
     bootstrap: int,
     seed: int = 0,
     population: int = 400_000,
 ) -> dict[str, dict[str, float]]:
-    """Measure -> ``truth``, and the shares of studies whose interval holds it: ``percentiles``, ``reported``.
+    """Measure -> ``truth``, ``printed`` studies without a warning, how many of these hold it, and of all by ``percentiles``.
 
-    ``auc delong`` has the clustered DeLong interval on the logit scale, ``auc difference`` the paired difference.
+    ``auc delong`` has the clustered DeLong interval on the logit scale (one class, one fold), ``auc difference`` the paired
+    difference, ``average_precision expected`` the same interval against the mean of the studies' own values: the expected figure of a
+    test set of this size.
     """
     draw = np.random.default_rng(seed)
-    _, truth, scores = patients(2_000, prevalence, d, draw)
-    thresholds = choose_label_thresholds(truth[:, None], scores[:, :1], ("finding",))
-    everybody = patients(population, prevalence, d, draw)
-    whole = [_labelled(everybody, run, thresholds) for run in (0, 1)]
-    once = [label_figures(Drawn(run, np.ones((run.n_groups, 1)))) for run in whole]
-    true = {name: float(v[0]) for (label, name), v in once[0].items() if label == 0}
-    true["auc"] = float(ndtr(d / np.sqrt(2)))
-    true["auc difference"] = float(ndtr((d + GAIN) / np.sqrt(2))) - true["auc"]
+    names = tuple(f"finding {i}" for i in range(len(design.prevalences)))
+    _, truth, scores = patients(2_000, design.prevalences, design.d, draw)
+    thresholds = choose_label_thresholds(truth, scores[..., 0], names)
+    everybody = _labelled(patients(population, design.prevalences, design.d, draw), 0, thresholds)
+    shown = 0 if len(names) == 1 else None
+    once = label_figures(Drawn(everybody, np.ones((everybody.n_groups, 1))))
+    true = {name: float(v[0]) for (label, name), v in once.items() if label == shown}
+    true["auc"] = float(ndtr(design.d / np.sqrt(2)))
+    true["auc difference"] = float(ndtr((design.d + GAIN) / np.sqrt(2))) - true["auc"]
     true["auc delong"] = true["auc"]
-    held = {
-        name: {"truth": value, "percentiles": 0.0, "reported": 0.0} for name, value in true.items()
-    }
-    counted = dict.fromkeys(held, 0)
+    found: dict[str, list[_Made]] = {}
     for _ in range(studies):
-        drawn = patients(n, prevalence, d, draw)
-        for name, plain, reported in _intervals(
-            drawn, thresholds, bootstrap, int(draw.integers(1 << 30))
-        ):
-            counted[name] += 1
-            held[name]["percentiles"] += _holds(plain, true[name])
-            held[name]["reported"] += _holds(reported, true[name])
-    for name, one in held.items():
-        one["percentiles"] /= max(counted[name], 1)
-        one["reported"] /= max(counted[name], 1)
-    return held
+        folds = [
+            patients(design.patients, design.prevalences, design.d, draw)
+            for _ in range(design.folds)
+        ]
+        for one in _intervals(folds, thresholds, bootstrap, int(draw.integers(1 << 30))):
+            found.setdefault(one.name, []).append(one)
+    expected = float(np.mean([one.value for one in found["average_precision"]]))
+    told = {name: _share_held(own, true[name]) for name, own in found.items()}
+    return told | {"average_precision expected": _share_held(found["average_precision"], expected)}
 
 
-def _labelled(
-    drawn: tuple[FloatArray, FloatArray, FloatArray], run: int, thresholds: LabelThresholds
-) -> Labelled:
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A study's figure, its interval by plain percentiles and the reported one; None where none is printed."""
+
+    name: str
+    value: float
+    plain: tuple[float, float] | None
+    reported: tuple[float, float] | None
+
+
+def _share_held(found: Sequence[_Made], truth: float) -> dict[str, float]:
+    printed = [one.reported for one in found if one.reported is not None]
+    return {
+        "truth": truth,
+        "studies": len(found),
+        "printed": len(printed),
+        "held": sum(_holds(ends, truth) for ends in printed),
+        "above": sum(ends[0] > truth for ends in printed),
+        "percentiles": sum(_holds(one.plain, truth) for one in found),
+    }
+
+
+def _labelled(drawn: _Drawn, run: int, thresholds: LabelThresholds) -> Labelled:
     of, truth, scores = drawn
+    names = tuple(thresholds.per_class)
     return Labelled(
-        truth[:, None], scores[:, [run]], ("finding",), "multilabel", of, int(of.max()) + 1, thresholds
+        truth, scores[..., run], names, "multilabel", of, int(of.max()) + 1, thresholds
     )  # fmt: skip
 
 
 def _intervals(
-    drawn: tuple[FloatArray, FloatArray, FloatArray],
-    thresholds: LabelThresholds,
-    bootstrap: int,
-    seed: int,
-) -> Iterator[tuple[str, tuple[float, float] | None, tuple[float, float] | None]]:
-    """Measure, plain percentiles, what is reported."""
-    runs = [_labelled(drawn, run, thresholds) for run in (0, 1)]
-    data, support = runs[0], Support.of(runs[0])
-    pieces: list[list[dict[object, FloatArray]]] = [[], []]
-    for weights in bootstrap_groups(data.groups, bootstrap, seed):
-        for piece, run in zip(pieces, runs, strict=True):
-            piece.append(label_figures(Drawn(run, weights)))  # type: ignore[arg-type]
-    once = np.ones((data.n_groups, 1))
-    value, second = (
-        label_figures(Drawn(data, once)),
-        float(label_figures(Drawn(runs[1], once))[0, "auc"][0]),
-    )
-    samples = {key: np.concatenate([p[key] for p in pieces[0]]) for key in value}
-    for measure in measures_of(data):
-        key = (0, measure.name)
-        if np.isnan(value[key][0]):
+    folds: Sequence[_Drawn], thresholds: LabelThresholds, bootstrap: int, seed: int
+) -> Iterator[_Made]:
+    """Of the class, or over the classes of several, over folds: as ``folds.crossed_labels`` makes them."""
+    runs = [[_labelled(drawn, run, thresholds) for drawn in folds] for run in (0, 1)]
+    support = Support.over_folds([Support.of(one) for one in runs[0]])
+    samples: list[dict[Key, FloatArray]] = []
+    values: list[dict[Key, float]] = []
+    for of_run in runs:
+        plain, drawn = [], []
+        for number, data in enumerate(of_run):
+            plain.append(label_figures(Drawn(data, np.ones((data.n_groups, 1)))))
+            pieces = [
+                label_figures(Drawn(data, weights))
+                for weights in bootstrap_groups(data.groups, bootstrap, seed + 1009 * number)
+            ]
+            drawn.append({key: np.concatenate([p[key] for p in pieces]) for key in plain[0]})
+        over = {key: mean_over_classes(np.stack([one[key] for one in drawn])) for key in plain[0]}
+        samples.append(over)
+        values.append(
+            {k: float(mean_over_classes(np.stack([one[k] for one in plain]))[0]) for k in plain[0]}
+        )
+    rules = {measure.name: measure for measure in measures_of(runs[0][0])}
+    shown = 0 if len(thresholds.per_class) == 1 else None
+    for key, value in values[0].items():
+        if key[0] != shown or np.isnan(value):
             continue
-        plain = percentile_interval(float(value[key][0]), samples[key], support.n)
-        made = interval(key, measure, float(value[key][0]), samples[key], data, support)
-        yield measure.name, _ends(plain), _ends(made)
-    auc = float(value[0, "auc"][0])
-    differences = np.concatenate([p[0, "auc"] for p in pieces[1]]) - samples[0, "auc"]
-    measure = next(one for one in measures_of(data) if one.name == "auc")
-    made = label_difference((0, "auc"), measure, second - auc, differences, support).interval
-    plain = percentile_interval(second - auc, differences, support.n)
-    yield "auc difference", _ends(plain), _ends(made)
-    variance = float(
-        auc_covariance(data.scores[:, 0], data.present[:, 0], data.groups).covariance[0, 0]
-    )
-    if 0 < auc < 1 and variance > 0:
-        half = 1.96 * np.sqrt(variance) / (auc * (1 - auc))
-        ends = float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
-        yield "auc delong", ends, ends
+        plain_one = percentile_interval(value, samples[0][key], support.n)
+        made = interval(key, rules[key[1]], value, samples[0][key], support)
+        yield _Made(key[1], value, _ends(plain_one), _ends(made))
+    auc = (shown, "auc")
+    value, differences = values[1][auc] - values[0][auc], samples[1][auc] - samples[0][auc]
+    made = label_difference(auc, rules["auc"], value, differences, support).interval
+    plain_one = percentile_interval(value, differences, support.n)
+    yield _Made("auc difference", value, _ends(plain_one), _ends(made))
+    data, value = runs[0][0], values[0][auc]
+    if shown is None or len(folds) > 1 or not 0 < value < 1:
+        return
+    spread = auc_covariance(data.scores[:, 0], data.present[:, 0], data.groups).covariance[0, 0]
+    if spread > 0:
+        half = 1.96 * np.sqrt(float(spread)) / (value * (1 - value))
+        ends = float(expit(logit(value) - half)), float(expit(logit(value) + half))
+        yield _Made("auc delong", value, ends, ends)
 
 
 def _ends(found: object) -> tuple[float, float] | None:
@@ -185,19 +241,61 @@ def _holds(ends: tuple[float, float] | None, truth: float) -> bool:
     return ends is not None and ends[0] <= truth <= ends[1]
 
 
-def labels_table(studies: int, bootstrap: int) -> None:
-    print(
-        f"{studies} studies a design; truth, then how often plain percentiles | the reported interval hold it"
+COLUMNS = (
+    "auc", "average_precision expected", "average_precision", "accuracy", "balanced_accuracy", "sensitivity@90", "sensitivity",
+    "specificity", "ppv", "npv", "youden", "f1", "brier", "ece", "auc difference", "auc delong",
+)  # fmt: skip
+"""Figures of classifiers in the order in which the table shows them."""
+
+
+def labels_table(
+    studies: int,
+    bootstrap: int,
+    results: Path,
+    seed: int,
+    *,
+    only: Sequence[str],
+    only_show: bool,
+) -> None:
+    """Work out the designs that ``results`` does not hold yet, one after another, then print all as Markdown."""
+    done = (
+        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     )
-    for n, prevalence, d in DESIGNS:
-        print(
-            f"{n} patients, {100 * prevalence:g} % positive images, AUC {ndtr(d / np.sqrt(2)):.3f}",
-            flush=True,
+    have = {(one["design"], one["seed"], one["studies"]) for one in done}
+    for number, design in enumerate(() if only_show else DESIGNS):
+        asked = any(text in str(design) for text in only)
+        if not asked or (str(design), seed + number, studies) in have:
+            continue
+        begun = time.perf_counter()
+        found = label_studies(design, studies=studies, bootstrap=bootstrap, seed=seed + number)
+        done.append(
+            {"design": str(design), "seed": seed + number, "studies": studies, "figures": found}
         )
-        found = label_studies(n, prevalence, d, studies=studies, bootstrap=bootstrap)
-        for name, one in found.items():
-            a, b = 100 * one["percentiles"], 100 * one["reported"]
-            print(f"  {name:20} {one['truth']:7.3f}   {a:5.1f} % | {b:5.1f} %", flush=True)
+        with results.open("a") as file:
+            file.write(json.dumps(done[-1]) + "\n")
+        print(f"{design}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+    print(labels_markdown(done))
+
+
+def labels_markdown(done: Sequence[dict[str, Any]]) -> str:
+    """A line a design: percent of the printed intervals that hold the truth, in brackets percentiles where they differ."""
+    lines = [
+        "| patients, positive images, true AUC; seed | " + " | ".join(COLUMNS) + " |",
+        "|" + " --- |" * (1 + len(COLUMNS)),
+    ]
+    for one in done:
+        cells = [f"{one['design']}; {one['seed']}"]
+        for name in COLUMNS:
+            n = one["figures"].get(name)
+            if n is None or not n["printed"]:
+                cells.append("")
+                continue
+            few = f" of {n['printed']}" if n["printed"] < 0.99 * n["studies"] else ""
+            held, plain = 100 * n["held"] / n["printed"], 100 * n["percentiles"] / n["studies"]
+            other = f" ({plain:.1f})" if f"{plain:.1f}" != f"{held:.1f}" else ""
+            cells.append(f"{held:.1f}{few}{other}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 # ---- Detectors ---------------------------------------------------------------------------------------------------------
@@ -478,19 +576,19 @@ def main() -> None:
         "--results",
         type=Path,
         default=Path("coverage.jsonl"),
-        help="rows of detectors that are done",
+        help="rows that are done; a file for detectors, another for labels",
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=100,
-        help="of the first row of detectors; each further row adds 1",
+        help="of the first row; each further row adds 1",
     )
     parser.add_argument(
         "--only",
         nargs="+",
         default=[""],
-        help="rows of detectors whose names hold one of these texts, in the order of the texts",
+        help="rows whose names hold one of these texts; detectors in the order of the texts",
     )
     parser.add_argument("--show", action="store_true", help="only show the rows of --results")
     options = parser.parse_args()
@@ -503,7 +601,14 @@ def main() -> None:
             only_show=options.show,
         )
     else:
-        labels_table(options.studies, options.bootstrap)
+        labels_table(
+            options.studies,
+            options.bootstrap,
+            options.results,
+            options.seed,
+            only=options.only,
+            only_show=options.show,
+        )
 
 
 if __name__ == "__main__":

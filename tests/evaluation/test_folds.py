@@ -17,7 +17,8 @@ from twinray.evaluation.folds import (
     over_runs,
 )
 from twinray.evaluation.intervals import NO_LUCK, Resampling, mean_over_seeds
-from twinray.evaluation.labels.report import evaluate_labels
+from twinray.evaluation.labels.cutoffs import choose_label_thresholds
+from twinray.evaluation.labels.report import compare_labels, evaluate_labels
 from twinray.evaluation.record import figure_of
 from twinray.records import Boxes
 
@@ -249,6 +250,42 @@ def test_classifiers_over_seeds_and_folds_are_means_of_the_runs_own_figures() ->
         crossed_labels(
             arms | {"second": [flipped, *arms["second"][1:]]}, ("no", "yes"), "multiclass"
         )
+
+
+@pytest.mark.parametrize("classes", [("no", "yes"), ("a", "b", "c")])
+def test_one_fold_and_one_seed_of_a_classifier_is_the_plain_evaluation(classes) -> None:
+    """Intervals, notes, p and Holm's p: all as of one run, few patients included."""
+    rng = np.random.default_rng(5)
+    n, k = 90, len(classes)
+    truth = np.eye(k)[rng.choice(k, n, p=[0.9, 0.1] if k == 2 else [0.6, 0.34, 0.06])]
+    images = tuple(f"i{i}" for i in range(n))
+    patients = tuple(f"p{i // 2}" for i in range(n))
+    runs = []
+    for _ in range(2):
+        scores = np.exp(2 * truth + rng.normal(size=(n, k)))
+        scores /= scores.sum(axis=1, keepdims=True)
+        chosen = choose_label_thresholds(truth, scores, classes)
+        runs.append(LabelRun(0, 0, images, truth, scores, patients, chosen))
+    task, resampling = "multiclass", Resampling(150, 0)
+    report = crossed_labels({"a": [runs[0]], "b": [runs[1]]}, classes, task, resampling=resampling)
+    options = {"thresholds": runs[0].thresholds, "resampling": resampling}
+    plain = evaluate_labels(truth, runs[0].scores, classes, task, patients, **options)
+    for name, own in plain.metrics.items():
+        assert report.arms["a"].over_patients[None, name] == own, name
+    for c, of_class in enumerate(classes):
+        for name, own in plain.per_class[of_class].items():
+            found = report.arms["a"].over_patients[c, name]
+            assert repr(found) == repr(own), (of_class, name)
+    assert any(own.method for of in plain.per_class.values() for own in of.values())
+    apart = compare_labels(
+        truth, runs[0].scores, runs[1].scores, classes, task, patients,
+        thresholds=(runs[0].thresholds, runs[1].thresholds), resampling=resampling,
+    )  # fmt: skip
+    crossed = report.differences["b"].over_patients
+    for c, of_class in enumerate(classes):
+        for name, own in apart.per_class[of_class].items():
+            assert repr(crossed[c, name]) == repr(own), (of_class, name)
+    assert report.difference("b").details["tests"]["comparisons"] == apart.n_comparisons
 
 
 @pytest.mark.parametrize("folds", [1, 2])

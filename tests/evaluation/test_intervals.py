@@ -10,6 +10,7 @@ from twinray.errors import InputError
 from twinray.evaluation.intervals import (
     bootstrap_groups,
     expanded_p,
+    expanded_tails,
     group_index,
     mean_over_seeds,
     paired_difference,
@@ -75,7 +76,7 @@ def test_expanded_percentiles_of_a_mean_are_students(cases):
     values = np.random.default_rng(0).normal(0.3, 1, cases)
     error = values.std() / np.sqrt(cases)  # of the resamples of a bootstrap
     samples = values.mean() + error * stats.norm.ppf((np.arange(400_000) + 0.5) / 400_000)
-    found = percentile_interval(values.mean(), samples, cases, cases=cases)
+    found = percentile_interval(values.mean(), samples, cases, tails=expanded_tails(cases))
     theirs = stats.ttest_1samp(values, 0)
     ends = theirs.confidence_interval(0.95)
     assert (found.low, found.high) == (
@@ -84,8 +85,23 @@ def test_expanded_percentiles_of_a_mean_are_students(cases):
     )
     bootstrap = 2 * float(stats.norm.sf(abs(values.mean()) / error))
     assert expanded_p(bootstrap, cases) == pytest.approx(theirs.pvalue, rel=1e-6)
-    assert percentile_interval(0.3, samples, cases, cases=1) == percentile_interval(
-        0.3, samples, cases
+    assert expanded_tails(1) == expanded_tails(4, 4) == pytest.approx((2.5, 97.5))
+    assert expanded_p(0.02, 1) == 0.02
+
+
+def test_expanded_percentiles_of_folds_lack_one_patient_a_fold():
+    """Mean of five means of 12 values each: Student's t of their pooled variance, 55 degrees of freedom."""
+    folds = np.random.default_rng(1).normal(0.3, 1, (5, 12))
+    value = folds.mean()
+    error = np.sqrt((folds.var(axis=1) / 12).mean() / 5)  # of resamples within folds
+    samples = value + error * stats.norm.ppf((np.arange(400_000) + 0.5) / 400_000)
+    found = percentile_interval(value, samples, 60, tails=expanded_tails(60, 5))
+    pooled = np.sqrt(folds.var(axis=1, ddof=1).mean() / 60)
+    ends = stats.t(55, value, pooled).interval(0.95)
+    assert (found.low, found.high) == pytest.approx(ends, abs=2e-3)
+    bootstrap = 2 * float(stats.norm.sf(value / error))
+    assert expanded_p(bootstrap, 60, 5) == pytest.approx(
+        2 * stats.t(55).sf(value / pooled), rel=1e-6
     )
 
 
@@ -158,25 +174,3 @@ def test_paired_over_seeds_is_narrower_where_seeds_go_together():
     assert paired.share_above_zero == 1.0
     with pytest.raises(InputError, match="as many baseline as candidate"):
         paired_over_seeds([0.1], [0.2, 0.3])
-
-
-def test_bias_corrected_percentiles_move_against_the_bias():
-    """Normal resamples that lie b above the value v: the interval is v - b and 1.96 standard deviations around it."""
-    normal = np.sort(np.random.default_rng(0).normal(size=200_001))
-    value, bias, deviation = 0.3, 0.04, 0.05
-    found = percentile_interval(value, value + bias + deviation * normal, 50, bias_corrected=True)
-    assert found.low == pytest.approx(value - bias - 1.96 * deviation, abs=2e-3)
-    assert found.high == pytest.approx(value - bias + 1.96 * deviation, abs=2e-3)
-
-
-@given(st.integers(0, 1000))
-def test_without_bias_the_correction_does_nothing_much_and_it_never_leaves_the_resamples(seed):
-    samples = np.random.default_rng(seed).normal(size=501)
-    plain = percentile_interval(float(np.median(samples)), samples, 50)
-    corrected = percentile_interval(float(np.median(samples)), samples, 50, bias_corrected=True)
-    assert (corrected.low, corrected.high) == pytest.approx((plain.low, plain.high))
-    for value in (-100.0, 100.0):
-        far = percentile_interval(value, samples, 50, bias_corrected=True)
-        assert samples.min() <= far.low <= far.high <= samples.max()
-    flat = percentile_interval(1.0, np.ones(20), 50, bias_corrected=True)
-    assert (flat.low, flat.high) == (1.0, 1.0)

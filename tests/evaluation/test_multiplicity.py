@@ -31,7 +31,7 @@ def test_each_measure_is_a_family_and_untested_classes_do_not_count():
     assert found["b"]["ap50"].tests["holm_p"] == pytest.approx(0.04)
     assert found["c"]["ap50"].tests == {}
     assert [found[c]["froc"].tests["holm_p"] for c in "abc"] == pytest.approx([0.5, 0.03, 0.04])
-    assert comparisons(per_class) == 3
+    assert comparisons(found) == 3
     mirrored = over_classes(per_class, [True, False, False])
     assert mirrored["a"]["ap50"].tests["holm_p"] == 0.01 and mirrored["b"] == per_class["b"]
 

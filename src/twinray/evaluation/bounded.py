@@ -7,16 +7,19 @@ A percentile bootstrap of ``3 of 3`` has width 0, and near 1 it is too narrow. W
   rarer kind, and fewer near 1, where a few patients make the error. In simulated studies with several
   images a patient it holds the truth more often than percentiles do
   (``benchmarks/interval_coverage.py``).
-- Shares, F1, balanced accuracy, Youden's index and Brier scores: Wilson's score interval in the same way, between
-  the measure's own ends.
+- Shares: Wilson's score interval with the effective sample size v (1 - v) / variance, as of detectors' figures
+  (``levels``). The variance is that of the resamples times m / (m - 1) of m patients.
+- Average precision, F1, Brier scores and means of shares: the same between the measure's own ends, with Student's t
+  of m - 1 degrees of freedom (Korn and Graubard, Survey Methodology 1998). m is the number of patients of the rarer kind. Unlike
+  a share's, their variance does not follow from their value.
+- Balanced accuracy of one class against the rest and Youden's index, sums of two shares: put together from the intervals of
+  these (``labels.two_shares``).
 - Differences: expanded percentiles (Hesterberg, The American Statistician 2015).
   Instead of 2.5 and 97.5 those are taken that make a mean of m values have Student's interval.
 - AUC of fewer than ``FEW`` patients of a kind, or of 0 or 1: Newcombe's fifth method (Statistics in Medicine 2006), which
   needs no resample.
-- Average precision of labels: Wilson's score interval, as of detectors' figures (``levels``). The
-  effective sample size is v (1 - v) / variance, that of the resamples times m / (m - 1) of m patients of the rarer kind. Resamples lie too high, in a mean
-  over classes more so.
-- Calibration errors, which are 0 or above and which chance makes larger: the 97.5th percentile, and as far below the value (0 at least).
+- Calibration errors, which are 0 or above and which chance makes larger: the (expanded) 97.5th percentile, and below the value as far and
+  by the resamples' excess over it more, 0 at least.
   Resamples have the excess of a small sample twice, so plain percentiles lie above the truth: of 60 simulated patients 8 in 100 held it.
 - Shares of fewer than ``FEW`` patients, or where no resample differs: exact (Clopper and Pearson,
   Biometrika 1934). The sample size is the number of patients, however many images they have; that
@@ -49,9 +52,13 @@ def exact_share(value: float, n: int) -> tuple[float, float]:
     return low, high
 
 
-def score_interval(value: float, size: float) -> tuple[float, float]:
-    """95 % interval of Wilson of a share, from its value and the (effective, not whole) sample size."""
-    z2 = float(ndtri(0.975)) ** 2
+def score_interval(value: float, size: float, freedom: float = np.inf) -> tuple[float, float]:
+    """95 % interval of Wilson of a share, from its value and the (effective, not whole) sample size.
+
+    ``freedom``: degrees of freedom of the variance that the effective size comes from. Student's t takes the place of 1.96, which is
+    the same as the smaller size of Korn and Graubard (Survey Methodology 1998).
+    """
+    z2 = float(ndtri(0.975) if np.isinf(freedom) else stdtrit(freedom, 0.975)) ** 2
     middle = (value + z2 / (2 * size)) / (1 + z2 / size)
     half = float(np.sqrt(z2 * (max(value * (1 - value), 0.0) / size + z2 / (4 * size**2)))) / (
         1 + z2 / size
@@ -95,7 +102,12 @@ def logit_interval(value: float, samples: FloatArray, freedom: float) -> tuple[f
 def excess_interval(
     value: float, samples: FloatArray, tails: tuple[float, float] = (2.5, 97.5)
 ) -> tuple[float, float]:
-    """95 % interval of an error of 0..1 that chance makes larger: both ends as far away as the farther percentile."""
+    """95 % interval of an error of 0..1 that chance makes larger: as far away as the farther percentile, below once more the excess.
+
+    The excess is the mean of the resamples less the value. The value itself has more of it than its resamples show: a gap that is
+    all chance, |N(0, s)|, has 0.80 s on average, and resamples of it 0.33 s more.
+    """
     low, high = np.nanpercentile(samples, tails)
     reach = max(float(high) - value, value - float(low))
-    return max(0.0, value - reach), min(1.0, value + reach)
+    excess = max(0.0, float(np.nanmean(samples)) - value)
+    return max(0.0, value - reach - excess), min(1.0, value + reach)

@@ -7,11 +7,9 @@ Conventions
   be pooled.
 - The interval over patients holds the trained runs fixed. Patients are resampled inside their fold;
   every measure of every run is recomputed on the same resample and averaged the same way. A fold
-  where a measure does not exist in a resample is left out of that resample's mean. The percentiles
-  of an arm's figure over several folds are bias-corrected. Average precision on few images is too
-  high, in a resample once more so. A mean over folds hides less of that behind chance. The script
-  ``benchmarks/interval_coverage.py`` measures how often the intervals hold the truth. The
-  percentiles of differences are plain.
+  where a measure does not exist in a resample is left out of that resample's mean. The intervals of
+  levels and differences are those of one run's figures, with the patients of all folds behind them:
+  ``levels`` of detectors, ``labels.measures`` of classifiers.
 - The interval over seeds holds the images fixed: Student's t over the runs' means over folds. It
   shows how much of a difference is luck of initial weights and order. Runs that all start from one
   pre-training share its luck, which no seed of theirs varies.
@@ -32,7 +30,6 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from twinray.errors import InputError
-from twinray.evaluation.bounded import FEW, TOO_FEW, excess_interval
 from twinray.evaluation.boxes import (
     BOX_RULES,
     BoxCache,
@@ -52,11 +49,16 @@ from twinray.evaluation.intervals import (
     bootstrap_groups,
     group_index,
     mean_over_seeds,
-    paired_difference,
-    percentile_interval,
 )
 from twinray.evaluation.labels.cutoffs import LabelThresholds
-from twinray.evaluation.labels.measures import ERRORS
+from twinray.evaluation.labels.data import Labelled
+from twinray.evaluation.labels.measures import (
+    LabelMeasure,
+    Support,
+    interval,
+    label_difference,
+    measures_of,
+)
 from twinray.evaluation.labels.report import MeasuredLabels
 from twinray.evaluation.levels import BoxSupport, difference, level, variance
 from twinray.evaluation.matching import FlatBoxes, Images, flatten
@@ -159,7 +161,6 @@ class CrossedReport:
         classes: (k,) names.
         counts: counts of images and boxes, over all folds.
         class_counts: (k,) the same of each class.
-        few: ids of classes whose patients are too few for an interval over them.
         arms: arms by name, in the order given.
         differences: differences by name.
     """
@@ -169,7 +170,6 @@ class CrossedReport:
     classes: tuple[str, ...]
     counts: Mapping[str, int]
     class_counts: tuple[Mapping[str, int], ...]
-    few: frozenset[int]
     arms: Mapping[str, CrossedArm]
     differences: Mapping[str, CrossedDifference]
 
@@ -187,7 +187,6 @@ class CrossedReport:
             )
             for key, interval in arm.over_patients.items()
         }
-        figures = {key: self._told(key, figure) for key, figure in figures.items()}
         overall, per_class = by_class(figures, self.classes)
         counted = zip(per_class.items(), self.class_counts, strict=True)
         return SplitFigures(
@@ -198,7 +197,7 @@ class CrossedReport:
         """The same of an arm's differences."""
         found = self.differences[name]
         figures = {
-            key: self._told(key, replace(one.figure(), over_seeds=found.over_seeds[key]))
+            key: replace(one.figure(), over_seeds=found.over_seeds[key])
             for key, one in found.over_patients.items()
         }
         overall, per_class = by_class(figures, self.classes)
@@ -212,14 +211,6 @@ class CrossedReport:
             {name: ClassFigures(own) for name, own in per_class.items()},
             {"n_images": self.counts["n_images"]},
             details=tests_record(n) if n else {},
-        )
-
-    def _told(self, key: Key, figure: Figure) -> Figure:
-        """Without interval where it would rest on too few patients."""
-        return (
-            replace(figure, ci95=None, share_above_zero=None, note=TOO_FEW)
-            if key[0] in self.few
-            else figure
         )
 
 
@@ -276,9 +267,8 @@ def crossed_boxes(
     n_boxes = np.asarray(sum(like.truth_counts().sum(axis=0) for like in likes.values())).tolist()
     counts = {"n_images": sum(len(like.ids) for like in likes.values()), "n_boxes": sum(n_boxes)}
     supports = {fold: box_supports(like, groups[fold], rules.sizes) for fold, like in likes.items()}
-    crossing = _Crossing(
-        tuple(arms), folds, seeds, measured, groups, baselines, luck or {}, supports
-    )
+    rule = _BoxRule([supports[fold] for fold in folds], tuple(box_classes))
+    crossing = _Crossing(tuple(arms), folds, seeds, measured, groups, baselines, luck or {}, rule)
     return crossing.report(box_classes, counts, [{"n_boxes": n} for n in n_boxes], resampling)
 
 
@@ -348,11 +338,16 @@ def crossed_labels(
     class_counts = [
         {"n_positive": p, "n_negative": n} for p, n in zip(positive, negative, strict=True)
     ]
-    patients = np.sum([np.stack(one.patients()) for one in of_fold.values()], axis=0)
-    few = frozenset(np.flatnonzero(patients.min(axis=0) < FEW).tolist())
     counts = {"n_images": sum(len(one.groups) for one in of_fold.values())}
-    crossing = _Crossing(tuple(arms), folds, seeds, measured, groups, baselines, luck or {})
-    return crossing.report(label_classes, counts, class_counts, resampling, few)
+    supports = {
+        name: Support.over_folds(
+            [Support.of(*(measured[name, fold, s].data for s in seeds)) for fold in folds]
+        )
+        for name in arms
+    }
+    rule = _LabelRule(supports, of_fold[folds[0]].data)
+    crossing = _Crossing(tuple(arms), folds, seeds, measured, groups, baselines, luck or {}, rule)
+    return crossing.report(label_classes, counts, class_counts, resampling)
 
 
 def grid(arms: Mapping[str, Sequence[_Run]]) -> tuple[tuple[Hashable, ...], tuple[Hashable, ...]]:
@@ -412,6 +407,115 @@ def check_apart(folds: Mapping[Hashable, Sequence[tuple[str | int, str | None]]]
                     )
 
 
+class _Rule(Protocol):
+    """How intervals over patients are made of values and their resamples."""
+
+    def levels(
+        self, arm: str, values: Mapping[Key, float], folds: Sequence[Figures]
+    ) -> dict[Key, Interval]:
+        """Of an arm's figures.
+
+        Args:
+            arm: name.
+            values: figures on the plain data.
+            folds: by fold, figure -> (resamples,).
+        """
+
+    def differences(
+        self, baseline: str, values: Mapping[Key, float], folds: Sequence[Figures]
+    ) -> dict[Key, Difference]:
+        """The same of a candidate's figures less the baseline's, p corrected over classes."""
+
+
+@dataclass(frozen=True, eq=False)
+class _BoxRule:
+    """``levels``: standard errors, corrected for what resamples of few patients lack.
+
+    Attributes:
+        folds: supports by size of boxes, of each fold.
+        classes: names.
+    """
+
+    folds: Sequence[Mapping[str, BoxSupport]]
+    classes: tuple[str, ...]
+
+    def levels(
+        self, arm: str, values: Mapping[Key, float], folds: Sequence[Figures]
+    ) -> dict[Key, Interval]:
+        lacks, whole = lacking_by_size(folds, self.folds), self._whole()
+        return {
+            k: level(
+                k, v, variance(_over_folds(folds, k)) + lacks.get(k, 0.0), whole[size_of(k[1])]
+            )
+            for k, v in values.items()
+        }
+
+    def differences(
+        self, baseline: str, values: Mapping[Key, float], folds: Sequence[Figures]
+    ) -> dict[Key, Difference]:
+        lacks, whole = lacking_by_size(folds, self.folds), self._whole()
+        made = {
+            k: difference(k, v, _over_folds(folds, k), lacks.get(k, 0.0), whole[size_of(k[1])])
+            for k, v in values.items()
+        }
+        return _corrected(made, self.classes)
+
+    def _whole(self) -> dict[str, BoxSupport]:
+        return {size: BoxSupport.sum([one[size] for one in self.folds]) for size in self.folds[0]}
+
+
+@dataclass(frozen=True, eq=False)
+class _LabelRule:
+    """``labels.measures``: made as each measure's kind and the number of its cases ask for.
+
+    Attributes:
+        supports: supports by arm, over all folds.
+        data: data of one run.
+    """
+
+    supports: Mapping[str, Support]
+    data: Labelled
+
+    def levels(
+        self, arm: str, values: Mapping[Key, float], folds: Sequence[Figures]
+    ) -> dict[Key, Interval]:
+        rules = self._rules()
+        return {
+            k: interval(k, rules[k[1]], v, _over_folds(folds, k), self.supports[arm])
+            for k, v in values.items()
+        }
+
+    def differences(
+        self, baseline: str, values: Mapping[Key, float], folds: Sequence[Figures]
+    ) -> dict[Key, Difference]:
+        rules = self._rules()
+        made = {
+            k: label_difference(k, rules[k[1]], v, _over_folds(folds, k), self.supports[baseline])
+            for k, v in values.items()
+        }
+        return _corrected(made, self.data.names, self.data.in_mean.tolist())
+
+    def _rules(self) -> dict[str, LabelMeasure]:
+        return {measure.name: measure for measure in measures_of(self.data)}
+
+
+def _corrected(
+    made: dict[Key, Difference], classes: Sequence[str], counted: Sequence[bool] | None = None
+) -> dict[Key, Difference]:
+    """With Holm's p over the classes of each measure."""
+    by_name = {
+        name: {measure: one for (i, measure), one in made.items() if i == c}
+        for c, name in enumerate(classes)
+    }
+    corrected = over_classes(by_name, counted)
+    of_classes: dict[Key, Difference] = {
+        (c, measure): one
+        for c, name in enumerate(classes)
+        for measure, one in corrected[name].items()
+    }
+    return {**made, **of_classes}
+
+
 @dataclass(frozen=True, eq=False)
 class _Crossing:
     """Checked runs of all arms, folds and seeds."""
@@ -423,8 +527,7 @@ class _Crossing:
     groups: Mapping[Hashable, IntArray]
     baselines: Mapping[str, str] | None
     luck: Mapping[str, Luck]
-    supports: Mapping[Hashable, Mapping[str, BoxSupport]] | None = None
-    """By fold and size of boxes; None for classifiers."""
+    rule: _Rule
 
     def report(
         self,
@@ -432,9 +535,8 @@ class _Crossing:
         counts: Mapping[str, int],
         class_counts: Sequence[Mapping[str, int]],
         resampling: Resampling,
-        few: frozenset[int] = frozenset(),
     ) -> CrossedReport:
-        """``few``: ids of classes whose patients are too few for an interval over them."""
+        """Every arm and every difference."""
         plain = {place: one.plain() for place, one in self.measured.items()}
         samples = self._samples(resampling)
         arms = {name: self._arm(name, plain, samples[name]) for name in self.names}
@@ -443,7 +545,7 @@ class _Crossing:
             against = dict.fromkeys(self.names[1:], self.names[0])
         differences = {
             name: self._difference(
-                classes, (base, name), (arms[base], arms[name]), (samples[base], samples[name])
+                (base, name), (arms[base], arms[name]), (samples[base], samples[name])
             )
             for name, base in against.items()
         }
@@ -453,14 +555,9 @@ class _Crossing:
             tuple(classes),
             counts,
             tuple(class_counts),
-            few,
             arms,
             differences,
         )
-
-    @property
-    def n_patients(self) -> int:
-        return sum(int(g.max()) + 1 for g in self.groups.values())
 
     def _samples(self, resampling: Resampling) -> dict[str, list[Figures]]:
         """Arm -> by fold, measure -> (resamples,) means over seeds on the same resamples for all arms."""
@@ -485,13 +582,6 @@ class _Crossing:
                 parts[name].append(of_fold)
         return parts
 
-    def _box_supports(self) -> tuple[list[Mapping[str, BoxSupport]], dict[str, BoxSupport]]:
-        """By fold and size, and over all folds by size."""
-        of_folds = [self.supports[fold] for fold in self.folds] if self.supports is not None else []
-        return of_folds, {
-            size: BoxSupport.sum([one[size] for one in of_folds]) for size in of_folds[0]
-        }
-
     def _arm(
         self, name: str, plain: Mapping[_Place, Figures], samples: Sequence[Figures]
     ) -> CrossedArm:
@@ -502,35 +592,13 @@ class _Crossing:
         }
         of_seed = {key: _mean(values) for key, values in runs.items()}
         means = {key: float(of_seed[key].mean()) for key in keys}
-        drawn = {key: _over_folds(samples, key) for key in keys}
-        if self.supports is None:
-            several = len(self.folds) > 1
-            patients = {
-                k: self._label_interval(k, means[k], drawn[k], bias_corrected=several) for k in keys
-            }
-        else:
-            of_folds, whole = self._box_supports()
-            lacks = lacking_by_size(samples, of_folds)
-            patients = {
-                k: level(k, means[k], variance(drawn[k]) + lacks.get(k, 0.0), whole[size_of(k[1])])
-                for k in keys
-            }
+        patients = self.rule.levels(name, means, samples)
         levels = self._levels(name)
         over_seeds = {k: over_runs(of_seed[k], levels, ends(k[1])) for k in keys}
         return CrossedArm(patients, over_seeds, runs)
 
-    def _label_interval(
-        self, key: Key, value: float, drawn: FloatArray, *, bias_corrected: bool
-    ) -> Interval:
-        """The interval over patients of a mean over label draws, seeds or folds, as one run's figure has it."""
-        found = percentile_interval(value, drawn, self.n_patients, bias_corrected=bias_corrected)
-        if key[1] in ERRORS and found.low is not None:
-            return Interval(value, *excess_interval(value, drawn), self.n_patients)
-        return found
-
     def _difference(
         self,
-        classes: Sequence[str],
         names: tuple[str, str],
         arms: tuple[CrossedArm, CrossedArm],
         samples: tuple[Sequence[Figures], Sequence[Figures]],
@@ -538,40 +606,12 @@ class _Crossing:
         first, other = arms
         shared = [key for key in first.runs if key in other.runs]
         values = {
-            key: (first.over_patients[key].value, other.over_patients[key].value) for key in shared
+            key: other.over_patients[key].value - first.over_patients[key].value for key in shared
         }
-        if self.supports is None:
-            patients = {
-                key: paired_difference(
-                    *values[key],
-                    _over_folds(samples[0], key),
-                    _over_folds(samples[1], key),
-                    self.n_patients,
-                )
-                for key in shared
-            }
-        else:
-            of_folds, whole = self._box_supports()
-            apart = [{k: b[k] - a[k] for k in a} for a, b in zip(*samples, strict=True)]
-            lacks = lacking_by_size(apart, of_folds)
-            patients = {
-                k: difference(
-                    k,
-                    values[k][1] - values[k][0],
-                    _over_folds(apart, k),
-                    lacks.get(k, 0.0),
-                    whole[size_of(k[1])],
-                )
-                for k in shared
-            }
-            corrected = over_classes(
-                {
-                    name: {m: d for (i, m), d in patients.items() if i == c}
-                    for c, name in enumerate(classes)
-                }
-            )
-            for c, name in enumerate(classes):
-                patients |= {(c, measure): one for measure, one in corrected[name].items()}
+        apart: list[Figures] = [
+            {k: b[k] - a[k] for k in a if k in b} for a, b in zip(*samples, strict=True)
+        ]
+        patients = self.rule.differences(names[0], values, apart)
         # a pair of runs shares a level of luck where both runs do
         of_first, of_other = (self._levels(name) for name in names)
         levels = {

@@ -11,12 +11,6 @@ Conventions
   value is that of the plain data, not the mean of the resamples. Resamples where the measure does
   not exist are left out of the percentiles. The measure is then NaN: a class without any true box,
   an AUC with one kind of label.
-- Bias-corrected percentiles are those of Efron, Better bootstrap confidence intervals, 1987,
-  without acceleration. They are for measures whose resamples lie to one side of the value, as
-  average precision on few images does. Resampling adds the bias of a small sample once more. The
-  percentiles that are taken move against it. They are for means over folds, where the biases add up
-  while chance cancels. The plain percentiles suit one split's figure, and paired differences, whose
-  biases cancel, better (``benchmarks/interval_coverage.py``).
 - An interval over seeds is the mean plus or minus Student's t with n - 1 degrees of freedom times the
   standard error, cut off where the measure ends: a value beyond cannot be the truth, so coverage is the same.
   Runs that are all alike give none, since they say nothing of chance.
@@ -202,8 +196,7 @@ def percentile_interval(
     samples: FloatArray,
     n: int,
     *,
-    bias_corrected: bool = False,
-    cases: int | None = None,
+    tails: tuple[float, float] = _TAILS,
 ) -> Interval:
     """The 95 % percentile interval of a bootstrapped measure.
 
@@ -211,47 +204,37 @@ def percentile_interval(
         value: the measure on the plain data.
         samples: (resamples,) the measure on each resample; NaN where it does not exist.
         n: number of groups that were resampled.
-        bias_corrected: move the percentiles against the bias of the resamples, see above.
-        cases: number of patients whose chance makes the spread, for expanded percentiles
-            (``expanded_tails``); None for plain ones.
+        tails: percentiles that are taken, expanded ones (``expanded_tails``) or the plain ones.
     """
     present = samples[~np.isnan(samples)]
     if n < 2 or len(present) == 0 or np.isnan(value):
         return Interval(float(value), None, None, n)
-    tails = _TAILS if cases is None else expanded_tails(cases)
-    low, high = np.percentile(present, _corrected(value, present) if bias_corrected else tails)
+    low, high = np.percentile(present, tails)
     return Interval(float(value), float(low), float(high), n)
 
 
-def expanded_tails(cases: int) -> tuple[float, float]:
-    """Percentiles whose interval of a mean of ``cases`` values is Student's; the plain ones below two cases.
+def expanded_tails(cases: int, folds: int = 1) -> tuple[float, float]:
+    """Percentiles whose interval of a mean of ``cases`` values is Student's; the plain ones below two cases a fold.
 
     A bootstrap of m values spreads by (m - 1) / m of the truth, and is taken for normal. The tail is
     Phi(-sqrt(m / (m - 1)) t), t of m - 1 degrees of freedom (Hesterberg, What teachers should know
-    about the bootstrap, The American Statistician 2015).
+    about the bootstrap, The American Statistician 2015). Each of several folds, resampled apart, lacks one.
     """
-    if cases < 2:
+    freedom = cases - folds
+    if freedom < 1:
         return _TAILS
-    reach = math.sqrt(cases / (cases - 1)) * float(stdtrit(cases - 1, 0.5 + LEVEL / 2))
+    reach = math.sqrt(cases / freedom) * float(stdtrit(freedom, 0.5 + LEVEL / 2))
     tail = 100 * float(ndtr(-reach))
     return tail, 100 - tail
 
 
-def expanded_p(p: float, cases: int) -> float:
+def expanded_p(p: float, cases: int, folds: int = 1) -> float:
     """Two-sided p of a bootstrap, made to agree with an interval of expanded percentiles."""
-    if cases < 2 or p >= 1:
+    freedom = cases - folds
+    if freedom < 1 or p >= 1:
         return p
-    reach = -float(ndtri(p / 2)) / math.sqrt(cases / (cases - 1))
-    return 2 * float(stdtr(cases - 1, -reach))
-
-
-def _corrected(value: float, samples: FloatArray) -> tuple[float, float]:
-    """The two percentiles; ties with the value count half on each side."""
-    edge = 0.5 / len(samples)
-    below = float(np.mean(samples < value) + 0.5 * np.mean(samples == value))
-    shift = 2 * float(ndtri(min(max(below, edge), 1 - edge)))
-    reach = float(ndtri(0.5 + LEVEL / 2))
-    return 100 * float(ndtr(shift - reach)), 100 * float(ndtr(shift + reach))
+    reach = -float(ndtri(p / 2)) / math.sqrt(cases / freedom)
+    return 2 * float(stdtr(freedom, -reach))
 
 
 def paired_difference(

@@ -65,10 +65,10 @@ def over_classes(
 
 
 def comparisons(per_class: ByClass) -> int:
-    """The largest number of classes that any one measure was tested for."""
+    """The largest number of classes that any one measure was tested and corrected for."""
     measures = dict.fromkeys(m for own in per_class.values() for m in own)
     return max(
-        (sum("p" in own[m].tests for own in per_class.values() if m in own) for m in measures),
+        (sum("holm_p" in own[m].tests for own in per_class.values() if m in own) for m in measures),
         default=0,
     )
 

@@ -374,7 +374,8 @@ def subgroups_of_labels(
     def part(rows: npt.NDArray[np.bool_]) -> _Part:
         parts = [model.part(rows[whole.used]) for model in models]
         data, own = parts[0]
-        support, rules = Support.of(data), {measure.name: measure for measure in measures_of(data)}
+        support = Support.of(*(one for one, _ in parts))
+        rules = {measure.name: measure for measure in measures_of(data)}
         positive, negative = data.counts()
 
         def record(found: Mapping[_Key, Figure]) -> SplitFigures:
@@ -401,7 +402,7 @@ def subgroups_of_labels(
 
         def intervals(values: _Values, samples: _Samples) -> dict[_Key, Interval]:
             return {
-                key: interval(key, rules[key[1]], v, samples[key], data, support)
+                key: interval(key, rules[key[1]], v, samples[key], support)
                 for key, v in values.items()
             }
 

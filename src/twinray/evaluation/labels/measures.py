@@ -7,8 +7,8 @@ take it from there. Its name and the places where it is shown are in ``evaluatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -35,6 +35,7 @@ from twinray.evaluation.intervals import (
 )
 from twinray.evaluation.labels.calibration import expected_calibration_error
 from twinray.evaluation.labels.data import SPECIFICITIES, Drawn, Labelled, at, share
+from twinray.evaluation.labels.two_shares import Pair, TwoShares, mean_over_folds, two_shares
 from twinray.evaluation.measures import ends
 from twinray.records import FloatArray, Interval, Task
 
@@ -55,6 +56,7 @@ class LabelMeasure:
         averaged: True where there is a figure over all classes.
         cases: table of ``Labelled.tallies`` that counts the cases which the figure speaks of; ``both`` for positives and negatives.
         kind: ``auc``, a ``share`` of the cases, another ``level`` between two ends, or an ``error`` that chance makes larger.
+        sum_of: counts of the two shares whose sum it is, stretched from 0..2 to its own ends; None for others.
         task: the only task that has it; None for both.
         rule: rule of the validation thresholds that it needs; empty for none.
     """
@@ -65,6 +67,7 @@ class LabelMeasure:
     averaged: bool = True
     cases: str = "both"
     kind: Kind = "level"
+    sum_of: Callable[[Labelled], Pair] | None = None
     task: Task | None = None
     rule: str = ""
 
@@ -166,6 +169,19 @@ def _specificity(drawn: Drawn, hit: FloatArray) -> _Array:
     return 1 - share(drawn.total("called youden") - hit, drawn.total("negative"))
 
 
+def _shares_at_half(data: Labelled) -> Pair:
+    """Sensitivity and specificity of the plain decision."""
+    t = data.tallies
+    return (t["right_positive"], t["positive"]), (t["right_negative"], t["negative"])
+
+
+def _shares_at_youden(data: Labelled) -> Pair:
+    """Sensitivity and specificity at the threshold of Youden's index."""
+    t = data.tallies
+    called = t["called youden"] - t["hit youden"]
+    return (t["hit youden"], t["positive"]), (t["negative"] - called, t["negative"])
+
+
 MEASURES: tuple[LabelMeasure, ...] = (
     LabelMeasure("auc", _ranked("auc"), kind="auc"),
     LabelMeasure("average_precision", _ranked("average_precision")),
@@ -174,13 +190,13 @@ MEASURES: tuple[LabelMeasure, ...] = (
     LabelMeasure("balanced_accuracy", None, _mean_recall, task="multiclass"),
     LabelMeasure("macro_f1", _f1("right_positive", "called"), _macro_f1, task="multiclass"),
     LabelMeasure("accuracy", _accuracy_of_class, cases="known", kind="share", task="multilabel"),
-    LabelMeasure("balanced_accuracy", _balanced, task="multilabel"),
+    LabelMeasure("balanced_accuracy", _balanced, sum_of=_shares_at_half, task="multilabel"),
     *(
         LabelMeasure(at(s), _ranked(at(s)), cases="positive", kind="share")
         for s in SPECIFICITIES
     ),
     LabelMeasure("f1", _f1_at_threshold, rule="f1"),
-    LabelMeasure("youden", _decided(lambda d, h: _sensitivity(d, h) + _specificity(d, h) - 1), rule="youden"),
+    LabelMeasure("youden", _decided(lambda d, h: _sensitivity(d, h) + _specificity(d, h) - 1), sum_of=_shares_at_youden, rule="youden"),
     LabelMeasure("sensitivity", _decided(_sensitivity), cases="positive", kind="share", rule="youden"),
     LabelMeasure("specificity", _decided(_specificity), cases="negative", kind="share", rule="youden"),
     LabelMeasure("ppv", _decided(lambda d, h: share(h, d.total("called youden"))), cases="called youden", kind="share", rule="youden"),
@@ -220,14 +236,17 @@ def figures(drawn: Drawn) -> dict[Key, _Array]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Support:
-    """Patients that figures rest on.
+    """What figures rest on, of one model or of several whose figures are averaged.
 
     Attributes:
-        positive, negative: (k,) with an image of that label.
-        cases: cases by table, (k,).
+        positive, negative: (k,) patients with an image of that label.
+        cases: patients by table, (k,).
         n: patients that were resampled.
         only: the class that a mean over classes comes down to; None where there are several.
+        by_top_label: whether calibration and Brier's score over classes are of several exclusive ones.
         freedom: (k,) degrees of freedom of the AUC's standard error; empty stands for the patients of the rarer kind less one.
+        sums: both shares of each measure that is a sum of two.
+        folds: sets of images without a patient in common, whose figures are averaged.
     """
 
     positive: npt.NDArray[np.integer]
@@ -235,20 +254,58 @@ class Support:
     cases: Mapping[str, npt.NDArray[np.integer]]
     n: int
     only: int | None = None
+    by_top_label: bool = False
     freedom: tuple[float, ...] = ()
+    sums: Mapping[Key, TwoShares] = field(default_factory=dict)
+    folds: int = 1
 
     @staticmethod
-    def of(data: Labelled) -> Support:
-        """Count once."""
+    def of(data: Labelled, *others: Labelled) -> Support:
+        """Count once.
+
+        Args:
+            data: one model.
+            others: further models on the same images, whose figures are averaged with its own.
+        """
+        models = (data, *others)
         tables = {measure.cases for measure in measures_of(data)} - {"both"} | {"known"}
-        weighed = len(np.unique(data.groups))
+        counted = {t: np.mean([one.patients(t) for one in models], axis=0) for t in tables}
+        freedom = [[one.auc_freedom(i) for i in range(len(data.names))] for one in models]
+        sums = {
+            (label, measure.name): one
+            for measure in measures_of(data)
+            if measure.sum_of is not None
+            for label, one in two_shares(models, measure.sum_of).items()
+        }
         return Support(
             data.patients("positive"),
             data.patients("negative"),
-            {table: data.patients(table) for table in tables},
-            weighed,
+            {table: np.floor(n).astype(np.int64) for table, n in counted.items()},
+            len(np.unique(data.groups)),
             int(np.flatnonzero(data.in_mean)[0]) if data.in_mean.sum() == 1 else None,
-            tuple(data.auc_freedom(i) for i in range(len(data.names))),
+            data.by_top_label,
+            tuple(np.mean(freedom, axis=0).tolist()),
+            sums,
+        )
+
+    @staticmethod
+    def over_folds(parts: Sequence[Support]) -> Support:
+        """Of means over folds, which have no patient in common."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        only = {part.only for part in parts}
+        keys = [key for key in first.sums if all(key in part.sums for part in parts)]
+        return Support(
+            np.sum([part.positive for part in parts], axis=0),
+            np.sum([part.negative for part in parts], axis=0),
+            {t: np.sum([part.cases[t] for part in parts], axis=0) for t in first.cases},
+            sum(part.n for part in parts),
+            first.only if len(only) == 1 else None,
+            first.by_top_label,
+            tuple(np.sum([part.freedom for part in parts], axis=0).tolist()),
+            {key: mean_over_folds([part.sums[key] for part in parts]) for key in keys},
+            len(parts),
         )
 
     def few(self, label: int, measure: LabelMeasure) -> bool:
@@ -264,31 +321,19 @@ class Support:
         """Patients whose chance makes the spread of a figure; all of them for a mean over several classes."""
         label = self.only if label is None and measure.by_class is not None else label
         if label is not None and measure.kind == "auc" and self.freedom:
-            return 1 + round(self.freedom[label])
+            return self.folds + round(self.freedom[label])
         return self.n if label is None else self.least(label, measure)
 
 
 def interval(
-    key: Key,
-    measure: LabelMeasure,
-    value: float,
-    samples: FloatArray,
-    data: Labelled,
-    support: Support,
+    key: Key, measure: LabelMeasure, value: float, samples: FloatArray, support: Support
 ) -> Interval:
     """The 95 % interval of one figure, made as its kind and the number of its cases ask for."""
     label, n = key[0], support.n
     if np.isnan(value) or not len(samples):
         return Interval(value, None, None, n)
-    if (
-        label is None
-        and data.in_mean.sum() == 1
-        and measure.by_class is not None
-        and measure.name != "macro_f1"
-    ):
-        label = int(
-            np.flatnonzero(data.in_mean)[0]
-        )  # the mean over one class is that class's figure
+    if label is None and measure.by_class is not None and measure.name != "macro_f1":
+        label = support.only  # the mean over one class is that class's figure
     known = samples[~np.isnan(samples)]
     alike = not len(known) or float(known.max() - known.min()) <= 1e-12
     few = support.few(label, measure) if label is not None else n < FEW
@@ -297,37 +342,50 @@ def interval(
         return Interval(value, *newcombe_auc(value, *both), n, NEWCOMBE)
     whole = label is not None or measure.by_class is None  # a mean of shares is no share
     if measure.kind == "share" and whole:
-        return share_interval(
-            value, samples, n if label is None else int(support.cases[measure.cases][label]), n
-        )
+        cases = n if label is None else int(support.cases[measure.cases][label])
+        return share_interval(value, samples, cases, n, support.folds)
     if few or alike:
         return Interval(value, None, None, n, TOO_FEW if few else ALL_ALIKE)
     if measure.kind == "auc":
-        freedom = n - 1 if label is None else support.freedom[label]
+        freedom = n - support.folds if label is None else support.freedom[label]
         ends_or_none = logit_interval(value, known, freedom)
         if ends_or_none is not None:
             return Interval(value, *ends_or_none, n)
     cases = support.behind(label, measure)
     low, high = ends(measure.name)
     if measure.name == "brier":  # summed over several exclusive classes: 0..2
-        high = 2.0 if label is None and data.by_top_label else 1.0
+        high = 2.0 if label is None and support.by_top_label else 1.0
+    if (label, measure.name) in support.sums:
+        first, last = (end / 2 for end in support.sums[label, measure.name].interval())
+        return Interval(value, low + (high - low) * first, low + (high - low) * last, n)
     if measure.kind in ("level", "share") and low < value < high:
         width = high - low
-        first, last = _score((value - low) / width, (known - low) / width, cases)
+        first, last = _score(
+            (value - low) / width, (known - low) / width, cases, support.folds, student=True
+        )
         return Interval(value, low + width * first, low + width * last, n)
+    tails = expanded_tails(cases, support.folds)
     if measure.kind == "error":
-        return Interval(value, *excess_interval(value, samples, expanded_tails(cases)), n)
-    return percentile_interval(value, samples, n, cases=cases)
+        return Interval(value, *excess_interval(value, samples, tails), n)
+    return percentile_interval(value, samples, n, tails=tails)
 
 
-def _score(value: float, known: FloatArray, cases: int) -> tuple[float, float]:
-    """Wilson's score interval with the effective sample size, as ``levels`` has it for detectors."""
-    # a bootstrap of m patients spreads by (m - 1) / m of the truth
-    size = value * (1 - value) * (cases - 1) / (cases * float(known.var(ddof=1)))
-    return score_interval(value, size)
+def _score(
+    value: float, known: FloatArray, cases: int, folds: int, *, student: bool = False
+) -> tuple[float, float]:
+    """Wilson's score interval with the effective sample size, as ``levels`` has it for detectors.
+
+    ``student``: whether the variance is known no better than ``cases`` patients tell it.
+    """
+    # a bootstrap of m patients spreads by (m - 1) / m of the truth, fold by fold
+    freedom = max(cases - folds, 1)
+    size = value * (1 - value) * freedom / (cases * float(known.var(ddof=1)))
+    return score_interval(value, size, freedom if student else np.inf)
 
 
-def share_interval(value: float, samples: FloatArray, cases: int, n: int) -> Interval:
+def share_interval(
+    value: float, samples: FloatArray, cases: int, n: int, folds: int = 1
+) -> Interval:
     """Of a share of the images of ``cases`` patients: Wilson's score, or exact where these are few or no resample differs.
 
     Args:
@@ -335,6 +393,7 @@ def share_interval(value: float, samples: FloatArray, cases: int, n: int) -> Int
         samples: (resamples,) of it.
         cases: patients whose images it is a share of.
         n: patients that were resampled.
+        folds: folds without a patient in common that it is a mean over.
     """
     known = samples[~np.isnan(samples)]
     if np.isnan(value) or not len(samples):
@@ -343,7 +402,7 @@ def share_interval(value: float, samples: FloatArray, cases: int, n: int) -> Int
         return Interval(value, *exact_share(value, cases), n, EXACT)
     if not 0 < value < 1:
         return Interval(value, *exact_share(value, cases), n, EXACT)
-    return Interval(value, *_score(value, known, cases), n)
+    return Interval(value, *_score(value, known, cases, folds), n)
 
 
 def label_difference(
@@ -364,9 +423,9 @@ def label_difference(
         return Difference(percentile_interval(value, samples, support.n), None)
     cases = support.behind(label, measure)
     beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
-    p = expanded_p(min(1.0, 2 * (1 + beyond) / (1 + len(known))), cases)
+    p = expanded_p(min(1.0, 2 * (1 + beyond) / (1 + len(known))), cases, support.folds)
     return Difference(
-        percentile_interval(value, samples, support.n, cases=cases),
+        percentile_interval(value, samples, support.n, tails=expanded_tails(cases, support.folds)),
         float(np.mean(known > 0)),
         {"p": p},
     )

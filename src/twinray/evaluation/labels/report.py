@@ -237,7 +237,7 @@ def evaluate_labels(
     support = Support.of(data)
     by_name = {measure.name: measure for measure in measures_of(data)}
     intervals = {
-        key: interval(key, by_name[key[1]], float(value[0]), drawn[key], data, support)
+        key: interval(key, by_name[key[1]], float(value[0]), drawn[key], support)
         for key, value in values.items()
     }
     positive, negative = data.counts()
@@ -481,7 +481,8 @@ class MeasuredLabels:
     """A classifier's scores on one set of images, ready to be measured again on any resample of its patients.
 
     Attributes:
-        groups: (n,) patient numbers of the images that have a label.
+        data: data of its images that have a label.
+        groups: (n,) patient numbers of these.
 
     Raises:
         InputError: as ``evaluate_labels``.
@@ -497,21 +498,21 @@ class MeasuredLabels:
         thresholds: LabelThresholds | None = None,
         unlearned: Collection[str] = (),
     ) -> None:
-        self._data = Labelled.of(truth, scores, label_classes, task, groups, thresholds, unlearned)
-        self.groups: IntArray = self._data.groups
+        self.data = Labelled.of(truth, scores, label_classes, task, groups, thresholds, unlearned)
+        self.groups: IntArray = self.data.groups
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Present and absent labels by class."""
-        return self._data.counts()
+        return self.data.counts()
 
     def patients(self) -> tuple[IntArray, IntArray]:
         """Patients with a positive image and with a negative one, by class."""
-        return self._data.patients("positive"), self._data.patients("negative")
+        return self.data.patients("positive"), self.data.patients("negative")
 
     def plain(self) -> dict[Key, _Array]:
         """Every measure of the plain data: (class id or None, measure) -> (1,)."""
-        return figures(Drawn(self._data, np.ones((self._data.n_groups, 1))))
+        return figures(Drawn(self.data, np.ones((self.data.n_groups, 1))))
 
     def figures(self, weights: FloatArray) -> dict[Key, _Array]:
         """Every measure for (groups, r) multiplicities: each (r,)."""
-        return figures(Drawn(self._data, weights))
+        return figures(Drawn(self.data, weights))
