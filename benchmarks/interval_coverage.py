@@ -42,6 +42,8 @@ from twinray.evaluation.labels.data import Drawn, Labelled
 from twinray.evaluation.labels.delong import auc_covariance
 from twinray.evaluation.labels.measures import Support, interval, label_difference, measures_of
 from twinray.evaluation.labels.measures import figures as label_figures
+from twinray.evaluation.labels.ranking import auc as area
+from twinray.evaluation.labels.ranking import curve
 from twinray.evaluation.levels import (
     BoxSupport,
     Key,
@@ -187,6 +189,13 @@ def _labelled(drawn: _Drawn, run: int, thresholds: LabelThresholds) -> Labelled:
     )  # fmt: skip
 
 
+def _aucs(drawn: Drawn) -> dict[Key, FloatArray]:
+    """AUC alone, as ``labels.measures.figures`` has it."""
+    by_class = np.stack([area(curve(one, drawn.weights)) for one in drawn.data.rankings])
+    own: dict[Key, FloatArray] = {(i, "auc"): row for i, row in enumerate(by_class)}
+    return own | {(None, "auc"): mean_over_classes(by_class[drawn.data.in_mean])}
+
+
 def _intervals(
     folds: Sequence[_Drawn], thresholds: LabelThresholds, bootstrap: int, seed: int
 ) -> Iterator[_Made]:
@@ -195,12 +204,13 @@ def _intervals(
     support = Support.over_folds([Support.of(one) for one in runs[0]])
     samples: list[dict[Key, FloatArray]] = []
     values: list[dict[Key, float]] = []
-    for of_run in runs:
+    # of the second model the AUC alone is compared
+    for of_run, measured in zip(runs, (label_figures, _aucs), strict=True):
         plain, drawn = [], []
         for number, data in enumerate(of_run):
-            plain.append(label_figures(Drawn(data, np.ones((data.n_groups, 1)))))
+            plain.append(measured(Drawn(data, np.ones((data.n_groups, 1)))))
             pieces = [
-                label_figures(Drawn(data, weights))
+                measured(Drawn(data, weights))
                 for weights in bootstrap_groups(data.groups, bootstrap, seed + 1009 * number)
             ]
             drawn.append({key: np.concatenate([p[key] for p in pieces]) for key in plain[0]})
@@ -215,12 +225,13 @@ def _intervals(
         if key[0] != shown or np.isnan(value):
             continue
         plain_one = percentile_interval(value, samples[0][key], support.n)
-        made = interval(key, rules[key[1]], value, samples[0][key], support)
+        made = interval(key, rules[key[1]], value, samples[0], support)
         yield _Made(key[1], value, _ends(plain_one), _ends(made))
     auc = (shown, "auc")
-    value, differences = values[1][auc] - values[0][auc], samples[1][auc] - samples[0][auc]
+    value = values[1][auc] - values[0][auc]
+    differences = {key: samples[1][key] - samples[0][key] for key in samples[1]}
     made = label_difference(auc, rules["auc"], value, differences, support).interval
-    plain_one = percentile_interval(value, differences, support.n)
+    plain_one = percentile_interval(value, differences[auc], support.n)
     yield _Made("auc difference", value, _ends(plain_one), _ends(made))
     data, value = runs[0][0], values[0][auc]
     if shown is None or len(folds) > 1 or not 0 < value < 1:

@@ -12,8 +12,8 @@ A percentile bootstrap of ``3 of 3`` has width 0, and near 1 it is too narrow. W
 - Average precision, F1, Brier scores and means of shares: the same between the measure's own ends, with Student's t
   of m - 1 degrees of freedom (Korn and Graubard, Survey Methodology 1998). m is the number of patients of the rarer kind. Unlike
   a share's, their variance does not follow from their value.
-- Balanced accuracy of one class against the rest and Youden's index, sums of two shares: put together from the intervals of
-  these (``labels.two_shares``).
+- Balanced accuracy and Youden's index, which are made of shares: put together from the intervals of these
+  (``labels.joined_shares``).
 - Differences: expanded percentiles (Hesterberg, The American Statistician 2015).
   Instead of 2.5 and 97.5 those are taken that make a mean of m values have Student's interval.
 - AUC of fewer than ``FEW`` patients of a kind, or of 0 or 1: Newcombe's fifth method (Statistics in Medicine 2006), which

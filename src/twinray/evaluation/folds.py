@@ -479,18 +479,17 @@ class _LabelRule:
     def levels(
         self, arm: str, values: Mapping[Key, float], folds: Sequence[Figures]
     ) -> dict[Key, Interval]:
-        rules = self._rules()
+        rules, drawn = self._rules(), {k: _over_folds(folds, k) for k in values}
         return {
-            k: interval(k, rules[k[1]], v, _over_folds(folds, k), self.supports[arm])
-            for k, v in values.items()
+            k: interval(k, rules[k[1]], v, drawn, self.supports[arm]) for k, v in values.items()
         }
 
     def differences(
         self, baseline: str, values: Mapping[Key, float], folds: Sequence[Figures]
     ) -> dict[Key, Difference]:
-        rules = self._rules()
+        rules, drawn = self._rules(), {k: _over_folds(folds, k) for k in values}
         made = {
-            k: label_difference(k, rules[k[1]], v, _over_folds(folds, k), self.supports[baseline])
+            k: label_difference(k, rules[k[1]], v, drawn, self.supports[baseline])
             for k, v in values.items()
         }
         return _corrected(made, self.data.names, self.data.in_mean.tolist())

@@ -213,14 +213,14 @@ def percentile_interval(
     return Interval(float(value), float(low), float(high), n)
 
 
-def expanded_tails(cases: int, folds: int = 1) -> tuple[float, float]:
-    """Percentiles whose interval of a mean of ``cases`` values is Student's; the plain ones below two cases a fold.
+def expanded_tails(cases: float, lacking: float = 1) -> tuple[float, float]:
+    """Percentiles whose interval of a mean of ``cases`` values is Student's; the plain ones below one degree of freedom.
 
     A bootstrap of m values spreads by (m - 1) / m of the truth, and is taken for normal. The tail is
     Phi(-sqrt(m / (m - 1)) t), t of m - 1 degrees of freedom (Hesterberg, What teachers should know
-    about the bootstrap, The American Statistician 2015). Each of several folds, resampled apart, lacks one.
+    about the bootstrap, The American Statistician 2015). Each of several folds, resampled apart, lacks one: ``lacking``.
     """
-    freedom = cases - folds
+    freedom = cases - lacking
     if freedom < 1:
         return _TAILS
     reach = math.sqrt(cases / freedom) * float(stdtrit(freedom, 0.5 + LEVEL / 2))
@@ -228,9 +228,9 @@ def expanded_tails(cases: int, folds: int = 1) -> tuple[float, float]:
     return tail, 100 - tail
 
 
-def expanded_p(p: float, cases: int, folds: int = 1) -> float:
+def expanded_p(p: float, cases: float, lacking: float = 1) -> float:
     """Two-sided p of a bootstrap, made to agree with an interval of expanded percentiles."""
-    freedom = cases - folds
+    freedom = cases - lacking
     if freedom < 1 or p >= 1:
         return p
     reach = -float(ndtri(p / 2)) / math.sqrt(cases / freedom)

@@ -402,13 +402,12 @@ def subgroups_of_labels(
 
         def intervals(values: _Values, samples: _Samples) -> dict[_Key, Interval]:
             return {
-                key: interval(key, rules[key[1]], v, samples[key], support)
-                for key, v in values.items()
+                key: interval(key, rules[key[1]], v, samples, support) for key, v in values.items()
             }
 
         def differences(values: _Values, samples: _Samples) -> dict[_Key, Difference]:
             return {
-                key: label_difference(key, rules[key[1]], v, samples[key], support)
+                key: label_difference(key, rules[key[1]], v, samples, support)
                 for key, v in values.items()
             }
 

@@ -35,13 +35,15 @@ from twinray.evaluation.intervals import (
 )
 from twinray.evaluation.labels.calibration import expected_calibration_error
 from twinray.evaluation.labels.data import SPECIFICITIES, Drawn, Labelled, at, share
-from twinray.evaluation.labels.two_shares import Pair, TwoShares, mean_over_folds, two_shares
+from twinray.evaluation.labels.joined_shares import Counts, JoinedShares
 from twinray.evaluation.measures import ends
 from twinray.records import FloatArray, Interval, Task
 
 _Array: TypeAlias = FloatArray
 Key: TypeAlias = tuple[int | None, str]
 """Class id, or None for the mean over classes; name of the measure."""
+Samples: TypeAlias = Mapping[Key, FloatArray]
+"""Figure -> (resamples,)."""
 Kind: TypeAlias = Literal["auc", "share", "level", "error"]
 
 
@@ -56,7 +58,7 @@ class LabelMeasure:
         averaged: True where there is a figure over all classes.
         cases: table of ``Labelled.tallies`` that counts the cases which the figure speaks of; ``both`` for positives and negatives.
         kind: ``auc``, a ``share`` of the cases, another ``level`` between two ends, or an ``error`` that chance makes larger.
-        sum_of: counts of the two shares whose sum it is, stretched from 0..2 to its own ends; None for others.
+        mean_of: counts of the shares whose mean it is, stretched from 0..1 to its own ends; None for others.
         task: the only task that has it; None for both.
         rule: rule of the validation thresholds that it needs; empty for none.
     """
@@ -67,7 +69,7 @@ class LabelMeasure:
     averaged: bool = True
     cases: str = "both"
     kind: Kind = "level"
-    sum_of: Callable[[Labelled], Pair] | None = None
+    mean_of: Callable[[Labelled], Counts] | None = None
     task: Task | None = None
     rule: str = ""
 
@@ -169,17 +171,22 @@ def _specificity(drawn: Drawn, hit: FloatArray) -> _Array:
     return 1 - share(drawn.total("called youden") - hit, drawn.total("negative"))
 
 
-def _shares_at_half(data: Labelled) -> Pair:
+def _recalls(data: Labelled) -> Counts:
+    """Recall of the highest class."""
+    return [(data.tallies["right_positive"], data.tallies["positive"])]
+
+
+def _shares_at_half(data: Labelled) -> Counts:
     """Sensitivity and specificity of the plain decision."""
     t = data.tallies
-    return (t["right_positive"], t["positive"]), (t["right_negative"], t["negative"])
+    return [(t["right_positive"], t["positive"]), (t["right_negative"], t["negative"])]
 
 
-def _shares_at_youden(data: Labelled) -> Pair:
+def _shares_at_youden(data: Labelled) -> Counts:
     """Sensitivity and specificity at the threshold of Youden's index."""
     t = data.tallies
     called = t["called youden"] - t["hit youden"]
-    return (t["hit youden"], t["positive"]), (t["negative"] - called, t["negative"])
+    return [(t["hit youden"], t["positive"]), (t["negative"] - called, t["negative"])]
 
 
 MEASURES: tuple[LabelMeasure, ...] = (
@@ -187,16 +194,16 @@ MEASURES: tuple[LabelMeasure, ...] = (
     LabelMeasure("average_precision", _ranked("average_precision")),
     LabelMeasure("accuracy", None, _accuracy_of_highest, cases="known", kind="share", task="multiclass"),
     LabelMeasure("recall", _recall, cases="positive", kind="share", task="multiclass", averaged=False),
-    LabelMeasure("balanced_accuracy", None, _mean_recall, task="multiclass"),
+    LabelMeasure("balanced_accuracy", None, _mean_recall, mean_of=_recalls, task="multiclass"),
     LabelMeasure("macro_f1", _f1("right_positive", "called"), _macro_f1, task="multiclass"),
     LabelMeasure("accuracy", _accuracy_of_class, cases="known", kind="share", task="multilabel"),
-    LabelMeasure("balanced_accuracy", _balanced, sum_of=_shares_at_half, task="multilabel"),
+    LabelMeasure("balanced_accuracy", _balanced, mean_of=_shares_at_half, task="multilabel"),
     *(
         LabelMeasure(at(s), _ranked(at(s)), cases="positive", kind="share")
         for s in SPECIFICITIES
     ),
     LabelMeasure("f1", _f1_at_threshold, rule="f1"),
-    LabelMeasure("youden", _decided(lambda d, h: _sensitivity(d, h) + _specificity(d, h) - 1), sum_of=_shares_at_youden, rule="youden"),
+    LabelMeasure("youden", _decided(lambda d, h: _sensitivity(d, h) + _specificity(d, h) - 1), mean_of=_shares_at_youden, rule="youden"),
     LabelMeasure("sensitivity", _decided(_sensitivity), cases="positive", kind="share", rule="youden"),
     LabelMeasure("specificity", _decided(_specificity), cases="negative", kind="share", rule="youden"),
     LabelMeasure("ppv", _decided(lambda d, h: share(h, d.total("called youden"))), cases="called youden", kind="share", rule="youden"),
@@ -245,7 +252,8 @@ class Support:
         only: the class that a mean over classes comes down to; None where there are several.
         by_top_label: whether calibration and Brier's score over classes are of several exclusive ones.
         freedom: (k,) degrees of freedom of the AUC's standard error; empty stands for the patients of the rarer kind less one.
-        sums: both shares of each measure that is a sum of two.
+        joined: shares of each measure that is a mean of some.
+        averaged: (k,) classes that means are over.
         folds: sets of images without a patient in common, whose figures are averaged.
     """
 
@@ -256,7 +264,8 @@ class Support:
     only: int | None = None
     by_top_label: bool = False
     freedom: tuple[float, ...] = ()
-    sums: Mapping[Key, TwoShares] = field(default_factory=dict)
+    joined: Mapping[str, JoinedShares] = field(default_factory=dict)
+    averaged: tuple[bool, ...] = ()
     folds: int = 1
 
     @staticmethod
@@ -271,11 +280,10 @@ class Support:
         tables = {measure.cases for measure in measures_of(data)} - {"both"} | {"known"}
         counted = {t: np.mean([one.patients(t) for one in models], axis=0) for t in tables}
         freedom = [[one.auc_freedom(i) for i in range(len(data.names))] for one in models]
-        sums = {
-            (label, measure.name): one
+        joined = {
+            measure.name: JoinedShares.of(models, measure.mean_of)
             for measure in measures_of(data)
-            if measure.sum_of is not None
-            for label, one in two_shares(models, measure.sum_of).items()
+            if measure.mean_of is not None
         }
         return Support(
             data.patients("positive"),
@@ -285,7 +293,8 @@ class Support:
             int(np.flatnonzero(data.in_mean)[0]) if data.in_mean.sum() == 1 else None,
             data.by_top_label,
             tuple(np.mean(freedom, axis=0).tolist()),
-            sums,
+            joined,
+            tuple(data.in_mean.tolist()),
         )
 
     @staticmethod
@@ -295,7 +304,7 @@ class Support:
             return parts[0]
         first = parts[0]
         only = {part.only for part in parts}
-        keys = [key for key in first.sums if all(key in part.sums for part in parts)]
+        both = [name for name in first.joined if all(name in part.joined for part in parts)]
         return Support(
             np.sum([part.positive for part in parts], axis=0),
             np.sum([part.negative for part in parts], axis=0),
@@ -304,7 +313,8 @@ class Support:
             first.only if len(only) == 1 else None,
             first.by_top_label,
             tuple(np.sum([part.freedom for part in parts], axis=0).tolist()),
-            {key: mean_over_folds([part.sums[key] for part in parts]) for key in keys},
+            {name: JoinedShares.over_folds([part.joined[name] for part in parts]) for name in both},
+            tuple(np.any([part.averaged for part in parts], axis=0).tolist()),
             len(parts),
         )
 
@@ -317,19 +327,74 @@ class Support:
         both = int(self.positive[label]), int(self.negative[label])
         return min(both) if measure.cases == "both" else int(self.cases[measure.cases][label])
 
-    def behind(self, label: int | None, measure: LabelMeasure) -> int:
-        """Patients whose chance makes the spread of a figure; all of them for a mean over several classes."""
-        label = self.only if label is None and measure.by_class is not None else label
-        if label is not None and measure.kind == "auc" and self.freedom:
-            return self.folds + round(self.freedom[label])
-        return self.n if label is None else self.least(label, measure)
+    def behind(self, key: Key, measure: LabelMeasure, samples: Samples) -> Behind:
+        """Patients whose chance makes the spread of a figure."""
+        label = self.only if key[0] is None and measure.by_class is not None else key[0]
+        if label is not None:
+            m = self.least(label, measure)
+            auc = measure.kind == "auc" and bool(self.freedom)
+            return Behind.of(self.folds + self.freedom[label] if auc else m, self.folds)
+        spreads = []
+        for i, counts in enumerate(self.averaged):
+            own = samples.get((i, measure.name), np.zeros(0))
+            known, few = own[~np.isnan(own)], self.behind((i, measure.name), measure, samples)
+            if counts and len(known) > 1 and known.var() > 0:
+                spreads.append((float(known.var(ddof=1)), few))
+        return Behind.mean(spreads) if spreads else Behind.of(self.n, self.folds)
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """How well the spread of resamples tells a figure's.
+
+    Attributes:
+        cases: patients whose chance makes it.
+        lacking: number that the degrees of freedom lack of them, one a fold of one class.
+    """
+
+    cases: float
+    lacking: float
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom, 1 at least."""
+        return max(self.cases - self.lacking, 1.0)
+
+    @property
+    def grown(self) -> float:
+        """What the variance of the resamples is to be multiplied with: a bootstrap of m patients spreads by (m - 1) / m of the truth."""
+        return self.cases / self.freedom
+
+    @staticmethod
+    def of(cases: float, folds: int) -> Behind:
+        """Of one class's figure."""
+        return Behind(float(cases), float(folds))
+
+    @staticmethod
+    def mean(classes: Sequence[tuple[float, Behind]]) -> Behind:
+        """Of a mean over classes, from the variance of each: a rare class may make most of it.
+
+        Degrees of freedom are Satterthwaite's (Biometrics 1946), as if the classes were independent.
+        """
+        total = sum(variance * one.grown for variance, one in classes)
+        doubt = sum((variance * one.grown) ** 2 / one.freedom for variance, one in classes)
+        freedom = total**2 / doubt
+        cases = freedom * total / sum(variance for variance, _ in classes)
+        return Behind(cases, cases - freedom)
 
 
 def interval(
-    key: Key, measure: LabelMeasure, value: float, samples: FloatArray, support: Support
+    key: Key, measure: LabelMeasure, value: float, drawn: Samples, support: Support
 ) -> Interval:
-    """The 95 % interval of one figure, made as its kind and the number of its cases ask for."""
-    label, n = key[0], support.n
+    """The 95 % interval of one figure, made as its kind and the number of its cases ask for.
+
+    Args:
+        key: figure. measure: of it.
+        value: value on the plain data.
+        drawn: figure -> (resamples,); a mean over classes needs theirs.
+        support: support of the images.
+    """
+    label, n, samples = key[0], support.n, drawn[key]
     if np.isnan(value) or not len(samples):
         return Interval(value, None, None, n)
     if label is None and measure.by_class is not None and measure.name != "macro_f1":
@@ -346,41 +411,39 @@ def interval(
         return share_interval(value, samples, cases, n, support.folds)
     if few or alike:
         return Interval(value, None, None, n, TOO_FEW if few else ALL_ALIKE)
+    behind = support.behind(key, measure, drawn)
     if measure.kind == "auc":
-        freedom = n - support.folds if label is None else support.freedom[label]
-        ends_or_none = logit_interval(value, known, freedom)
+        if label is None:
+            # of one class the degrees of freedom alone have held it
+            known = value + (known - value) * np.sqrt(behind.grown)
+        ends_or_none = logit_interval(value, known, behind.freedom)
         if ends_or_none is not None:
             return Interval(value, *ends_or_none, n)
-    cases = support.behind(label, measure)
     low, high = ends(measure.name)
     if measure.name == "brier":  # summed over several exclusive classes: 0..2
         high = 2.0 if label is None and support.by_top_label else 1.0
-    if (label, measure.name) in support.sums:
-        first, last = (end / 2 for end in support.sums[label, measure.name].interval())
+    if measure.name in support.joined:
+        first, last = support.joined[measure.name].interval(label)
         return Interval(value, low + (high - low) * first, low + (high - low) * last, n)
     if measure.kind in ("level", "share") and low < value < high:
         width = high - low
-        first, last = _score(
-            (value - low) / width, (known - low) / width, cases, support.folds, student=True
-        )
+        first, last = _score((value - low) / width, (known - low) / width, behind, student=True)
         return Interval(value, low + width * first, low + width * last, n)
-    tails = expanded_tails(cases, support.folds)
+    tails = expanded_tails(behind.cases, behind.lacking)
     if measure.kind == "error":
         return Interval(value, *excess_interval(value, samples, tails), n)
     return percentile_interval(value, samples, n, tails=tails)
 
 
 def _score(
-    value: float, known: FloatArray, cases: int, folds: int, *, student: bool = False
+    value: float, known: FloatArray, behind: Behind, *, student: bool = False
 ) -> tuple[float, float]:
     """Wilson's score interval with the effective sample size, as ``levels`` has it for detectors.
 
-    ``student``: whether the variance is known no better than ``cases`` patients tell it.
+    ``student``: whether the variance is known no better than the patients behind it tell.
     """
-    # a bootstrap of m patients spreads by (m - 1) / m of the truth, fold by fold
-    freedom = max(cases - folds, 1)
-    size = value * (1 - value) * freedom / (cases * float(known.var(ddof=1)))
-    return score_interval(value, size, freedom if student else np.inf)
+    size = value * (1 - value) / (behind.grown * float(known.var(ddof=1)))
+    return score_interval(value, size, behind.freedom if student else np.inf)
 
 
 def share_interval(
@@ -402,30 +465,33 @@ def share_interval(
         return Interval(value, *exact_share(value, cases), n, EXACT)
     if not 0 < value < 1:
         return Interval(value, *exact_share(value, cases), n, EXACT)
-    return Interval(value, *_score(value, known, cases, folds), n)
+    return Interval(value, *_score(value, known, Behind.of(cases, folds)), n)
 
 
 def label_difference(
-    key: Key, measure: LabelMeasure, value: float, samples: FloatArray, support: Support
+    key: Key, measure: LabelMeasure, value: float, drawn: Samples, support: Support
 ) -> Difference:
     """A paired difference with expanded percentiles and the two-sided p that goes with them; no interval of too few patients.
 
     Args:
         key: figure. measure: of it.
         value: candidate minus baseline on the plain data.
-        samples: (resamples,) of it.
+        drawn: figure -> (resamples,) of the differences; a mean over classes needs theirs.
         support: support of the images.
     """
-    label, known = key[0], samples[~np.isnan(samples)]
+    label, samples = key[0], drawn[key]
+    known = samples[~np.isnan(samples)]
     if label is not None and support.few(label, measure) and len(known):
         return Difference(Interval(value, None, None, support.n, TOO_FEW), None)
     if not len(known) or support.n < 2:
         return Difference(percentile_interval(value, samples, support.n), None)
-    cases = support.behind(label, measure)
+    behind = support.behind(key, measure, drawn)
     beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
-    p = expanded_p(min(1.0, 2 * (1 + beyond) / (1 + len(known))), cases, support.folds)
+    p = expanded_p(min(1.0, 2 * (1 + beyond) / (1 + len(known))), behind.cases, behind.lacking)
     return Difference(
-        percentile_interval(value, samples, support.n, tails=expanded_tails(cases, support.folds)),
+        percentile_interval(
+            value, samples, support.n, tails=expanded_tails(behind.cases, behind.lacking)
+        ),
         float(np.mean(known > 0)),
         {"p": p},
     )

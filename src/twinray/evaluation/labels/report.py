@@ -237,7 +237,7 @@ def evaluate_labels(
     support = Support.of(data)
     by_name = {measure.name: measure for measure in measures_of(data)}
     intervals = {
-        key: interval(key, by_name[key[1]], float(value[0]), drawn[key], support)
+        key: interval(key, by_name[key[1]], float(value[0]), drawn, support)
         for key, value in values.items()
     }
     positive, negative = data.counts()
@@ -319,15 +319,18 @@ def compare_labelled(
     for weights in bootstrap_groups(first.groups, resampling.n, resampling.seed):
         for piece, run in zip(pieces, runs, strict=True):
             piece.append(figures(Drawn(run, weights)))
-    differences: dict[Key, Difference] = {}
-    for key in values[0]:
-        if key not in values[1]:
-            continue  # one of the runs has no thresholds
-        samples = [np.concatenate([np.zeros(0), *(p[key] for p in piece)]) for piece in pieces]
-        value = float(values[1][key][0]) - float(values[0][key][0])
-        differences[key] = label_difference(
-            key, by_name[key[1]], value, samples[1] - samples[0], support
+    # a run without thresholds lacks some
+    both = [key for key in values[0] if key in values[1]]
+    drawn = {
+        key: np.concatenate([np.zeros(0), *(b[key] - a[key] for a, b in zip(*pieces, strict=True))])
+        for key in both
+    }
+    differences = {
+        key: label_difference(
+            key, by_name[key[1]], float(values[1][key][0] - values[0][key][0]), drawn, support
         )
+        for key in both
+    }
     per_class = {
         name: {measure: found for (label, measure), found in differences.items() if label == i}
         for i, name in enumerate(first.names)
