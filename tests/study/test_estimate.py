@@ -10,7 +10,17 @@ from rich.console import Console
 from twinray.files import folders_freed
 from twinray.studies import run as verb
 from twinray.studies.config import StudyConfig
-from twinray.studies.estimate import Cost, Estimate, _makespan, estimate, show_estimate
+from twinray.studies.estimate import (
+    Cost,
+    Estimate,
+    _makespan,
+    _of_network,
+    _of_probe,
+    _Run,
+    _Work,
+    estimate,
+    show_estimate,
+)
 from twinray.studies.plan.build import build
 from twinray.studies.plan.file import read_study
 from twinray.studies.plan.nodes import Plan, Read, node
@@ -102,3 +112,51 @@ def test_free_workers_take_the_first_piece_that_is_ready() -> None:
     assert _makespan(plan, left, 1) == 8
     assert _makespan(plan, left, 2) == 5
     assert _makespan(plan, [(last, Cost(1.0))], 2) == 1
+
+
+@pytest.mark.parametrize(
+    ("step_s", "image_s", "batch"), [(0.05, 0.004, 128), (0.0, 0.02, 64), (0.3, 0.001, 8)]
+)
+def test_a_network_is_timed_at_its_own_batch_where_time_allows(
+    step_s: float, image_s: float, batch: int
+) -> None:
+    """A machine whose every step and image has a known price: the prediction is that price."""
+    asked = []
+
+    def price(train: int, held: int, batch: int, epochs: int = 1) -> float:
+        return 1.0 + epochs * (-(-train // batch) * step_s + train * image_s + held * image_s / 3) + held * image_s / 3  # fmt: skip
+
+    def once(train: int, held: int, batch: int) -> _Run:
+        asked.append((train, batch))
+        work = _Work(float(train), float(2 * held))
+        return _Run(price(train, held, batch), work, 7, batch)
+
+    rate, timed = _of_network(once, batch, gpu=False)
+    assert timed == batch and asked[-1] == (2 * max(batch, 16), batch)
+    found = rate.cost(_Work(10 * 2560.0, 10 * 4.0 + 4.0)).seconds
+    assert found == pytest.approx(price(2560, 4, batch, epochs=10), rel=0.02)
+
+
+def test_a_network_of_long_steps_is_timed_once() -> None:
+    runs = []
+
+    def once(train: int, held: int, batch: int) -> _Run:
+        runs.append(batch)
+        return _Run(20.0, _Work(16.0, 8.0), 7, batch)
+
+    rate, batch = _of_network(once, 768, gpu=False)
+    assert runs == [8] == [batch] and rate.share == 0.6
+    assert rate.cost(_Work(16.0, 8.0)).seconds == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("image_s", [0.003, 0.05])
+def test_a_probe_has_a_price_for_features_and_one_for_fitting(image_s: float) -> None:
+    def price(train: float, seen: float) -> float:
+        return 0.3 + image_s * (train + seen) + 0.002 * train
+
+    def once(train: int, held: int, batch: int) -> _Run:
+        return _Run(price(train, 2 * held), _Work(float(train), float(2 * held)), 7, 0)
+
+    rate = _of_probe(once, gpu=False)
+    for train, seen in ((25, 2900), (2600, 2900)):
+        assert rate.cost(_Work(train, seen)).seconds == pytest.approx(price(train, seen), rel=0.02)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from twinray.errors import InputError
+from twinray.report.published import ASPECTS, TABLES
 from twinray.studies.plan.build import build
 from twinray.studies.plan.file import Between, Search, read_study
 from twinray.studies.plan.nodes import Plan, check_acyclic, config_of, read_plan
@@ -240,6 +241,36 @@ def test_draws_of_a_range_are_inside_it_and_the_same_for_one_seed():
     assert all(1e-4 <= one["lr"] <= 1e-1 and one["flip"] in (0.0, 0.5) for one in drawn)
     # half of the draws of a logarithm lie below its middle
     assert 15 <= sum(one["lr"] < 10**-2.5 for one in drawn) <= 35
+
+
+def test_a_published_table_stands_beside_a_task_that_exists(tmp_path):
+    beside = {"table": "barlow-cxr-boxes", "task": "lesions", "arms": {"none": "random"}}
+    plan = planned(tmp_path, study(published=[beside], limits=["One scanner."]))
+    assert plan.published[0]["table"] == "barlow-cxr-boxes" and plan.limits == ("One scanner.",)
+    assert plan.key() == planned(tmp_path, study()).key()  # words change no result
+    plan.write(tmp_path / "plan.json")
+    assert read_plan(tmp_path / "plan.json").published == plan.published
+    for change, told in (
+        ({"table": "barlow-cxr-boxe"}, "did you mean barlow-cxr-boxes"),
+        ({"task": "lesion"}, "did you mean lesions"),
+        ({"task": "labels"}, "the table is of detect, the task labels of classify"),
+        ({"arms": {"nothing": "random"}}, "unknown"),
+        ({"arms": {"none": "randon"}}, "did you mean random"),
+        ({"size": 640}, "has no size 640"),
+        ({"tabel": "x"}, "did you mean table"),
+    ):
+        with pytest.raises(InputError, match=told):
+            planned(tmp_path, study(published=[{**beside, **change}]))
+
+
+def test_every_published_table_is_whole():
+    for name, table in TABLES.items():
+        assert table.values and set(table.facts) <= set(ASPECTS), name
+        places = [(value.arm, value.share, value.size) for value in table.values]
+        assert len(set(places)) == len(places), name
+        for value in table.values:  # a number, and an interval round it where one is printed
+            middle, *ends = map(float, re.findall(r"[0-9.]+", value.printed))
+            assert not ends or ends[0] <= middle <= ends[1], (name, value)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@ tasks:
     options: {arch: resnet18, size: 64, epochs: 1, batch_size: 16, fpn_channels: 8, box_head_width: 16, rois_per_image: 8}
 options:
   all: {bootstrap: 50}
+limits: [Toy sizes.]
+published:
+  - {table: barlow-cxr-boxes, task: lesions, arms: {none: random, Barlow Twins: Barlow Twins}, differs: [Phantoms.]}
 """
 
 
@@ -72,8 +75,49 @@ def test_the_page_answers_the_question_of_the_file(done: Path) -> None:
     assert "Opened once, after the last planned run. No deviation from the plan." in text
     assert text.count("Research software, not a medical device") >= 2
     assert "Barlow Twins with" in text and "labelled patients is worth" in text
-    for name in ("At a glance", "The smallest difference this test can show", "Where it looks", "Checklists"):  # fmt: skip
-        assert name in text
+    for name in (
+        "At a glance",
+        "The smallest difference this test can show",
+        "Where it looks",
+        "Checklists",
+        "Toy sizes.",
+        "Pre-training, without any label",
+        "the features of the initial weights tell",
+        "The study's file",
+    ):
+        assert name in text, name
+
+
+def test_published_values_stand_beside_with_data_and_protocol_of_both(done: Path) -> None:
+    text = text_of(done / "report" / "report.html")
+    assert "0.1342 (0.1306, 0.1378)" in text and "arXiv:2402.06499, table 1" in text
+    state = collect(done)
+    own = gather(state)
+    (one,) = own.result.published
+    told = {d.aspect: (d.published, d.own) for d in one.differs}
+    (pack,) = {p.path: p for p in own.packs.values() if p is not None}.values()
+    assert f"{len(pack.where('test')):,} images" in told["test images"][1]
+    assert "resnet18" in told["network"][1] and "epochs 1" in told["training"][1]
+    assert told["seeds"] == ("4 at 224 pixels, 5 at 640", "1")
+    assert "bt: on lake, from random, 1 epochs" in told["pre-training"][1]
+    assert one.more == ("Phantoms.",)
+    assert len(one.rows) == 6  # the task names no size, so both of the paper's are shown
+
+
+def test_features_of_every_arm_have_a_map_and_its_figures(done: Path) -> None:
+    folder = done / "report" / "embeddings"
+    maps = sorted(path.parent.name for path in folder.glob("*/*/embedding.parquet"))
+    assert maps == ["arm-1", "arm-2"] * 2
+    for path in folder.glob("findings*/*/embedding.json"):
+        figure = json.loads(path.read_text(encoding="utf-8"))["knn"]["auc"]["value"]
+        assert f"{figure:.3f} (" in text_of(done / "report" / "report.html")
+
+
+def test_heat_maps_are_measured_or_the_page_says_why_not(done: Path) -> None:
+    text = text_of(done / "report" / "report.html")
+    measured = (done / "report" / "faithfulness" / "lesions" / "faithfulness.json").is_file()
+    assert ("Faithfulness of heat maps on" in text) == measured
+    assert measured or "faithfulness was not measured: none of the" in text
 
 
 def test_every_figure_is_the_same_in_page_tables_metrics_and_parquet(done: Path) -> None:

@@ -118,19 +118,30 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Differs:
+    """One aspect of data or protocol (``split``): what the published table rests on, and what this study does."""
+
+    aspect: str
+    published: str
+    own: str
+
+
+@dataclass(frozen=True)
 class Published:
     """A published table beside this study's figures.
 
     Attributes:
-        title: paper and table. unit: unit of its values.
-        rows: (arm, share or setting, published value as printed, name of the task, share, measure).
-        differs: letter -> difference in data or protocol, in words.
+        title: table and paper. unit: unit of its values.
+        rows: values as printed, and where this study's own stand.
+        differs: data and protocol of both, aspect by aspect.
+        more: further differences, a sentence each.
     """
 
     title: str
     unit: str
     rows: tuple[PublishedValue, ...]
-    differs: tuple[tuple[str, str], ...]
+    differs: tuple[Differs, ...]
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,9 @@ class StudyResult:
         expected_end: time at the present pace, UTC; empty where not known.
         protocol: facts by name: how the arms were kept fair, budget of tuning, choices.
         notes: facts that a reader must know.
+        limits: what the study cannot say, in the words of its file.
+        published: tables of papers beside this study's own figures.
+        file: the study's file, as it was read last.
     """
 
     name: str
@@ -173,7 +187,9 @@ class StudyResult:
     expected_end: str = ""
     protocol: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
+    file: str = ""
 
     def count(self, state: State) -> int:
         """Number of planned runs in a state."""

@@ -28,10 +28,13 @@ from twinray.checks import (
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Run the whole pipeline on synthetic chest images: pack, pre-train, two detectors, heat maps, a report."""
+    """A study of two arms on synthetic chest images: packs, a pre-training, two detectors, and the report of a study.
+
+    The same command goes on after a kill at any moment.
+    """
 
     out: Annotated[Path, PLACE] = Path("demo-output")
-    """New folder for packs, runs and the report."""
+    """Folder of the study; its page is report/report.html, its file study.yaml."""
     init: Annotated[str, START] = "random"
     """Weights of the first arm, from which the pre-training of the second starts too: random, a name that twinray weights
     lists (efficientnet-lite0: ImageNet weights, with the extras imagenet and timm), or a run."""
@@ -52,15 +55,13 @@ class DemoConfig:
     detect_epochs: Annotated[int, MODEL, at_least(1)] = 10
     """Passes of each detector over its training images."""
     examples: Annotated[int, RECORD, at_least(1)] = 5
-    """Test images to show in the report."""
+    """Test images with boxes and heat maps in the report."""
     bootstrap: Annotated[int, RECORD, at_least(0)] = 1000
     """Resamples of patients for the intervals."""
     seed: Annotated[int, SEED, at_least(0)] = 0
     """Seed of the images, the splits, the weights and the order."""
     device: Annotated[str, PLACE, DEVICE] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    resume: Annotated[bool, RECORD] = False
-    """Continue an interrupted demo in --out; with nothing there, start."""
 
     def __post_init__(self) -> None:
         settle(self)

@@ -1,15 +1,24 @@
 """``twinray study --estimate``: a few steps of each kind of piece on this machine, and what the whole study would take.
 
-Work is counted in images: a training pass over one image is 1, a pass without learning a third (Kaplan et al. 2020 count
-the backward pass twice the forward one). A probe learns nothing on images, so each of its images is 1. A kind of piece is
-timed on generated images of the pack's size, with the verb's own code, at one amount of work and at twice that.
-The line through the two gives what a piece costs before the first image and for each image.
+Work is counted in images: those that are learnt from (once an epoch), and those that are only looked at. A kind of piece is timed on
+generated images of the pack's size, with the verb's own code, at several numbers of images. Lines through these times give what a
+piece costs before the first image, for each image learnt from, and for each image looked at.
+
+- A network's step has a cost of its own (its optimiser, the reading of its weights), so the last runs take the study's batch where
+  time allows.
+- An image that is only looked at counts a third of one that is learnt from (Kaplan et al. 2020 count the backward pass twice the
+  forward one). The number of images looked at stays the same over the timed runs: an untrained detector draws a hundred boxes on each.
+- A probe learns nothing on images. Both of its costs are measured: features of every image, and layers fitted on the training images.
+- Workers share memory and caches. While one piece is timed, as many processes as there are other workers compute beside it.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,13 +39,18 @@ from twinray.errors import TwinrayError
 from twinray.files import folders_freed
 from twinray.report.numbers import duration
 from twinray.studies.plan.nodes import Node, Plan, config_of
+from twinray.studies.runner.local import cores, environment
 from twinray.studies.runner.place import PLAN, Place
 from twinray.verbs import VERBS, load
 
-LIMIT_S = 20.0
-"""A kind of piece is timed once more only while its timed runs so far, and the next, stay within this, in seconds."""
+LIMIT_S = 30.0
+"""Larger runs of a kind are timed only where they and those so far are expected to stay within this, in seconds."""
 IMAGES = 16
-"""Images of the smaller timed run on a processor; on a GPU at least two batches."""
+"""Training images of the smallest timed run on a processor; on a GPU at least two batches."""
+_HELD = 4
+"""Validation images, and as many test images, of the stand-in that a network is trained on."""
+_MOST = 256
+"""Training images of the larger timed run of a probe."""
 MODEL_ERROR = 0.3
 """Share of a prediction that the way of counting work may be wrong by; stated, not measured."""
 SINGLE_ERROR = 0.6
@@ -92,18 +106,37 @@ class _Images:
 
 
 @dataclass(frozen=True)
+class _Work:
+    """Images that a run learns from, over all epochs, and images that it only looks at."""
+
+    learnt: float
+    seen: float
+
+
+@dataclass(frozen=True)
 class _Rate:
-    """Seconds = fixed + each * work, with the share that this may be wrong by."""
+    """Seconds = fixed + each image learnt from + each image looked at, with the share that this may be wrong by."""
 
     fixed: float
-    each: float
+    learnt: float
+    seen: float
     share: float
     bytes: int
     gpu_bytes: int = 0
 
-    def cost(self, work: float) -> Cost:
-        seconds = self.fixed + self.each * work
+    def cost(self, work: _Work) -> Cost:
+        seconds = self.fixed + self.learnt * work.learnt + self.seen * work.seen
         return Cost(seconds, self.share * seconds, self.bytes, self.gpu_bytes)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One timed run: its seconds, its work, its bytes on disk, and the images of its batch (0 for a probe)."""
+
+    seconds: float
+    work: _Work
+    bytes: int
+    batch: int
 
 
 def estimate(plan: Plan, out: Path | None, workers: int, threads: int) -> Estimate:
@@ -126,7 +159,8 @@ def estimate(plan: Plan, out: Path | None, workers: int, threads: int) -> Estima
     work = Path(tempfile.mkdtemp(prefix="twinray-estimate-"))
     torch.set_num_threads(threads)
     try:
-        return _Estimator(plan, out, work, threads).all(workers)
+        with _beside(workers, threads):
+            return _Estimator(plan, out, work, threads).all(workers)
     finally:
         torch.set_num_threads(before)
         shutil.rmtree(work, ignore_errors=True)
@@ -200,9 +234,8 @@ class _Estimator:
             return None
         self.channels[one.id] = max(1, rate.bytes // config.size**2)
         # decoding is spread over processes, and workers share the cores
-        return replace(
-            rate.cost(n), seconds=listed + rate.each * n / self.threads, bytes=rate.bytes * n
-        )
+        seconds = listed + rate.learnt * n / self.threads
+        return Cost(seconds, rate.share * seconds, rate.bytes * n)
 
     def _decoded(self, collections: Any, config: Any) -> _Rate | None:
         """Seconds and bytes of one packed image, from a few spread over every source."""
@@ -224,7 +257,7 @@ class _Estimator:
         mean = sum(seconds) / len(seconds)
         spread = sum((s - mean) ** 2 for s in seconds) ** 0.5 / len(seconds)
         share = (MODEL_ERROR**2 + (1.96 * spread / mean) ** 2) ** 0.5
-        return _Rate(0.0, mean, share, size or config.size**2)
+        return _Rate(0.0, mean, 0.0, share, size or config.size**2)
 
     def _know(self, key: str, folder: Path) -> None:
         info = read_info(folder)
@@ -282,18 +315,21 @@ class _Estimator:
 
     def _from_done(self, key: str) -> _Rate | None:
         """The rate of finished pieces of a kind; None where there is none."""
-        pairs, sizes = [], []
+        pairs, sizes, probe = [], [], False
         for one in self.plan:
             if self.out is not None and one.id in self.in_one_go and one.kind in _TRAININGS:
                 config, data = self._resolved(one)
                 if self._key(one, config, data) == key:
+                    probe = _is_probe(config)
                     pairs.append((self.done[one.id], _work(one.kind, config, self._of(data))))
                     sizes.append(_size(one.folder(self.out)))
         if not pairs:
             return None
-        each = sum(s for s, _ in pairs) / sum(w for _, w in pairs)
-        spread = max(abs(s / (each * w) - 1) for s, w in pairs) if len(pairs) > 1 else 0.0
-        return _Rate(0.0, each, (MODEL_ERROR**2 + spread**2) ** 0.5, max(sizes))
+        seen = 1.0 if probe else _EVAL
+        amounts = [w.learnt + seen * w.seen for _, w in pairs]
+        each = sum(s for s, _ in pairs) / sum(amounts)
+        spread = max(abs(s / (each * w) - 1) for (s, _), w in zip(pairs, amounts, strict=True)) if len(pairs) > 1 else 0.0  # fmt: skip
+        return _Rate(0.0, each, seen * each, (MODEL_ERROR**2 + spread**2) ** 0.5, max(sizes))
 
     def _timed(self, one: Node, config: Any, data: list[str]) -> _Rate | None:
         import torch
@@ -301,41 +337,34 @@ class _Estimator:
         from twinray.training.device import choose_machine
 
         gpu = choose_machine(config.device).device.type == "cuda"
-        batch = getattr(config, "batch_size", None) or IMAGES
-        n = max(IMAGES, min(512, 4 * batch)) if gpu else IMAGES
+
+        def once(train: int, held: int, batch: int) -> _Run:
+            return self._once(one, config, data, (train, held, batch))
+
         try:
-            small = self._once(one, config, data, n)  # also what is loaded once a process
-            timed = small[0]
-            if 5 * timed > LIMIT_S:
-                gpu_bytes = _gpu(torch, gpu, batch, small[3])
-                return _Rate(0.0, timed / small[1], SINGLE_ERROR, small[2], gpu_bytes)
-            small = self._once(one, config, data, n)
-            large = [self._once(one, config, data, 2 * n) for _ in range(2)]
+            if _is_probe(config):
+                return _of_probe(once, gpu)
+            rate, batch = _of_network(once, config.batch_size, gpu)
         except TwinrayError as error:
             self.why.setdefault(one.name, str(error))
             return None
-        mean = (large[0][0] + large[1][0]) / 2
-        each = max(mean - small[0], 0.05 * mean) / (large[0][1] - small[1])
-        fixed = max(0.0, small[0] - each * small[1])
-        spread = abs(large[0][0] - large[1][0]) / mean
-        gpu_bytes = _gpu(torch, gpu, batch, large[0][3])
-        return _Rate(fixed, each, (MODEL_ERROR**2 + spread**2) ** 0.5, large[0][2], gpu_bytes)
+        return replace(rate, gpu_bytes=_gpu(torch, gpu, config.batch_size, batch))
 
-    def _once(
-        self, one: Node, config: Any, data: list[str], n: int
-    ) -> tuple[float, float, int, int]:
-        """Seconds, work, bytes on disk and images in a batch of one short run on generated images."""
+    def _once(self, one: Node, config: Any, data: list[str], how: tuple[int, int, int]) -> _Run:
+        """One short run on generated images: so many to train, to hold out of it (twice), and in a batch."""
         from twinray.jobs import train
 
-        folder = self._stand_in(one.kind == "pretrain", n, self.channels[data[0]], config)
+        n, held, batch = how
+        unlabelled = one.kind == "pretrain"
+        folder = self._stand_in(unlabelled, n, 0 if unlabelled else held, (self.channels[data[0]], max(16, config.size)))  # fmt: skip
         out = self.work / "run"
         shutil.rmtree(out, ignore_errors=True)
         short: dict[str, Any] = {"out": out, "resume": False, "device": config.device}
-        short["data"] = (folder,) if one.kind == "pretrain" else folder
+        short["data"] = (folder,) if unlabelled else folder
         known = {f.name for f in fields(config)}
-        probe = getattr(config, "policy", "") == "probe"
+        probe = _is_probe(config)
         if not probe:
-            short |= {"epochs": 1, "batch_size": max(2, min(config.batch_size, n // 2))}
+            short |= {"epochs": 1, "batch_size": batch}
             short |= {k: 1 for k in ("least_steps",) if k in known}
             short |= {k: 0 for k in ("warmup_steps", "warmup_epochs", "knn_every", "keep_every") if k in known}  # fmt: skip
         short |= {k: 1.0 for k in ("fraction",) if k in known}
@@ -348,25 +377,132 @@ class _Estimator:
         seconds = time.monotonic() - began
         info = read_info(folder).counts
         images = _Images(info.get("train", 0), info.get("val", 0), info.get("test", 0))
-        batch = 0 if probe else own.batch_size
-        return seconds, _work(one.kind, own, images), _size(out), batch
+        return _Run(seconds, _work(one.kind, own, images), _size(out), 0 if probe else batch)
 
-    def _stand_in(self, unlabelled: bool, n: int, channels: int, config: Any) -> Path:
-        """A pack of generated images; of a quarter of them a detector's epoch is chosen, on a quarter it is tested."""
+    def _stand_in(self, unlabelled: bool, train: int, held: int, pixels: tuple[int, int]) -> Path:
+        """A pack of generated images: so many to train on, ``held`` to choose an epoch by and as many to test on.
+
+        ``pixels`` are channels and side.
+        """
         from twinray.jobs.pack import PackConfig
         from twinray.jobs.pack import run as pack
 
-        size = max(16, config.size)
-        folder = self.work / f"pack-{unlabelled}-{n}-{channels}-{size}"
+        channels, size = pixels
+        folder = self.work / f"pack-{unlabelled}-{train}-{held}-{channels}-{size}"
         if not folder.is_dir():
-            share = 0.0 if unlabelled else 0.25
+            n = train + 2 * held
             made = PackConfig(
                 out=folder, format=("phantom",), size=size, channels="rgb" if channels == 3 else "grey",
-                phantom_images=n, phantom_images_per_patient=1, val=share, test=share, workers=1,
+                phantom_images=n, phantom_images_per_patient=1, val=held / n, test=held / n, workers=1,
             )  # fmt: skip
             with _quiet(), folders_freed():
                 pack(made, Console(file=io.StringIO()))
         return folder
+
+
+Once = Callable[[int, int, int], _Run]
+"""(training images, images held out, batch) -> one timed run."""
+
+
+def _of_network(once: Once, batch: int, gpu: bool) -> tuple[_Rate, int]:
+    """Cost of a training, and the batch that it was timed at: the study's own where time allows.
+
+    Raises:
+        TwinrayError: the verb's.
+    """
+    own = min(batch, 256 if gpu else IMAGES // 2)
+    low = max(IMAGES, 2 * own)
+    cold = once(low, _HELD, own)  # also what is loaded once a process
+    if 5 * cold.seconds > LIMIT_S:
+        amount = cold.work.learnt + _EVAL * cold.work.seen
+        each = cold.seconds / amount
+        return _Rate(0.0, each, _EVAL * each, SINGLE_ERROR, cold.bytes), cold.batch
+    largest = 2 * low, own
+    runs = [once(low, _HELD, own), once(2 * low, _HELD, own)]
+    for larger in (batch, batch // 4, batch // 16):
+        rate = _line(runs[0], runs[1], 0.0)
+        spent = cold.seconds + sum(run.seconds for run in runs)
+        expected = 2 * rate.fixed + rate.learnt * 3 * larger
+        if larger > own and spent + expected <= LIMIT_S:
+            largest = 2 * larger, larger
+            runs = [once(larger, _HELD, larger), once(2 * larger, _HELD, larger)]
+            break
+    again = once(largest[0], _HELD, largest[1])
+    mean = (runs[1].seconds + again.seconds) / 2
+    spread = abs(runs[1].seconds - again.seconds) / mean
+    return _line(runs[0], replace(runs[1], seconds=mean), spread), runs[1].batch
+
+
+def _line(low: _Run, high: _Run, spread: float) -> _Rate:
+    """The line through two runs that look at equally many images."""
+    each = max(high.seconds - low.seconds, 0.05 * high.seconds) / (high.work.learnt - low.work.learnt)  # fmt: skip
+    fixed = max(0.0, low.seconds - each * (low.work.learnt + _EVAL * low.work.seen))
+    return _Rate(fixed, each, _EVAL * each, (MODEL_ERROR**2 + spread**2) ** 0.5, high.bytes)
+
+
+def _of_probe(once: Once, gpu: bool) -> _Rate:
+    """Cost of a probe: of every image's features, and of the layers that are fitted on the training images.
+
+    Raises:
+        TwinrayError: the verb's.
+    """
+    held = IMAGES // 2
+    cold = once(IMAGES, held, 0)
+    if 5 * cold.seconds > LIMIT_S:
+        each = cold.seconds / (cold.work.learnt + cold.work.seen)
+        return _Rate(0.0, each, each, SINGLE_ERROR, cold.bytes)
+    first = once(IMAGES, held, 0)
+    each = first.seconds / (first.work.learnt + first.work.seen)  # an upper bound
+    train = next(n for n in (_MOST, _MOST // 4, IMAGES) if n == IMAGES or 3.5 * each * 2 * n <= (4 if gpu else 2) * LIMIT_S)  # fmt: skip
+    held = train // 2
+    runs = [once(train, held, 0), once(2 * train, held, 0), once(train, 2 * held, 0)]
+    again = once(train, held, 0)
+    base = (runs[0].seconds + again.seconds) / 2
+    spread = abs(runs[0].seconds - again.seconds) / base
+
+    def slope(run: _Run, more: float) -> float:
+        return max(run.seconds - base, 0.05 * run.seconds) / more
+
+    learnt = slope(runs[1], runs[1].work.learnt - runs[0].work.learnt)
+    seen = slope(runs[2], runs[2].work.seen - runs[0].work.seen)
+    fixed = max(0.0, base - learnt * runs[0].work.learnt - seen * runs[0].work.seen)
+    return _Rate(fixed, learnt, seen, (MODEL_ERROR**2 + spread**2) ** 0.5, runs[1].bytes)
+
+
+def _is_probe(config: Any) -> bool:
+    return getattr(config, "policy", "") == "probe"
+
+
+@contextmanager
+def _beside(workers: int, threads: int) -> Iterator[None]:
+    """Processes that compute as other workers would, as many as this machine has cores for; they end with the block."""
+    others = min(workers, cores() // max(1, threads)) - 1
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", _NEIGHBOUR, str(os.getpid())],
+            env=environment(threads),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for _ in range(others)
+    ]  # fmt: skip
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+_NEIGHBOUR = """
+import os, sys, torch
+parent = int(sys.argv[1])
+layers = [torch.nn.Conv2d(32, 32, 3, padding=1, groups=g) for g in (1, 32)]
+images = torch.rand(16, 32, 64, 64)
+while os.getppid() == parent:
+    for layer in layers:
+        layer(images).square().mean().backward()
+"""
+"""A training in small: convolutions forth and back, dense and by channel, until the parent is gone."""
 
 
 def _gpu(torch: Any, gpu: bool, batch: int, timed: int) -> int:
@@ -382,15 +518,15 @@ def _shares(n: int, config: Any) -> _Images:
     return _Images(n * max(0.0, 1 - config.val - test), n * config.val, n * test)
 
 
-def _work(kind: str, config: Any, images: _Images) -> float:
+def _work(kind: str, config: Any, images: _Images) -> _Work:
     if kind == "pretrain":
-        return float(config.epochs * images.train)
+        return _Work(float(config.epochs * images.train), 0.0)
     own = images.train * config.fraction
-    if getattr(config, "policy", "") == "probe":
-        return float(own + images.val + images.test)
+    if _is_probe(config):
+        return _Work(float(own), float(images.val + images.test))
     least = (getattr(config, "least_steps", None) or 0) * config.batch_size
-    each_epoch = max(own, least) + _EVAL * images.val
-    return float(config.epochs * each_epoch + _EVAL * images.test)
+    learnt = config.epochs * max(own, least)
+    return _Work(float(learnt), float(config.epochs * images.val + images.test))
 
 
 def _size(folder: Path) -> int:

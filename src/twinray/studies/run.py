@@ -11,15 +11,16 @@ from rich.text import Text
 from twinray.about import DISCLAIMER, own_version
 from twinray.errors import InputError, Interrupted, TwinrayError
 from twinray.files import clear_disk_errors, sha256, write_json, write_text
+from twinray.report.numbers import duration
 from twinray.studies.config import StudyConfig
 from twinray.studies.estimate import estimate, show_estimate
 from twinray.studies.plan.build import build
 from twinray.studies.plan.file import Source, read_study
-from twinray.studies.plan.nodes import Plan
+from twinray.studies.plan.nodes import Node, Plan
 from twinray.studies.plan.show import show_plan
 from twinray.studies.results.state import StudyState, collect
 from twinray.studies.results.tables import write_tables
-from twinray.studies.runner.claims import now
+from twinray.studies.runner.claims import State, now
 from twinray.studies.runner.local import run_local, threads_for
 from twinray.studies.runner.place import FILE, STUDY, Place
 from twinray.studies.runner.ray_engine import run_ray
@@ -27,6 +28,8 @@ from twinray.studies.runner.slurm import Job, run_slurm, write_sbatch
 from twinray.studies.sealed.opening import not_done, open_study
 
 RESULTS = "results"
+_NAMED = 30
+"""Pieces up to which each is named when it is begun and done."""
 
 
 def run(config: StudyConfig, console: Console | None = None) -> StudyState | None:
@@ -110,7 +113,8 @@ def _opened(config: StudyConfig, plan: Plan, source: Source) -> Place:
     place = Place(config.out)
     if config.out.is_file():
         raise InputError(f"expected a folder for the study, {config.out} is a file")
-    if config.out.is_dir() and any(config.out.iterdir()) and not place.journal.path.is_file():
+    others = [] if not config.out.is_dir() else [one for one in config.out.iterdir() if one.resolve() != config.file.resolve()]  # fmt: skip
+    if others and not place.journal.path.is_file():
         raise InputError(
             f"{config.out} holds files and is no study; choose another --out for the study"
         )
@@ -154,22 +158,39 @@ def _retry(place: Place, plan: Plan) -> None:
 
 
 class _Shown:
-    """A line whenever something was done or failed, not more often than every few seconds."""
+    """What was done, failed or begun since the last line, not more often than every few seconds; of many pieces the counts alone."""
 
     def __init__(self, place: Place, plan: Plan, console: Console) -> None:
         self._place, self._plan, self._console = place, plan, console
-        self._last, self._told = "", 0.0
+        self._told, self._states = 0.0, {one.id: place.claims.state(one.id) for one in plan}
+        self._last = ""
 
     def __call__(self, *, last: bool = False) -> None:
         if not last and time.monotonic() - self._told < 5:
             return
         self._told = time.monotonic()
         claims = self._place.claims
-        found = Counter(claims.state(one.id) for one in self._plan)
+        states = {one.id: claims.state(one.id) for one in self._plan}
+        if len(states) <= _NAMED:
+            for one in self._plan:
+                if states[one.id] != self._states[one.id] and (
+                    said := self._said(one, states[one.id])
+                ):
+                    self._console.print(Text(said), soft_wrap=True)
+        self._states = states
+        found = Counter(states.values())
         told = ", ".join(f"{n} {name}" for name in ("done", "running", "failed", "open") if (n := found[name]))  # fmt: skip
         if told != self._last:
             self._last = told
             self._console.print(Text(f"{len(self._plan.nodes)} pieces: {told}"))
+
+    def _said(self, one: Node, state: State) -> str:
+        if state == "done":
+            done = self._place.claims.done(one.id)
+            return f"done: {one.name}" + ("" if done is None else f", {duration(done.seconds)}")
+        if state == "failed":
+            return f"failed: {one.name}: {self._place.claims.failure(one.id)}"
+        return f"running: {one.name}" if state == "running" else ""
 
 
 def _end(config: StudyConfig, place: Place, plan: Plan, console: Console) -> StudyState:

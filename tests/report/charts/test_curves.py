@@ -121,7 +121,14 @@ def test_figures_have_a_ground_real_text_and_colours_for_the_dark(
 
 @pytest.mark.parametrize(
     "module",
-    ["charts.curves", "pictures.panels", "tables", "page.document", "page.comparison", "page.demo"],
+    [
+        "charts.curves",
+        "pictures.panels",
+        "tables",
+        "page.document",
+        "page.comparison",
+        "page.study",
+    ],
 )
 def test_no_global_state_of_matplotlib_and_no_torch(module: str) -> None:
     code = f"import sys, twinray.report.{module}; assert not {{'matplotlib.pyplot', 'torch'}} & set(sys.modules)"

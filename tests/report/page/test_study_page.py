@@ -12,10 +12,11 @@ import pytest
 
 from twinray.evaluation.record import SplitFigures
 from twinray.evaluation.result import ArmResult, Evaluation, RunResult
-from twinray.report.page.document import as_page
+from twinray.report.page.document import Caution, as_page
 from twinray.report.page.study import Parts, content, day, published_table, verdict
 from twinray.report.study_result import (
     Deviation,
+    Differs,
     PlannedRun,
     Published,
     PublishedValue,
@@ -179,9 +180,21 @@ def test_published_values_keep_their_digits_and_ours_stand_beside(study: Make) -
         PublishedValue("BT", "224", "0.26", "boxes", "Barlow Twins"),
         PublishedValue("none", "640", "0.3", "other", "Barlow Twins"),
     )
-    table = published_table(study(), Published("A paper, table 1", "mAP50", rows, ()))
+    differs = (Differs("split", "by image", "by patient"),)
+    one = Published("A paper, table 1", "mAP50", rows, differs, ("Another hospital.",))
+    table = published_table(study(), one)
     assert table.rows[0][2] == "0.26" and table.rows[0][3].startswith("0.270 (")
     assert table.rows[1][3] == "none"
+    text = text_of(as_page(content(replace(study(), published=(one,)))))
+    assert "What the two columns rest on" in text and "Another hospital." in text
+    assert re.search(r"split\W+(?:published )?by image\W+(?:this study )?by patient", text)
+
+
+def test_what_the_file_says_of_limits_stands_beside_the_answer(study: Make) -> None:
+    result = replace(study(), limits=("One scanner.",), file="study: Toy")
+    page = content(result)
+    assert any(isinstance(b, Caution) and "One scanner." in b.items for b in page.sections[0].blocks)  # fmt: skip
+    assert "study: Toy" in as_page(page)
 
 
 def test_further_parts_stand_in_their_group(study: Make) -> None:

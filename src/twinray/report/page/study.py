@@ -18,6 +18,7 @@ from twinray.report.page import comparison
 from twinray.report.page.document import (
     Block,
     Caution,
+    Code,
     Content,
     Details,
     Facts,
@@ -171,10 +172,13 @@ def _lede(study: StudyResult) -> str:
 def _answer(study: StudyResult, parts: Parts) -> Section:
     said = verdict(study, parts)
     cautions = [
-        f"{task.title}: {warning}"
-        for task in study.tasks
-        if task.evaluation is not None
-        for warning in task.evaluation.warnings
+        *study.limits,
+        *(
+            f"{task.title}: {warning}"
+            for task in study.tasks
+            if task.evaluation is not None
+            for warning in task.evaluation.warnings
+        ),
     ]
     if study.seal.deviations:
         cautions.append(
@@ -545,7 +549,11 @@ def _published(study: StudyResult) -> list[Section]:
     for one in study.published:
         blocks.append(published_table(study, one))
         if one.differs:
-            blocks.append(Details("What differs", (Points(one.differs),)))
+            rows = tuple((d.aspect, d.published, d.own) for d in one.differs)
+            caption = "What the two columns rest on"
+            blocks.append(Words(Table(caption, ("", "published", "this study"), rows)))
+        if one.more:
+            blocks.append(Points(tuple(("", said) for said in one.more)))
     return _part("Published tables beside this study", "Published tables", tuple(blocks))
 
 
@@ -668,7 +676,11 @@ def _protocol(study: StudyResult, parts: Parts) -> Section:
         if of_tasks
         else ()
     )
-    return Section("Protocol", "Protocol", (Facts(study.protocol), *notes, *parts.tuning, *told))
+    file: tuple[Block, ...] = (
+        (Details("The study's file", (Code(study.file),)),) if study.file else ()
+    )
+    blocks = (Facts(study.protocol), *notes, *parts.tuning, *told, *file)
+    return Section("Protocol", "Protocol", blocks)
 
 
 def _provenance(study: StudyResult) -> Section:

@@ -9,6 +9,7 @@ from typing import Any
 
 from twinray.checks import START, of_kind, options
 from twinray.errors import InputError
+from twinray.report.published import TABLES
 from twinray.runs.folder import plain
 from twinray.studies.plan.file import Arm, Source, StudyFile, Task, unknown
 from twinray.studies.plan.inputs import Outside
@@ -339,6 +340,8 @@ def build(file: StudyFile, source: Source) -> Plan:
         {name: task.heat_maps for name, task in tasks if task.heat_maps},
         {name: asdict(task.search) for name, task in tasks if task.search is not None},
         tuple(dict.fromkeys(builder.outside.missing)),
+        tuple(file.limits),
+        tuple(_beside(file, source)),
     )
 
 
@@ -374,6 +377,34 @@ def _check_options(file: StudyFile, source: Source) -> None:
     for i, one in enumerate(file.unfair):
         if not one.reason.strip():
             raise source.fault(f"unfair[{i}].reason", "expected a reason; the report shows it")
+
+
+def _beside(file: StudyFile, source: Source) -> Iterator[dict[str, Any]]:
+    """Published tables with names that exist.
+
+    Raises:
+        InputError: a table, task or arm that is not known, or a task of another verb.
+    """
+    own = [one if isinstance(one, str) else one.name or one.init or one.pretraining for one in file.arms]  # fmt: skip
+    for i, one in enumerate(file.published):
+        place = f"published[{i}]"
+        if one.table not in TABLES:
+            raise source.fault(f"{place}.table", unknown(one.table, list(TABLES)))
+        if one.task not in file.tasks:
+            raise source.fault(f"{place}.task", unknown(one.task, list(file.tasks)))
+        table, task = TABLES[one.table], file.tasks[one.task]
+        if table.verb != task.verb:
+            raise source.fault(place, f"the table is of {table.verb}, the task {one.task} of {task.verb}")  # fmt: skip
+        for theirs, ours in one.arms.items():
+            if theirs not in table.arms:
+                raise source.fault(f"{place}.arms", unknown(theirs, list(table.arms)))
+            if ours not in own:
+                raise source.fault(f"{place}.arms.{theirs}", unknown(ours, own))
+        if one.policy and one.policy not in (task.policies or ["probe"]):
+            raise source.fault(f"{place}.policy", unknown(one.policy, task.policies or ["probe"]))
+        if one.size and one.size not in (task.sizes or []):
+            raise source.fault(f"{place}.size", f"the task {one.task} has no size {one.size}")
+        yield asdict(one)
 
 
 def _ordered(nodes: Any) -> Iterator[Node]:

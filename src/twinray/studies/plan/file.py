@@ -138,6 +138,27 @@ class Unfair:
 
 
 @dataclasses.dataclass(frozen=True)
+class Beside:
+    """A published table that stands beside a task's figures in the report.
+
+    Attributes:
+        table: name of the table (``twinray.report.published``).
+        task: name of the task.
+        arms: name of an arm in the published table -> name of the study's.
+        policy: policy of the task's classifiers; any unless given.
+        size: side of the input, in pixels; any unless given.
+        differs: further differences in data or protocol, a sentence each.
+    """
+
+    table: str
+    task: str
+    arms: dict[str, str]
+    policy: str = ""
+    size: int = 0
+    differs: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyFile:
     """A study as its file states it.
 
@@ -151,6 +172,8 @@ class StudyFile:
         tasks: by name.
         options: verb (or ``all``) -> options of all its runs.
         unfair: options that may differ between arms, with reasons.
+        limits: sentences on what the study cannot say; they stand beside the answer.
+        published: published tables that stand beside the study's figures.
     """
 
     study: str
@@ -162,6 +185,8 @@ class StudyFile:
     pretrainings: dict[str, Pretraining] = dataclasses.field(default_factory=dict)
     options: dict[str, Options] = dataclasses.field(default_factory=dict)
     unfair: list[Unfair] = dataclasses.field(default_factory=list)
+    limits: list[str] = dataclasses.field(default_factory=list)
+    published: list[Beside] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,7 +331,7 @@ def _check_keys(content: Mapping[Any, Any], kind: type, place: str, source: Sour
             for key, own in part.items() if isinstance(part, dict) else ():
                 if isinstance(own, dict):
                     _check_keys(own, of, f"{name}.{key}", source)
-        for name, of in {"arms": Arm, "unfair": Unfair}.items():
+        for name, of in {"arms": Arm, "unfair": Unfair, "published": Beside}.items():
             part = content.get(name)
             for i, own in enumerate(part if isinstance(part, list) else ()):
                 if isinstance(own, dict):

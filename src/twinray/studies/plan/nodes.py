@@ -153,6 +153,8 @@ class Plan:
         heat_maps: task -> number of test images with heat maps.
         searches: task -> space, budget and seed of its search, as the file states them.
         missing: things from outside that are not there (yet), in words.
+        limits: what the study cannot say, as the file states it.
+        published: published tables beside its tasks (``table``, ``task``, ``arms``, ``policy``, ``size``, ``differs``).
     """
 
     study: str
@@ -162,6 +164,8 @@ class Plan:
     heat_maps: Mapping[str, int] = field(default_factory=dict)
     searches: Mapping[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    published: tuple[Mapping[str, Any], ...] = ()
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)

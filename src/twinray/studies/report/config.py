@@ -21,7 +21,10 @@ class ReportConfig:
     out: Annotated[Path | None, PLACE] = None
     """Folder for the report; by default the folder report in that of the study."""
     heat_maps: Annotated[bool, RECORD] = True
-    """Draw boxes and heat maps on test images, as many as the study's file asks for; needs the packs, and takes seconds an image."""
+    """Draw boxes and heat maps on test images, as many as the study's file asks for, and measure the maps' faithfulness; needs the
+    packs, and takes seconds an image."""
+    embeddings: Annotated[bool, RECORD] = True
+    """Draw maps of the features that the arms start from, on at most 500 test images; needs packs and weights."""
 
     def __post_init__(self) -> None:
         settle(self)

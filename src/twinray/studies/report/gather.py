@@ -25,9 +25,10 @@ from twinray.jobs.evaluate.tested import Tested
 from twinray.report.study_result import Deviation, PlannedRun, Seal, State, StudyResult, Task
 from twinray.runs.description import MODEL, read_description
 from twinray.studies.plan.nodes import Cell
+from twinray.studies.report.published import published
 from twinray.studies.results.state import Piece, StudyState
 from twinray.studies.runner.journal import Event
-from twinray.studies.runner.place import Place
+from twinray.studies.runner.place import FILE, Place
 
 _STATE: Mapping[str, State] = {
     "done": "done",
@@ -62,7 +63,8 @@ class Gathered:
         state: as the engine has it. result: for page and tables.
         measured: task's key -> the evaluation of its runs with their curves; empty while sealed.
         pieces: task's key -> its measured runs with the cell that each fills.
-        packs: task's key -> pack; None where it is not there.
+        packs: task's key -> pack; None where it is not there, or where folds make it several.
+        shown: task's key -> pack that images, features and labels are shown of: of several folds the first.
     """
 
     state: StudyState
@@ -70,6 +72,16 @@ class Gathered:
     measured: Mapping[Key, Measured]
     pieces: Mapping[Key, Sequence[tuple[Cell, Piece]]]
     packs: Mapping[Key, Pack | None]
+    shown: Mapping[Key, Pack | None]
+
+    def first_runs(self, key: Key) -> dict[str, Path]:
+        """Arm -> folder of its first finished run with all labels, tested on images of the pack that is shown."""
+        runs: dict[str, Path] = {}
+        pack, share = self.shown[key], max(self.task(key).shares)
+        for cell, piece in self.pieces[key]:
+            if piece.state == "done" and cell.fraction == share and pack is not None and pack.path in _data(self.state, piece):  # fmt: skip
+                runs.setdefault(cell.arm, piece.folder)
+        return runs
 
     def task(self, key: Key) -> Task:
         """The task of a key, as the report shows it."""
@@ -113,8 +125,19 @@ def gather(state: StudyState) -> Gathered:
         expected_end=_expected_end(state),
         protocol=tuple(_protocol(state)),
         notes=tuple(f"not there yet: {what}" for what in state.plan.missing),
+        limits=state.plan.limits,
+        published=published(state, pieces, packs, {key: name_of(key) for key in pieces}),
+        file=_file(state.path / FILE),
     )
-    return Gathered(state, result, measured, pieces, packs)
+    shown = {key: packs[key] or _opened(_paths(state, own)[:1]) for key, own in pieces.items()}
+    return Gathered(state, result, measured, pieces, packs, shown)
+
+
+def _file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):  # told as an edited file by the deviations
+        return ""
 
 
 def name_of(key: Key) -> str:
@@ -223,17 +246,30 @@ def _asked(piece: Piece, paths: tuple[Path, ...]) -> EvaluateConfig:
 
 def _pack(state: StudyState, own: Sequence[tuple[Cell, Piece]]) -> Pack | None:
     """The pack that a task tests on; None where it is not there, or where folds make it several."""
-    paths = set()
-    for _, piece in own:
-        for read in piece.node.reads:
-            if read.option == "data":
-                paths.add(Path(read.path) if not read.node else state.path / "packs" / read.node)
+    return _opened(_paths(state, own))
+
+
+def _opened(paths: Sequence[Path]) -> Pack | None:
+    """The one pack of a list of one; None where it is not there."""
     if len(paths) != 1:
         return None
     try:
-        return open_pack(next(iter(paths)), allow_edited=True)
+        return open_pack(paths[0], allow_edited=True)
     except InputError:
         return None
+
+
+def _paths(state: StudyState, own: Sequence[tuple[Cell, Piece]]) -> list[Path]:
+    """Packs of a task, that of the first fold first."""
+    return list(dict.fromkeys(path for _, piece in own for path in _data(state, piece)))
+
+
+def _data(state: StudyState, piece: Piece) -> list[Path]:
+    return [
+        Path(read.path) if not read.node else state.path / "packs" / read.node
+        for read in piece.node.reads
+        if read.option == "data"
+    ]
 
 
 def _words(cell: Cell) -> str:

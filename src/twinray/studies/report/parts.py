@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from twinray.jobs.evaluate.diagnose import Detected
 from twinray.jobs.evaluate.pictures import choose_images
 from twinray.jobs.explain.run import explain_pack_images
 from twinray.records import Boxes, IntArray
+from twinray.report.charts.curves import pretraining_curves
 from twinray.report.charts.diagnostics import confusion_plot
 from twinray.report.charts.labels import confusion_of_labels
 from twinray.report.fonts import cut_in_middle
@@ -32,8 +33,8 @@ _VALIDATION = {"map50": "val_map50", "auc": "val_auc"}
 
 
 def training(study: Gathered) -> tuple[Block, ...]:
-    """The main measure on validation images by epoch: mean of an arm's runs, and their range."""
-    blocks: list[Block] = []
+    """How each pre-training went, and the main measure on validation images by epoch: mean of an arm's runs, and their range."""
+    blocks: list[Block] = list(_pretrainings(study))
     for key in study.pieces:
         task = study.task(key)
         share = max(task.shares)
@@ -44,6 +45,41 @@ def training(study: Gathered) -> tuple[Block, ...]:
         if known:
             blocks.append(_training_chart(task.title, task.measure, task.arms, known))
     return tuple(blocks)
+
+
+def _pretrainings(study: Gathered) -> Iterator[Block]:
+    """Loss, agreement, redundancy and rank of every pre-training that is done; one alone is shown at once."""
+    done = [p for p in study.state.of("done") if p.node.kind == "pretrain"]
+    drawn: list[tuple[str, Picture]] = []
+    for piece in done:
+        lines = RunFolder(piece.folder).history()
+        last = next((line for line in reversed(lines) if "mean_c_ii" in line), None)
+        if last is None:  # an objective without these figures
+            continue
+        told = (
+            f"loss {number(last.get('loss'), 1)}, mean C_ii {number(last.get('mean_c_ii'), 2)}, "
+            f"RMS C_ij {number(last.get('rms_c_ij'))}, effective rank {number(last.get('effective_rank'), 0)}"
+        )
+        name = piece.node.name[:1].upper() + piece.node.name[1:]
+        drawn.append(
+            (
+                f"{name}: {told}",
+                Picture(
+                    pretraining_curves(lines),
+                    "svg",
+                    f"{name}: four curves over {count(last.get('step'), 'step')}; at the end {told}.",
+                    f"{name}. At the end: {told}.",
+                ),
+            )
+        )
+    if drawn:
+        yield Points(((
+            "Pre-training, without any label.",
+            "Two altered views of each image are to agree (C_ii near 1) while their features say different things (C_ij near 0). "
+            "An effective rank that falls towards 1 would mean collapse.",
+        ),))  # fmt: skip
+    for summary, picture in drawn:
+        yield picture if len(drawn) == 1 else Details(summary, (picture,))
 
 
 def _epochs(
@@ -147,7 +183,7 @@ def pictures(study: Gathered, folder: Path, seed: int = 0) -> tuple[Block, ...]:
     """
     blocks: list[Block] = []
     for key in study.measured:
-        task, pack = study.task(key), study.packs[key]
+        task, pack = study.task(key), study.shown[key]
         n = study.state.plan.heat_maps.get(key.task, 0)
         if task.kind != "detector" or pack is None or not n:
             continue
@@ -174,10 +210,7 @@ def _sheets(
 ) -> list[tuple[str, bytes, str]]:
     """(name, PNG, words) of each image: a panel an arm, then the last arm's best box with its map."""
     task = study.task(key)
-    runs: dict[str, Path] = {}
-    for cell, piece in study.pieces[key]:
-        if piece.state == "done" and cell.fraction == max(task.shares):
-            runs.setdefault(cell.arm, piece.folder)
+    runs = study.first_runs(key)
     shown = [arm for arm in dict.fromkeys((task.arms[0], task.arms[-1])) if arm in runs]
     if not shown:
         return []
@@ -223,7 +256,7 @@ def labels(study: Gathered) -> tuple[Block, ...]:
     """How many images and boxes of each class each split has, and what became of readers' boxes."""
     blocks: list[Block] = []
     seen: set[Path] = set()
-    for key, pack in study.packs.items():
+    for key, pack in study.shown.items():
         if pack is None or pack.path in seen:
             continue
         seen.add(pack.path)
@@ -244,7 +277,8 @@ def labels(study: Gathered) -> tuple[Block, ...]:
         what = "boxes" if study.task(key).kind == "detector" else "images with the label"
         blocks.append(
             Table(
-                f"{study.task(key).title}: {what} by class and split",
+                f"{study.task(key).title}: {what} by class and split"
+                + ("" if study.packs[key] is not None else ", first fold"),
                 ("class", *(f"{split} ({n:,} images)" for split, n, _ in rows)),
                 tuple((name, *(count(counts.get(name, 0)) for _, _, counts in rows)) for name in names),
                 " ".join(f"{note}." for note in pack.info.notes[:3]),

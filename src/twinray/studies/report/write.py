@@ -24,6 +24,8 @@ from twinray.report.table_files import latex, markdown
 from twinray.report.tables import Table
 from twinray.studies.report import parts
 from twinray.studies.report.config import ReportConfig
+from twinray.studies.report.embeddings import embeddings
+from twinray.studies.report.faithfulness import faithfulness
 from twinray.studies.report.gather import Gathered, gather, name_of
 from twinray.studies.report.readers import ceiling
 from twinray.studies.report.worth import worth
@@ -31,14 +33,22 @@ from twinray.studies.results.state import collect
 from twinray.studies.results.tables import write_tables
 
 PAGE, MARK = "report.html", "report.json"
-_OWN = ("tasks", "tables", "pictures", "checklists")
+_OWN = ("tasks", "tables", "pictures", "checklists", "embeddings", "faithfulness")
 
 
 def run(config: ReportConfig, console: Console | None = None) -> Path:
-    """Write the report and return the page's absolute path.
+    """Write the report and return the page's absolute path; see :func:`written`."""
+    return written(config, console)[0]
+
+
+def written(config: ReportConfig, console: Console | None = None) -> tuple[Path, StudyResult]:
+    """Write the report.
+
+    Returns:
+        The page's absolute path, and what it shows.
 
     ``report.html``; ``figures.csv`` and ``figures.parquet`` (every figure of every run); ``tables/`` as Markdown and LaTeX; ``tasks/``
-    (each task's own evaluation with all figures as SVG); ``pictures/``.
+    (each task's own evaluation with all figures as SVG); ``pictures/``, ``faithfulness/`` and ``embeddings/`` (what those verbs write).
 
     Raises:
         InputError: the folder is no study, or holds damaged records.
@@ -64,16 +74,16 @@ def run(config: ReportConfig, console: Console | None = None) -> Path:
     for table_name, table in tables(study.result).items():
         write_text(out / "tables" / f"{table_name}.md", markdown(table), "table")
         write_text(out / "tables" / f"{table_name}.tex", latex(table, f"tab:{table_name}"), "table")
-    page = write_report(out / PAGE, content(study.result, _parts(study, out, config.heat_maps)))
+    page = write_report(out / PAGE, content(study.result, _parts(study, out, config)))
     said = verdict(study.result)
     console.print(Text(said.headline, style="bold"))
     console.print(Text(said.reason))
     console.print(Text(f"report: {page}"), soft_wrap=True)
     console.print(f"{DISCLAIMER}.")
-    return page
+    return page, study.result
 
 
-def _parts(study: Gathered, out: Path, heat_maps: bool) -> Parts:
+def _parts(study: Gathered, out: Path, config: ReportConfig) -> Parts:
     gains, smallest, told = worth(study)
     readers, readers_told = ceiling(study)
     return Parts(
@@ -83,9 +93,17 @@ def _parts(study: Gathered, out: Path, heat_maps: bool) -> Parts:
         worth=gains,
         smallest=smallest,
         worth_told=told,
-        pictures=parts.pictures(study, out / "pictures") if heat_maps else (),
+        pictures=(
+            *parts.pictures(study, out / "pictures"),
+            *faithfulness(study, out / "faithfulness"),
+        )
+        if config.heat_maps
+        else (),
         training=parts.training(study),
-        features=parts.labels(study),
+        features=(
+            *parts.labels(study),
+            *(embeddings(study, out / "embeddings") if config.embeddings else ()),
+        ),
         confusions=parts.confusions(study),
         tuning=parts.tuning(study),
     )

@@ -20,12 +20,17 @@ MOST_DEATHS = 3
 """Workers that may die over one run before it counts as failed: one that needs more memory than there is would go on for ever."""
 
 
+def cores() -> int:
+    """Cores that this process may use: those of its SLURM task, or those that it is bound to."""
+    task = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # fmt: skip
+    # inside a job both are known; the smaller one holds
+    return min(int(task), bound) if task.isdigit() and int(task) else bound
+
+
 def threads_for(workers: int) -> int:
     """Threads of each worker, so that all of them together use every core once."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, cores // workers)
+    return max(1, cores() // workers)
 
 
 def environment(threads: int) -> dict[str, str]:
