@@ -123,7 +123,6 @@ def test_no_test_image_is_in_the_pretraining(
     hashes = [set(pack.table.column("sha256").to_pylist()) for pack in (unlabelled, labelled)]
     assert not hashes[0] & hashes[1]
     (pretraining,) = pieces(demo[0], "pretrain")
-    assert pretraining.options["splits"] == ["train"]
     seen_parts = json.loads((pretraining.folder(demo[0]) / "seen.json").read_text())["parts"]
     learnt = len(unlabelled) + len(labelled.where("train"))
     assert sum(part["n_images"] for part in seen_parts if part["use"] == "training") == learnt
