@@ -78,3 +78,17 @@ def test_charts_of_nothing():
             subgroup_plot({}, "x"),
         ):
             assert ElementTree.fromstring(svg).tag.endswith("svg")
+
+
+def test_charts_of_dozens_of_runs_keep_their_height(reports):
+    """A study's task has dozens of runs: their names must not leave the curves no room, which Matplotlib warns of."""
+    (report, own), *_ = reports.values()
+    runs = {f"Barlow Twins on adults, pre-training {i}, 10 % of the labels, seed {i}": own for i in range(54)}  # fmt: skip
+    curve = report.reliability["Effusion"]
+    groups = {"F": (Figure(0.8, (0.7, 0.9), 50), 60), "M": (Figure(0.7, None, 3), 3)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        roc_curves(runs, {name: {} for name in runs})
+        precision_recall_of_labels(runs)
+        reliability_plot(dict.fromkeys(runs, curve))
+        subgroup_plot(dict.fromkeys(runs, groups), "AUC by sex")

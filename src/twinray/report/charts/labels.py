@@ -18,7 +18,16 @@ from twinray.evaluation.labels.calibration import Reliability
 from twinray.evaluation.labels.curves import LabelCurve
 from twinray.evaluation.record import Figure
 from twinray.records import FloatArray, IntArray
-from twinray.report.charts.sheet import WIDTH, as_svg, legend, look, note_if_empty, style
+from twinray.report.charts.sheet import (
+    MOST_INSIDE,
+    WIDTH,
+    as_svg,
+    legend,
+    look,
+    make_room,
+    note_if_empty,
+    style,
+)
 from twinray.report.fonts import cut_in_middle, literal
 from twinray.report.numbers import NOT_DEFINED, count, number
 from twinray.report.palette import ARMS, GRID, INK, MUTED, look_of
@@ -85,6 +94,8 @@ def _panels(
     y_label: str,
     place: Any,
 ) -> bytes:
+    if len(runs) > MOST_INSIDE:  # a panel has no room for so many areas; they stand in the tables
+        figures = None
     of_class: dict[str, LabelCurve] = {}
     for own in runs.values():
         of_class = {**own, **of_class}
@@ -142,7 +153,7 @@ def reliability_plot(runs: Mapping[str, Reliability], title: str = "") -> bytes:
     width = 0.8 / max(len(runs), 1) / 15
     for i, (name, found) in enumerate(runs.items()):
         filled = found.count > 0
-        label = f"{literal(name)}, expected error {number(found.expected_error, 3)}"
+        label = f"{name}, expected error {number(found.expected_error, 3)}"
         axes.plot(
             found.mean_score[filled],
             found.frequency[filled],
@@ -171,7 +182,7 @@ def reliability_plot(runs: Mapping[str, Reliability], title: str = "") -> bytes:
     style(below, "", "probability")
     below.set_ylabel("images", fontsize=10, color=MUTED)
     note_if_empty(axes, drawn)
-    _legend_if_any(axes)
+    legend(axes, letters=64)
     return as_svg(sheet)
 
 
@@ -259,24 +270,18 @@ def _below(sheet: Sheet, panels: Sequence[Axes]) -> None:
     )
     if handles:
         shown = [literal(cut_in_middle(name, 44)) for name in names]
+        columns = min(len(shown), 2 if max(map(len, shown)) > 24 else 3)
+        make_room(sheet, len(shown), columns)
         sheet.legend(
             handles,
             shown,
             loc="outside lower left",
-            ncols=min(len(shown), 2 if max(map(len, shown)) > 24 else 3),
+            ncols=columns,
             frameon=False,
             fontsize=10,
             labelcolor=INK,
             handlelength=2.6,
         )
-
-
-def _legend_if_any(axes: Axes) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    if handles:
-        axes.legend(
-            handles, names, frameon=False, fontsize=10, labelcolor=INK, loc="best"
-        ).set_zorder(5)
 
 
 def confusion_of_labels(table: IntArray, classes: Sequence[str], title: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,10 @@ from twinray.report.palette import CARD, FOR_DARK, GRID, INK, MUTED, look_of
 WIDTH = (
     9.2  # inches; 72 points each, so that 10-point text is easy to read on a page 880 pixels wide
 )
+_ROW = 0.22
+"""Height of a legend's row, inches."""
+MOST_INSIDE = 8
+"""Names that a chart has room for among its lines."""
 _FONTS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "twinray",
@@ -59,14 +64,15 @@ def style(axes: Axes, title: str, x_label: str, *, across: bool = False) -> None
         spine.set_color(MUTED)
 
 
-def legend(axes: Axes, *, outside: bool = False) -> None:
-    """The names of the arms, inside where there is room, or above the chart."""
+def legend(axes: Axes, *, outside: bool = False, letters: int = 40) -> None:
+    """The names of the arms, inside where there is room, or below the chart."""
     handles, names = axes.get_legend_handles_labels()
     if not handles:
         return
     place: dict[str, Any] = {"loc": "best"}
-    if outside:
-        columns = min(len(handles), 3)
+    if outside or len(handles) > MOST_INSIDE:
+        columns = min(len(handles), 3 if letters <= 40 else 2)
+        make_room(axes.get_figure(), len(handles), columns)
         place = {
             "loc": "upper left",
             "bbox_to_anchor": (0.0, -0.12),
@@ -75,7 +81,7 @@ def legend(axes: Axes, *, outside: bool = False) -> None:
         }
     drawn = axes.legend(
         handles,
-        [literal(cut_in_middle(name, 40)) for name in names],
+        [literal(cut_in_middle(name, letters)) for name in names],
         frameon=False,
         fontsize=10,
         labelcolor=INK,
@@ -83,6 +89,11 @@ def legend(axes: Axes, *, outside: bool = False) -> None:
         **place,
     )
     drawn.set_zorder(5)
+
+
+def make_room(sheet: Any, names: int, columns: int) -> None:
+    """Grow a sheet by the rows of a legend outside its charts: of dozens of runs it would leave these no height."""
+    sheet.set_figheight(sheet.get_figheight() + _ROW * math.ceil(names / columns))
 
 
 def note_if_empty(axes: Axes, values: Sequence[float]) -> None:
