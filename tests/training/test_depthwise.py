@@ -32,7 +32,9 @@ def test_a_depthwise_convolution_is_that_of_float32_and_others_are_bf16():
 @pytest.mark.parametrize("arch", ["timm/tf_efficientnet_lite0", "timm/convnext_atto"])
 def test_gradients_are_nearer_to_float32_and_names_stay(arch):
     """timm pads some of them in its own way, which must not be lost."""
-    plain = build_backbone(arch, seed=0, size=64).eval()  # statistics of 4 tiny maps would amplify any rounding
+    plain = build_backbone(
+        arch, seed=0, size=64
+    ).eval()  # statistics of 4 tiny maps would amplify any rounding
     mixed = copy.deepcopy(plain)
     kept = full_depthwise(copy.deepcopy(plain), PROCESSOR)
     assert list(kept.state_dict()) == list(plain.state_dict())
