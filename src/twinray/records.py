@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -116,24 +116,73 @@ RemarkKind = Literal[
     "high bits",  # bits above Bits Stored are in use: what became of them
     "unread",  # something in the header could not be read: what
     "one value",  # all pixels are equal: to what
+    "curve",  # shown by a curve, of which a pack of linear values keeps the range: which
 ]
 Remark = tuple[RemarkKind, str]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pixels:
-    """A decoded, display-ready image.
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """What linear uint16 pixels mean, and how they are shown.
 
     Attributes:
-        array: uint8, (height, width) grey or (height, width, 3) RGB.
+        low, high: pixel values that become black and white: the image's own window; low < high.
+        slope, intercept: value in the source's own unit = slope x pixel value + intercept. DICOM's unit is that after the
+            modality transform (Hounsfield units in CT).
+    """
+
+    low: float
+    high: float
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def levels(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """uint16 pixels of any shape -> float32; 0 and 1 are the window's ends, nothing is cut off."""
+        levels = pixels.astype(np.float32)
+        levels -= np.float32(self.low)
+        levels /= np.float32(self.high - self.low)
+        return levels
+
+    def shown(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """uint16 pixels of any shape -> uint8, as the window shows them."""
+        return shown_levels(self.levels(pixels))
+
+
+def shown_levels(levels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Levels of any shape, 0 black and 1 white -> uint8 for people; what lies outside is cut off."""
+    shown: npt.NDArray[np.uint8] = np.rint(np.clip(levels, 0, 1) * 255).astype(np.uint8)
+    return shown
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """A decoded image, display-ready or linear.
+
+    Attributes:
+        array: (height, width) grey or (height, width, 3) RGB; uint8, display-ready, or where ``linear`` is there uint16.
         how: the way the stored values became these pixels, in a few words (``png 8-bit grey``,
             ``dicom window 1 LINEAR inverted``).
         remarks: facts that users must know of the file, to be counted over a source.
+        linear: what uint16 pixels mean; None for uint8.
     """
 
-    array: npt.NDArray[np.uint8]
+    array: npt.NDArray[Any]
     how: str
     remarks: tuple[Remark, ...] = ()
+    linear: Linear | None = None
+
+    @property
+    def shown(self) -> npt.NDArray[np.uint8]:
+        """uint8 of the same shape, for people."""
+        shown: npt.NDArray[np.uint8] = self.array
+        return shown if self.linear is None else self.linear.shown(self.array)
+
+    def as_linear(self) -> Pixels:
+        """The same as linear pixels: 8 bits are multiplied by 257, so that 255 becomes 65535, exactly."""
+        if self.linear is not None:
+            return self
+        array = self.array.astype(np.uint16) * np.uint16(257)
+        return Pixels(array, f"{self.how} x 257", self.remarks, Linear(0.0, 65_535.0, 1 / 257))
 
 
 @dataclass(frozen=True, slots=True)

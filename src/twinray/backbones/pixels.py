@@ -55,10 +55,19 @@ def _statistics(like: Tensor, by: Normalisation) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def pixels_to_unit(batch: Tensor) -> Tensor:
-    """uint8 (b, h, w) or (b, h, w, 3) as a pack holds them -> float32 (b, 1 or 3, h, w) in 0..1."""
+def pixels_to_levels(batch: Tensor) -> Tensor:
+    """Packed pixels (b, h, w) or (b, h, w, 3) -> float32 (b, 1 or 3, h, w) whose 0 and 1 are black and white.
+
+    uint8 lies in 0..1. Levels of linear pixels may lie outside: training draws windows from them.
+    """
     x = batch.unsqueeze(1) if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
-    return x.to(torch.float32).div_(255)
+    return x if batch.dtype == torch.float32 else x.to(torch.float32).div_(255)
+
+
+def pixels_to_unit(batch: Tensor) -> Tensor:
+    """Packed pixels (b, h, w) or (b, h, w, 3) -> float32 (b, 1 or 3, h, w) in 0..1, as an image's own window shows it."""
+    x = pixels_to_levels(batch)
+    return x.clamp(0, 1) if batch.dtype == torch.float32 else x
 
 
 def resize(x: Tensor, size: int, how: Filter = "bicubic") -> Tensor:
@@ -72,6 +81,6 @@ def resize(x: Tensor, size: int, how: Filter = "bicubic") -> Tensor:
 def network_input(
     pixels: Tensor, size: int, device: torch.device, by: Normalisation = IMAGENET
 ) -> Tensor:
-    """uint8 pixels of a pack -> (b, 3, size, size) normalised, channels last, without augmentation."""
+    """Pixels of a pack -> (b, 3, size, size) normalised, channels last, without augmentation."""
     x = resize(pixels_to_unit(pixels.to(device, non_blocking=True)), size)
     return normalise(x, by).contiguous(memory_format=torch.channels_last)

@@ -141,6 +141,11 @@ class ClassifyConfig:
     """Largest random shift of brightness, share of the full range (0.1, head alone 0 | 0 | 0)."""
     contrast: Annotated[float | None, MODEL, between(0, 1), TRAINED] = None
     """Largest random change of contrast, relative (0.2, head alone 0 | 0 | 0)."""
+    window_width: Annotated[float | None, MODEL, at_least(1), TRAINED] = None
+    """Of packs of linear values (pack --pixels uint16): largest factor on the width of an image's window, and its inverse the
+    smallest; 1 keeps it (1.5, head alone 1 | 1 | 1)."""
+    window_shift: Annotated[float | None, MODEL, between(0, 1, "a share"), TRAINED] = None
+    """Of packs of linear values: largest shift of an image's window, share of its width; 0 keeps it (0.1, head alone 0 | 0 | 0)."""
     cache: Annotated[bool, SPEED] = True
     """Compute the frozen features once where no transform changes the images (head); without, at every step, with the same result."""
     class_weights: Annotated[Literal["none", "balanced"], MODEL] = "none"

@@ -167,7 +167,7 @@ class Batch:
     """One rank's share of a training batch.
 
     Attributes:
-        inputs: (b, p, p[, 3]) uint8 pixels, or (b, d) features.
+        inputs: (b, p, p[, 3]) packed pixels, or (b, d) features.
         targets: (b, k) float32, 1 or 0.
         weights: (b, k) float32 weights of the single losses. Over all ranks' shares they sum to the
             masked mean, so a label that is not known counts for nothing.

@@ -42,6 +42,7 @@ from twinray.training.loader import PixelSource, epoch_order
 from twinray.training.optim import optimizer_of
 from twinray.training.ranks import Ranks
 from twinray.training.sync_norm import synchronise_norms
+from twinray.training.windows import windows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +108,14 @@ class Task:
             chosen.brightness,
             chosen.contrast,
             self.backbone.normalisation,
+            windows_of(self.config),
         )
 
     def features(self, rows: IntArray) -> FloatArray:
         """(n, d) float32 of frozen layers, without augmentation."""
         return extract_features(
             self.backbone,
-            self.pack.images,
+            self.pack.pixels,
             rows,
             size=self.config.size,
             batch_size=self.config.batch_size or 256,
@@ -126,7 +128,7 @@ class Task:
         """(n, k) probabilities of some rows; the classifier is left in evaluation mode."""
         return label_scores(
             classifier.eval(),
-            self.pack.images,
+            self.pack.pixels,
             rows,
             self.k,
             seen=Seen(self.config.size, self.backbone.normalisation),
@@ -137,7 +139,7 @@ class Task:
 
     def pixels(self, rows: IntArray) -> PixelSource:
         """The images of some rows, in their order."""
-        return PixelSource([self.pack.images], np.stack([np.zeros_like(rows), rows], axis=1))
+        return PixelSource([self.pack.pixels], np.stack([np.zeros_like(rows), rows], axis=1))
 
 
 @dataclass(frozen=True, eq=False)

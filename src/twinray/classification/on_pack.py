@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from twinray.backbones.build import Backbone
 from twinray.backbones.pixels import network_input
+from twinray.data.packed_pixels import PackedPixels
 from twinray.progress import progress
 from twinray.records import FloatArray, IntArray
 from twinray.runs.description import Normalisation
@@ -30,7 +31,7 @@ class Seen:
 @torch.no_grad()
 def extract_features(
     backbone: Backbone,
-    images: npt.NDArray[np.uint8],
+    images: PackedPixels,
     rows: IntArray,
     *,
     size: int,
@@ -48,7 +49,7 @@ def extract_features(
 @torch.no_grad()
 def label_scores(
     network: Callable[[Tensor], Tensor],
-    images: npt.NDArray[np.uint8],
+    images: PackedPixels,
     rows: IntArray,
     classes: int,
     *,
@@ -61,7 +62,7 @@ def label_scores(
 
     Args:
         network: (b, 3, size, size) normalised images -> (b, k); a module must be in evaluation mode.
-        images: images of the pack.
+        images: images of the pack (``Pack.pixels``).
         rows: which of them.
         classes: k.
         seen: what the network takes of them.
@@ -76,7 +77,7 @@ def label_scores(
 
 def _forward(
     network: nn.Module | Callable[[Tensor], Tensor],
-    images: npt.NDArray[np.uint8],
+    images: PackedPixels,
     rows: IntArray,
     seen: Seen,
     batch_size: int,

@@ -31,6 +31,7 @@ from twinray.runs.results import UNLEARNED, LabelPredictions, write_label_predic
 from twinray.runs.sealed import KEY as SEALED
 from twinray.runs.seen import Checked
 from twinray.training.record import save_weights
+from twinray.training.windows import windows_told
 
 PREDICTIONS = "predictions.csv"
 TUNE = "tune.json"
@@ -220,6 +221,7 @@ def _description(out: Outcome, thresholds: LabelThresholds | None) -> dict[str, 
             }
         ],
         "init": out.provenance.as_json(),
+        **windows_told(config),
     }
     if config.policy != "probe":
         names = ("layers", "norm", "rates", "tune")

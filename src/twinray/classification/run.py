@@ -46,6 +46,7 @@ from twinray.training.device import choose_machine
 from twinray.training.engine import Watch
 from twinray.training.ranks import joined_ranks, launched_rank
 from twinray.training.record import environment
+from twinray.training.windows import DRAWN, Windows, settled_windows
 
 
 @frees_folders
@@ -67,6 +68,8 @@ def run(
     """
     config = resolve(config)
     pack = open_pack(config.data, allow_edited=config.allow_edited)
+    drawn = config.protocol == "sound" and config.policy in ("surgical", "full")
+    config = settled_windows(config, pack, DRAWN if drawn else Windows())
     labels = labels_to_learn(pack, config.uncertain, config.blank)
     train, test, val = (
         labelled_rows(pack, "train", labels),

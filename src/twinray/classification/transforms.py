@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinray.backbones.pixels import IMAGENET, normalise, pixels_to_unit, resize
+from twinray.backbones.pixels import IMAGENET, normalise, pixels_to_levels, pixels_to_unit, resize
 from twinray.runs.description import Normalisation
 from twinray.training.crops import crop_resize, draw_crops
 from twinray.training.ranks import Ranks
+from twinray.training.windows import DRAWS, Windows, in_window
 
 _RATIO = (3 / 4, 4 / 3)  # of a crop's sides, torchvision's own
 
@@ -34,6 +35,7 @@ class Transforms:
         brightness: greatest shift up or down, of the 0..1 scale.
         contrast: greatest relative change of contrast about the image's mean.
         normalisation: pixels that the weights take.
+        windows: windows drawn of linear values; None for display values.
     """
 
     size: int
@@ -42,16 +44,19 @@ class Transforms:
     brightness: float = 0.0
     contrast: float = 0.0
     normalisation: Normalisation = IMAGENET
+    windows: Windows | None = None
 
     @property
     def none(self) -> bool:
         """Whether images go through as they are, so that features of a frozen network stay the same."""
-        return self.crop_min >= 1 and not self.flip and not self.brightness and not self.contrast
+        windows = self.windows is None or self.windows.kept
+        plain = self.crop_min >= 1 and not self.flip and not self.brightness and not self.contrast
+        return plain and windows
 
     def __call__(
         self, pixels: Tensor, generator: torch.Generator, ranks: Ranks | None = None
     ) -> Tensor:
-        """uint8 (b, p, p) grey or (b, p, p, 3) RGB -> (b, 3, s, s) normalised float32, channels last.
+        """Packed (b, p, p) grey or (b, p, p, 3) RGB -> (b, 3, s, s) normalised float32, channels last.
 
         Args:
             pixels: this rank's share of a batch, on any device.
@@ -59,7 +64,7 @@ class Transforms:
             ranks: all processes that share the batch.
         """
         ranks = ranks or Ranks()
-        images = pixels_to_unit(pixels)
+        images = pixels_to_unit(pixels) if self.windows is None else pixels_to_levels(pixels)
         n = len(images) * ranks.world
         share = ranks.share(n)
         crops = draw_crops(
@@ -68,6 +73,9 @@ class Transforms:
         draws = torch.rand(n, 3, generator=generator)
         crop, own = crops[share].to(images.device), draws[share].to(images.device)
         flipped = own[:, 0] < self.flip
+        if self.windows is not None:
+            windows = self.windows.of(torch.rand(n, DRAWS, generator=generator))
+            images = in_window(images, windows[share].to(images.device))
         if self.crop_min < 1:
             images = crop_resize(images, crop, flipped, self.size).clamp_(0, 1)
         else:

@@ -2,7 +2,8 @@
 
 A pack is a folder of three files that NumPy and pandas open on any machine:
 
-- ``images.npy``: uint8, (n, s, s) grey or (n, s, s, 3) RGB, display-ready.
+- ``images.npy``: uint8, (n, s, s) grey or (n, s, s, 3) RGB, display-ready. With ``--pixels uint16`` they are linear values
+  as stored, and the table has each image's window (columns: :data:`LINEAR`).
 - ``samples.parquet``: one row an image, in the same order (columns: :data:`SCHEMA`).
 - ``pack.json``: format version, class names, size, fit, channel mean and standard deviation, counts,
   checksums, notes, and what was set aside and why.
@@ -30,8 +31,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twinray.data.decoding.options import Decoded
+from twinray.data.decoding.options import Decoded, PixelType
 from twinray.data.keyed import COLUMNS, Own, PackKey, SourceNames, own_ids
+from twinray.data.packed_pixels import LevelPixels, PackedPixels, shown
 from twinray.errors import InputError
 from twinray.files import read_json, sha256, typed
 from twinray.geometry import Fit, Geometry
@@ -84,6 +86,16 @@ REGIONS = pa.schema(
 KEYED = pa.schema([(name, pa.string()) for name in COLUMNS])
 """Further columns of a pack of private sources: ids under the pack's key (:mod:`twinray.data.keyed`); others lack them."""
 
+LINEAR = pa.schema(
+    [
+        ("window_low", pa.float64()),  # pixel value that becomes black
+        ("window_high", pa.float64()),  # white
+        ("slope", pa.float64()),  # value of the source = slope x pixel + intercept
+        ("intercept", pa.float64()),
+    ]
+)
+"""Further columns of a pack of linear uint16 pixels; others lack them."""
+
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Names = tuple[Annotated[str, msgspec.Meta(min_length=1)], ...]
 
@@ -113,6 +125,7 @@ class PackInfo:
         created_by: versions of what wrote it.
         decoded: way in which files became pixels, the same for new files that a model of this pack
             is asked about.
+        pixels: type of the pixels: uint8, display-ready, or uint16, linear; mean and std are of what windows show.
         extra: further findings.
         sha256: of the rest of the description, in hexadecimal; empty in packs of earlier versions.
     """
@@ -135,18 +148,20 @@ class PackInfo:
     format_version: int = FORMAT_VERSION
     created_by: str = ""
     decoded: Decoded = field(default_factory=Decoded)
+    pixels: PixelType = "uint8"
     extra: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The JSON object that ``pack.json`` holds, with its hash.
 
-        ``decoded`` is left out where nothing was chosen or found.
+        ``decoded`` is left out where nothing was chosen or found, ``pixels`` where they are of 8 bits.
         """
+        plain = {"decoded": self.decoded == Decoded(), "pixels": self.pixels == "uint8"}
         content = {
             key: value
             for key, value in asdict(self).items()
-            if key != "sha256" and (key != "decoded" or self.decoded != Decoded())
+            if key != "sha256" and not plain.get(key, False)
         }
         return content | {"sha256": _description_hash(content)}
 
@@ -157,6 +172,7 @@ class PackInfo:
             "fit": self.fit,
             "channels": self.channels,
             "decoded": asdict(self.decoded),
+            **({} if self.pixels == "uint8" else {"pixels": self.pixels}),
         }
 
 
@@ -165,7 +181,8 @@ class Pack:
     """An open pack; ``images`` is memory-mapped, so opening one costs next to nothing.
 
     Attributes:
-        images: (n, s, s) or (n, s, s, 3) uint8.
+        images: (n, s, s) or (n, s, s, 3) uint8, or linear uint16, as the file has them; networks take :attr:`pixels`,
+            people :meth:`shown`.
         ids, splits: (n,) text. patients: (n,) text or None each.
         sizes: (n, 2) int64, original width and height in pixels.
         geometry: (n, 4) float64: scale_x, scale_y, offset_x, offset_y.
@@ -176,7 +193,7 @@ class Pack:
 
     path: Path
     info: PackInfo
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[Any]
     table: pa.Table
     ids: npt.NDArray[np.object_]
     patients: npt.NDArray[np.object_]
@@ -214,6 +231,18 @@ class Pack:
             return self.edited
         told = f"pixels of {len(wrong):,} images in {self.path / IMAGES} (first: row {int(rows[wrong[0]])})"
         return (*self.edited, *_not_as_written(told, self.allow_edited))
+
+    @cached_property
+    def pixels(self) -> PackedPixels:
+        """The images as networks take them: uint8, or float32 levels, 0 and 1 being the ends of an image's own window."""
+        if self.info.pixels == "uint8":
+            return self.images
+        windows = _numbers(self.table, ("window_low", "window_high"))
+        return LevelPixels(np.asarray(self.images), windows)
+
+    def shown(self, row: int) -> npt.NDArray[np.uint8]:
+        """Image ``row`` for people, (s, s) or (s, s, 3) uint8: linear pixels as the image's own window shows them."""
+        return shown(self.pixels[row])
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{split} {len(self.where(split))}" for split in SPLITS)
@@ -451,11 +480,12 @@ def open_pack(path: Path | str, *, allow_edited: bool = False) -> Pack:
     """
     path = Path(path)
     info, edited = _described(path, allow_edited)
-    images, table = _open_images(path), _open_table(path)
+    images, table = _open_images(path), _open_table(path, linear=info.pixels == "uint16")
     expected = (len(table), info.size, info.size) + ((3,) if info.channels == 3 else ())
-    if images.shape != expected or images.dtype != np.uint8 or not images.flags.c_contiguous:
+    kind = np.dtype("<u2" if info.pixels == "uint16" else "u1")
+    if images.shape != expected or images.dtype != kind or not images.flags.c_contiguous:
         raise InputError(
-            f"expected {IMAGES} of shape {expected} and type uint8, row by row, in {path}, found {images.shape} "
+            f"expected {IMAGES} of shape {expected} and type {info.pixels}, row by row, in {path}, found {images.shape} "
             f"{images.dtype}; pack the source again"
         )
     sizes = _numbers(table, ("width", "height"))
@@ -464,6 +494,13 @@ def open_pack(path: Path | str, *, allow_edited: bool = False) -> Pack:
         raise InputError(
             f"expected sizes and scales above 0 in {path / SAMPLES}, found others; the file is damaged, pack again"
         )
+    if info.pixels == "uint16":
+        windows = _numbers(table, tuple(LINEAR.names))
+        if not (np.isfinite(windows).all() and (windows[:, 1] > windows[:, 0]).all()):
+            raise InputError(
+                f"expected a window of some width for every image in {path / SAMPLES}, found others; the file is damaged, pack "
+                "again"
+            )
     now = sha256(path / SAMPLES)
     if info.checksums.get(SAMPLES, now) != now:
         edited += _not_as_written(str(path / SAMPLES), allow_edited)
@@ -506,7 +543,7 @@ def _description_hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _open_images(path: Path) -> npt.NDArray[np.uint8]:
+def _open_images(path: Path) -> npt.NDArray[Any]:
     try:
         return np.lib.format.open_memmap(path / IMAGES, mode="r")
     except Exception as error:  # NumPy's parser of headers raises nearly anything on damage
@@ -515,7 +552,7 @@ def _open_images(path: Path) -> npt.NDArray[np.uint8]:
         ) from error
 
 
-def _open_table(path: Path) -> pa.Table:
+def _open_table(path: Path, *, linear: bool) -> pa.Table:
     try:
         table = pq.read_table(path / SAMPLES)
         table.validate(full=True)
@@ -523,18 +560,19 @@ def _open_table(path: Path) -> pa.Table:
         raise InputError(
             f"could not open {path / SAMPLES} as a table: {_first_line(error)}; pack the source again"
         ) from error
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    always = [*SCHEMA, *(LINEAR if linear else ())]
+    missing = [field.name for field in always if field.name not in table.column_names]
     if missing:
         raise InputError(f"expected columns {missing} in {path / SAMPLES}; pack the source again")
     optional = [field for field in KEYED if field.name in table.column_names]
-    for wanted in (*SCHEMA, *optional):
+    for wanted in (*always, *optional):
         column = table.column(wanted.name)
         if column.type != wanted.type:
             raise InputError(
                 f"expected the column {wanted.name} of type {wanted.type} in {path / SAMPLES}, found {column.type}; was it "
                 "written anew by another program? Restore it, or pack the source again"
             )
-        if column.null_count and wanted.name in _ALWAYS:
+        if column.null_count and (wanted.name in _ALWAYS or wanted.name in LINEAR.names):
             raise InputError(
                 f"expected a {wanted.name} in every row of {path / SAMPLES}; pack the source again"
             )

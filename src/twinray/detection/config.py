@@ -126,6 +126,11 @@ class DetectConfig:
     """Largest random shift of brightness, share of the full range (0.1 | 0)."""
     contrast: Annotated[float | None, MODEL, between(0, 1)] = None
     """Largest random change of contrast, relative (0.2 | 0)."""
+    window_width: Annotated[float | None, MODEL, at_least(1)] = None
+    """Of packs of linear values (pack --pixels uint16): largest factor on the width of an image's window, and its inverse the
+    smallest; 1 keeps it (1.5 | 1)."""
+    window_shift: Annotated[float | None, MODEL, between(0, 1, "a share")] = None
+    """Of packs of linear values: largest shift of an image's window, share of its width; 0 keeps it (0.1 | 0)."""
     images: Annotated[Literal["all", "with_boxes"] | None, MODEL] = None
     """Images to learn from, and those of val that choose the epoch (all | with_boxes). The
     value all: all annotated images, those without a box as negatives. The value with_boxes:

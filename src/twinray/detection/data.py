@@ -86,7 +86,7 @@ class DetectionData:
     def pixels(self) -> PixelSource:
         """The images, in the order of ``rows``."""
         return PixelSource(
-            [self.pack.images], np.stack([np.zeros_like(self.rows), self.rows], axis=1)
+            [self.pack.pixels], np.stack([np.zeros_like(self.rows), self.rows], axis=1)
         )
 
     def batches(

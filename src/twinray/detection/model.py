@@ -161,7 +161,7 @@ class Detector(nn.Module):
         return self.backbone.body.normalisation
 
     def network_input(self, pixels: Tensor) -> Tensor:
-        """Packed uint8 pixels (b, p, p[, 3]) -> (b, 3, s, s) normalised, channels last; nothing is drawn."""
+        """Packed pixels (b, p, p[, 3]) -> (b, 3, s, s) normalised, channels last; nothing is drawn."""
         seen = evaluation_batch(pixels, self.options.size, self.options.resize, self.normalisation)
         return seen.contiguous(memory_format=torch.channels_last)
 

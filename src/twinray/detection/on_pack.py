@@ -29,7 +29,7 @@ def detect_rows(
     """Image id -> predicted boxes with scores, in original pixels, for the given rows of a pack."""
     detector.eval()
     size = detector.options.size
-    source = PixelSource([pack.images], np.stack([np.zeros_like(rows), rows], axis=1))
+    source = PixelSource([pack.pixels], np.stack([np.zeros_like(rows), rows], axis=1))
     batches = [
         np.arange(start, min(start + batch_size, len(rows)))
         for start in range(0, len(rows), batch_size)

@@ -10,6 +10,7 @@ from twinray.detection.initial import initial_detector
 from twinray.detection.protocols import filled, recipe
 from twinray.detection.transforms import TransformOptions
 from twinray.errors import InputError
+from twinray.training.windows import windows_of
 
 ANCHOR_SCALE = {"faster-rcnn": 8.0, "retinanet": 4.0, "fcos": 1.0}
 """Default of ``anchor_scale``: sizes from 32 pixels for both kinds of anchors; FCOS's cells are as large as its strides."""
@@ -60,4 +61,5 @@ def transform_options(config: DetectConfig) -> TransformOptions:
         brightness=chosen.brightness,
         contrast=chosen.contrast,
         resize=config.resize,
+        windows=windows_of(config),
     )

@@ -51,6 +51,7 @@ from twinray.training.optim import build_optimizer, optimizer_of, rated_groups
 from twinray.training.ranks import Ranks, joined_ranks
 from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
+from twinray.training.windows import DRAWN, Windows, settled_windows, windows_told
 
 _BODY = "backbone.body."
 _ALIGNED, _WARM_UP = "maps", "warm-up"
@@ -75,6 +76,7 @@ def run(
     """
     config = resolve(config)
     pack = open_pack(config.data, allow_edited=config.allow_edited)
+    config = settled_windows(config, pack, DRAWN if config.protocol == "sound" else Windows())
     data = {
         split: annotated(
             pack,
@@ -400,6 +402,7 @@ def _save_model(
         ],
         "init": provenance.as_json(),
         "layers": layer_report(detector),
+        **windows_told(config),
     }
     save_weights(folder, "model", detector.state_dict(), plain(description))
 

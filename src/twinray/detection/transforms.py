@@ -16,11 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twinray.backbones.pixels import IMAGENET, Filter, normalise, pixels_to_unit, resize
+from twinray.backbones.pixels import (
+    IMAGENET,
+    Filter,
+    normalise,
+    pixels_to_levels,
+    pixels_to_unit,
+    resize,
+)
 from twinray.detection.batched.coding import large
 from twinray.detection.targets import BoxTargets
 from twinray.runs.description import Normalisation
 from twinray.training.device import sent
+from twinray.training.windows import Windows, in_window
 
 _MIN_VISIBLE = 0.25  # a box that keeps less of its area in the window is no example of its class
 _DRAWS = 8  # numbers an image; more than are used, so that seeds keep their meaning when an operation comes or goes
@@ -38,6 +46,7 @@ class TransformOptions:
         brightness: greatest shift up or down, of the 0..1 scale.
         contrast: greatest relative change of contrast about the image's mean.
         resize: filter that brings packed images to the network's side.
+        windows: windows drawn of linear values; None for display values.
     """
 
     flip: float = 0.5
@@ -45,6 +54,7 @@ class TransformOptions:
     brightness: float = 0.0
     contrast: float = 0.0
     resize: Filter = "bicubic"
+    windows: Windows | None = None
 
 
 def training_batch(
@@ -58,7 +68,7 @@ def training_batch(
     """Packed pixels and boxes to what the detector trains on.
 
     Args:
-        pixels: uint8 (b, p, p) grey or (b, p, p, 3) RGB.
+        pixels: packed (b, p, p) grey or (b, p, p, 3) RGB.
         targets: boxes in pixels of the packed images.
         size: s.
         options: choice of what to draw.
@@ -68,8 +78,12 @@ def training_batch(
     Returns:
         (b, 3, s, s) normalised float32, and the boxes in its pixels.
     """
-    images, targets = resize_with_boxes(pixels_to_unit(pixels), targets, size, options.resize)
-    draws = sent(torch.rand(len(images), _DRAWS, generator=generator), images.device)
+    draws = sent(torch.rand(len(pixels), _DRAWS, generator=generator), pixels.device)
+    if options.windows is None:
+        images = pixels_to_unit(pixels)
+    else:
+        images = in_window(pixels_to_levels(pixels), options.windows.of(draws[:, 6:8]))
+    images, targets = resize_with_boxes(images, targets, size, options.resize)
     images, targets = flip(images, targets, draws[:, 0] < options.flip)
     if options.scale != (1.0, 1.0):
         low, high = (math.log(value) for value in options.scale)
@@ -87,7 +101,7 @@ def training_batch(
 def evaluation_batch(
     pixels: Tensor, size: int, how: Filter, by: Normalisation = IMAGENET
 ) -> Tensor:
-    """Packed uint8 pixels (b, p, p[, 3]) to (b, 3, s, s) normalised float32; nothing is drawn."""
+    """Packed pixels (b, p, p[, 3]) to (b, 3, s, s) normalised float32; nothing is drawn."""
     return normalise(resize(pixels_to_unit(pixels), size, how), by)
 
 

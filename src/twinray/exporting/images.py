@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ class Sample:
     """Images for a check.
 
     Attributes:
-        pixels: (n, p, p[, 3]) uint8, as the run's pack holds them.
+        pixels: (n, p, p[, 3]), as networks take them from the run's pack.
         source: where they are from, for the card: no path.
     """
 
@@ -50,7 +52,7 @@ def sample(subject: Subject, files: tuple[Path, ...], most: int) -> Sample:
     rows = _some_rows(pack, most)
     names = ", ".join(pack.info.names)
     return Sample(
-        torch.from_numpy(np.stack([pack.images[row] for row in rows])), f"the pack of {names}"
+        torch.from_numpy(np.stack([pack.pixels[int(row)] for row in rows])), f"the pack of {names}"
     )
 
 
@@ -103,7 +105,7 @@ def _of_files(subject: Subject, paths: tuple[Path, ...], most: int) -> Sample:
     return Sample(torch.from_numpy(np.stack(pixels)), "files that were named")
 
 
-def _packed(subject: Subject, file: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _packed(subject: Subject, file: Path) -> npt.NDArray[Any]:
     if subject.model is not None:
         return subject.model.prepare(
             load_image(file, decoding=subject.model.decoding()), file.name

@@ -149,7 +149,7 @@ def membership(subject: Subject, pack: Pack, both: Sides, seed: int = 0) -> Memb
     rows, member, numbers = rows[usable], member[usable], numbers[usable]
     groups = group_index(pack.groups[rows], [str(i) for i in pack.ids[rows]])
     halves = _halves(groups, member, seed)
-    pixels = np.stack([_look(pack.images[row]) for row in rows])
+    pixels = np.stack([_look(pack.shown(int(row))) for row in rows])
     return Membership(
         int(member.sum()),
         int((~member).sum()),
@@ -239,7 +239,7 @@ def _numbers(subject: Subject, pack: Pack, rows: IntArray, seed: int) -> tuple[A
 
 
 def _pixels(pack: Pack, row: int) -> Tensor:
-    return torch.from_numpy(np.array(pack.images[row]))[None]
+    return torch.from_numpy(np.array(pack.pixels[row]))[None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from twinray.backbones.weight_file import check_values
 from twinray.classification.model import Classifier
 from twinray.data.decoding.options import Decoding
 from twinray.data.decoding.scale import Scale
-from twinray.data.fit import fit_pixels, to_grey, to_rgb
+from twinray.data.fit import to_square
 from twinray.data.pack import Pack
 from twinray.detection.model import Detector, DetectorOptions, build_detector
 from twinray.detection.postprocess import Detection
@@ -81,20 +81,29 @@ class Model:
             declared: stored values that become black and white in files of more than 8 bits; takes precedence over
                 what the pack had. Without either such files are refused.
         """
-        return self.description.pack.decoded.for_new_files(declared)
+        pack = self.description.pack
+        return pack.decoded.for_new_files(declared, pack.pixels)
 
     def prepare(self, pixels: Pixels, name: str) -> Prepared:
-        """Fit a decoded image as the model's pack did."""
+        """Fit a decoded image as the model's pack did.
+
+        Raises:
+            InputError: linear pixels for a model of display values, whose decoding (:meth:`decoding`) gives none.
+        """
         pack = self.description.pack
+        if pack.pixels == "uint16":
+            pixels = pixels.as_linear()
+        elif pixels.linear is not None:
+            raise InputError(
+                f"expected display values (uint8) for the run {self.path}, {name} was decoded to linear values; decode it as "
+                "that run's pack was"
+            )
         height, width = pixels.array.shape[:2]
-        fitted = fit_pixels(pixels.array, pack.size, pack.fit)
-        fitted = (
-            to_grey(fitted)
-            if pack.channels == 1
-            else (to_rgb(fitted) if fitted.ndim == 2 else fitted)
-        )
+        packed = to_square(pixels.array, pack.size, pack.fit, pack.channels)
+        if pixels.linear is not None:
+            packed = pixels.linear.levels(packed)
         place = geometry(width, height, pack.size, pack.fit)
-        return Prepared(name, fitted, place, pixels.array)
+        return Prepared(name, packed, place, pixels.shown)
 
     @torch.no_grad()
     def boxes(self, images: Sequence[Prepared]) -> list[Boxes]:
@@ -276,18 +285,18 @@ def prepare_row(model: Model, pack: Pack, row: int) -> Prepared:
         InputError: the pack was fitted otherwise than the model's.
     """
     check_pack(model, pack)
-    packed, place = np.asarray(pack.images[row]), pack.place(row)
-    return Prepared(str(pack.ids[row]), packed, place, packed[place.picture])
+    packed, place = np.asarray(pack.pixels[row]), pack.place(row)
+    return Prepared(str(pack.ids[row]), packed, place, pack.shown(row)[place.picture])
 
 
 def check_pack(model: Model, pack: Pack) -> None:
     """Refuse a pack whose images the model would see otherwise than those it learned from, or of other classes.
 
     Raises:
-        InputError: size, fit, channels or class names differ; each is named.
+        InputError: size, fit, channels or type of pixels differ; each is named.
     """
     wanted = vars(model.description.pack)
-    have = {"size": pack.info.size, "fit": pack.info.fit, "channels": pack.info.channels}
+    have = {name: getattr(pack.info, name) for name in ("size", "fit", "channels", "pixels")}
     differing = [
         f"{k}: the model's {wanted[k]}, the pack's {have[k]}" for k in have if have[k] != wanted[k]
     ]

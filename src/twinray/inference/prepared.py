@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,13 @@ class Prepared:
 
     Attributes:
         id: the image's name, for messages.
-        packed: (s, s) or (s, s, 3) uint8.
+        packed: (s, s) or (s, s, 3) as networks take it: uint8, or float32 levels (:mod:`twinray.data.packed_pixels`).
         place: where the original lies in the square, and its size.
         display: (h, w) or (h, w, 3) uint8, for pictures: the original where it is at hand, else the packed image.
     """
 
     id: str
-    packed: npt.NDArray[np.uint8]
+    packed: npt.NDArray[Any]
     place: Geometry
     display: npt.NDArray[np.uint8]
 

@@ -159,7 +159,8 @@ def open_image(file: Path, decoding: Decoding, frontal: bool = False) -> Opened 
 def _digest(pixels: Pixels) -> str:
     """The same of images that look the same, whatever their files."""
     array = np.ascontiguousarray(pixels.array)
-    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
+    shown = "" if pixels.linear is None else repr(pixels.linear)
+    return hashlib.sha256(repr(array.shape).encode() + array.tobytes() + shown.encode()).hexdigest()
 
 
 def _in_workers(

@@ -34,7 +34,7 @@ from twinray.checks import (
     up_to,
     zero_or,
 )
-from twinray.data.decoding.options import Exif
+from twinray.data.decoding.options import Exif, PixelType
 from twinray.data.identity import DATA_SETS, NO_DATA_SET
 from twinray.data.keyed import own_key
 from twinray.data.pack import Pack, PackInfo, open_pack, verify_pack
@@ -177,6 +177,10 @@ class PackConfig:
 
     shared_patients: Annotated[bool, MODEL] = False
     """The sources are parts of one data set: equal patient ids are the same patient (default: only in sources of one name)."""
+
+    pixels: Annotated[PixelType, MODEL] = "uint8"
+    """uint8: as each image's window shows it; uint16: linear values as stored, with the window beside them, from which training
+    draws others. (--depth is the detector's, not the pack's.)"""
 
     depth: Annotated[int | None, MODEL, between(8, 16, unit="bits")] = None
     """Bits of the detector, for grey or colour files of more than 8 bits. The default is what the
@@ -337,6 +341,7 @@ def show(info: PackInfo, path: Path, console: Console, heading: str) -> None:
     table.add_column(overflow="fold")
     by_split = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
     colour = "grey" if info.channels == 1 else "RGB"
+    colour += "" if info.pixels == "uint8" else f", {info.pixels}"
     table.add_row(
         "images",
         f"{counts['images']:,} ({by_split}), {info.size} x {info.size} {colour}, {info.fit}",
@@ -396,6 +401,7 @@ def _options(config: PackConfig) -> PackOptions:
         exif=config.exif,
         lenient=config.lenient,
         attributes=config.attributes,
+        pixels=config.pixels,
     )
     options.check()
     if config.splits is None:

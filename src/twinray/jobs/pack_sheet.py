@@ -61,7 +61,7 @@ def write_sheet(pack: Pack, path: Path, seed: int = 0) -> None:
 def extremes(pack: Pack) -> list[tuple[int, str]]:
     """Rows of images that are extreme in some way, and in which; each image once, the strangest ways first."""
     rows: IntArray = np.arange(0, len(pack), max(1, -(-len(pack) // _LOOKED_AT)))
-    grey = np.array([_moments(np.asarray(pack.images[row])) for row in rows])
+    grey = np.array([_moments(pack.shown(row)) for row in rows])
     sizes = np.asarray(pack.sizes, dtype=np.float64)[rows]
     sides = [_box_sides(pack, int(row)) for row in rows]
     with_boxes = [i for i, own in enumerate(sides) if len(own)]
@@ -107,7 +107,7 @@ def _box_sides(pack: Pack, row: int) -> npt.NDArray[np.float64]:
 
 def _panel(pack: Pack, row: int, way: str) -> Panel:
     place, boxes = pack.place(row), pack.boxes(row)
-    image = np.asarray(pack.images[row])[place.picture]
+    image = pack.shown(row)[place.picture]
     height, width = image.shape[:2]
     truth = (
         None

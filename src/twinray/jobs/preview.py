@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor
 
 from twinray.backbones.build import Backbone, build_backbone
-from twinray.backbones.pixels import normalise, pixels_to_unit, resize
+from twinray.backbones.pixels import normalise, pixels_to_levels, resize
 from twinray.backbones.weights import initialise
 from twinray.data.pack import Pack
 from twinray.explanation.embedding import Told, linear_auc
@@ -46,6 +46,7 @@ from twinray.report.pictures.views import view_sheet
 from twinray.report.tables import Table
 from twinray.training.device import Machine, choose_machine
 from twinray.training.loader import PixelSource
+from twinray.training.windows import Windows, settled_windows
 
 IMAGES, SHOWN, FEWEST = 400, 8, 10
 """Most labelled images that are judged; rows of the sheet; fewest images with and without a class."""
@@ -85,6 +86,7 @@ def run(config: PretrainConfig) -> tuple[Cost, ...]:
     assert folder is not None  # or the verb is training
     config = resolve(config)
     packs = open_packs(config)
+    config = settled_windows(config, packs[0])
     rows = chosen_rows(packs, config)
     source = open_source(packs, rows, config)
     paired = partners(packs, rows, config.pairs, config.pair_share, config.seed)
@@ -123,22 +125,26 @@ def kinds(config: PretrainConfig) -> dict[str, ViewMaker]:
     """The kinds of views of a resolved configuration: whole images, each operation alone, and the two views as they are."""
     first, second = view_makers(config)
     one = first.options
+    # of linear values every kind but its own shows an image's own window
+    own = None if one.windows is None else Windows()
+    nothing = dataclasses.replace(_NOTHING, windows=own)
     alone = {
-        WHOLE: _NOTHING,
+        WHOLE: nothing,
         f"crop alone (from {one.crop_area[0]:.0%})": dataclasses.replace(
-            _NOTHING, crop_area=one.crop_area
+            nothing, crop_area=one.crop_area
         ),
-        "flip alone": dataclasses.replace(_NOTHING, flip=one.flip),
+        "flip alone": dataclasses.replace(nothing, flip=one.flip),
         "jitter alone": dataclasses.replace(
-            one, crop_area=(1.0, 1.0), flip=0.0, blur=0.0, solarise=0.0
+            one, crop_area=(1.0, 1.0), flip=0.0, blur=0.0, solarise=0.0, windows=own
         ),
-        "blur alone": dataclasses.replace(_NOTHING, blur=max(config.blur)),
-        "solarise alone": dataclasses.replace(_NOTHING, solarise=max(config.solarise)),
+        "window alone": dataclasses.replace(nothing, windows=one.windows),
+        "blur alone": dataclasses.replace(nothing, blur=max(config.blur)),
+        "solarise alone": dataclasses.replace(nothing, solarise=max(config.solarise)),
     }
     named = {
         name: ViewMaker(config.size, options)
         for name, options in alone.items()
-        if name == WHOLE or options != _NOTHING
+        if name == WHOLE or options != nothing
     }
     return {**named, "first view": first, "second view": second}
 
@@ -152,13 +158,13 @@ def _sheet(
 ) -> bytes:
     """PNG of images chosen by the seed, with two draws of both views each."""
     chosen = _chosen(np.arange(len(source)), SHOWN, config.seed)
-    own = pixels_to_unit(source.gather(chosen))
+    own = pixels_to_levels(source.gather(chosen))
     other = own
     if paired is not None:
-        other = pixels_to_unit(source.gather(paired.drawn(0)[chosen]))
+        other = pixels_to_levels(source.gather(paired.drawn(0)[chosen]))
     generator = torch.Generator().manual_seed(config.seed)
     first, second = view_makers(config)
-    columns = [resize(own, config.size)]
+    columns = [resize(own.clamp(0, 1), config.size)]
     for _ in range(2):
         columns += [first(own, generator), second(other, generator)]
     ids = np.concatenate([pack.ids[r] for pack, r in zip(packs, rows, strict=True)])
@@ -219,7 +225,7 @@ def _features(
     found = []
     for start in range(0, len(chosen), _BATCH):
         pixels = source.gather(chosen[start : start + _BATCH]).to(machine.device)
-        views = maker(pixels_to_unit(pixels), generator)
+        views = maker(pixels_to_levels(pixels), generator)
         with machine.autocast():
             found.append(backbone(normalise(views, backbone.normalisation)).float().cpu().numpy())
     return np.concatenate(found).astype(np.float64)

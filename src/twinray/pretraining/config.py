@@ -113,6 +113,11 @@ class PretrainConfig:
     """Probability of a left-right flip; 0 keeps laterality."""
     crop_min: Annotated[float | None, MODEL, above(0, "of the image's area", up_to=1)] = None
     """Smallest area of a crop as a share of the image, 0..1; default by recipe: published 0.08, short 0.5."""
+    window_width: Annotated[float | None, MODEL, at_least(1)] = None
+    """Of packs of linear values (pack --pixels uint16): largest factor on the width of an image's window, and its inverse the
+    smallest; 1 keeps it (1.5)."""
+    window_shift: Annotated[float | None, MODEL, between(0, 1, "a share")] = None
+    """Of packs of linear values: largest shift of an image's window, share of its width; 0 keeps it (0.1)."""
     jitter: Annotated[float, MODEL, PROBABILITY] = 0.8
     """Probability of a jitter of brightness, contrast, saturation and hue."""
     brightness: Annotated[float, MODEL, between(0, 1, "a strength")] = 0.4

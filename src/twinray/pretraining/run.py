@@ -40,6 +40,7 @@ from twinray.training.optim import build_optimizer, warmup_cosine
 from twinray.training.ranks import Ranks, joined_ranks, launched_rank
 from twinray.training.record import environment, save_weights
 from twinray.training.sync_norm import synchronise_norms
+from twinray.training.windows import settled_windows, windows_of, windows_told
 
 _WARM_UP = "warm-up"
 """A fact among a run's inputs: how its rate begins."""
@@ -67,6 +68,7 @@ def run(
         raise InputError("expected --out, the folder of the run, or --preview")
     config = resolve(config)
     packs = open_packs(config)
+    config = settled_windows(config, packs[0])
     rows = chosen_rows(packs, config)
     source = open_source(packs, rows, config)
     paired = partners(packs, rows, config.pairs, config.pair_share, config.seed)
@@ -166,6 +168,11 @@ def open_packs(config: PretrainConfig) -> list[Pack]:
                 f"expected packs of one size and one number of channels: {first.path} has {first.info.size} pixels and "
                 f"{first.info.channels} channel(s), {pack.path} {pack.info.size} and {pack.info.channels}; pack them alike"
             )
+        if pack.info.pixels != first.info.pixels:
+            raise InputError(
+                f"expected packs of one kind of pixels: {first.path} has {first.info.pixels}, {pack.path} {pack.info.pixels}; "
+                f"pack them alike (--pixels)"
+            )
     return packs
 
 
@@ -178,13 +185,16 @@ def chosen_rows(packs: list[Pack], config: PretrainConfig) -> list[IntArray]:
     others = [open_pack(path, allow_edited=config.allow_edited) for path in config.leave_out]
     rows = []
     for other in others:
-        made = (other.info.size, other.info.fit, other.info.channels)
+        made = (other.info.size, other.info.fit, other.info.channels, other.info.pixels)
         if (
-            any((pack.info.size, pack.info.fit, pack.info.channels) != made for pack in packs)
+            any(
+                (pack.info.size, pack.info.fit, pack.info.channels, pack.info.pixels) != made
+                for pack in packs
+            )
             and launched_rank()[0] == 0
         ):
             print(
-                f"note: {other.path} was packed to another size, fit or number of channels: images are told by patient and id "
+                f"note: {other.path} was packed to another size, fit, number of channels or kind of pixels: images are told by patient and id "
                 "alone, not by their pixels",
                 file=sys.stderr,
             )
@@ -206,7 +216,7 @@ def open_source(packs: list[Pack], rows: list[IntArray], config: PretrainConfig)
         InputError: there are none, or fewer than a batch.
     """
     places = [np.stack([np.full(len(own), which), own], axis=1) for which, own in enumerate(rows)]
-    source = PixelSource([pack.images for pack in packs], np.concatenate(places))
+    source = PixelSource([pack.pixels for pack in packs], np.concatenate(places))
     where = f"{', '.join(config.splits)} in {', '.join(map(str, config.data))}"
     if len(source) == 0:
         raise InputError(f"no image of split {where}; see --splits")
@@ -404,6 +414,7 @@ def view_makers(config: PretrainConfig) -> tuple[ViewMaker, ViewMaker]:
         saturation=config.saturation,
         hue=config.hue,
         grey=config.grey,
+        windows=windows_of(config),
     )
     first, second = (
         ViewMaker(config.size, dataclasses.replace(shared, blur=blur, solarise=solarise))
@@ -435,6 +446,7 @@ def _write_results(
             for path, pack in zip(config.data, packs, strict=True)
         ],
         "init": provenance.as_json(),
+        **windows_told(config),
     }
     save_weights(folder, "backbone", backbone.state_dict(), plain(description))
     seconds, waited = times
@@ -465,4 +477,6 @@ def _figure(value: float, n: int, over: str) -> dict[str, Any]:
 
 
 def _fingerprint(pack: Pack) -> dict[str, Any]:
-    return {"names": list(pack.info.names), "images": len(pack), "checksums": pack.info.checksums}
+    kind = {} if pack.info.pixels == "uint8" else {"pixels": pack.info.pixels}
+    named = {"names": list(pack.info.names), "images": len(pack)}
+    return {**named, "checksums": pack.info.checksums, **kind}

@@ -26,7 +26,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from twinray.backbones.pixels import normalise, pixels_to_unit
+from twinray.backbones.pixels import normalise, pixels_to_levels, pixels_to_unit
 from twinray.pretraining.model import BarlowTwins, Byol
 from twinray.pretraining.objective import Objective, ObjectiveValue
 from twinray.pretraining.other_objectives import byol
@@ -70,8 +70,11 @@ class Step:
     paired: bool = False
 
     def __call__(self, pixels: Tensor, step: int) -> Mapping[str, Tensor]:
-        """uint8 (b, s, s[, 3]) pixels, (2 b, s, s[, 3]) where paired -> loss and monitors; gradients are left in ``.grad``."""
-        unit = pixels_to_unit(pixels.to(self.machine.device, non_blocking=True))
+        """Packed (b, s, s[, 3]) pixels, (2 b, s, s[, 3]) where paired -> loss and monitors; gradients are left in ``.grad``."""
+        there = pixels.to(self.machine.device, non_blocking=True)
+        # views that draw windows cut levels off at the ends of theirs
+        drawn_windows = self.views[0].options.windows is not None
+        unit = pixels_to_levels(there) if drawn_windows else pixels_to_unit(there)
         images: _Two = tuple(unit.chunk(2)) if self.paired else (unit, unit)  # type: ignore[assignment]
         drawn = self._draw(images[0], step)
         if self.accumulate == 1:

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from twinray.training.crops import crop_resize, draw_crops
 from twinray.training.device import sent
+from twinray.training.windows import DRAWS, Windows, in_window
 
 _LUMA = (0.299, 0.587, 0.114)
 _NEUTRAL = torch.tensor(
@@ -52,6 +53,8 @@ class ViewOptions:
     blur: float = 1.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarise: float = 0.0
+    windows: Windows | None = None
+    """Windows drawn of linear values; None for display values."""
 
     @staticmethod
     def pair() -> tuple[ViewOptions, ViewOptions]:
@@ -70,6 +73,7 @@ class ViewParameters:
             shift of hue in turns (0 changes nothing).
         order: (b, 4) int64, the order in which those four are applied.
         sigma: (b,) float32 blur in pixels of the view; 0 for none.
+        windows: (b, 2) float32 windows of linear values, see :mod:`twinray.training.windows`; (b, 0) for display values.
     """
 
     crop: Tensor
@@ -79,17 +83,25 @@ class ViewParameters:
     grey: Tensor
     sigma: Tensor
     solarise: Tensor
+    windows: Tensor
 
     def to(self, device: torch.device) -> ViewParameters:
         """The same parameters on ``device``, in one copy that does not wait for it."""
         if device.type == "cpu":
             return self
         switches = torch.stack([self.flip, self.grey, self.solarise], dim=1)
-        parts = (self.crop, self.order, self.jitter, self.sigma.unsqueeze(1), switches)
+        parts = (
+            self.crop,
+            self.order,
+            self.jitter,
+            self.sigma.unsqueeze(1),
+            switches,
+            self.windows,
+        )
         packed = torch.cat(
             [part.double() for part in parts], dim=1
         )  # float64 holds each of them exactly
-        crop, order, jitter, sigma, switches = torch.split(
+        crop, order, jitter, sigma, switches, windows = torch.split(
             sent(packed, device), [part.shape[1] for part in parts], dim=1
         )
         flip, grey, solarise = switches.bool().unbind(dim=1)
@@ -101,6 +113,7 @@ class ViewParameters:
             grey,
             sigma.squeeze(1).float(),
             solarise,
+            windows.float(),
         )
 
 
@@ -120,7 +133,7 @@ class ViewMaker:
     blur_reference: int = 224
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(b, 1 or 3, h, w) float32 in 0..1 -> (b, 1 or 3, size, size) float32 in 0..1."""
+        """(b, 1 or 3, h, w) float32 in 0..1, or levels where windows are drawn -> (b, 1 or 3, size, size) in 0..1."""
         return self.apply(
             images, self.draw(len(images), images.shape[-2], images.shape[-1], generator)
         )
@@ -147,11 +160,17 @@ class ViewMaker:
         grey = chance(o.grey)
         scale = self.size / self.blur_reference
         sigma = torch.where(chance(o.blur), uniform(*o.blur_sigma) * scale, torch.zeros(b))
-        return ViewParameters(crop, flip, jitter, order, grey, sigma, chance(o.solarise))
+        solarise = chance(o.solarise)
+        # the last to be drawn: packs of display values draw what they always did
+        drawn = torch.rand(b, DRAWS if o.windows else 0, generator=generator)
+        windows = drawn if o.windows is None else o.windows.of(drawn)
+        return ViewParameters(crop, flip, jitter, order, grey, sigma, solarise, windows)
 
     def apply(self, images: Tensor, p: ViewParameters) -> Tensor:
         """Make the views that ``p``, on the CPU, describes; outside autocast, which would round the pixels."""
         there = p.to(images.device)
+        if self.options.windows is not None:
+            images = in_window(images, there.windows)
         x = crop_resize(images, there.crop, there.flip, self.size).clamp_(0, 1)
         x = _jitter_grey(x, there) if x.shape[1] == 1 else _jitter_rgb(x, p, there)
         x = self._blur(x, p, there)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from twinray.data.decoding.options import Decoded
+from twinray.data.decoding.options import Decoded, PixelType
 from twinray.errors import InputError
 from twinray.files import read_json, typed
 from twinray.geometry import Fit
@@ -41,12 +41,14 @@ class MadeLike:
         size: side of the packed images, in pixels. fit: how they were brought into the square.
         channels: 1 grey, 3 RGB.
         decoded: how files became pixels; runs from before it was recorded have the defaults.
+        pixels: type of the packed pixels: uint8, display values, or uint16, linear values.
     """
 
     size: Side
     fit: Fit
     channels: Literal[1, 3]
     decoded: Decoded = field(default_factory=Decoded)
+    pixels: PixelType = "uint8"
 
 
 Triple = tuple[float, float, float]

@@ -899,7 +899,7 @@ def _looks_of(pack: Pack, rows: bytes, asking: bool) -> tuple[Words, IntArray]:
 
 def _picture(pack: Pack, row: int) -> npt.NDArray[np.uint8]:
     """The image without the bars of a letterbox."""
-    image: npt.NDArray[np.uint8] = pack.images[row]
+    image = pack.shown(row)  # so that copies in packs of other pixels are found
     part: npt.NDArray[np.uint8] = image[pack.place(row).picture]
     return part if part.size else image
 

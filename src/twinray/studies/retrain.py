@@ -160,6 +160,7 @@ def _pack(config: RetrainConfig, old: ModelDescription, console: Console) -> Pac
                 fit=old.pack.fit,
                 channels="grey" if old.pack.channels == 1 else "rgb",
                 exif=decoded.exif,
+                pixels=old.pack.pixels,
                 database=config.database,
                 fusion_iou=config.fusion_iou,
                 min_readers=config.min_readers,

@@ -16,10 +16,10 @@ from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from twinray.data.packed_pixels import LevelPixels, PackedPixels
 from twinray.records import IntArray
 
 T = TypeVar("T")
@@ -32,11 +32,12 @@ class PixelSource:
     """The chosen rows of several packs' images as one sequence.
 
     Attributes:
-        images: one memory-mapped (n, s, s[, 3]) uint8 array a pack, all of the same s and channels.
+        images: one array a pack (``Pack.pixels``): memory-mapped (n, s, s[, 3]) uint8, or float32 levels; all of the same
+            type, s and channels.
         rows: (m, 2) pairs (which array, which row in it).
     """
 
-    images: Sequence[npt.NDArray[np.uint8]]
+    images: Sequence[PackedPixels]
     rows: IntArray
 
     def __len__(self) -> int:
@@ -46,15 +47,21 @@ class PixelSource:
         """Of n images."""
         return (n, *self.images[0].shape[1:])
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the pixels: uint8, or float32 levels."""
+        return torch.uint8 if self.images[0].dtype == np.uint8 else torch.float32
+
     def gather(self, indices: IntArray, out: Tensor | None = None) -> Tensor:
-        """Pixels (b, s, s[, 3]) uint8 of the given positions, in their order; into ``out`` where it is given."""
-        out = torch.empty(self.shape(len(indices)), dtype=torch.uint8) if out is None else out
+        """Pixels (b, s, s[, 3]) of the given positions, in their order; into ``out`` where it is given."""
+        out = torch.empty(self.shape(len(indices)), dtype=self.dtype) if out is None else out
         chosen, pixels = self.rows[indices], out.numpy()
         # Ascending rows let the disk read forwards; every one is copied once, to its position.
         order = np.lexsort((chosen[:, 1], chosen[:, 0]))
+        # rows of a memory map cost more to name than to copy
         arrays = [
-            np.asarray(array) for array in self.images
-        ]  # rows of a memory map cost more to name than to copy
+            array if isinstance(array, LevelPixels) else np.asarray(array) for array in self.images
+        ]
 
         def copy(positions: IntArray) -> None:
             for at, (which, row) in zip(
@@ -167,7 +174,7 @@ class CopyAhead:
         if place is not None and place[0].shape == shape:
             pinned = place[0]
         else:
-            pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            pinned = torch.empty(shape, dtype=self._source.dtype, pin_memory=True)
         pixels = self._source.gather(indices, out=pinned)
         small = self._beside(indices) if self._beside is not None else ()
         with torch.cuda.stream(self._stream):

@@ -26,6 +26,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ from twinray.data.decoding.deep import Stored, as_stored, asked_orientation, dee
 from twinray.data.decoding.options import ALONE, Decoding, Exif
 from twinray.data.decoding.scale import TOP_16, Scale, Spread, Survey, spread, to_grey_levels
 from twinray.errors import InputError
-from twinray.records import Pixels, Remark
+from twinray.records import Linear, Pixels, Remark
 
 MAX_PIXELS = 150_000_000
 """Width x height above which a file is refused before it is decoded (Pillow itself stops at 178 million)."""
@@ -178,7 +179,7 @@ def load_image(
         decoding: scale of deep images, orientation, and what becomes of damaged files.
 
     Returns:
-        (h, w) or (h, w, 3) uint8 and the way taken.
+        (h, w) or (h, w, 3) uint8 and the way taken; uint16 with ``linear`` where the decoding asks for it.
 
     Raises:
         UnscaledError: more than 8 bits, and a scale that does not cover them.
@@ -198,6 +199,7 @@ def load_image(
             any_class=any_class,
             max_pixels=limit,
             lenient=decoding.lenient,
+            linear=decoding.linear,
         )
     data = read_whole(path, _BYTES_A_PIXEL * max_pixels + _SPARE_BYTES)
     try:
@@ -221,7 +223,8 @@ def load_image(
     if any(remark[0] == "damaged" for remark in pixels.remarks):
         return pixels
     fault = reason.removeprefix(f"{path}: ")
-    return Pixels(pixels.array, f"{pixels.how}, damaged", (*pixels.remarks, ("damaged", fault)))
+    remarks = (*pixels.remarks, ("damaged", fault))
+    return replace(pixels, how=f"{pixels.how}, damaged", remarks=remarks)
 
 
 def deep_spread(path: Path, decoding: Decoding) -> Spread | None:
@@ -275,6 +278,8 @@ def load_deep(
 
 def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Decoding) -> Pixels:
     remarks: list[Remark] = []
+    array: npt.NDArray[Any]
+    linear: Linear | None = None
     with _opened(path, kind, io.BytesIO(data)) as image:
         width, height = image.size
         if width * height > max_pixels:
@@ -293,10 +298,13 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
         deep = None if kind == "jpeg" else deep_values(image, data, kind)
         if deep is not None:
             fault = fault or (None if whole else _end_fault(deep.values, kind))
-            array, how = _scaled(path, deep, decoding.scale, remarks)
             # Pillow inverts "white is zero" TIFFs of up to 8 bits only.
-            if image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
-                array, how = 255 - array, how + ", inverted"
+            inverted = image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
+            if decoding.linear:
+                array, how, linear = _kept(path, deep, decoding.scale, remarks, inverted)
+            else:
+                array, how = _scaled(path, deep, decoding.scale, remarks)
+                array, how = (255 - array, how + ", inverted") if inverted else (array, how)
         else:
             if kind == "jpeg" and image.mode == "L":
                 array, how = _jpeg_pixels(data, "L", decoding.lenient), "8-bit grey"
@@ -324,7 +332,8 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
         remarks.append(("orientation", str(asked)))
         how += f", exif orientation {asked} {'applied' if done else 'not applied'}"
         array = turned(array, asked) if done else array
-    return Pixels(array, f"{name} {how}", tuple(remarks))
+    pixels = Pixels(array, f"{name} {how}", tuple(remarks), linear)
+    return pixels.as_linear() if decoding.linear else pixels
 
 
 @contextmanager
@@ -479,6 +488,54 @@ def _scaled(
     if levels.ndim == 3 and (values == values[..., :1]).all():
         return np.ascontiguousarray(levels[..., 0]), how + ", holding grey"
     return levels, how
+
+
+def _kept(
+    path: Path, stored: Stored, scale: Scale | None, remarks: list[Remark], inverted: bool
+) -> tuple[npt.NDArray[np.uint16], str, Linear]:
+    """More than 8 bits -> uint16 that mean them, with the scale as the window.
+
+    Integers are kept: as they are, or 32768 added where some of the source are below 0. Integers that 16 bits do not
+    hold and floating point are scaled from the scale's range to 0..65535, to the nearest, and cut off at its ends.
+    """
+    low, high = _range(path, stored, scale)
+    values, found = stored.values, _spread(path, stored)
+    kind = values.dtype
+    # by the source's range, not the image's, so that one stored value is one pixel value in all of them
+    least = -(1 << 15) if kind.kind == "i" and min(low, float(values.min())) < 0 else 0
+    how = f"{stored.name}, linear"
+    if kind.kind == "f" or values.min() < least or values.max() > least + TOP_16:
+        slope = max(high - low, 1e-30) / TOP_16
+        units = np.rint(np.clip((values.astype(np.float64) - low) / slope, 0, TOP_16))
+        intercept = low
+        how += f", {low:g}..{high:g} scaled"
+        if found.low < low or found.high > high:
+            remarks.append(("clipped", f"{found.low:g}..{found.high:g}"))
+            how += ", clipped"
+    else:
+        slope, intercept = 1.0, float(least)
+        units = values.astype(np.float64) - least
+        how += f", window {low:g}..{high:g}" + (f", {-least} added" if least else "")
+        if kind == np.uint16 and high < TOP_16 and values.max() == TOP_16:
+            # a marker that an exporter burned in: white, and no value that resampling may spread
+            units[values == TOP_16] = high
+            how += f", {TOP_16} is white"
+    black, white = (low - intercept) / slope, (high - intercept) / slope
+    white = white if white > black else black + 1.0
+    if inverted:
+        units, black, white = TOP_16 - units, TOP_16 - white, TOP_16 - black
+        slope, intercept = -slope, intercept + slope * TOP_16
+        how += ", inverted"
+    alpha = stored.alpha
+    if alpha is not None and alpha.min() < 0xFF00 and np.ptp(alpha):
+        share = np.clip(alpha / (TOP_16 if alpha.max() > high else high), 0, 1)
+        units = black + (units - black) * (share if units.ndim == 2 else share[..., None])
+        how += ", on black"
+    array = np.rint(units).clip(0, TOP_16).astype(np.uint16)
+    meaning = Linear(float(black), float(white), float(slope), float(intercept))
+    if array.ndim == 3 and (array == array[..., :1]).all():
+        return np.ascontiguousarray(array[..., 0]), how + ", holding grey", meaning
+    return array, how, meaning
 
 
 def _spread(path: Path, stored: Stored) -> Spread:

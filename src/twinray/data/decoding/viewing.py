@@ -88,7 +88,7 @@ def load_view(path: Path, decoding: Decoding = ALONE) -> View:
     """
     if file_kind(path) == "dicom":
         return _dicom(path, decoding)
-    pixels = load_image(path, decoding=decoding)
+    pixels = load_image(path, decoding=decoding)  # the model's
     deep = load_deep(path, decoding)
     if deep is not None and deep[0].ndim == 2 and deep[0].shape == pixels.array.shape:
         return _deep(pixels, *deep)
@@ -96,7 +96,7 @@ def load_view(path: Path, decoding: Decoding = ALONE) -> View:
 
 
 def _plain(pixels: Pixels) -> View:
-    array = pixels.array
+    array = pixels.shown
     colour = array.ndim == 3
     if colour:  # ITU-R 601, as Pillow's conversion to grey
         array = np.rint(array @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
@@ -132,7 +132,6 @@ def _dicom(path: Path, decoding: Decoding) -> View:
     from twinray.data.decoding.dicom.display import (
         DisplayError,
         Window,
-        display_pixels,
         display_rule,
     )
     from twinray.data.decoding.dicom.pixels import load_stored
@@ -140,11 +139,10 @@ def _dicom(path: Path, decoding: Decoding) -> View:
     stored = load_stored(path, lenient=decoding.lenient)
     try:
         rule = display_rule(stored.values, stored.header)
-        array, how, unread = display_pixels(stored.values, stored.header)
+        pixels = stored.linear() if decoding.linear else stored.display()
     except DisplayError as error:
         raise InputError(f"{path}: {error}; correct the header or leave the file out") from None
-    pixels = stored.shown(array, how, unread)
-    height, width = array.shape
+    height, width = pixels.array.shape
     unsigned = stored.values.view(f"u{stored.values.itemsize}")
     if rule.slope is None or rule.intercept is None:  # a modality LUT: its output is what is sent
         table = np.rint(rule.modality).clip(0, _TOP).astype(np.uint16)

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from twinray.about import own_version, version_of
 from twinray.data.keyed import keyed_columns, pack_key
-from twinray.data.pack import IMAGES, KEYED, PACK, REGIONS, SAMPLES, SCHEMA, PackInfo
+from twinray.data.pack import IMAGES, KEYED, LINEAR, PACK, REGIONS, SAMPLES, SCHEMA, PackInfo
+from twinray.data.packed_pixels import linear_columns
 from twinray.data.packing.journal import Journal, Packed
 from twinray.data.packing.losses import losses
 from twinray.data.packing.mix import Mix
@@ -90,7 +91,7 @@ class Finish:
         mean, std = self._mean_std(settled.splits, sums, squares)
         remarks = Remarks.of(mix, self._packed(), options.size)
         lost = losses(mix, (i for i, _ in self._packed()), self._boxes_of_class)
-        files = [*self._scales.notes(), *remarks.notes(options.exif)]
+        files = [*self._linear(), *self._scales.notes(), *remarks.notes(options.exif)]
         info = PackInfo(
             names=mix.names,
             label_classes=mix.label_classes,
@@ -109,6 +110,7 @@ class Finish:
             checksums={IMAGES: images_sha256, SAMPLES: sha256(out / SAMPLES)},
             created_by=f"twinray {own_version()}, Pillow {version_of('pillow')}, pyarrow {version_of('pyarrow')}",
             decoded=self._scales.decoded,
+            pixels=options.pixels,
             extra=self._extra(rows, settled)
             | ({"remarks": dict(remarks.counts)} if remarks.counts else {}),
         )
@@ -116,6 +118,15 @@ class Finish:
         journal.images_path.replace(out / IMAGES)
         write_json(out / PACK, info.as_json(), "the pack's description")
         return info
+
+    def _linear(self) -> list[str]:
+        """What the pixels of a pack of linear values are."""
+        if self._options.pixels == "uint8":
+            return []
+        return [
+            "pixels are linear uint16, not display values: each image's window_low and window_high in "
+            f"{SAMPLES} become black and white, and slope x pixel + intercept is the value of its source"
+        ]
 
     def _settle(self, rows: Rows) -> tuple[Settled, SplitRecord]:
         """The splits, and the record of them."""
@@ -218,7 +229,8 @@ class Finish:
         """With columns of regions only where there are any, so that other packs are the same bytes as ever."""
         any_region = any(self._mix.sample(i).regions is not None for i, _ in self._packed())
         regions = REGIONS if any_region else ()
-        return pa.schema([*SCHEMA, *regions, *(KEYED if self._private else ())])
+        linear = LINEAR if self._options.pixels == "uint16" else ()
+        return pa.schema([*SCHEMA, *regions, *linear, *(KEYED if self._private else ())])
 
     @cached_property
     def _private(self) -> list[str]:
@@ -263,6 +275,7 @@ class Finish:
             "sha256": digest,
             "attributes": json.dumps(dict(sample.attributes), ensure_ascii=False),
             **_region_columns(mix.regions(index, packed.width, packed.height)),
+            **({} if packed.linear is None else linear_columns(packed.linear)),
             **(self._keyed(index, sample) if self._private else {}),
         }
 

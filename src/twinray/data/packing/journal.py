@@ -16,22 +16,25 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from twinray.data.decoding.options import PixelType
 from twinray.data.fit import to_rgb
 from twinray.errors import InputError
 from twinray.files import clear_disk_errors
-from twinray.records import Remark
+from twinray.records import Linear, Remark
 
 HEADER_BYTES = 128
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Side = Annotated[int, msgspec.Meta(ge=1)]
 _Sums = Annotated[tuple[_Count, ...], msgspec.Meta(min_length=1, max_length=3)]
 _BLOCK_BYTES = 1 << 23
+STORED: dict[PixelType, str] = {"uint8": "|u1", "uint16": "<u2"}
+"""Type and order of bytes in the file, as NumPy writes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,10 @@ class Packed:
         width, height: sides of the original, in pixels.
         how: way in which the pixels were made.
         sha256: of the pixels as they came, (s, s) or (s, s, 3), in hexadecimal.
-        sums, squares: sums of the pixel values and of their squares, one a channel.
+        sums, squares: sums of the pixel values and of their squares, one a channel; of linear pixels as their window shows
+            them in 8 bits.
         remarks: facts that users must know of the file.
+        linear: what linear pixels mean; None for 8 bits.
     """
 
     width: int
@@ -53,6 +58,7 @@ class Packed:
     sums: tuple[int, ...]
     squares: tuple[int, ...]
     remarks: tuple[Remark, ...] = ()
+    linear: Linear | None = None
 
     @property
     def grey(self) -> bool:
@@ -69,10 +75,10 @@ class Entry:
     reason: str = ""
 
 
-def npy_header(n: int, size: int, channels: int) -> bytes:
-    """The first bytes of a NumPy file (format 1.0) of n uint8 images, padded to a length that no count changes."""
+def npy_header(n: int, size: int, channels: int, pixels: PixelType = "uint8") -> bytes:
+    """The first bytes of a NumPy file (format 1.0) of n images, padded to a length that no count changes."""
     shape = (n, size, size) if channels == 1 else (n, size, size, channels)
-    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
+    text = f"{{'descr': '{STORED[pixels]}', 'fortran_order': False, 'shape': {shape}, }}"
     body = text.encode("ascii").ljust(HEADER_BYTES - 11) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(body)) + body
 
@@ -87,7 +93,9 @@ class Journal:
         set_aside: those set aside.
     """
 
-    def __init__(self, folder: Path, job: str, size: int, channels: int) -> None:
+    def __init__(
+        self, folder: Path, job: str, size: int, channels: int, pixels: PixelType = "uint8"
+    ) -> None:
         """Open the unfinished pack of the job called ``job`` (a checksum), or begin it.
 
         Raises:
@@ -96,14 +104,15 @@ class Journal:
         """
         self.images_path, self.path = folder / "images.part", folder / "journal.jsonl"
         self.channels, self.rows, self.done, self.set_aside = channels, 0, 0, 0
-        self._size = size
+        self._size, self._pixels = size, pixels
+        self._type = np.dtype(STORED[pixels])
         with clear_disk_errors(folder, "the unfinished pack in"):
             folder.mkdir(parents=True, exist_ok=True)
             fresh = not (
                 self.path.is_file() and self.images_path.is_file() and self.path.stat().st_size
             )
             if fresh:
-                self.images_path.write_bytes(npy_header(0, size, channels))
+                self.images_path.write_bytes(npy_header(0, size, channels, pixels))
                 self.path.write_bytes(_line({"job": job}))
             self._images: IO[bytes] = self.images_path.open("r+b", buffering=0)
             self._journal: IO[bytes] = self.path.open("r+b", buffering=0)
@@ -127,10 +136,10 @@ class Journal:
     @property
     def row_bytes(self) -> int:
         """Bytes of one packed image."""
-        return self._size * self._size * self.channels
+        return self._size * self._size * self.channels * self._type.itemsize
 
-    def add(self, index: int, packed: Packed, pixels: npt.NDArray[np.uint8]) -> None:
-        """Append an image: (s, s) or, which makes the whole pack colour, (s, s, 3) uint8.
+    def add(self, index: int, packed: Packed, pixels: npt.NDArray[Any]) -> None:
+        """Append an image: (s, s) or, which makes the whole pack colour, (s, s, 3), of the pack's type.
 
         Raises:
             TwinrayError: the disk is full; nothing that was there before is lost.
@@ -141,7 +150,8 @@ class Journal:
             pixels = to_rgb(pixels)
         with clear_disk_errors(self.images_path, "the images"):
             self._images.seek(HEADER_BYTES + self.rows * self.row_bytes)
-            _write_all(self._images, np.ascontiguousarray(pixels).data.cast("B"))
+            stored = np.ascontiguousarray(pixels, dtype=self._type)
+            _write_all(self._images, stored.data.cast("B"))
         p = packed
         line: list[object] = [
             index,
@@ -152,7 +162,10 @@ class Journal:
             list(p.sums),
             list(p.squares),
         ]
-        self._append([*line, p.remarks] if p.remarks else line)
+        if p.linear is not None:
+            m = p.linear
+            line += [p.remarks, [m.low, m.high, m.slope, m.intercept]]
+        self._append([*line, p.remarks] if p.remarks and p.linear is None else line)
         self.rows += 1
 
     def skip(self, index: int, reason: str) -> None:
@@ -178,7 +191,10 @@ class Journal:
         with clear_disk_errors(self.images_path, "the images"):
             self._images.truncate(HEADER_BYTES + self.rows * self.row_bytes)
             self._images.seek(0)
-            _write_all(self._images, memoryview(npy_header(self.rows, self._size, self.channels)))
+            _write_all(
+                self._images,
+                memoryview(npy_header(self.rows, self._size, self.channels, self._pixels)),
+            )
             self._images.flush()
             self._images.seek(0)
             whole.update(_read_all(self._images, HEADER_BYTES))
@@ -229,22 +245,22 @@ class Journal:
         if len(data) != self.row_bytes:
             return False
         if self.channels == 3 and entry.packed.grey:
-            data = data[::3]
+            data = np.frombuffer(data, dtype=self._type)[::3].tobytes()
         return hashlib.sha256(data).hexdigest() == entry.packed.sha256
 
     def _make_rgb(self) -> None:
         """Write the grey images so far as RGB beside, then take that file's place in one step."""
         beside = self.images_path.with_suffix(".rgb")
-        grey_bytes = self._size * self._size
+        grey_bytes = self._size * self._size * self._type.itemsize
         at_once = max(1, _BLOCK_BYTES // grey_bytes)
         with clear_disk_errors(beside, "the images"):
             try:
                 with beside.open("wb") as out:
-                    out.write(npy_header(0, self._size, 3))
+                    out.write(npy_header(0, self._size, 3, self._pixels))
                     self._images.seek(HEADER_BYTES)
                     for start in range(0, self.rows, at_once):
                         data = _read_all(self._images, min(at_once, self.rows - start) * grey_bytes)
-                        out.write(to_rgb(np.frombuffer(data, dtype=np.uint8)).data.cast("B"))
+                        out.write(to_rgb(np.frombuffer(data, dtype=self._type)).data.cast("B"))
             except OSError:
                 beside.unlink(missing_ok=True)
                 raise
@@ -267,6 +283,17 @@ class _Head:
 
 _PackedLine = tuple[_Count, _Side, _Side, str, str, _Sums, _Sums]
 _RemarkedLine = tuple[_Count, _Side, _Side, str, str, _Sums, _Sums, tuple[Remark, ...]]
+_LinearLine = tuple[
+    _Count,
+    _Side,
+    _Side,
+    str,
+    str,
+    _Sums,
+    _Sums,
+    tuple[Remark, ...],
+    tuple[float, float, float, float],
+]
 _SkippedLine = tuple[_Count, str]
 
 
@@ -291,6 +318,12 @@ def _entry(line: bytes) -> Entry:
         with contextlib.suppress(msgspec.ValidationError):
             index, *packed = msgspec.json.decode(line, type=kind)
             return Entry(index, Packed(*packed))
+    with contextlib.suppress(msgspec.ValidationError):
+        index, width, height, how, digest, sums, squares, remarks, meaning = msgspec.json.decode(
+            line, type=_LinearLine
+        )
+        one = Packed(width, height, how, digest, sums, squares, remarks, Linear(*meaning))
+        return Entry(index, one)
     index, reason = msgspec.json.decode(line, type=_SkippedLine)
     return Entry(index, None, reason)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from twinray.data.decoding.options import Exif
+from twinray.data.decoding.options import Exif, PixelType
 from twinray.data.decoding.scale import Range, Scale, declared
 from twinray.data.keyed import Key
 from twinray.data.splitting.record import GivenSplits
@@ -39,6 +39,7 @@ class PackOptions:
         attributes: names of the attributes that were chosen; none: what the readers give.
         key: key under which ids of private sources are kept; None keeps none of them.
         pseudonymised: flag of sources whose ids are pseudonyms under the key.
+        pixels: ``uint8``, as windows show them, or ``uint16``: linear stored values, each image with its window beside them.
     """
 
     size: int = 256
@@ -57,6 +58,7 @@ class PackOptions:
     attributes: tuple[str, ...] = ()
     key: Key | None = None
     pseudonymised: bool = False
+    pixels: PixelType = "uint8"
 
     @property
     def scale(self) -> Scale | None:
@@ -82,6 +84,8 @@ class PackOptions:
             raise InputError(f"expected --channels auto, grey or rgb, got {self.channels!r}")
         if self.exif not in ("ignore", "apply"):
             raise InputError(f"expected --exif ignore or apply, got {self.exif!r}")
+        if self.pixels not in ("uint8", "uint16"):
+            raise InputError(f"expected --pixels uint8 or uint16, got {self.pixels!r}")
         declared(self.depth, self.value_range)
         for name, share in (("val", self.val), ("test", self.test)):
             if not 0 <= share < 1:

@@ -120,6 +120,7 @@ _WORDS: dict[RemarkKind | str, str] = {
     "stretched with them; if the files were padded or cropped, boxes lie in the wrong place: {first}",
     "one value": "{n} images have one single grey value: {first}",
     "nearly blank": "{n} images are nearly blank (their grey levels differ by less than 1): {first}",
+    "curve": "{n} images are shown by a curve, of which the range is kept as a straight window, since pixels are linear: {first}",
     "clipped": "{n} images hold values outside the scale, which are black or white: {first}",
     "high bits": "{n} DICOM images use bits above Bits Stored, which were left out: {first}",
     "unread": "{n} DICOM headers hold something that could not be used: {first}",

@@ -68,7 +68,8 @@ class Scales:
     def _decoding(self, k: int) -> Decoding:
         survey = self._surveys.get(k)
         scale = self._declared or (Scale() if survey is None else survey.scale())
-        return Decoding(scale, self._options.exif, self._options.lenient)
+        options = self._options
+        return Decoding(scale, options.exif, options.lenient, options.pixels == "uint16")
 
     @property
     def decoded(self) -> Decoded:

@@ -8,20 +8,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from twinray.data.annotations import size_fault
 from twinray.data.decoding.images import UnscaledError
-from twinray.data.decoding.options import DecodesFiles
+from twinray.data.decoding.options import DecodesFiles, PixelType
 from twinray.data.decoding.scale import Spread
-from twinray.data.fit import fit_pixels, is_grey, to_grey, to_rgb
+from twinray.data.fit import to_square
 from twinray.data.packing.journal import Packed
 from twinray.data.packing.options import Channels
 from twinray.errors import InputError
 from twinray.geometry import Fit
 from twinray.records import Pixels, Sample
+
+_CHANNELS: dict[Channels, Literal[1, 3, "auto"]] = {"grey": 1, "rgb": 3, "auto": "auto"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,9 @@ class PackOne:
     size: int
     fit: Fit
     channels: Channels
+    pixels: PixelType = "uint8"
 
-    def __call__(self, task: tuple[int, Sample]) -> tuple[Packed, npt.NDArray[np.uint8]] | None:
+    def __call__(self, task: tuple[int, Sample]) -> tuple[Packed, npt.NDArray[Any]] | None:
         """(collection, sample) -> what is known of the image, and its packed pixels.
 
         None where it has more than 8 bits and the scale of its source is not known yet.
@@ -46,24 +50,22 @@ class PackOne:
             loaded: Pixels = self.loaders[collection](sample)
         except UnscaledError:
             return None
+        if self.pixels == "uint16":
+            loaded = loaded.as_linear()  # of a reader that gives arrays, not files
         pixels, how = loaded.array, loaded.how
         height, width = pixels.shape[:2]
         if (fault := size_fault(sample, width, height)) is not None:
             raise InputError(f"{fault}; {_advice(loaded, sample.size == (height, width))}")
-        if pixels.ndim == 3 and (
-            self.channels == "grey" or (self.channels == "auto" and is_grey(pixels))
-        ):
-            pixels = to_grey(pixels)
-        fitted = fit_pixels(pixels, self.size, self.fit)
-        if self.channels == "rgb" and fitted.ndim == 2:
-            fitted = to_rgb(fitted)
-        fitted = np.ascontiguousarray(fitted)
-        sums, squares = _moments(fitted)
+        fitted = to_square(pixels, self.size, self.fit, _CHANNELS[self.channels])
+        linear = loaded.linear
+        sums, squares = _moments(fitted if linear is None else linear.shown(fitted))
         remarks = loaded.remarks
         if (value := _only_value(pixels, fitted)) is not None:
             remarks = (*remarks, ("one value", str(value)))
+        if fitted.dtype == np.uint16:
+            fitted = fitted.astype("<u2", copy=False)  # the file's order of bytes on any machine
         digest = hashlib.sha256(fitted.data).hexdigest()
-        return Packed(width, height, how, digest, sums, squares, remarks), fitted
+        return Packed(width, height, how, digest, sums, squares, remarks, linear), fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def _advice(loaded: Pixels, swapped: bool) -> str:
     return "give the images that the annotations were made for"
 
 
-def _only_value(pixels: npt.NDArray[np.uint8], fitted: npt.NDArray[np.uint8]) -> int | None:
+def _only_value(pixels: npt.NDArray[Any], fitted: npt.NDArray[Any]) -> int | None:
     """The one grey value that all pixels have, or None; the small image settles it for almost all."""
     centre = fitted[len(fitted) // 2]
     if (centre != centre[len(centre) // 2]).any() or (pixels != pixels[0, 0]).any():

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import numpy.typing as npt
 
 from twinray.data.decoding.sandbox import Outcome, map_in_workers
@@ -38,7 +37,7 @@ from twinray.files import claim_folder, frees_folders
 from twinray.progress import Meter, progress
 from twinray.records import Collection, Skipped
 
-_One = tuple[Packed, npt.NDArray[np.uint8]]
+_One = tuple[Packed, npt.NDArray[Any]]
 UNFINISHED = ".unfinished"
 
 
@@ -91,8 +90,9 @@ def write_pack(
     chosen = (options.scale, options.exif, options.lenient)
     # nothing is added for the defaults, so that finished packs of earlier versions are recognised
     decoding = chosen if chosen != (None, "ignore", False) else ()
+    linear = () if options.pixels == "uint8" else (options.pixels,)
     pixels_job = _checksum(
-        "pixels", mix.checksum(), options.size, options.fit, options.channels, *decoding
+        "pixels", mix.checksum(), options.size, options.fit, options.channels, *decoding, *linear
     )
     folds = (options.folds, options.fold) if options.folds else ()
     given = () if options.given is None else (options.given.sha256,)
@@ -114,7 +114,8 @@ def write_pack(
         return _finished(out, job)
     work = out / UNFINISHED
     _clear_up(out, work)
-    with Journal(work, pixels_job, options.size, 3 if options.channels == "rgb" else 1) as journal:
+    channels = 3 if options.channels == "rgb" else 1
+    with Journal(work, pixels_job, options.size, channels, options.pixels) as journal:
         _check_space(out, journal.row_bytes * (len(mix) - journal.done))
         limits = {
             "workers": (os.cpu_count() or 1) if workers is None else workers,
@@ -184,7 +185,11 @@ def _decode(
         raise _stop(earlier)
     while journal.done < len(mix):
         function = PackOne(
-            mix.loaders(scales.decodings), options.size, options.fit, options.channels
+            mix.loaders(scales.decodings),
+            options.size,
+            options.fit,
+            options.channels,
+            options.pixels,
         )
         outcomes = map_in_workers(function, mix.tasks(journal.done), **limits)
         with (

@@ -132,16 +132,20 @@ class DicomLoader:
     root: Path
     frontal_only: bool
     lenient: bool = False
+    linear: bool = False
 
     def __call__(self, sample: Sample) -> Pixels:
         """Decode the file; raises InputError where it is refused."""
         return load_dicom(
-            self.root / sample.source, frontal_only=self.frontal_only, lenient=self.lenient
+            self.root / sample.source,
+            frontal_only=self.frontal_only,
+            lenient=self.lenient,
+            linear=self.linear,
         )
 
     def decoding_as(self, decoding: Decoding) -> DicomLoader:
-        """The same loader, keeping damaged files if told so; scale and orientation are the header's."""
-        return replace(self, lenient=decoding.lenient)
+        """The same loader, keeping damaged files and linear values if told so; scale and orientation are the header's."""
+        return replace(self, lenient=decoding.lenient, linear=decoding.linear)
 
     def spread(self, _: Sample) -> None:
         """A header has windows of its own, no scale is wanted."""

@@ -17,8 +17,9 @@ from twinray.about import DISCLAIMER
 from twinray.backbones.build import Backbone, build_backbone
 from twinray.backbones.weights import initialise, seen_by, settled_arch, settled_size
 from twinray.classification.on_pack import extract_features
-from twinray.data.fit import fit_pixels, to_grey, to_rgb
+from twinray.data.fit import to_square
 from twinray.data.pack import Pack, open_pack
+from twinray.data.packed_pixels import shown
 from twinray.errors import InputError
 from twinray.evaluation.intervals import Resampling, group_index
 from twinray.evaluation.labels.report import evaluate_labels
@@ -118,7 +119,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     with open_output(config, "embed", config.out, inputs, reads=reads):
         features = extract_features(
             backbone,
-            pack.images,
+            pack.pixels,
             known.rows,
             size=size,
             batch_size=config.batch_size,
@@ -223,7 +224,11 @@ def _queries(config: EmbedConfig, pack: Pack) -> tuple[list[tuple[str, int | Pix
         aside = map(called_as.aside, listed.skipped)
         skipped += [f"set aside: {item.where}: {item.reason}" for item in aside]
         for file, pixels in decode(
-            listed.files, pack.info.decoded.for_new_files(None), workers=1, timeout=60, memory=2048
+            listed.files,
+            pack.info.decoded.for_new_files(None, pack.info.pixels),
+            workers=1,
+            timeout=60,
+            memory=2048,
         ):
             if isinstance(pixels, Skipped):
                 item = called_as.aside(pixels)
@@ -459,7 +464,7 @@ def _write_page(
         {_TITLES[name]: points[chosen] for name, points in places.items()},
         [str(pack.ids[known.rows[i]]) for i in chosen],
         {name: ([of[i] for i in chosen], groups) for name, (of, groups) in colourings.items()},
-        thumbnails(pack.images, [int(known.rows[i]) for i in chosen]),
+        thumbnails(pack.shown, [int(known.rows[i]) for i in chosen]),
     )
     own = (
         [f"{len(chosen):,} of {n:,} images are shown, a seeded choice."] if len(chosen) < n else []
@@ -485,18 +490,18 @@ def _answer(
     answers: list[dict[str, Any]] = []
     _, (labels, _) = _label_colouring(pack, known)
     for number_of, (name, query) in enumerate(queries, start=1):
-        pixels = np.asarray(pack.images[query]) if isinstance(query, int) else _fitted(query, pack)
+        pixels = np.asarray(pack.pixels[query]) if isinstance(query, int) else _fitted(query, pack)
         own = extract_features(
             backbone, pixels[None], np.array([0]), size=size, batch_size=1, machine=machine
         )[0]  # fmt: skip
         without = np.flatnonzero(known.rows == query) if isinstance(query, int) else None
         rows, near = nearest(features, own, config.neighbours, without)
-        panels = [Panel(Path(name).name, pixels)]
+        panels = [Panel(Path(name).name, shown(pixels))]
         found = []
         for row, similarity in zip(map(int, rows), near.tolist(), strict=True):
             at = int(known.rows[row])
             title = f"{similarity:.3f}" + (f" {labels[row]}" if labels else "")
-            panels.append(Panel(title, np.asarray(pack.images[at])))
+            panels.append(Panel(title, pack.shown(at)))
             patient = pack.patients[at]
             same = (
                 isinstance(query, int) and patient is not None and patient == pack.patients[query]
@@ -512,11 +517,11 @@ def _answer(
 
 
 def _fitted(pixels: Pixels, pack: Pack) -> Any:
-    """A file's pixels as the pack would hold them."""
-    fitted = fit_pixels(pixels.array, pack.info.size, pack.info.fit)
-    if pack.info.channels == 1:
-        return to_grey(fitted)
-    return to_rgb(fitted) if fitted.ndim == 2 else fitted
+    """A file's pixels as networks would take them from the pack."""
+    if pack.info.pixels == "uint16":
+        pixels = pixels.as_linear()
+    fitted = to_square(pixels.array, pack.info.size, pack.info.fit, pack.info.channels)
+    return fitted if pixels.linear is None else pixels.linear.levels(fitted)
 
 
 def _write_features(out: Path, pack: Pack, known: _Known, features: FloatArray) -> None:

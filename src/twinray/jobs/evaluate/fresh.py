@@ -210,7 +210,7 @@ def score_rows(model: Model, pack: Pack, rows: IntArray, batch_size: int, label:
     """Probabilities (n, k) of the given rows of a checked pack, whole batches straight from its memory map."""
     return label_scores(
         model.network,
-        pack.images,
+        pack.pixels,
         rows,
         len(model.classes),
         seen=Seen(model.size, model.description.normalisation),

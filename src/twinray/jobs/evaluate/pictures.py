@@ -41,7 +41,7 @@ def in_pack_pixels(pack: Pack, row: int) -> tuple[npt.NDArray[np.uint8], tuple[f
     width, height = (float(side) for side in pack.sizes[row])
     scale_x, scale_y, left, top = (float(v) for v in pack.geometry[row])
     x1, y1, x2, y2 = (round(v) for v in (left, top, left + width * scale_x, top + height * scale_y))
-    pixels = np.asarray(pack.images[row])[max(y1, 0) : y2, max(x1, 0) : x2]
+    pixels = pack.shown(row)[max(y1, 0) : y2, max(x1, 0) : x2]
     return pixels, (pixels.shape[1] / width, pixels.shape[0] / height)
 
 

@@ -621,6 +621,12 @@ def _finish(job: _Job) -> None:
         )
 
 
+def _decoded(job: _Job) -> dict[str, Any]:
+    """How files became pixels; whether these are linear is said where they are."""
+    decoding = job.model.decoding(declared(job.config.depth, job.config.value_range))
+    return {k: v for k, v in asdict(decoding).items() if k != "linear" or v}
+
+
 def _summary(job: _Job) -> dict[str, Any]:
     """What was run on what, and which boxes were shown."""
     summary: dict[str, Any] = {
@@ -630,7 +636,7 @@ def _summary(job: _Job) -> dict[str, Any]:
         "twinray": job.algorithm.version,
         "made": job.made.isoformat(timespec="seconds"),
         "images": len(job.names),
-        "decoded": asdict(job.model.decoding(declared(job.config.depth, job.config.value_range))),
+        "decoded": _decoded(job),
         "remarks": dict(job.remarks),
         "set_aside": len(job.skipped.items),
         "views": job.config.views,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -41,11 +41,13 @@ class Dots:
     thumbnails: npt.NDArray[np.uint8]
 
 
-def thumbnails(images: npt.NDArray[np.uint8], rows: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """(len(rows), t, t[, 3]) small copies of a pack's images."""
+def thumbnails(
+    shown: Callable[[int], npt.NDArray[np.uint8]], rows: Sequence[int]
+) -> npt.NDArray[np.uint8]:
+    """(len(rows), t, t[, 3]) small copies of images; ``shown`` gives one by its row (``Pack.shown``)."""
     small = []
     for row in rows:
-        image = Image.fromarray(np.asarray(images[row]))
+        image = Image.fromarray(shown(row))
         small.append(np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)))
     return np.stack(small)
 

@@ -43,13 +43,13 @@ class Cache:
         found = self._files.cached(f"{sha256}.display{_FORM}")
         return None if found is None else json.loads(found)
 
-    def keep_packed(self, sha256: str, spec: str, packed: npt.NDArray[np.uint8]) -> None:
+    def keep_packed(self, sha256: str, spec: str, packed: npt.NDArray[Any]) -> None:
         """Keep the square that models of one kind see."""
         sink = io.BytesIO()
         np.save(sink, packed, allow_pickle=False)
         self._files.cache_away(f"{sha256}.packed-{spec}", sink.getvalue(), self._most)
 
-    def packed(self, sha256: str, spec: str) -> npt.NDArray[np.uint8] | None:
+    def packed(self, sha256: str, spec: str) -> npt.NDArray[Any] | None:
         """The square."""
         found = self._files.cached(f"{sha256}.packed-{spec}")
         return None if found is None else np.load(io.BytesIO(found), allow_pickle=False)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from PIL import Image
 
 from twinray.data.decoding.options import Decoding
 from twinray.data.decoding.scale import declared
+from twinray.data.packed_pixels import shown
 from twinray.detection.postprocess import Detection
 from twinray.detection.pyramid import Features
 from twinray.errors import InputError
@@ -78,6 +79,12 @@ class Models:
         for model in loaded:
             _ = model.detector  # a classifier is refused here
             self._models.setdefault(model.description.sha256, model)
+        kinds = {model.description.pack.pixels for model in loaded}
+        if len(kinds) > 1:
+            raise InputError(
+                f"expected models that learned from one kind of pixels, {loaded[0].path} learned from "
+                f"{loaded[0].description.pack.pixels}, another from others; serve them from two servers"
+            )
         self.first = loaded[0].description.sha256
         self._declared = declared(depth, value_range)
         self._recent: OrderedDict[tuple[str, str], _Known] = OrderedDict()
@@ -107,18 +114,19 @@ class Models:
     def packed_spec(self, model: str) -> str:
         """What fits an image for a model, in a word; models of one word see the same square."""
         pack = self._models[model].description.pack
-        return f"{pack.size}-{pack.fit}-{pack.channels}"
+        kind = "" if pack.pixels == "uint8" else f"-{pack.pixels}"
+        return f"{pack.size}-{pack.fit}-{pack.channels}{kind}"
 
     def prepare(self, model: str, pixels: Pixels, name: str) -> Prepared:
         """An image as a model's pack would hold it."""
         return self._models[model].prepare(pixels, name)
 
     def from_packed(
-        self, model: str, packed: npt.NDArray[np.uint8], size: tuple[int, int], name: str
+        self, model: str, packed: npt.NDArray[Any], size: tuple[int, int], name: str
     ) -> Prepared:
         """The same from what was kept of it: the square, and the image's own (width, height)."""
         pack = self._models[model].description.pack
-        return Prepared(name, packed, geometry(*size, pack.size, pack.fit), packed)
+        return Prepared(name, packed, geometry(*size, pack.size, pack.fit), shown(packed))
 
     @torch.no_grad()
     def heat_map(

@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinray.data.decoding.dicom.header import numbers, read_numbers, text
+from twinray.records import Linear
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
 _CHUNK = 1 << 20
@@ -130,6 +131,71 @@ def display_rule(stored: Array, header: Any) -> DisplayRule:
     unsigned = np.ascontiguousarray(stored).view(f"u{stored.itemsize}")
     values = np.arange(1 << (8 * stored.itemsize), dtype=unsigned.dtype).view(stored.dtype)
     return _rule(header, values, unsigned)
+
+
+def linear_pixels(
+    stored: Array, header: Any
+) -> tuple[npt.NDArray[np.uint16], Linear, str, list[str], str]:
+    """Linear values of a grey image: the modality transform's, brighter larger, the VOI kept as a window beside them.
+
+    The pixel is the stored value, less the smallest that Bits Stored can hold; from the other end where black and white
+    change places. No two stored values fall together. Of at most 8 bits each is multiplied by 257, as in 8-bit files. Under
+    a modality LUT it is the LUT's output.
+
+    Args:
+        stored: (h, w) uint8, int8, uint16 or int16, without bits above Bits Stored.
+        header: pydicom Dataset with the attributes of the image.
+
+    Returns:
+        (h, w) uint16; their meaning, the unit being that after the modality transform; the way taken; what of the header
+        could not be used; and the VOI's curve where it is no window, of which the range is kept, else nothing.
+
+    Raises:
+        DisplayError: as :func:`display_pixels`.
+    """
+    rule = display_rule(stored, header)
+    low, high, falls, curve = _range_of(rule.voi)
+    if rule.slope is None or rule.intercept is None:
+        whole = np.rint(rule.modality).clip(0, 65_535).astype(np.int64)
+        slope, intercept, base = 1.0, 0.0, 0
+        top = 255 if int(whole.max()) <= 255 else 65_535
+    else:
+        bits = int(numbers(header, "BitsStored")[0])
+        base = -(1 << (bits - 1)) if stored.dtype.kind == "i" else 0
+        whole, top = rule.values.astype(np.int64) - base, (1 << bits) - 1
+        slope, intercept = rule.slope, rule.intercept
+    factor = 257 if top <= 255 else 1
+    # black and white change places, the VOI LUT falls, or larger stored values mean smaller ones: twice is not at all
+    turned = rule.inverted ^ falls ^ (slope < 0)
+    table = factor * (top - whole if turned else whole)
+    # pixel = a x modality + b
+    a, b = factor / slope, -factor * (intercept / slope + base)
+    if turned:
+        a, b = -a, factor * top - b
+    ends = sorted((a * low + b, a * high + b))
+    if isinstance(rule.voi, Window) and rule.voi.function == "LINEAR" and rule.voi.width == 1:
+        ends = [float(np.floor(ends[0])), float(np.floor(ends[0])) + 1.0]  # a threshold
+    meaning = Linear(ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1.0, 1 / a, -b / a)
+    unsigned = np.ascontiguousarray(stored).view(f"u{stored.itemsize}")
+    # what Bits Stored cannot hold does not occur; the table has a place for it all the same
+    pixels = table.clip(0, 65_535).astype(np.uint16)[unsigned]
+    return pixels, meaning, f"dicom linear, {rule.how}", rule.unread, curve
+
+
+def _range_of(voi: Window | Lut) -> tuple[float, float, bool, str]:
+    """Modality values between which a VOI rises or falls, whether it falls, and what it is where it is no straight line."""
+    if isinstance(voi, Window):
+        # the tangent of a sigmoid at its centre reaches black and white at the window's ends
+        return voi.low, voi.high, False, "SIGMOID" if voi.function == "SIGMOID" else ""
+    entries = voi.entries
+    falls = bool(entries[0] > entries[-1])
+    rising = entries[::-1] if falls else entries
+    at_black = int(np.flatnonzero(rising > rising[0])[0]) - 1 if (rising > rising[0]).any() else 0
+    at_white = int(np.argmax(rising)) if (rising > rising[0]).any() else len(rising) - 1
+    ends = sorted(abs((len(rising) - 1) * falls - at) for at in (at_black, at_white))
+    straight = np.interp(np.arange(len(rising)), (at_black, at_white), (rising[0], rising.max()))
+    curved = bool(np.abs(straight - rising).max() > 0.01 * max(float(np.ptp(rising)), 1.0))
+    return voi.first + ends[0], voi.first + ends[1], falls, "VOI LUT" if curved else ""
 
 
 def _rule(header: Any, values: Array, unsigned: Array) -> DisplayRule:

@@ -15,7 +15,7 @@ decoder written in C may still crash on a damaged stream, so long jobs run :func
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from twinray.data.decoding.bounded_file import (
 )
 from twinray.data.decoding.damage import cut_row
 from twinray.data.decoding.dicom.codestream import codestream_fault, frame_damage, library_warnings
-from twinray.data.decoding.dicom.display import DisplayError, display_pixels
+from twinray.data.decoding.dicom.display import DisplayError, display_pixels, linear_pixels
 from twinray.data.decoding.dicom.header import (
     ADVICE,
     MAX_DICOM_PIXELS,
@@ -64,6 +64,7 @@ def load_dicom(
     any_class: bool = False,
     max_pixels: int = MAX_DICOM_PIXELS,
     lenient: bool = False,
+    linear: bool = False,
 ) -> Pixels:
     """Decode one DICOM radiograph.
 
@@ -75,9 +76,10 @@ def load_dicom(
             secondary capture.
         max_pixels: number of pixels above which a file is refused before decoding.
         lenient: flag to keep what a damaged file gives; the remarks say so.
+        linear: flag to keep linear values as uint16 and the window beside them, in place of uint8.
 
     Returns:
-        (h, w) uint8, brighter is denser as on a display, and the way taken.
+        (h, w) uint8, brighter is denser as on a display, and the way taken; uint16 where ``linear``.
 
     Raises:
         InputError: the file is damaged, is not a single grey image for presentation, or claims
@@ -92,10 +94,9 @@ def load_dicom(
     )
     with parser_faults_as_input_errors(path, "applying the DICOM grey scale transforms", ADVICE):
         try:
-            array, how, unread = display_pixels(stored.values, stored.header)
+            return stored.linear() if linear else stored.display()
         except DisplayError as error:
             raise InputError(f"{path}: {error}; correct the header or leave the file out") from None
-    return stored.shown(array, how, unread)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +115,27 @@ class StoredDicom:
     fault: str | None
     high: str
 
-    def shown(self, array: npt.NDArray[np.uint8], how: str, unread: Sequence[str]) -> Pixels:
-        """Display values of it, with all that users must know."""
+    def display(self) -> Pixels:
+        """Its display values, uint8.
+
+        Raises:
+            DisplayError: as :func:`twinray.data.decoding.dicom.display.display_pixels`.
+        """
+        return self._told(*display_pixels(self.values, self.header))
+
+    def linear(self) -> Pixels:
+        """Its linear values, uint16, with the window beside them.
+
+        Raises:
+            DisplayError: as :meth:`display`.
+        """
+        units, meaning, how, unread, curve = linear_pixels(self.values, self.header)
+        found = self._told(units, how, unread)
+        curved: tuple[Remark, ...] = (("curve", curve),) if curve else ()
+        return replace(found, remarks=(*found.remarks, *curved), linear=meaning)
+
+    def _told(self, array: npt.NDArray[Any], how: str, unread: Sequence[str]) -> Pixels:
+        """Values of it, with all that users must know."""
         remarks: list[Remark] = [] if self.fault is None else [("damaged", self.fault)]
         remarks += [("unread", what) for what in unread[:1]]
         if self.high:
