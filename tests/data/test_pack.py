@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,9 @@ def pack_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     found = Collection("wide", ("a", "b"), ("box",), "multilabel", samples, Wide())
     out = tmp_path_factory.mktemp("pack") / "pack"
-    write_pack([found], out, PackOptions(size=16, fit="letterbox", val=0.25, test=0.25), workers=0)
+    options = PackOptions(size=16, fit="letterbox", val=0.25, test=0.25)
+    write_pack([found], out, options, workers=0)
+    write_pack([found], out.parent / "linear", replace(options, pixels="uint16"), workers=0)
     return out
 
 
