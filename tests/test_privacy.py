@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from pydicom import dcmread
 
 from dicom_support import write_radiograph
-from support import PRETRAIN, twinray, write_coco
+from support import DETECT, PRETRAIN, twinray, write_coco
 
 CANARIES = ("zumpelhuber", "84629173", "1.2.40.77771")
 NAME, NUMBER, ROOT = "Zumpelhuber", "84629173", "1.2.40.77771"
@@ -109,6 +110,8 @@ def export(tmp_path_factory) -> Path:
         table.writerow(("path", "label", "name", "phone", "age", "split"))
         table.writerows((*row, NUMBER, 50 + i % 3, "") for i, row in enumerate(rows))
         table.writerow((rows[1][0], "bright", NAME, NUMBER, 50, NAME))
+        table.writerow((rows[2][0], "bright", NAME))
+        table.writerow((rows[3][0], "bright", NAME, NUMBER, 50, "", NAME))
     return root
 
 
@@ -170,7 +173,31 @@ def test_the_key_holder_finds_everybody_again(dicom_pack, export) -> None:
             assert back[row["where"].partition(" ")[0].partition(".")[0]]
 
 
-def test_folders_and_coco_files_hold_no_name(key, tmp_path) -> None:
+@pytest.fixture(scope="module")
+def coco_pack(key, tmp_path_factory) -> tuple[Path, str, Path]:
+    """A COCO file with names wherever it has texts, packed; what was on the screen; and the source."""
+    folder = tmp_path_factory.mktemp("coco")
+    source = write_coco(folder / f"coco {NAME}", n=12)
+    data = json.loads(source.read_text())
+    for image in data["images"]:
+        name = f"{NAME} {image['file_name']}"
+        (source.parent / "images" / image["file_name"]).rename(source.parent / "images" / name)
+        image |= {"file_name": name, "patient_id": f"{NUMBER} {image['patient_id']}", "name": NAME}
+    data["images"][3]["patient_id"] = None
+    data["images"].append({"id": NAME, "file_name": f"{NAME}.png", "width": 1, "height": 1})
+    data["annotations"].append({"id": 99, "image_id": NAME, "category_id": 7, "bbox": [NAME]})
+    source.write_text(json.dumps(data))
+    screen = packed(folder / "pack", key, source, "--format", "coco")
+    return folder / "pack", screen, source
+
+
+def test_a_pack_of_a_coco_file_holds_no_name(coco_pack) -> None:
+    pack, screen, _ = coco_pack
+    assert not seen_in(pack, screen)
+    assert "1 of 12 images have no patient id" in (pack / "pack.json").read_text()
+
+
+def test_a_pack_of_a_folder_holds_no_name(key, tmp_path) -> None:
     root = tmp_path / f"{NAME} archive"
     rng = np.random.default_rng(0)
     for i in range(12):
@@ -182,17 +209,7 @@ def test_folders_and_coco_files_hold_no_name(key, tmp_path) -> None:
     (root / "sick" / f"{NAME} cut.png").write_bytes(whole[:200])
     screen = packed(tmp_path / "folder", key, root, "--patient-regex", rf"({NAME}-\d+-\d+)_")
     assert "set aside" in screen
-    source = write_coco(tmp_path / f"coco {NAME}", n=12)
-    data = json.loads(source.read_text())
-    for image in data["images"]:
-        name = f"{NAME} {image['file_name']}"
-        (source.parent / "images" / image["file_name"]).rename(source.parent / "images" / name)
-        image |= {"file_name": name, "patient_id": f"{NUMBER} {image['patient_id']}", "name": NAME}
-    data["images"].append({"id": NAME, "file_name": f"{NAME}.png", "width": 1, "height": 1})
-    data["annotations"].append({"id": 99, "image_id": NAME, "category_id": 7, "bbox": [NAME]})
-    source.write_text(json.dumps(data))
-    screen += packed(tmp_path / "coco", key, source, "--format", "coco")
-    assert not seen_in(tmp_path / "folder", tmp_path / "coco", screen)
+    assert not seen_in(tmp_path / "folder", screen)
     patients = pq.read_table(tmp_path / "folder" / "samples.parquet").column("patient").to_pylist()
     assert len(set(patients)) == 6
 
@@ -253,6 +270,172 @@ def test_predictions_hold_no_name(dicom_pack, export, key, cli, tmp_path) -> Non
     uids = [name for name in rows[0] if "sop" in name.lower()]
     assert all(row[uids[0]] == packed_as[row["file"]] for row in same)
     assert NAME in names.read_text()
+
+
+@pytest.fixture(scope="module")
+def detector(coco_pack, tmp_path_factory) -> tuple[Path, str]:
+    """A detector of that pack, and what was on the screen."""
+    run = tmp_path_factory.mktemp("runs") / "detector"
+    done = twinray(
+        "detect", "--data", coco_pack[0], "--out", run, "--epochs", 1, "--device", "cpu", *DETECT, check=True
+    )  # fmt: skip
+    return run, done.stdout + done.stderr
+
+
+def test_detectors_and_what_judges_them_hold_no_name(detector, coco_pack, cli, tmp_path) -> None:
+    run, screen = detector
+    pack = coco_pack[0]
+    few = ("--device", "cpu", "--least-score", 0)
+    for arguments in (
+        ("evaluate", run, "--data", pack, "--out", tmp_path / "fresh", "--bootstrap", 0, "--device", "cpu"),
+        ("explain", run, "--data", pack, "--out", tmp_path / "pack", "--method", "grad-cam", "--count", 1, "--boxes", 1, *few),
+        ("faithfulness", run, "--data", pack, "--out", tmp_path / "faith", "--methods", "grad-cam", "--iou", 0.01,
+         "--curve-points", 0, "--bootstrap", 0, "--count", 2, *few),
+    ):  # fmt: skip
+        status, out, err = cli(*arguments)
+        assert status == 0, err
+        screen += out + err
+    assert not seen_in(run, *(tmp_path / n for n in ("fresh", "pack", "faith")), screen)
+    assert list((tmp_path / "pack").rglob("*.png"))
+
+
+def test_heat_maps_of_files_hold_no_name(detector, coco_pack, key, cli, tmp_path) -> None:
+    """Truth is found by the names of the files, and stands under their pseudonyms."""
+    run, source = detector[0], coco_pack[2]
+    files = sorted((source.parent / "images").iterdir())[:2]
+    folder = tmp_path / f"{NAME} again"
+    folder.mkdir()
+    shutil.copy(files[0], folder)
+    (folder / f"{NAME} cut.png").write_bytes(files[0].read_bytes()[:200])
+    names = tmp_path / "names.csv"
+    for number, given in enumerate((files, [folder])):
+        status, out, err = cli(
+            "explain", run, *given, "--truth", source, "--out", tmp_path / f"x{number}", "--method", "grad-cam", "--boxes", 1,
+            "--least-score", 0, "--device", "cpu", "--pseudonymise", key, "--pseudonyms", names,
+        )  # fmt: skip
+        assert status == 0, err
+        assert not seen_in(tmp_path / f"x{number}", out, err)
+        assert NAME in names.read_text()
+        assert "annotations[9]" in err  # the truth's own faults are still said
+        names.unlink()
+    assert len(list((tmp_path / "x0").rglob("*.png"))) >= 2
+    status, out, err = cli(
+        "explain", run, f"{files[0]}x", "--out", tmp_path / "y", "--pseudonymise", key
+    )
+    assert (status, seen_in(out, err)) == (2, [])
+
+
+def test_maps_and_neighbours_hold_no_name(coco_pack, key, cli, tmp_path) -> None:
+    pack, _, source = coco_pack
+    small = (
+        "--arch",
+        "resnet18",
+        "--size",
+        32,
+        "--maps",
+        "pca",
+        "--bootstrap",
+        0,
+        "--page-images",
+        12,
+        "--device",
+        "cpu",
+    )
+    known = pq.read_table(pack / "samples.parquet").column("id").to_pylist()[0]
+    file = sorted((source.parent / "images").iterdir())[0]
+    for out, more in (
+        ("all", ()),
+        ("id", ("--query", known)),
+        ("file", ("--query", file, "--pseudonymise", key)),
+    ):
+        status, shown, err = cli("embed", "--data", pack, "--out", tmp_path / out, *small, *more)
+        assert status == 0, err
+        assert not seen_in(tmp_path / out, shown, err), out
+    status, shown, err = cli(
+        "embed",
+        "--data",
+        pack,
+        "--out",
+        tmp_path / "no",
+        *small,
+        "--query",
+        f"{file}x",
+        "--pseudonymise",
+        key,
+    )
+    assert (status, seen_in(shown, err)) == (2, [])
+
+
+def drawn(form: str, root: Path) -> Path:
+    """A source of a drawing tool with names in files, folders and cells, and faults in three of its rows; what to give."""
+    rng = np.random.default_rng(0)
+    names = [f"{NAME} {NUMBER}_{i}.png" for i in range(9)]
+    images = root / f"{NAME}" / "images"
+    images.mkdir(parents=True)
+    for name in names:
+        Image.fromarray(rng.integers(0, 255, (40, 60), dtype=np.uint8)).save(images / name)
+    (images / names[8]).write_bytes(b"no picture")
+    boxes = [(5, 6, 25, 30)] * 6 + [(5, 6, 900, 30), (NAME, 6, 25, 30)]
+    if form == "yolo":
+        (root / NAME / "labels").mkdir()
+        (root / NAME / "data.yaml").write_text("names: [mass]\ntrain: images\n")
+        for name, (a, *_) in zip(names, boxes, strict=False):
+            (root / NAME / "labels" / name.replace(".png", ".txt")).write_text(
+                f"0 {a}e-1 0.5 0.1 0.2\n"
+            )
+        (root / NAME / "labels" / f"{NAME} alone.txt").write_text("")
+        return root / NAME / "data.yaml"
+    if form == "voc":
+        for name, box in zip(names, boxes, strict=False):
+            corners = "".join(
+                f"<{k}>{v}</{k}>"
+                for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+            )
+            (root / NAME / name.replace(".png", ".xml")).write_text(
+                f"<annotation><folder>{NAME}</folder><filename>{name}</filename><size><width>60</width><height>40</height></size>"
+                f"<object><name>mass</name><pose>{NAME}</pose><bndbox>{corners}</bndbox></object></annotation>"
+            )
+        return root / NAME
+    if form == "cvat":
+        shapes = "".join(
+            f'<image id="{i}" name="{name}" width="60" height="40"><box label="mass" xtl="{a}" ytl="{b}" xbr="{c}" ybr="{d}"/>'
+            f'<box label="{NAME}" xtl="1" ytl="1" xbr="9" ybr="9"/></image>'
+            for i, (name, (a, b, c, d)) in enumerate(zip(names, boxes, strict=False))
+        )
+        meta = f"<meta><task><name>{NAME}</name><labels><label><name>mass</name></label></labels></task></meta>"
+        (root / NAME / "annotations.xml").write_text(f"<annotations>{meta}{shapes}</annotations>")
+        return root / NAME / "annotations.xml"
+    tasks = [
+        {"id": i, "data": {"image": f"/data/upload/1/{i:08x}-{name}", "patient_id": f"{NUMBER}-{i}", "note": NAME},
+         "annotations": [{"completed_by": {"email": f"{NAME}@x.org"}, "result": [
+             {"id": NAME, "type": "rectanglelabels", "original_width": 60, "original_height": 40,
+              "value": {"x": a, "y": b, "width": c, "height": 9, "rectanglelabels": ["mass"]}}]}]}
+        for i, (name, (a, b, c, _)) in enumerate(zip(names, boxes, strict=False))
+    ]  # fmt: skip
+    (root / NAME / "export.json").write_text(json.dumps(tasks))
+    return root / NAME / "export.json"
+
+
+@pytest.mark.parametrize("form", ["yolo", "voc", "cvat", "label-studio"])
+def test_packs_of_drawing_tools_hold_no_name(form, key, cli, tmp_path) -> None:
+    source = drawn(form, tmp_path / "in")
+    status, out, err = cli(
+        "pack",
+        source,
+        "--format",
+        form,
+        "--pseudonymise",
+        key,
+        "--out",
+        tmp_path / "p",
+        "--size",
+        32,
+        "--workers",
+        1,
+    )
+    assert status == 0, err
+    assert not seen_in(tmp_path / "p", out, err)
+    assert len((tmp_path / "p" / "skipped.csv").read_text().splitlines()) > 1
 
 
 def test_splits_of_named_images_are_used_again_under_pseudonyms(key, tmp_path) -> None:

@@ -185,6 +185,10 @@ def labelled(*classes: str) -> Collection:
         (("mass ", "mass"), "'mass ', 'mass'"),
         (("None", "mild"), "'None' (1 images) was taken for a class"),
         (("eval", "holdout"), "'eval', 'holdout' were taken for classes, but look like splits"),
+        (
+            ("covid_train", "covid_test"),
+            "'covid_train', 'covid_test' were taken for classes, but look like splits",
+        ),
         (("NORMAL", "PNEUMONIA"), ""),
         (("a", "b", "a-b"), ""),
     ],

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from twinray.records import PRESENT, Collection, is_split_like, split_of
+from twinray.records import PRESENT, Collection, is_split_like, split_in_name, split_of
 
 _FOR_NOTHING = frozenset(
     {"none", "na", "nil", "unknown", "unlabelled", "unlabeled", "undefined", "missing", "-", "?"}
@@ -88,7 +88,9 @@ def _no_finding(collection: Collection) -> list[str]:
 
 def _splits(classes: Sequence[str]) -> list[str]:
     """Classes that are called as parts of a data set are."""
-    like = [name for name in classes if split_of(name) or is_split_like(name)]
+    like = [
+        name for name in classes if split_of(name) or is_split_like(name) or split_in_name(name)
+    ]
     return (
         [
             f"WARNING: {', '.join(map(repr, like))} were taken for classes, but look like splits; call the folders train, "

@@ -240,8 +240,9 @@ class Censor:
         self.add(names)
 
     def rename(self, name: str, pseudonym: str) -> None:
-        """Learn what stands for a name, in place of a gap."""
-        self._names[name] = pseudonym
+        """Learn what stands for a name, in place of a gap; a short number stays, since counts look the same."""
+        if not _is_count(name):
+            self._names[name] = pseudonym
 
     def add(self, names: Iterable[str]) -> None:
         """Learn names, and the parts of those that are paths."""
@@ -249,7 +250,7 @@ class Censor:
             path = PurePosixPath(name)
             ending = path.suffix if path.suffix.lower() not in _SUFFIXES else ""
             for part in (name, *re.split(r"[/\\#]", name), path.stem, ending):
-                if len(part) >= 4 and not (part.isdecimal() and len(part) < 5):
+                if len(part) >= 4 and not _is_count(part):
                     self._names.setdefault(part, HIDDEN)
 
     def walk(self, folder: Path) -> None:
@@ -285,6 +286,10 @@ class Censor:
                 found.append(text[at:start] + self._names[text[start:end]])
                 at = end
         return "".join(found) + text[at:]
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < 5
 
 
 def _without_values(found: re.Match[str]) -> str:

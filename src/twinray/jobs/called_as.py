@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +47,10 @@ class CalledAs:
         path = Path(file)
         inside = next((path.relative_to(f) for f in self._folders if path.is_relative_to(f)), None)
         return self.pseudonyms.of_path(path.name if inside is None else inside.as_posix())
+
+    def know(self, names: Iterable[str]) -> None:
+        """Keep further names out of messages, such as those that a file of true boxes holds."""
+        self._censor.add(name for name in names if name)
 
     def uids(self, uids: tuple[str, str, str]) -> tuple[str, str, str]:
         """Study, series and SOP instance UID."""

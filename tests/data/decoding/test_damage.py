@@ -16,7 +16,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate, get_frame
 
 from support import REAL_DATA
-from twinray.data.decoding.damage import cut_row, packbits_size, png_fault, run_fault
+from twinray.data.decoding.damage import cut_row, hole, packbits_size, png_fault, run_fault
 from twinray.data.decoding.images import load_image
 from twinray.data.decoding.options import Decoding
 from twinray.data.decoding.scale import Scale
@@ -161,6 +161,41 @@ def test_uncompressed_pixels_that_end_in_the_middle_of_a_row(tmp_path: Path, suf
             load_image(path)
 
 
+@pytest.mark.parametrize("suffix", ["bmp", "tif", "pgm", "dcm"])
+@pytest.mark.parametrize(
+    ("start", "stop"),
+    [(0, 512 * 120 + 99), (512 * 200 + 77, 512 * 260), (512 * 200, 512 * 260 + 99)],
+)
+def test_uncompressed_pixels_with_a_hole(
+    tmp_path: Path, suffix: str, start: int, stop: int
+) -> None:
+    """Sectors that a disk lost: at the beginning, in the middle, and from one whole row on."""
+    from dicom_support import write_radiograph
+
+    path = tmp_path / f"a.{suffix}"
+    picture = np.clip(radiograph(100), 30, 255)
+    for lost in (0, 255):
+        broken = (picture[::-1] if suffix == "bmp" else picture).copy().ravel()
+        broken[start:stop] = lost
+        broken = broken.reshape(512, 512)
+        broken = broken[::-1] if suffix == "bmp" else broken
+        write_radiograph(path, broken) if suffix == "dcm" else Image.fromarray(broken).save(path)
+        with pytest.raises(InputError, match="hold one value, and the picture breaks off"):
+            load_image(path)
+        assert load_image(path, decoding=LENIENT).remarks[0][0] == "damaged"
+
+
+def test_bands_that_are_no_hole() -> None:
+    """Two views on one film, a bar of text, a marker's frame."""
+    two = np.concatenate([radiograph()[:250], np.zeros((20, 512), np.uint8), radiograph()[:242]])
+    assert hole(two) is None
+    barred = radiograph(80)
+    barred[200:240] = 0
+    barred[210:220, 100:300] = 255
+    assert hole(barred) is None
+    assert hole(np.zeros((64, 64), np.uint8)) is None
+
+
 @pytest.mark.parametrize("angle", [0.0, 0.3, 1.0, 7.0, 45.0])
 @pytest.mark.parametrize("value", [0, 255])
 def test_collimators_and_letterboxes_are_no_damage(angle: float, value: int) -> None:
@@ -170,6 +205,10 @@ def test_collimators_and_letterboxes_are_no_damage(angle: float, value: int) -> 
     for shape in (picture, picture[:, :40].repeat(13, 1)[:, :512]):
         collimated = np.where(y > edge, value, shape)
         assert cut_row(collimated) is None
+        assert (
+            hole(collimated[::-1]) is None
+            and hole(np.where(y > edge + 90, shape, collimated)) is None
+        )
         collimated[:, :60] = collimated[:, 450:] = value
         assert cut_row(collimated) is None
     circle = np.where((y - 230) ** 2 + (x - 256) ** 2 < 200**2, picture, value)
@@ -307,3 +346,4 @@ def test_no_false_alarm_on_real_radiographs() -> None:
         assert all(kind != "damaged" for kind, _ in pixels.remarks), path
         # as if the format had no checksum
         assert cut_row(pixels.array) is None and cut_row(pixels.array[::-1]) is None, path
+        assert hole(pixels.array) is None and hole(pixels.array.T) is None, path

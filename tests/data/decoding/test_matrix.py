@@ -148,6 +148,33 @@ def test_what_tifffile_writes_comes_back(
     assert distance(path, levels(values, bits)) <= 0.5 + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("shape", "kind", "words"),
+    [
+        ((), "f8", "1 channel of 64-bit floating point"),
+        ((), "f2", "1 channel of 16-bit floating point"),
+        ((), "u8", "1 channel of 64-bit whole numbers"),
+        ((), "c8", "1 channel of 64-bit complex"),
+        ((2,), "u2", "2 channels of 16-bit whole numbers"),
+        ((3,), "f4", "3 channels of 32-bit floating point"),
+        ((3,), "i2", "3 channels of 16-bit signed whole numbers"),
+    ],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_layouts_of_tiff_that_cannot_be_read_are_named(
+    tmp_path: Path, shape: tuple[int, ...], kind: str, words: str, order: str
+) -> None:
+    """They are whole: nobody should copy them again from their source."""
+    tifffile = pytest.importorskip("tifffile")
+    values = np.zeros((*SIDE, *shape), kind)
+    photometric = "rgb" if shape == (3,) else "minisblack"
+    extra = {"extrasamples": ["unassalpha"]} if shape == (2,) else {}
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric, byteorder=order, **extra)
+    with pytest.raises(InputError, match=words) as caught:
+        load_image(tmp_path / "a.tif")
+    assert "damaged" not in str(caught.value)
+
+
 @pytest.mark.parametrize("codec", [0, 1])
 @pytest.mark.parametrize(("channels", "bits"), [(1, 8), (1, 12), (1, 16), (3, 8), (3, 12), (3, 16)])
 def test_what_openjpeg_writes_comes_back(

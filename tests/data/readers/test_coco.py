@@ -361,3 +361,27 @@ def test_a_box_of_nothing_is_an_image_without_a_finding(tmp_path: Path, nothing:
     assert found.samples[0].labels.tolist() == [0, 0]
     assert not found.skipped
     assert any("1 annotations hold no box" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "places", [("train.json", "eval.json"), ("train/a.json", "holdout/a.json")]
+)
+def test_parts_that_are_none_of_the_three_are_not_cut(
+    tmp_path: Path, places: tuple[str, str]
+) -> None:
+    """Beside others that are whole splits; truth for heat maps may be called as it likes."""
+    for place in places:
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        record = {"images": [{"id": 1, "file_name": "x.png"}], "annotations": [], "categories": []}
+        (tmp_path / place).write_text(json.dumps(record))
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save((tmp_path / place).parent / "x.png")
+    first, second = (tmp_path / place for place in places)
+    assert read_coco(first, need_images=True).samples[0].split == "train"
+    with pytest.raises(InputError, match="nothing was cut"):
+        read_coco(second, need_images=True)
+    assert read_coco(second, need_images=True, layout="flat").samples[0].split is None
+    assert read_coco(second).samples[0].split is None
+    if "/" not in places[0]:
+        first.unlink()
+        notes = read_coco(second, need_images=True).notes
+        assert any("called as a part of a data set (eval)" in note for note in notes)

@@ -7,7 +7,8 @@ is full and never looks at its checksum. What is checked here, without decoding 
 - TIFF: Adler-32 and length of deflate strips, the length of PackBits rows, JPEG strips by libjpeg's warnings.
 - JPEG: libjpeg's warnings, which :mod:`simplejpeg` passes on (:func:`jpeg_fault`).
 - JPEG 2000 and WebP: long runs of one byte in data that are compressed to look random (:func:`run_fault`).
-- Formats that nothing protects: pixels that end in the middle of a row (:func:`cut_row`).
+- Formats that nothing protects: pixels that end in the middle of a row (:func:`cut_row`), or are missing from the
+  middle of one on (:func:`hole`).
 """
 
 from __future__ import annotations
@@ -101,6 +102,24 @@ def run_fault(data: bytes | memoryview, least: int = _LEAST_RUN) -> str | None:
     return f"its compressed data hold {found.end() - found.start()} equal bytes in a row at byte {found.start()}"
 
 
+def missing_fault(pixels: npt.NDArray[Any], *, bottom_up: bool = False) -> str | None:
+    """Which rows of a picture were lost without anything that says so, or None.
+
+    Args:
+        pixels: (h, w) or (h, w, c).
+        bottom_up: flag of a format that stores its last row first.
+    """
+    stored, rows = pixels[::-1] if bottom_up else pixels, len(pixels)
+    row = cut_row(stored)
+    if row is not None:
+        return f"its picture ends in the middle of row {rows - 1 - row if bottom_up else row} of {rows}"
+    band = hole(stored)
+    if band is None:
+        return None
+    first, last = (rows - 1 - band[1], rows - 1 - band[0]) if bottom_up else band
+    return f"its rows {first} to {last} of {rows} hold one value, and the picture breaks off inside the row beside them"
+
+
 def cut_row(pixels: npt.NDArray[Any]) -> int | None:
     """The row in the middle of which a picture ends, or None.
 
@@ -121,8 +140,53 @@ def cut_row(pixels: npt.NDArray[Any]) -> int | None:
     if not rows.any():
         return None
     row = int(np.flatnonzero(rows)[-1])
-    if height - 1 - row < max(2, height // _LEAST_SHARE) or row < 2:
+    if height - 1 - row < max(2, height // _LEAST_SHARE):
         return None
+    return row if _stops(pixels, row) else None
+
+
+def hole(pixels: npt.NDArray[Any]) -> tuple[int, int] | None:
+    """The first and last row of a band of one value that begins or ends inside a row, or None.
+
+    A disk sector or a packet that is lost leaves such a band where pixels are not compressed. The edge of a collimator, or
+    the border between two pictures, runs along rows.
+
+    Args:
+        pixels: (h, w) or (h, w, c).
+    """
+    height, width = pixels.shape[:2]
+    if height < 4 or width < 2 * _LEAST_COLUMNS:
+        return None
+    # three columns settle most rows
+    few = pixels[:, [0, width // 3, width - 1]].reshape(height, 3, -1)
+    even = (few == few[:, :1]).all(axis=(1, 2))
+    even[even] = (pixels[even] == pixels[even][:, :1]).all(axis=tuple(range(1, pixels.ndim)))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], even, [False]])))
+    flipped = pixels[::-1, ::-1]
+    for first, after in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        last = after - 1
+        same = (pixels[first:after, 0] == pixels[first, 0]).all()
+        if after - first < max(2, height // _LEAST_SHARE) or not same:
+            continue
+        above, below = first - 1, height - 1 - after
+        begins = (
+            first > 0 and (pixels[above, -1] == pixels[first, 0]).all() and _stops(pixels, above)
+        )
+        ends = (
+            after < height
+            and (pixels[after, 0] == pixels[last, 0]).all()
+            and _stops(flipped, below)
+        )
+        if begins or ends:
+            return first, last
+    return None
+
+
+def _stops(pixels: npt.NDArray[Any], row: int) -> bool:
+    """Whether a picture breaks off inside a row, and not with an edge that the rows above share."""
+    if row < 2:
+        return False
+    width = pixels.shape[1]
     here, above, before = (_constant_from(pixels[r]) for r in (row, row - 1, row - 2))
     inside = width - here >= _LEAST_COLUMNS and here > 0
     # rows above reach the margin that they have in common; this one stops well before it
@@ -130,13 +194,13 @@ def cut_row(pixels: npt.NDArray[Any]) -> int | None:
         8, width // 50
     )
     if not (inside and stops):
-        return None
+        return False
     # the last rows before a dark margin fade out; a picture that is cut off is there and gone
     lost = np.abs(
         pixels[row - 1, here:above].astype(np.float64) - pixels[row, -1].astype(np.float64)
     )
     span = float(pixels.max()) - float(pixels.min())
-    return row if np.median(lost) >= span / _LEAST_CONTRAST else None
+    return bool(np.median(lost) >= span / _LEAST_CONTRAST)
 
 
 def _constant_from(row: npt.NDArray[Any]) -> int:

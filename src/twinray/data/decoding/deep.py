@@ -20,10 +20,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-_BITS, _FORMAT, _COMPRESSION, _PLANES = 258, 339, 259, 284
+_BITS, _FORMAT, _COMPRESSION, _PLANES, _CHANNELS = 258, 339, 259, 284, 277
 _UNSIGNED, _SIGNED = 1, 2
+_NUMBERS = {
+    1: "whole numbers",
+    2: "signed whole numbers",
+    3: "floating point",
+    5: "complex",
+    6: "complex",
+}
+"""TIFF's SampleFormat in words."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,6 +174,34 @@ def _tiff(image: Any, data: bytes) -> Stored | None:
             values[..., :3], f"16-bit {mode.lower()}", values[..., 3] if mode == "RGBA" else None
         )
     raise UnreadableDepthError(f"{bits} bits a channel of {mode} cannot be read without loss")
+
+
+def tiff_layout(data: bytes) -> str:
+    """What the first picture of a TIFF file is made of, in words; empty where its tags cannot be read.
+
+    Args:
+        data: the file, or its beginning.
+    """
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8] if data[2] in b"*\0" else data[:16])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        if not {256, 257, _BITS} <= set(tags):
+            return ""  # no picture, or what a damaged file begins with
+        bits, form = tags.get(_BITS, (1,)), tags.get(_FORMAT, (_UNSIGNED,))
+        numbers = _NUMBERS.get(form[0] if isinstance(form, tuple) else int(form), "")
+        channels, each = int(tags.get(_CHANNELS, 1)), "/".join(str(b) for b in dict.fromkeys(bits))
+    except (
+        Exception
+    ):  # damaged tags say nothing; Pillow raises OSError, SyntaxError, struct.error, KeyError, ...
+        return ""
+    planes = " in separate planes" if channels > 1 and tags.get(_PLANES, 1) == 2 else ""
+    return (
+        f"{channels} channel{'s' * (channels > 1)} of {each}-bit {numbers}{planes}"
+        if numbers
+        else ""
+    )
 
 
 def _of_tags(image: Any) -> tuple[int, bool]:

@@ -43,14 +43,21 @@ from twinray.data.decoding.bounded_file import (
     regular_file_size,
 )
 from twinray.data.decoding.damage import (
-    cut_row,
     jpeg2000_fault,
     jpeg_fault,
+    missing_fault,
     png_fault,
     tiff_fault,
     webp_fault,
 )
-from twinray.data.decoding.deep import Stored, as_stored, asked_orientation, deep_values, is_deep
+from twinray.data.decoding.deep import (
+    Stored,
+    as_stored,
+    asked_orientation,
+    deep_values,
+    is_deep,
+    tiff_layout,
+)
 from twinray.data.decoding.options import ALONE, Decoding, Exif
 from twinray.data.decoding.scale import TOP_16, Scale, Spread, Survey, spread, to_grey_levels
 from twinray.errors import InputError
@@ -69,6 +76,8 @@ IMAGE_SUFFIXES = frozenset(
 
 JPEG_GREY_TOLERANCE = 2
 _BYTES_A_PIXEL = 8
+_HEAD_BYTES = 1 << 20
+"""Enough for the tags of a TIFF file that begin it."""
 _SPARE_BYTES = 64 << 20
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -297,7 +306,9 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
         whole = kind in ("png", "jpeg") or (kind == "tiff" and compression in _CHECKED_COMPRESSIONS)
         deep = None if kind == "jpeg" else deep_values(image, data, kind)
         if deep is not None:
-            fault = fault or (None if whole else _end_fault(deep.values, kind))
+            fault = fault or (
+                None if whole else missing_fault(deep.values, bottom_up=kind == "bmp")
+            )
             # Pillow inverts "white is zero" TIFFs of up to 8 bits only.
             inverted = image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
             if decoding.linear:
@@ -315,7 +326,7 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
             else:
                 image.load()
                 array, how = _grey_or_colour(image, name)
-            fault = fault or (None if whole else _end_fault(array, kind))
+            fault = fault or (None if whole else missing_fault(array, bottom_up=kind == "bmp"))
         asked = asked if kind == "tiff" else asked_orientation(image)
     if fault:
         if not decoding.lenient:
@@ -355,6 +366,10 @@ def _opened(path: Path, kind: str, source: Path | io.BytesIO) -> Iterator[Any]:
             f"{path}: claims more than {limit} pixels (a decompression bomb?); leave it out"
         ) from None
     except UnidentifiedImageError:
+        if kind == "tiff" and (layout := tiff_layout(first_bytes(path, _HEAD_BYTES))):
+            raise InputError(
+                f"{path}: a TIFF of {layout} cannot be read; save it as grey or RGB of 8 or 16 bits, or grey of 32-bit floating point"
+            ) from None
         raise InputError(
             f"{path}: begins like {kind} but its header is damaged or unsupported; {ADVICE}"
         ) from None
@@ -425,15 +440,6 @@ def _fault(kind: str, data: bytes, image: Any) -> str | None:
     if kind == "jpeg" and image.mode == "CMYK":
         return jpeg_fault(data, "CMYK")
     return None
-
-
-def _end_fault(pixels: npt.NDArray[Any], kind: str) -> str | None:
-    # the rows of a BMP are stored from the bottom up
-    row = cut_row(pixels[::-1] if kind == "bmp" else pixels)
-    if row is None:
-        return None
-    rows = len(pixels)
-    return f"its picture ends in the middle of row {row if kind != 'bmp' else rows - 1 - row} of {rows}"
 
 
 def _jpeg_pixels(data: bytes, mode: str, lenient: bool) -> npt.NDArray[np.uint8]:

@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,7 @@ from twinray.records import (
     Sample,
     Skipped,
     Split,
+    is_split_like,
     split_in_name,
     split_of,
 )
@@ -156,7 +158,7 @@ def read_coco(
     images = _images(source, patient_keys, need_images)
     by_place = False
     if layout == "auto":
-        images, by_place = _with_named_split(images, annotation_json, notes)
+        images, by_place = _with_named_split(images, annotation_json, notes, packing=need_images)
     annotated = "annotations" in raw
     found = _annotations(source, images, class_of) if annotated else {}
     notes += source.audit.conclude(lambda key: file_size(files.root / images[key].file_name))
@@ -246,7 +248,7 @@ def _check_splits(raw: dict[str, Any], path: Path) -> None:
 
 
 def _with_named_split(
-    images: dict[str, _Image], path: Path, notes: list[str]
+    images: dict[str, _Image], path: Path, notes: list[str], *, packing: bool
 ) -> tuple[dict[str, _Image], bool]:
     """The images with the split that names of the file and its folder tell, where they state none; and whether they do."""
     by_file, by_folder = split_in_name(path.stem), split_of(path.resolve().parent.name)
@@ -254,20 +256,52 @@ def _with_named_split(
         beside = [
             folder.name for folder in path.resolve().parent.parent.iterdir() if folder.is_dir()
         ]
-        by_folder = by_folder if len({split_of(name) for name in beside} - {None}) > 1 else None
+        parts = {split_of(name) or is_split_like(name) for name in beside} - {False}
+        by_folder = by_folder if len(parts) > 1 else None
     if by_file and by_folder and by_file != by_folder:
         raise InputError(
             f"the name of {path} says {by_file}, that of its folder {by_folder}; rename one of them, or ignore both with --layout flat"
         )
     split = by_file or by_folder
     bare = [key for key, image in images.items() if image.split is None]
-    if split is None or len(bare) < len(images):
+    if len(bare) < len(images):
+        return images, False
+    if split is None:
+        if packing:
+            _check_split_like(path, notes)
         return images, False
     of = "file" if by_file else "folder"
     notes.append(
         f"all {len(bare):,} images are {split}: so says the name of the {of} (--layout flat ignores it)"
     )
     return {key: replace(image, split=split) for key, image in images.items()}, True
+
+
+def _check_split_like(path: Path, notes: list[str]) -> None:
+    """Say that a file is called as a part of a data set, but as none of the three; refuse it where others beside it are one.
+
+    Raises:
+        InputError: its images would be cut into splits although others beside it are whole ones.
+    """
+    folder = path.resolve().parent
+    words = [path.stem, *re.split(r"[^A-Za-z0-9]+", path.stem)]
+    odd = next((word for word in words if is_split_like(word)), None)
+    beside: list[str] = []
+    if odd is not None:
+        beside = [other.name for other in folder.glob("*.json") if split_in_name(other.stem)]
+    elif is_split_like(folder.name):
+        odd = folder.name
+        beside = [o.name for o in folder.parent.iterdir() if o.is_dir() and split_of(o.name)]
+    if beside:
+        raise InputError(
+            f"expected train, val or test in the name of {path}, found {odd!r} beside {sorted(beside)[0]}; nothing was cut: "
+            "rename it, or ignore names with --layout flat"
+        )
+    if odd is not None and words[0] == odd:
+        notes.append(
+            f"WARNING: {path.name} is called as a part of a data set ({odd}), which is none of train, val and test: its images "
+            "are cut into these"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

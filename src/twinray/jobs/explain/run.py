@@ -543,7 +543,12 @@ def _in_file(sample: Sample | None, file: Path, pixels: Pixels) -> Boxes | str |
 
 def _truth(path: Path, called_as: CalledAs) -> Collection:
     """The COCO file; what was set aside in it is said, and so is what users must know of its boxes."""
+    called_as.know((str(path), str(path.absolute()), path.name, path.absolute().parent.name))
     collection = read_annotations("coco", path, SourceOptions())
+    for sample in collection.samples:
+        called_as.know(
+            (sample.id, sample.source, sample.patient or "", *sample.attributes.values())
+        )
     for item in collection.skipped:
         print(called_as.said(f"set aside: {item.where}: {item.reason}"), file=sys.stderr)
     for note in collection.notes:

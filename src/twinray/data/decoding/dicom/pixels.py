@@ -28,7 +28,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from twinray.data.decoding.bounded_file import (
     parser_faults_as_input_errors,
 )
-from twinray.data.decoding.damage import cut_row
+from twinray.data.decoding.damage import missing_fault
 from twinray.data.decoding.dicom.codestream import codestream_fault, frame_damage, library_warnings
 from twinray.data.decoding.dicom.display import DisplayError, display_pixels, linear_pixels
 from twinray.data.decoding.dicom.header import (
@@ -229,10 +229,7 @@ def _stored_values(
             f"{path}: expected {seen.width} x {seen.height} grey pixels, decoded {array.shape}; {ADVICE}"
         )
     if damage is None and syntax != uids.JPEGBaseline8Bit:
-        row = cut_row(array)
-        damage = (
-            None if row is None else f"its picture ends in the middle of row {row} of {len(array)}"
-        )
+        damage = missing_fault(array)
     return array.astype(np.dtype(f"{array.dtype.kind}{array.itemsize}"), copy=False), damage
 
 
