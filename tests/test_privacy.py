@@ -194,7 +194,7 @@ def coco_pack(key, tmp_path_factory) -> tuple[Path, str, Path]:
 def test_a_pack_of_a_coco_file_holds_no_name(coco_pack) -> None:
     pack, screen, _ = coco_pack
     assert not seen_in(pack, screen)
-    assert "1 of 12 images have no patient id" in (pack / "pack.json").read_text()
+    assert "2 of 13 images have no patient id" in (pack / "pack.json").read_text()
 
 
 def test_a_pack_of_a_folder_holds_no_name(key, tmp_path) -> None:
