@@ -47,9 +47,9 @@ def write_cases(folder: Path, n: int = 6) -> Path:
     return path
 
 
-def write_study(folder: Path, **options) -> Path:
+def write_study(folder: Path, cases_in_all: int = 6, **options) -> Path:
     """A study file beside its cases."""
-    write_cases(folder)
+    write_cases(folder, cases_in_all)
     content = {
         "study": "small", "cases": "cases.json", "readers": [*READERS], "threshold": 0.5, "seed": 3, "wash_out_days": 28,
         **options,

@@ -215,6 +215,17 @@ def test_the_worklist_through_the_api(client):
     assert (page["total"], page["pages"], len(page["images"])) == (3, 2, 1)
     assert client.get("/api/images?q=n1").json()["total"] == 1
     assert client.get("/api/images?state=done,failed").json()["total"] == 0
+    asked = {"q": "n1", "size": 2}  # a name that is searched for stands in no address
+    by_body = client.post("/api/images/search", json=asked).json()
+    assert by_body == client.get("/api/images", params=asked).json() and by_body["total"] == 1
+    for wrong in (
+        {"q": "a\0b"},
+        {"state": "nonsense"},
+        {"page": 0},
+        {"order": "nonsense"},
+        {"x": 1},
+    ):
+        assert client.post("/api/images/search", json=wrong).status_code == 422, wrong
     for odd in ("q=a%00b", "model=%00", "state=nonsense", "page=0", "size=1000", "order=nonsense"):
         assert client.get(f"/api/images?{odd}").status_code == 422
 

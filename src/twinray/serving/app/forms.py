@@ -149,6 +149,17 @@ class Worklist(BaseModel):
     total: int
 
 
+class WorklistAsked(Form):
+    """What is asked of the worklist."""
+
+    state: str = Field(default="", max_length=100)
+    q: str = Field(default="", max_length=200)
+    page: int = Field(default=1, ge=1, le=10_000_000)
+    size: int = Field(default=50, ge=1, le=200)
+    order: Literal["newest", "suspicious", "active"] = "newest"
+    model: str | None = Field(default=None, max_length=64)
+
+
 class Prior(BaseModel):
     """An earlier image of the same patient."""
 

@@ -128,27 +128,14 @@ def list_images(
     model: ModelHash = None,
 ) -> Any:
     """A page of the worklist: ``state`` takes several with commas, also ``read`` and ``unread``; ``q`` searches names and ids."""
-    service = service_of(request)
-    states = [one.strip() for one in state.split(",")]
-    if odd := [one for one in states if one not in _STATES]:
-        raise HTTPException(
-            422, f"expected state to be of {', '.join(sorted(_STATES - {''}))}, got {odd[0][:40]!r}"
-        )
-    found = service.store.images.page(
-        states=[one for one in states if one],
-        q=q.strip(),
-        order=order,
-        model=None if model in (None, service.first.model) else model,
-        page=page,
-        size=size,
-    )
-    return forms.Worklist(
-        images=[image_row(image) for image in found.images],
-        page=page,
-        pages=max(1, math.ceil(found.total / size)),
-        size=size,
-        total=found.total,
-    )
+    asked = forms.WorklistAsked(state=state, q=q, page=page, size=size, order=order, model=model)
+    return _worklist(service_of(request), asked)
+
+
+@router.post("/api/images/search", response_model=forms.Worklist)
+def search_images(request: Request, body: forms.WorklistAsked) -> Any:
+    """The same with all of it in the body: what is searched for may be a name, and addresses end in logs of proxies."""
+    return _worklist(service_of(request), body)
 
 
 @router.get("/api/images/{id}", response_model=forms.ImageWhole, responses=_PROBLEM)
@@ -262,6 +249,29 @@ def heat_map(
     asked = Box((one.x0, one.y0, one.x1, one.y1), one.label, one.score)
     png = heat_map_of(service, image, served.model, box, asked, chosen)
     return Response(png, media_type="image/png", headers={"x-method": chosen})
+
+
+def _worklist(service: Service, asked: forms.WorklistAsked) -> forms.Worklist:
+    states = [one.strip() for one in asked.state.split(",")]
+    if odd := [one for one in states if one not in _STATES]:
+        raise HTTPException(
+            422, f"expected state to be of {', '.join(sorted(_STATES - {''}))}, got {odd[0][:40]!r}"
+        )
+    found = service.store.images.page(
+        states=[one for one in states if one],
+        q=asked.q.strip(),
+        order=asked.order,
+        model=None if asked.model in (None, service.first.model) else asked.model,
+        page=asked.page,
+        size=asked.size,
+    )
+    return forms.Worklist(
+        images=[image_row(image) for image in found.images],
+        page=asked.page,
+        pages=max(1, math.ceil(found.total / asked.size)),
+        size=asked.size,
+        total=found.total,
+    )
 
 
 def image_or_404(service: Service, image: str) -> Image:

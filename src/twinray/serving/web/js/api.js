@@ -71,13 +71,8 @@ export class Api {
 
   /** A page of the worklist. `states`: any of queued, running, done, failed, read, unread. */
   images({ states, q, order, page, model }) {
-    const ask = new URLSearchParams();
-    if (states.length) ask.set("state", states.join(","));
-    if (q) ask.set("q", q);
-    if (order !== "newest") ask.set("order", order);
-    if (model) ask.set("model", model);
-    if (page > 1) ask.set("page", page);
-    return this.#json(`api/images?${ask}`);
+    // what is searched for may be a name, and addresses end in logs of proxies: it goes in the body
+    return this.#json("api/images/search", { method: "POST", body: { state: states.join(","), q, order, page, ...(model ? { model } : {}) } });
   }
 
   image(id, model = null) {
@@ -116,6 +111,34 @@ export class Api {
 
   again(id) {
     return this.#json(`api/images/${encodeURIComponent(id)}/again`, { method: "POST" });
+  }
+
+  // ------------------------------------------------------------------ a reader study; a case is known by session/position
+  /** Where the reader stands. */
+  study() {
+    return this.#json("api/study");
+  }
+
+  /** Open the next case; one that lies open is given again. */
+  nextCase() {
+    return this.#json("api/study/next", { method: "POST" });
+  }
+
+  caseDisplay(place) {
+    return this.#json(`api/study/cases/${place}/display`);
+  }
+
+  async casePixels(place) {
+    const response = await this.#ask(`api/study/cases/${place}/pixels`, { limit: 120000 });
+    return new Uint16Array(await response.arrayBuffer());
+  }
+
+  async caseHeatMap(place, box) {
+    return (await this.#ask(`api/study/cases/${place}/heat-map?box=${box}`)).blob();
+  }
+
+  saveCase(place, body, { keepalive = false } = {}) {
+    return this.#json(`api/study/cases/${place}/marks`, { method: "POST", body, keepalive });
   }
 }
 

@@ -10,7 +10,7 @@ function tick(words, on, change) {
 
 const table = (rows) => make("table", {}, make("tbody", {}, rows.map(([head, words]) => make("tr", {}, make("th", { scope: "row" }, head), make("td", {}, words)))));
 
-/** Open or close. `actions`: {setTool, signOut}. */
+/** Open or close. `actions`: {setTool, canSignOut, signOut, keys, mouse}; the last two in place of the viewer's own. */
 export function toggleHelp(actions, on = $("help").hidden) {
   const help = $("help");
   help.hidden = !on;
@@ -28,8 +28,8 @@ export function toggleHelp(actions, on = $("help").hidden) {
       actions.setTool(state.leftDrag);
     }),
     ...(actions.canSignOut() ? [make("div", {}, make("button", { class: "outlined", on: { click: actions.signOut } }, `Sign out ${state.reader ?? ""}`))] : []),
-    ...KEYS.map(([title, rows]) => make("div", {}, make("h3", {}, title), table(rows.map(([keys, words]) => [keysOf(keys), words])))),
-    make("div", {}, make("h3", {}, "Mouse and touch"), table(MOUSE)),
+    ...(actions.keys ?? KEYS).map(([title, rows]) => make("div", {}, make("h3", {}, title), table(rows.map(([keys, words]) => [keysOf(keys), words])))),
+    make("div", {}, make("h3", {}, "Mouse and touch"), table(actions.mouse ?? MOUSE)),
     make("p", { class: "small muted" }, "Research software, not a medical device."),
   );
   close.focus();

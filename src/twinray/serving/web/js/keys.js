@@ -61,7 +61,9 @@ export const MOUSE = [
   ["Double click", "1:1 at the pointer, or fit"],
 ];
 
-const TABLE = new Map(KEYS.flatMap(([, rows]) => rows.flatMap(([keys, , act, needs]) => keys.map((key) => [key, { act, needs }]))));
+/** Key -> {act, needs} of a list as above. */
+export const tableOf = (list) => new Map(list.flatMap(([, rows]) => rows.flatMap(([keys, , act, needs]) => keys.map((key) => [key, { act, needs }]))));
+const TABLE = tableOf(KEYS);
 
 const SHOWN = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", PageDown: "Page ↓", PageUp: "Page ↑", Escape: "Esc", Delete: "Del", Backspace: "⌫" };
 export const keyWords = (key) => (key === "+" ? "+" : key.split("+").map((part) => SHOWN[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join(" "));
@@ -70,7 +72,7 @@ const isLetter = (name) => name.replace("Shift+", "").length === 1 && name !== "
 
 /** The entry for a key press; null for one that means nothing here.
  *  Digits and signs are taken as written, letters whatever Shift or Caps Lock made of them. */
-export function lookUp(event, lettersOn) {
+export function lookUp(event, lettersOn, table = TABLE) {
   if (event.ctrlKey || event.metaKey) {
     if (event.altKey || !/^[zy]$/i.test(event.key)) return null;
     return { act: event.key.toLowerCase() === "y" || event.shiftKey ? "redo" : "undo", needs: true };
@@ -78,7 +80,7 @@ export function lookUp(event, lettersOn) {
   if (event.altKey) return null;
   let name = event.key === "=" ? "+" : event.key;
   if (/^[a-z]$/i.test(name)) name = (event.shiftKey ? "Shift+" : "") + name.toLowerCase();
-  const found = TABLE.get(name) ?? TABLE.get(name.replace("Shift+", ""));
+  const found = table.get(name) ?? table.get(name.replace("Shift+", ""));
   if (!found || (isLetter(name) && !lettersOn)) return null;
   return found;
 }

@@ -43,6 +43,13 @@ export class Outbox {
     this.onChange();
   }
 
+  /** Give up what waits of an image: something later was kept. */
+  drop(image, reader) {
+    this.entries.delete(`${reader}\n${image}`);
+    this.keep([...this.entries.values()]);
+    this.onChange();
+  }
+
   /** What waits for an image: a reading that is newer than the server's. */
   waiting(image, reader) {
     return this.entries.get(`${reader}\n${image}`)?.body ?? null;
