@@ -228,15 +228,15 @@ def test_every_dicom_file_gets_its_objects_or_its_reason(films, own_run, tmp_pat
     out = job.run(PredictConfig(own_run, (films,), tmp_path / "p", score_threshold=score))
     said = capsys.readouterr().out
     assert (
-        "6 DICOM objects" in said and "1 images without" in said and "not a medical device" in said
+        "9 DICOM objects" in said and "1 images without" in said and "not a medical device" in said
     )
     (without,) = rows(out / "dicom_skipped.csv")
     assert without["file"].endswith("nobody.dcm") and "StudyInstanceUID" in without["reason"]
     assert by_name(out, "nobody.dcm")
     assert not (out / "skipped.csv").exists()
     summary = json.loads((out / "summary.json").read_text())
-    assert (summary["dicom_objects"], summary["dicom_images_without_objects"]) == (6, 1)
-    # one overlay an image and two objects a DICOM image, equal file names in two folders included
+    assert (summary["dicom_objects"], summary["dicom_images_without_objects"]) == (9, 1)
+    # one overlay an image and three objects a DICOM image, equal file names in two folders included
     names = [
         Path(i["file_name"]).name for i in json.loads((out / "images.json").read_text())["images"]
     ]
@@ -245,8 +245,8 @@ def test_every_dicom_file_gets_its_objects_or_its_reason(films, own_run, tmp_pat
     ]
     assert names.count("plain.dcm") == 2
     headers = {path.name: pydicom.dcmread(path) for path in (out / "dicom").iterdir()}
-    assert len(headers) == 6
-    assert len({h.SOPInstanceUID for h in headers.values()}) == 6
+    assert sorted(h.Modality for h in headers.values()) == ["OT"] * 3 + ["PR"] * 3 + ["SR"] * 3
+    assert len({h.SOPInstanceUID for h in headers.values()}) == 9
     for path in (out / "dicom").iterdir():
         assert dciodvfy_errors(path) == []
 

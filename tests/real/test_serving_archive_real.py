@@ -240,3 +240,33 @@ def test_an_archive_pushes_and_asks(archive, served, tmp_path):
     until(lambda: len(worklist(client, "done")) == 2)
     refused = client.post("/api/archive/studies", json={"patient_id": "*"})
     assert refused.status_code == 422
+
+
+def test_an_archive_without_web_access_is_answered_by_itself(archive, detect_run, tmp_path):
+    """In by C-STORE, analysed, and out by C-STORE: ``--archive-peer`` and ``--send-back always``, read by nobody."""
+    config = ServeConfig(
+        runs=(detect_run,),
+        store=str(tmp_path / "served"),
+        min_free=1,
+        archive_peer=f"ORTHANC@127.0.0.1:{archive.dicom}",
+        listen_dicom=0,
+        send_back="always",
+        send_objects=("sr", "sc", "gsps"),
+    )
+    with TestClient(create_app(config, token=""), base_url=BASE) as client:
+        about = client.get("/api/archive").json()
+        assert (about["archive"], about["can_send"]) == (None, True)
+        source = film(tmp_path / "a.dcm")
+        push(about["dicom_port"], source, title="TWINRAY")
+        made = until(lambda: len(found := archive.objects()) >= 3 and found)
+        assert sorted(one.Modality for one in made.values()) == ["OT", "PR", "SR"]
+        for uid, one in made.items():
+            assert (str(one.PatientName), one.PatientID, one.AccessionNumber) == (NAME, NUMBER, ACCESSION)  # fmt: skip
+            assert one.StudyInstanceUID == "1.2.840.99.1" and one.SeriesInstanceUID != "1.2.840.99.1.1"  # fmt: skip
+            one.save_as(tmp_path / f"{uid}.dcm")
+            assert dciodvfy_errors(tmp_path / f"{uid}.dcm") == []
+        (image,) = worklist(client)
+        (sent,) = client.get(f"/api/images/{image['id']}/sends").json()["sends"]
+        assert (sent["what"], sent["who"], sent["state"], sent["reason"]) == ("model", "server", "sent", "")  # fmt: skip
+        time.sleep(2)
+        assert len(archive.objects()) == 3  # and it went once

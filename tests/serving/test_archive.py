@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import io
 import json
@@ -20,14 +21,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import JPEG2000Lossless
+from starlette.testclient import TestClient
 
 from dicom_support import write_radiograph
 from twinray import cli
 from twinray.errors import InputError
+from twinray.serving.app.application import create_app
 from twinray.serving.archive.client import Address, ArchiveError, DicomWeb, Instance
 from twinray.serving.archive.multipart import decode, encode
 from twinray.serving.archive.peer import Peer, echo, read_peer, send
 from twinray.serving.archive.receiver import Listening, Receiver, RefusedError
+from twinray.serving.store.images import Facts
 from twinray.serving.store.readings import Marked, Said
 from twinray.serving.store.store import open_store
 
@@ -324,6 +328,22 @@ def test_only_signed_readings_of_the_archives_images_go_and_each_once(store):
     assert {one.reading for one in exchange.sends(image.id)} == {first.id, second.id}
 
 
+def test_a_model_that_gave_no_answer_has_found_nothing_out(store):
+    """An image is done by any model: an empty report of one that failed, or has not looked yet, would read as no finding."""
+    exchange = store.exchange
+    since = exchange.switched(True, "always")
+    image = kept(store, b"1")
+    store.images.serve([("first", "first", ["a"]), ("other", "other", ["a"])])
+    claim = store.images.claim("w", ["first", "other"])
+    answers = {"first": "it ran out of memory", "other": []}
+    assert store.images.finish(claim, "w", Facts(9, 9), answers, 0.1, first="first")
+    assert store.images.get(image.id).state == "done"
+    assert exchange.queue_done(since, "first") == 0
+    assert exchange.queue_done(since, "new") == 0  # served from now on: it has not looked yet
+    assert exchange.queue_done(since, "other") == 1
+    assert exchange.queue_done(since, "other") == 0  # and each once
+
+
 def test_nothing_from_before_it_was_switched_on_goes(store):
     exchange = store.exchange
     exchange.switched(False, "never")
@@ -383,3 +403,23 @@ def test_a_patient_is_forgotten_by_number_and_is_not_fetched_again(tmp_path, cap
     with pytest.raises(SystemExit):
         cli.main(["store", "forget", "--store", str(place), "--patient-file", str(number)])
     assert "PAT-1" not in capsys.readouterr().err
+
+
+def test_a_user_sends_the_own_reading_alone(config, tmp_path):
+    """The report is signed with the reader's name."""
+    asked = dataclasses.replace(config, archive_peer="PACS@127.0.0.1:9")
+    app = create_app(asked, token="", work=False)
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        store = app.state.service.store
+        image = kept(store, b"1")
+        for name in ("anna", "ben"):
+            store.people.add(name, "long enough, is it")
+            read(store, image, name, reader=name)
+        signed = client.post(
+            "/api/session", json={"user": "anna", "password": "long enough, is it"}
+        )
+        word = {"x-csrf-token": signed.json()["csrf"]}
+        send_it = f"/api/images/{image.id}/send"
+        assert client.post(send_it, json={"reader": "ben"}, headers=word).status_code == 403
+        assert client.post(send_it, json={"reader": "anna"}, headers=word).status_code == 202
+        assert [one.who for one in store.exchange.sends(image.id)] == ["anna"]

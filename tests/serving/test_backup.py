@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import tarfile
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from serving_support import add, analysed, said
+from serving_support import add, analysed, png, said
+from twinray import cli
+from twinray.data.pack import open_pack
 from twinray.errors import InputError
 from twinray.serving.store.backup import back_up, restore
+from twinray.serving.store.images import Facts
 from twinray.serving.store.models import Base
 from twinray.serving.store.store import open_store
 
@@ -122,3 +126,30 @@ def test_the_command_line(cli, tmp_path, monkeypatch):
     store.files.place(store.images.page().images[0].sha256).write_bytes(b"rotten")
     status, _, err = cli("store", "check", "--store", place)
     assert status == 1 and "1 images" in err and "restore a backup" in err
+
+
+def test_feedback_is_the_same_from_both_databases(postgres, tmp_path):
+    """A store in PostgreSQL, and its copy in SQLite: packs of both hold the same, by --database and without."""
+    postgres.fresh()
+    store = open_store(postgres.url(), tmp_path / "files")
+    for n in range(4):
+        image, _ = add(store, png(n), f"{n}.png")
+        analysed(store, image, facts=Facts(64, 64, f"patient{n}"))
+        store.readings.save(said(image.id, text="Mrs Canary"), "anna")
+        if n % 2:
+            store.readings.save(said(image.id, marks=(), reader="ben", normal=True), "ben")
+    back_up(store, tmp_path / "backup.tar")
+    store.close()
+    copy = open_store(tmp_path / "copy", migrate=False)
+    restore(tmp_path / "backup.tar", copy)
+    copy.close()
+    options = ("--format", "feedback", "--size", "32")
+    cli.main(["pack", str(tmp_path / "files"), "--database", postgres.url(), *options, "--out", str(tmp_path / "a")])  # fmt: skip
+    cli.main(["pack", str(tmp_path / "copy"), *options, "--out", str(tmp_path / "b")])
+    one, other = open_pack(tmp_path / "a"), open_pack(tmp_path / "b")
+    assert len(one) == 4
+    for name in ("ids", "patients", "splits", "images"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for row in range(4):
+        np.testing.assert_array_equal(one.boxes(row).xyxy, other.boxes(row).xyxy)
+        assert one.boxes(row).readers == other.boxes(row).readers

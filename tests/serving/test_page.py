@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -20,9 +21,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import pydicom
 import pytest
+import safetensors.numpy
 from PIL import Image
 
+from dicom_support import write_radiograph
+from orthanc_support import Archive, needs_archive, running_archive
+from run_copies import sealed
 from support import draw_blob
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
@@ -39,16 +45,17 @@ DISCLAIMER = "Research software, not a medical device"
 
 
 class Server:
-    def __init__(self, run: Path, folder: Path) -> None:
+    def __init__(self, run: Path, folder: Path, *more: object, **environment: str) -> None:
         self.run, self.folder, self.address = run, folder, ""
+        self.more, self.environment = more, environment
         self.cookies: list = []
         self.start()
 
     def start(self, port: int = 0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "twinray.cli", "serve", self.run, "--store", self.folder / "store", "--port", str(port), "--min-free", "1",
+            [sys.executable, "-m", "twinray.cli", "serve", self.run, *self.more, "--store", self.folder / "store", "--port", str(port), "--min-free", "1",
              "--log", self.folder / "log"],
-            env={**os.environ, "TWINRAY_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, "TWINRAY_TOKEN": TOKEN, "OMP_NUM_THREADS": "1", **self.environment}, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         line = self.process.stdout.readline()
         found = re.search(r"http://[0-9.:]+", line)
@@ -79,6 +86,41 @@ def server(tmp_path_factory, detect_run) -> Iterator[Server]:
     yield one
     one.process.send_signal(signal.SIGTERM)
     one.process.wait(40)
+
+
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory, detect_run) -> Iterator[tuple[Archive, Server]]:
+    """An archive that holds two studies of one patient, and a server of two models that may ask it."""
+    folder = tmp_path_factory.mktemp("archived")
+    other = folder / "other"
+    shutil.copytree(detect_run, other)
+    weights = safetensors.numpy.load_file(other / "model.safetensors")
+    weights = {name: one * (1.02 if one.dtype.kind == "f" else 1) for name, one in weights.items()}
+    safetensors.numpy.save_file(
+        {name: np.ascontiguousarray(one, one.dtype) for name, one in weights.items()},
+        other / "model.safetensors",
+    )
+    about = json.loads((other / "model.json").read_text())
+    about["sha256"] = hashlib.sha256((other / "model.safetensors").read_bytes()).hexdigest()
+    (other / "model.json").write_text(json.dumps(about))
+    sealed(other)
+    with running_archive(folder / "orthanc") as archive:
+        for n, day in enumerate(("20250103", "20260704")):
+            made = write_radiograph(
+                folder / f"{n}.dcm", np.asarray(draw_blob(np.random.default_rng(n), 320)[0]), PatientID="PAT-1",
+                StudyDate=day, StudyInstanceUID=f"1.2.840.9.{n}", SeriesInstanceUID=f"1.2.840.9.{n}.1", SOPInstanceUID=f"1.2.840.9.{n}.1.1",
+            )  # fmt: skip
+            header = pydicom.dcmread(made)
+            header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+            header.save_as(made, enforce_file_format=True)
+            subprocess.run(["storescu", "-aec", "ORTHANC", "127.0.0.1", str(archive.dicom), made], check=True)  # fmt: skip
+        one = Server(
+            detect_run, folder, other, "--archive", f"http://127.0.0.1:{archive.http}/dicom-web",
+            "--archive-login-env", "ARCHIVE_LOGIN", ARCHIVE_LOGIN=f"{archive.user}:{archive.password}",
+        )  # fmt: skip
+        yield archive, one
+        one.process.send_signal(signal.SIGTERM)
+        one.process.wait(40)
 
 
 @pytest.fixture(scope="module")
@@ -317,8 +359,20 @@ def test_no_mark_is_lost_without_network_or_session(browser, server, images) -> 
 def test_one_to_one_is_the_values_and_boxes_meet_pixel_edges(
     browser, server, images, ratio
 ) -> None:
-    tab = Tab(browser, server, device_scale_factor=ratio)
+    # a screen of that ratio: one that is only emulated lays out in CSS pixels and draws the result enlarged, so a canvas
+    # that ends on a screen's pixel is resampled there, by some grey levels, and on no real screen
+    own = browser.browser_type.launch(
+        executable_path=CHROMIUM,
+        args=[
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--force-device-scale-factor={ratio}",
+            "--window-size=1400,1000",
+        ],
+    )
+    tab = Tab(own, server, viewport=None, no_viewport=True)
     page = tab.page
+    assert page.evaluate("devicePixelRatio") == ratio
     page.click("#chips [data-keep=all]")
     tab.upload(images[0])
     page.keyboard.press("o")
@@ -357,6 +411,7 @@ def test_one_to_one_is_the_values_and_boxes_meet_pixel_edges(
     ]
     assert min(near) == 0
     tab.close()
+    own.close()
 
 
 @pytest.fixture(scope="session")
@@ -393,6 +448,34 @@ def faults(page, axe: str) -> list[str]:
     ]
 
 
+class Look:
+    """axe's faults of each state, dark and light, wide and as a phone; its picture where TWINRAY_SHOTS names a folder."""
+
+    def __init__(self, tab: Tab, axe: str, found: dict[str, list[str]], kind: str) -> None:
+        self.tab, self.axe, self.found, self.kind = tab, axe, found, kind
+        self.shots = os.environ.get("TWINRAY_SHOTS")
+
+    def everywhere(self, name: str) -> None:
+        """Dark and light, wide and narrow, and back to what it was."""
+        page = self.tab.page
+        for width, scheme in ((390, "light"), (390, "dark"), (1400, "light"), (1400, "dark")):
+            page.set_viewport_size({"width": width, "height": 844 if width < 760 else 900})
+            page.emulate_media(color_scheme=scheme)
+            self(f"{name} {scheme} {width}")
+
+    def __call__(self, name: str) -> None:
+        page = self.tab.page
+        page.wait_for_timeout(150)
+        self.found[name] = faults(page, self.axe)
+        said = [one for one in page.get_by_text(DISCLAIMER).all() if one.is_visible()]
+        assert said, f"{name}: the words that it is no medical device are always there"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+            f"{name}: scrolls sideways"
+        )
+        if self.shots:
+            page.screenshot(path=f"{self.shots}/{self.kind}-{name.replace(' ', '-')}.png")
+
+
 @pytest.mark.parametrize(
     ("scheme", "width"), [("dark", 1400), ("light", 1400), ("dark", 390), ("light", 390)]
 )
@@ -405,19 +488,8 @@ def test_axe_finds_nothing_in_any_state(browser, server, images, axe, scheme, wi
         viewport={"width": width, "height": 844 if touch else 900},
         **touch,
     )
-    page, found, shots = tab.page, {}, os.environ.get("TWINRAY_SHOTS")
-
-    def look(name: str) -> None:
-        page.wait_for_timeout(150)
-        found[name] = faults(page, axe)
-        said = [one for one in page.get_by_text(DISCLAIMER).all() if one.is_visible()]
-        assert said, f"{name}: the words that it is no medical device are always there"
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
-            f"{name}: scrolls sideways"
-        )
-        if shots:
-            page.screenshot(path=f"{shots}/{scheme}-{width}-{name}.png")
-
+    page, found = tab.page, {}
+    look = Look(tab, axe, found, f"{scheme}-{width}")
     tab.upload(images[1])
     page.keyboard.press("Escape")
     look("boxes")
@@ -495,3 +567,110 @@ def test_the_whole_act_by_thumb(browser, server, images) -> None:
     page.tap("#thumb-done")
     tab.saved()
     tab.close()
+
+
+def test_no_mark_is_lost_while_the_server_is_away(browser, detect_run, images, tmp_path) -> None:
+    server = Server(detect_run, tmp_path)
+    tab = Tab(browser, server, reader="R6")
+    page = tab.page
+    tab.upload(images[0])
+    tab.upload(images[1])
+    server.kill()
+    page.keyboard.press("1")
+    page.keyboard.press("y")
+    tab.shown("#save", "Kept here, 1 to send")
+    tab.shown("#banner", "No connection since")
+    tab.shown("#banner", "kept in this tab")
+    page.keyboard.press("Enter")  # done, and on to the other image, which is on the page already
+    page.wait_for_selector('.item[aria-selected="true"]')
+    page.keyboard.press("0")
+    server.start(int(server.address.rsplit(":", 1)[1]))
+    tab.saved()  # by itself: nobody pressed anything
+    sync_api.expect(page.locator("#banner")).to_be_hidden()
+    marks = server.get("/api/marks")
+    assert [one["verdict"] for one in marks["annotations"]] == ["accepted"]
+    assert sorted(bool(one["normal"]) for one in marks["readings"]) == [False, True]
+    tab.close(noise=("ERR_CONNECTION_REFUSED", "Failed to load resource"))
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(40)
+
+
+@needs_archive
+def test_out_of_the_archive_beside_a_prior_and_back_into_it(browser, archived, axe) -> None:
+    archive, server = archived
+    pytest.importorskip("highdicom", reason="highdicom builds the objects (extra dicom)")
+    before = archive.objects()
+    tab = Tab(browser, server)
+    page, found = tab.page, {}
+    look = Look(tab, axe, found, "archive")
+    page.click("#archive-button")
+    page.fill("#find-accession", "none such")
+    page.keyboard.press("Enter")
+    tab.shown("#archive-answer", "no such study")
+    page.fill("#find-accession", "")
+    page.fill("#find-patient_id", "PAT-1")
+    page.keyboard.press("Enter")
+    tab.shown("#archive-answer", "2026-07-04, ")
+    look("found")
+    for n in (1, 0):
+        page.locator("#archive-answer button").first.focus()
+        page.keyboard.press("Enter")
+        sync_api.expect(page.locator("#archive-answer button")).to_have_count(n, timeout=20_000)
+    tab.shown("#archive-answer", "1 image fetched")
+    page.keyboard.press("Escape")
+    sync_api.expect(page.locator("#from-archive")).to_be_hidden()
+    assert page.locator("#find-patient_id").count() == 0, "what was typed is gone"
+    sync_api.expect(page.locator(".item")).to_have_count(2)
+    until_done(server, 2)
+    # the newer study, by its date; the older one beside it
+    newest = max(server.get("/api/images")["images"], key=lambda one: one["acquired"])["id"]
+    page.click(f'[data-keep="{newest}"]')
+    page.wait_for_selector('[data-view="prior"]:not([disabled])')
+    page.locator("#pane-0").focus()
+    page.keyboard.press("v")
+    page.keyboard.press("v")
+    tab.shown(".column:nth-child(2) .what", "Prior, 18 months earlier")
+    page.wait_for_function("() => { const c = document.querySelector('#pane-1 canvas'), d = c.getContext('2d').getImageData(c.width >> 1, c.height >> 1, 1, 1).data; return d[0] !== 6; }")  # fmt: skip
+    assert page.locator("#pane-1 .boxes .lines > *").count() == 0, "boxes are of the new image"
+    look.everywhere("prior")
+    page.click('[data-view="models"]')
+    tab.shown("#threshold", "B 0.")
+    look.everywhere("models")
+    page.click('[data-view="one"]')
+    # back: asked once more, since an archive gives nothing back
+    page.keyboard.press("0")
+    page.click('[data-keep="send-reading"]')
+    tab.shown("#send-back", "cannot be taken back")
+    look.everywhere("asked")
+    assert archive.objects().keys() == before.keys()
+    page.click('[data-keep="send-yes"]')
+    tab.shown("#send-back", "Reading, asked for by")
+    tab.shown("#send-back", ": sent")
+    look.everywhere("sent")
+    new = {uid: one for uid, one in archive.objects().items() if uid not in before}
+    assert sorted(one.Modality for one in new.values()) == ["OT", "SR"]
+    assert {(one.PatientID, one.StudyInstanceUID) for one in new.values()} == {("PAT-1", "1.2.840.9.1")}  # fmt: skip
+    # an image that cannot be decoded says so, and what to do
+    broken = server.folder / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    page.set_input_files("#files", broken)
+    page.click("#chips [data-keep=failed]")
+    page.click(".item")
+    tab.shown("#pane-0 .card", "was not taken")
+    look.everywhere("failed")
+    sync_api.expect(page.locator("#chips [data-keep=failed] b")).to_have_text("1")
+    sync_api.expect(page.locator("#chips [data-keep=all] b")).to_have_text("3")
+    tab.context.clear_cookies()
+    page.reload()
+    page.wait_for_selector("#secret")
+    look.everywhere("sign-in")
+    assert {name: one for name, one in found.items() if one} == {}
+    tab.context.close()
+
+
+def until_done(server: Server, n: int) -> None:
+    for _ in range(600):
+        if server.get("/api/images?state=done")["total"] == n:
+            return
+        time.sleep(0.2)
+    raise AssertionError((server.folder / "log").read_text()[-2000:])

@@ -359,6 +359,25 @@ def test_what_teaches_most_is_in_doubt_and_unlike_what_came_before(store):
     assert active(store, states=["unread"], q=".png")[:4] == [other, twin, sure, waiting.id]
 
 
+def test_the_worklist_is_counted_by_what_the_page_offers(store):
+    assert store.images.counts_of() == dict.fromkeys(
+        ("all", "unread", "waiting", "failed", "read"), 0
+    )
+    a, _ = doubtful(store, (0.5, 0.4), ([1, 0], [0, 1]))
+    add(store, b"broken", "broken.png")
+    claim = store.images.claim("w", ["m"])
+    store.images.finish(claim, "w", None, {}, 0.1, first="m", reason="broken")
+    add(store, b"waits", "waits.png")
+    store.readings.save(said(a), "anna")
+    counts = {"all": 4, "unread": 2, "waiting": 1, "failed": 1, "read": 1}
+    assert store.images.counts_of() == counts
+    states = {"unread": ["unread", "queued", "running", "done"], "waiting": ["queued", "running"]}
+    for name, n in counts.items():
+        listed = states.get(name, [] if name == "all" else [name])
+        assert store.images.page(states=listed).total == n, name
+    assert store.images.counts_of("broken")["all"] == 1
+
+
 def test_pages_of_what_teaches_most_are_parts_of_one_order(store, monkeypatch):
     from twinray.serving.store import teaching
 

@@ -70,8 +70,18 @@ def test_corrections_become_a_model_beside_the_old(detect_run, tmp_path):
     app = create_app(served, token="", work=False)
     with TestClient(app, base_url=BASE) as client:
         models = client.get("/api/models").json()["models"]
+        page = client.get(f"/api/models/{beside.model}/comparison")
+        figures = client.get(f"/api/models/{beside.model}/metrics.csv")
+        assert client.get(f"/api/models/{old}/comparison").status_code == 404
+        assert client.get(f"/api/models/{beside.model}/report.json").status_code == 422
     assert [one["model"] for one in models] == [old, beside.model]  # the old one stays first
     assert [one["first"] for one in models] == [True, False]
+    assert [one["compared_with"] for one in models] == [None, old]
+    assert page.text == (made.comparison / "report.html").read_text()
+    assert page.headers["content-type"].startswith("text/html")
+    assert "script-src" not in page.headers["content-security-policy"]
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert figures.text.replace("\r\n", "\n") == (made.comparison / "metrics.csv").read_text()
     # the same command goes on with what is there, and trains nothing again
     before = (made.runs[0] / "model.safetensors").stat().st_mtime_ns
     again = run(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -20,6 +21,8 @@ from twinray.errors import InputError
 from twinray.records import Pixels, Skipped
 
 if TYPE_CHECKING:
+    from pydicom import Dataset
+
     from twinray.report.dicom.source import DicomSource
 
 T = TypeVar("T")
@@ -74,6 +77,7 @@ class Opened:
     Attributes:
         pixels: as :func:`twinray.data.decoding.images.load_image` gives them.
         source: of a DICOM file, what objects derived from it refer to, or why none can; None of any other file.
+        shown: how a grey DICOM image is displayed, for a presentation state of it; None where none can be made.
         digest: SHA-256 of the pixels, hexadecimal.
         uids: study, series and SOP instance UID as a DICOM file has them; empty of any other file.
         lateral: flag, true where a DICOM header says that the view is not frontal.
@@ -84,6 +88,7 @@ class Opened:
     digest: str
     uids: tuple[str, str, str] = ("", "", "")
     lateral: bool = False
+    shown: Dataset | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +149,22 @@ def open_image(file: Path, decoding: Decoding, frontal: bool = False) -> Opened 
         return LeftOut(f"lateral or oblique view ({view}), left out by --views frontal")
     pixels = load_image(file, decoding=decoding)
     uids = (header.study_uid, header.series_uid, header.sop_uid)
-    from twinray.report.dicom.source import (
-        read_source,
-    )  # pydicom loads for half a second: not for PNG files
+    # pydicom loads for half a second: not for PNG files
+    from twinray.report.dicom.source import read_display, read_source
 
     source: DicomSource | Skipped
+    shown = None
     try:
         source = read_source(file)
+        with contextlib.suppress(InputError):  # the other objects are made all the same
+            shown = read_display(file)
+        if pixels.array.ndim == 3:
+            shown = (
+                None  # the standard knows presentation states of this kind for grey images alone
+            )
     except InputError as error:
         source = Skipped(str(file), str(error))
-    return Opened(pixels, source, _digest(pixels), uids, header.lateral)
+    return Opened(pixels, source, _digest(pixels), uids, header.lateral, shown)
 
 
 def _digest(pixels: Pixels) -> str:

@@ -61,7 +61,8 @@ class PredictConfig:
     overlays: Annotated[bool, RECORD] = True
     """Draw an overlay PNG for every image with a detection run."""
     dicom_objects: Annotated[bool, RECORD] = True
-    """Write a Secondary Capture and a Structured Report for every DICOM image with a detection run; needs the extra twinray[dicom]."""
+    """Write a Secondary Capture, a Structured Report and, of grey images, a presentation state (GSPS) for
+    every DICOM image with a detection run; needs the extra twinray[dicom]."""
     captures: Annotated[Literal["jpeg2000", "uncompressed"], RECORD] = "jpeg2000"
     """Pixels of Secondary Captures: JPEG 2000 without loss, about a fifth of the size, or
     uncompressed, for archives that take nothing else."""

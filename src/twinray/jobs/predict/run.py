@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from rich.console import Console
@@ -35,13 +35,15 @@ from twinray.jobs.predict.config import PredictConfig
 from twinray.progress import progress
 from twinray.records import Boxes, FloatArray, IntArray, Skipped
 from twinray.report.dicom.finding import Algorithm, Finding
-from twinray.report.dicom.objects import dicom_objects, objects_available
+from twinray.report.dicom.objects import KINDS, dicom_objects, objects_available
 from twinray.report.pictures.single import DISCLAIMER, as_png, overlay, picture_name
 from twinray.runs.output import Output, files_fact, open_output, run_fact
 from twinray.runs.results import thresholds_on_val
 from twinray.training.record import environment
 
 if TYPE_CHECKING:
+    from pydicom import Dataset
+
     from twinray.report.dicom.source import DicomSource
 
 
@@ -362,10 +364,14 @@ def _thresholds(
     return stored, "model"
 
 
+_ToPredict: TypeAlias = "tuple[Prepared, DicomSource | Skipped | None, Dataset | None]"
+"""An image, what objects refer to, and how it is displayed."""
+
+
 def _predict_all(job: _Job, files: Sequence[Path], done: int) -> None:
     """Predict the files after the first ``done``."""
     config = job.config
-    batch: list[tuple[Prepared, DicomSource | Skipped | None]] = []
+    batch: list[_ToPredict] = []
     decoding = job.model.decoding(declared(config.depth, config.value_range))
     opened = decode_with_source(
         files[done:],
@@ -388,7 +394,7 @@ def _predict_all(job: _Job, files: Sequence[Path], done: int) -> None:
                 job.remarks.update(dict.fromkeys(kind for kind, _ in image.pixels.remarks))
                 # DICOM objects must name the patient: under a key there are none
                 source = image.source if job.called_as.pseudonyms is None else None
-                batch.append((job.model.prepare(image.pixels, name), source))
+                batch.append((job.model.prepare(image.pixels, name), source, image.shown))
             if len(batch) == config.batch_size:
                 _predict(job, batch)
                 batch = []
@@ -419,9 +425,9 @@ def _set_aside(job: _Job, item: Skipped) -> None:
     job.skipped.add(item)
 
 
-def _predict(job: _Job, batch: Sequence[tuple[Prepared, DicomSource | Skipped | None]]) -> None:
+def _predict(job: _Job, batch: Sequence[_ToPredict]) -> None:
     """Predict a batch; its rows are on the disk before any picture is drawn."""
-    images = [image for image, _ in batch]
+    images = [image for image, *_ in batch]
     if job.rule is not None:
         scores: FloatArray = job.model.labels(images)
         called = job.rule.called(scores)
@@ -450,7 +456,9 @@ def _predict(job: _Job, batch: Sequence[tuple[Prepared, DicomSource | Skipped | 
             for row in _rows(image.id, job.model.classes, *parts)
         ]
     )
-    for (image, source), boxes, keep, within in zip(batch, found, keeps, inside, strict=True):
+    for (image, source, shown), boxes, keep, within in zip(
+        batch, found, keeps, inside, strict=True
+    ):
         job.names.append(image.id)
         job.boxes[image.id], job.sizes[image.id] = boxes, image.place.original
         job.n_nested += int((job.shown.mask(boxes) & (within >= 0)).sum())
@@ -460,7 +468,7 @@ def _predict(job: _Job, batch: Sequence[tuple[Prepared, DicomSource | Skipped | 
             boxes.scores[keep] if boxes.scores is not None else None,
         )
         job.n_shown += len(best)
-        _draw(job, image, source, best)
+        _draw(job, image, source, shown, best)
 
 
 def _rows(
@@ -506,7 +514,13 @@ def nested_in(boxes: Boxes) -> IntArray:
     return found
 
 
-def _draw(job: _Job, image: Prepared, source: DicomSource | Skipped | None, boxes: Boxes) -> None:
+def _draw(
+    job: _Job,
+    image: Prepared,
+    source: DicomSource | Skipped | None,
+    shown: Dataset | None,
+    boxes: Boxes,
+) -> None:
     """Overlay and DICOM objects of one image, until the disk refuses one."""
     number = len(job.names)
     stem = picture_name(number, Path(image.id).stem).removesuffix(".png")
@@ -519,7 +533,7 @@ def _draw(job: _Job, image: Prepared, source: DicomSource | Skipped | None, boxe
     if job.config.dicom_objects and source is not None and not job.unwritten:
         _try(
             f"the DICOM objects from number {number} on",
-            lambda: _write_objects(job, image, source, boxes, stem),
+            lambda: _write_objects(job, image, source, shown, boxes, stem),
             job,
         )
 
@@ -530,7 +544,12 @@ def _write_overlay(job: _Job, image: Prepared, boxes: Boxes, stem: str) -> None:
 
 
 def _write_objects(
-    job: _Job, image: Prepared, source: DicomSource | Skipped, boxes: Boxes, stem: str
+    job: _Job,
+    image: Prepared,
+    source: DicomSource | Skipped,
+    shown: Dataset | None,
+    boxes: Boxes,
+    stem: str,
 ) -> None:
     if not objects_available():
         job.lacks_highdicom = True
@@ -542,6 +561,8 @@ def _write_objects(
         built = dicom_objects(
             Finding(source, image.display, boxes, job.model.classes, job.algorithm, job.made),
             compressed=job.config.captures == "jpeg2000",
+            kinds=("sc", "sr") if shown is None else KINDS,
+            display=shown,
         )
     except InputError as error:
         job.without_objects.add(Skipped(image.id, str(error)))
@@ -607,7 +628,7 @@ def _finish(job: _Job) -> None:
             else ""
         )
         lines.append(
-            f"{job.n_objects} DICOM objects (Secondary Capture, Structured Report) in {out / 'dicom'}{aside}"
+            f"{job.n_objects} DICOM objects (Secondary Capture, Structured Report, presentation state) in {out / 'dicom'}{aside}"
         )
     if job.lacks_highdicom:
         lines.append("no DICOM objects: highdicom is not installed; pip install 'twinray[dicom]'")

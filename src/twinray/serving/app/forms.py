@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from twinray.serving.store.images import Count
 from twinray.serving.store.people import NAME
 
 State = Literal["queued", "running", "done", "failed"]
@@ -147,6 +148,9 @@ class Worklist(BaseModel):
     pages: int
     size: int
     total: int
+    counts: dict[Count, int] = Field(
+        description="images that the search matches, whatever their state"
+    )
 
 
 class WorklistAsked(Form):

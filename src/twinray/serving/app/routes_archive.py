@@ -160,7 +160,11 @@ def fetch(request: Request, body: ToFetch) -> Any:
     "/api/images/{id}/send",
     response_model=SendGiven,
     status_code=202,
-    responses={**_NONE, 409: {"description": "nothing to send"}},
+    responses={
+        **_NONE,
+        403: {"description": "another reader's name"},
+        409: {"description": "nothing to send"},
+    },
 )
 def send(request: Request, id: ImageId, body: ToSend) -> Any:  # noqa: A002
     """Send results of an image to the archive that it came from, because somebody asks for it."""
@@ -171,6 +175,10 @@ def send(request: Request, id: ImageId, body: ToSend) -> Any:  # noqa: A002
         raise HTTPException(404, "no archive was named that results could go to")
     if image.origin != "archive" or image.kind != "dicom":
         raise HTTPException(409, "the image did not come from the archive: nothing goes there")
+    if body.reader and caller.named and body.reader != caller.name:
+        raise HTTPException(
+            403, "expected the reader who is signed in: the report is signed with the name"
+        )
     if not body.reader:
         model = body.model or service.first.model
         done = {one.model for one in service.store.images.analyses(id) if one.state == "done"}

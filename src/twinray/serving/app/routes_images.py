@@ -271,6 +271,7 @@ def _worklist(service: Service, asked: forms.WorklistAsked) -> forms.Worklist:
         pages=max(1, math.ceil(found.total / asked.size)),
         size=asked.size,
         total=found.total,
+        counts=service.store.images.counts_of(asked.q.strip()),
     )
 
 

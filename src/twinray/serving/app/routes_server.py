@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hmac
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from twinray.errors import TwinrayError
+from twinray.runs.beside import read_beside
 from twinray.serving.app import forms
 from twinray.serving.app.guard import COOKIE
 from twinray.serving.app.service import Service, caller_of, service_of
@@ -19,6 +22,10 @@ from twinray.serving.store.people import Signed
 router = APIRouter(tags=["server"])
 models_router = APIRouter(tags=["server"])
 """What is told of models, which a reader study keeps to itself."""
+_REPORT_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 
 
 @router.get("/health", response_model=forms.Health)
@@ -51,8 +58,49 @@ def metrics(request: Request) -> Response:
 
 @models_router.get("/api/models")
 def models(request: Request) -> dict[str, Any]:
-    """The models that are served, with what a score of each means on its validation images."""
-    return {"models": [one.about for one in service_of(request).models.values()]}
+    """The models that are served, with what a score of each means on its validation images.
+
+    ``compared_with``: hash of the model that a retrained one was trained from, where a page compares both.
+    """
+    service = service_of(request)
+    compared = {
+        one.model: one.from_model
+        for one in read_beside(service.store.files.folder)
+        if Path(one.comparison).is_file()
+    }
+    return {
+        "models": [
+            {**one.about, "compared_with": compared.get(one.model)}
+            for one in service.models.values()
+        ]
+    }
+
+
+@models_router.get(
+    "/api/models/{model}/{file}",
+    response_class=FileResponse,
+    responses={404: {"description": "no page compares this model"}},
+)
+def comparison(
+    request: Request,
+    model: Annotated[str, InPath(pattern=r"^[0-9a-f]{64}$")],
+    file: Literal["comparison", "metrics.csv"],
+) -> FileResponse:
+    """The page that compares a retrained model with the one before on the same test patients, and its figures as CSV."""
+    found = [
+        Path(one.comparison)
+        for one in read_beside(service_of(request).store.files.folder)
+        if one.model == model
+    ]
+    page = found and (found[0] if file == "comparison" else found[0].with_name(file))
+    if not page or not page.is_file():
+        raise HTTPException(404, "no page compares this model; twinray retrain makes one")
+    if file != "comparison":
+        return FileResponse(page, media_type="text/csv", filename=file)
+    # the page is one file without script; what it brings itself is shown, and nothing else
+    return FileResponse(
+        page, media_type="text/html", headers={"content-security-policy": _REPORT_POLICY}
+    )
 
 
 @router.post(

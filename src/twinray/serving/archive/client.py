@@ -341,11 +341,12 @@ def _trust(address: Address) -> ssl.SSLContext:
         )
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if address.certificate is not None:
-            context.load_cert_chain(address.certificate, address.key)
-    except (OSError, ssl.SSLError) as error:
+            # without a password OpenSSL would ask for one at the terminal, and wait
+            context.load_cert_chain(address.certificate, address.key, password=lambda: "")
+    except (OSError, ValueError, ssl.SSLError) as error:
         raise InputError(
             f"could not use the certificates of the archive ({type(error).__name__}); check --archive-certificate, "
-            "--archive-certificate-key and --archive-authority"
+            "--archive-certificate-key (its key without a password) and --archive-authority"
         ) from error
     return context
 

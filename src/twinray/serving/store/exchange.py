@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from twinray.serving.store.audit import note
 from twinray.serving.store.database import Database
-from twinray.serving.store.models import Arrival, Audit, Image, Patient, Reading, Send
+from twinray.serving.store.models import Analysis, Arrival, Audit, Image, Patient, Reading, Send
 
 MOST_TRIES = 12
 """Tries of one send, each after twice the time of the one before, up to an hour: about eight hours in all."""
@@ -154,7 +154,7 @@ class Exchange:
         return self._database.write(change)
 
     def queue_done(self, since: float, model: str) -> int:
-        """Queue the model's own boxes of images that came from the archive after a time."""
+        """Queue the model's own boxes of images that came from the archive after a time, where it has answered."""
         query = (
             select(Image.id)
             .where(
@@ -162,6 +162,14 @@ class Exchange:
                 Image.created >= since,
                 Image.origin == "archive",
                 Image.kind == "dicom",
+                # an image is done by any model; one that gave no answer would seem to have found nothing
+                select(Analysis.image)
+                .where(
+                    Analysis.image == Image.id,
+                    Analysis.model == model,
+                    Analysis.state == "done",
+                )
+                .exists(),
                 ~select(Send.number)
                 .where(Send.image == Image.id, Send.reading == "", Send.model == model)
                 .exists(),

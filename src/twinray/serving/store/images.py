@@ -23,6 +23,7 @@ from twinray.serving.store.models import Analysis, Image, Model, Prediction
 from twinray.serving.store.teaching import Teaching, as_text
 
 Order = Literal["newest", "suspicious", "active"]
+Count = Literal["unread", "waiting", "failed", "read", "all"]
 STATES = ("queued", "running", "done", "failed")
 MOST_ATTEMPTS = 5
 """Starts of work on one image after which it counts as failed: it ends the process that works on it."""
@@ -226,6 +227,23 @@ class Images:
         with self._database.reading() as session:
             found = session.execute(select(Image.state, func.count()).group_by(Image.state)).all()
         return dict.fromkeys(STATES, 0) | {row[0]: row[1] for row in found}
+
+    def counts_of(self, q: str = "") -> dict[Count, int]:
+        """Number of images that a search matches: ``unread`` (not failed), ``waiting``, ``failed``, ``read`` and ``all``."""
+        failed = Image.state == "failed"
+        kinds: dict[Count, ColumnElement[bool]] = {
+            "unread": sa.and_(Image.read.is_(None), sa.not_(failed)),
+            "waiting": Image.state.in_(("queued", "running")),
+            "failed": failed,
+            "read": Image.read.is_not(None),
+        }
+        sums = [func.coalesce(func.sum(sa.case((kind, 1), else_=0)), 0) for kind in kinds.values()]
+        with self._database.reading() as session:
+            row = session.execute(
+                select(func.count(), *sums).select_from(Image).where(*_chosen((), q))
+            ).one()
+        names: tuple[Count, ...] = ("all", *kinds)
+        return dict(zip(names, map(int, row), strict=True))
 
     def waiting(self) -> int:
         """Number of images that work waits for."""

@@ -12,7 +12,8 @@ export class Api {
     this.onSilence = () => {};
   }
 
-  async #ask(path, { method = "GET", body = null, limit = LIMIT_MS, keepalive = false } = {}) {
+  /** `beyond`: the answer is of a place behind the server, whose silence is not the server's. */
+  async #ask(path, { method = "GET", body = null, limit = LIMIT_MS, keepalive = false, beyond = false } = {}) {
     const headers = {};
     if (method !== "GET" && this.csrf) headers["X-CSRF-Token"] = this.csrf;
     if (body && !(body instanceof FormData)) {
@@ -29,6 +30,10 @@ export class Api {
     if (response.status === 401) {
       if (path !== "api/session" || method === "GET") this.onSignedOut();
       throw new SignedOut("signed out");
+    }
+    if (beyond && (response.status === 502 || response.status === 503)) {
+      this.onAnswer();
+      throw new Refused(await reasonOf(response));
     }
     if (response.status >= 500 || response.status === 429) {
       const reason = await reasonOf(response);
@@ -107,6 +112,31 @@ export class Api {
     const form = new FormData();
     for (const file of files) form.append("file", file, file.name);
     return this.#json("api/images", { method: "POST", body: form, limit: 600000 });
+  }
+
+  // ------------------------------------------------------------------ the archive
+  /** How the link to the archive stands; {archive: null} where none was named. */
+  archive() {
+    return this.#json("api/archive");
+  }
+
+  /** Studies that match {patient_id, accession, date}. What is looked for travels in the body: addresses are kept by browsers. */
+  async studies(wanted) {
+    return (await this.#json("api/archive/studies", { method: "POST", body: wanted, beyond: true, limit: 60000 })).studies;
+  }
+
+  /** {new, failed}: images of a study that came. */
+  fetchStudy(study) {
+    return this.#json("api/archive/fetch", { method: "POST", body: { study }, beyond: true, limit: 600000 });
+  }
+
+  /** Results of an image go to the archive: a reader's newest finished reading, or a model's boxes. */
+  sendBack(id, body) {
+    return this.#json(`api/images/${encodeURIComponent(id)}/send`, { method: "POST", body, beyond: true });
+  }
+
+  async sends(id) {
+    return (await this.#json(`api/images/${encodeURIComponent(id)}/sends`)).sends;
   }
 
   again(id) {

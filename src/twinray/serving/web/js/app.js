@@ -1,6 +1,7 @@
 /* The viewer: opens images, hands acts to the parts, saves what a reader says. */
 
 import { Api } from "./api.js";
+import { Archive } from "./archive.js";
 import { $, check, clock, icon, make, narrow, plural, rebuild, say } from "./dom.js";
 import { Editor } from "./edit.js";
 import { Findings, letterOf, nameOf } from "./findings.js";
@@ -40,6 +41,7 @@ const outbox = new Outbox({
   send: (id, body) => api.save(id, body, { keepalive: document.hidden }),
   reader: () => state.reader, clock, newKey: () => crypto.randomUUID(), onChange: () => refresh("bars"), keep: keepUnsent,
 });
+const archive = new Archive({ api, finish, onFetched: () => worklist.show("unread"), tell: toast });
 draws("bars", () => showSaving(outbox, { signIn: signInAgain, retry: () => outbox.resume().then(() => worklist.load()) }));
 
 // ------------------------------------------------------------------ unsent work
@@ -72,7 +74,7 @@ async function restoreUnsent() {
 // ------------------------------------------------------------------ an image
 class Case {
   constructor(row) {
-    Object.assign(this, { id: row.id, row, state: row.state, reason: row.reason, place: null, answers: [], predictions: new Map(), priors: [], reading: new Reading(), others: [], othersShown: false, revealed: false, loaded: false, wasHere: false, watch: new Watch() });
+    Object.assign(this, { id: row.id, row, state: row.state, reason: row.reason, place: null, answers: [], predictions: new Map(), priors: [], prior: 0, reading: new Reading(), others: [], othersShown: false, revealed: false, loaded: false, wasHere: false, watch: new Watch() });
   }
 }
 const cases = new Map();
@@ -97,7 +99,7 @@ async function open(row) {
   for (const pane of viewport.panes) pane.card.hidden = true;
   refresh("list", "findings", "image");
   $("rows").querySelector(`[data-keep="${CSS.escape(row.id)}"]`)?.scrollIntoView({ block: "nearest" });
-  const picture = pictures.get(row.id);
+  const before = pictures.has(row.id), picture = pictures.get(row.id);
   picture.then((p) => { if (current()) showPictures(here, p); }, (error) => { if (current()) noPicture(here, error); });
   try {
     await load(here);
@@ -110,6 +112,8 @@ async function open(row) {
   if (state.view === "prior" && !here.priors.length) setView("one", { quiet: true });
   showHeads();
   refresh("list", "findings", "image");
+  archive.look(here);
+  if (before) lookForPriors(here); // others of this patient may have come since it was fetched
   if (here.state === "queued" || here.state === "running") poll(here);
   picture.then(() => ahead(here)).catch(() => {});
 }
@@ -139,7 +143,7 @@ function take(here, details) {
     const answer = one.models.find((model) => model.model === one.model);
     if (one.model && answer?.state !== "queued" && answer?.state !== "running") here.predictions.set(one.model, one.predictions);
     worklist.note({ id: one.id, state: one.state, reason: one.reason, score: one.score, read: one.read, patient: one.patient, view: one.view });
-    Object.assign(here.row, { patient: one.patient, view: one.view, acquired: one.acquired });
+    Object.assign(here.row, { patient: one.patient, view: one.view, acquired: one.acquired, origin: one.origin, kind: one.kind });
   }
   return before !== here.state;
 }
@@ -159,12 +163,28 @@ async function poll(here) {
   if (state.case !== here) return;
   showHeads();
   if (here.state === "failed") return noPicture(here, null);
+  lookForPriors(here);
   watchScreen();
   say(hidden(here) ? "The model has finished. Boxes stay hidden until you show them." : `${plural(listed().length, "box", "boxes")} arrived`);
 }
 
+/** Whose image it is comes with its analysis: earlier ones are asked for again then. */
+async function lookForPriors(here) {
+  try {
+    const [picture, display] = await Promise.all([pictures.get(here.id), api.display(here.id)]);
+    if (JSON.stringify(display.priors) === JSON.stringify(picture.display.priors)) return;
+    picture.display.priors = display.priors;
+    if (state.case === here) await showPictures(here, picture);
+  } catch {
+    // the image is looked at without
+  }
+}
+
 async function showPictures(here, picture) {
-  here.priors = picture.display.priors ?? [];
+  if (here.priors !== picture.display.priors) {
+    here.priors = picture.display.priors ?? [];
+    here.prior = Math.max(0, here.priors.findIndex((one) => one.view && one.view === here.row.view)); // the newest of the same view
+  }
   const priorButton = document.querySelector('[data-view="prior"]');
   priorButton.disabled = !here.priors.length;
   priorButton.title = here.priors.length ? "" : "No earlier image of this patient";
@@ -176,8 +196,13 @@ async function showPictures(here, picture) {
   if (here.state === "failed") noPicture(here, null);
   showPreset();
   if (state.view === "prior" && here.priors.length) {
-    beside = await pictures.get(here.priors[0].id).catch(() => null);
-    if (state.case === here) viewport.setPictures(picture, beside);
+    const asked = here.prior;
+    beside = await pictures.get(here.priors[asked].id).catch(() => null);
+    if (state.case === here && state.view === "prior" && here.prior === asked) {
+      viewport.setPictures(picture, beside);
+      viewport.panes[1].card.hidden = Boolean(beside);
+      if (!beside) rebuild(viewport.panes[1].card, icon("fail"), make("p", {}, "The prior image cannot be shown."));
+    }
   }
   showHeads();
 }
@@ -216,7 +241,7 @@ function noPicture(here, error) {
 /** The next image and this patient's last one are fetched while the reader looks. */
 function ahead(here) {
   const later = globalThis.requestIdleCallback ?? ((run) => setTimeout(run, 200));
-  for (const id of [worklist.next()?.id, here.priors[0]?.id]) if (id) later(() => { if (state.case === here) pictures.get(id).catch(() => {}); });
+  for (const id of [worklist.next()?.id, here.priors[here.prior]?.id]) if (id) later(() => { if (state.case === here) pictures.get(id).catch(() => {}); });
 }
 
 // ------------------------------------------------------------------ saving
@@ -246,6 +271,16 @@ document.addEventListener("visibilitychange", () => {
     outbox.flush();
   } else watchScreen();
 });
+
+/** The reading is finished and kept by the server; false where it could not be saved. */
+async function finish(here) {
+  here.reading.commit("done", (reading) => { reading.done = true; });
+  save(here);
+  worklist.note({ id: here.id, read: new Date().toISOString() });
+  // a save that was under way when this one came is waited for, then this one
+  for (let tries = 0; tries < 3 && outbox.waiting(here.id, state.reader) && !outbox.trouble; tries++) await outbox.flush();
+  return !outbox.waiting(here.id, state.reader);
+}
 
 /** Done: the reading is finished, the next image comes. */
 async function done() {
@@ -354,8 +389,13 @@ function showHeads() {
   viewport.panes.forEach((pane, n) => {
     const prior = viewport.isPrior(pane), hash = n ? state.second : state.first;
     pane.model = prior ? null : hash;
-    const words = !here ? "" : prior ? priorWords(here.priors[0]) : state.view === "models" ? `${letterOf(hash)}  ${nameOf(hash)}` : [shortPatient(here.row), here.row.view].filter(Boolean).join(", ");
-    const few = prior || state.models.length < 2 || (state.view !== "models" && n) || !here;
+    const words = !here ? "" : prior ? priorWords(here.priors[here.prior]) : state.view === "models" ? `${letterOf(hash)}  ${nameOf(hash)}` : [shortPatient(here.row), here.row.view].filter(Boolean).join(", ");
+    if (prior && here?.priors.length > 1) {
+      rebuild(pane.what, make("select", { "aria-label": "Prior image", "data-keep": "prior", on: { change: (e) => { here.prior = Number(e.target.value); setView("prior", { quiet: true }); } } }, here.priors.map((one, i) => make("option", { value: i, selected: i === here.prior }, [priorWords(one), one.view].filter(Boolean).join(", ")))));
+      pane.element.setAttribute("aria-label", "Prior image");
+      return;
+    }
+    const few = prior || state.view === "prior" || state.models.length < 2 || (state.view !== "models" && n) || !here;
     rebuild(pane.what, few ? words : state.view === "models" ? null : `${words} `, few ? null : make("select", { "aria-label": n ? "Second model" : "Model", "data-keep": `model${n}`, on: { change: (e) => setModel(n, e.target.value) } }, state.models.map((one) => make("option", { value: one.model, selected: one.model === hash }, `${state.view === "models" ? `${n ? "B" : "A"}  ` : ""}${one.name} ${one.model.slice(0, 6)}`))));
     pane.element.setAttribute("aria-label", !here ? "No image" : prior ? "Prior image" : `Image of ${shortPatient(here.row)}${n ? ", second model" : ""}`);
   });
@@ -527,6 +567,7 @@ const helpActions = { setTool, canSignOut: () => Boolean(api.csrf), signOut };
 function escape(node) {
   if (pointer.abort()) return;
   if (!$("help").hidden) return toggleHelp(helpActions, false);
+  if (!$("from-archive").hidden && (node === document.body || node.closest(".list"))) return archive.toggle(false);
   if ($("room").classList.contains("drawer")) return toggleList(false);
   if (isTyping(node) || node.closest(".list, .findings")) return viewport.active.element.focus({ preventScroll: true });
   if (state.tool === "box") return setTool(state.leftDrag);
@@ -719,6 +760,7 @@ async function start() {
   document.querySelector('[data-view="models"]').title = state.second ? "" : "This server shows one model";
   document.querySelector('[data-view="prior"]').disabled = true;
   showRun();
+  await archive.start();
   await restoreUnsent();
   refresh("list", "findings", "image", "hints", "bars");
   await worklist.load();

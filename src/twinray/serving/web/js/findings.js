@@ -152,9 +152,10 @@ export class Findings {
       number: make("span", { class: "small muted last" }), words: make("p", { class: "rate" }), body: make("div"),
       slider: make("input", { type: "range", id: "score", step: 0.01, on: { input: (e) => this.setThreshold(Number(e.target.value)) } }),
       axis: draw("svg", { class: "axis", "aria-hidden": "true" }), under: make("p", { class: "small muted" }),
+      compared: make("p", { class: "small" }),
       first: make("input", { type: "checkbox", id: "read-first", on: { change: (e) => this.readFirst(e.target.checked) } }),
     };
-    parts.body.append(make("div", { class: "section-head" }, make("h2", { id: "threshold-title" }, "Threshold"), parts.number), parts.words, make("label", { class: "unseen", for: "score" }, "Score threshold"), parts.slider, parts.axis, parts.under);
+    parts.body.append(make("div", { class: "section-head" }, make("h2", { id: "threshold-title" }, "Threshold"), parts.number), parts.words, make("label", { class: "unseen", for: "score" }, "Score threshold"), parts.slider, parts.axis, parts.under, parts.compared);
     $("threshold").replaceChildren(parts.body, make("label", { class: "tick" }, parts.first, make("span", {}, "Read first, then show the boxes")));
     this.threshold = parts;
   }
@@ -191,6 +192,9 @@ export class Findings {
       parts.slider.setAttribute("aria-valuetext", t.toFixed(2));
     }
     this.#drawAxis(parts.axis, axis(model, low, high));
+    // where one of the two was trained from the other, a page says which is better on the same test patients
+    const [newer] = two ? [state.first, state.second].filter((hash) => [state.first, state.second].includes(modelOf(hash)?.compared_with)) : [];
+    rebuild(parts.compared, newer ? make("a", { href: `api/models/${newer}/comparison`, target: "_blank", rel: "noopener", "data-keep": "compared" }, `${letterOf(newer)} and ${letterOf(modelOf(newer).compared_with)} on the same test patients`) : null);
   }
 
   #drawAxis(svg, marks) {

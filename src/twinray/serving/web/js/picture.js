@@ -72,6 +72,10 @@ export class Pictures {
     this.kept = new Map();
   }
 
+  has(id) {
+    return this.kept.has(id);
+  }
+
   get(id) {
     const found = this.kept.get(id);
     this.kept.delete(id);

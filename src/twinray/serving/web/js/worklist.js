@@ -48,7 +48,7 @@ export class Worklist {
     const turn = ++this.asked, states = CHIPS.find(([name]) => name === this.chip)[2];
     const order = state.readFirst ? "newest" : this.order;
     try {
-      const model = order === "suspicious" && state.first !== state.models.find((one) => one.first)?.model ? state.first : null;
+      const model = order !== "newest" && state.first !== state.models.find((one) => one.first)?.model ? state.first : null;
       const found = await this.api.images({ states, q: this.q, order, page: this.page, model });
       if (turn !== this.asked) return;
       Object.assign(this, { rows: found.images, pages: found.pages, total: found.total, page: found.page, size: found.size, counts: found.counts ?? {}, loaded: true });
