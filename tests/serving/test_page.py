@@ -644,8 +644,7 @@ def test_out_of_the_archive_beside_a_prior_and_back_into_it(browser, archived, a
     look.everywhere("asked")
     assert archive.objects().keys() == before.keys()
     page.click('[data-keep="send-yes"]')
-    tab.shown("#send-back", "Reading, asked for by")
-    tab.shown("#send-back", ": sent")
+    tab.shown("#send-back", "Reading: sent")
     look.everywhere("sent")
     new = {uid: one for uid, one in archive.objects().items() if uid not in before}
     assert sorted(one.Modality for one in new.values()) == ["OT", "SR"]

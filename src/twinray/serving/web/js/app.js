@@ -234,7 +234,7 @@ function noPicture(here, error) {
   const reason = here.state === "failed" ? here.reason : error.message;
   const again = make("button", { class: "outlined", on: { click: () => tryAgain(here) } }, "Try again");
   pane.card.hidden = false;
-  rebuild(pane.card, icon("fail"), make("p", {}, make("b", {}, here.state === "failed" ? "This image was not taken." : "The image cannot be shown.")), make("p", {}, reason), make("p", {}, here.state === "failed" ? "Send it again from where it came, or in another form." : ""), again);
+  rebuild(pane.card, icon("fail"), make("p", {}, make("b", {}, here.state === "failed" ? "This image was not taken." : "The image cannot be shown.")), make("p", {}, reason), make("p", {}, here.state === "failed" && !reason.includes(";") ? "Send it again from where it came, or in another form." : ""), again);
   refresh("findings");
 }
 

@@ -151,7 +151,7 @@ export class Archive {
 }
 
 function sendLine(one) {
-  const what = one.what === "reading" ? `Reading, asked for by ${one.who}` : `Model's boxes, asked for by ${one.who}`;
+  const by = { token: "", server: ", by itself" }[one.who] ?? `, asked for by ${one.who}`, what = `${one.what === "reading" ? "Reading" : "Model's boxes"}${by}`;
   const when = one.finished ? ` ${new Date(one.finished).toLocaleTimeString("en-GB")}` : "";
   return make("p", { class: `small pair${one.state === "failed" ? " fail" : ""}` }, icon({ queued: "running", sent: "yes", failed: "fail" }[one.state] ?? "no"),
     make("span", {}, `${what}: ${STATES[one.state] ?? one.state}${when}${one.reason ? ` (${one.reason})` : ""}`));

@@ -28,6 +28,9 @@ function keepReader(code) {
  *  `secret`: whether the server asks for a password or token. `again`: the page goes on behind the form. */
 export function askWho(api, { secret, again = false, reader = keptReader() }) {
   const panel = $("sign-in");
+  // nothing behind the form takes the keys before somebody reads; later the work on the screen stays usable
+  const behind = again ? [] : [...panel.parentElement.children].filter((node) => node !== panel && !node.inert);
+  for (const node of behind) node.inert = true;
   return new Promise((resolve) => {
     const name = make("input", { type: "text", id: "who", autocomplete: "username", spellcheck: "false", autocapitalize: "off", maxlength: 64, required: true, value: reader ?? "" });
     const word = make("input", { type: "password", id: "secret", autocomplete: "current-password", required: true });
@@ -43,6 +46,7 @@ export function askWho(api, { secret, again = false, reader = keptReader() }) {
       try {
         const session = secret ? await signIn(api, who, word.value) : null;
         if (!session?.named) keepReader(who);
+        for (const node of behind) node.inert = false;
         panel.hidden = true;
         panel.replaceChildren();
         resolve({ reader: session?.named ? session.who : who, session });
