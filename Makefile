@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint con
 # Packages that tests only compare with or read data from, without the many that they would bring.
 ORACLES := grad-cam lightly lightning-utilities medmnist opencv-python-headless torchmetrics torchxrayvision ttach
 
-.PHONY: help demo test check docs docs-pages long format clean
+.PHONY: help demo figures test check docs docs-pages long format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Commands start many processes, and compiling torch's sources anew takes each of them many seconds.
@@ -19,6 +19,9 @@ help: ## what each target does
 
 demo: $(VENV)/.installed ## the whole pipeline on synthetic images, in minutes
 	$(BIN)/twinray demo $(DEMO)
+
+figures: $(VENV)/.installed ## README's commands run, their output and its picture (minutes)
+	$(BIN)/python scripts/figures.py
 
 test: $(VENV)/.installed-dev ## the test suite
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope $(TESTS)

@@ -64,6 +64,8 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#7fb8de", "color-brand-content": "#7fb8de"},
 }
 copybutton_exclude = ".linenos, .gp, .go"
+highlight_language = "text"  # where a block names no language
+smartquotes = False  # "--resume" is an option, not a dash
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 

@@ -28,6 +28,10 @@ _LONGEST: Final = 1024
 _PLAIN: Final = 6.0
 """Grey levels between darkest and brightest place of a line that still counts as border."""
 _GRID: Final = 128
+_FINE: Final = 96
+"""Columns among which the body's axis is looked for."""
+_ASIDE: Final = 12
+"""Columns that it may lie beside the middle, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +41,8 @@ class Measures:
     Attributes:
         width, height: sides in pixels.
         ranks: (24, 24) float16 in -1..1, ranks of the mean values of equal areas.
-        gradients: (12, 12, 8) float16, normalised histograms of the directions of gradients.
+        gradients: (12, 12, 8) float16, normalised histograms of the directions of gradients, about the body's axis.
+        about_axis: (24, 24) float16 in -1..1, ranks as ``ranks``, about the body's axis.
         hashes: (m, 4) perceptual hashes, none of a blank image.
         contrast: grey levels between the 1st and the 99th percentile, as a share of 255.
         occupancy: share of the grey levels between these that occur.
@@ -51,6 +56,7 @@ class Measures:
     height: int
     ranks: npt.NDArray[np.float16]
     gradients: npt.NDArray[np.float16]
+    about_axis: npt.NDArray[np.float16]
     hashes: Words
     contrast: float
     occupancy: float
@@ -76,11 +82,13 @@ def measured(pixels: npt.NDArray[np.uint8]) -> Measures:
     hashes, _ = perceptual_hashes([grey])
     large = _resized(grey, _LONGEST)
     scale = width / large.shape[1]
+    centred = _about_axis(grey)
     return Measures(
         width=width,
         height=height,
         ranks=_ranks(_square(grey, RANKS)).astype(np.float16),
-        gradients=_gradients(grey).astype(np.float16),
+        gradients=_gradients(centred).astype(np.float16),
+        about_axis=_ranks(_square(centred, RANKS)).astype(np.float16),
         hashes=hashes,
         contrast=(high - low) / 255,
         occupancy=float(np.count_nonzero(counts[low : high + 1]) / max(1, high - low + 1)),
@@ -121,6 +129,24 @@ def _ranks(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         np.float32
     )
     return ranks
+
+
+def _about_axis(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The widest part of an image whose middle is the axis about which left and right are most alike.
+
+    A body beside the middle of its image looks lopsided for that alone. The part of a mirrored image is the part mirrored.
+    """
+    ranks = _ranks(_square(grey, _FINE))
+    alike = {}
+    for column in range(_FINE // 2 - _ASIDE, _FINE // 2 + _ASIDE + 1):
+        half = min(column, _FINE - column)
+        part = ranks[:, column - half : column + half]
+        part = part - part.mean()
+        alike[column] = float((part * part[:, ::-1]).sum() / (np.square(part).sum() + 1e-9))
+    axis = max(alike, key=lambda column: (alike[column], -abs(column - _FINE // 2)))
+    width = grey.shape[1]
+    size = max(1, round(2 * min(axis, _FINE - axis) * width / _FINE))
+    return grey[:, :size] if axis <= _FINE // 2 else grey[:, width - size :]
 
 
 def _gradients(grey: npt.NDArray[np.uint8]) -> FloatArray:

@@ -83,9 +83,21 @@ def _done(ranks: FloatArray, negative: bool, turn: str) -> FloatArray:
 
 
 def mirror_scores(images: Sequence[Measures], seed: int = 0) -> FloatArray:
-    """(n,) scores, below 0 for images that look mirrored."""
+    """(n,) scores, below 0 for images that look mirrored.
+
+    Each image counts alike: its differences from its mirror image have length 1, so that a few lopsided chests do not rule the fit.
+    """
     gradients = np.stack([image.gradients for image in images]).astype(np.float32)
-    return _scores((gradients - mirrored_gradients(gradients))[:, None], seed)[:, 0]
+    ranks = np.stack([image.about_axis for image in images]).astype(np.float32)
+    apart = (gradients - mirrored_gradients(gradients), ranks - ranks[:, :, ::-1])
+    asked = np.concatenate([_of_length_one(one) for one in apart], axis=1)
+    return _scores(asked[:, None], seed)[:, 0]
+
+
+def _of_length_one(rows: FloatArray) -> FloatArray:
+    flat = rows.reshape(len(rows), -1)
+    unit: FloatArray = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-9)
+    return unit
 
 
 def margin_for(scores: FloatArray, false_alarms: float) -> tuple[float, float]:
