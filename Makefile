@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
 # Packages that tests only compare with or read data from, without the many that they would bring.
-ORACLES := grad-cam lightly lightning-utilities medmnist opencv-python-headless torchmetrics torchxrayvision ttach
+ORACLES := grad-cam lightly lightning-utilities medmnist monai opencv-python-headless picai-eval simpleitk torchmetrics torchxrayvision ttach
 
 .PHONY: help demo figures test check docs docs-pages long format clean
 .DEFAULT_GOAL := help

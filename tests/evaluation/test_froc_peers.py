@@ -151,3 +151,57 @@ def test_monais_score_is_read_between_the_points_and_ours_at_them():
     lower = np.array([tps[fps == rate].min() for rate in points])
     between = [np.interp(rates, points, values).mean() for values in (lower, own)]
     assert between[0] - 1e-12 <= score <= between[1] + 1e-12
+
+
+# ---- the packages themselves, where they are installed -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_definition_of_monai_is_what_its_package_does(seed):
+    froc = pytest.importorskip("monai.metrics.froc", reason="MONAI is the oracle of its own rule")
+    truth, predictions = draw(seed, most=3)
+    false, lesions = [], []
+    for image, boxes in truth.items():
+        mask = np.zeros((SIDE, SIDE), dtype=int)
+        for number, (x1, y1, x2, y2) in enumerate(boxes.xyxy.astype(int), 1):
+            mask[y1:y2, x1:x2] = number
+        found = predictions[image]
+        centres = ((found.xyxy[:, :2] + found.xyxy[:, 2:]) / 2).astype(int)
+        own = froc.compute_fp_tp_probs_nd(found.scores, centres[:, ::-1], mask)
+        false.append(own[0])
+        lesions.append(own[1])
+        assert own[2] == len(boxes)
+    false, lesions = np.concatenate(false), np.concatenate(lesions)
+    theirs = froc.compute_froc_curve_data(false, lesions, len(lesions), len(truth))
+    fps, tps = monai(truth, predictions)
+    # its loop leaves its lowest threshold out: 0 where a lesion was missed, else the curve's last point
+    whole = 0 if (lesions == 0).any() else 1
+    np.testing.assert_allclose(theirs, (fps[whole:], tps[whole:]), atol=1e-12)
+    assert_same_curve(*theirs, lambda rates: ours(truth, predictions, "centre", rates, ignore=True))
+
+
+@pytest.mark.parametrize("extra_are_false", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_definition_of_picai_eval_is_what_its_package_does(seed, extra_are_false):
+    peer = pytest.importorskip("picai_eval", reason="picai_eval is the oracle of its own rule")
+    truth, predictions = draw(seed, most=1)
+    lesions, false = [], []
+    for image, boxes in truth.items():
+        mask, found = (np.zeros((1, SIDE, SIDE), dtype=np.float32) for _ in range(2))
+        for x1, y1, x2, y2 in boxes.xyxy.astype(int):
+            mask[0, y1:y2, x1:x2] = 1
+        own = predictions[image]
+        for (x1, y1, x2, y2), score in zip(own.xyxy.astype(int), own.scores, strict=True):
+            found[0, y1:y2, x1:x2] = score
+        told = peer.evaluate(
+            [found], [mask], num_parallel_calls=1,
+            allow_unmatched_candidates_with_minimal_overlap=not extra_are_false,
+        ).lesion_results[0]  # fmt: skip
+        lesions += [score for is_lesion, score, _ in told if is_lesion]
+        false += [score for is_lesion, score, _ in told if not is_lesion]
+    theirs = curve(np.array(lesions, dtype=float), np.array(false, dtype=float), len(truth))
+    np.testing.assert_allclose(
+        theirs, picai(truth, predictions, extra_are_false=extra_are_false), atol=1e-12
+    )
+    own = lambda rates: ours(truth, predictions, 0.1, rates, ignore=not extra_are_false)  # noqa: E731
+    assert_same_curve(*theirs, own)
