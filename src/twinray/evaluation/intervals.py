@@ -237,6 +237,24 @@ def expanded_p(p: float, cases: float, lacking: float = 1) -> float:
     return 2 * float(stdtr(freedom, -reach))
 
 
+POWER = 0.8
+"""Share of studies of one size that would show a detectable difference."""
+
+
+def detectable(error: float, freedom: float = math.inf) -> float:
+    """The smallest true difference that ``POWER`` of studies of this size would show.
+
+    About 2.8 standard errors, more where the error is known from few patients.
+
+    Args:
+        error: standard error of the difference.
+        freedom: degrees of freedom of that error.
+    """
+    levels = (0.5 + LEVEL / 2, POWER)
+    reach = sum(float(ndtri(p) if math.isinf(freedom) else stdtrit(freedom, p)) for p in levels)
+    return reach * error
+
+
 def paired_difference(
     baseline: float,
     candidate: float,

@@ -46,15 +46,13 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from twinray.evaluation.bounded import ALL_ALIKE, EXACT, FEW, exact_share, score_interval
-from twinray.evaluation.intervals import LEVEL, Difference
+from twinray.evaluation.intervals import LEVEL, Difference, detectable
 from twinray.records import FloatArray, IntArray, Interval
 
 Key: TypeAlias = tuple[int | None, str]  # class id (None: over all classes), name of the measure
 Samples: TypeAlias = Mapping[Key, FloatArray]  # each (resamples,)
 
-POWER = 0.8
 _REACH = float(ndtri(0.5 + LEVEL / 2))
-_SHOWN = _REACH + float(ndtri(POWER))
 _TIES = 0.2
 """Share of resamples without any difference above which too few patients distinguish two runs."""
 
@@ -227,4 +225,6 @@ def difference(
         return Difference(Interval(value, None, None, n, ALL_ALIKE), None)
     p = float(2 * ndtr(-abs(value) / error))
     interval = Interval(value, value - _REACH * error, value + _REACH * error, n)
-    return Difference(interval, float(np.mean(known > 0)), {"p": p, "detectable": _SHOWN * error})
+    return Difference(
+        interval, float(np.mean(known > 0)), {"p": p, "detectable": detectable(error)}
+    )

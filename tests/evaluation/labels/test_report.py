@@ -405,6 +405,9 @@ def test_tests_are_corrected_over_classes():
         first["delong_holm_p"] == pytest.approx(min(4 * first["delong_p"], 1))
         and first["delong_p"] < 1e-6
     )
+    # what 80 of 100 studies would show, by DeLong's standard error: 1.96 + 0.84 of them, and a little for Student's t
+    error = found.delong["a"][0].standard_errors[2]
+    assert 2.5 * error < first["detectable"] < 3.2 * error
     assert record["per_class"]["b"]["auc"]["tests"] == {
         "p": 1.0,
         "holm_p": 1.0,

@@ -29,6 +29,7 @@ from twinray.evaluation.bounded import (
 )
 from twinray.evaluation.intervals import (
     Difference,
+    detectable,
     expanded_p,
     expanded_tails,
     percentile_interval,
@@ -471,7 +472,9 @@ def share_interval(
 def label_difference(
     key: Key, measure: LabelMeasure, value: float, drawn: Samples, support: Support
 ) -> Difference:
-    """A paired difference with expanded percentiles and the two-sided p that goes with them; no interval of too few patients.
+    """A paired difference with expanded percentiles, the two-sided p that goes with them, and what would have been shown.
+
+    No interval of too few patients.
 
     Args:
         key: figure. measure: of it.
@@ -488,10 +491,13 @@ def label_difference(
     behind = support.behind(key, measure, drawn)
     beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
     p = expanded_p(min(1.0, 2 * (1 + beyond) / (1 + len(known))), behind.cases, behind.lacking)
+    tests: dict[str, float | None] = {"p": p}
+    spread = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+    if spread > 1e-12:
+        tests["detectable"] = detectable(spread * behind.grown**0.5, behind.freedom)
+    tails = expanded_tails(behind.cases, behind.lacking)
     return Difference(
-        percentile_interval(
-            value, samples, support.n, tails=expanded_tails(behind.cases, behind.lacking)
-        ),
+        percentile_interval(value, samples, support.n, tails=tails),
         float(np.mean(known > 0)),
-        {"p": p},
+        tests,
     )
