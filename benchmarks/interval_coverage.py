@@ -253,7 +253,7 @@ def _holds(ends: tuple[float, float] | None, truth: float) -> bool:
 
 
 COLUMNS = (
-    "auc", "average_precision expected", "average_precision", "accuracy", "balanced_accuracy", "sensitivity@90", "sensitivity",
+    "auc", "average_precision expected", "average_precision", "accuracy", "balanced_accuracy", "sensitivity@90", "sensitivity@95", "sensitivity",
     "specificity", "ppv", "npv", "youden", "f1", "brier", "ece", "auc difference", "auc delong",
 )  # fmt: skip
 """Figures of classifiers in the order in which the table shows them."""
