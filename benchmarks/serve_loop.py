@@ -171,6 +171,22 @@ def twinray(*arguments: object) -> None:
         raise SystemExit(f"twinray {arguments[0]} ended with {done.returncode}")
 
 
+def beside(server: Server, page: Path) -> str:
+    """What the viewer shows of the new model: both names, the old one first, and the page that compares them."""
+    models = server.call("GET", "/api/models", None)["models"]
+    (new,) = [one for one in models if one["compared_with"]]
+    assert [one["first"] for one in models] == [True, False], (
+        "the new model never takes the old one's place"
+    )
+    assert new["compared_with"] == models[0]["model"]
+    address = f"{server.base}/api/models/{new['model']}/comparison"
+    with urllib.request.urlopen(address, timeout=120) as answer:
+        assert answer.read() == page.read_bytes(), (
+            "the viewer shows the page that the comparison wrote"
+        )
+    return f"{models[0]['name']} is shown first, {new['name']} beside it; compared in {page}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -198,11 +214,10 @@ def main() -> None:
             "--lr", 0.0003, "--val", 0.15, "--test", 0.3)  # fmt: skip
     server = Server(old, args.out / "store")
     try:
-        models = server.call("GET", "/api/models", None)
+        told = beside(server, args.out / "retrained" / "comparison" / "report.html")
     finally:
         server.stop()
-    print(json.dumps(models, indent=1)[:600])
-    print(f"comparison: {args.out / 'retrained' / 'comparison' / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":
