@@ -71,6 +71,27 @@ def test_arms_folds_and_seeds_share_packs_and_pretrainings(tmp_path):
     assert read_plan(path).key() == plan.key()
 
 
+def test_all_probes_of_one_weight_share_one_feature_pass(tmp_path):
+    labels = {"verb": "classify", "pack": "labelled", "fractions": [0.1, 0.5, 1], "seeds": [0, 1]}
+    findings = {**labels, "policies": ["probe", "full"]}
+    again = {**labels, "policies": ["probe"], "options": {"folds": 3}}  # fitted otherwise
+    plan = planned(tmp_path, study(tasks={"findings": findings, "again": again}))
+    passes = {one.id: one for one in of(plan, "features")}
+    # a fold: random weights of two seeds, and Barlow of two pre-training seeds, for every fraction, seed and task
+    assert len(passes) == 2 * (2 + 2)
+    for one in of(plan, "classify"):
+        own = [read.node for read in one.reads if read.option == "kept_features"]
+        assert len(own) == (one.cells[0].policy == "probe")
+        for made in (passes[i] for i in own):
+            weights = [r for r in one.reads if r.option in ("data", "init")]
+            assert list(made.reads) == weights
+            assert made.options.get("seed", 0) == (
+                one.cells[0].seed if one.cells[0].arm == "random" else 0
+            )
+            assert config_of(one, tmp_path).kept_features == tmp_path / "runs" / made.id
+    check_acyclic(plan.nodes)
+
+
 def test_runs_of_one_seed_differ_in_their_weights_alone(tmp_path):
     runs = of(planned(tmp_path, study()), "detect")
     one = [
@@ -101,7 +122,7 @@ def test_another_pack_or_pretraining_makes_all_that_need_it_new(tmp_path):
     after = planned(tmp_path, changed)
     moved = {one.name for one in after if one.id not in before.by_id()}
     assert {name for name in moved if "random" in name} == set()
-    assert sum("Barlow" in name for name in moved) == 8 * 2 + 4 * 2
+    assert sum("Barlow" in name for name in moved) == 8 * 2 + 4 * 2 + 2 * 2  # and feature passes
     assert sum(name.startswith("pre-training") for name in moved) == 2
 
 

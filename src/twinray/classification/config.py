@@ -148,6 +148,8 @@ class ClassifyConfig:
     """Of packs of linear values: largest shift of an image's window, share of its width; 0 keeps it (0.1, head alone 0 | 0 | 0)."""
     cache: Annotated[bool, SPEED] = True
     """Compute the frozen features once where no transform changes the images (head); without, at every step, with the same result."""
+    kept_features: Annotated[Path | None, PLACE, goes_with(policy="probe")] = None
+    """Folder of features that a pass for all probes of these weights has kept; by default each run computes its own. A study fills it."""
     class_weights: Annotated[Literal["none", "balanced"], MODEL] = "none"
     """Weights of the labels in the loss. balanced: inverse to their frequency among the labels learnt from, on average 1."""
     uncertain: Annotated[Literal["ignore", "zero", "one"], MODEL] = "ignore"

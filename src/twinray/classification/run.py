@@ -30,6 +30,7 @@ from twinray.classification.draws import (
     kept_draw,
 )
 from twinray.classification.finetune import Draw, KnownFeatures, Task, train_head, train_layers
+from twinray.classification.kept import read_features
 from twinray.classification.options import check_ranks, resolve
 from twinray.classification.probe import LinearProbe, fit_probe
 from twinray.classification.protocols import notes_of
@@ -264,11 +265,15 @@ def _notes(
 
 def _probes(task: Task, draws: Sequence[Draw]) -> list[Fitted]:
     """Convex fits on features that are computed once; an interrupted run does them again."""
-    needed = np.unique(np.concatenate([*(draw.rows for draw in draws), task.test]))
-    features = KnownFeatures(
-        needed, task.features(needed)
-    )  # at 1 % of the labels few images need features
-    val = task.features(task.val) if len(task.val) else None
+    if task.config.kept_features is not None:
+        features = KnownFeatures(*read_features(task.config, task.pack, task.backbone))
+        val = features.of(task.val) if len(task.val) else None
+    else:
+        needed = np.unique(np.concatenate([*(draw.rows for draw in draws), task.test]))
+        features = KnownFeatures(
+            needed, task.features(needed)
+        )  # at 1 % of the labels few images need features
+        val = task.features(task.val) if len(task.val) else None
     fitted = []
     for draw in draws:
         probe = _probe(task, draw, features.of(draw.rows))

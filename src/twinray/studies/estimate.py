@@ -8,12 +8,14 @@ piece costs before the first image, for each image learnt from, and for each ima
   time allows.
 - An image that is only looked at counts a third of one that is learnt from (Kaplan et al. 2020 count the backward pass twice the
   forward one). The number of images looked at stays the same over the timed runs: an untrained detector draws a hundred boxes on each.
-- A probe learns nothing on images. Both of its costs are measured: features of every image, and layers fitted on the training images.
+- A probe learns nothing on images. Features are a piece of their own, timed as such; of a probe both costs are measured, that of each
+  image that its layer is fitted on and that of each image that it is only measured on.
 - Workers share memory and caches. While one piece is timed, as many processes as there are other workers compute beside it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -56,7 +58,7 @@ MODEL_ERROR = 0.3
 SINGLE_ERROR = 0.6
 """The same where one timed run was all that fitted into the limit."""
 _DECODED = 8
-_TRAININGS = ("pretrain", "detect", "classify")
+_TRAININGS = ("pretrain", "features", "detect", "classify")
 _EVAL = 1 / 3
 _LENGTH = ("epochs", "warmup_epochs", "warmup_steps", "knn_every", "keep_every", "least_steps")
 """Options of a run's length, which the timed runs set themselves."""
@@ -290,17 +292,17 @@ class _Estimator:
         if init is not None and init.node:
             source, _ = self._resolved(self.by_id[init.node])
             given["arch"] = given.get("arch") or source.arch
-            if one.kind == "classify":
+            if one.verb == "classify":
                 given["size"] = given.get("size") or source.size
         elif init is not None and init.path != "random":
             given["arch"] = settled_arch(given.get("arch", ""), init.path)
-            if one.kind == "classify":
+            if one.verb == "classify":
                 given["size"] = settled_size(given.get("size", 0), init.path)
-        config = load(VERBS[one.kind].config)
+        config = load(VERBS[one.verb].config)
         places: dict[str, Any] = {"data": (Path("pack"),) if one.kind == "pretrain" else Path("pack")}  # fmt: skip
         made = config(**{**given, **places, "out": Path("run"), "init": "random"})
         complete: dict[str, Any] = {"classify": classify, "detect": detect, "pretrain": pretrain}
-        return complete[one.kind](made), data
+        return complete[one.verb](made), data
 
     def _key(self, one: Node, config: Any, data: list[str]) -> str:
         own = replace(config, fraction=1.0) if one.kind != "pretrain" else config
@@ -342,6 +344,8 @@ class _Estimator:
             return self._once(one, config, data, (train, held, batch))
 
         try:
+            if one.kind == "features":
+                return _of_features(once)
             if _is_probe(config):
                 return _of_probe(once, gpu)
             rate, batch = _of_network(once, config.batch_size, gpu)
@@ -352,6 +356,7 @@ class _Estimator:
 
     def _once(self, one: Node, config: Any, data: list[str], how: tuple[int, int, int]) -> _Run:
         """One short run on generated images: so many to train, to hold out of it (twice), and in a batch."""
+        from twinray.classification.kept import write_features
         from twinray.jobs import train
 
         n, held, batch = how
@@ -370,7 +375,9 @@ class _Estimator:
         short |= {k: 1.0 for k in ("fraction",) if k in known}
         short |= {k: () for k in ("leave_out",) if k in known}
         own = replace(config, **short)
-        verb: Callable[[Any], Any] = getattr(train, one.kind)
+        if any(read.option == "kept_features" for read in one.reads):
+            own = replace(own, kept_features=self._kept(own, folder))
+        verb: Callable[[Any], Any] = write_features if one.kind == "features" else getattr(train, one.kind)  # fmt: skip
         began = time.monotonic()
         with _quiet(), folders_freed():
             verb(own)
@@ -378,6 +385,15 @@ class _Estimator:
         info = read_info(folder).counts
         images = _Images(info.get("train", 0), info.get("val", 0), info.get("test", 0))
         return _Run(seconds, _work(one.kind, own, images), _size(out), 0 if probe else batch)
+
+    def _kept(self, config: Any, folder: Path) -> Path:
+        """The features of a stand-in, which no timed probe has to compute."""
+        from twinray.classification.kept import write_features
+
+        digest = hashlib.sha256(repr(replace(config, out=Path("run"))).encode()).hexdigest()[:16]
+        out = self.work / f"features-{folder.name}-{digest}"
+        with _quiet(), folders_freed():
+            return write_features(replace(config, out=out))
 
     def _stand_in(self, unlabelled: bool, train: int, held: int, pixels: tuple[int, int]) -> Path:
         """A pack of generated images: so many to train on, ``held`` to choose an epoch by and as many to test on.
@@ -441,7 +457,7 @@ def _line(low: _Run, high: _Run, spread: float) -> _Rate:
 
 
 def _of_probe(once: Once, gpu: bool) -> _Rate:
-    """Cost of a probe: of every image's features, and of the layers that are fitted on the training images.
+    """Cost of a probe: of each image that its layer is fitted on, and of each that is only measured.
 
     Raises:
         TwinrayError: the verb's.
@@ -467,6 +483,27 @@ def _of_probe(once: Once, gpu: bool) -> _Rate:
     seen = slope(runs[2], runs[2].work.seen - runs[0].work.seen)
     fixed = max(0.0, base - learnt * runs[0].work.learnt - seen * runs[0].work.seen)
     return _Rate(fixed, learnt, seen, (MODEL_ERROR**2 + spread**2) ** 0.5, runs[1].bytes)
+
+
+def _of_features(once: Once) -> _Rate:
+    """Cost of a pass over all images.
+
+    Raises:
+        TwinrayError: the verb's.
+    """
+    cold = once(IMAGES, IMAGES // 2, 0)
+    if 5 * cold.seconds > LIMIT_S:
+        each = cold.seconds / cold.work.seen
+        return _Rate(0.0, each, each, SINGLE_ERROR, cold.bytes)
+    first = once(IMAGES, IMAGES // 2, 0)
+    each = first.seconds / first.work.seen  # an upper bound
+    n = next(n for n in (_MOST, _MOST // 4, IMAGES) if n == IMAGES or 8 * each * n <= 2 * LIMIT_S)
+    low, high, again = once(n, n // 2, 0), once(2 * n, n, 0), once(2 * n, n, 0)
+    mean = (high.seconds + again.seconds) / 2
+    spread = abs(high.seconds - again.seconds) / mean
+    each = max(mean - low.seconds, 0.05 * mean) / (high.work.seen - low.work.seen)
+    fixed = max(0.0, low.seconds - each * low.work.seen)
+    return _Rate(fixed, each, each, (MODEL_ERROR**2 + spread**2) ** 0.5, high.bytes)
 
 
 def _is_probe(config: Any) -> bool:
@@ -522,6 +559,8 @@ def _work(kind: str, config: Any, images: _Images) -> _Work:
     if kind == "pretrain":
         return _Work(float(config.epochs * images.train), 0.0)
     own = images.train * config.fraction
+    if kind == "features":
+        return _Work(0.0, float(images.train + images.val + images.test))
     if _is_probe(config):
         return _Work(float(own), float(images.val + images.test))
     least = (getattr(config, "least_steps", None) or 0) * config.batch_size

@@ -21,6 +21,17 @@ GO_WITH_WEIGHTS = frozenset({"arch", "init_part"})
 """Options that may differ between arms: what goes with initial weights."""
 _OWN = frozenset({"data", "out", "init", "resume", "seed", "seeds", "fraction", "fraction_seed", "seal"})  # fmt: skip
 """Options that the plan itself fills."""
+_OF_FEATURES = (
+    "arch",
+    "size",
+    "batch_size",
+    "precision",
+    "uncertain",
+    "blank",
+    "device",
+    "allow_edited",
+)
+"""Options of a probe that its features depend on, and where they are made."""
 _SOURCES = ("source", "images", "table", "splits", "pseudonymise")
 
 
@@ -236,11 +247,11 @@ class _Builder:
                 axes.size,
                 axes.fold,
             )
-            choice = self._search(name, task, given, cell, [data, axes.init.read])
+            choice = self._search(name, task, given, cell, data, axes)
             for seed in task.seeds:
                 own = replace(cell, seed=seed)
                 settled = self._settled_run(task, given, own, where)
-                reads = [data, axes.init.read, *choice]
+                reads = [data, axes.init.read, *choice, *self._features(own, settled, data, axes)]
                 self.add(node(task.verb, f"{task.verb} {own.words()}", settled, reads, [own]))
 
     def _settled_run(
@@ -278,8 +289,27 @@ class _Builder:
             self.unfair[name, arm.name, option] = Differing(name, arm.name, option, value, reason)
         return own
 
+    def _features(
+        self, cell: Cell, settled: Mapping[str, Any], data: Read, axes: _Axes
+    ) -> list[Read]:
+        """The pass over the images that all probes of one weight share; nothing for other policies."""
+        if axes.policy != "probe":
+            return []
+        weights = axes.init.read
+        made = {name: settled[name] for name in _OF_FEATURES if name in settled}
+        # random weights are drawn by the seed, all others are the same for every seed
+        drawn = weights.path == "random"
+        if drawn and "seed" in settled:
+            made["seed"] = settled["seed"]
+        parts = [cell.task, cell.arm]
+        parts += [] if cell.pretraining_seed is None else [f"pre-training {cell.pretraining_seed}"]
+        parts += [f"{cell.size} px"] if cell.size else []
+        parts += [] if cell.fold is None else [f"fold {cell.fold}"]
+        parts += [f"seed {cell.seed}"] if drawn else []
+        return [Read("kept_features", node=self.add(node("features", f"features {', '.join(parts)}", made, [data, weights])))]  # fmt: skip
+
     def _search(
-        self, name: str, task: Task, given: Mapping[str, Any], cell: Cell, reads: Sequence[Read]
+        self, name: str, task: Task, given: Mapping[str, Any], cell: Cell, data: Read, axes: _Axes
     ) -> list[Read]:
         """Trials of a search on the first seed, and the piece that chooses among them."""
         if task.search is None:
@@ -293,6 +323,7 @@ class _Builder:
         for number, values in enumerate(found):
             own = replace(cell, seed=task.seeds[0], trial=number)
             settled = self._settled_run(task, {**given, **values}, own, f"{where}.space")
+            reads = [data, axes.init.read, *self._features(own, settled, data, axes)]
             ids.append(
                 self.add(node(task.verb, f"{task.verb} {own.words()}", settled, reads, [own]))
             )
@@ -411,7 +442,7 @@ def _ordered(nodes: Any) -> Iterator[Node]:
     """Packs first, then pre-trainings, trials, choices, and runs; each after what it needs."""
     left = list(nodes)
     done: set[str] = set()
-    order = {"pack": 0, "pretrain": 1, "detect": 2, "classify": 2, "choose": 3}
+    order = {"pack": 0, "pretrain": 1, "features": 2, "detect": 3, "classify": 3, "choose": 4}
     left.sort(key=lambda one: order[one.kind])
     while left:
         ready = [one for one in left if set(one.needs) <= done]

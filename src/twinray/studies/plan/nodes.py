@@ -23,7 +23,7 @@ from twinray.verbs import VERBS, load
 RECORD_FORMAT = 1
 """Version of what a piece's hash is made of; another one makes all runs new."""
 
-Kind = Literal["pack", "pretrain", "detect", "classify", "choose"]
+Kind = Literal["pack", "pretrain", "features", "detect", "classify", "choose"]
 RUNS = ("detect", "classify")
 FREE = frozenset({"out", "resume"})
 
@@ -94,7 +94,7 @@ class Node:
 
     Attributes:
         id: 16 hexadecimal digits; the name of its folder.
-        kind: verb, or ``choose`` for the end of a search.
+        kind: verb, ``features`` for the pass that all probes of one weight share, or ``choose`` for the end of a search.
         name: description in words.
         options: options of the verb that are not left at their defaults, as JSON holds them.
         reads: what options lead to, in order.
@@ -109,6 +109,11 @@ class Node:
     reads: tuple[Read, ...] = ()
     cells: tuple[Cell, ...] = ()
     free: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def verb(self) -> str:
+        """Verb whose options it has; empty for a choice."""
+        return verb_of(self.kind)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -197,6 +202,11 @@ def read_plan(path: Path) -> Plan:
     return typed(read_json(path, "plan of a study"), Plan, path, "plan of a study")
 
 
+def verb_of(kind: str) -> str:
+    """Verb whose options a kind of piece has; empty for a choice."""
+    return {"features": "classify", "choose": ""}.get(kind, kind)
+
+
 def node(
     kind: Kind,
     name: str,
@@ -215,8 +225,8 @@ def node(
     """
     free: frozenset[str] = frozenset()
     made = dict(options)
-    if kind in VERBS:
-        config = load(VERBS[kind].config)
+    if verb := verb_of(kind):
+        config = load(VERBS[verb].config)
         free = of_kind(config, PLACE, SPEED) | FREE
         made = {k: v for k, v in counting(config, options).items() if k not in free}
     told = [RECORD_FORMAT, kind, made, [[r.option, r.node or r.key] for r in reads]]
@@ -239,7 +249,7 @@ def config_of(
     Raises:
         InputError: an option that the verb refuses.
     """
-    config = load(VERBS[one.kind].config)
+    config = load(VERBS[one.verb].config)
     filled: dict[str, Any] = {**one.options, **one.free, **(more or {}), "out": one.folder(study)}
     filled |= {"resume": resume}
     several: dict[str, list[str]] = {}

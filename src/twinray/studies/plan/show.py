@@ -16,6 +16,7 @@ from twinray.studies.plan.nodes import Node, Plan
 _KINDS: Mapping[str, str] = {
     "pack": "packs",
     "pretrain": "pre-trainings",
+    "features": "feature passes",
     "detect": "detectors",
     "classify": "classifiers",
     "choose": "choices of a search",

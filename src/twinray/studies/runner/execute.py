@@ -24,7 +24,7 @@ RANKS = "TWINRAY_STUDY_RANKS"
 """Environment variable: number of processes that torchrun starts for one training; 1 unless set."""
 STOP_S = 45.0
 """Time that torchrun has to end its processes when a worker is asked to stop, in seconds: less than the worker itself has."""
-_RESULT = ("checksums.json", METRICS, "pack.json", CHOICE)
+_RESULT = ("checksums.json", METRICS, "pack.json", CHOICE, "features.json")
 
 
 def execute(one: Node, study: Path) -> Mapping[str, str]:
@@ -47,6 +47,10 @@ def execute(one: Node, study: Path) -> Mapping[str, str]:
             write_json(folder / CHOICE, choose(one, study), "choice of a search")
         elif one.kind == "pack":
             _pack(one, study)
+        elif one.kind == "features":
+            from twinray.classification.kept import write_features  # torch: seconds to import
+
+            write_features(config_of(one, study))
         else:
             _train(one, study)
     return result_files(folder)

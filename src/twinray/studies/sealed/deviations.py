@@ -28,6 +28,10 @@ Kind = Literal[
 ]
 
 
+_STEPS = ("choose", "features")
+"""Kinds of pieces that only serve runs, whose coming and going is told with theirs."""
+
+
 @dataclass(frozen=True)
 class Deviation:
     """Something that was done otherwise than planned.
@@ -93,8 +97,8 @@ def _replanned(place: Place, events: list[Event]) -> Iterator[Deviation]:
 
 def _between(old: Plan, new: Plan, at: str, when: str) -> Iterator[Deviation]:
     before, now = ({one.name: one for one in plan} for plan in (old, new))
-    added = [one for name, one in now.items() if name not in before and one.kind != "choose"]
-    gone = [one for name, one in before.items() if name not in now and one.kind != "choose"]
+    added = [one for name, one in now.items() if name not in before and one.kind not in _STEPS]
+    gone = [one for name, one in before.items() if name not in now and one.kind not in _STEPS]
     for one in added:
         yield Deviation("run added", f"{one.name}{when}", at, (one.id,))
     for one in gone:
