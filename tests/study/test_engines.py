@@ -18,6 +18,7 @@ from twinray.errors import InputError
 from twinray.studies import run as verb
 from twinray.studies.config import StudyConfig
 from twinray.studies.results.state import collect
+from twinray.studies.runner.local import cores, threads_for
 from twinray.studies.runner.place import Place
 from twinray.studies.runner.slurm import Job, run_slurm, sbatch
 from twinray.studies.sealed.opening import open_study
@@ -100,6 +101,25 @@ def test_the_batch_script_asks_for_what_was_given(tmp_path):
     assert "OMP_NUM_THREADS=4" in text and "TWINRAY_STUDY_RANKS=2" in text
     assert re.search(r"-m twinray.studies.runner.worker \S+\n$", text)
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+
+
+def test_without_threads_a_job_takes_what_the_cluster_gives_a_task(tmp_path, monkeypatch):
+    text = sbatch(Place(tmp_path), Job(1))
+    assert "--cpus-per-task" not in text
+    line = next(line for line in text.splitlines() if line.startswith("export "))
+    shown = f"{line}\necho $OMP_NUM_THREADS"
+    for given, expected in (({"SLURM_CPUS_PER_TASK": "6"}, "6"), ({}, "1")):
+        done = subprocess.run(
+            ["bash", "-c", shown], env=given, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == expected
+    bound = cores()
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert cores() == 1 and threads_for(2) == 1
+    monkeypatch.setenv(
+        "SLURM_CPUS_PER_TASK", str(bound + 7)
+    )  # no more than the process is bound to
+    assert cores() == bound
 
 
 @pytest.mark.skipif(shutil.which("sbatch") is not None, reason="SLURM is installed here")

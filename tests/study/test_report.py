@@ -14,7 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from twinray.errors import InputError
-from twinray.report.checklists.sources import read_records
+from twinray.jobs.evaluate.config import EvaluateConfig
+from twinray.jobs.evaluate.run import run as evaluate
+from twinray.report.checklists.sources import Pointer, read_records
+from twinray.runs.folder import read_config
 from twinray.studies.config import StudyConfig
 from twinray.studies.plan.nodes import Cell
 from twinray.studies.report.config import ReportConfig
@@ -149,9 +152,24 @@ def test_every_pointer_of_a_checklist_resolves(done: Path) -> None:
         for item in json.loads(path.read_text(encoding="utf-8"))["items"]:
             for said in item["statements"]:
                 for source in said["sources"]:
-                    assert source["file"] in records.files
+                    records.resolve(Pointer(source["file"], source["key"]))
                     found += 1
     assert found > 20
+
+
+def test_a_single_run_has_checklists_whose_pointers_resolve(done: Path, tmp_path: Path) -> None:
+    run = next(p.folder for p in collect(done).measured() if p.node.kind == "detect")
+    evaluate(EvaluateConfig((run,), out=tmp_path / "out", bootstrap=10, checklists=True))
+    pack = Path(str(read_config(run)["data"]))
+    records = read_records(run, pack)
+    found = 0
+    for path in sorted((tmp_path / "out" / "checklists").glob("*.json")):
+        for item in json.loads(path.read_text(encoding="utf-8"))["items"]:
+            for said in item["statements"]:
+                for source in said["sources"]:
+                    records.resolve(Pointer(source["file"], source["key"]))
+                    found += 1
+    assert found > 20 and len([*(tmp_path / "out" / "checklists").glob("*.md")]) == 3
 
 
 def test_it_can_be_written_again_and_elsewhere_but_not_over_other_files(

@@ -30,6 +30,7 @@ from twinray.studies import run as verb
 from twinray.studies.config import StudyConfig
 from twinray.studies.plan.build import build
 from twinray.studies.plan.file import read_study
+from twinray.studies.report.gather import gather
 from twinray.studies.results.state import collect
 from twinray.studies.runner.place import Place
 from twinray.studies.runner.worker import work
@@ -80,7 +81,7 @@ def sealed(folder) -> Path:
     out = folder / "sealed"
     place, _ = prepared(written(folder, content(folder)), out)
     with folders_freed():
-        assert work(place.path) == 6
+        assert work(place.path) == 8  # a pack, a feature pass an arm, five runs
     return out
 
 
@@ -143,6 +144,7 @@ def test_the_sealed_figures_are_those_of_the_same_run_without_a_seal(opened, tmp
             words = json.loads(json.dumps(dict(piece.node.options)))
             pack = opened / "packs" / next(r.node for r in piece.node.reads if r.option == "data")
             init = next(r.path for r in piece.node.reads if r.option == "init")
+            kept = next(r.node for r in piece.node.reads if r.option == "kept_features")
             del words["seal"]
             given = [
                 part
@@ -163,6 +165,8 @@ def test_the_sealed_figures_are_those_of_the_same_run_without_a_seal(opened, tmp
                 out,
                 "--device",
                 "cpu",
+                "--kept-features",
+                opened / "runs" / kept,
                 *given,
                 check=True,
             )
@@ -309,14 +313,18 @@ def test_a_failed_run_keeps_the_seal_and_is_named_and_may_be_tried_again(folder,
     file, out = written(tmp_path, broken), tmp_path / "out"
     place, plan = prepared(file, out)
     with folders_freed():
-        assert work(out) == 2  # the pack, and the arm whose weights can be read
+        assert (
+            work(out) == 3
+        )  # the pack, and the arm whose weights can be read: its features and its run
     config = StudyConfig(file=file, out=out, threads=1)
-    with pytest.raises(TwinrayError, match=r"1 of 3 pieces .* failed"):
+    with pytest.raises(TwinrayError, match=r"1 of 5 pieces .* failed"):
         verb.run(config, Console(quiet=True))
     state = collect(out)
     (failed,) = state.of("failed")
     assert "other.pth" in failed.reason and "\n" not in failed.reason and not state.opened
     assert failed.reason in (out / "results" / "runs.csv").read_text()
+    (missing,) = [run for run in gather(state).result.runs if run.state != "done"]
+    assert missing.arm == "other" and failed.reason in missing.reason  # what it waits for is named
     with pytest.raises(InputError, match="the test images stay sealed"):
         open_study(place, plan)
     with pytest.raises(TwinrayError):
@@ -381,5 +389,5 @@ def test_killed_at_two_moments_and_run_again_it_ends_with_the_same_table(opened,
     events = Place(out).journal.events()
     done = Counter(e.about["piece"] for e in events if e.what == "done")
     begun = Counter(e.about["piece"] for e in events if e.what == "begun")
-    assert set(done.values()) == {1} and len(done) == 6
-    assert sum(begun.values()) == 8  # two were begun twice, and no finished one
+    assert set(done.values()) == {1} and len(done) == 8
+    assert sum(begun.values()) == 10  # two were begun twice, and no finished one

@@ -24,7 +24,7 @@ class PlannedRun:
         name: name of its folder.
         task, arm: task and arm that it serves; several tasks of a pre-training are empty.
         what: seed, fold and share of labels, in words.
-        state: state of it. reason: why it failed, one line; empty unless it did.
+        state: state of it. reason: why it failed, or which piece that it needs did, one line; empty otherwise.
         seconds: time that it took; None unless done.
         share: share of the labelled training images, 0..1.
         validation: main figure on validation images; None where there is none yet.

@@ -85,7 +85,8 @@ class StudyConfig:
     workers: Annotated[int, SPEED, at_least(1)] = 1
     """Processes that work at once; on this machine the cores are shared out among them."""
     threads: Annotated[int, SPEED, at_least(0)] = 0
-    """Threads of each worker; 0: the cores shared out. Bytes of results depend on it, as sums are rounded in another order."""
+    """Threads of each worker; 0: the cores of this machine or of its SLURM task shared out, under slurm those that the cluster gives a
+    task. Bytes of results depend on it, as sums are rounded in another order."""
     on: Annotated[Literal["local", "slurm", "ray"], PLACE] = "local"
     """Where the workers run: processes of this machine, SLURM jobs (extra slurm), or Ray tasks (extra ray; RAY_ADDRESS names a
     cluster). The folder and the results are the same."""

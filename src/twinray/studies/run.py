@@ -93,7 +93,7 @@ def _have_done(config: StudyConfig, place: Place, show: _Shown) -> None:
 def _job(config: StudyConfig) -> Job:
     return Job(
         config.workers,
-        config.threads or 1,
+        config.threads,
         config.gpus,
         config.minutes,
         config.memory,

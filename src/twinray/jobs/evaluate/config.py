@@ -62,6 +62,9 @@ class EvaluateConfig:
     """With --data and --out: so many test images in the page, with true boxes and those of each arm side by side."""
     png: Annotated[bool, RECORD, goes_with(out=GIVEN)] = False
     """Write every figure as a PNG beside its SVG."""
+    checklists: Annotated[bool, RECORD, goes_with(out=GIVEN)] = False
+    """With --out: CLAIM 2024, TRIPOD+AI and MI-CLAIM as Markdown and JSON in checklists/, filled from the records of runs and packs with
+    pointers, or yours to write."""
     by: Annotated[tuple[str, ...], RECORD, goes_with(data=GIVEN)] = ()
     """With --data: attributes of the pack whose groups are measured on their own too, and the
     largest gap between them. Examples are sex, view, age:0,40,60,80 (lower ends of groups). Images

@@ -24,7 +24,10 @@ from twinray.jobs.evaluate.notes import notes_of, warnings_of, what_is_repeated
 from twinray.jobs.evaluate.output import show, write
 from twinray.jobs.evaluate.pictures import pictures
 from twinray.jobs.evaluate.stored import kept, read_runs
+from twinray.report.checklists.sources import Records, read_records
+from twinray.report.checklists.write import write_checklists
 from twinray.report.page.comparison import Pictured
+from twinray.runs.folder import read_config
 from twinray.runs.output import open_output, pack_fact, run_fact
 from twinray.runs.sealed import check_open
 
@@ -36,12 +39,29 @@ def run(config: EvaluateConfig) -> Evaluation:
     Raises:
         InputError: runs, pack or split that cannot be compared; images that a run's training saw.
     """
+    records = (
+        _records(config) if config.checklists else None
+    )  # first: a damaged one is said at once
     with ExitStack() as stack:
         measured, shown = evaluated(config, stack)
         if config.out is not None:
             write(config.out, measured, shown, png=config.png)
+            if records is not None:
+                write_checklists(records, config.out / "checklists")
     show(Console(), measured.result, config.out)
     return measured.result
+
+
+def _records(config: EvaluateConfig) -> Records:
+    """Records of the runs and of the packs that they learned from or are tested on, where these are there.
+
+    Raises:
+        InputError: a damaged record, or two folders of one name.
+    """
+    packs = [Path(str(read_config(run).get("data", ""))) for run in config.runs]
+    packs += [config.data] if config.data is not None else []
+    folders = dict.fromkeys(path.resolve() for path in (*config.runs, *packs) if path.name and path.is_dir())  # fmt: skip
+    return read_records(*folders)
 
 
 def evaluated(

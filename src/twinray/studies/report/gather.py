@@ -109,7 +109,8 @@ def gather(state: StudyState) -> Gathered:
             found = _measure(own, packs[key])
             if found is not None:
                 measured[key] = found
-    tasks = tuple(_task(key, own, pieces, measured.get(key)) for key, own in pieces.items())
+    why = _blocked(state)
+    tasks = tuple(_task(key, own, pieces, measured.get(key), why) for key, own in pieces.items())
     runs = [run for task in tasks for run in task.runs]
     served = {piece.node.id for own in pieces.values() for _, piece in own}
     runs += [_other(piece) for piece in state.pieces if piece.node.id not in served and piece.node.kind == "pretrain"]  # fmt: skip
@@ -161,10 +162,11 @@ def _task(
     own: Sequence[tuple[Cell, Piece]],
     pieces: Mapping[Key, Sequence[tuple[Cell, Piece]]],
     measured: Measured | None,
+    why: Mapping[str, str],
 ) -> Task:
     kind = _kind(own)
     name = name_of(key)
-    runs = tuple(_run(cell, piece, name, main_measure(kind)) for cell, piece in own)
+    runs = tuple(_run(cell, piece, name, main_measure(kind), why) for cell, piece in own)
     return Task(
         name,
         _title(key, list(pieces), kind),
@@ -174,6 +176,17 @@ def _task(
         None if measured is None else measured.result,
         next((read.path or read.node for _, p in own for read in p.node.reads if read.option == "data"), ""),
     )  # fmt: skip
+
+
+def _blocked(state: StudyState) -> dict[str, str]:
+    """Piece that can never begin -> which one that it needs failed, and why."""
+    found: dict[str, str] = {}
+    failed = {piece.node.id: f"needs {piece.node.name}, which failed: {piece.reason}" for piece in state.of("failed")}  # fmt: skip
+    for piece in state.pieces:  # each after those that it needs
+        reason = next((text for need in piece.node.needs if (text := failed.get(need) or found.get(need))), None)  # fmt: skip
+        if reason is not None and piece.state == "open":
+            found[piece.node.id] = reason
+    return found
 
 
 def _kind(own: Sequence[tuple[Cell, Piece]]) -> Kind:
@@ -283,7 +296,9 @@ def _words(cell: Cell) -> str:
     return ", ".join([*parts, f"seed {cell.seed}"])
 
 
-def _run(cell: Cell, piece: Piece, task: str, measure_name: str) -> PlannedRun:
+def _run(
+    cell: Cell, piece: Piece, task: str, measure_name: str, why: Mapping[str, str]
+) -> PlannedRun:
     val = piece.figures.get("val")
     figure = None if val is None else val.get(measure_name)
     record = _record(piece)
@@ -295,7 +310,7 @@ def _run(cell: Cell, piece: Piece, task: str, measure_name: str) -> PlannedRun:
         cell.arm,
         _words(cell).removeprefix(f"{cell.arm}, "),
         _STATE[piece.state],
-        piece.reason,
+        piece.reason or why.get(piece.node.id, ""),
         None if piece.done is None else piece.done.seconds,
         cell.fraction,
         None if figure is None else figure.value,

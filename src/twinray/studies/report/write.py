@@ -13,9 +13,9 @@ from twinray.errors import InputError
 from twinray.evaluation.measures import measure
 from twinray.files import write_json, write_text
 from twinray.jobs.evaluate.output import write as write_evaluation
-from twinray.report.checklists.fill import as_json as checklist_as_json
-from twinray.report.checklists.fill import as_markdown, checklist, guideline
+from twinray.report.checklists.fill import guideline
 from twinray.report.checklists.sources import read_records
+from twinray.report.checklists.write import write_checklists
 from twinray.report.numbers import interval, number, signed, value_of
 from twinray.report.page.document import Block, Details, Words, write_report
 from twinray.report.page.study import Parts, content, verdict
@@ -86,6 +86,12 @@ def written(config: ReportConfig, console: Console | None = None) -> tuple[Path,
 def _parts(study: Gathered, out: Path, config: ReportConfig) -> Parts:
     gains, smallest, told = worth(study)
     readers, readers_told = ceiling(study)
+    shown: tuple[Block, ...] = ()
+    if config.heat_maps:  # before the checklists, which take the maps' faithfulness from its record
+        shown = (
+            *parts.pictures(study, out / "pictures"),
+            *faithfulness(study, out / "faithfulness"),
+        )
     return Parts(
         ceiling=readers,
         ceiling_told=readers_told,
@@ -93,12 +99,7 @@ def _parts(study: Gathered, out: Path, config: ReportConfig) -> Parts:
         worth=gains,
         smallest=smallest,
         worth_told=told,
-        pictures=(
-            *parts.pictures(study, out / "pictures"),
-            *faithfulness(study, out / "faithfulness"),
-        )
-        if config.heat_maps
-        else (),
+        pictures=shown,
         training=parts.training(study),
         features=(
             *parts.labels(study),
@@ -107,9 +108,6 @@ def _parts(study: Gathered, out: Path, config: ReportConfig) -> Parts:
         confusions=parts.confusions(study),
         tuning=parts.tuning(study),
     )
-
-
-_LISTS = ("claim-2024", "tripod-ai", "mi-claim")
 
 
 def _checklists(study: Path, out: Path) -> tuple[Block, ...]:
@@ -121,16 +119,10 @@ def _checklists(study: Path, out: Path) -> tuple[Block, ...]:
         return (f"Not filled: {error}.",)
     if records is None:
         return ("No record to fill a checklist from yet.",)
-    (out / "checklists").mkdir()
     blocks: list[Block] = [
         "Filled from the records with their source, or yours to write. Items are paraphrased; no item is claimed that the records do not show."
     ]
-    for name in _LISTS:
-        answers = checklist(records, name)
-        write_json(
-            out / "checklists" / f"{name}.json", checklist_as_json(name, answers), "checklist"
-        )
-        write_text(out / "checklists" / f"{name}.md", as_markdown(name, answers), "checklist")
+    for name, answers in write_checklists(records, out / "checklists").items():
         rows = tuple(
             (
                 one.item.number,

@@ -24,14 +24,14 @@ class Job:
     """What one worker asks of the scheduler.
 
     Attributes:
-        workers: number of workers. threads: cores of each.
+        workers: number of workers. threads: cores of each; 0 for what the cluster gives a task.
         gpus: GPUs of each; with several torchrun spreads a training over them.
         minutes: time limit. memory_gb: memory of each.
         partition: name of the partition; empty for the default one.
     """
 
     workers: int
-    threads: int = 1
+    threads: int = 0
     gpus: int = 0
     minutes: int = 24 * 60
     memory_gb: int = 16
@@ -45,7 +45,7 @@ def sbatch(place: Place, job: Job) -> str:
         "#!/bin/bash",
         "#SBATCH --job-name=twinray-study",
         f"#SBATCH --array=0-{job.workers - 1}",
-        f"#SBATCH --cpus-per-task={job.threads}",
+        *([f"#SBATCH --cpus-per-task={job.threads}"] if job.threads else []),
         f"#SBATCH --mem={job.memory_gb}G",
         f"#SBATCH --time={job.minutes}",
         "#SBATCH --requeue",
@@ -53,7 +53,7 @@ def sbatch(place: Place, job: Job) -> str:
         f"#SBATCH --output={study}/logs/slurm-%A-%a.log",
         *([f"#SBATCH --gpus-per-task={job.gpus}", "#SBATCH --ntasks=1"] if job.gpus else []),
         *([f"#SBATCH --partition={job.partition}"] if job.partition else []),
-        f"export OMP_NUM_THREADS={job.threads} MKL_NUM_THREADS={job.threads} TWINRAY_STUDY_RANKS={max(1, job.gpus)}",
+        "export " + " ".join(f"{k}={v}" for k, v in _environment(job).items()),
         f"exec {shlex.quote(sys.executable)} -m twinray.studies.runner.worker {shlex.quote(str(study))}",
     ]
     return "\n".join(lines) + "\n"
@@ -93,7 +93,7 @@ def run_slurm(
     settings: dict[str, Any] = {"timeout_min": job.minutes, "name": "twinray-study"}
     if executor == "slurm":
         settings |= {
-            "cpus_per_task": job.threads,
+            **({"cpus_per_task": job.threads} if job.threads else {}),
             "mem_gb": job.memory_gb,
             **({"gpus_per_node": job.gpus} if job.gpus else {}),
             **({"slurm_partition": job.partition} if job.partition else {}),
@@ -116,7 +116,9 @@ def run_slurm(
 
 def _environment(job: Job) -> Mapping[str, str]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**dict.fromkeys(names, str(job.threads)), "TWINRAY_STUDY_RANKS": str(max(1, job.gpus))}
+    # known only inside the job; SLURM sets it where cores of a task were asked for, by the user or the cluster
+    threads = str(job.threads) if job.threads else "${SLURM_CPUS_PER_TASK:-1}"
+    return {**dict.fromkeys(names, threads), "TWINRAY_STUDY_RANKS": str(max(1, job.gpus))}
 
 
 def _submitit(executor: str) -> Any:
