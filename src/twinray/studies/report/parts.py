@@ -21,7 +21,7 @@ from twinray.report.charts.diagnostics import confusion_plot
 from twinray.report.charts.labels import confusion_of_labels
 from twinray.report.fonts import cut_in_middle
 from twinray.report.numbers import count, number
-from twinray.report.page.document import Block, Details, Picture, Points
+from twinray.report.page.document import Block, Details, Panels, Picture, Points
 from twinray.report.page.strips import Curves, Line, scale_of
 from twinray.report.palette import look_of
 from twinray.report.pictures.panels import Panel, as_png, panel_row, scaled
@@ -189,10 +189,21 @@ def pictures(study: Gathered, folder: Path, seed: int = 0) -> tuple[Block, ...]:
             continue
         ids = choose_images(pack, "test", n, seed)
         sheets = _sheets(study, key, pack, ids)
-        for name, data, told in sheets:
+        for name, panels, told in sheets:
             (folder / task.name).mkdir(parents=True, exist_ok=True)
-            write_bytes(folder / task.name / f"{name}.png", data, "picture")
-            blocks.append(Picture(data, "png", told, told))
+            sheet = as_png(panel_row(panels, pack.info.box_classes))
+            write_bytes(folder / task.name / f"{name}.png", sheet, "picture")
+            # in the page each panel stands by itself, so that a phone shows them one below the other
+            items = tuple(
+                Picture(
+                    as_png(panel_row([panel], pack.info.box_classes, key=False)),
+                    "png",
+                    f"{task.title}, test image {name.rpartition('-')[2]}: {panel.title}.",
+                    "",
+                )
+                for panel in panels
+            )
+            blocks.append(Panels(items, told))
     if blocks:
         blocks.insert(
             0,
@@ -207,8 +218,8 @@ def pictures(study: Gathered, folder: Path, seed: int = 0) -> tuple[Block, ...]:
 
 def _sheets(
     study: Gathered, key: Key, pack: Pack, ids: Sequence[str]
-) -> list[tuple[str, bytes, str]]:
-    """(name, PNG, words) of each image: a panel an arm, then the last arm's best box with its map."""
+) -> list[tuple[str, list[Panel], str]]:
+    """(name, panels, words) of each image: a panel an arm, then the last arm's best box with its map."""
     task = study.task(key)
     runs = study.first_runs(key)
     shown = [arm for arm in dict.fromkeys((task.arms[0], task.arms[-1])) if arm in runs]
@@ -240,7 +251,7 @@ def _sheets(
         found.append(
             (
                 f"image-{i + 1}",
-                as_png(panel_row(panels, classes)),
+                panels,
                 f"{task.title}, test image {i + 1}: {', '.join(shown)}; {told}.",
             )
         )
