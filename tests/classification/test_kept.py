@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +66,18 @@ def test_features_of_anything_else_are_refused(kept, tmp_path):
         classify(replace(shared, out=tmp_path / "none", kept_features=tmp_path))
     with pytest.raises(InputError, match="--kept-features"):
         replace(shared, policy="full")
+
+
+def test_images_that_the_features_lack_are_not_taken_from_others(kept, tmp_path):
+    config, _ = kept
+    features = write_features(replace(config, out=tmp_path / "features"))
+    record = json.loads((features / RECORD).read_text())
+    for name in (VALUES, "rows.npy"):  # a pass over fewer images, whole in itself
+        np.save(features / name, np.load(features / name)[:-3])
+        record["files"][name] = hashlib.sha256((features / name).read_bytes()).hexdigest()
+    (features / RECORD).write_text(json.dumps(record))
+    with pytest.raises(InputError, match="lack 3 images of this run"):
+        classify(replace(config, out=tmp_path / "run", kept_features=features))
 
 
 def test_a_damaged_file_is_refused(kept, tmp_path):

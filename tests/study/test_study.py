@@ -391,3 +391,13 @@ def test_killed_at_two_moments_and_run_again_it_ends_with_the_same_table(opened,
     begun = Counter(e.about["piece"] for e in events if e.what == "begun")
     assert set(done.values()) == {1} and len(done) == 8
     assert sum(begun.values()) == 10  # two were begun twice, and no finished one
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_killed_ten_times_at_random_moments_it_ends_with_the_same_table(tmp_path):
+    """Worker, coordinator or all of them; the script compares tables, and counts from the journal."""
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "study_kills.py"
+    words = [sys.executable, str(script), "--kills", "10", "--out", str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

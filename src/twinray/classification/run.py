@@ -267,6 +267,12 @@ def _probes(task: Task, draws: Sequence[Draw]) -> list[Fitted]:
     """Convex fits on features that are computed once; an interrupted run does them again."""
     if task.config.kept_features is not None:
         features = KnownFeatures(*read_features(task.config, task.pack, task.backbone))
+        asked = np.concatenate([*(draw.rows for draw in draws), task.test, task.val])
+        if lacking := int((~np.isin(asked, features.rows)).sum()):
+            raise InputError(
+                f"the features in {task.config.kept_features} lack {lacking} images of this run; were they made with another "
+                "--uncertain or --blank? Leave --kept-features out"
+            )
         val = features.of(task.val) if len(task.val) else None
     else:
         needed = np.unique(np.concatenate([*(draw.rows for draw in draws), task.test]))
