@@ -110,7 +110,7 @@ def test_published_values_stand_beside_with_data_and_protocol_of_both(done: Path
 def test_features_of_every_arm_have_a_map_and_its_figures(done: Path) -> None:
     folder = done / "report" / "embeddings"
     maps = sorted(path.parent.name for path in folder.glob("*/*/embedding.parquet"))
-    assert maps == ["arm-1", "arm-2"] * 2
+    assert maps == ["arm-1", "arm-1", "arm-2", "arm-2"]  # of two tasks
     for path in folder.glob("findings*/*/embedding.json"):
         figure = json.loads(path.read_text(encoding="utf-8"))["knn"]["auc"]["value"]
         assert f"{figure:.3f} (" in text_of(done / "report" / "report.html")

@@ -295,8 +295,9 @@ def check_pack(model: Model, pack: Pack) -> None:
     Raises:
         InputError: size, fit, channels or type of pixels differ; each is named.
     """
-    wanted = vars(model.description.pack)
     have = {name: getattr(pack.info, name) for name in ("size", "fit", "channels", "pixels")}
+    # a value that a description leaves out is its class's: vars() would not have it
+    wanted = {name: getattr(model.description.pack, name) for name in have}
     differing = [
         f"{k}: the model's {wanted[k]}, the pack's {have[k]}" for k in have if have[k] != wanted[k]
     ]
