@@ -232,6 +232,7 @@ class LabelledImages:
         share = ranks.share(size)
 
         def make(indices: IntArray) -> Batch:
+            """One rank's share of a batch, each label weighed by the whole batch's number."""
             weights = self.weights[indices]
             # every rank knows the whole batch's labels: nothing has to be asked for
             number = (

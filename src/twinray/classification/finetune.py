@@ -238,6 +238,7 @@ def train_head(task: Task, draw: Draw, known: KnownFeatures) -> Fitted:
     state = train(loop, draw.folder)
 
     def finish() -> Fitted:
+        """The head of the kept epoch, folded into a probe, and what its training was."""
         if loop.select is not None:
             load_best(loop, draw.folder)
         # the loop's own strength counts half the square of the weights on the features that it saw
@@ -331,6 +332,7 @@ def train_layers(task: Task, draw: Draw) -> Fitted:
     state = train(loop, draw.folder)
 
     def finish() -> Fitted:
+        """The network of the kept epoch, and what its training was."""
         if loop.select is not None:
             load_best(loop, draw.folder)
         best = state.best_epoch if loop.select is not None else chosen.epochs - 1

@@ -120,6 +120,7 @@ class _Data:
         weights: FloatArray | None,
         device: torch.device,
     ) -> _Data:
+        """Features standardised on the device, and their spectrum, worked out once for all penalties."""
         x, y = _on(features, device), _on(labels, device)
         mean, std = _statistics(x)
         x = (x - mean) / std

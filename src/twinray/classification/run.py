@@ -134,6 +134,7 @@ def run(
         fitted = _probes(task, draws) if config.policy == "probe" else _train(task, draws)
 
         def finish() -> None:
+            """Measure and write; files of draws that only resuming needed are removed."""
             unlearned = {name for names in missing for name in names}
             named = tuple(name for name in pack.info.label_classes if name in unlearned)
             of_patient = pack.groups

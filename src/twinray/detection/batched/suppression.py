@@ -85,6 +85,7 @@ def _one_by_one(boxes: Tensor, valid: Tensor, limit: float, part: Tensor | None)
     keep = torch.zeros_like(valid)
 
     def one(group: int) -> None:
+        """Suppression of one image's boxes, part by part."""
         with torch.no_grad():  # a thread starts with gradients on
             here = valid[group].nonzero().squeeze(1)
             parts = [here]

@@ -143,6 +143,7 @@ class _Connection:
     errors: tuple[type[Exception], ...]
 
     def rows(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Rows of a query, one by one; a fault of the database names where it leads to."""
         try:
             cursor = self.connection.cursor()
             cursor.execute(query)
