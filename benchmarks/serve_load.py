@@ -1,6 +1,6 @@
 """twinray serve under load, under kills and on a full disk; and how long a reader waits. Loopback only.
 
-    python benchmarks/serve_load.py load [--uploads 1000] [--clients 20] [--kills 20] [--database sqlite|postgresql]
+    python benchmarks/serve_load.py load [--uploads 1000] [--clients 20] [--kills 20] [--database sqlite|postgresql] [--workers 1]
     python benchmarks/serve_load.py disk
     python benchmarks/serve_load.py speed
 
@@ -316,7 +316,7 @@ def load(options: argparse.Namespace, folder: Path) -> bool:
     run = options.run or small_run(folder, 64, *SMALL, "--anchor-scale", 4)
     database = Postgres(folder / "postgres") if options.database == "postgresql" else None
     place = database.url() if database else str(folder / "store")
-    server = Server(run, place, folder / "store", folder / "log", "--min-free", 1)
+    server = Server(run, place, folder / "store", folder / "log", "--min-free", 1, "--workers", options.workers)  # fmt: skip
     server.until_ready()
     work = Load(server, options.uploads, options.seed)
     good = [number for number, kind in work.tasks if kind == "good"]
@@ -519,6 +519,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

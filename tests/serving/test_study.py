@@ -7,9 +7,11 @@ import threading
 
 import pytest
 import sqlalchemy as sa
+from starlette.testclient import TestClient
 
 from serving_support import LocalCrew, add, analysed, png, said
 from study_support import (
+    BASE,
     DAY,
     FAINT,
     PASSWORD,
@@ -326,6 +328,28 @@ def test_only_readers_read_and_only_admins_see_how_far_they_are(study):
         ("ann", 1, 0, 6), ("ann", 2, 0, 6), ("bob", 1, 1, 6), ("bob", 2, 0, 6),
     ]  # fmt: skip
     assert study.as_admin().get("/metrics").status_code == 200
+
+
+def test_nobody_is_let_in_without_a_session_and_a_client_makes_nothing_up(study):
+    client = study.as_reader("ann")
+    nobody = TestClient(study.app, base_url=BASE)
+    for method, path in every_route(client):
+        if (method, path) not in (("GET", "/health"), ("POST", "/api/session")):
+            path = path.replace("{session}", "1").replace("{position}", "1")
+            assert nobody.request(method, path).status_code == 401, path
+    case = client.post("/api/study/next").json()
+    assert study.send("ann", case, shown={"boxes_seconds": "CANARY^NAME"}).status_code == 422
+    told = {"CANARY": 1, "boxes_seconds": 2.5, "arm": 1}
+    assert study.send("ann", case, shown=told).status_code == 201
+    (slot,) = [s for s in study.service.store.studies.slots("small", "ann") if s.opened]
+    shown = study.service.store.studies.newest(slot.number).reading.shown
+    assert shown["boxes_seconds"] == 2.5 and shown["arm"] == slot.arm and "CANARY" not in shown
+
+
+def test_a_reader_who_has_left_does_not_stop_the_others(study):
+    study.service.store.people.disable("bob")
+    study.restart()
+    assert study.read("ann")[1].status_code == 201
 
 
 def test_opening_a_case_needs_the_sessions_word(study):

@@ -108,10 +108,13 @@ def test_a_study_is_read_by_keys_alone(study) -> None:
             for position in range(1, CASES + 1):
                 shown("#case-title", f"Case {position} of {CASES}")
                 sync_api.expect(page.locator("#pane-0")).to_be_focused(timeout=30_000)
+                sync_api.expect(page.locator("#submit")).to_be_enabled(timeout=30_000)
                 arm = page.get_attribute("#arm", "data-arm")
                 arms.append(arm)
-                predicted = page.locator(".boxes g.predicted").count()
-                assert (predicted > 0) == (arm == "with")
+                boxes = page.locator(".boxes .lines g.predicted")
+                # what is drawn comes a frame after the focus
+                sync_api.expect(boxes).to_have_count(1 if arm == "with" else 0)
+                assert page.locator("#model").is_visible() == (arm == "with")
                 if arm == "without":
                     press("Enter")
                     shown("#toast", "nothing found here?")
@@ -129,6 +132,8 @@ def test_a_study_is_read_by_keys_alone(study) -> None:
                     press("Shift+z")
                     press("ArrowLeft")
                     sync_api.expect(page.locator("#save")).to_have_attribute("data-state", "saved")
+                    sync_api.expect(page.locator(".boxes .lines g.added")).to_have_count(1)
+                    assert boxes.count() == 0
                     look(f"without-{session}-{position}")
                     if position == 1:  # the page is left in the middle of a case
                         page.reload()

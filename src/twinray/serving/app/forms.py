@@ -320,7 +320,11 @@ class StudyReadingIn(Form):
     marks: list[StudyMarkIn] = Field(default_factory=list, max_length=500)
     text: str = Field(default="", max_length=20_000)
     seconds: float | None = Field(default=None, ge=0, le=1e7)
-    shown: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    shown: dict[str, float | bool | int] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="seconds with boxes on the screen, whether boxes are, number of heat maps looked at",
+    )
     finished: bool = False
 
 

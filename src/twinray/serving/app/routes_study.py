@@ -28,6 +28,7 @@ router = APIRouter(tags=["reader study"])
 _EDGE = 1.0
 _MOVED_PX = 0.5
 """Pixels that a corner of a box must differ by before the reader has moved it."""
+_TOLD = ("boxes_seconds", "boxes", "heat_maps")
 Session = Annotated[int, InPath(ge=SESSIONS[0], le=SESSIONS[-1])]
 Position = Annotated[int, InPath(ge=1, le=1_000_000)]
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -171,7 +172,8 @@ def save_marks(
         # boxes below the threshold were never on the screen, and in the other arm none was
         model=desk.design.model if slot.arm == ARMS[1] else None,
         shown={
-            **body.shown,
+            # what the page tells, and nothing that a client makes up: texts have their own column
+            **{key: body.shown[key] for key in _TOLD if key in body.shown},
             "study": desk.name,
             "session": slot.session,
             "arm": slot.arm,

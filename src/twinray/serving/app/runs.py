@@ -55,7 +55,7 @@ def read_runs(runs: Sequence[Path], *, allow_edited: bool = False) -> list[Serve
         description = read_description(run / MODEL)
         if description.kind != "detector":
             raise InputError(
-                f"expected a detect run, {run} is a {description.kind}; readers are shown boxes"
+                f"expected a detect run, {run} is a {description.kind}; readers are shown boxes (twinray predict gives scores of images)"
             )
         check_files(run, [MODEL], allow_edited=allow_edited)
         one = _served(run, description, allow_edited, first=not found)

@@ -196,7 +196,6 @@ def opened(path: Path, store: Store, model: str, model_classes: Sequence[str]) -
     cases = path.parent / file.cases
     if not cases.is_file():
         raise InputError(f"{_WHAT} {path}: cases: expected a COCO file, {cases} is not there; correct the path")  # fmt: skip
-    _check_readers(file, store)
     fresh = Design(file, sha256(cases), model, ())
     known = store.studies.get(file.study)
     if known is not None:
@@ -209,6 +208,7 @@ def opened(path: Path, store: Store, model: str, model_classes: Sequence[str]) -
         if known.ended is not None:
             raise InputError(f"the study {file.study} of this store was ended; give a new study a name of its own")  # fmt: skip
         return kept
+    _check_readers(file, store)  # later one may have left, and what was read stays
     if others := [*store.studies.open_ones()]:
         raise InputError(
             f"the study {others[0]} of this store is not finished; finish it first, or end it: twinray store end-study --name {others[0]}"

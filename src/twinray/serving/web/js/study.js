@@ -52,7 +52,7 @@ function newKey() {
 class Case {
   constructor(given) {
     const { session, position, arm, boxes, draft } = given;
-    Object.assign(this, { id: `${session}/${position}`, arm, position, state: "done", loaded: true, revealed: true, others: [], othersShown: false, answers: [], priors: [] });
+    Object.assign(this, { id: `${session}/${position}`, arm, position, state: "done", loaded: true, revealed: true, ready: false, others: [], othersShown: false, answers: [], priors: [] });
     this.predictions = new Map([[MODEL, boxes.map((box) => ({ ...box, score: now.scores ? box.score : null }))]]);
     this.reading = readingOf(draft, boxes);
     this.watch = new Watch();
@@ -81,9 +81,10 @@ const ratingOfBox = (box) => state.case?.reading.marks.get(box?.key)?.rating ?? 
 const isMark = (box) => Boolean(box && state.case?.reading.marks.has(box.key));
 
 function bodyOf(here, finished) {
+  const { seconds, boxes_seconds, heat_maps } = here.watch.told();
   return {
     marks: marksOf(here.reading).map(([, mark]) => ({ box: mark.box, class: mark.class, rating: mark.rating ?? null, prediction: mark.prediction ?? null })),
-    text: here.reading.text, seconds: here.watch.told().seconds, shown: { ...here.watch.told(), boxes: state.boxes }, finished,
+    text: here.reading.text, seconds, shown: { boxes_seconds, heat_maps: heat_maps.length, boxes: state.boxes }, finished,
   };
 }
 
@@ -135,7 +136,9 @@ async function openNext() {
     const picture = await pictures.get(here.id);
     if (state.case !== here) return;
     viewport.setPictures(picture, null);
+    here.ready = true; // nothing is marked or submitted that was not seen
     showPreset();
+    refresh("marks");
   } catch (error) {
     closeCase();
     return card("fail", "The image cannot be shown.", error.message, "Try again", () => stand({ begin: true }));
@@ -169,6 +172,7 @@ function card(sign, what, words, act, run) {
 async function submit() {
   const here = state.case;
   if (!here || submitting) return;
+  if (!here.ready) return say("The image is still coming");
   const marks = marksOf(here.reading), open = marks.find(([, mark]) => mark.rating == null);
   if (open) {
     editor.select(open[0], { quiet: true });
@@ -218,13 +222,13 @@ function drawMarks() {
   rebuild($("model-list"), theirs.map(boxRow));
   $("no-boxes").hidden = list.some((box) => box.kind === "predicted");
   drawRating();
-  for (const id of ["submit", "thumb-submit"]) $(id).disabled = !here || submitting;
+  for (const id of ["submit", "thumb-submit"]) $(id).disabled = !here?.ready || submitting;
   for (const id of ["undo", "thumb-undo"]) $(id).disabled = !here?.reading.past.length;
   $("redo").disabled = !here?.reading.future.length;
   $("thumb-take").hidden = here?.arm !== "with";
   $("thumb-take").disabled = !theirs.length;
   $("thumb-remove").disabled = !isMark(chosen());
-  $("thumb-add").disabled = !here;
+  for (const id of ["add-mark", "thumb-add"]) $(id).disabled = !here?.ready;
   drawHints();
 }
 
@@ -360,12 +364,12 @@ function toggleBoxes() {
 /** Time counts while the case is on the screen. */
 function watchScreen() {
   const here = state.case;
-  if (here && !document.hidden) here.watch.start(state.boxes && here.arm === "with");
+  if (here?.ready && !document.hidden) here.watch.start(state.boxes && here.arm === "with");
 }
 
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) return watchScreen();
-  if (!state.case) return;
+  if (!state.case?.ready) return;
   state.case.watch.stop();
   save(state.case); // the time so far, too
   outbox.flush();
@@ -456,7 +460,7 @@ function keyDown(event) {
   }
   if (!box && isOwnKey(node, event.key)) return;
   const found = lookUp(event, state.keysOn, KEYS);
-  if (!found || (found.needs && !state.case)) return;
+  if (!found || (found.needs && !state.case?.ready)) return;
   event.preventDefault();
   actions[found.act](event);
 }
