@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from twinray.backbones.build import build_backbone
@@ -11,6 +14,8 @@ from twinray.detection.batched.roi_align import pyramid_levels
 from twinray.detection.model import Detector, DetectorOptions, build_detector
 from twinray.detection.pyramid import POOLED_LEVELS, Features
 from twinray.explanation.ablation_cam import last_stage_channel_scores, pyramid_channel_scores
+from twinray.explanation.gradient_cams import gradient_cam
+from twinray.explanation.occlusion import WINDOW, bin_occlusion
 from twinray.explanation.scoring import FixedBox
 from twinray.inference.heat_maps import box_scorer
 
@@ -119,3 +124,47 @@ def test_last_stage_channels(parts: Parts) -> None:
         torch.testing.assert_close(fast, row, rtol=1e-4, atol=0)
         drops.append((row / score - 1).abs().max())
     assert torch.stack(drops).median() > 1e-3
+
+
+@torch.no_grad()
+def test_occluded_bins(parts: Parts) -> None:
+    """The weights of an occlusion map are drops of scores of bins that are really zeroed before the detector's own head."""
+    detector, features, boxes = parts
+    levels = [features.pyramid[name] for name in POOLED_LEVELS]
+    heads, reach = detector.roi_heads, WINDOW // 2
+    for box, heat in zip(
+        boxes, bin_occlusion(levels, boxes, box_scorer(detector), (SIZE, SIZE)), strict=True
+    ):
+        pooled = heads.box_roi_pool(features.pyramid, [box.proposal[None]], [(SIZE, SIZE)])
+        covered = pooled.repeat(1 + 49, 1, 1, 1)
+        for at in range(49):
+            row, column = divmod(at, 7)
+            rows, columns = (slice(max(i - reach, 0), i + reach + 1) for i in (row, column))
+            covered[1 + at, :, rows, columns] = 0
+        scores = heads.box_predictor(heads.box_head(covered))[0].softmax(dim=1)[:, 1 + box.label]
+        assert heat.score == pytest.approx(float(scores[0]), rel=1e-4)
+        torch.testing.assert_close(
+            torch.from_numpy(heat.weights),
+            (scores[0] - scores[1:]) / scores[0],
+            rtol=1e-3,
+            atol=2e-5,
+        )
+
+
+@pytest.mark.parametrize("method", ["odam", "grad-cam"])
+def test_gradient_maps(parts: Parts, method: Literal["odam", "grad-cam"]) -> None:
+    """Gradient times activation of the level that a box pools from, the gradient through the detector's own parts."""
+    detector, features, boxes = parts
+    levels = [features.pyramid[name] for name in POOLED_LEVELS]
+    drawn = gradient_cam(method, levels, boxes, box_scorer(detector), (SIZE, SIZE))
+    for box, heat in zip(boxes, drawn, strict=True):
+        name = POOLED_LEVELS[box.level]
+        leaf = features.pyramid[name].detach().clone().requires_grad_(True)
+        score = really_scored(detector, {**features.pyramid, name: leaf}, [box])[0, 0]
+        (gradient,) = torch.autograd.grad(score, leaf)
+        activation = leaf.detach()
+        weight = gradient if method == "odam" else gradient.mean(dim=(2, 3), keepdim=True)
+        raw = (weight * activation).sum(dim=1, keepdim=True).clamp(min=0)
+        plain = F.interpolate(raw, size=(SIZE, SIZE), mode="bilinear", align_corners=False)[0, 0]
+        plain = plain / plain.max() if plain.max() > 0 else plain
+        torch.testing.assert_close(torch.from_numpy(heat.map), plain, rtol=1e-3, atol=1e-3)

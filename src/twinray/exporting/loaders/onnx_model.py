@@ -90,9 +90,12 @@ class Model:
         return self.normalised(square), place
 
     def normalised(self, square: Array) -> Array:
-        """A pack's square (p, p) or (p, p, 3) uint8 -> (1, 3, s, s) float32."""
+        """A pack's square (p, p) or (p, p, 3), uint8, or float32 with 0 black and 1 white -> (1, 3, s, s) float32."""
         planes = square[None] if square.ndim == 2 else square.transpose(2, 0, 1)
-        unit = planes.astype(np.float32) / np.float32(255)
+        if square.dtype == np.float32:
+            unit = planes.clip(0, 1)
+        else:
+            unit = planes.astype(np.float32) / np.float32(255)
         if unit.shape[-1] != self.size:
             how = Image.Resampling[self.described["resize"].upper()]
             resized = [
