@@ -121,6 +121,21 @@ def test_a_seed_that_no_file_holds_is_refused_with_the_largest_one(cli, tmp_path
     assert (status, "at most 9223372036854775807, got 9223372036854775808" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pack", "a" * 300),
+        ("pretrain", "--data", "x", "--init", "a" * 300),
+        ("detect", "--data", "x", "--init", "b/" + "a" * 300),
+        ("evaluate", "a" * 300),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_line(cli, tmp_path, words):
+    status, _, err = cli(*words, "--out", tmp_path / "out")
+    assert status == 2
+    assert "unforeseen" not in err and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("joined", [True, False])
 def test_options_are_not_read_from_a_pipe(cli, tmp_path, joined):
     """The parser would wait for ever, or read a device without end."""

@@ -354,6 +354,32 @@ def test_a_file_of_ours_in_many_ways(kept_files, tmp_path, case) -> None:
     assert unforeseen(kept_files, tmp_path, case, MANY, seed=1) == []
 
 
+def test_what_a_longer_search_found(kept_files, tmp_path) -> None:
+    """Numbers that no int holds in thresholds, names of columns that are no text, paths that no disk has."""
+    for source in ("detector", "labels"):
+        shutil.copytree(kept_files / source, tmp_path / source)
+    described = json.loads((tmp_path / "detector" / "model.json").read_text())
+    point = {"fp_per_image": 1.0, "fp_per_image_measured": 1.0, "sensitivity": 1.0}
+    each = {
+        "threshold": 0.5,
+        "n_boxes": float("inf"),
+        "sensitivity": 1.0,
+        "fp_per_image": 1.0,
+        "fallback": "",
+    }
+    thresholds = {
+        **(described.get("thresholds") or {}),
+        "operating_points": [{**point, "per_class": {"a": each}}],
+    }
+    assert "cannot be read" in refusal(
+        lambda: thresholds_from_json(thresholds, ["a"], "model.json")
+    )
+    table = tmp_path / "labels" / "predictions.parquet"
+    table.write_bytes(table.read_bytes().replace(b"split", b"spl\xd7t"))
+    assert "Parquet" in refusal(lambda: read_label_predictions(table.parent, "test"))
+    assert recipe("a" * 300) == "a" * 300
+
+
 def odd_options(verb: str) -> Iterator[tuple[str, Any]]:
     """Every option of a verb with values of other kinds."""
     for name in options(load(VERBS[verb].config)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -79,6 +80,12 @@ def _dispatch(arguments: Sequence[str]) -> None:
             f"{error.filename or 'a file'} may not be read or written by this user; change its permissions, or choose another place",
             2,
         )
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            _unforeseen(error)
+        told = str(error.filename or "a path")
+        told = told if len(told) < 100 else f"{told[:60]}...{told[-30:]}"
+        _fail(f"{told} can be no path here ({error.strerror}); correct it", 2)
     except Exception as error:
         if _out_of_memory(error):
             known = options(load(VERBS[arguments[0]].config))

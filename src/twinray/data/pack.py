@@ -556,15 +556,16 @@ def _open_table(path: Path, *, linear: bool) -> pa.Table:
     try:
         table = pq.read_table(path / SAMPLES)
         table.validate(full=True)
+        names = table.column_names  # decoded here: they may be no UTF-8
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"could not open {path / SAMPLES} as a table: {_first_line(error)}; pack the source again"
         ) from error
     always = [*SCHEMA, *(LINEAR if linear else ())]
-    missing = [field.name for field in always if field.name not in table.column_names]
+    missing = [field.name for field in always if field.name not in names]
     if missing:
         raise InputError(f"expected columns {missing} in {path / SAMPLES}; pack the source again")
-    optional = [field for field in KEYED if field.name in table.column_names]
+    optional = [field for field in KEYED if field.name in names]
     for wanted in (*always, *optional):
         column = table.column(wanted.name)
         if column.type != wanted.type:

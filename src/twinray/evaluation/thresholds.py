@@ -259,7 +259,7 @@ def thresholds_from_json(raw: Any, box_classes: Sequence[str], where: str) -> Th
         points = tuple(_point_from_json(one) for one in raw["operating_points"])
         read = Thresholds(float(raw["fp_per_image"]), points, int(raw["n_images"]))
         read.at(None)
-    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (InputError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{where}: the thresholds cannot be read ({type(error).__name__}: {error}); restore the file, "
             "or take them out and give --score-threshold"

@@ -121,11 +121,11 @@ def read_label_predictions(run: Path, split: str = "test") -> LabelPredictions |
 def _from_parquet(path: Path, split: str) -> LabelPredictions | None:
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        names = table.column_names  # decoded here: they may be no UTF-8
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise InputError(
             f"could not read {path} as Parquet ({error!s:.80}); copy it again from the run"
         ) from error
-    names = table.column_names
     classes = tuple(name.removeprefix(_TRUTH) for name in names if name.startswith(_TRUTH))
     wanted = [
         "image",

@@ -188,7 +188,7 @@ def label_thresholds_from_json(
             for name, one in raw["per_class"].items()
         }
         read = LabelThresholds(per_class, int(raw["n_images"]), str(raw["chosen_on"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{where}: the thresholds cannot be read ({type(error).__name__}: {error}); restore the file"
         ) from error

@@ -142,11 +142,11 @@ def recipe(init: str) -> str:
 
 def _recipe(init: str, depth: int) -> str:
     path = Path(init)
-    if not depth or not (path / CONFIG).is_file():
-        return init
     try:
+        if not depth or not (path / CONFIG).is_file():
+            return init
         config = read_config(path)
-    except InputError:
+    except (InputError, OSError, ValueError):  # the latter two: text that can be no path
         return init
     if config.get("job") != "pretrain":
         return init
