@@ -103,7 +103,10 @@ def write_study(store: Store, name: str, out: Path, who: str) -> Found:
     write_text(out / MARKS, _csv(_mark_rows(final)), "marks of a study")
     files = [out / one for one in (FIGURES, TABLE, READINGS, MARKS)]
     if figures.table is not None:
-        files += write_jafroc(figures.table, out / WORKBOOK)
+        try:
+            files += write_jafroc(figures.table, out / WORKBOOK)
+        except InputError as error:  # a package that is not installed takes no figure away
+            notes.append(f"WARNING: {WORKBOOK} was not written: {error}")
     store.audit.add(who, "study figures", details={"study": name, "readings": len(final)})
     return Found(figures, (*_lines(design, figures), *notes, f"{DISCLAIMER}."), tuple(files))
 
