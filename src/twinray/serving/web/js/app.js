@@ -8,7 +8,7 @@ import { Findings, letterOf, nameOf } from "./findings.js";
 import { HeatMaps } from "./heat.js";
 import { toggleHelp } from "./help.js";
 import { isOwnKey, isTyping, lookUp } from "./keys.js";
-import { chosen, listed } from "./listing.js";
+import { chosen, listed, shownModels } from "./listing.js";
 import { Reading } from "./marks.js";
 import { hideToast, showSaving, startNotices, toast } from "./notices.js";
 import { Outbox } from "./outbox.js";
@@ -114,7 +114,7 @@ async function open(row) {
   refresh("list", "findings", "image");
   archive.look(here);
   if (before) lookForPriors(here); // others of this patient may have come since it was fetched
-  if (here.state === "queued" || here.state === "running") poll(here);
+  if (waits(here)) poll(here);
   picture.then(() => ahead(here)).catch(() => {});
 }
 
@@ -148,14 +148,31 @@ function take(here, details) {
   return before !== here.state;
 }
 
-/** Ask until the model has answered, while the image is open. */
+/** Whether a shown model has not answered yet: an image is done by any model, a new one looks at it later. */
+function waits(here) {
+  if (here.state === "queued" || here.state === "running") return true;
+  return here.state === "done" && shownModels().some((hash) => hash && !here.predictions.has(hash));
+}
+
+/** Ask until the shown models have answered, while the image is open. */
 async function poll(here) {
-  while (state.case === here && (here.state === "queued" || here.state === "running")) {
+  if (here.polled) return;
+  here.polled = true;
+  try {
+    await pollUntil(here);
+  } finally {
+    here.polled = false;
+  }
+}
+
+async function pollUntil(here) {
+  while (state.case === here && waits(here)) {
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     if (document.hidden || state.case !== here) continue;
     try {
-      const changed = take(here, await Promise.all([...new Set([state.first, state.view === "models" ? state.second : state.first])].map((hash) => api.image(here.id, hash))));
-      if (changed) refresh("findings", "image", "list");
+      const had = here.predictions.size, changed = take(here, await Promise.all(shownModels().map((hash) => api.image(here.id, hash))));
+      if (changed || here.predictions.size > had) refresh("findings", "image", "list");
+      else if (here.state === "done") await new Promise((resolve) => setTimeout(resolve, 5 * POLL_MS)); // a new model takes images in turn
     } catch {
       await new Promise((resolve) => setTimeout(resolve, 5 * POLL_MS));
     }
@@ -376,6 +393,7 @@ async function setView(name, { quiet = false } = {}) {
     if (state.case !== here || state.view !== name) return;
     if (picture) await showPictures(here, picture);
     if (name === "models" && here.state === "done" && !here.predictions.has(state.second)) await load(here).catch(() => {});
+    if (waits(here)) poll(here);
     viewport.fit();
   }
   showHeads();
@@ -396,7 +414,7 @@ function showHeads() {
       return;
     }
     const few = prior || state.view === "prior" || state.models.length < 2 || (state.view !== "models" && n) || !here;
-    rebuild(pane.what, few ? words : state.view === "models" ? null : `${words} `, few ? null : make("select", { "aria-label": n ? "Second model" : "Model", "data-keep": `model${n}`, on: { change: (e) => setModel(n, e.target.value) } }, state.models.map((one) => make("option", { value: one.model, selected: one.model === hash }, `${state.view === "models" ? `${n ? "B" : "A"}  ` : ""}${one.name} ${one.model.slice(0, 6)}`))));
+    rebuild(pane.what, !few && state.view === "models" ? null : make("span", { class: "name" }, words), few ? null : make("select", { "aria-label": n ? "Second model" : "Model", "data-keep": `model${n}`, on: { change: (e) => setModel(n, e.target.value) } }, state.models.map((one) => make("option", { value: one.model, selected: one.model === hash }, `${state.view === "models" ? `${n ? "B" : "A"}  ` : ""}${one.name} ${one.model.slice(0, 6)}`))));
     pane.element.setAttribute("aria-label", !here ? "No image" : prior ? "Prior image" : `Image of ${shortPatient(here.row)}${n ? ", second model" : ""}`);
   });
 }
@@ -416,6 +434,7 @@ async function setModel(n, hash) {
   if (!n || hash === other) state.threshold = firstThreshold(modelOf(state.first));
   showRun();
   if (state.case) await load(state.case).catch(() => {});
+  if (state.case && waits(state.case)) poll(state.case);
   showHeads();
   refresh("findings", "image", "list");
 }

@@ -60,6 +60,7 @@ export class Findings {
     if (shut) return list.length ? "" : "None yet.";
     const answer = open.answers.find((one) => one.model === state.first);
     if (answer?.state === "failed") return `This model gave no answer: ${answer.reason}`;
+    if (!open.predictions.has(state.first)) return "This model has not looked at the image yet. Nothing is known of its boxes.";
     if (list.some((box) => box.kind === "predicted")) return "";
     const point = at(modelOf(state.first), state.threshold);
     const missed = point?.share_found == null ? "" : `: on validation the model missed about ${tenths(1 - point.share_found)}`;
