@@ -30,7 +30,8 @@ export function listed(open = state.case) {
       found.set(box.key, box);
   const boxes = [...found.values()].sort((a, b) => (a.kind === "own") - (b.kind === "own"));
   boxes.forEach((box, i) => { box.number = i + 1; });
-  if (state.view === "models")
+  // only where both have answered: a model that has not looked, or failed, has not left a box out
+  if (state.view === "models" && shownModels().every((model) => open.answers.find((one) => one.model === model)?.state === "done"))
     for (const box of boxes)
       box.lone = box.kind === "predicted" && box.verdict !== "rejected" &&
         !boxes.some((o) => o.kind === "predicted" && o.model !== box.model && o.class === box.class && overlap(o.box, box.box) > SAME_PLACE);

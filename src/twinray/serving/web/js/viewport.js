@@ -133,7 +133,7 @@ export class Viewport {
       if (map) told = { coming: "Computing the heat map", shown: "Heat map", failed: `No heat map: ${map.reason}` }[map.state];
       else if (open.state === "queued") told = open.place ? `Boxes later, ${open.place} before it` : "Boxes in a moment";
       else if (open.state === "running") told = "Boxes in a moment";
-      else if (open.state === "done" && pane.model && !open.predictions.has(pane.model)) told = "This model has not looked yet";
+      else if (open.state === "done" && pane.model && !open.predictions.has(pane.model)) told = "Not looked yet";
       else if (hidden(open)) told = "Boxes hidden";
       else if (!state.boxes) told = "Boxes off";
     }
