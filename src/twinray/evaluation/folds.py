@@ -53,11 +53,11 @@ from twinray.evaluation.intervals import (
 from twinray.evaluation.labels.cutoffs import LabelThresholds
 from twinray.evaluation.labels.data import Labelled
 from twinray.evaluation.labels.measures import (
+    MEASURES,
     LabelMeasure,
     Support,
     interval,
     label_difference,
-    measures_of,
 )
 from twinray.evaluation.labels.report import MeasuredLabels
 from twinray.evaluation.levels import BoxSupport, difference, level, variance
@@ -495,7 +495,8 @@ class _LabelRule:
         return _corrected(made, self.data.names, self.data.in_mean.tolist())
 
     def _rules(self) -> dict[str, LabelMeasure]:
-        return {measure.name: measure for measure in measures_of(self.data)}
+        # of all measures: another arm may have thresholds where this one has none
+        return {one.name: one for one in MEASURES if one.task in (None, self.data.task)}
 
 
 def _corrected(

@@ -148,6 +148,7 @@ def independent(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_counts_of_each_reading_are_those_of_the_data_sheet(real_rows):
     with (real_rows / "train.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["Frontal/Lateral"] == "Frontal"]

@@ -7,8 +7,11 @@ import pytest
 from scipy import stats
 
 from twinray.evaluation.bounded import exact_share, score_interval
+from twinray.evaluation.intervals import Resampling
+from twinray.evaluation.labels.cutoffs import choose_label_thresholds
 from twinray.evaluation.labels.data import Labelled
 from twinray.evaluation.labels.joined_shares import JoinedShares
+from twinray.evaluation.labels.report import evaluate_labels
 
 
 def at_half(data: Labelled):
@@ -96,3 +99,26 @@ def test_means_over_models_and_folds():
     assert np.isnan(without.interval(0)).all() and np.isnan(without.interval(None)).all()
     left = JoinedShares.over_folds([apart[0], without])
     assert left.values[0, 0] == 0.2 and left.covariance[0, 0] == apart[0].covariance[0, 0]
+
+
+def test_a_class_without_a_threshold_moves_no_mean():
+    """Youden's index of the two classes that have one: the third, of too few validation images, changes nothing."""
+    rng = np.random.default_rng(2)
+    truth = (rng.random((200, 3)) < (0.4, 0.3, 0.2)).astype(float)
+    scores = 1 / (1 + np.exp(-(2 * truth - 1 + rng.normal(size=truth.shape))))
+    seen = truth.copy()
+    seen[:, 2] = 0
+    names = ("a", "b", "c")
+    chosen = choose_label_thresholds(seen, scores, names)
+    assert chosen.per_class["c"].missing
+    found = evaluate_labels(
+        truth, scores, names, "multilabel", thresholds=chosen, resampling=Resampling(50)
+    )
+    without = evaluate_labels(
+        truth[:, :2], scores[:, :2], names[:2], "multilabel",
+        thresholds=choose_label_thresholds(seen[:, :2], scores[:, :2], names[:2]), resampling=Resampling(50),
+    )  # fmt: skip
+    assert repr(found.metrics["youden"]) == repr(without.metrics["youden"])
+    assert (
+        found.metrics["youden"].low < found.metrics["youden"].value < found.metrics["youden"].high
+    )

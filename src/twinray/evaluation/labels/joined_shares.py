@@ -93,11 +93,16 @@ class JoinedShares:
 
     def interval(self, label: int | None) -> tuple[float, float]:
         """95 % interval of the mean of a class's shares, or of those of all classes for None, 0..1; NaN where one is of nobody."""
-        measured = ~np.isnan(self.values).any(axis=0)
-        wanted = (
-            self.averaged & measured if label is None else np.arange(self.values.shape[1]) == label
-        )
-        if not (wanted & measured).any():
+        wanted, (below, above) = self._wanted(label), self.reach(label)
+        if not wanted.any():
+            return below, above
+        middle = float(self.values[:, wanted].mean())
+        return max(0.0, middle - below), min(1.0, middle + above)
+
+    def reach(self, label: int | None) -> tuple[float, float]:
+        """How far the interval goes below the mean and above it; NaN where one share is of nobody."""
+        wanted = self._wanted(label)
+        if not wanted.any():
             return float("nan"), float("nan")
         at = np.flatnonzero(np.tile(wanted, len(self.values)))
         values, cases = self.values.ravel()[at], self.cases.ravel()[at]
@@ -109,9 +114,14 @@ class JoinedShares:
         scale = np.sqrt(np.outer(variances, variances))
         r = np.divide(covariance, scale, out=np.eye(len(at)), where=scale > 0).clip(-1, 1)
         below, above = (np.abs(ends[:, side] - values) / len(at) for side in (0, 1))
-        middle = float(values.mean())
         low, high = (float(np.sqrt(max(d @ r @ d, 0.0))) for d in (below, above))
-        return max(0.0, middle - low), min(1.0, middle + high)
+        return low, high
+
+    def _wanted(self, label: int | None) -> npt.NDArray[np.bool_]:
+        """(k,) classes whose shares are all of somebody."""
+        measured: npt.NDArray[np.bool_] = ~np.isnan(self.values).any(axis=0)
+        asked = self.averaged if label is None else np.arange(self.values.shape[1]) == label
+        return np.logical_and(measured, asked)
 
 
 def _ends(value: float, variance: float, cases: int) -> tuple[float, float]:

@@ -185,9 +185,12 @@ def _shares_at_half(data: Labelled) -> Counts:
 
 def _shares_at_youden(data: Labelled) -> Counts:
     """Sensitivity and specificity at the threshold of Youden's index."""
+    assert data.thresholds is not None
     t = data.tallies
+    decided = ~np.isnan(data.thresholds.of("youden"))  # a class without one has no share
+    positive, negative = t["positive"] * decided, t["negative"] * decided
     called = t["called youden"] - t["hit youden"]
-    return [(t["hit youden"], t["positive"]), (t["negative"] - called, t["negative"])]
+    return [(t["hit youden"], positive), (negative - called, negative)]
 
 
 MEASURES: tuple[LabelMeasure, ...] = (
@@ -424,8 +427,9 @@ def interval(
     if measure.name == "brier":  # summed over several exclusive classes: 0..2
         high = 2.0 if label is None and support.by_top_label else 1.0
     if measure.name in support.joined:
-        first, last = support.joined[measure.name].interval(label)
-        return Interval(value, low + (high - low) * first, low + (high - low) * last, n)
+        below, above = ((high - low) * reach for reach in support.joined[measure.name].reach(label))
+        if not np.isnan(below + above):
+            return Interval(value, max(low, value - below), min(high, value + above), n)
     if measure.kind in ("level", "share") and low < value < high:
         width = high - low
         first, last = _score((value - low) / width, (known - low) / width, behind, student=True)
