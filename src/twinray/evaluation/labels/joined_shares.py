@@ -119,9 +119,9 @@ class JoinedShares:
 
     def _wanted(self, label: int | None) -> npt.NDArray[np.bool_]:
         """(k,) classes whose shares are all of somebody."""
-        measured: npt.NDArray[np.bool_] = ~np.isnan(self.values).any(axis=0)
+        measured = ~np.isnan(self.values).any(axis=0)
         asked = self.averaged if label is None else np.arange(self.values.shape[1]) == label
-        return np.logical_and(measured, asked)
+        return np.asarray(np.logical_and(measured, asked), dtype=np.bool_)
 
 
 def _ends(value: float, variance: float, cases: int) -> tuple[float, float]:
