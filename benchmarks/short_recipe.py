@@ -100,6 +100,19 @@ TRIALS: dict[str, dict[str, Any]] = {
     },
     "lambda 0.02, 4 x as long": {"batch_size": 64, "lr": 1e-3, "lam": 0.02, "longer": 4},
     "lambda 0.0051, 4 x as long": {"batch_size": 64, "lr": 1e-3, "lam": 0.0051, "longer": 4},
+    # added when each of the two had come out above random weights on the phantom
+    "whole images, gentle, lambda 0.0051, 4 x as long": {
+        "batch_size": 64,
+        "lr": 1e-3,
+        "lam": 0.0051,
+        "crop_min": 0.9,
+        "brightness": 0.2,
+        "contrast": 0.2,
+        "solarise": (0.0, 0.0),
+        "blur": (0.2, 0.1),
+        "longer": 4,
+    },
+    "lambda 0.0051, 12 x as long": {"batch_size": 64, "lr": 1e-3, "lam": 0.0051, "longer": 12},
     "wide, 4 x as long": {
         "batch_size": 64,
         "lr": 1e-3,
