@@ -84,6 +84,23 @@ def test_constant_features_are_no_trouble():
     assert np.isfinite(fit_linear(x, y, "multiclass", 0.1).scores(x)).all()
 
 
+@pytest.mark.parametrize("penalty", [1e-6, 1e-2, 1.0])
+@pytest.mark.parametrize("scale", [1, 100])
+def test_a_label_that_all_or_no_images_have_is_said_of_all_or_none(scale, penalty):
+    """Its bias has no finite best value; what comes out is a probability all the same, near 1 or near 0."""
+    rng = np.random.default_rng(3)
+    x = (scale * rng.normal(size=(24, 64))).astype(np.float32)
+    y = np.stack([np.ones(24), np.zeros(24), rng.integers(0, 2, 24)], axis=1).astype(np.float32)
+    scores = fit_linear(x, y, "multilabel", penalty).scores(x)
+    assert (scores[:, 0] > 0.999).all() and (scores[:, 1] < 0.001).all()
+    # the others are fitted as without them
+    alone = fit_linear(x, y[:, 2:], "multilabel", penalty).scores(x)
+    np.testing.assert_allclose(scores[:, 2], alone[:, 0], atol=1e-5)
+    np.testing.assert_allclose(
+        fit_linear(x, 1 - y, "multilabel", penalty).scores(x), 1 - scores, atol=1e-5
+    )
+
+
 def test_same_input_same_bytes():
     x, y, _ = blobs()
     first, second = (fit_linear(x, y, "multiclass", 0.1) for _ in range(2))

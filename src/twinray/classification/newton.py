@@ -90,17 +90,21 @@ class LogisticLoss:
             each = F.binary_cross_entropy_with_logits(logits, self.y, reduction="none")
         return (each * self.factors).sum(dim=0)
 
-    def slope(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """(p, the gradient with respect to the logits), both (n, k)."""
-        p = logits.softmax(dim=1) if self.multiclass else logits.sigmoid()
-        return p, (p - self.y) * self.factors
+    def slope(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(p, p (1 - p), the gradient with respect to the logits), each (n, k)."""
+        if self.multiclass:
+            p = logits.softmax(dim=1)
+            return p, p * (1 - p), (p - self.y) * self.factors
+        # a label that all images have drives p to 1, where 1 - p would round to 0 and end in 0 / 0
+        p, rest = logits.sigmoid(), (-logits).sigmoid()
+        return p, p * rest, torch.where(self.y == 1, -rest, p) * self.factors
 
-    def curved(self, p: Tensor, factors: Tensor, t: Tensor) -> Tensor:
-        """The Hessian with respect to the logits times ``t`` (n, k)."""
+    def curved(self, p: Tensor, spread: Tensor, factors: Tensor, t: Tensor) -> Tensor:
+        """The Hessian with respect to the logits times ``t`` (n, k); ``spread`` is p (1 - p)."""
         if self.multiclass:
             pt = p * t
             return factors * (pt - p * pt.sum(dim=1, keepdim=True))
-        return factors * p * (1 - p) * t
+        return factors * spread * t
 
     def along(self, weight: Tensor) -> Tensor:
         """A scalar product for each problem, of a (k, d + 1) product: (k, 1), or (1, 1) of classes."""
@@ -126,12 +130,12 @@ def minimise(
     logits = x @ solution[:, :-1].T + solution[:, -1]
     passes = 1
     for _ in range(_STEPS):
-        p, slope = loss.slope(logits)
+        p, spread, slope = loss.slope(logits)
         gradient = torch.cat(
             [slope.T @ x + penalty * solution[:, :-1], slope.sum(0)[:, None]], dim=1
         )
-        scale = (loss.factors * p * (1 - p)).sum(dim=0).clamp(min=_LEAST)[:, None].float()
-        step, decrement, products = _step(loss, spectrum, penalty, p, gradient, scale)
+        scale = (loss.factors * spread).sum(dim=0).clamp(min=_LEAST)[:, None].float()
+        step, decrement, products = _step(loss, spectrum, penalty, (p, spread), gradient, scale)
         passes += products + 1
         if bool((decrement <= GAP).all()):
             break
@@ -149,7 +153,7 @@ def _step(
     loss: LogisticLoss,
     spectrum: Spectrum,
     penalty: float,
-    p: Tensor,
+    chances: tuple[Tensor, Tensor],
     gradient: Tensor,
     scale: Tensor,
 ) -> tuple[Tensor, Tensor, int]:
@@ -159,13 +163,13 @@ def _step(
         return torch.cat([spectrum.solve(r[:, :-1], scale, penalty), r[:, -1:] / scale], dim=1)
 
     def product(v: Tensor) -> Tensor:
-        t = loss.curved(p32, factors, loss.x32 @ v[:, :-1].T + v[:, -1])
+        t = loss.curved(p32, spread32, factors, loss.x32 @ v[:, :-1].T + v[:, -1])
         return torch.cat([t.T @ loss.x32 + penalty * v[:, :-1], t.sum(dim=0)[:, None]], dim=1)
 
     # small gradients would vanish in the products of float32
     size = gradient.abs().amax().clamp(min=torch.finfo(gradient.dtype).tiny)
     residual = (-gradient / size).float()
-    p32, factors = p.float(), loss.factors.float()
+    p32, spread32, factors = chances[0].float(), chances[1].float(), loss.factors.float()
     z = solved(residual)
     rz = loss.along(residual * z)
     decrement = loss.along((residual * z).double()) * size.square() / 2
