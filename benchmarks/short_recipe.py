@@ -39,7 +39,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from twinray.backbones.build import Backbone, build_backbone
-from twinray.classification.on_pack import extract_features
+from twinray.classification.features.on_pack import extract_features
 from twinray.classification.probe import LinearProbe, fit_linear, fit_probe
 from twinray.data.pack import Pack, open_pack
 from twinray.jobs.pack import PackConfig

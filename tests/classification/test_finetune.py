@@ -19,9 +19,9 @@ from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import MEAN, STD, network_input
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.data import LabelledImages, hold_out, label_weights, labels_to_learn
+from twinray.classification.features.on_pack import extract_features
 from twinray.classification.loss import label_loss
 from twinray.classification.model import Classifier, draw_head
-from twinray.classification.on_pack import extract_features
 from twinray.classification.options import resolve
 from twinray.classification.policies import Learner, make_plan, named_parts, norm_parameters
 from twinray.classification.probe import fit_linear

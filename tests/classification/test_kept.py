@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from twinray.classification.config import ClassifyConfig
-from twinray.classification.kept import RECORD, VALUES, write_features
+from twinray.classification.features.kept import RECORD, VALUES, write_features
 from twinray.classification.run import run as classify
 from twinray.data.pack import open_pack
 from twinray.errors import InputError

@@ -25,9 +25,9 @@ from twinray.backbones.pixels import network_input
 from twinray.classification.config import AUTO, ClassifyConfig
 from twinray.classification.data import Batch, LabelledImages
 from twinray.classification.draws import Fitted, keep_tuning, kept_tuning
+from twinray.classification.features.on_pack import Seen, extract_features, label_scores
 from twinray.classification.loss import label_loss
 from twinray.classification.model import Classifier, Head, draw_head, probabilities
-from twinray.classification.on_pack import Seen, extract_features, label_scores
 from twinray.classification.policies import Learner, Plan, layers_of, make_plan, named_parts
 from twinray.classification.protocols import Recipe, rate_factor, recipe
 from twinray.classification.transforms import Transforms

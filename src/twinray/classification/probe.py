@@ -182,7 +182,7 @@ def _choose_penalty(
             _, solution = learnt.fit(penalty, solution)
             logits = learnt.logits(solution, rest)
             losses[i] += float(unseen.value(logits).sum()) * len(held_out)
-            p, _ = unseen.slope(logits)
+            p, _, _ = unseen.slope(logits)
             scores[i, held_out] = p.cpu().numpy()
     best = int(np.argmin(losses))
     return PENALTIES[best], scores[best]

@@ -29,8 +29,8 @@ from twinray.classification.draws import (
     keep_draw,
     kept_draw,
 )
+from twinray.classification.features.kept import read_features
 from twinray.classification.finetune import Draw, KnownFeatures, Task, train_head, train_layers
-from twinray.classification.kept import read_features
 from twinray.classification.options import check_ranks, resolve
 from twinray.classification.probe import LinearProbe, fit_probe
 from twinray.classification.protocols import notes_of

@@ -356,7 +356,7 @@ class _Estimator:
 
     def _once(self, one: Node, config: Any, data: list[str], how: tuple[int, int, int]) -> _Run:
         """One short run on generated images: so many to train, to hold out of it (twice), and in a batch."""
-        from twinray.classification.kept import write_features
+        from twinray.classification.features.kept import write_features
         from twinray.jobs import train
 
         n, held, batch = how
@@ -388,7 +388,7 @@ class _Estimator:
 
     def _kept(self, config: Any, folder: Path) -> Path:
         """The features of a stand-in, which no timed probe has to compute."""
-        from twinray.classification.kept import write_features
+        from twinray.classification.features.kept import write_features
 
         digest = hashlib.sha256(repr(replace(config, out=Path("run"))).encode()).hexdigest()[:16]
         out = self.work / f"features-{folder.name}-{digest}"

@@ -16,7 +16,7 @@ from rich.console import Console
 from twinray.about import DISCLAIMER
 from twinray.backbones.build import Backbone, build_backbone
 from twinray.backbones.weights import initialise, seen_by, settled_arch, settled_size
-from twinray.classification.on_pack import extract_features
+from twinray.classification.features.on_pack import extract_features
 from twinray.data.fit import to_square
 from twinray.data.pack import Pack, open_pack
 from twinray.data.packed_pixels import shown

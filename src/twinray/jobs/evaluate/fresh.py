@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from twinray.classification.on_pack import Seen, label_scores
+from twinray.classification.features.on_pack import Seen, label_scores
 from twinray.data.pack import Pack
 from twinray.detection.data import DetectionData, annotated
 from twinray.detection.on_pack import detect_rows

@@ -48,7 +48,9 @@ def execute(one: Node, study: Path) -> Mapping[str, str]:
         elif one.kind == "pack":
             _pack(one, study)
         elif one.kind == "features":
-            from twinray.classification.kept import write_features  # torch: seconds to import
+            from twinray.classification.features.kept import (
+                write_features,
+            )  # torch: seconds to import
 
             write_features(config_of(one, study))
         else:

@@ -16,7 +16,7 @@ from twinray.backbones.build import Backbone, build_backbone
 from twinray.backbones.weights import initialise
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.data import labelled_rows, labels_to_learn, rows_with_labels
-from twinray.classification.on_pack import extract_features
+from twinray.classification.features.on_pack import extract_features
 from twinray.classification.options import resolve
 from twinray.data.pack import Pack, open_pack
 from twinray.errors import InputError
