@@ -7,6 +7,7 @@ turned, ends cut off, another encoding. A reader may take the result or raise ``
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import io
 import json
@@ -87,7 +88,7 @@ def changed(value: Any, rng: np.random.Generator) -> Any:
         odd = ODD[int(rng.integers(len(ODD)))]
         if not path:
             if rng.random() < 0.1:
-                value = odd
+                value = copy.deepcopy(odd)
             continue
         holder = value
         for key in path[:-1]:
@@ -96,11 +97,11 @@ def changed(value: Any, rng: np.random.Generator) -> Any:
         if way < 0.15:
             del holder[path[-1]]
         elif way < 0.25 and isinstance(holder, dict):
-            holder[str(path[-1]) + "x"] = odd
+            holder[str(path[-1]) + "x"] = copy.deepcopy(odd)
         elif way < 0.3 and isinstance(holder, list):
             holder.append(holder[path[-1]])
         else:
-            holder[path[-1]] = odd
+            holder[path[-1]] = copy.deepcopy(odd)  # one place of the list would hold itself later
     return value
 
 
