@@ -575,6 +575,10 @@ def test_no_mark_is_lost_while_the_server_is_away(browser, detect_run, images, t
     page = tab.page
     tab.upload(images[0])
     tab.upload(images[1])
+    until_done(server, 2)
+    page.wait_for_timeout(1500)  # the page asks again once a second
+    page.wait_for_selector(".boxes g.predicted")
+    page.locator("#pane-0").focus()
     server.kill()
     page.keyboard.press("1")
     page.keyboard.press("y")

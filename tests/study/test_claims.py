@@ -38,6 +38,21 @@ def test_of_several_workers_one_gets_a_piece(tmp_path):
         assert sorted(i for i, _ in won) == list(range(20))
 
 
+def test_a_claim_made_between_look_and_claim_is_not_taken_over(tmp_path, monkeypatch):
+    slow, fast = Claims(tmp_path), Claims(tmp_path)
+    look = slow._state
+
+    def then_another_claims(piece, last):
+        found = look(piece, last)
+        assert fast.take(piece) is not None
+        return found
+
+    monkeypatch.setattr(slow, "_state", then_another_claims)
+    assert slow.take(PIECE) is None
+    monkeypatch.undo()
+    assert slow.state(PIECE) == "running" and fast.holder(PIECE).number == 0
+
+
 def test_a_piece_goes_from_open_to_done(tmp_path):
     claims = Claims(tmp_path)
     assert claims.state(PIECE) == "open"

@@ -337,6 +337,7 @@ def test_another_study_and_a_foreign_folder_are_refused(opened, folder, tmp_path
     other = written(tmp_path, {**content(folder), "study": "Another"})
     with pytest.raises(InputError, match="holds the study 'Toy', not 'Another'"):
         verb.run(StudyConfig(file=other, out=opened))
+    (tmp_path / "notes.txt").write_text("the file of a study may lie in its folder, others may not")
     with pytest.raises(InputError, match="holds files and is no study"):
         verb.run(StudyConfig(file=other, out=tmp_path))
 
@@ -376,8 +377,10 @@ def test_killed_at_two_moments_and_run_again_it_ends_with_the_same_table(opened,
     out = tmp_path / "out"
     file = folder / "study.yaml"
     coordinator = start(file, out)
-    os.kill(holder(out, "classify"), signal.SIGKILL)  # the worker: the coordinator starts another
-    worker = holder(out, "detect", step=True)
+    os.kill(
+        holder(out, "detect", step=True), signal.SIGKILL
+    )  # the worker: the coordinator starts another
+    worker = holder(out, "classify")
     coordinator.kill()
     os.kill(worker, signal.SIGKILL)
     coordinator.wait()

@@ -131,9 +131,12 @@ class Claims:
 
     def state(self, piece: str) -> State:
         """Where a piece stands."""
+        return self._state(piece, self._last(piece))
+
+    def _state(self, piece: str, last: int) -> State:
+        """Where a piece stands whose last claim has a number, -1 for none."""
         if self._path(piece, "done").is_file():
             return "done"
-        last = self._last(piece)
         if last < 0:
             return "open"
         ended = self._ended(piece, last)
@@ -148,9 +151,11 @@ class Claims:
         Raises:
             TwinrayError: the disk refuses.
         """
-        if self.state(piece) != "open":
+        # one look for both: a claim that another worker makes after it has the number that is linked to below
+        last = self._last(piece)
+        if self._state(piece, last) != "open":
             return None
-        number = self._last(piece) + 1
+        number = last + 1
         claim = Claim(piece, number, secrets.token_hex(8), Process.own(), now())
         target = self._path(piece, "claim", number)
         own = self.folder / f".{piece}.{claim.token}.tmp"

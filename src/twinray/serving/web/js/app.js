@@ -108,6 +108,7 @@ async function open(row) {
     return;
   }
   if (!current()) return;
+  if (here.state === "failed" && !viewport.panes[0].card.hidden) noPicture(here, null); // the picture's error came before the state
   watchScreen();
   if (state.view === "prior" && !here.priors.length) setView("one", { quiet: true });
   showHeads();
