@@ -74,7 +74,6 @@ def toy() -> dict[str, Any]:
     return file
 
 
-@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_small_study_runs_at_toy_size(real_data, tmp_path, monkeypatch):
     pytest.importorskip("timm", reason="timm is not installed (extra timm)")
