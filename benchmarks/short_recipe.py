@@ -115,7 +115,12 @@ TRIALS: dict[str, dict[str, Any]] = {
     "lambda 0.0051, 12 x as long": {"batch_size": 64, "lr": 1e-3, "lam": 0.0051, "longer": 12},
     # what counts is lambda times the width of the embedding: 0.0051 is 2.6 / 512 on the phantom, where it helped, and 10 / 2048 on
     # Kermany, where nothing was learnt under it
-    "lambda 2.5 / width, 4 x as long": {"batch_size": 64, "lr": 1e-3, "lam_width": 2.5, "longer": 4},
+    "lambda 2.5 / width, 4 x as long": {
+        "batch_size": 64,
+        "lr": 1e-3,
+        "lam_width": 2.5,
+        "longer": 4,
+    },
     "lambda 2.5 / width": {"batch_size": 64, "lr": 1e-3, "lam_width": 2.5},
     "wide, 4 x as long": {
         "batch_size": 64,
