@@ -600,6 +600,7 @@ def test_no_mark_is_lost_while_the_server_is_away(browser, detect_run, images, t
 
 
 @needs_archive
+@pytest.mark.long
 def test_out_of_the_archive_beside_a_prior_and_back_into_it(browser, archived, axe) -> None:
     archive, server = archived
     pytest.importorskip("highdicom", reason="highdicom builds the objects (extra dicom)")
