@@ -600,7 +600,6 @@ def test_no_mark_is_lost_while_the_server_is_away(browser, detect_run, images, t
 
 
 @needs_archive
-@pytest.mark.long
 def test_out_of_the_archive_beside_a_prior_and_back_into_it(browser, archived, axe) -> None:
     archive, server = archived
     pytest.importorskip("highdicom", reason="highdicom builds the objects (extra dicom)")
@@ -658,8 +657,10 @@ def test_out_of_the_archive_beside_a_prior_and_back_into_it(browser, archived, a
     broken = server.folder / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
     page.set_input_files("#files", broken)
+    tab.shown("#toast", "added")  # which shows the list that the new image is in
+    sync_api.expect(page.locator("#chips [data-keep=failed] b")).to_have_text("1", timeout=20_000)
     page.click("#chips [data-keep=failed]")
-    page.click(".item")
+    page.click('.item:has-text("broken.png")')
     tab.shown("#pane-0 .card", "was not taken")
     look.everywhere("failed")
     sync_api.expect(page.locator("#chips [data-keep=failed] b")).to_have_text("1")
