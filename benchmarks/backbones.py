@@ -43,12 +43,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import twinray.detection.run as detecting
 import twinray.pretraining.run as pretraining
 from classification_kermany import PATIENTS
+from turns import one_step, packed_batches
 from twinray.detection.config import DetectConfig
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack_images
 from twinray.pretraining.config import PretrainConfig
 from twinray.runs.folder import RunFolder
-from twinray.training.engine import Loop, seed_everything
+from twinray.training.engine import Loop
 
 ARCHS = (
     "resnet18",
@@ -103,22 +104,10 @@ def caught_loop(job: Any, config: Any) -> Loop:
 
 def steps_of(loop: Loop) -> Iterator[Callable[[], None]]:
     """One call a step: batch, loss, gradients, optimiser."""
-    batches = (batch for epoch in itertools.count() for batch in loop.batches(epoch, 0))
     loop.model.train()
+    batches = packed_batches(loop)
     for number in itertools.count():
-
-        def step(number: int = number) -> None:
-            batch = next(batches)
-            seed_everything(loop.seed, number)
-            for group, rate in zip(loop.optimizer.param_groups, loop.rates(number), strict=True):
-                group["lr"] = rate
-            loop.optimizer.zero_grad(set_to_none=True)
-            loop.step(batch, number)
-            parameters = [p for p in loop.model.parameters() if p.grad is not None]
-            nn.utils.clip_grad_norm_(parameters, loop.clip_norm or float("inf"), foreach=True)
-            loop.optimizer.step()
-
-        yield step
+        yield lambda number=number: one_step(loop, next(batches), number)
 
 
 def without_channels_last() -> contextlib.ExitStack:

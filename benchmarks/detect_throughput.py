@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.transforms import v2
 
+from turns import one_step, packed_batches
 from twinray.data.pack import open_pack
 from twinray.detection.config import DetectConfig
 from twinray.detection.data import annotated
@@ -41,7 +43,7 @@ from twinray.detection.run import make_detector, make_loop
 from twinray.jobs.pack import PackConfig
 from twinray.jobs.pack import run as pack_images
 from twinray.training.device import Machine, choose_machine
-from twinray.training.engine import Loop, seed_everything
+from twinray.training.engine import Loop
 
 
 class ReferenceImages(torch.utils.data.Dataset[tuple[Tensor, dict[str, Tensor]]]):
@@ -124,24 +126,8 @@ def _finish(device: torch.device) -> None:
 def ours(name: str, loop: Loop) -> Arm:
     """The steps of the training loop, without its log and checkpoints."""
 
-    def batches() -> Iterator[Any]:
-        epoch = 0
-        while True:
-            yield from loop.batches(epoch, 0)
-            epoch += 1
-
-    def step(batch: Any, number: int) -> None:
-        seed_everything(loop.seed, number)
-        for group, rate in zip(loop.optimizer.param_groups, loop.rates(number), strict=True):
-            group["lr"] = rate
-        loop.optimizer.zero_grad(set_to_none=True)
-        loop.step(batch, number)
-        parameters = [p for p in loop.model.parameters() if p.grad is not None]
-        nn.utils.clip_grad_norm_(parameters, loop.clip_norm or float("inf"), foreach=True)
-        loop.optimizer.step()
-
     loop.model.train()
-    return Arm(name, batches(), step)
+    return Arm(name, packed_batches(loop), partial(one_step, loop))
 
 
 def reference(

@@ -50,7 +50,7 @@ from torch import nn
 
 import twinray.pretraining.run as job
 from lightly_recipe import LightlyProcess, Recipe
-from turns import Rate, TurnOver, Window, let_go
+from turns import Rate, TurnOver, Window, let_go, packed_batches
 from twinray.data.packing.options import PackOptions
 from twinray.data.packing.write import write_pack
 from twinray.data.readers.folder import read_folder
@@ -99,12 +99,6 @@ def loop_turn(loop: Loop, folder: RunFolder, batches: Iterable[Any], window: Win
     loop.optimizer.zero_grad(set_to_none=True)
     let_go(window.device)
     return rate
-
-
-def packed_batches(loop: Loop) -> Iterator[Any]:
-    """The job's batches, epoch after epoch."""
-    for epoch in itertools.count():
-        yield from loop.batches(epoch, 0)
 
 
 def ready_batches(loop: Loop, device: torch.device) -> Iterator[Any]:

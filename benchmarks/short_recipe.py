@@ -58,6 +58,8 @@ PENALTY = 0.1  # in the search: choosing it by cross-validation for every draw c
 PATIENTS = r"(person\d+)_|(IM-\d+)-"
 SEARCH = {"kermany": (1,), "phantom": (101,)}
 FINAL = {"kermany": (10,), "phantom": tuple(range(201, 211))}
+GENTLE: dict[str, Any] = {"jitter": 0.8, "brightness": 0.2, "contrast": 0.2, "solarise": (0.0, 0.0), "blur": (0.5, 0.1)}  # fmt: skip
+WHOLE: dict[str, Any] = {"crop_min": 0.9, "brightness": 0.2, "contrast": 0.2, "solarise": (0.0, 0.0), "blur": (0.2, 0.1)}  # fmt: skip
 TRIALS: dict[str, dict[str, Any]] = {
     "before": {},
     "batch 64": {"batch_size": 64, "lr": 1e-3},
@@ -67,11 +69,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "batch 64, gentle": {
         "batch_size": 64,
         "lr": 1e-3,
-        "jitter": 0.8,
-        "brightness": 0.2,
-        "contrast": 0.2,
-        "solarise": (0.0, 0.0),
-        "blur": (0.5, 0.1),
+        **GENTLE,
     },
     # four and twelve times as long, since 175 steps on the phantom left the embedding at 8 of 512 dimensions
     "4 x as long": {"longer": 4},
@@ -80,22 +78,14 @@ TRIALS: dict[str, dict[str, Any]] = {
     "batch 64, gentle, 4 x as long": {
         "batch_size": 64,
         "lr": 1e-3,
-        "jitter": 0.8,
-        "brightness": 0.2,
-        "contrast": 0.2,
-        "solarise": (0.0, 0.0),
-        "blur": (0.5, 0.1),
+        **GENTLE,
         "longer": 4,
     },
     # a crop's magnification hides the heart's size, so crops of nearly the whole image
     "whole images, gentle, 4 x as long": {
         "batch_size": 64,
         "lr": 1e-3,
-        "crop_min": 0.9,
-        "brightness": 0.2,
-        "contrast": 0.2,
-        "solarise": (0.0, 0.0),
-        "blur": (0.2, 0.1),
+        **WHOLE,
         "longer": 4,
     },
     "lambda 0.02, 4 x as long": {"batch_size": 64, "lr": 1e-3, "lam": 0.02, "longer": 4},
@@ -105,11 +95,7 @@ TRIALS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "lr": 1e-3,
         "lam": 0.0051,
-        "crop_min": 0.9,
-        "brightness": 0.2,
-        "contrast": 0.2,
-        "solarise": (0.0, 0.0),
-        "blur": (0.2, 0.1),
+        **WHOLE,
         "longer": 4,
     },
     "lambda 0.0051, 12 x as long": {"batch_size": 64, "lr": 1e-3, "lam": 0.0051, "longer": 12},

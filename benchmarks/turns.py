@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
+
+from twinray.training.engine import Loop, seed_everything
 
 
 @dataclass(frozen=True)
@@ -87,3 +90,21 @@ def let_go(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def packed_batches(loop: Loop) -> Iterator[Any]:
+    """The job's batches, epoch after epoch."""
+    for epoch in itertools.count():
+        yield from loop.batches(epoch, 0)
+
+
+def one_step(loop: Loop, batch: Any, number: int) -> None:
+    """A step of the training loop, without its log and checkpoints."""
+    seed_everything(loop.seed, number)
+    for group, rate in zip(loop.optimizer.param_groups, loop.rates(number), strict=True):
+        group["lr"] = rate
+    loop.optimizer.zero_grad(set_to_none=True)
+    loop.step(batch, number)
+    parameters = [p for p in loop.model.parameters() if p.grad is not None]
+    nn.utils.clip_grad_norm_(parameters, loop.clip_norm or float("inf"), foreach=True)
+    loop.optimizer.step()

@@ -29,8 +29,8 @@ from gpu.record import Outcome, Session, Skip
 from gpu.scenes import phantom_pack, under_test
 from gpu.waits import as_the_job_sets, detector_loop, steps_in_a_window
 from lightly_recipe import LightlyProcess, Recipe
-from pretrain_throughput import loop_turn, network_turn, packed_batches, ready_batches
-from turns import Rate, TurnOver, Window, let_go, synchronise
+from pretrain_throughput import loop_turn, network_turn, ready_batches
+from turns import Rate, TurnOver, Window, let_go, packed_batches, synchronise
 from twinray.classification.config import ClassifyConfig
 from twinray.classification.probe import fit_linear, fit_probe
 from twinray.classification.run import run as run_classify

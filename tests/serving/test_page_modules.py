@@ -355,6 +355,8 @@ def test_one_table_of_keys() -> None:
     assert out["graph"] is out["alt"] is None
     source = (MODULES / "app.js").read_text(encoding="utf-8")
     table = source[source.index("const actions = {") :]
+    looks = (MODULES / "look.js").read_text(encoding="utf-8")
+    table += looks[looks.index("actions() {") :].replace("\n      ", "\n  ")
     assert [
         act
         for act in out["acts"]

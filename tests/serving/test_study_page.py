@@ -142,7 +142,9 @@ def test_a_study_is_read_by_keys_alone(study) -> None:
                         shown("#mark-list", "71 of 100")
                         sync_api.expect(page.locator("#pane-0")).to_be_focused(timeout=30_000)
                 else:
-                    page.wait_for_timeout(300)  # a script reads faster than the clock's tenths of a second
+                    page.wait_for_timeout(
+                        300
+                    )  # a script reads faster than the clock's tenths of a second
                     press("j")
                     press("y")
                     shown("#mark-list", "not rated")

@@ -442,6 +442,7 @@ class _BoxRule:
     def levels(
         self, arm: str, values: Mapping[Key, float], folds: Sequence[Figures]
     ) -> dict[Key, Interval]:
+        """Key -> interval of a mean over folds, with what each fold's own spread lacks."""
         lacks, whole = lacking_by_size(folds, self.folds), self._whole()
         return {
             k: level(
@@ -453,6 +454,7 @@ class _BoxRule:
     def differences(
         self, baseline: str, values: Mapping[Key, float], folds: Sequence[Figures]
     ) -> dict[Key, Difference]:
+        """Key -> paired difference, p corrected over classes."""
         lacks, whole = lacking_by_size(folds, self.folds), self._whole()
         made = {
             k: difference(k, v, _over_folds(folds, k), lacks.get(k, 0.0), whole[size_of(k[1])])
@@ -479,6 +481,7 @@ class _LabelRule:
     def levels(
         self, arm: str, values: Mapping[Key, float], folds: Sequence[Figures]
     ) -> dict[Key, Interval]:
+        """Key -> interval by the rule of its measure."""
         rules, drawn = self._rules(), {k: _over_folds(folds, k) for k in values}
         return {
             k: interval(k, rules[k[1]], v, drawn, self.supports[arm]) for k, v in values.items()
@@ -487,6 +490,7 @@ class _LabelRule:
     def differences(
         self, baseline: str, values: Mapping[Key, float], folds: Sequence[Figures]
     ) -> dict[Key, Difference]:
+        """Key -> paired difference by the rule of its measure, p corrected over the classes of its mean."""
         rules, drawn = self._rules(), {k: _over_folds(folds, k) for k in values}
         made = {
             k: label_difference(k, rules[k[1]], v, drawn, self.supports[baseline])

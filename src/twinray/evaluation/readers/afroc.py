@@ -142,6 +142,7 @@ class _Pairs:
 
     @staticmethod
     def of(ratings: Ratings, merit: Merit) -> _Pairs:
+        """Pairs of lesions and images that a figure of merit compares; an unknown one is an InputError."""
         if merit not in MERITS:
             raise InputError(f"figure of merit: expected one of {', '.join(MERITS)}, got {merit!r}")
         diseased = ratings.diseased

@@ -279,6 +279,7 @@ class _Matched:
         box_classes: Sequence[str],
         rule: FrocRule,
     ) -> _Matched:
+        """Predictions matched with the readers' boxes, flat over images."""
         truth: dict[str | int, Boxes] = {key: readings.truth[key] for key in readings.keys}
         theirs: dict[str | int, Boxes] = {key: predictions[key] for key in readings.keys}
         flat = flatten(truth, theirs, box_classes)

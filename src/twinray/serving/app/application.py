@@ -11,7 +11,7 @@ from pathlib import Path
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 
 from twinray.about import DISCLAIMER, own_version
 from twinray.errors import InputError
@@ -202,4 +202,9 @@ def _page(name: str = "index.html") -> Response:
     kind = _TYPES.get(path.suffix)
     if kind is None or not path.is_relative_to(_WEB) or not path.is_file():
         raise HTTPException(404, "there is no such page")
-    return FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"})
+    fresh = {"cache-control": "no-cache"}
+    if path.suffix == ".html":  # the pages share one set of icons
+        icons = (_WEB / "icons.html").read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8").replace("<!-- icons.html -->\n", icons)
+        return HTMLResponse(text, headers=fresh)
+    return FileResponse(path, media_type=kind, headers=fresh)

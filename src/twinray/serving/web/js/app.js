@@ -9,6 +9,7 @@ import { HeatMaps } from "./heat.js";
 import { toggleHelp } from "./help.js";
 import { isOwnKey, isTyping, lookUp } from "./keys.js";
 import { chosen, listed, shownModels } from "./listing.js";
+import { Look } from "./look.js";
 import { Reading } from "./marks.js";
 import { hideToast, showSaving, startNotices, toast } from "./notices.js";
 import { Outbox } from "./outbox.js";
@@ -24,7 +25,7 @@ import { shortPatient, Worklist } from "./worklist.js";
 const POLL_MS = 300;
 const KEPT_CASES = 60;
 const UNSENT = "twinray.unsent";
-const TURN = 1.15, SHIFT = 0.06, ZOOM = 1.25, PAN_PX = 40;
+const PAN_PX = 40;
 
 const api = new Api();
 const pictures = new Pictures(api);
@@ -33,10 +34,11 @@ const heatMaps = new HeatMaps(api, (map) => {
   if (map.state === "shown" && state.heat) say("Heat map shown");
 });
 const viewport = new Viewport({ heatMaps, onFocus: (key) => editor.select(key) });
+const look = new Look(viewport);
 const editor = new Editor({ save, onSelect: (box) => { viewport.bringIn(box.box); noteHeat(); }, setTool });
 const findings = new Findings({ editor, viewport, setHeat, home, onReadFirst: () => { watchScreen(); worklist.load(); } });
 const worklist = new Worklist({ api, open, addImages: () => $("files").click() });
-const pointer = new Pointer({ viewport, editor, activate, setHeat, setWindow: (pane, center, width) => { pane.picture.setWindow(center, width); showPreset(); refresh("image"); } });
+const pointer = new Pointer({ viewport, editor, activate, setHeat, setWindow: (pane, center, width) => look.set(pane.picture, center, width) });
 const outbox = new Outbox({
   send: (id, body) => api.save(id, body, { keepalive: document.hidden }),
   reader: () => state.reader, clock, newKey: () => crypto.randomUUID(), onChange: () => refresh("bars"), keep: keepUnsent,
@@ -212,7 +214,7 @@ async function showPictures(here, picture) {
   let beside = state.view === "models" ? picture : null;
   viewport.setPictures(picture, beside);
   if (here.state === "failed") noPicture(here, null);
-  showPreset();
+  look.show();
   if (state.view === "prior" && here.priors.length) {
     const asked = here.prior;
     beside = await pictures.get(here.priors[asked].id).catch(() => null);
@@ -451,32 +453,7 @@ function activate(n) {
   state.active = n;
   for (const pane of viewport.panes) pane.column.classList.toggle("active", pane.number === n);
   check($("pane-switch"), (radio) => radio === $("pane-switch").children[n]);
-  showPreset();
-  refresh("image");
-}
-
-function showPreset() {
-  const { picture } = viewport, select = $("preset");
-  select.disabled = !picture;
-  const names = picture ? [...picture.presets.map((one) => one.name), ...(picture.preset < 0 ? ["Own window"] : [])] : ["As sent"];
-  if (select.options.length !== names.length || names.some((name, i) => select.options[i].text !== name)) select.replaceChildren(...names.map((name, i) => make("option", { value: i }, name)));
-  if (picture) select.value = picture.preset < 0 ? names.length - 1 : picture.preset;
-}
-
-function choosePreset(n) {
-  const { picture } = viewport;
-  if (!picture?.presets[n]) return;
-  picture.choose(n);
-  showPreset();
-  refresh("image");
-}
-
-function window_(change) {
-  const { picture } = viewport;
-  if (!picture) return;
-  const { center, width } = picture.window, next = change({ center, width, way: picture.dark ? -1 : 1 });
-  picture.setWindow(next.center, next.width);
-  showPreset();
+  look.show();
   refresh("image");
 }
 
@@ -546,16 +523,7 @@ const actions = {
     const all = ["one", state.second && "models", state.case?.priors.length && "prior"].filter(Boolean);
     setView(all[(all.indexOf(state.view) + 1) % all.length]);
   },
-  invert: () => { viewport.picture?.invert(); refresh("image"); say(viewport.picture?.inverted ? "Inverted" : "Not inverted"); },
-  narrower: () => window_(({ center, width }) => ({ center, width: width / TURN })),
-  wider: () => window_(({ center, width }) => ({ center, width: width * TURN })),
-  darker: () => window_(({ center, width, way }) => ({ center: center + way * width * SHIFT, width })),
-  brighter: () => window_(({ center, width, way }) => ({ center: center - way * width * SHIFT, width })),
-  resetWindow: () => { viewport.picture?.invert(false); choosePreset(0); },
-  fit: () => viewport.fit(),
-  oneToOne: () => viewport.oneToOne(),
-  zoomIn: () => viewport.zoom(ZOOM),
-  zoomOut: () => viewport.zoom(1 / ZOOM),
+  ...look.actions(),
   arrow: (event) => {
     const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key], by = event.shiftKey ? 10 : 1;
     if (state.chosen && viewport.picture && editor.nudge(dx * by, dy * by, viewport.picture)) return;
@@ -720,7 +688,7 @@ function listen() {
       viewport.fit();
     }
   });
-  $("preset").addEventListener("change", (event) => choosePreset(Number(event.target.value)));
+  look.start();
   $("note").addEventListener("input", (event) => editor.note(event.target.value));
   addEventListener("keydown", keyDown);
   let pressed = null; // after a choice with the mouse the keys go back to the image

@@ -2,6 +2,20 @@
 
    No key is used with Alt or AltGr: on many keyboards these write characters. Letters can be switched off (WCAG 2.1.4). */
 
+/** Keys of the window and of the zoom, the same on every page. */
+export const LOOK_KEYS = [
+  [["i"], "invert", "invert", true],
+  [["q"], "window narrower", "narrower", true],
+  [["w"], "window wider", "wider", true],
+  [["s"], "darker", "darker", true],
+  [["e"], "brighter", "brighter", true],
+  [["r"], "window as sent", "resetWindow", true],
+  [["f"], "fit", "fit", true],
+  [["o"], "1:1, one image pixel a screen pixel", "oneToOne", true],
+  [["+"], "zoom in", "zoomIn", true],
+  [["-"], "zoom out", "zoomOut", true],
+];
+
 /** [title, [[keys, words, act, needs an image?]]]; `act` names a method of the actions. */
 export const KEYS = [
   ["Images", [
@@ -13,16 +27,7 @@ export const KEYS = [
     [["v"], "one, two models, prior", "nextView", true],
   ]],
   ["Look", [
-    [["i"], "invert", "invert", true],
-    [["q"], "window narrower", "narrower", true],
-    [["w"], "window wider", "wider", true],
-    [["s"], "darker", "darker", true],
-    [["e"], "brighter", "brighter", true],
-    [["r"], "window as sent", "resetWindow", true],
-    [["f"], "fit", "fit", true],
-    [["o"], "1:1, one image pixel a screen pixel", "oneToOne", true],
-    [["+"], "zoom in", "zoomIn", true],
-    [["-"], "zoom out", "zoomOut", true],
+    ...LOOK_KEYS,
     [["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], "move the image, or the chosen box (Shift: 10 px)", "arrow", true],
   ]],
   ["Boxes", [

@@ -9,6 +9,7 @@ import { HeatMaps } from "./heat.js";
 import { toggleHelp } from "./help.js";
 import { isOwnKey, isTyping, lookUp, tableOf } from "./keys.js";
 import { chosen, listed } from "./listing.js";
+import { Look } from "./look.js";
 import { keyOf, Reading } from "./marks.js";
 import { hideToast, showSaving, startNotices, toast } from "./notices.js";
 import { Offline, Outbox, SignedOut } from "./outbox.js";
@@ -20,7 +21,7 @@ import { ratingOf, STUDY_KEYS, STUDY_MOUSE } from "./study_keys.js";
 import { Viewport } from "./viewport.js";
 import { Watch } from "./watch.js";
 
-const TURN = 1.15, SHIFT = 0.06, ZOOM = 1.25, PAN_PX = 40;
+const PAN_PX = 40;
 const LOOK_AGAIN_MS = 5000;
 const MODEL = "shown"; // the model has no name here: readers are not told which it is
 const KEYS = tableOf(STUDY_KEYS);
@@ -29,8 +30,9 @@ const api = new Api();
 const pictures = new Pictures({ display: (place) => api.caseDisplay(place), pixels: (place) => api.casePixels(place) });
 const heatMaps = new HeatMaps({ heatMap: (place, _model, box) => api.caseHeatMap(place, box) }, () => refresh("image", "marks"));
 const viewport = new Viewport({ heatMaps, onFocus: (key) => editor.select(key) });
+const look = new Look(viewport);
 const editor = new Editor({ save, onSelect: (box) => { viewport.bringIn(box.box); noteHeat(); }, setTool });
-const pointer = new Pointer({ viewport, editor, activate: () => {}, setHeat: () => {}, setWindow: (pane, center, width) => { pane.picture.setWindow(center, width); showPreset(); refresh("image"); } });
+const pointer = new Pointer({ viewport, editor, activate: () => {}, setHeat: () => {}, setWindow: (pane, center, width) => look.set(pane.picture, center, width) });
 const outbox = new Outbox({
   send: (place, { reader: _, ...body }) => api.saveCase(place, body, { keepalive: document.hidden }),
   reader: () => state.reader, clock, newKey, onChange: () => refresh("bars"),
@@ -137,7 +139,7 @@ async function openNext() {
     if (state.case !== here) return;
     viewport.setPictures(picture, null);
     here.ready = true; // nothing is marked or submitted that was not seen
-    showPreset();
+    look.show();
     refresh("marks");
   } catch (error) {
     closeCase();
@@ -327,31 +329,6 @@ function setTool(name) {
   refresh("hints", "image");
 }
 
-function showPreset() {
-  const { picture } = viewport, select = $("preset");
-  select.disabled = !picture;
-  const names = picture ? [...picture.presets.map((one) => one.name), ...(picture.preset < 0 ? ["Own window"] : [])] : ["As sent"];
-  if (select.options.length !== names.length || names.some((name, i) => select.options[i].text !== name)) select.replaceChildren(...names.map((name, i) => make("option", { value: i }, name)));
-  if (picture) select.value = picture.preset < 0 ? names.length - 1 : picture.preset;
-}
-
-function choosePreset(n) {
-  const { picture } = viewport;
-  if (!picture?.presets[n]) return;
-  picture.choose(n);
-  showPreset();
-  refresh("image");
-}
-
-function turnWindow(change) {
-  const { picture } = viewport;
-  if (!picture) return;
-  const { center, width } = picture.window, next = change({ center, width, way: picture.dark ? -1 : 1 });
-  picture.setWindow(next.center, next.width);
-  showPreset();
-  refresh("image");
-}
-
 function toggleBoxes() {
   state.boxes = !state.boxes;
   $("boxes-button").setAttribute("aria-pressed", state.boxes);
@@ -408,16 +385,7 @@ const actions = {
   nextClass: () => editor.nextClass(),
   grip: () => editor.grip(),
   remove: () => removeMark(),
-  invert: () => { viewport.picture?.invert(); refresh("image"); say(viewport.picture?.inverted ? "Inverted" : "Not inverted"); },
-  narrower: () => turnWindow(({ center, width }) => ({ center, width: width / TURN })),
-  wider: () => turnWindow(({ center, width }) => ({ center, width: width * TURN })),
-  darker: () => turnWindow(({ center, width, way }) => ({ center: center + way * width * SHIFT, width })),
-  brighter: () => turnWindow(({ center, width, way }) => ({ center: center - way * width * SHIFT, width })),
-  resetWindow: () => { viewport.picture?.invert(false); choosePreset(0); },
-  fit: () => viewport.fit(),
-  oneToOne: () => viewport.oneToOne(),
-  zoomIn: () => viewport.zoom(ZOOM),
-  zoomOut: () => viewport.zoom(1 / ZOOM),
+  ...look.actions(),
   arrow: (event) => {
     const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key], by = event.shiftKey ? 10 : 1;
     if (isMark(chosen()) && viewport.picture && editor.nudge(dx * by, dy * by, viewport.picture)) return;
@@ -513,7 +481,7 @@ function listen() {
     if (tool !== "box") { state.leftDrag = tool; keep(); }
     setTool(tool);
   });
-  $("preset").addEventListener("change", (event) => choosePreset(Number(event.target.value)));
+  look.start();
   $("note").addEventListener("input", (event) => editor.note(event.target.value));
   const range = $("rating-range");
   range.addEventListener("input", () => rate(Number(range.value)));

@@ -1,5 +1,7 @@
 /* The keyboard of a reader study: everything that is done to a case, and no way to another one but submitting. */
 
+import { LOOK_KEYS } from "./keys.js";
+
 export const STUDY_KEYS = [
   ["Case", [
     [["Enter"], "submit for good; with A: a mark in the middle", "enter", false],
@@ -19,16 +21,7 @@ export const STUDY_KEYS = [
     [["Delete", "Backspace"], "remove the mark", "remove", true],
   ]],
   ["Look", [
-    [["i"], "invert", "invert", true],
-    [["q"], "window narrower", "narrower", true],
-    [["w"], "window wider", "wider", true],
-    [["s"], "darker", "darker", true],
-    [["e"], "brighter", "brighter", true],
-    [["r"], "window as sent", "resetWindow", true],
-    [["f"], "fit", "fit", true],
-    [["o"], "1:1, one image pixel a screen pixel", "oneToOne", true],
-    [["+"], "zoom in", "zoomIn", true],
-    [["-"], "zoom out", "zoomOut", true],
+    ...LOOK_KEYS,
     [["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], "move the image, or the chosen mark (Shift: 10 px)", "arrow", true],
     [["b"], "marks and boxes on or off", "boxes", true],
     [["h"], "heat map of the model's box, where the study has them", "heat", true],
