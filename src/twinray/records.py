@@ -115,6 +115,7 @@ RemarkKind = Literal[
     "clipped",  # values outside the scale: smallest and largest
     "high bits",  # bits above Bits Stored are in use: what became of them
     "unread",  # something in the header could not be read: what
+    "channels",  # channels of no stated meaning were left out: how many
     "one value",  # all pixels are equal: to what
     "curve",  # shown by a curve, of which a pack of linear values keeps the range: which
 ]

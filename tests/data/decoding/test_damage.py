@@ -104,6 +104,21 @@ def test_a_jpeg_cut_and_closed_again(tmp_path: Path, name: str) -> None:
         assert kept.how.endswith("damaged")
 
 
+@pytest.mark.parametrize("name", ["png", "tiff-deflate"])
+def test_every_single_bit_changed_is_seen_where_there_is_a_checksum(
+    tmp_path: Path, name: str
+) -> None:
+    """The documentation promises it of these two formats, and of no other."""
+    file_format, options = FORMATS[name]
+    path = tmp_path / "a"
+    Image.fromarray(radiograph(side=64)).save(path, file_format, **options)
+    data = path.read_bytes()
+    for at in np.linspace(len(data) * 0.1, len(data) * 0.95, 60).astype(int).tolist():
+        path.write_bytes(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
+        with pytest.raises(InputError, match="damaged|cannot be decoded"):
+            load_image(path)
+
+
 @pytest.mark.parametrize("chunk", [b"IHDR", b"IDAT", b"IEND", b"tEXt"])
 def test_a_png_chunk_with_a_wrong_checksum_is_named(tmp_path: Path, chunk: bytes) -> None:
     from PIL import PngImagePlugin

@@ -3,8 +3,9 @@
 Pillow opens them all, but changes values. It keeps the upper 8 bits of colour, so a 12-bit picture
 in a 16-bit RGB file comes out black. It reads unsigned 32-bit TIFFs as signed ones, shifts JPEG
 2000 and stretches PGM to 16 bits. Colour of 9 to 15 bits in JPEG 2000 it rounds, so that white turns black. What it
-can be made to give is taken from it; PGM and PPM of more than 8 bits are read here, deep colour in JPEG 2000 by
-pylibjpeg-openjpeg (the ``[dicom]`` extra).
+can be made to give is taken from it; PGM and PPM of more than 8 bits are read here, deep colour and deep grey with
+alpha in JPEG 2000 by pylibjpeg-openjpeg (the ``[dicom]`` extra). Planes of a TIFF that are stored one after the other
+are read as grey pictures, one by one.
 
 PNG's sBIT chunk says how many bits of a sample mean something. Writers disagree on where these are: scaled up to 16
 bits, as the standard has it (PNG 12.4), or as they came. The values show which; where they do, the white is known.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,11 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 _BITS, _FORMAT, _COMPRESSION, _PLANES, _CHANNELS = 258, 339, 259, 284, 277
+_PHOTOMETRIC, _EXTRA = 262, 338
+_OF_PLANES = {"strips": (273, 279), "tiles": (324, 325)}
+"""Tags of TIFF that hold one number for each strip or tile of each plane: where it begins, how long it is."""
+_UNKNOWN, _ON_BLACK, _ALPHA = 0, 1, 2
+"""Values of TIFF's ExtraSamples: data of no stated meaning, alpha by which the colours are multiplied already, alpha."""
 _UNSIGNED, _SIGNED = 1, 2
 _NUMBERS = {
     1: "whole numbers",
@@ -33,6 +40,19 @@ _NUMBERS = {
 }
 """TIFF's SampleFormat in words."""
 
+# Pillow does not open 16-bit grey with a second channel. It needs a mode to open one; the raw mode is one that it cannot
+# decode, so that no other user of Pillow gets bytes in a wrong order. `_both` puts the right one in its place.
+# Of 16-bit grey where white is 0 it opens one byte order only.
+TiffImagePlugin.OPEN_INFO.setdefault(
+    (TiffImagePlugin.MM, 0, (1,), 1, (16,), ()), ("I;16B", "I;16B")
+)
+for _order in (TiffImagePlugin.II, TiffImagePlugin.MM):
+    for _white in (0, 1):
+        for _second in ((), (0,), (1,), (2,)):
+            TiffImagePlugin.OPEN_INFO.setdefault(
+                (_order, _white, (1,), 1, (16, 16), _second), ("LA", "LA;16 of twinray")
+            )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
@@ -41,14 +61,16 @@ class Stored:
     Attributes:
         values: (h, w) or (h, w, 3); uint16, int8, int16, int32, uint32 or float32.
         name: name of what they are (``16-bit grey``).
-        alpha: (h, w) uint16, or None.
+        alpha: (h, w) uint16, or None; None also where the values lie on black already.
         white: the value that the header declares to be white, or None.
+        opaque: the alpha that hides what lies behind, where the header declares it, or None.
     """
 
     values: npt.NDArray[Any]
     name: str
     alpha: npt.NDArray[np.uint16] | None = None
     white: float | None = None
+    opaque: float | None = None
 
 
 class UnreadableDepthError(ValueError):
@@ -154,7 +176,19 @@ def _tiff(image: Any, data: bytes) -> Stored | None:
     if not _tiff_is_deep(image):
         return None
     bits, signed = _of_tags(image)
-    mode = image.mode
+    mode, grey = image.mode, image.mode in ("LA", "I;16", "I;16B")
+    apart = image.tag_v2.get(_PLANES, 1) == 2 and int(image.tag_v2.get(_CHANNELS, 1)) > 1
+    whole = bits == 16 and not signed
+    if whole and ((grey and apart) or mode in ("RGB", "RGBA", "LA")):
+        if apart:
+            values = _planes(image, data)
+        else:
+            values = _both(image) if mode == "LA" else _tiff_colour(image, data, mode)
+        return _with_alpha(values, 1 if grey else 3, _several(image.tag_v2.get(_EXTRA, ())))
+    if apart:  # Pillow would take the bytes of a plane in the machine's order
+        raise UnreadableDepthError(
+            f"{bits} bits a channel in separate planes cannot be read without loss"
+        )
     if mode == "F":
         image.load()
         return Stored(np.asarray(image), "float grey")
@@ -168,12 +202,95 @@ def _tiff(image: Any, data: bytes) -> Stored | None:
     if mode == "L":
         image.load()
         return Stored(np.asarray(image).view(np.int8), "signed 8-bit grey")
-    if mode in ("RGB", "RGBA", "RGBX") and bits == 16 and not signed:
-        values = _tiff_colour(image, data, mode)
-        return Stored(
-            values[..., :3], f"16-bit {mode.lower()}", values[..., 3] if mode == "RGBA" else None
-        )
     raise UnreadableDepthError(f"{bits} bits a channel of {mode} cannot be read without loss")
+
+
+def _with_alpha(values: npt.NDArray[np.uint16], colours: int, extra: tuple[int, ...]) -> Stored:
+    """Grey or colour, and what stands behind it, by TIFF's ExtraSamples (TIFF 6.0, section 18).
+
+    Args:
+        values: (h, w, channels).
+        colours: channels of colour, 1 or 3.
+        extra: ExtraSamples; empty where the tag is missing.
+    """
+    name = "grey" if colours == 1 else "rgb"
+    shown = np.ascontiguousarray(values[..., 0] if colours == 1 else values[..., :3])
+    further = values.shape[2] - colours
+    if not further:
+        return Stored(shown, f"16-bit {name}")
+    # four channels without the tag are RGBA to every reader; two may be two channels of a microscope
+    meaning = extra[0] if extra else (_UNKNOWN if colours == 1 else _ALPHA)
+    if meaning == _UNKNOWN:
+        return Stored(shown, f"16-bit {name} beside channels left out")
+    alpha = None if meaning == _ON_BLACK else values[..., colours]
+    return Stored(shown, "16-bit grey and alpha" if colours == 1 else "16-bit rgba", alpha)
+
+
+def channels_left_out(tags: Any) -> int:
+    """How many channels of a TIFF file have no stated meaning, so that they are left out.
+
+    Args:
+        tags: tag number -> value, as Pillow's ``tag_v2`` has them.
+    """
+    extra = _several(tags.get(_EXTRA, ()))
+    grey = int(tags.get(_PHOTOMETRIC, 0)) in (0, 1)
+    if not extra and grey:
+        return int(tags.get(_CHANNELS, 1)) - 1
+    return sum(one == _UNKNOWN for one in extra)
+
+
+def _several(value: Any) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _both(image: Any) -> npt.NDArray[np.uint16]:
+    """(h, w, 2) from 16-bit grey with a second channel: four bytes a pixel, as of RGBA, whose order is then known."""
+    native = any(tile.codec_name == "libtiff" for tile in image.tile)  # libtiff turns bytes round
+    order = "=" if native else ("<" if image.tag_v2.prefix == TiffImagePlugin.II else ">")
+    raw = np.ascontiguousarray(_raw(image, "RGBA", "RGBA"))
+    return raw.view(f"{order}u2").astype(np.uint16)
+
+
+def _planes(image: Any, data: bytes) -> npt.NDArray[np.uint16]:
+    """(h, w, channels) from a TIFF whose channels are stored one after the other.
+
+    libtiff would give upper bytes alone. Each plane has strips of its own, so a directory that names these alone makes a
+    grey picture of it.
+    """
+    tags = image.tag_v2
+    offsets, counts = next(
+        (pair for pair in _OF_PLANES.values() if pair[0] in tags), _OF_PLANES["strips"]
+    )
+    channels = int(tags.get(_CHANNELS, 1))
+    pieces = len(_several(tags[offsets])) // channels
+    kept = (256, 257, 259, 266, 278, 317, 322, 323)  # size, compression, how it is cut, predictor
+    shared = {tag: _several(tags[tag]) for tag in kept if tag in tags}
+    shared |= {_PHOTOMETRIC: (1,), _BITS: (16,), _CHANNELS: (1,)}
+    planes = []
+    for channel in range(channels):
+        mine = slice(channel * pieces, (channel + 1) * pieces)
+        of_plane = {tag: _several(tags[tag])[mine] for tag in (offsets, counts) if tag in tags}
+        plain = _with_directory(data, tags.prefix, shared | of_plane)
+        with Image.open(io.BytesIO(plain), formats=("TIFF",)) as grey:
+            grey.load()
+            planes.append(_sixteen(grey))
+    return np.stack(planes, -1)
+
+
+def _with_directory(data: bytes, prefix: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
+    """A TIFF file with another directory of 32-bit numbers, behind what it holds (TIFF 6.0, section 2)."""
+    order = "<" if prefix == TiffImagePlugin.II else ">"
+    start = len(data) + len(data) % 2
+    entries, further = struct.pack(f"{order}H", len(tags)), b""
+    behind = start + 2 + 12 * len(tags) + 4
+    for tag, values in sorted(tags.items()):
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            where = struct.pack(f"{order}I", behind + len(further))
+            packed, further = where, further + packed
+        entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
+    head = prefix + struct.pack(f"{order}HI", 42, start)
+    return head + data[8:].ljust(start - 8, b"\0") + entries + bytes(4) + further
 
 
 def tiff_layout(data: bytes) -> str:
@@ -213,14 +330,8 @@ def _of_tags(image: Any) -> tuple[int, bool]:
 
 def _tiff_colour(image: Any, data: bytes, mode: str) -> npt.NDArray[np.uint16]:
     rawmode = image.tile[0].args[0] if isinstance(image.tile[0].args, tuple) else image.tile[0].args
-    if (
-        image.tag_v2.get(_PLANES, 1) == 2
-    ):  # libtiff then gives upper bytes alone, whatever is asked for
-        raise UnreadableDepthError(
-            "16 bits a channel in separate planes cannot be read without loss"
-        )
     if len({_rawmode(tile) for tile in image.tile}) != 1 or not re.fullmatch(
-        r"RGB[AX]?;16[BLN]", str(rawmode)
+        r"RGB[AaX]?;16[BLN]", str(rawmode)
     ):
         raise UnreadableDepthError(
             f"16 bits a channel in the layout {rawmode} cannot be read without loss"
@@ -229,7 +340,7 @@ def _tiff_colour(image: Any, data: bytes, mode: str) -> npt.NDArray[np.uint16]:
     native = "L" if np.little_endian else "B"
     stored = native if order == "N" else order
     other = "B" if stored == "L" else "L"
-    base = str(rawmode)[:-1]
+    base = str(rawmode)[:-1].replace("a", "A")  # as stored, not divided by alpha
     return _both_bytes(image, data, mode, base + stored, base + other)
 
 
@@ -288,34 +399,70 @@ def _sixteen(image: Any) -> npt.NDArray[np.uint16]:
 
 def _precision(data: bytes) -> tuple[int, bool, int]:
     """(bits, signed, components) of a JPEG 2000 codestream; (0, False, 0) where it has no size header."""
-    start = data.find(b"\xff\x4f\xff\x51")
-    if start < 0 or start + 43 > len(data):
+    start = _size_header(data)
+    if start < 0:
         return 0, False, 0
     components = int.from_bytes(data[start + 40 : start + 42], "big")
     return (data[start + 42] & 0x7F) + 1, bool(data[start + 42] & 0x80), components
+
+
+def _size_header(data: bytes) -> int:
+    start = data.find(b"\xff\x4f\xff\x51")
+    return start if start + 43 <= len(data) else -1
 
 
 def _jpeg2000(image: Any, data: bytes) -> Stored | None:
     bits, _, components = _precision(data)
     if bits <= 8:
         return None
+    white = float((1 << bits) - 1) if bits < 16 else None
     if image.mode.startswith("I;16") and bits <= 16:
         image.load()
         # Pillow shifts what has fewer bits to 16, and signed values to 0
         values = _sixteen(image) >> (16 - bits)
-        return Stored(
-            values, f"{bits}-bit grey", white=float((1 << bits) - 1) if bits < 16 else None
-        )
-    if bits <= 16 and components in (3, 4):
-        colours = _openjpeg(data, bits, components)
-        alpha = colours[..., 3] if components == 4 else None
-        white = float((1 << bits) - 1) if bits < 16 else None
-        return Stored(
-            colours[..., :3], f"{bits}-bit {'rgb' if alpha is None else 'rgba'}", alpha, white
-        )
+        return Stored(values, f"{bits}-bit grey", white=white)
+    if bits <= 16 and components in (2, 3, 4):
+        several = _openjpeg(data, bits, components)
+        if components == 3:
+            return Stored(several, f"{bits}-bit rgb", white=white)
+        colours, name = (1, "grey and alpha") if components == 2 else (3, "rgba")
+        shown = np.ascontiguousarray(several[..., 0] if colours == 1 else several[..., :3])
+        if _alpha_of_jp2(data, colours) == _MULTIPLIED:
+            return Stored(shown, f"{bits}-bit {name}", white=white)
+        # each component has a precision of its own (ISO/IEC 15444-1, A.5.1)
+        own = (data[_size_header(data) + 42 + 3 * colours] & 0x7F) + 1
+        opaque = float((1 << own) - 1)
+        return Stored(shown, f"{bits}-bit {name}", several[..., colours], white, opaque)
     raise UnreadableDepthError(
         f"{bits} bits a channel of {components} channels cannot be read without loss"
     )
+
+
+_OPACITY, _MULTIPLIED = 1, 2
+"""Types of a channel in JP2's channel definitions: alpha, and alpha by which the colours are multiplied already."""
+
+
+def _alpha_of_jp2(data: bytes, channel: int) -> int:
+    """What the last channel means by the channel definitions of a JP2 file; alpha where there are none.
+
+    Raises:
+        UnreadableDepthError: they say that it is no alpha, or that another one is (ISO/IEC 15444-1, I.5.3.6).
+    """
+    at = data.find(b"cdef", 0, max(data.find(b"jp2c"), 0))
+    if at < 0:
+        return _OPACITY
+    n = int.from_bytes(data[at + 4 : at + 6], "big")
+    types = {
+        int.from_bytes(one[:2], "big"): int.from_bytes(one[2:4], "big")
+        for one in (data[at + 6 + 6 * k : at + 12 + 6 * k] for k in range(min(n, 8)))
+    }
+    others = {number for number, kind in types.items() if kind != 0} - {channel}
+    meaning = types.get(channel, _OPACITY)
+    if others or meaning not in (_OPACITY, _MULTIPLIED):
+        raise UnreadableDepthError(
+            f"its channel definitions say that channel {channel + 1} is no alpha, or another one is"
+        )
+    return meaning
 
 
 def _openjpeg(data: bytes, bits: int, components: int) -> npt.NDArray[np.uint16]:
@@ -324,7 +471,7 @@ def _openjpeg(data: bytes, bits: int, components: int) -> npt.NDArray[np.uint16]
         decode = importlib.import_module("openjpeg").decode
     except ImportError as error:
         raise UnreadableDepthError(
-            f"{bits} bits a channel of {components} channels need the package pylibjpeg-openjpeg: pip install 'twinray[dicom]'"
+            f"{bits} bits a channel of {components} channels need the package pylibjpeg-openjpeg (pip install 'twinray[dicom]')"
         ) from error
     values = np.asarray(decode(io.BytesIO(data)))
     if values.ndim != 3 or values.shape[2] != components or values.dtype.kind != "u":

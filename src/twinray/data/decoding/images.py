@@ -52,8 +52,10 @@ from twinray.data.decoding.damage import (
 )
 from twinray.data.decoding.deep import (
     Stored,
+    UnreadableDepthError,
     as_stored,
     asked_orientation,
+    channels_left_out,
     deep_values,
     is_deep,
     tiff_layout,
@@ -75,6 +77,8 @@ IMAGE_SUFFIXES = frozenset(
 """Lower-case file name endings that a folder scan takes for images."""
 
 JPEG_GREY_TOLERANCE = 2
+_OPAQUE = 0xFF00 / 0xFFFF
+"""Share of a pixel's alpha from which on it hides what lies behind."""
 _BYTES_A_PIXEL = 8
 _HEAD_BYTES = 1 << 20
 """Enough for the tags of a TIFF file that begin it."""
@@ -314,8 +318,7 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
             if decoding.linear:
                 array, how, linear = _kept(path, deep, decoding.scale, remarks, inverted)
             else:
-                array, how = _scaled(path, deep, decoding.scale, remarks)
-                array, how = (255 - array, how + ", inverted") if inverted else (array, how)
+                array, how = _scaled(path, deep, decoding.scale, remarks, inverted)
         else:
             if kind == "jpeg" and image.mode == "L":
                 array, how = _jpeg_pixels(data, "L", decoding.lenient), "8-bit grey"
@@ -328,6 +331,7 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
                 array, how = _grey_or_colour(image, name)
             fault = fault or (None if whole else missing_fault(array, bottom_up=kind == "bmp"))
         asked = asked if kind == "tiff" else asked_orientation(image)
+        left_out = channels_left_out(image.tag_v2) if kind == "tiff" else 0
     if fault:
         if not decoding.lenient:
             raise InputError(
@@ -335,6 +339,8 @@ def _decoded(path: Path, kind: str, data: bytes, max_pixels: int, decoding: Deco
             )
         remarks.append(("damaged", fault))
         how += ", damaged"
+    if left_out:
+        remarks.append(("channels", str(left_out)))
     if which:
         remarks.append(("preview", which))
         how += f", {which}"
@@ -364,6 +370,11 @@ def _opened(path: Path, kind: str, source: Path | io.BytesIO) -> Iterator[Any]:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise InputError(
             f"{path}: claims more than {limit} pixels (a decompression bomb?); leave it out"
+        ) from None
+    except UnreadableDepthError as error:
+        # the file is whole: nobody should copy it again from its source
+        raise InputError(
+            f"{path}: a {_NAMES.get(kind, kind)} that cannot be read: {error}; save it as grey or RGB of 8 or 16 bits"
         ) from None
     except UnidentifiedImageError:
         if kind == "tiff" and (layout := tiff_layout(first_bytes(path, _HEAD_BYTES))):
@@ -471,7 +482,7 @@ def turned(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 
 def _scaled(
-    path: Path, stored: Stored, scale: Scale | None, remarks: list[Remark]
+    path: Path, stored: Stored, scale: Scale | None, remarks: list[Remark], inverted: bool
 ) -> tuple[npt.NDArray[np.uint8], str]:
     """More than 8 bits -> 8 bits by the scale of the source, or of this file if it is a source of its own."""
     values, name = stored.values, stored.name
@@ -484,9 +495,10 @@ def _scaled(
     if values.dtype == np.uint16 and chosen[1] < TOP_16 and values.max() == TOP_16:
         how += f", {TOP_16} is white"
     levels = to_grey_levels(values, chosen)
-    if stored.alpha is not None and stored.alpha.min() < 0xFF00 and np.ptp(stored.alpha):
-        top = 65_535 if stored.alpha.max() > chosen[1] else chosen[1]
-        share = np.clip(stored.alpha / top, 0, 1)
+    if inverted:  # before transparent pixels become black
+        levels, how = 255 - levels, how + ", inverted"
+    share = _seen(stored, chosen[1])
+    if share is not None:
         levels = np.rint(levels * (share if levels.ndim == 2 else share[..., None])).astype(
             np.uint8
         )
@@ -532,9 +544,8 @@ def _kept(
         units, black, white = TOP_16 - units, TOP_16 - white, TOP_16 - black
         slope, intercept = -slope, intercept + slope * TOP_16
         how += ", inverted"
-    alpha = stored.alpha
-    if alpha is not None and alpha.min() < 0xFF00 and np.ptp(alpha):
-        share = np.clip(alpha / (TOP_16 if alpha.max() > high else high), 0, 1)
+    share = _seen(stored, high)
+    if share is not None:
         units = black + (units - black) * (share if units.ndim == 2 else share[..., None])
         how += ", on black"
     array = np.rint(units).clip(0, TOP_16).astype(np.uint16)
@@ -542,6 +553,20 @@ def _kept(
     if array.ndim == 3 and (array == array[..., :1]).all():
         return np.ascontiguousarray(array[..., 0]), how + ", holding grey", meaning
     return array, how, meaning
+
+
+def _seen(stored: Stored, white: float) -> npt.NDArray[np.float64] | None:
+    """(h, w) share of each pixel that alpha shows, 0 to 1; None where there is no alpha, or one that is opaque or even.
+
+    Writers of shallow values in 16 bits fill alpha up to the same depth, or to the top of the container. Where the header
+    does not tell which, values above ``white``, the white of the source, do.
+    """
+    alpha = stored.alpha
+    if alpha is None or not np.ptp(alpha):
+        return None
+    top = stored.opaque or (TOP_16 if alpha.max() > white else white)
+    share = np.clip(alpha / top, 0, 1)
+    return None if share.min() >= _OPAQUE else share
 
 
 def _spread(path: Path, stored: Stored) -> Spread:
@@ -566,6 +591,8 @@ def _range(path: Path, stored: Stored, scale: Scale | None) -> tuple[float, floa
 
 def _grey_or_colour(image: Any, name: str) -> tuple[npt.NDArray[np.uint8], str]:
     mode = image.mode
+    if mode == "La":  # multiplied by alpha already: that is on black
+        return np.asarray(image)[..., 0], "grey on black"
     if mode == "1":
         return np.asarray(image.convert("L")), "1-bit"
     if mode == "L" and "transparency" not in image.info:

@@ -123,6 +123,7 @@ _WORDS: dict[RemarkKind | str, str] = {
     "curve": "{n} images are shown by a curve, of which the range is kept as a straight window, since pixels are linear: {first}",
     "clipped": "{n} images hold values outside the scale, which are black or white: {first}",
     "high bits": "{n} DICOM images use bits above Bits Stored, which were left out: {first}",
+    "channels": "{n} TIFF files hold channels that they do not call alpha nor colour, which were left out: {first}",
     "unread": "{n} DICOM headers hold something that could not be used: {first}",
     "preview": "{n} files hold further pictures beside the one that was taken: {first}",
 }

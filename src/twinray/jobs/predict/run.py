@@ -57,6 +57,7 @@ _REMARKS = {
     "preview": "hold further pictures beside the one that was taken",
     "clipped": "hold values outside the scale, which are black or white",
     "high bits": "are DICOM images that use bits above Bits Stored, which were left out",
+    "channels": "are TIFFs with channels that they do not call alpha nor colour, which were left out",
     "lateral": "are DICOM images of lateral or oblique views; --views frontal leaves such out",
     "sop": "have the SOP instance UID of another file and other pixels: both were predicted",
     "unread": "are DICOM images whose header holds something that could not be used",
