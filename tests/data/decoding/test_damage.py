@@ -115,7 +115,7 @@ def test_every_single_bit_changed_is_seen_where_there_is_a_checksum(
     data = path.read_bytes()
     for at in np.linspace(len(data) * 0.1, len(data) * 0.95, 60).astype(int).tolist():
         path.write_bytes(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
-        with pytest.raises(InputError, match="damaged|cannot be decoded"):
+        with pytest.raises(InputError, match=r"damaged|cannot be decoded"):
             load_image(path)
 
 
