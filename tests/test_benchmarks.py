@@ -347,3 +347,23 @@ def test_a_stop_of_the_four_arms_leaves_whole_cells(monkeypatch):
     boxes = Task("t", "t", "map50", arms, folds)
     assert len(boxes.complete(lambda _: True)["a"]) == 6
     assert boxes.complete(lambda run: run not in ("a2-0", "b0-1"))["b"] == ["b0-0", "b1-0"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_the_demo_on_a_seed_in_small(tmp_path):
+    """Both detectors, the difference and both probes; an option that is set reaches the pre-training; nothing is repeated."""
+    tiny = (
+        "--out", tmp_path, "--seeds", 111, "--set", "lam=0.005", "--unlabelled", 64, "--labelled", 60,
+        "--pretrain-epochs", 1, "--detect-epochs", 1,
+    )  # fmt: skip
+    done = run("demo_seeds.py", *tiny, limit=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert set(line["map50"]) == set(line["probe"]) == {"random", "Barlow Twins"}
+    assert line["probe"]["random"]["mean"] != line["probe"]["Barlow Twins"]["mean"]
+    runs = tmp_path / "111-lam=0.005" / "study" / "runs"
+    assert any("lam: 0.005" in path.read_text() for path in runs.glob("*/config.yaml"))
+    again = run("demo_seeds.py", *tiny)
+    assert "| 111 |" in again.stdout
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1

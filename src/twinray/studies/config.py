@@ -48,7 +48,7 @@ class DemoConfig:
     """Side of the views in pre-training, pixels."""
     pretrain_batch: Annotated[int, MODEL, up_to("unlabelled", low=2)] = 64
     """Images in a pre-training batch."""
-    pretrain_epochs: Annotated[int, MODEL, at_least(1)] = 7
+    pretrain_epochs: Annotated[int, MODEL, at_least(1)] = 28
     """Passes of the pre-training over its images."""
     detect_batch: Annotated[int, MODEL, at_least(1)] = 8
     """Images in a detector's batch."""
