@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,10 @@ def made_run(
     classes: tuple[str, ...] = (),
     by: Normalisation | None = None,
     seed: int = 0,
+    change: Callable[[nn.Module], None] | None = None,
     **options: object,
 ) -> Path:
-    """A folder that export takes for a finished run."""
+    """A folder that export takes for a finished run; ``change`` is done to the network before it is kept."""
     opened = open_pack(pack)
     torch.manual_seed(seed)
     backbone = build_backbone(arch, seed, size)
@@ -80,6 +82,9 @@ def made_run(
         description = {k: v for k, v in description.items() if k not in ("pack",)}
         description |= {"features": backbone.features}
     _calibrate(network, opened, size)
+    if change is not None:
+        with torch.no_grad():
+            change(network)
     folder.mkdir(parents=True)
     save_weights(RunFolder(folder), name, network.state_dict(), description)
     job = {"detector": "detect", "classifier": "classify", "backbone": "pretrain"}[kind]

@@ -31,6 +31,35 @@ def test_mmdetection_finds_the_same_boxes(tmp_path, cli, blob_pack, detector, no
     assert found["n_values"] > 100 and found["unmatched"] <= 2
 
 
+def beyond(network):
+    """Codes far below and above the ends of box coders, logits whose sigmoids are all but 1, boxes beyond the border."""
+    if network.one_stage is not None:
+        codes = network.head.regression_head.bbox_reg.bias.view(-1, 4)
+        codes[::2, 2], codes[1::2, 3] = -5.0, 5.0
+        return
+    network.rpn.head.cls_logits.bias.fill_(13.0)
+    codes = network.rpn.head.bbox_pred.bias.view(-1, 4)
+    codes[0, 2], codes[1, 3] = -5.0, -5.0
+    codes = network.roi_heads.box_predictor.bbox_pred.bias.view(-1, 4)
+    codes[1, 0], codes[2, 3] = 25.0, -25.0
+
+
+@pytest.mark.parametrize("detector", ["faster-rcnn", "retinanet"])
+def test_where_mmdetection_does_otherwise_its_types_do_as_torchvision(
+    tmp_path, cli, blob_pack, detector
+):
+    if not PYTHON:
+        pytest.skip("TWINRAY_MMDET_PYTHON names no Python with MMDetection")
+    run = made_run(
+        tmp_path / "run", blob_pack, detector=detector, size=96, change=beyond, classes=("a", "b")
+    )
+    status, _, said = cli(
+        "export", run, "--to", "mmdet", "--foreign-python", PYTHON, "--out", tmp_path / "out"
+    )
+    assert status == 0, said
+    assert json.loads((tmp_path / "out" / "parity.json").read_text())["n_values"] > 100
+
+
 def test_the_background_goes_last_and_has_no_box(tmp_path, blob_pack):
     run = made_run(tmp_path / "run", blob_pack, classes=("a", "b"))
     subject = open_subject(run)

@@ -26,7 +26,7 @@ from twinray.exporting.subject import Subject, boxes_of, rgb_state
 from twinray.files import write_bytes, write_text
 from twinray.records import Boxes
 
-CHECK, FCOS_HEAD = "mmdet_check.py", "twinray_fcos_head.py"
+CHECK, TYPES = "mmdet_check.py", "twinray_mmdet.py"
 LIMIT = 1e-4
 _DEPTHS = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101, "resnet152": 152}
 _CODES = {"faster-rcnn": "FasterRCNN", "retinanet": "RetinaNet", "fcos": "FCOS"}
@@ -58,22 +58,22 @@ def write(subject: Subject, out: Path, python: Path | None = None) -> Exported:
         raise InputError(
             "this detector's anchors are whole pixels, MMDetection's are not; use --to torchvision"
         )
-    fcos = network.options.detector == "fcos"
     kept = io.BytesIO()
     meta = {"dataset_meta": {"classes": list(subject.classes)}}
     torch.save({"state_dict": _state(subject, network), "meta": meta}, kept)
     write_bytes(out / "weights.pth", kept.getbuffer(), "weights")
     write_text(out / "config.py", _config_text(subject, network), "configuration")
     script = write_loader(CHECK, out)
-    if fcos:
-        write_loader(FCOS_HEAD, out)
-    names = ("weights.pth", "config.py", CHECK, *((FCOS_HEAD,) if fcos else ()))
+    write_loader(TYPES, out)
+    names = ("weights.pth", "config.py", CHECK, TYPES)
     usage = (
-        "```python\nfrom mmdet.apis import init_detector, inference_detector\n\n"
-        f"{'import sys; sys.path.insert(0, chr(46))  # twinray_fcos_head.py lies beside the configuration' if fcos else ''}\n"
+        "```python\nimport sys\n\nfrom mmdet.apis import init_detector, inference_detector\n\n"
+        f"sys.path.insert(0, '.')  # where {TYPES} lies, whose types the configuration names\n"
         "model = init_detector('config.py', 'weights.pth', device='cpu')\nfound = inference_detector(model, 'image.png')\n```"
     )
     notes = (
+        f"{TYPES} holds what torchvision, under whose rules the weights learned, does otherwise than MMDetection; each type in it says "
+        "where boxes differ under MMDetection's own",
         "MMDetection's pipeline stretches an image to the square by OpenCV; the run's own pack used another filter, and "
         "letterboxed images are padded in the middle: bring images to the square first where figures must be the run's",
     )
@@ -157,6 +157,7 @@ def _config_text(subject: Subject, network: Detector) -> str:
     lines = [
         f"# {subject.kind} on {subject.arch}; weights.pth beside this file belongs to it",
         "default_scope = 'mmdet'",
+        f"custom_imports = dict(imports=['{Path(TYPES).stem}'], allow_failed_imports=False)",
         f"model = {pprint.pformat(_model(subject, network), sort_dicts=False, width=100)}",
         "test_pipeline = [",
         "    dict(type='LoadImageFromFile'),",
@@ -165,11 +166,6 @@ def _config_text(subject: Subject, network: Detector) -> str:
         "]",
         "test_dataloader = dict(dataset=dict(pipeline=test_pipeline))",
     ]
-    if network.options.detector == "fcos":
-        lines.insert(
-            2,
-            "custom_imports = dict(imports=['twinray_fcos_head'], allow_failed_imports=False)",
-        )
     return "\n".join(lines) + "\n"
 
 
@@ -231,7 +227,7 @@ def _model(subject: Subject, network: Detector) -> dict[str, Any]:
     }
     return model | {
         "rpn_head": {
-            "type": "RPNHead",
+            "type": "TwinrayRPNHead",
             "in_channels": options.fpn_channels,
             "feat_channels": options.fpn_channels,
             "anchor_generator": {
@@ -257,7 +253,7 @@ def _model(subject: Subject, network: Detector) -> dict[str, Any]:
                 "featmap_strides": [4, 8, 16, 32],
             },
             "bbox_head": {
-                "type": "Shared2FCBBoxHead",
+                "type": "TwinrayBBoxHead",
                 "in_channels": options.fpn_channels,
                 "fc_out_channels": options.box_head_width,
                 "roi_feat_size": 7,
@@ -272,7 +268,7 @@ def _model(subject: Subject, network: Detector) -> dict[str, Any]:
 
 def _coder(shift: float, growth: float) -> dict[str, Any]:
     return {
-        "type": "DeltaXYWHBBoxCoder",
+        "type": "TwinrayBoxCoder",
         "target_means": [0.0] * 4,
         "target_stds": [shift, shift, growth, growth],
     }
