@@ -354,7 +354,7 @@ def test_a_stop_of_the_four_arms_leaves_whole_cells(monkeypatch):
 def test_the_demo_on_a_seed_in_small(tmp_path):
     """Both detectors, the difference and both probes; an option that is set reaches the pre-training; nothing is repeated."""
     tiny = (
-        "--out", tmp_path, "--seeds", 111, "--set", "lam=0.005", "--unlabelled", 64, "--labelled", 60,
+        "--out", tmp_path, "--seeds", 111, "--set", "lam=0.005", "--unlabelled", 64, "--labelled", 80,
         "--pretrain-epochs", 1, "--detect-epochs", 1,
     )  # fmt: skip
     done = run("demo_seeds.py", *tiny, limit=900)

@@ -25,7 +25,7 @@ from twinray.studies.runner.place import Place
 
 TINY = {
     "--unlabelled": 16,
-    "--labelled": 40,
+    "--labelled": 60,
     "--size": 64,
     "--pretrain-size": 32,
     "--pretrain-batch": 8,

@@ -40,8 +40,8 @@ class DemoConfig:
     lists (efficientnet-lite0: ImageNet weights, with the extras imagenet and timm), or a run."""
     unlabelled: Annotated[int, MODEL, at_least(2)] = 1500
     """Images without labels, for pre-training only."""
-    labelled: Annotated[int, MODEL, at_least(10)] = 360
-    """Images with boxes; by patient 45 % train the detectors, 15 % choose their best epoch and 40 % test them."""
+    labelled: Annotated[int, MODEL, at_least(10)] = 800
+    """Images with boxes; by patient 20 % train the detectors, 8 % choose their best epoch and 72 % test them."""
     size: Annotated[int, MODEL, multiple_of(32, least=64)] = 128
     """Side of the images for the detectors, pixels; a multiple of 32."""
     pretrain_size: Annotated[int, MODEL, at_least(32, "pixels")] = 64
