@@ -61,6 +61,7 @@ class LocalCrew:
         )  # fmt: skip
         self.worker = Worker(job, socket.socketpair()[0])
         self.alive = {"analyse": 1, "show": 1}
+        self.methods = self.worker.models.methods()
 
     def start(self) -> None:
         pass

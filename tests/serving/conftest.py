@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from support import twinray
 from twinray.serving.config import ServeConfig
 from twinray.serving.store.store import Store, open_store
 
@@ -112,6 +113,17 @@ def store(place, tmp_path) -> Iterator[Store]:
     made = open_store(place, tmp_path / "store")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def classify_run(tmp_path_factory, class_folder) -> Path:
+    """A probe of random weights that tells dark images from bright ones, with enough images to choose thresholds on."""
+    folder = tmp_path_factory.mktemp("runs")
+    sides = ("--val", 0.3, "--test", 0.3, "--patient-regex", r"((?:dark|bright)\d+)_")
+    twinray("pack", class_folder, "--out", folder / "pack", "--size", 64, *sides, check=True)
+    twinray("classify", "--data", folder / "pack", "--out", folder / "classifier", "--arch", "resnet18",
+            "--size", 32, "--bootstrap", 0, "--device", "cpu", check=True)  # fmt: skip
+    return folder / "classifier"
 
 
 @pytest.fixture

@@ -89,6 +89,15 @@ def server(tmp_path_factory, detect_run) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def both(tmp_path_factory, detect_run, classify_run) -> Iterator[Server]:
+    """A server of a detector and a classifier."""
+    one = Server(detect_run, tmp_path_factory.mktemp("both"), classify_run)
+    yield one
+    one.process.send_signal(signal.SIGTERM)
+    one.process.wait(40)
+
+
+@pytest.fixture(scope="module")
 def archived(tmp_path_factory, detect_run) -> Iterator[tuple[Archive, Server]]:
     """An archive that holds two studies of one patient, and a server of two models that may ask it."""
     folder = tmp_path_factory.mktemp("archived")
@@ -321,6 +330,109 @@ def test_read_first_hides_boxes_scores_and_orders_by_score(browser, server, imag
     tab.shown("#first-note", "Boxes shown after")
     page.uncheck("#read-first")
     tab.close()
+
+
+def test_labels_of_a_classifier_beside_the_boxes_of_a_detector(browser, both, images, axe) -> None:
+    tab = Tab(browser, both, reader="L1")
+    page, found = tab.page, {}
+    look = Look(tab, axe, found, "labels")
+    tab.upload(images[0])
+    rows = page.locator("#label-list .finding")
+    sync_api.expect(rows).to_have_count(2, timeout=20_000)
+    detector, classifier = both.get("/api/models")["models"]
+    image = both.get("/api/images")["images"][0]["id"]
+    labels = both.get(f"/api/images/{image}?model={classifier['model']}")["labels"]
+    (called,) = [one["class"] for one in labels if one["called"]]
+    tab.shown("#label-list .finding.called", called)
+    # picked by the number that follows those of the boxes: words, figures with their numbers, heat map
+    boxes = page.locator("#box-list .finding").count()
+    if boxes < 8:
+        page.keyboard.press(str(boxes + 1))
+    else:
+        page.locator("#label-list .pick").first.focus()
+        page.keyboard.press("Enter")
+    tab.shown("#label-list .chosen", "On validation it called")
+    tab.shown("#label-list .chosen", "(sensitivity ")
+    page.keyboard.press("h")
+    sync_api.expect(page.locator(".told").first).to_have_text(
+        re.compile("^Heat map( is empty)?$"), timeout=20_000
+    )
+    page.keyboard.press("y")
+    tab.shown("#label-list .called", "accepted")
+    page.locator("#label-list .finding:not(.called) .pick").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("n")
+    tab.shown("#label-list .finding:not(.called)", "absent")
+    tab.saved()
+    look.everywhere("judged")
+    page.keyboard.press("z")
+    sync_api.expect(rows.filter(has_text="absent")).to_have_count(0)
+    page.keyboard.press("n")
+    tab.saved()
+    (kept,) = both.get(f"/api/images/{image}/readings")
+    other = next(one["class"] for one in labels if not one["called"])
+    assert kept["labels"] == {called: True, other: False}
+    assert (kept["normal"], kept["model"]) == (False, detector["model"])
+    page.reload()
+    page.wait_for_selector("[data-ready]")
+    tab.shown("#label-list .called", "accepted")
+    # the second model is the classifier: its own pane, without a box, and with its map
+    page.click('[data-view="models"]')
+    tab.shown(".column:nth-child(2) .what", "B  classifier")
+    assert page.locator("#pane-1 .boxes .lines > *").count() == 0
+    tab.shown("#label-list", "B  Labels by classifier")
+    look.everywhere("two")
+    page.click('[data-view="one"]')
+    # read first hides scores and calls, and leaves the classes to be named
+    page.check("#read-first")
+    sync_api.expect(rows).to_have_count(0)
+    sync_api.expect(page.locator("#labels button")).to_have_count(3)
+    page.uncheck("#read-first")
+    sync_api.expect(rows).to_have_count(2)
+    assert {name: one for name, one in found.items() if one} == {}
+    tab.close()
+
+
+def test_tags_names_and_notes_that_hold_script_are_shown_as_text(browser, server, tmp_path) -> None:  # fmt: skip
+    """Whoever sends a file chooses its name and its tags: what a page shows of them must not run."""
+    bad = "<img src=x onerror=alert(1)>"
+    made = write_radiograph(
+        tmp_path / "bad.dcm", np.asarray(draw_blob(np.random.default_rng(11), 320)[0]), PatientName="<script>alert(1)</script>",
+        PatientID=bad, ViewPosition="<svg/onload=a()>", StudyDescription=bad, SOPInstanceUID="1.2.3.11",
+    )  # fmt: skip
+    sent = tmp_path / f"{bad.replace('/', '')}.dcm"
+    sent.write_bytes(Path(made).read_bytes())
+    tab = Tab(browser, server, reader="R7")
+    page, asked = tab.page, []
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.evaluate("window.a = () => { window.ran = true; }")
+    page.set_input_files("#files", sent)
+    tab.shown("#toast", "added")
+    tab.shown(".pane-head .what", "<svg/onload=a()>")
+    page.locator("#pane-0").focus()
+    page.keyboard.press("m")
+    page.keyboard.type(bad)
+    tab.saved()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.set_input_files("#files", {"name": f"{bad}.txt", "mimeType": "text/plain", "buffer": b"x"})
+    tab.shown("#toast", f"refused: {bad}.txt")  # told with its name
+    tab.context.close()
+    # another reader sees the note
+    other = Tab(browser, server, reader="R8")
+    other.page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    other.page.evaluate("window.a = () => { window.ran = true; }")
+    other.page.fill("#search", bad)
+    other.page.locator(".item").first.click()
+    other.shown(".pane-head .what", "<svg/onload=a()>")
+    other.page.click('[data-keep="others"]')
+    other.shown("#others", f"R7: {bad}")
+    assert other.page.evaluate("window.ran ?? null") is None
+    found = other.page.evaluate(
+        "[...document.querySelectorAll('img, script:not([src]), [onload], [onerror], iframe, object')].map((e) => e.outerHTML)"
+    )
+    assert (found, asked) == ([], [])
+    other.close()
 
 
 def test_no_mark_is_lost_without_network_or_session(browser, server, images) -> None:

@@ -12,7 +12,9 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from twinray.data.classes import says_no_finding
 from twinray.data.decoding.viewing import load_view
+from twinray.inference.label_rule import LabelRule
 from twinray.serving import web
 
 MODULES = Path(web.__file__).parent / "js"
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="needs node (Debian: apt-ge
 
 def node(script: str, given: object = None) -> object:
     """What a script prints as JSON; ``given`` is in its variable of that name."""
-    names = ("geometry", "windowing", "marks", "outbox", "points", "labels", "keys")
+    names = ("geometry", "windowing", "marks", "outbox", "points", "labels", "keys", "rules")
     imports = "".join(
         f"import * as {n} from {json.dumps((MODULES / f'{n}.js').as_uri())};" for n in names
     )
@@ -232,6 +234,84 @@ def test_normal_rejects_what_is_not_judged_and_nothing_else_is_a_verdict() -> No
     assert out["below"] == 1, "a judged box stays on the page below the threshold"
     assert out["accepted"]["normal"] is False
     assert out["refused"] is False
+
+
+def test_labels_are_present_absent_or_not_judged() -> None:
+    out = node(
+        MARKS
+        + """
+        const said = [], say = (act) => { act(reading); said.push([reading.body().labels, reading.body().normal]); };
+        say((r) => r.setLabel("PNEUMONIA", true, ["NORMAL"]));
+        say((r) => r.setLabel("NORMAL", true, ["PNEUMONIA"]));
+        say((r) => r.setLabel("PNEUMONIA", null));
+        say((r) => r.setNormal([], ["NORMAL", "nodule"]));
+        say((r) => r.add([0, 0, 4, 4], "nodule"));
+        const refused = reading.setNormal([]), again = marks.Reading.of(reading.body()).body();
+        say((r) => { r.remove("own:1"); r.setLabel("nodule", false); });
+        console.log(JSON.stringify({said, refused, again}));
+        """
+    )
+    assert out["said"] == [
+        [{"PNEUMONIA": True}, False],
+        [{"NORMAL": True, "PNEUMONIA": False}, None],  # exclusive classes: one alone is there
+        [{"NORMAL": True}, None],  # nothing is said of boxes
+        [{"NORMAL": True, "nodule": False}, True],  # "normal" accepts the label that says so
+        [{"NORMAL": True}, False],  # a box of a class takes back that it is absent
+        [{"NORMAL": True, "nodule": False}, None],
+    ]
+    assert out["refused"] is False
+    assert out["again"]["labels"] == {"NORMAL": True}
+
+
+def test_what_is_called_on_the_page_is_what_the_server_calls() -> None:
+    rng, cases = np.random.default_rng(0), []
+    for classes, exclusive, highest in ((2, True, False), (3, False, False), (3, True, True)):
+        for _ in range(20):
+            scores, least = rng.random(classes).round(2), rng.random(classes).round(2)
+            names = tuple(f"c{i}" for i in range(classes))
+            rule = LabelRule(names, least, highest, exclusive, "", {})
+            by_class = {n: {"threshold": None if highest else float(t)} for n, t in zip(names, least, strict=True)}  # fmt: skip
+            cases.append(
+                {
+                    "model": {"exclusive": exclusive, "rules": {"r": {"by_class": by_class}}},
+                    "labels": [{"class": n, "score": float(s)} for n, s in zip(names, scores, strict=True)],
+                    "called": rule.calls(scores[None])[0].tolist(),
+                }
+            )  # fmt: skip
+    told = node(
+        "console.log(JSON.stringify(given.map((one) => rules.called(one.model, 'r', one.labels))))",
+        cases,
+    )
+    assert told == [one["called"] for one in cases]
+
+
+def test_a_label_is_told_in_figures_of_validation_images_or_not_at_all() -> None:
+    own = {"threshold": 0.414, "sensitivity": 0.9, "n_called": 18, "n_with": 20, "specificity": 0.9, "n_false": 3, "n_without": 30}  # fmt: skip
+    model = {
+        "classes": ["a", "b"], "exclusive": False, "rules": {"youden": {"by_class": {"a": own, "b": {**own, "threshold": 0.9999, "sensitivity": None}}}},
+        "validation": {"by_class": {"a": {"by_score": [{"low": 0.7, "high": 0.8, "share_with": 0.7, "n": 10}, {"low": 0.8, "high": 0.9, "share_with": 0.7, "n": 9}]}}},
+    }  # fmt: skip
+    out = node(
+        """
+        const r = rules.ruleName(given, "f1"), words = (name) => [rules.thresholdWords(given, r, name), rules.meaningWords(given, r, name)];
+        console.log(JSON.stringify({r, a: words("a"), b: words("b"), band: rules.bandOfLabel(given, 0.75, "a"), few: rules.bandOfLabel(given, 0.85, "a"), none: rules.bandOfLabel({}, 0.85, "a")}));
+        """,
+        model,
+    )
+    assert out["r"] == "youden"
+    assert out["a"] == [
+        "Called from a score of 0.41 on.",
+        "On validation it called 18 of 20 images with it (sensitivity 0.90) and 3 of 30 without it (specificity 0.90).",
+    ]
+    assert out["b"] == ["Called from a score of 0.9999 on.", None]
+    assert out["band"] == "Of 10 validation images with this score, about 7 had it (n = 10)."
+    assert (out["few"], out["none"]) == (None, None)
+
+
+def test_names_that_say_nothing_is_there_are_the_packages_own() -> None:
+    names = ["No Finding", "NORMAL", "no_finding", "Nodule", "normal variant", "healthy", "Keine", "négative"]  # fmt: skip
+    told = node("console.log(JSON.stringify(given.map(rules.saysNothing)))", names)
+    assert told == [says_no_finding(name) for name in names]
 
 
 def test_nothing_leaves_the_outbox_before_the_server_has_it() -> None:

@@ -340,7 +340,7 @@ def test_an_open_address_needs_a_token_or_users(detect_run, tmp_path, cli, monke
 
 def test_other_runs_are_refused(blob_pack, tmp_path, cli):
     status, _, err = cli("serve", blob_pack, "--store", tmp_path / "s", "--port", 0)
-    assert status == 2 and "finished detect run" in err
+    assert status == 2 and "finished detect or classify run" in err
 
 
 def test_a_store_has_one_server(config, app):

@@ -423,6 +423,8 @@ def test_doubts_of_an_earlier_version_are_worked_out_from_its_boxes(store):
     with store.database.engine.begin() as one:  # as version 2 left it
         before = one.exec_driver_sql("SELECT doubt FROM analyses").scalar_one()
         one.exec_driver_sql("UPDATE images SET teach = NULL")
+        one.exec_driver_sql("ALTER TABLE models DROP COLUMN kind")  # and version 4 no classifiers
+        one.exec_driver_sql("ALTER TABLE analyses DROP COLUMN labels")
         for table in ("slots", "studies"):  # and version 3 had no reader studies
             one.exec_driver_sql(f"DROP TABLE {table}")
         one.exec_driver_sql("DROP INDEX ix_readings_slot")
@@ -433,6 +435,7 @@ def test_doubts_of_an_earlier_version_are_worked_out_from_its_boxes(store):
         one.exec_driver_sql("ALTER TABLE analyses DROP COLUMN features")
         one.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
     store.database.migrate()
+    assert [one.kind for one in store.images.models()] == ["detector"]
     store.images.serve([("m", "m", ["a"])])
     assert (
         store.images.get(a.id).teach == pytest.approx(before) == pytest.approx(uncertainty(scores))

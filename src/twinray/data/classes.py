@@ -20,6 +20,15 @@ _NO_FINDING = frozenset(
 _SAME_SHOWN = 3
 
 
+def says_no_finding(name: str) -> bool:
+    """Whether a class's name says that there is nothing to find, as in "No Finding".
+
+    >>> [says_no_finding(name) for name in ("No Finding", "NORMAL", "Nodule")]
+    [True, True, False]
+    """
+    return re.sub(r"[\W_]+", "", name.casefold()) in _NO_FINDING
+
+
 def checked_classes(collection: Collection) -> Collection:
     """The collection with notes on classes that are most likely none, or one and the same."""
     notes = [
@@ -72,7 +81,7 @@ def _no_finding(collection: Collection) -> list[str]:
     """Box classes whose names say that there is nothing to box."""
     notes = []
     for k, name in enumerate(collection.box_classes):
-        if re.sub(r"[\W_]+", "", name.casefold()) in _NO_FINDING:
+        if says_no_finding(name):
             n = sum(
                 int((np.asarray(sample.boxes.labels) == k).sum())
                 for sample in collection.samples

@@ -67,6 +67,28 @@ def uncertainty(scores: Sequence[float] | FloatArray, floor: float = FLOOR) -> f
     return float(-(inside * np.log2(inside) + (1 - inside) * np.log2(1 - inside)).sum())
 
 
+def label_uncertainty(scores: Sequence[float] | FloatArray, *, exclusive: bool) -> float:
+    """Entropy of a classifier's answer, in bits: of all labels together, or of the one class.
+
+    Args:
+        scores: probabilities of the classes, in 0..1.
+        exclusive: flag, true where an image has exactly one of the classes; their scores sum to 1.
+
+    Raises:
+        InputError: a score outside 0..1.
+
+    >>> label_uncertainty([0.5, 0.5], exclusive=False), label_uncertainty([0.5, 0.5], exclusive=True)
+    (2.0, 1.0)
+    """
+    if not exclusive:
+        return uncertainty(scores, floor=0.0)
+    values = np.asarray(scores, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():  # NaN fails both
+        raise InputError(f"uncertainty: expected scores in 0..1, got {values.tolist()[:5]}")
+    inside = values[values > 0]
+    return float(-(inside * np.log2(inside)).sum())
+
+
 def compact(features: FloatArray) -> FloatArray:
     """(n, at most :data:`KEPT`) features of length 1: as they are where they are few, else random sums of them.
 

@@ -59,9 +59,7 @@ class ClassExplainer:
     """
 
     def __init__(self, model: Model) -> None:
-        network = model.network
-        if not isinstance(network, Classifier):
-            raise InputError(f"expected a classification run, {model.path} is a {model.kind}")
+        network = model.classifier
         self.model = model
         self.network = network
         with model.machine.autocast():
@@ -77,11 +75,15 @@ class ClassExplainer:
             raise InputError(
                 f"expected --method to be one of {', '.join(CLASS_METHODS)} for a classifier, got {method!r}"
             )
-        if method != "occlusion" and self.scorer.last_map is None:
+        if not self.has_use_for(method):
             raise InputError(
                 f"the method {method} needs a last feature map whose mean over places are the features; "
                 f"{self.network.backbone.arch} has none: use --method occlusion"
             )
+
+    def has_use_for(self, method: str) -> bool:
+        """Whether this network has what a method needs: occlusion nothing, the others a last map that is pooled."""
+        return method == "occlusion" or self.scorer.last_map is not None
 
     def maps(
         self, image: Prepared, labels: Sequence[int], method: ClassMethod, *, batch_size: int = 16

@@ -1,19 +1,20 @@
-"""From a classifier's scores to the labels that are called present."""
+"""From a classifier's scores to the labels that are called present. No torch: a server tells the rule without a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from twinray.errors import InputError
 from twinray.evaluation.labels.cutoffs import label_thresholds_from_json
 from twinray.inference.methods import OperatingPoint
-from twinray.inference.model import Model
 from twinray.records import FloatArray
-from twinray.runs.description import MODEL
+from twinray.runs.description import MODEL, ModelDescription
 
 FALLBACK = 0.5
 """Least score of a class without a threshold of its own."""
@@ -39,40 +40,47 @@ class LabelRule:
     words: str
     record: dict[str, Any]
 
+    def calls(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
+        """(n, k) scores -> (n, k) flags, true where a class is called present."""
+        found: npt.NDArray[np.bool_] = scores >= self.thresholds
+        if self.highest:
+            found = scores.argmax(axis=1)[:, None] == np.arange(len(self.classes))
+        elif self.exclusive:
+            found = np.stack([~found[:, 1], found[:, 1]], axis=1)
+        return found
+
     def called(self, scores: FloatArray) -> list[str]:
         """(n, k) scores -> the called classes of each image, with ``|`` between them; empty for none."""
-        if self.highest:
-            return [self.classes[i] for i in scores.argmax(axis=1).tolist()]
-        if self.exclusive:
-            return [self.classes[int(one)] for one in scores[:, 1] >= self.thresholds[1]]
-        reached = scores >= self.thresholds
         return [
             "|".join(name for name, one in zip(self.classes, row, strict=True) if one)
-            for row in reached.tolist()
+            for row in self.calls(scores).tolist()
         ]
 
 
-def label_rule(model: Model, point: OperatingPoint | None, score: float | None) -> LabelRule:
+def label_rule(
+    description: ModelDescription, run: Path, point: OperatingPoint | None, score: float | None
+) -> LabelRule:
     """The rule of a classifier: an option's score, else the model's own thresholds, else one half.
 
     Args:
-        model: a classifier.
+        description: description of a classifier.
+        run: its folder, for messages.
         point: which of its thresholds; None for Youden's.
         score: the same least score for all classes; None for the model's thresholds.
 
     Raises:
         InputError: thresholds were asked for that the model does not hold, or that are damaged.
     """
-    classes, exclusive = model.classes, model.description.task == "multiclass"
+    classes, exclusive = description.classes, description.task == "multiclass"
     if exclusive and len(classes) > 2:
         if point is not None or score is not None:
             raise InputError(
-                f"expected neither --operating-point nor --score-threshold: the classes of {model.path} exclude each other, "
+                f"expected neither --operating-point nor --score-threshold: the classes of {run} exclude each other, "
                 "the one of the highest score is called"
             )
         words = "the class of the highest score"
         return LabelRule(classes, np.zeros(len(classes)), True, True, words, {"from": words})
-    raw = model.description.thresholds
+    raw = description.thresholds
     record: dict[str, Any]
     if score is not None:
         record = {"from": "--score-threshold", "per_class": dict.fromkeys(classes, score)}
@@ -86,7 +94,7 @@ def label_rule(model: Model, point: OperatingPoint | None, score: float | None) 
     if raw is None:
         if point is not None:
             raise InputError(
-                f"{model.path} holds no thresholds (trained without images to choose them on, or by an older version); "
+                f"{run} holds no thresholds (trained without images to choose them on, or by an older version); "
                 "give --score-threshold in place of --operating-point"
             )
         record = {
@@ -95,7 +103,7 @@ def label_rule(model: Model, point: OperatingPoint | None, score: float | None) 
         }
         words = f"score >= {FALLBACK:g} (fixed: the model holds no thresholds)"
         return _rule(classes, np.full(len(classes), FALLBACK), exclusive, words, record)
-    kept = label_thresholds_from_json(raw, classes, str(model.path / MODEL))
+    kept = label_thresholds_from_json(raw, classes, str(run / MODEL))
     rule = point or get_args(OperatingPoint)[0]
     own = kept.of(rule)
     lacking = [name for name, value in zip(classes, own, strict=True) if np.isnan(value)]

@@ -20,7 +20,7 @@ from torch import Tensor
 from twinray.backbones.build import build_backbone
 from twinray.backbones.pixels import network_input
 from twinray.backbones.weight_file import check_values
-from twinray.classification.model import Classifier
+from twinray.classification.model import Classifier, probabilities
 from twinray.data.decoding.options import Decoding
 from twinray.data.decoding.scale import Scale
 from twinray.data.fit import to_square
@@ -122,16 +122,36 @@ class Model:
         boxes = [self._in_original(one, image) for one, image in zip(found, images, strict=True)]
         return boxes, pooled
 
+    @property
+    def classifier(self) -> Classifier:
+        """The network of a classification run.
+
+        Raises:
+            InputError: the run is a detector.
+        """
+        if not isinstance(self.network, Classifier):
+            raise InputError(f"expected a classification run, {self.path} is a {self.kind}")
+        return self.network
+
     @torch.no_grad()
     def labels(self, images: Sequence[Prepared]) -> FloatArray:
         """(n, k) probabilities of a classifier."""
-        if not isinstance(self.network, Classifier):
-            raise InputError(f"expected a classification run, {self.path} is a {self.kind}")
+        network = self.classifier
         pixels = torch.from_numpy(np.stack([image.packed for image in images]))
         with self.machine.autocast():
-            found = self.network(self._seen(pixels))
+            found = network(self._seen(pixels))
         scores: FloatArray = found.double().cpu().numpy()
         return scores
+
+    @torch.no_grad()
+    def labels_and_features(self, images: Sequence[Prepared]) -> tuple[FloatArray, FloatArray]:
+        """``labels``, and the (n, d) features of the images that the linear layer takes."""
+        network = self.classifier
+        with self.machine.autocast():
+            features = network.backbone(self.batch(images))
+            found = probabilities(network.head(features), network.task)
+        scores: FloatArray = found.double().cpu().numpy()
+        return scores, features.double().cpu().numpy()
 
     @torch.no_grad()
     def explain(

@@ -28,14 +28,14 @@ from twinray.checks import (
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """A web page and an HTTP API for readers: images in, boxes and heat maps out, corrections kept.
+    """A web page and an HTTP API for readers: images in, boxes, labels and heat maps out, corrections kept.
 
     The address is this machine's own unless --host names another, which needs a token in the environment variable
     TWINRAY_TOKEN or users in the store.
     """
 
     runs: Annotated[tuple[Path, ...], DATA]
-    """Folders of finished detect runs; the first is shown unless another is chosen."""
+    """Folders of finished detect or classify runs; the first is shown unless another is chosen."""
     store: Annotated[str, PLACE] = "twinray-store"
     """Folder that keeps images and readings (SQLite), or the URL of a PostgreSQL database
     (postgresql://user@host/name)."""

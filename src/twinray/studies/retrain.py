@@ -139,7 +139,8 @@ def _old(run_folder: Path) -> ModelDescription:
     description = read_description(run_folder / DESCRIPTION)
     if description.kind != "detector":
         raise InputError(
-            f"expected --init to be a detect run, {run_folder} is a {description.kind}"
+            f"expected --init to be a detect run, {run_folder} is a {description.kind}; pack the store with --format feedback "
+            "and give the pack to twinray classify --init"
         )
     return description
 

@@ -170,7 +170,9 @@ def run(config: PredictConfig) -> Path:
     again = config.resume or config.overwrite
     Pseudonyms.check_table(config.pseudonyms, config.out, exists=again)
     rule = (
-        label_rule(model, config.operating_point, config.score_threshold) if shown is None else None
+        label_rule(model.description, model.path, config.operating_point, config.score_threshold)
+        if shown is None
+        else None
     )
     inputs = {
         "run": run_fact(config.run),

@@ -124,7 +124,10 @@ def open_service(config: ServeConfig, *, token: str | None = None, work: bool = 
     store.files.key()
     desk = _desk(config, store, served[0])
     store.images.release("")  # a server that was killed had them; this one holds the folder now
-    waiting = store.images.serve([(one.model, one.name, one.classes) for one in served])
+    waiting = store.images.serve(
+        [(one.model, one.name, one.classes) for one in served],
+        {one.model for one in served if not one.gives_boxes},
+    )
     log("store opened", waiting=waiting, models=len(served))
     crew = Crew(store, _job(config, store.files.folder), config.workers) if work else None
     service = Service(
@@ -144,6 +147,10 @@ def open_service(config: ServeConfig, *, token: str | None = None, work: bool = 
 def _desk(config: ServeConfig, store: Store, first: Served) -> Desk | None:
     """The reader study that is served; a store whose study goes on is served as nothing else."""
     if config.study is not None:
+        if not first.gives_boxes:
+            raise InputError(
+                f"expected a detect run first with --study, {first.run} is a classifier; readers of a study are shown boxes"
+            )
         return Desk(store, opened(config.study, store, first.model, first.classes))
     if going_on := store.studies.open_ones():
         name, (done, planned) = next(iter(going_on.items()))

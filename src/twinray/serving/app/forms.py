@@ -86,6 +86,20 @@ class PredictedBox(BaseModel):
     score: float
 
 
+class PredictedLabel(BaseModel):
+    """What a classifier says of the whole image, of one class.
+
+    ``threshold`` and ``called`` are those of the model's first rule; null where the model is no longer served, and the threshold
+    also where the class of the highest score is called.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+    label: str = Field(alias="class")
+    score: float
+    threshold: float | None
+    called: bool | None
+
+
 class MarkGiven(BaseModel):
     """A box of a reading."""
 
@@ -120,7 +134,9 @@ class ImageRow(BaseModel):
     created: str
     width: int | None
     height: int | None
-    score: float | None = Field(description="highest score of the first model; null without answer")
+    score: float | None = Field(
+        description="highest score of the first model, of a classifier that of what it looks for; null without answer"
+    )
     teach: float | None
     read: str | None = Field(description="time of the newest finished reading")
     patient: str | None = Field(description="pseudonym")
@@ -136,7 +152,10 @@ class ImageWhole(ImageRow):
     place: int | None = Field(description="images that are analysed before this one")
     model: str | None = Field(description="model of the predictions")
     models: list[ModelAnswer]
-    predictions: list[PredictedBox]
+    predictions: list[PredictedBox] = Field(description="boxes of the model; a classifier has none")
+    labels: list[PredictedLabel] = Field(
+        description="labels of the whole image by the model, in the order of its classes; a detector has none"
+    )
     marks: list[MarkGiven]
 
 
@@ -225,7 +244,11 @@ class ReadingIn(Form):
         max_length=64,
         description="a name that the client makes for this save; the same one again is the same save",
     )
-    labels: dict[str, bool] = Field(default_factory=dict, max_length=200)
+    labels: dict[str, bool] = Field(
+        default_factory=dict,
+        max_length=200,
+        description="labels of the whole image that the reader states: present (true) or absent (false)",
+    )
     model: str | None = Field(default=None, max_length=64, description="model that was shown")
     shown: dict[str, Any] = Field(default_factory=dict, max_length=50)
     seconds: float | None = Field(default=None, ge=0, le=1e7)

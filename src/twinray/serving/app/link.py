@@ -73,9 +73,16 @@ def open_link(
         timeout=max(config.timeout, 60.0),
         memory=config.memory << 20,
     )
+    if config.send_back == "always" and not served[0].gives_boxes:
+        raise InputError(
+            f"expected a detect run first with --send-back always, {served[0].run} is a classifier: reports hold boxes; "
+            "use --send-back signed"
+        )
     host = None if settings.address is None else settings.address.host
     log("archive", host=host, send_back=config.send_back, fetch_every=config.fetch_every)
-    return Courier(store, store.exchange, settings, {m.model: _rule(m) for m in served}, wake)
+    return Courier(
+        store, store.exchange, settings, {m.model: _rule(m) for m in served if m.gives_boxes}, wake
+    )
 
 
 def _address(config: ServeConfig) -> Address | None:

@@ -184,6 +184,11 @@ def send(request: Request, id: ImageId, body: ToSend) -> Any:  # noqa: A002
         done = {one.model for one in service.store.images.analyses(id) if one.state == "done"}
         if model not in service.models or model not in done:
             raise HTTPException(409, "the model has not answered")
+        if not service.models[model].gives_boxes:
+            raise HTTPException(
+                409,
+                "the model gives labels and no boxes: a report without a box would read as nothing found",
+            )
         return _given(service.store.exchange.queue(id, "", model, caller.name))
     finished = [
         one.reading

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from twinray.serving.app import forms
 from twinray.serving.app.guard import problem
 from twinray.serving.app.service import Service, caller_of, service_of
-from twinray.serving.app.showing import display_of, heat_map_of, pixels_of
+from twinray.serving.app.showing import display_of, heat_map_of, label_map_of, pixels_of
 from twinray.serving.app.telling import at, image_row, image_whole
 from twinray.serving.app.uploads import receive_files
 from twinray.serving.store.files import Kept
@@ -140,7 +140,7 @@ def search_images(request: Request, body: forms.WorklistAsked) -> Any:
 
 @router.get("/api/images/{id}", response_model=forms.ImageWhole, responses=_PROBLEM)
 def one_image(request: Request, id: ImageId, model: ModelHash = None) -> Any:  # noqa: A002
-    """An image with the boxes of a model and the newest reading of each reader."""
+    """An image with the boxes or labels of a model and the newest reading of each reader."""
     service = service_of(request)
     image = image_or_404(service, id)
     chosen = model or service.first.model
@@ -227,21 +227,39 @@ def pixels(request: Request, id: ImageId) -> Response:  # noqa: A002
 def heat_map(
     request: Request,
     id: ImageId,  # noqa: A002
-    box: Annotated[int, Query(ge=0, le=100_000)],
+    box: Annotated[
+        int | None, Query(ge=0, le=100_000, description="place among the model's boxes")
+    ] = None,
+    label: Annotated[
+        int | None, Query(ge=0, le=100_000, description="place among a classifier's classes")
+    ] = None,
     model: ModelHash = None,
     method: Literal["ablation", "occlusion", "ablation-rerun"] | None = None,
 ) -> Response:
-    """The heat map of one predicted box, by its place among the model's."""
+    """The heat map of one predicted box, or of one class of a classifier, by its place among the model's."""
     service = service_of(request)
     image = image_or_404(service, id)
     served = service.models.get(model or service.first.model)
     if served is None:
         raise HTTPException(404, "this server does not serve that model")
-    chosen = method or served.methods[0]
-    if chosen not in served.methods:
+    methods = service.methods(served)
+    chosen = method or methods[0]
+    if chosen not in methods:
         raise HTTPException(
-            422, f"expected method to be {' or '.join(served.methods)} for this model, got {chosen}"
+            422, f"expected method to be {' or '.join(methods)} for this model, got {chosen}"
         )
+    asked_for, other = (box, label) if served.gives_boxes else (label, box)
+    if asked_for is None or other is not None:
+        wanted = "box, for a detector" if served.gives_boxes else "label, for a classifier"
+        raise HTTPException(422, f"expected {wanted}, and not the other of both")
+    if label is not None:
+        if service.store.images.scores(id, served.model) is None:
+            raise HTTPException(404, "the model gave no labels of this image")
+        if label >= len(served.classes):
+            raise HTTPException(404, f"the model has {len(served.classes)} classes, from 0 on")
+        png = label_map_of(service, image, served.model, label, chosen)
+        return Response(png, media_type="image/png", headers={"x-method": chosen})
+    assert box is not None
     boxes = service.store.images.predictions(id, served.model)
     if box >= len(boxes):
         raise HTTPException(404, f"the model found {len(boxes)} boxes, numbered from 0")

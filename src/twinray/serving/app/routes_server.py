@@ -70,7 +70,11 @@ def models(request: Request) -> dict[str, Any]:
     }
     return {
         "models": [
-            {**one.about, "compared_with": compared.get(one.model)}
+            {
+                **one.about,
+                "heat_maps": [*service.methods(one)],
+                "compared_with": compared.get(one.model),
+            }
             for one in service.models.values()
         ]
     }

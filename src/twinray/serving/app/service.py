@@ -50,6 +50,11 @@ class Service:
         """The model that is shown unless another is chosen."""
         return next(iter(self.models.values()))
 
+    def methods(self, served: Served) -> tuple[str, ...]:
+        """Heat maps of a model; of a classifier those that its network has a use for, once a process has loaded it."""
+        known = {} if self.crew is None else self.crew.methods
+        return known.get(served.model, served.methods)
+
     def closed(self) -> bool:
         """Whether requests need a token or a session: one is set, or the store has users."""
         if self.token:

@@ -51,22 +51,36 @@ def heat_map_of(
     Raises:
         HTTPException: it cannot be worked out, or no process answers.
     """
-    png = service.cache.heat(image.sha256, model, place, method)
+    about = {"box": place, "corners": [*box.corners]}
+    return _heat(service, image, model, str(place), method, about)
+
+
+def label_map_of(service: Service, image: Image, model: str, label: int, method: str) -> bytes:
+    """Heat map of one class of a classifier, by its place among the classes; see :func:`heat_map_of`.
+
+    Raises:
+        HTTPException: it cannot be worked out, or no process answers.
+    """
+    return _heat(service, image, model, f"label{label}", method, {"label": label})
+
+
+def _heat(
+    service: Service, image: Image, model: str, what: str, method: str, about: dict[str, Any]
+) -> bytes:
+    png = service.cache.heat(image.sha256, model, what, method)
     if png is None:
         began = time.monotonic()
-        _, png = _ask(
-            service,
-            {
-                "do": "heat",
-                "image": image.id,
-                "sha256": image.sha256,
-                "size": [image.width, image.height],
-                "model": model,
-                "box": place,
-                "corners": [*box.corners],
-                "method": method,
-            },
-        )
+        asked = {
+            "do": "heat",
+            "image": image.id,
+            "sha256": image.sha256,
+            "size": [image.width, image.height],
+            "model": model,
+            "what": what,
+            "method": method,
+            **about,
+        }
+        _, png = _ask(service, asked)
         service.metrics.heat_seconds.observe(time.monotonic() - began)
     return png
 

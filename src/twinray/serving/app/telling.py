@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from twinray.serving.app import forms
 from twinray.serving.app.service import Service
@@ -52,7 +54,8 @@ def image_whole(
     readings: Sequence[Whole],
     place: int | None,
 ) -> forms.ImageWhole:
-    """An image with boxes of one model and the newest reading of each reader."""
+    """An image with boxes or labels of one model and the newest reading of each reader."""
+    scores = next((one.labels for one in analyses if one.model == model), None) or {}
     return forms.ImageWhole(
         **_row(image),
         place=place,
@@ -64,10 +67,28 @@ def image_whole(
             )
             for one in predictions
         ],
+        labels=_labels(service, model, scores),
         marks=[
             mark_given(mark, whole.reading.reader) for whole in readings for mark in whole.marks
         ],
     )
+
+
+def _labels(
+    service: Service, model: str, scores: Mapping[str, float]
+) -> list[forms.PredictedLabel]:
+    served = service.models.get(model)
+    rule = None if served is None else served.rule
+    called = None if rule is None or not scores else rule.calls(np.array([[*scores.values()]]))[0]
+    return [
+        forms.PredictedLabel(
+            **{"class": name},
+            score=score,
+            threshold=None if rule is None or rule.highest else float(rule.thresholds[k]),
+            called=None if called is None else bool(called[k]),
+        )
+        for k, (name, score) in enumerate(scores.items())
+    ]
 
 
 def _answers(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, aliased
 
-from twinray.inference.active import compact, uncertainty
+from twinray.data.classes import says_no_finding
+from twinray.inference.active import compact, label_uncertainty, uncertainty
 from twinray.records import FloatArray
 from twinray.serving.store.audit import note
 from twinray.serving.store.database import Database
@@ -51,6 +52,44 @@ class Box:
     corners: tuple[float, float, float, float]
     label: str
     score: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a classifier says of an image.
+
+    Attributes:
+        of: scores in 0..1 by class name, in the order of the classes.
+        exclusive: flag, true where an image has exactly one of the classes.
+    """
+
+    of: Mapping[str, float]
+    exclusive: bool
+
+    @property
+    def highest(self) -> float | None:
+        """How suspicious the image is, for an order: the highest score of a class that says there is something.
+
+        Of classes that exclude each other it is what is left of the score of the class that says there is nothing. Of
+        two without such a class the second is the one that is looked for. Of more than two nobody knows: None.
+        """
+        nothing = [name for name in self.of if says_no_finding(name)]
+        if not self.exclusive:
+            return max(
+                (score for name, score in self.of.items() if name not in nothing), default=None
+            )
+        if nothing:
+            return max(0.0, 1.0 - sum(self.of[name] for name in nothing))
+        return [*self.of.values()][1] if len(self.of) == 2 else None
+
+    @property
+    def doubt(self) -> float:
+        """Entropy in bits."""
+        return label_uncertainty([*self.of.values()], exclusive=self.exclusive)
+
+
+Answer: TypeAlias = Sequence[Box] | Scores | str
+"""What a model gave: boxes, best first; a classifier its scores; or why it gave nothing."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +347,12 @@ class Images:
                 select(Analysis).where(Analysis.image == image).order_by(Analysis.finished)
             ).all()
 
+    def scores(self, image: str, model: str) -> Mapping[str, float] | None:
+        """Scores of a classifier's classes; None of a detector, and without an answer."""
+        with self._database.reading() as session:
+            found = session.get(Analysis, (image, model))
+            return None if found is None else found.labels
+
     def predictions(self, image: str, model: str) -> Sequence[Prediction]:
         """Boxes of a model on an image, best first."""
         with self._database.reading() as session:
@@ -324,11 +369,16 @@ class Images:
 
     # --- the queue ----------------------------------------------------------------------------------------------------
 
-    def serve(self, models: Sequence[tuple[str, str, Sequence[str]]]) -> int:
+    def serve(
+        self,
+        models: Sequence[tuple[str, str, Sequence[str]]],
+        classifiers: Collection[str] = (),
+    ) -> int:
         """Note which models are served, first the one that is shown first; images that lack an answer wait again.
 
         Args:
             models: hash, name and class names of each.
+            classifiers: hashes of those that give labels and no boxes.
 
         Returns:
             Number of images that now wait.
@@ -342,6 +392,7 @@ class Images:
                         Model(
                             model=model,
                             name=name,
+                            kind="classifier" if model in classifiers else "detector",
                             classes=[*classes],
                             first_served=time.time(),
                         )
@@ -480,7 +531,7 @@ class Images:
         claim: Claim,
         worker: str,
         facts: Facts | None,
-        answers: Mapping[str, Sequence[Box] | str],
+        answers: Mapping[str, Answer],
         seconds: float,
         *,
         first: str,
@@ -493,7 +544,7 @@ class Images:
             claim: the image as it was taken.
             worker: worker that took it.
             facts: size and patient; None where the file could not be decoded.
-            answers: model -> its boxes, best first, or why it gave none.
+            answers: model -> what it gave.
             seconds: time since the claim.
             first: model that is shown first.
             reason: why the file could not be decoded.
@@ -518,11 +569,10 @@ class Images:
                     facts.acquired,
                     facts.view,
                 )
-            for model, boxes in answers.items():
-                _write_answer(session, claim.id, model, boxes, seconds, kept.get(model))
-                if model == first and not isinstance(boxes, str):
-                    image.score = boxes[0].score if boxes else 0.0
-                    image.teach = _doubt(boxes)
+            for model, answer in answers.items():
+                _write_answer(session, claim.id, model, answer, seconds, kept.get(model))
+                if model == first and not isinstance(answer, str):
+                    image.score, image.teach = _highest(answer), _doubt(answer)
             failed = facts is None or (
                 bool(answers) and all(isinstance(one, str) for one in answers.values())
             )
@@ -544,33 +594,41 @@ def _give_up(image: Image) -> None:
         image.reason = f"the analysis ended without an answer {MOST_ATTEMPTS} times; send the image in another form"
 
 
-def _doubt(boxes: Sequence[Box]) -> float:
-    return uncertainty([box.score for box in boxes])
+def _highest(answer: Sequence[Box] | Scores) -> float | None:
+    if isinstance(answer, Scores):
+        return answer.highest
+    return answer[0].score if answer else 0.0
+
+
+def _doubt(answer: Sequence[Box] | Scores) -> float:
+    if isinstance(answer, Scores):
+        return answer.doubt
+    return uncertainty([box.score for box in answer])
 
 
 def _write_answer(
     session: Session,
     image: str,
     model: str,
-    boxes: Sequence[Box] | str,
+    answer: Answer,
     seconds: float,
     features: str | None,
 ) -> None:
     for table in (Prediction, Analysis):
         session.execute(sa.delete(table).where(table.image == image, table.model == model))
-    failed = isinstance(boxes, str)
-    found: Sequence[Box] = () if isinstance(boxes, str) else boxes
+    found: Sequence[Box] = () if isinstance(answer, str | Scores) else answer
     session.add(
         Analysis(
             image=image,
             model=model,
-            state="failed" if failed else "done",
-            reason=boxes if isinstance(boxes, str) else "",
+            state="failed" if isinstance(answer, str) else "done",
+            reason=answer if isinstance(answer, str) else "",
             finished=time.time(),
             seconds=seconds,
-            score=None if failed else found[0].score if found else 0.0,
+            score=None if isinstance(answer, str) else _highest(answer),
             boxes=len(found),
-            doubt=None if failed else _doubt(found),
+            doubt=None if isinstance(answer, str) else _doubt(answer),
+            labels=dict(answer.of) if isinstance(answer, Scores) else None,
             features=features,
         )
     )

@@ -58,7 +58,8 @@ class Image(Base):
         state: ``queued``, ``running``, ``done`` or ``failed``. reason: why it failed, in words.
         width, height: pixels; None before it was decoded.
         patient: keyed hash of the patient. acquired: date and time of the study. view: view position.
-        score: highest score of the model that is shown first; None without a box or an answer.
+        score: highest score of the model that is shown first; None without an answer, or where no score says how
+            suspicious it is (see :attr:`twinray.serving.store.images.Scores.highest`).
         teach: how much labelling it would teach; None where nothing was worked out.
         read: time of the newest reading.
         pending: flag, true while work waits. attempts: starts of that work. worker, lease: who does it, and until when.
@@ -100,12 +101,14 @@ class Model(Base):
     """One model that was ever served.
 
     Attributes:
-        model: hash of its weights. name: name of its run's folder. classes: class names. first_served: time.
+        model: hash of its weights. name: name of its run's folder. kind: ``detector`` or ``classifier``.
+        classes: class names. first_served: time.
     """
 
     __tablename__ = "models"
     model: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(16), default="detector")
     classes: Mapped[list[str]] = mapped_column(JSON)
     first_served: Mapped[float] = mapped_column(Float(53))
 
@@ -116,7 +119,8 @@ class Analysis(Base):
     Attributes:
         image, model: which. state: ``done`` or ``failed``. reason: why it failed.
         finished: time. seconds: time that it took, from claim to answer. score: highest score. boxes: number of boxes.
-        doubt: entropies of the boxes, in bits; see :func:`twinray.inference.active.uncertainty`.
+        doubt: entropies of the boxes or labels, in bits; see :func:`twinray.inference.active.uncertainty`.
+        labels: scores of a classifier, class name -> 0..1; None of a detector.
         features: what the model's backbone made of the image, as :func:`twinray.serving.store.teaching.as_text` writes it.
     """
 
@@ -133,6 +137,7 @@ class Analysis(Base):
     score: Mapped[float | None] = mapped_column(Float(53))
     boxes: Mapped[int] = mapped_column(Integer, default=0)
     doubt: Mapped[float | None] = mapped_column(Float(53))
+    labels: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
     features: Mapped[str | None] = mapped_column(Text)
 
 

@@ -199,6 +199,7 @@ def add_reading(session: Session, said: Said, who: str, own_id: str) -> tuple[Wh
             "reader": said.reader,
             "marks": len(said.marks),
             "normal": said.normal,
+            "labels": dict(said.labels),
             "seconds": said.seconds,
             "shown": dict(said.shown),
             "finished": said.finished,

@@ -54,14 +54,14 @@ class Cache:
         found = self._files.cached(f"{sha256}.packed-{spec}")
         return None if found is None else np.load(io.BytesIO(found), allow_pickle=False)
 
-    def keep_heat(self, sha256: str, model: str, box: int, method: str, png: bytes) -> None:
-        """Keep a heat map."""
-        self._files.cache_away(_heat(sha256, model, box, method), png, self._most)
+    def keep_heat(self, sha256: str, model: str, what: str, method: str, png: bytes) -> None:
+        """Keep a heat map of a box (``what`` is its place) or of a class (``label`` and its place)."""
+        self._files.cache_away(_heat(sha256, model, what, method), png, self._most)
 
-    def heat(self, sha256: str, model: str, box: int, method: str) -> bytes | None:
+    def heat(self, sha256: str, model: str, what: str, method: str) -> bytes | None:
         """A heat map as a PNG."""
-        return self._files.cached(_heat(sha256, model, box, method))
+        return self._files.cached(_heat(sha256, model, what, method))
 
 
-def _heat(sha256: str, model: str, box: int, method: str) -> str:
-    return f"{sha256}.heat-{model[:16]}-{method}-{box}"
+def _heat(sha256: str, model: str, what: str, method: str) -> str:
+    return f"{sha256}.heat-{model[:16]}-{method}-{what}"

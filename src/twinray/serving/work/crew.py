@@ -57,6 +57,10 @@ class Crew:
         store: store that they work on.
         job: job of each, but name and role.
         analysts: number of those that analyse; one more shows.
+
+    Attributes:
+        restarts: number of processes that were started again. why: why there is no process.
+        methods: heat maps of classifiers by hash, known once the process that shows is ready.
     """
 
     def __init__(self, store: Store, job: Job, analysts: int) -> None:
@@ -73,6 +77,7 @@ class Crew:
         self._threads: list[threading.Thread] = []
         self.restarts = 0
         self.why = ""
+        self.methods: dict[str, tuple[str, ...]] = {}
 
     def start(self) -> None:
         """Start all of them; they load their models while the server answers."""
@@ -211,6 +216,7 @@ class Crew:
             answer = None
         if answer is not None and answer[0].get("ready"):
             one.ready, self.why = True, ""
+            self.methods |= {model: tuple(own) for model, own in answer[0]["methods"].items()}
             log("worker ready", worker=name, pid=process.pid)
         elif answer is not None:
             self.why = one.why = str(answer[0].get("why", ""))

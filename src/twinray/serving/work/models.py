@@ -1,4 +1,4 @@
-"""The models of a process: boxes for an image, and heat maps of boxes that were found."""
+"""The models of a process: boxes or labels for an image, and heat maps of boxes that were found, or of labels."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from twinray.data.packed_pixels import shown
 from twinray.detection.postprocess import Detection
 from twinray.detection.pyramid import Features
 from twinray.errors import InputError
+from twinray.explanation.class_maps import ClassMethod
 from twinray.geometry import geometry
+from twinray.inference.class_maps import ClassExplainer
 from twinray.inference.heat_maps import check_method, heat_maps
-from twinray.inference.methods import Method
+from twinray.inference.methods import DEFAULT_CLASS_MAPS, Method
 from twinray.inference.model import Model, load_model
 from twinray.inference.prepared import Prepared
 from twinray.records import FloatArray, Pixels
-from twinray.serving.store.images import Box
+from twinray.serving.store.images import Box, Scores
 
 MOST_MAP_SIDE = 1024
 """Pixels of the longer side of a heat map as it is sent; a browser draws it over the image."""
@@ -57,12 +59,12 @@ class Models:
     """All models of a process, loaded once.
 
     Args:
-        runs: folders of detect runs. device: where they compute.
+        runs: folders of detect and classify runs. device: where they compute.
         depth, value_range: how files of more than 8 bits are decoded; None for as the first model's pack was.
         allow_edited: flag to take runs whose files were edited.
 
     Raises:
-        InputError: a run that cannot be loaded, or is no detector.
+        InputError: a run that cannot be loaded, or models of several kinds of pixels.
     """
 
     def __init__(
@@ -77,7 +79,6 @@ class Models:
         loaded = [load_model(run, device, allow_edited=allow_edited) for run in runs]
         self._models: dict[str, Model] = {}
         for model in loaded:
-            _ = model.detector  # a classifier is refused here
             self._models.setdefault(model.description.sha256, model)
         kinds = {model.description.pack.pixels for model in loaded}
         if len(kinds) > 1:
@@ -88,6 +89,7 @@ class Models:
         self.first = loaded[0].description.sha256
         self._declared = declared(depth, value_range)
         self._recent: OrderedDict[tuple[str, str], _Known] = OrderedDict()
+        self._explainers: dict[str, ClassExplainer] = {}
 
     @property
     def hashes(self) -> tuple[str, ...]:
@@ -98,9 +100,19 @@ class Models:
         """How files are decoded: for all models as for the first, so that all see the same pixels."""
         return self._models[self.first].decoding(self._declared)
 
-    def boxes(self, model: str, pixels: Pixels, name: str) -> tuple[list[Box], FloatArray]:
-        """Boxes of one image in its own pixels, best first, and (d,) features of the image."""
+    def answer(
+        self, model: str, pixels: Pixels, name: str
+    ) -> tuple[list[Box] | Scores, FloatArray]:
+        """What a model gives for one image, and (d,) features of the image.
+
+        Returns:
+            Boxes in the image's own pixels, best first; of a classifier the scores of its classes.
+        """
         one = self._models[model]
+        if one.kind == "classifier":
+            (scores,), (features,) = one.labels_and_features([one.prepare(pixels, name)])
+            of = dict(zip(one.classes, scores.tolist(), strict=True))
+            return Scores(of, one.description.task == "multiclass"), features
         (found,), (features,) = one.boxes_and_features([one.prepare(pixels, name)])
         assert found.scores is not None
         boxes = [
@@ -127,6 +139,28 @@ class Models:
         """The same from what was kept of it: the square, and the image's own (width, height)."""
         pack = self._models[model].description.pack
         return Prepared(name, packed, geometry(*size, pack.size, pack.fit), shown(packed))
+
+    def methods(self) -> dict[str, tuple[Method, ...]]:
+        """Heat maps of each classifier by its hash: those that its network has a use for, the first unless another is asked for."""
+        return {
+            model: tuple(m for m in DEFAULT_CLASS_MAPS if self._explainer(model).has_use_for(m))
+            for model, one in self._models.items()
+            if one.kind == "classifier"
+        }
+
+    def _explainer(self, model: str) -> ClassExplainer:
+        if model not in self._explainers:
+            self._explainers[model] = ClassExplainer(self._models[model])
+        return self._explainers[model]
+
+    def label_map(self, model: str, prepared: Prepared, label: int, method: ClassMethod) -> bytes:
+        """Heat map of one class of a classifier as a PNG over the whole image, as :meth:`heat_map` of a box.
+
+        Raises:
+            InputError: the model has no use for the method.
+        """
+        (heat,) = self._explainer(model).maps(prepared, [label], method)
+        return _png(heat.map, prepared)
 
     @torch.no_grad()
     def heat_map(

@@ -16,7 +16,7 @@ from twinray.data.decoding.sandbox import KeptWorker, Outcome
 from twinray.errors import InputError, TwinrayError
 from twinray.records import FloatArray
 from twinray.serving.log import error_facts, log, log_to
-from twinray.serving.store.images import LEASE_S, Box, Claim, Facts
+from twinray.serving.store.images import LEASE_S, Answer, Claim, Facts
 from twinray.serving.store.store import Store, open_store
 from twinray.serving.work.cache import Cache
 from twinray.serving.work.decoding import Opened, open_file, pseudonym
@@ -42,7 +42,9 @@ def main() -> None:
     except TwinrayError as error:
         send(link, {"ready": False, "why": str(error)})
         return
-    send(link, {"ready": True})
+    # of a classifier the network itself says which maps it has: the server holds no network
+    told_of = worker.models.methods() if job.role == "show" else {}
+    send(link, {"ready": True, "methods": told_of})
     try:
         worker.show() if job.role == "show" else worker.analyse()
     finally:
@@ -155,7 +157,7 @@ class Worker:
 
     def _answers(
         self, claim: Claim
-    ) -> tuple[Facts | None, dict[str, list[Box] | str], dict[str, FloatArray], str]:
+    ) -> tuple[Facts | None, dict[str, Answer], dict[str, FloatArray], str]:
         outcome = self._decode(claim.sha256)
         if outcome.error is not None:
             return None, {}, {}, self._bare(outcome.error, claim.sha256)
@@ -169,11 +171,11 @@ class Worker:
             identity.acquired or None,
             identity.view or None,
         )
-        answers: dict[str, list[Box] | str] = {}
+        answers: dict[str, Answer] = {}
         features: dict[str, FloatArray] = {}
         for model in claim.models:
             try:
-                answers[model], features[model] = self.models.boxes(model, view.pixels, claim.id)
+                answers[model], features[model] = self.models.answer(model, view.pixels, claim.id)
                 spec = self.models.packed_spec(model)
                 packed = self.models.prepare(model, view.pixels, claim.id).packed
                 self.cache.keep_packed(claim.sha256, spec, packed)
@@ -229,7 +231,7 @@ class Worker:
                 view = self._decode(sha256).result().view
                 return {"display": view.display.as_json()}, view.values.astype("<u2").tobytes()
             return {"display": display}, pixels
-        model, box, method = asked["model"], asked["box"], asked["method"]
+        model, what, method = asked["model"], asked["what"], asked["method"]
         spec = self.models.packed_spec(model)
         packed = self.cache.packed(sha256, spec)
         if packed is None:
@@ -239,8 +241,11 @@ class Worker:
             self.cache.keep_packed(sha256, spec, prepared.packed)
         else:
             prepared = self.models.from_packed(model, packed, tuple(asked["size"]), asked["image"])
-        png = self.models.heat_map(model, prepared, box, asked["corners"], method)
-        self.cache.keep_heat(sha256, model, box, method, png)
+        if "label" in asked:
+            png = self.models.label_map(model, prepared, asked["label"], method)
+        else:
+            png = self.models.heat_map(model, prepared, asked["box"], asked["corners"], method)
+        self.cache.keep_heat(sha256, model, what, method, png)
         return {}, png
 
 

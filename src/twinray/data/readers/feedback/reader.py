@@ -15,12 +15,14 @@ What counts
     the reader saw; an image that was submitted without a mark is a negative.
     An image that somebody called normal, or on which all boxes were rejected, is kept as a negative. One that was read and
     about whose boxes nothing was said has labels alone.
-    A reading that calls an image normal and holds a finding contradicts itself and is set aside.
+    A reading that calls an image normal and holds a finding contradicts itself and is set aside, as does one with a box of a
+    class whose label it denies.
 
 Labels
     A class of boxes is present where at least ``min_readers`` readers drew one, absent where no reader did, uncertain
     between, and not stated where a box of the class was left unjudged. A label of the whole image, and ``normal``, is present or
-    absent where readers agree and uncertain where they do not.
+    absent where readers agree and uncertain where they do not. What a classifier said of an image is no label: only what a
+    reader accepted (present), rejected (absent) or named counts, and a class that nobody judged is not stated.
 
 Splits
     A patient's side (an image's, where the patient is not known) is a hash of the patient's keyed code and ``--seed``,
@@ -192,7 +194,13 @@ def _collection(
     drawn |= {box.label for image in kept for box in store.predictions.get(image, ())}
     box_classes = (*store.classes, *sorted(drawn - set(store.classes)))
     told = {name for judged in kept.values() for j in judged for name in j.labels}
-    label_classes = (*box_classes, *sorted(told - {*box_classes, NORMAL}), NORMAL)
+    # classes of classifiers in their own order, also where nobody named one: a classifier that is trained further has them
+    of_images = dict.fromkeys([*store.labels, *sorted(told - {*store.labels})])
+    label_classes = (
+        *box_classes,
+        *(n for n in of_images if n not in {*box_classes, NORMAL}),
+        NORMAL,
+    )
     audit = BoxAudit(str(source), form="corners")
     made = [
         _sample(store.images[image], judged, store.predictions.get(image, []), _Classes(box_classes, label_classes, min_readers), sides, audit, skipped)
@@ -217,7 +225,15 @@ def _consistent(image: str, judged: Sequence[Judged], skipped: list[Skipped]) ->
     kept = []
     for one in judged:
         found = [mark for mark in one.marks if mark.verdict in FINDINGS]
-        if one.normal and found:
+        denied = sorted({mark.label for mark in found if one.labels.get(mark.label) is False})
+        if denied:
+            skipped.append(
+                Skipped(
+                    f"image {image}, reader {one.reader}",
+                    f"a box of {denied[0]} on an image that is said to have none; correct one of the two in the viewer",
+                )
+            )
+        elif one.normal and found:
             skipped.append(
                 Skipped(
                     f"image {image}, reader {one.reader}",
@@ -273,7 +289,7 @@ def _sample(
             np.array([label for _, label, _ in found], dtype=np.int64),
             readers=tuple(reader for _, _, reader in found),
         )
-    elif said_boxes and not lost:
+    elif said_boxes and not lost and classes.box:  # a classifier's store knows no boxes
         boxes = Boxes.empty()
     regions = None
     if open_boxes and boxes is not None:

@@ -69,7 +69,8 @@ class StoreRows:
 
     Attributes:
         images: id -> image, in the order of arrival. readings: image -> its newest readings.
-        predictions: image -> predicted boxes. classes: names of the models' classes, those of the oldest model first.
+        predictions: image -> predicted boxes. classes: names of the detectors' classes, those of the oldest model first.
+        labels: names of the classifiers' classes, likewise.
         unfinished: images of readings that were not finished.
     """
 
@@ -77,6 +78,7 @@ class StoreRows:
     readings: Mapping[str, list[Judged]]
     predictions: Mapping[str, list[PredictedBox]]
     classes: tuple[str, ...]
+    labels: tuple[str, ...]
     unfinished: Sequence[str]
 
     @staticmethod
@@ -128,10 +130,20 @@ class StoreRows:
                 "SELECT id, sha256, width, height, patient, view FROM images WHERE width IS NOT NULL ORDER BY number"
             )
         }
-        classes: dict[str, None] = {}
-        for (names,) in connection.rows("SELECT classes FROM models ORDER BY first_served, model"):
-            classes |= dict.fromkeys(map(str, json.loads(names) if isinstance(names, str) else names))  # fmt: skip
-        return StoreRows(images, readings, predictions, tuple(classes), unfinished)
+        # what a classifier knows is no class of boxes: no box of it was ever asked for, so none is absent
+        classes: dict[str, dict[str, None]] = {"detector": {}, "classifier": {}}
+        for names, kind in connection.rows(
+            "SELECT classes, kind FROM models ORDER BY first_served, model"
+        ):
+            classes[kind] |= dict.fromkeys(map(str, json.loads(names) if isinstance(names, str) else names))  # fmt: skip
+        return StoreRows(
+            images,
+            readings,
+            predictions,
+            tuple(classes["detector"]),
+            tuple(classes["classifier"]),
+            unfinished,
+        )
 
 
 @dataclass(frozen=True, slots=True)

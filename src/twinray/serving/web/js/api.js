@@ -99,8 +99,9 @@ export class Api {
     return new Uint16Array(await response.arrayBuffer());
   }
 
-  async heatMap(id, model, box, method) {
-    const ask = new URLSearchParams({ box, model, method });
+  /** `what`: {box} or {label}, numbers among the model's. */
+  async heatMap(id, model, what, method) {
+    const ask = new URLSearchParams({ ...what, model, method });
     return (await this.#ask(`api/images/${encodeURIComponent(id)}/heat-map?${ask}`)).blob();
   }
 

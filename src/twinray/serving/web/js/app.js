@@ -8,7 +8,7 @@ import { Findings, letterOf, nameOf } from "./findings.js";
 import { HeatMaps } from "./heat.js";
 import { toggleHelp } from "./help.js";
 import { isOwnKey, isTyping, lookUp } from "./keys.js";
-import { chosen, listed, shownModels } from "./listing.js";
+import { askedModels, explained, labelled, listed, picked, twoDetectors } from "./listing.js";
 import { Look } from "./look.js";
 import { Reading } from "./marks.js";
 import { hideToast, showSaving, startNotices, toast } from "./notices.js";
@@ -17,7 +17,8 @@ import { Pictures } from "./picture.js";
 import { firstThreshold } from "./points.js";
 import { Pointer } from "./pointer.js";
 import { askWho, keptReader } from "./session.js";
-import { draws, hidden, keep, modelOf, refresh, state } from "./state.js";
+import { givesLabels } from "./rules.js";
+import { draws, given, hidden, keep, modelOf, refresh, state } from "./state.js";
 import { methodOf, Viewport } from "./viewport.js";
 import { Watch } from "./watch.js";
 import { shortPatient, Worklist } from "./worklist.js";
@@ -31,12 +32,12 @@ const api = new Api();
 const pictures = new Pictures(api);
 const heatMaps = new HeatMaps(api, (map) => {
   refresh("image", "findings");
-  if (map.state === "shown" && state.heat) say("Heat map shown");
+  if (state.heat && map.state !== "coming" && map.state !== "failed") say(map.state === "shown" ? "Heat map shown" : "The heat map is empty");
 });
 const viewport = new Viewport({ heatMaps, onFocus: (key) => editor.select(key) });
 const look = new Look(viewport);
 const editor = new Editor({ save, onSelect: (box) => { viewport.bringIn(box.box); noteHeat(); }, setTool });
-const findings = new Findings({ editor, viewport, setHeat, home, onReadFirst: () => { watchScreen(); worklist.load(); } });
+const findings = new Findings({ editor, viewport, setHeat, setLabeller, home, onReadFirst: () => { watchScreen(); worklist.load(); } });
 const worklist = new Worklist({ api, open, addImages: () => $("files").click() });
 const pointer = new Pointer({ viewport, editor, activate, setHeat, setWindow: (pane, center, width) => look.set(pane.picture, center, width) });
 const outbox = new Outbox({
@@ -76,7 +77,7 @@ async function restoreUnsent() {
 // ------------------------------------------------------------------ an image
 class Case {
   constructor(row) {
-    Object.assign(this, { id: row.id, row, state: row.state, reason: row.reason, place: null, answers: [], predictions: new Map(), priors: [], prior: 0, reading: new Reading(), others: [], othersShown: false, revealed: false, loaded: false, wasHere: false, watch: new Watch() });
+    Object.assign(this, { id: row.id, row, state: row.state, reason: row.reason, place: null, answers: [], predictions: new Map(), labels: new Map(), priors: [], prior: 0, reading: new Reading(), others: [], othersShown: false, revealed: false, loaded: false, wasHere: false, watch: new Watch() });
   }
 }
 const cases = new Map();
@@ -123,7 +124,7 @@ async function open(row) {
 
 /** What is known of an image: answers of the shown models, readings, earlier images. */
 async function load(here) {
-  const wanted = [...new Set([state.first, state.view === "models" ? state.second : null])].filter((hash) => hash && !(here.state === "done" && here.predictions.has(hash)));
+  const wanted = askedModels().filter((hash) => !(here.state === "done" && here.predictions.has(hash)));
   const [details, readings] = await Promise.all([
     Promise.all((wanted.length ? wanted : [state.first]).map((hash) => api.image(here.id, hash))),
     here.loaded ? null : api.readings(here.id),
@@ -144,7 +145,10 @@ function take(here, details) {
   for (const one of details) {
     Object.assign(here, { state: one.state, reason: one.reason, place: one.place, answers: one.models });
     const answer = one.models.find((model) => model.model === one.model);
-    if (one.model && answer?.state !== "queued" && answer?.state !== "running") here.predictions.set(one.model, one.predictions);
+    if (one.model && answer?.state !== "queued" && answer?.state !== "running") {
+      here.predictions.set(one.model, one.predictions);
+      here.labels.set(one.model, one.labels);
+    }
     worklist.note({ id: one.id, state: one.state, reason: one.reason, score: one.score, read: one.read, patient: one.patient, view: one.view });
     Object.assign(here.row, { patient: one.patient, view: one.view, acquired: one.acquired, origin: one.origin, kind: one.kind });
   }
@@ -154,7 +158,7 @@ function take(here, details) {
 /** Whether a shown model has not answered yet: an image is done by any model, a new one looks at it later. */
 function waits(here) {
   if (here.state === "queued" || here.state === "running") return true;
-  return here.state === "done" && shownModels().some((hash) => hash && !here.predictions.has(hash));
+  return here.state === "done" && askedModels().some((hash) => !here.predictions.has(hash));
 }
 
 /** Ask until the shown models have answered, while the image is open. */
@@ -173,7 +177,7 @@ async function pollUntil(here) {
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     if (document.hidden || state.case !== here) continue;
     try {
-      const had = here.predictions.size, changed = take(here, await Promise.all(shownModels().map((hash) => api.image(here.id, hash))));
+      const had = here.predictions.size, changed = take(here, await Promise.all(askedModels().map((hash) => api.image(here.id, hash))));
       if (changed || here.predictions.size > had) refresh("findings", "image", "list");
       else if (here.state === "done") await new Promise((resolve) => setTimeout(resolve, 5 * POLL_MS)); // a new model takes images in turn
     } catch {
@@ -185,7 +189,7 @@ async function pollUntil(here) {
   if (here.state === "failed") return noPicture(here, null);
   lookForPriors(here);
   watchScreen();
-  say(hidden(here) ? "The model has finished. Boxes stay hidden until you show them." : `${plural(listed().length, "box", "boxes")} arrived`);
+  say(hidden(here) ? `The model has finished. ${given() === "boxes" ? "Boxes" : "Labels"} stay hidden until you show them.` : given() === "boxes" ? `${plural(listed().length, "box", "boxes")} arrived` : `${plural(labelled().filter((row) => row.called).length, "label")} called`);
 }
 
 /** Whose image it is comes with its analysis: earlier ones are asked for again then. */
@@ -274,7 +278,7 @@ function save(here, { onlyIfMarked = false } = {}) {
 
 function shownNow(here) {
   return {
-    ...here.watch.told(), view: state.view, models: state.view === "models" ? [state.first, state.second] : [state.first], threshold: state.threshold,
+    ...here.watch.told(), view: state.view, models: askedModels(), threshold: state.threshold, rule: state.rule,
     boxes: state.boxes && !hidden(here), read_first: state.readFirst, order: state.readFirst ? "newest" : worklist.order,
   };
 }
@@ -357,15 +361,15 @@ async function upload(files) {
 
 // ------------------------------------------------------------------ looking
 function setHeat(on) {
-  if (on && !chosen()) editor.select(listed().find((box) => box.kind === "predicted")?.key ?? null);
-  state.heat = on && Boolean(chosen());
+  if (on && !picked()) editor.select((listed().find((box) => box.kind === "predicted") ?? labelled()[0])?.key ?? null);
+  state.heat = on && Boolean(picked());
   noteHeat();
   refresh("findings", "image");
 }
 
 function noteHeat() {
-  const box = state.heat ? chosen() : null;
-  if (box?.kind === "predicted") state.case.watch.heatMap(box.key, methodOf(box.model));
+  const it = state.heat ? explained() : null;
+  if (it) state.case.watch.heatMap(it.key, methodOf(it.model));
 }
 
 function setTool(name) {
@@ -389,7 +393,7 @@ async function setView(name, { quiet = false } = {}) {
   if (!narrow.matches) toggleList(!two);
   activate(0);
   for (const pane of viewport.panes) if (!pane.column.hidden) pane.measure();
-  if (!chosen()) state.chosen = null;
+  if (!picked()) state.chosen = null;
   here?.watch.once(`view_${name}`);
   if (here) {
     const picture = await pictures.get(here.id).catch(() => null);
@@ -401,7 +405,7 @@ async function setView(name, { quiet = false } = {}) {
   }
   showHeads();
   refresh("findings", "image");
-  if (!quiet) say({ one: "One image", models: "Two models at the same false positives an image", prior: "Prior image beside it" }[name]);
+  if (!quiet) say({ one: "One image", models: twoDetectors() ? "Two models at the same false positives an image" : "Two models", prior: "Prior image beside it" }[name]);
 }
 
 /** The words above the panes. Where several models can be chosen, a list of them stands there. */
@@ -434,12 +438,22 @@ async function setModel(n, hash) {
   const other = n ? state.first : state.second;
   if (hash === other) Object.assign(state, { first: state.second, second: state.first });
   else state[n ? "second" : "first"] = hash;
+  state.orderBy = state.first;
   if (!n || hash === other) state.threshold = firstThreshold(modelOf(state.first));
   showRun();
   if (state.case) await load(state.case).catch(() => {});
   if (state.case && waits(state.case)) poll(state.case);
   showHeads();
   refresh("findings", "image", "list");
+}
+
+/** Labels of another classifier beside the boxes. */
+async function setLabeller(hash) {
+  state.labeller = hash;
+  if (!picked()) state.chosen = null;
+  if (state.case) await load(state.case).catch(() => {});
+  if (state.case && waits(state.case)) poll(state.case);
+  refresh("findings", "image");
 }
 
 function showRun() {
@@ -531,9 +545,9 @@ const actions = {
     viewport.pan(viewport.active, -dx * far, -dy * far);
   },
   pick: (event) => {
-    const box = listed()[Number(event.key) - 1];
-    if (box) editor.select(box.key);
-    else say(`No box ${event.key}`);
+    const it = [...listed(), ...labelled()][Number(event.key) - 1];
+    if (it) editor.select(it.key);
+    else say(`No ${given() === "boxes" ? "box" : "label"} ${event.key}`);
   },
   heat: () => setHeat(!state.heat),
   boxes: toggleBoxes,
@@ -739,9 +753,14 @@ async function start() {
   api.onSilence = () => outbox.report("offline");
   api.onAnswer = () => { if (outbox.trouble?.kind === "offline" && !outbox.sending) outbox.resume(); };
   state.models = await api.models();
-  state.first = (state.models.find((one) => one.first) ?? state.models[0])?.model ?? null;
-  state.second = state.models.find((one) => one.model !== state.first)?.model ?? null;
-  state.classes = [...new Set(state.models.flatMap((one) => one.classes))];
+  const detectors = state.models.filter((one) => !givesLabels(one)), classesOf = (models) => [...new Set(models.flatMap((one) => one.classes))];
+  // boxes of a detector and labels of a classifier stand together; two of a kind are looked at side by side
+  state.first = (detectors[0] ?? state.models[0])?.model ?? null;
+  const others = state.models.filter((one) => one.model !== state.first), kind = givesLabels(modelOf(state.first));
+  state.second = (others.find((one) => givesLabels(one) === kind) ?? others[0])?.model ?? null;
+  state.labeller = state.models.find(givesLabels)?.model ?? null;
+  state.labelClasses = classesOf(state.models);
+  state.classes = detectors.length ? classesOf(detectors) : state.labelClasses;
   state.lastClass = state.classes[0] ?? null;
   state.threshold = firstThreshold(modelOf(state.first));
   document.querySelector('[data-view="models"]').disabled = !state.second;

@@ -2,10 +2,20 @@
 
 import { $, plural, say } from "./dom.js";
 import { clamp, resized, shifted } from "./geometry.js";
-import { chosen, listed } from "./listing.js";
+import { chosen, chosenLabel, labelled, listed, picked } from "./listing.js";
 import { WORDS } from "./marks.js";
 import { hideToast, toast } from "./notices.js";
-import { hidden, refresh, state } from "./state.js";
+import { digits, saysNothing } from "./rules.js";
+import { given, hidden, modelOf, refresh, state } from "./state.js";
+
+/** Called labels that the reader has not judged. */
+export const unstated = () => labelled().filter((row) => row.called && row.stated == null);
+
+/** "2 boxes and 1 label": what "normal" rejects. A label that says the same is none of it. */
+export function rejectedWords(boxes, names) {
+  const labels = names.filter((name) => !saysNothing(name)).length;
+  return [boxes.length ? plural(boxes.length, "box", "boxes") : null, labels ? plural(labels, "label") : null].filter(Boolean).join(" and ");
+}
 
 const NO_MARKS = "This image was not taken, so it cannot be marked.";
 
@@ -38,7 +48,7 @@ export class Editor {
   #step(word, run) {
     const open = this.#open, label = open && run(open.reading);
     if (!label) return say(`Nothing to ${word === "Undone" ? "undo" : "do again"}`);
-    if (!chosen()) state.chosen = null;
+    if (!picked()) state.chosen = null;
     hideToast();
     if (document.activeElement !== $("note")) $("note").value = open.reading.text;
     this.#changed(open);
@@ -53,12 +63,13 @@ export class Editor {
     this.#step("Done again", (reading) => reading.redo());
   }
 
-  /** Choose a box, or none. */
+  /** Choose a box or a label, or none. */
   select(key, { quiet = false } = {}) {
     if (state.chosen === key) return;
     state.chosen = key;
     state.grip = "whole";
-    const box = chosen();
+    const box = chosen(), row = box ? null : chosenLabel();
+    if (row && !quiet) say(`Label ${row.number}, ${row.class}, score ${digits(row.score)}, ${row.called ? "called" : "not called"}`);
     if (box) {
       this.onSelect(box);
       if (!quiet) say(`Box ${box.number}, ${box.class}${box.score == null ? "" : `, score ${box.score.toFixed(2)}`}, ${WORDS[box.verdict] ?? "not judged"}`);
@@ -69,12 +80,13 @@ export class Editor {
   judge(verdict) {
     const open = this.#open;
     if (!open) return;
-    const box = chosen();
+    const box = chosen(), row = chosenLabel();
+    if (row) return this.state(row, verdict === "accepted");
     if (!box) {
-      const first = listed().find((one) => !one.verdict);
-      if (!first) return say(hidden(open) ? "Boxes are hidden" : "No box to judge");
+      const first = listed().find((one) => !one.verdict) ?? unstated()[0];
+      if (!first) return say(hidden(open) ? `${given() === "boxes" ? "Boxes" : "Labels"} are hidden` : "Nothing to judge");
       this.select(first.key, { quiet: true });
-      return say(`Box ${first.number}, ${first.class} chosen. Press again to ${verdict === "accepted" ? "accept" : "reject"}.`);
+      return say(`${first.kind === "label" ? "Label" : "Box"} ${first.number}, ${first.class} chosen. Press again to ${verdict === "accepted" ? "accept" : "reject"}.`);
     }
     if (box.kind === "own") {
       if (verdict === "rejected") this.remove(box);
@@ -85,6 +97,26 @@ export class Editor {
     if (again) return;
     const after = listed(), next = after.find((one) => one.number > box.number && !one.verdict) ?? after.find((one) => !one.verdict);
     if (next) this.select(next.key, { quiet: true });
+  }
+
+  /** Accept or reject a label of a classifier: state it present or absent. The same again takes it back. */
+  state(row, present) {
+    const open = this.#open;
+    if (!open) return;
+    const again = row.stated === present, about = modelOf(row.model);
+    if (!again && !present && this.#hasBox(open, row.class)) return;
+    const others = about.exclusive ? about.classes.filter((name) => name !== row.class) : [];
+    this.commit(again ? `${row.class} not judged` : `${row.class} ${present ? "present" : "absent"}`, (reading) => reading.setLabel(row.class, again ? null : present, others));
+    const next = again ? null : unstated().find((one) => one.number > row.number) ?? unstated()[0];
+    if (next) this.select(next.key, { quiet: true });
+  }
+
+  /** A box of a class and "absent" contradict each other. */
+  #hasBox(open, name) {
+    if (!open.reading.findings().some((mark) => mark.class === name)) return false;
+    say(`Not set: you marked a box of ${name}.`);
+    toast(`Not set: you marked a box of ${name}.`);
+    return true;
   }
 
   remove(box) {
@@ -98,21 +130,22 @@ export class Editor {
     if (!open) return;
     const { reading } = open;
     if (reading.normal) return this.commit("Not marked normal", (r) => { r.normal = false; });
-    const marked = reading.findings().length + reading.labels.size;
+    const marked = reading.findings().length + reading.present().length;
     if (marked) {
       const words = `Not set: you marked ${marked === 1 ? "a finding" : plural(marked, "finding")}.`;
       $("normal-note").textContent = words;
       return say(words);
     }
-    const open_boxes = hidden(open) ? [] : listed().filter((box) => box.kind === "predicted" && !box.verdict);
-    this.commit(open_boxes.length ? `Normal, ${plural(open_boxes.length, "box", "boxes")} rejected` : "Normal", (r) => r.setNormal(open_boxes));
+    const open_boxes = hidden(open) ? [] : listed().filter((box) => box.kind === "predicted" && !box.verdict), names = unstated().map((row) => row.class);
+    const words = rejectedWords(open_boxes, names);
+    this.commit(words ? `Normal, ${words} rejected` : "Normal", (r) => r.setNormal(open_boxes, names));
   }
 
   label(name) {
     const open = this.#open;
     if (!open) return;
-    const on = !open.reading.labels.has(name);
-    this.commit(on ? `Whole image: ${name}` : `Whole image: no longer ${name}`, (reading) => reading.setLabel(name, on));
+    const on = open.reading.labels.get(name) !== true;
+    this.commit(on ? `Whole image: ${name}` : `Whole image: no longer ${name}`, (reading) => reading.setLabel(name, on || null));
   }
 
   note(text) {

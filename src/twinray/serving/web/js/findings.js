@@ -3,10 +3,13 @@
 import { $, draw, icon, key, make, plural, put, rebuild, write } from "./dom.js";
 import { scoreWords } from "./boxes.js";
 import { stops } from "./heat.js";
-import { chosen, comparable, listed, thresholdOf } from "./listing.js";
+import { unstated, rejectedWords } from "./edit.js";
+import { chosen, chosenLabel, comparable, explained, labellers, listed, picked, thresholdOf, twoDetectors } from "./listing.js";
 import { SIGNS, WORDS } from "./marks.js";
 import { at, axis, bandWords, rateWords, scoreRange, tenths } from "./points.js";
-import { draws, hidden, keep, modelOf, refresh, state } from "./state.js";
+import { givesLabels } from "./rules.js";
+import { Scores } from "./scores.js";
+import { draws, given, hidden, keep, modelOf, refresh, state } from "./state.js";
 import { methodOf } from "./viewport.js";
 
 const RANK = "A score is a rank, not the chance of disease.";
@@ -15,9 +18,10 @@ export const nameOf = (hash) => `${modelOf(hash)?.name ?? "model"} ${hash?.slice
 export const letterOf = (hash) => (hash === state.first ? "A" : "B");
 
 export class Findings {
-  /** `editor`, `viewport`, `setHeat(on)`, `home(event)`: gives the keys back to the image after a mouse click. */
+  /** `editor`, `viewport`, `setHeat(on)`, `setLabeller(hash)`, `home(event)`: gives the keys back to the image after a mouse click. */
   constructor(parts) {
     Object.assign(this, parts);
+    this.scores = new Scores({ ...parts, heatControls: (row) => this.#heatControls(row) });
     draws("findings", () => this.draw());
     draws("hints", () => this.drawHints());
     this.threshold = null;
@@ -28,9 +32,9 @@ export class Findings {
     this.#drawNotes(open, list, shut, ready);
     this.#drawBoxes(list);
     this.#drawWhole(open, list);
-    this.#drawThreshold(ready && !shut);
+    this.#drawThreshold(ready && !shut && !givesLabels(modelOf(state.first)));
     this.#drawOthers(open, ready);
-    write($("kept-words"), open ? `Kept with your marks: reader ${state.reader ?? "not named"}, time, model ${state.first?.slice(0, 6) ?? ""}, and what was on the screen for how long.` : "");
+    write($("kept-words"), open ? `Kept with your marks: reader ${state.reader ?? "not named"}, time, model ${[...new Set([state.first, ...labellers()])].map((hash) => hash?.slice(0, 6) ?? "").join(" and ")}, and what was on the screen for how long.` : "");
     this.#drawButtons(open, shut, ready);
     this.drawHints();
   }
@@ -40,10 +44,10 @@ export class Findings {
     write($("boxes-title"), shut ? "Your boxes" : "Boxes");
     let note = null;
     if (ready && shut)
-      note = make("div", { class: "box-note" }, make("span", {}, "Boxes and scores are hidden. Mark what you see, then show them."),
-        make("button", { class: "main-act", "data-keep": "show", on: { click: (e) => { this.editor.reveal(); this.home(e); } } }, "Show the boxes ", key("B")));
+      note = make("div", { class: "box-note" }, make("span", {}, `${given() === "boxes" ? "Boxes" : "Labels"} and scores are hidden. Mark what you see, then show them.`),
+        make("button", { class: "main-act", "data-keep": "show", on: { click: (e) => { this.editor.reveal(); this.home(e); } } }, `Show the ${given()} `, key("B")));
     else if (open?.revealed && state.readFirst && open.watch.events.revealed)
-      note = make("p", { class: "small muted" }, `Boxes shown after ${Math.round(open.watch.events.revealed.after)} s. ${plural(open.marksBefore ?? 0, "mark")} of yours came first.`);
+      note = make("p", { class: "small muted" }, `${given() === "boxes" ? "Boxes" : "Labels"} shown after ${Math.round(open.watch.events.revealed.after)} s. ${plural(open.marksBefore ?? 0, "mark")} of yours came first.`);
     rebuild($("first-note"), note);
     const all = open?.predictions.get(state.first) ?? [];
     const below = ready && !shut ? all.filter((box) => box.score < state.threshold).length - list.filter((box) => box.kind === "predicted" && box.model === state.first && box.score < state.threshold).length : 0;
@@ -55,6 +59,7 @@ export class Findings {
 
   #boxesWords(open, list, shut, ready) {
     if (!open) return "";
+    if (givesLabels(modelOf(state.first))) return "This model labels the whole image and draws no boxes. You can add your own.";
     if (open.state === "queued" || open.state === "running") return open.state === "running" ? "The model is looking. You can, too." : "No boxes yet. You can look and mark already.";
     if (!ready) return "";
     if (shut) return list.length ? "" : "None yet.";
@@ -107,10 +112,10 @@ export class Findings {
   }
 
   #heatControls(box) {
-    const out = [make("label", { class: "tick" }, make("input", { type: "checkbox", "data-keep": "heat", checked: state.heat, on: { change: (e) => this.setHeat(e.target.checked) } }), make("span", {}, "Heat map of this box ", key("H")))];
+    const out = [make("label", { class: "tick" }, make("input", { type: "checkbox", "data-keep": "heat", checked: state.heat, on: { change: (e) => this.setHeat(e.target.checked) } }), make("span", {}, `Heat map of this ${box.kind === "label" ? "label" : "box"} `, key("H")))];
     if (!state.heat) return out;
-    const methods = modelOf(box.model)?.heat_maps ?? [], map = this.viewport.heatMaps.get(state.case.id, box.model, box.prediction, methodOf(box.model));
-    const words = { coming: "Computing", shown: `Exact ${methodOf(box.model)} map of this box's score.`, failed: `No heat map: ${map.reason}` }[map.state];
+    const methods = modelOf(box.model)?.heat_maps ?? [], { what } = explained(), map = this.viewport.heatMaps.get(state.case.id, box.model, what, methodOf(box.model));
+    const words = { coming: "Computing", shown: `Exact ${methodOf(box.model)} map of this ${box.kind === "label" ? "label's log-odds" : "box's score"}.`, empty: "The map is empty: no part of the image raised this score.", failed: `No heat map: ${map.reason}` }[map.state];
     out.push(make("p", { class: "small muted" }, words));
     if (map.state === "failed") out.push(make("button", { class: "outlined", "data-keep": "heat-again", on: { click: () => { this.viewport.heatMaps.again(); refresh("findings", "image"); } } }, "Try again"));
     if (methods.length > 1)
@@ -124,11 +129,12 @@ export class Findings {
 
   // ------------------------------------------------------------------ whole image
   #drawWhole(open, list) {
-    const reading = open?.reading, unjudged = list.filter((box) => box.kind === "predicted" && !box.verdict).length;
+    const reading = open?.reading, unjudged = list.filter((box) => box.kind === "predicted" && !box.verdict);
     for (const id of ["normal", "thumb-normal"]) $(id).setAttribute("aria-pressed", Boolean(reading?.normal));
-    const free = reading && !reading.findings().length && !reading.labels.size;
-    write($("normal-note"), reading?.normal ? "Whole image marked normal." : free && unjudged ? `Rejects the ${unjudged === 1 ? "box" : plural(unjudged, "box", "boxes")} not judged.` : "");
-    rebuild($("labels"), state.classes.map((name) => make("button", { "aria-pressed": Boolean(reading?.labels.has(name)), "data-keep": name, disabled: !open || open.state === "failed", on: { click: (e) => { this.editor.label(name); this.home(e); } } }, name)));
+    const free = reading && !reading.findings().length && !reading.present().length, words = rejectedWords(unjudged, unstated().map((row) => row.class));
+    write($("normal-note"), reading?.normal ? "Whole image marked normal." : free && words ? `Rejects the ${words.replace(/^1 (box|label)$/, "$1")} not judged.` : "");
+    const rows = this.scores.draw(open);
+    rebuild($("labels"), state.labelClasses.filter((name) => !rows.has(name)).map((name) => make("button", { "aria-pressed": reading?.labels.get(name) === true, "data-keep": name, disabled: !open || open.state === "failed", on: { click: (e) => { this.editor.label(name); this.home(e); } } }, name)));
     const note = $("note");
     note.disabled = !open || open.state === "failed";
     if (document.activeElement !== note && note.value !== (reading?.text ?? "")) note.value = reading?.text ?? "";
@@ -138,7 +144,7 @@ export class Findings {
     const { past = [], future = [] } = open?.reading ?? {};
     for (const id of ["undo", "thumb-undo"]) $(id).disabled = !past.length;
     $("redo").disabled = !future.length;
-    const words = ready && shut ? "Show the boxes" : "Done, next";
+    const words = ready && shut ? `Show the ${given()}` : "Done, next";
     for (const id of ["done", "thumb-done"]) {
       $(id).disabled = !open?.loaded;
       write($(id).firstElementChild, open?.state === "failed" ? "Next" : words);
@@ -157,7 +163,7 @@ export class Findings {
       first: make("input", { type: "checkbox", id: "read-first", on: { change: (e) => this.readFirst(e.target.checked) } }),
     };
     parts.body.append(make("div", { class: "section-head" }, make("h2", { id: "threshold-title" }, "Threshold"), parts.number), parts.words, make("label", { class: "unseen", for: "score" }, "Score threshold"), parts.slider, parts.axis, parts.under, parts.compared);
-    $("threshold").replaceChildren(parts.body, make("label", { class: "tick" }, parts.first, make("span", {}, "Read first, then show the boxes")));
+    $("threshold").replaceChildren(parts.body, make("label", { class: "tick" }, parts.first, parts.firstWords = make("span")));
     this.threshold = parts;
   }
 
@@ -165,14 +171,15 @@ export class Findings {
     const { low, high } = scoreRange(modelOf(state.first));
     state.threshold = Math.min(high, Math.max(low, Math.round(score * 100) / 100));
     state.case?.watch.once("threshold_moved");
-    if (!chosen()) state.chosen = null;
+    if (!picked()) state.chosen = null;
     refresh("findings", "image", "list");
   }
 
   #drawThreshold(shown) {
     if (!this.threshold) this.#buildThreshold();
-    const parts = this.threshold, model = modelOf(state.first), two = state.view === "models" && state.second;
+    const parts = this.threshold, model = modelOf(state.first), two = twoDetectors();
     parts.first.checked = state.readFirst;
+    write(parts.firstWords, `Read first, then show the ${given()}`);
     parts.body.hidden = !shown;
     $("threshold").setAttribute("aria-labelledby", shown ? "threshold-title" : "");
     if (!shown) $("threshold").removeAttribute("aria-labelledby");
@@ -234,18 +241,19 @@ export class Findings {
       : `${plural(names.length, "other reader has", "other readers have")} marked this image. Hidden until you are done, or choose to look.`;
     rebuild($("others"), make("div", { class: "section-head" }, make("h2", {}, "Other readers"), make("button", { class: "outlined last", "data-keep": "others", "aria-pressed": open.othersShown, on: { click: toggle } }, open.othersShown ? "Hide" : "Show")),
       make("p", { class: "small muted" }, words),
-      ...(open.othersShown ? open.others.filter((one) => one.normal || one.text || Object.keys(one.labels ?? {}).length).map((one) => make("p", { class: "small" }, `${one.reader}: ${[one.normal ? "normal" : null, ...Object.keys(one.labels ?? {}), one.text || null].filter(Boolean).join("; ")}`)) : []));
+      ...(open.othersShown ? open.others.filter((one) => one.normal || one.text || Object.keys(one.labels ?? {}).length).map((one) => make("p", { class: "small" }, `${one.reader}: ${[one.normal ? "normal" : null, ...Object.entries(one.labels ?? {}).map(([name, value]) => (value ? name : `no ${name}`)), one.text || null].filter(Boolean).join("; ")}`)) : []));
   }
 
   // ------------------------------------------------------------------ hints
   drawHints() {
-    const open = state.case, box = open ? chosen() : null;
+    const open = state.case, box = open ? chosen() : null, row = open && !box ? chosenLabel() : null;
     const hint = (keys, words) => make("span", {}, keys.map((one) => make("kbd", {}, one)), words);
     const judge = box?.kind === "predicted" ? [hint(["Y"], "accept"), hint(["N"], "reject"), hint(["H"], "heat map")] : [hint(["Del"], "remove")];
     const now = state.tool === "box" ? [hint([], "Drag a box"), hint(["Enter"], "box in the middle"), hint(["C"], state.lastClass ?? ""), hint(["Esc"], "leave")]
+      : row ? [hint(["Y"], "accept"), hint(["N"], "reject"), hint(["H"], "heat map"), hint(["Z"], "undo")]
       : box ? [...judge, hint(["←", "→"], state.grip === "whole" ? "move" : "move the corner"), hint(["G"], "corner"), hint(["C"], "class"), hint(["Z"], "undo")]
-        : open && hidden(open) ? [hint(["A"], "add a box"), hint(["0"], "normal"), hint(["B"], "show the boxes")]
-          : [hint(["?"], "all keys"), hint(["1"], "to 9 pick a box"), hint(["A"], "add"), hint(["0"], "normal"), hint(["J"], "next image"), hint(["I"], "invert"), hint(["F"], "fit")];
+        : open && hidden(open) ? [hint(["A"], "add a box"), hint(["0"], "normal"), hint(["B"], `show the ${given()}`)]
+          : [hint(["?"], "all keys"), hint(["1"], `to 9 pick a ${given() === "boxes" ? "box" : "label"}`), hint(["A"], "add"), hint(["0"], "normal"), hint(["J"], "next image"), hint(["I"], "invert"), hint(["F"], "fit")];
     $("hints").replaceChildren(...(state.keysOn ? now : [make("span", {}, "Letter keys are off")]));
   }
 }

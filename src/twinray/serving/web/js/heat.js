@@ -1,4 +1,4 @@
-/* Exact heat maps of boxes, fetched when asked for and laid over the whole image.
+/* Exact heat maps of boxes and of labels, fetched when asked for and laid over the whole image.
 
    A map comes as a PNG of colours whose opacity is the heat. Its cells cover the whole image rectangle, so that a cell's
    centre meets the centre of what it stands for. */
@@ -15,15 +15,15 @@ export class HeatMaps {
     Object.assign(this, { api, onChange, maps: new Map() });
   }
 
-  /** {state: "coming" | "shown" | "failed", picture, reason} of a predicted box; asked for once. */
-  get(image, model, prediction, method) {
-    const id = `${image} ${model} ${prediction} ${method}`, found = this.maps.get(id);
+  /** {state: "coming" | "shown" | "empty" | "failed", picture, reason} of what was predicted, {box} or {label} by its number; asked for once. */
+  get(image, model, what, method) {
+    const id = `${image} ${model} ${JSON.stringify(what)} ${method}`, found = this.maps.get(id);
     if (found) return found;
     const map = { state: "coming", picture: null, reason: "" };
     this.maps.set(id, map);
     if (this.maps.size > KEPT) this.maps.delete(this.maps.keys().next().value);
-    this.api.heatMap(image, model, prediction, method).then((blob) => createImageBitmap(blob)).then(
-      (picture) => Object.assign(map, { state: "shown", picture }),
+    this.api.heatMap(image, model, what, method).then((blob) => createImageBitmap(blob)).then(
+      (picture) => Object.assign(map, { state: isEmpty(picture) ? "empty" : "shown", picture }),
       (error) => Object.assign(map, { state: "failed", reason: error.message }),
     ).then(() => this.onChange(map));
     return map;
@@ -33,4 +33,11 @@ export class HeatMaps {
   again() {
     for (const [id, map] of this.maps) if (map.state === "failed") this.maps.delete(id);
   }
+}
+
+/** Whether no part of a map has any heat: nothing in the image raised the score. */
+function isEmpty(picture) {
+  const side = 64, pen = new OffscreenCanvas(side, side).getContext("2d");
+  pen.drawImage(picture, 0, 0, side, side);
+  return !pen.getImageData(0, 0, side, side).data.some(Boolean);
 }

@@ -2,7 +2,10 @@
 
    A mark is {box, class, verdict, model, prediction, score, from}. `prediction` is the index of the box among the model's
    own and is null for an added box; `from` is the place where the model had put a moved one. A predicted box without a mark
-   is not judged, which is no verdict. */
+   is not judged, which is no verdict. A label of the whole image is present (true) or absent (false); one that is not among
+   the labels is not judged either, whatever a classifier said. */
+
+import { saysNothing } from "./rules.js";
 
 const copyMarks = (marks) => new Map([...marks].map(([key, mark]) => [key, { ...mark, box: [...mark.box] }]));
 
@@ -12,7 +15,7 @@ export class Reading {
   constructor() {
     this.marks = new Map();
     this.normal = false;
-    this.labels = new Set();
+    this.labels = new Map();
     this.text = "";
     this.done = false;
     this.past = [];
@@ -21,11 +24,11 @@ export class Reading {
   }
 
   snapshot() {
-    return { marks: copyMarks(this.marks), normal: this.normal, labels: new Set(this.labels), text: this.text, done: this.done };
+    return { marks: copyMarks(this.marks), normal: this.normal, labels: new Map(this.labels), text: this.text, done: this.done };
   }
 
   restore(was) {
-    Object.assign(this, { marks: copyMarks(was.marks), normal: was.normal, labels: new Set(was.labels), text: was.text, done: was.done });
+    Object.assign(this, { marks: copyMarks(was.marks), normal: was.normal, labels: new Map(was.labels), text: was.text, done: was.done });
   }
 
   /** What two snapshots differ in, in a form that can be compared. */
@@ -66,7 +69,7 @@ export class Reading {
   judge(box, verdict) {
     if (this.marks.get(box.key)?.verdict === verdict) this.marks.delete(box.key);
     else this.marks.set(box.key, { ...markOf(box), box: [...(box.from ?? box.box)], verdict, from: null });
-    if (verdict === "accepted") this.normal = false;
+    if (verdict === "accepted") this.#found(this.marks.get(box.key)?.class);
   }
 
   /** Put a box elsewhere. A predicted one is "moved" and remembers where the model had it. */
@@ -74,21 +77,21 @@ export class Reading {
     const mark = this.marks.get(box.key) ?? markOf(box);
     const own = mark.verdict === "added";
     this.marks.set(box.key, { ...mark, box: [...to], verdict: own ? "added" : "moved", from: own ? null : (mark.from ?? box.from ?? box.box) });
-    this.normal = false;
+    this.#found(mark.class);
   }
 
   rename(box, name) {
     const mark = this.marks.get(box.key) ?? markOf(box);
     const verdict = mark.verdict === "added" || mark.verdict === "moved" ? mark.verdict : "accepted";
     this.marks.set(box.key, { ...mark, class: name, verdict });
-    this.normal = false;
+    this.#found(name);
   }
 
   add(box, name) {
     let key;
     do key = `own:${++this.added}`; while (this.marks.has(key));
     this.marks.set(key, { box: [...box], class: name, verdict: "added", model: null, prediction: null, score: null, from: null });
-    this.normal = false;
+    this.#found(name);
     return key;
   }
 
@@ -96,19 +99,34 @@ export class Reading {
     this.marks.delete(key);
   }
 
-  /** Normal rejects what was not judged; it is refused (false) where the reader marked a finding. */
-  setNormal(unjudged) {
-    if (this.findings().length || this.labels.size) return false;
+  /** A box says that its class is there: the image is not normal, and a label that said otherwise is taken back. */
+  #found(name) {
+    this.normal = false;
+    if (this.labels.get(name) === false) this.labels.delete(name);
+  }
+
+  /** Normal rejects boxes and called labels that were not judged; it is refused (false) where the reader marked a finding. */
+  setNormal(unjudged, called = []) {
+    if (this.findings().length || this.present().length) return false;
     this.normal = true;
     for (const box of unjudged) this.marks.set(box.key, { ...markOf(box), verdict: "rejected" });
+    for (const name of [...called, ...this.labels.keys()]) this.labels.set(name, saysNothing(name));
     return true;
   }
 
-  setLabel(name, on) {
-    if (on) {
-      this.labels.add(name);
-      this.normal = false;
-    } else this.labels.delete(name);
+  /** State a label: present (true), absent (false), or nothing of it (null). `others`: classes that exclude this one, of which
+   *  one that was stated is absent then. */
+  setLabel(name, value, others = []) {
+    if (value == null) this.labels.delete(name);
+    else this.labels.set(name, value);
+    if (value !== true) return;
+    for (const other of others) if (this.labels.get(other)) this.labels.set(other, false);
+    if (!saysNothing(name)) this.normal = false;
+  }
+
+  /** Labels of findings that the reader states. */
+  present() {
+    return [...this.labels].filter(([name, value]) => value && !saysNothing(name)).map(([name]) => name);
   }
 
   /** Marks that say "there is something". */
@@ -125,8 +143,8 @@ export class Reading {
         return out;
       }),
       // null: nothing was said; a box or a label of a finding says that the image is not normal
-      normal: this.normal ? true : this.findings().length || this.labels.size ? false : null,
-      labels: Object.fromEntries([...this.labels].sort().map((name) => [name, true])),
+      normal: this.normal ? true : this.findings().length || this.present().length ? false : null,
+      labels: Object.fromEntries([...this.labels].sort()),
       text: this.text,
       finished: this.done,
     };
@@ -136,7 +154,7 @@ export class Reading {
   static of(saved) {
     const reading = new Reading();
     reading.normal = Boolean(saved.normal);
-    reading.labels = new Set(Object.keys(saved.labels ?? {}).filter((name) => saved.labels[name]));
+    reading.labels = new Map(Object.entries(saved.labels ?? {}));
     reading.text = saved.text ?? "";
     reading.done = Boolean(saved.finished);
     for (const mark of saved.marks ?? []) {

@@ -7,7 +7,7 @@
      by_class      the same of one class
    or {why_none}. A sentence without numbers behind it is not made (null). */
 
-const SMALL = 10; // boxes below which a share says nothing
+export const SMALL = 10; // boxes below which a share says nothing
 
 const steps = (model) => (model?.validation?.by_threshold ?? []).filter((step) => step.fp_per_image != null);
 
@@ -47,7 +47,7 @@ export function rateWords(falsePositives) {
 /** A share in tenths, never 0 or 10 of 10: validation images do not promise that. */
 export const tenths = (share) => `${Math.min(9, Math.max(1, Math.round(share * 10)))} of 10`;
 
-const bandOf = (bands, score) => (bands ?? []).find((b) => score >= b.low && (score < b.high || (b.high >= 1 && score <= 1)));
+export const bandOf = (bands, score) => (bands ?? []).find((b) => score >= b.low && (score < b.high || (b.high >= 1 && score <= 1)));
 
 /** "Of 10 validation boxes with this score, about 7 met a reader's box.", of the class where it has enough boxes; or null. */
 export function bandWords(model, score, name) {

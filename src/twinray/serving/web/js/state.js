@@ -1,7 +1,7 @@
 /* What the page knows now, and who draws it again when it changed. */
 
 const KEPT = "twinray.viewer";
-const settings = { theme: null, keysOn: true, leftDrag: "pan", readFirst: false, heatOpacity: 0.6, method: "ablation" };
+const settings = { theme: null, keysOn: true, leftDrag: "pan", readFirst: false, heatOpacity: 0.6, method: "ablation", rule: "youden" };
 
 function kept() {
   try {
@@ -14,10 +14,14 @@ function kept() {
 export const state = {
   ...kept(),
   reader: null, // who is signed in
-  classes: [],
+  classes: [], // of boxes
+  labelClasses: [], // of the whole image
   models: [], // of GET /api/models
   first: null, // hash of the model that is shown
   second: null, // hash of the one beside it
+  orderBy: null, // hash of the model that orders the worklist, once one was chosen
+  labeller: null, // hash of the classifier whose labels stand beside a detector's boxes
+  allLabels: false, // scores of classes that are not called are on the page, too
   threshold: 0.5, // score, of the first model
   case: null, // the image that is open
   view: "one", // one, models, prior
@@ -59,5 +63,7 @@ export function refresh(...parts) {
 }
 
 export const modelOf = (hash) => state.models.find((model) => model.model === hash) ?? null;
+/** What the served models give, in a word. */
+export const given = () => (state.models.length && state.models.every((model) => model.kind === "classifier") ? "labels" : "boxes");
 /** Boxes, scores and orders by score are hidden until this reader asks for them. */
 export const hidden = (open = state.case) => Boolean(state.readFirst && open && !open.revealed);

@@ -28,7 +28,7 @@ const KEYS = tableOf(STUDY_KEYS);
 
 const api = new Api();
 const pictures = new Pictures({ display: (place) => api.caseDisplay(place), pixels: (place) => api.casePixels(place) });
-const heatMaps = new HeatMaps({ heatMap: (place, _model, box) => api.caseHeatMap(place, box) }, () => refresh("image", "marks"));
+const heatMaps = new HeatMaps({ heatMap: (place, _model, { box }) => api.caseHeatMap(place, box) }, () => refresh("image", "marks"));
 const viewport = new Viewport({ heatMaps, onFocus: (key) => editor.select(key) });
 const look = new Look(viewport);
 const editor = new Editor({ save, onSelect: (box) => { viewport.bringIn(box.box); noteHeat(); }, setTool });

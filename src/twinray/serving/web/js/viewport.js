@@ -3,9 +3,9 @@
 import { $, write } from "./dom.js";
 import { boxOnScreen, fitted, linked, oneToOne, panned, zoomedAt } from "./geometry.js";
 import { drawBoxes } from "./boxes.js";
-import { chosen, listed, othersOf } from "./listing.js";
+import { explained, listed, othersOf } from "./listing.js";
 import { Pane } from "./pane.js";
-import { draws, hidden, modelOf, refresh, state } from "./state.js";
+import { draws, given, hidden, modelOf, refresh, state } from "./state.js";
 
 const OWN = "own";
 
@@ -101,9 +101,15 @@ export class Viewport {
   heatOf(pane) {
     const open = state.case;
     if (!state.heat || !open || hidden(open) || this.isPrior(pane)) return null;
-    const box = chosen();
-    if (box?.kind !== "predicted" || box.model !== pane.model) return null;
-    return this.heatMaps.get(open.id, box.model, box.prediction, methodOf(box.model));
+    const it = explained();
+    if (!it || !this.#shows(pane, it)) return null;
+    return this.heatMaps.get(open.id, it.model, it.what, methodOf(it.model));
+  }
+
+  /** Whether something is of a pane; labels of a classifier that stands beside are of the first. */
+  #shows(pane, it) {
+    if (it.model === pane.model || it.kind !== "label") return it.model === pane.model;
+    return pane.number === 0 && !this.panes.some((one) => one.model === it.model && !one.column.hidden);
   }
 
   #boxesOf(pane, all) {
@@ -128,13 +134,14 @@ export class Viewport {
 
   #words(pane) {
     const open = state.case, { picture } = pane, map = this.heatOf(pane);
+    const what = given() === "boxes" ? "Boxes" : "Labels";
     let told = "";
     if (open && picture && !this.isPrior(pane)) {
-      if (map) told = { coming: "Computing the heat map", shown: "Heat map", failed: `No heat map: ${map.reason}` }[map.state];
-      else if (open.state === "queued") told = open.place ? `Boxes later, ${open.place} before it` : "Boxes in a moment";
-      else if (open.state === "running") told = "Boxes in a moment";
+      if (map) told = { coming: "Computing the heat map", shown: "Heat map", empty: "Heat map is empty", failed: `No heat map: ${map.reason}` }[map.state];
+      else if (open.state === "queued") told = open.place ? `${what} later, ${open.place} before it` : `${what} in a moment`;
+      else if (open.state === "running") told = `${what} in a moment`;
       else if (open.state === "done" && pane.model && !open.predictions.has(pane.model)) told = "Not looked yet";
-      else if (hidden(open)) told = "Boxes hidden";
+      else if (hidden(open)) told = `${what} hidden`;
       else if (!state.boxes) told = "Boxes off";
     }
     write(pane.told, told);

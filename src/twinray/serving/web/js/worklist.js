@@ -48,7 +48,8 @@ export class Worklist {
     const turn = ++this.asked, states = CHIPS.find(([name]) => name === this.chip)[2];
     const order = state.readFirst ? "newest" : this.order;
     try {
-      const model = order !== "newest" && state.first !== state.models.find((one) => one.first)?.model ? state.first : null;
+      // the model that was chosen, where that is not the one that the server orders by
+      const model = order !== "newest" && state.orderBy ? state.orderBy : null;
       const found = await this.api.images({ states, q: this.q, order, page: this.page, model });
       if (turn !== this.asked) return;
       Object.assign(this, { rows: found.images, pages: found.pages, total: found.total, page: found.page, size: found.size, counts: found.counts ?? {}, loaded: true });
@@ -155,6 +156,7 @@ export class Worklist {
     if (row.state === "running") return ["running", "model is looking"];
     if (shut) return ["done", "ready to read"];
     if (row.score == null) return ["done", "no score"];
+    if (state.models.find((one) => one.first)?.kind === "classifier") return ["done", `score ${row.score.toFixed(2)}`];
     return ["done", row.score >= state.threshold ? `highest score ${row.score.toFixed(2)}` : "no box at this threshold"];
   }
 
