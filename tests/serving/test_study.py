@@ -23,6 +23,7 @@ from study_support import (
     write_study,
 )
 from support import twinray
+from twinray.data.pack import open_pack
 from twinray.errors import InputError
 from twinray.serving.app.application import create_app
 from twinray.serving.config import ServeConfig
@@ -42,6 +43,19 @@ def study(detect_run, tmp_path):
 
 def where(client):
     return client.get("/api/study").json()
+
+
+def with_practice(folder, n: int = 3, patient: str = "learner") -> dict[str, str]:
+    """Options of a study with practice cases beside its own."""
+    (folder / "practice").mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        (folder / "practice" / f"{i}.png").write_bytes(png(100 + i))
+    coco = {
+        "images": [{"id": i + 1, "file_name": f"{i}.png", "width": 64, "height": 64, "patient_id": patient} for i in range(n)],
+        "annotations": [], "categories": [{"id": 1, "name": "blob"}],
+    }  # fmt: skip
+    (folder / "practice" / "cases.json").write_text(json.dumps(coco))
+    return {"practice": "practice/cases.json"}
 
 
 # --- the sequence -----------------------------------------------------------------------------------------------------
@@ -82,6 +96,78 @@ def test_every_reader_reads_every_case_once_in_each_arm(study):
     # over both readers every case is read with boxes first by one and without them first by the other
     first = {r: {s.image: s.arm for p, s in slots.items() if p[:2] == (r, 1)} for r in READERS}
     assert all(first["ann"][image] != first["bob"][image] for image in first["ann"])
+
+
+def test_practice_comes_first_and_counts_nowhere(detect_run, tmp_path):
+    folder = tmp_path / "cases"
+    study = Served(detect_run, folder, str(tmp_path / "store"), **with_practice(folder))
+    study.answer_all()
+    arms = []
+    for n in range(3):
+        now = where(study.as_reader("ann"))
+        assert (now["state"], now["session"], now["done"], now["planned"]) == ("reading", 0, n, 3)
+        case, answer = study.read("ann", [mark()])
+        assert (answer.status_code, case["session"], case["position"]) == (201, 0, n + 1)
+        arms.append((case["arm"], len(case["boxes"])))
+    assert arms == [
+        ("without", 0),
+        ("with", 1),
+        ("without", 0),
+    ]  # all readers learn both, in the file's order
+    assert study.send("ann", case, [mark()], key="again", finished=True).status_code == 409
+    for reader in READERS:
+        while where(study.as_reader(reader))["session"] < 2:
+            if where(study.as_reader(reader))["state"] == "waiting":
+                break
+            study.read(reader, [mark()])
+    study.clock.now += 29 * DAY
+    for reader in READERS:
+        while where(study.as_reader(reader))["state"] == "reading":
+            case, _ = study.read(reader, [mark()])
+            assert case["session"] == 2  # practice is not repeated
+    study.restart()  # the design goes on as it was fixed
+    images = {image.id: image.sha256 for image in study.service.store.images.page(size=50).images}
+    practice = {s.image for s in study.service.store.studies.slots("small") if s.session == 0}
+    assert len(practice) == 3 and len(images) == 9
+    study.service.store.close()
+    out = tmp_path / "figures"
+    twinray("store", "reader-study", "--store", tmp_path / "store", "--name", "small", "--output", out, check=True)  # fmt: skip
+    told = json.loads((out / "figures.json").read_text())
+    assert (told["cases"], told["practice_cases"]) == (6, 3)
+    assert not [note for note in told["notes"] if "forgotten" in note or "to come" in note]
+    for name in ("marks.csv", "readings.csv"):
+        text = (out / name).read_text()
+        assert text.count("\n") == 1 + 2 * 2 * 6
+        assert not [image for image in practice if image in text]
+    twinray("pack", tmp_path / "store", "--format", "feedback", "--out", tmp_path / "pack", "--val", 0, "--test", 0, check=True)  # fmt: skip
+    assert not practice & set(map(str, open_pack(tmp_path / "pack").ids))
+
+
+@pytest.mark.parametrize(
+    ("patient", "images", "words"),
+    [
+        ("Canary^Name 1", 100, "patients that are in no case"),
+        ("learner", 0, "are the same file"),
+    ],
+)
+def test_practice_on_what_is_counted_is_refused(detect_run, tmp_path, patient, images, words):
+    folder = tmp_path / "cases"
+    options = with_practice(folder, patient=patient)
+    (folder / "practice" / "0.png").write_bytes(png(images))
+    with pytest.raises(InputError, match=words):
+        Served(detect_run, folder, str(tmp_path / "store"), **options)
+
+
+def test_practice_is_fixed_with_the_study(detect_run, tmp_path):
+    folder = tmp_path / "cases"
+    study = Served(detect_run, folder, str(tmp_path / "store"), **with_practice(folder))
+    study.service.store.close()
+    with_practice(folder, patient="other")
+    with pytest.raises(InputError, match="fixed with another practice"):
+        study.start()
+    write_study(folder)  # and without
+    with pytest.raises(InputError, match="fixed with another practice"):
+        study.start()
 
 
 def test_the_seed_alone_makes_the_order(detect_run, tmp_path):

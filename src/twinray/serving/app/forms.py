@@ -386,7 +386,7 @@ class StudyNow(BaseModel):
     study: str
     reader: str
     state: Literal["preparing", "reading", "waiting", "finished"]
-    session: int
+    session: int = Field(description="0 while practice cases are read, which count nowhere")
     sessions: int
     done: int
     planned: int

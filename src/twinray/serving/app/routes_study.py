@@ -17,7 +17,7 @@ from twinray.serving.app import forms
 from twinray.serving.app.service import Caller, Service, caller_of, service_of
 from twinray.serving.app.showing import display_of, heat_map_of, pixels_of
 from twinray.serving.app.telling import at
-from twinray.serving.readings.design import ARMS
+from twinray.serving.readings.design import ARMS, PRACTICE
 from twinray.serving.readings.desk import Desk, NotNowError
 from twinray.serving.store.images import Box
 from twinray.serving.store.models import Image, Slot
@@ -29,7 +29,7 @@ _EDGE = 1.0
 _MOVED_PX = 0.5
 """Pixels that a corner of a box must differ by before the reader has moved it."""
 _TOLD = ("boxes_seconds", "boxes", "heat_maps")
-Session = Annotated[int, InPath(ge=SESSIONS[0], le=SESSIONS[-1])]
+Session = Annotated[int, InPath(ge=PRACTICE, le=SESSIONS[-1])]
 Position = Annotated[int, InPath(ge=1, le=1_000_000)]
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     403: {"description": "not a reader of this study"},

@@ -31,6 +31,8 @@ from twinray.serving.store.studies import Planned
 
 ARMS: Final = ("without", "with")
 """Arms: without the model's boxes, which is what is compared with, and with them."""
+PRACTICE: Final = 0
+"""Number of the session of practice cases, which come before the first and count nowhere."""
 _WHAT: Final = "reader study"
 
 
@@ -44,6 +46,8 @@ class StudyFile:
         readers: names of users who read.
         threshold: score from which the model's boxes are shown, above 0 and up to 1.
         images: folder of the image files; by default as in ``pack --format coco``.
+        practice: COCO file of cases that each reader reads first and that count nowhere; None for none.
+        practice_images: folder of their image files, likewise.
         seed: seed of orders and halves.
         wash_out_days: least days between a reader's last reading of the first session and the second.
         highest_rating: highest rating of a mark; the lowest is 1.
@@ -58,6 +62,8 @@ class StudyFile:
     readers: list[str]
     threshold: Annotated[float, msgspec.Meta(gt=0, le=1)]
     images: str | None = None
+    practice: str | None = None
+    practice_images: str | None = None
     seed: int = 0
     wash_out_days: Annotated[float, msgspec.Meta(ge=0, le=3650)] = 28.0
     highest_rating: Annotated[int, msgspec.Meta(ge=2, le=100)] = 100
@@ -97,6 +103,7 @@ class Design:
         file: what the file said. cases_sha256: hash of the COCO file.
         model: hash of the model whose boxes are shown. classes: class names of marks and lesions.
         cases: cases in the order of the COCO file.
+        practice: ids of the practice images in the order of their COCO file. practice_sha256: hash of that file; empty where there is none.
     """
 
     file: StudyFile
@@ -104,6 +111,8 @@ class Design:
     model: str
     classes: tuple[str, ...]
     cases: tuple[Case, ...] = field(default=())
+    practice: tuple[str, ...] = ()
+    practice_sha256: str = ""
 
     @property
     def rule(self) -> FrocRule:
@@ -121,16 +130,15 @@ class Design:
 
     def _fixed(self) -> dict[str, Any]:
         file = dataclasses.asdict(self.file)
-        del (
-            file["cases"],
-            file["images"],
-        )  # where they lie is no part of the design, their bytes are
-        return {**file, "cases": self.cases_sha256, "model": self.model}
+        for place in ("cases", "images", "practice", "practice_images"):
+            del file[place]  # where they lie is no part of the design, their bytes are
+        practice = {"practice": self.practice_sha256} if self.practice_sha256 else {}
+        return {**file, "cases": self.cases_sha256, **practice, "model": self.model}
 
     def changes(self, other: Design) -> list[str]:
         """Names of what differs in another design."""
         mine, theirs = self._fixed(), other._fixed()
-        return [name for name in mine if mine[name] != theirs.get(name)]
+        return [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
 
 
 def design_of(kept: Mapping[str, Any]) -> Design:
@@ -193,10 +201,15 @@ def opened(path: Path, store: Store, model: str, model_classes: Sequence[str]) -
         InputError: a file, a case or a reader that cannot be used, or a design that was changed.
     """
     file = read_study_file(path)
-    cases = path.parent / file.cases
-    if not cases.is_file():
-        raise InputError(f"{_WHAT} {path}: cases: expected a COCO file, {cases} is not there; correct the path")  # fmt: skip
-    fresh = Design(file, sha256(cases), model, ())
+    cases = _coco(path, "cases", file.cases)
+    practice = None if file.practice is None else _coco(path, "practice", file.practice)
+    fresh = Design(
+        file,
+        sha256(cases),
+        model,
+        (),
+        practice_sha256="" if practice is None else sha256(practice),
+    )
     known = store.studies.get(file.study)
     if known is not None:
         kept = design_of(known.design)
@@ -213,21 +226,43 @@ def opened(path: Path, store: Store, model: str, model_classes: Sequence[str]) -
         raise InputError(
             f"the study {others[0]} of this store is not finished; finish it first, or end it: twinray store end-study --name {others[0]}"
         )
-    collection = _truth(cases, path, file)
+    collection = _truth(cases, path, file.images)
     if not set(collection.box_classes) & set(model_classes):
         raise InputError(
             f"{_WHAT} {path}: the model knows {', '.join(model_classes)}, none of the classes of {cases.name} "
             f"({', '.join(collection.box_classes)}): no box could be shown"
         )
-    taken = _taken(collection, store)
+    known_files: dict[str, str] = {}
+    first = None
+    if practice is not None:  # looked at before a file is taken: a refused study leaves none behind
+        first = _truth(practice, path, file.practice_images)
+        _check_practice(first, collection, path)
+    taken = _taken(collection, store, known_files)
     design = dataclasses.replace(
         fresh,
         classes=tuple(collection.box_classes),
         cases=_cases(collection.samples, [image for image, _ in taken]),
+        practice=() if first is None else tuple(i for i, _ in _taken(first, store, known_files)),
     )
     planned = _planned(design, [own for _, own in taken])
     begun = store.studies.begin(file.study, design.told(), design.fingerprint(), planned)
     return design_of(begun.design)
+
+
+def _coco(path: Path, key: str, name: str) -> Path:
+    found = path.parent / name
+    if not found.is_file():
+        raise InputError(f"{_WHAT} {path}: {key}: expected a COCO file, {found} is not there; correct the path")  # fmt: skip
+    return found
+
+
+def _check_practice(practice: Collection, cases: Collection, path: Path) -> None:
+    """Refuse practice on what is counted: a reader would know the case, or the patient."""
+    counted = {one.patient for one in cases.samples if one.patient is not None}
+    if shared := sorted({one.id for one in practice.samples if one.patient in counted}):
+        raise InputError(
+            f"{_WHAT} {path}: practice: expected patients that are in no case, the image {shared[0]} is of one that is; leave it out"
+        )
 
 
 def _check_readers(file: StudyFile, store: Store) -> None:
@@ -239,9 +274,9 @@ def _check_readers(file: StudyFile, store: Store) -> None:
         )
 
 
-def _truth(cases: Path, path: Path, file: StudyFile) -> Collection:
+def _truth(cases: Path, path: Path, images: str | None) -> Collection:
     """Cases with their true boxes; nothing is set aside, since a lesion that is not counted would change the figures."""
-    root = None if file.images is None else path.parent / file.images
+    root = None if images is None else path.parent / images
     found = read_coco(cases, root, strict=True, need_images=True, layout="flat")
     for one in found.samples:
         if one.boxes is None:
@@ -249,11 +284,10 @@ def _truth(cases: Path, path: Path, file: StudyFile) -> Collection:
     return found
 
 
-def _taken(collection: Collection, store: Store) -> list[tuple[str, str]]:
-    """Id in the store and hash of each case's file, which the store now has."""
+def _taken(collection: Collection, store: Store, known: dict[str, str]) -> list[tuple[str, str]]:
+    """Id in the store and hash of each case's file, which the store now has; ``known`` holds those of before by hash."""
     root = getattr(collection.load, "root", None)
     assert isinstance(root, Path)
-    known: dict[str, str] = {}
     taken = []
     for sample in collection.samples:
         place = root / sample.source
@@ -297,11 +331,19 @@ def _rows(boxes: Boxes | None) -> tuple[tuple[float, float, float, float, int], 
 
 
 def _planned(design: Design, hashes: Sequence[str]) -> list[Planned]:
-    """All readings. The draw depends on the bytes of the files, not on the ids that this store gave them."""
+    """All readings. The draw depends on the bytes of the files, not on the ids that this store gave them.
+
+    Practice cases come first, in the order of their file, for all readers alike: without and with boxes in turn.
+    """
     image_of = dict(zip(hashes, (case.image for case in design.cases), strict=True))
     ill = [own for own, case in zip(hashes, design.cases, strict=True) if case.lesions]
     plan = crossover(design.file.readers, hashes, ARMS, design.file.seed, with_lesions=ill)
-    return [
+    practice = [
+        Planned(reader, PRACTICE, n + 1, image, ARMS[n % 2])
+        for reader in design.file.readers
+        for n, image in enumerate(design.practice)
+    ]
+    return practice + [
         Planned(slot.reader, slot.session, slot.position, image_of[slot.case], slot.arm)
         for slots in plan.values()
         for slot in slots

@@ -13,7 +13,7 @@ from typing import Literal, final
 
 from twinray.evaluation.readers.crossover import Slot as PlannedSlot
 from twinray.evaluation.readers.crossover import Waiting, next_slot
-from twinray.serving.readings.design import ARMS, Design
+from twinray.serving.readings.design import ARMS, PRACTICE, Design
 from twinray.serving.store.images import Box
 from twinray.serving.store.models import Image, Slot
 from twinray.serving.store.readings import Said, Whole
@@ -29,7 +29,7 @@ class Now:
     Attributes:
         state: ``preparing`` while the model has not answered for all cases, ``reading``, ``waiting`` for the wash-out to
             end, or ``finished``.
-        session: number of the session. done, planned: its readings. slot: reading that comes now; None unless reading.
+        session: number of the session; 0 while practice cases are read. done, planned: its readings. slot: reading that comes now; None unless reading.
         until: end of the wash-out, seconds since 1970. why: what is being waited for, in words.
     """
 
@@ -155,6 +155,10 @@ class Desk:
 
 def _next(slots: Sequence[Slot], days: float, now: float) -> Slot | Waiting | None:
     """What comes next of a reader's planned readings; those of images that were forgotten are no longer among them."""
+    for slot in slots:
+        if slot.session == PRACTICE and slot.submitted is None:
+            return slot
+    slots = [slot for slot in slots if slot.session != PRACTICE]
     done = {
         (slot.session, slot.image): slot.submitted for slot in slots if slot.submitted is not None
     }

@@ -25,7 +25,7 @@ from twinray.files import write_json, write_text
 from twinray.records import Boxes
 from twinray.report.jafroc_file import write_jafroc
 from twinray.report.tables import with_interval
-from twinray.serving.readings.design import ARMS, Design, design_of
+from twinray.serving.readings.design import ARMS, PRACTICE, Design, design_of
 from twinray.serving.store.models import Slot
 from twinray.serving.store.readings import Whole
 from twinray.serving.store.store import Store
@@ -37,6 +37,7 @@ FIGURES, TABLE, READINGS, MARKS, WORKBOOK = (
     "marks.csv",
     "study.xlsx",
 )
+_PLACES: Final = ("study", "cases", "images", "practice", "practice_images")
 _NAMES: Final = {
     "sensitivity": "sensitivity",
     "false_positives": "false positives an image",
@@ -75,8 +76,8 @@ def write_study(store: Store, name: str, out: Path, who: str) -> Found:
         known = ", ".join(one.name for one in store.studies.all()) or "none"
         raise InputError(f"expected a reader study of this store, there is no {name!r} (known: {known})")  # fmt: skip
     design = design_of(study.design)
-    slots = store.studies.slots(name)
-    final = store.studies.submitted(name)
+    slots = [slot for slot in store.studies.slots(name) if slot.session != PRACTICE]
+    final = [one for one in store.studies.submitted(name) if one[0].session != PRACTICE]
     if not final:
         raise InputError(f"nobody has submitted a reading of the study {name} yet")
     here = {slot.image for slot in slots}
@@ -132,9 +133,10 @@ def _as_json(design: Design, figures: StudyFigures, notes: Sequence[str]) -> dic
         "arms": [*figures.arms],
         "area": figures.merit,
         "rule": design.rule.told(),
-        "options": {key: file[key] for key in file if key not in ("study", "cases", "images")},
+        "options": {key: file[key] for key in file if key not in _PLACES},
         "model": design.model,
         "cases": len(design.cases),
+        "practice_cases": len(design.practice),
         "by_reader": [
             {
                 "reader": one.reader,

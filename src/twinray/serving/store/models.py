@@ -244,7 +244,7 @@ class Slot(Base):
     """One reading that a reader study has planned, and what became of it.
 
     Attributes:
-        number: order. study, reader, session, position: place in the study. image: image. arm: ``without`` or ``with``.
+        number: order. study, reader, session, position: place in the study; session 0 is practice. image: image. arm: ``without`` or ``with``.
         opened: time at which the reader was first shown the image. submitted: time at which the reading was final.
         reading: id of the final reading.
     """

@@ -11,7 +11,7 @@ What counts
     out, and its image is not learnt from until the box is judged. Shown are the boxes of the reading's model from the threshold that the page
     had (``shown.threshold``); where none is known, from 0.05. A reader who calls an image normal has judged
     all of its boxes.
-    Of a reader study the readings without the model's boxes count, those with them do not. What a reader submitted is all that
+    Of a reader study the readings without the model's boxes count, those with them and practice do not. What a reader submitted is all that
     the reader saw; an image that was submitted without a mark is a negative.
     An image that somebody called normal, or on which all boxes were rejected, is kept as a negative. One that was read and
     about whose boxes nothing was said has labels alone.

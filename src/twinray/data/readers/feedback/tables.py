@@ -85,10 +85,10 @@ class StoreRows:
     def of(connection: _Connection) -> StoreRows:
         """Read the tables; InputError where they are not those of a store."""
         newest: dict[tuple[str, str], tuple[str, bool, Judged]] = {}
-        # of a reader study the readings without boxes: the model had no part in them
+        # of a reader study the readings without boxes, in which the model had no part, and none of practice
         for key, image, reader, normal, labels, model, shown, finished, arm in connection.rows(
             "SELECT r.id, r.image, r.reader, r.normal, r.labels, r.model, r.shown, r.finished, s.arm FROM readings r "
-            "LEFT JOIN slots s ON s.number = r.slot WHERE r.slot IS NULL OR s.arm = 'without' ORDER BY r.number"
+            "LEFT JOIN slots s ON s.number = r.slot WHERE r.slot IS NULL OR (s.arm = 'without' AND s.session > 0) ORDER BY r.number"
         ):
             told, said = _json(shown), _json(labels)
             # nothing was shown, so nothing was left unjudged

@@ -108,6 +108,7 @@ async function stand({ begin = false } = {}) {
   closeCase();
   if (now.state === "reading") {
     const words = now.done ? `${now.done} of ${now.planned} cases are read. The next one opens when you begin.` : `${plural(now.planned, "case")}, one after the other. Time counts while a case is on the screen.`;
+    if (!now.session) return card("box", "Practice", `${words} Cases come without and with the model's boxes in turn. They count nowhere: learn the keys, the marks and the ratings.`, now.done ? "Go on" : "Begin", openNext);
     return card("box", `Session ${now.session} of ${now.sessions}`, `${words} Half of the cases come with the model's boxes. A submitted case cannot be changed.`, now.done ? "Go on" : "Begin", openNext);
   }
   if (now.state === "waiting") return card("read", `Session ${now.session} of ${now.sessions} is done.`, `The next one opens on ${whenWords(now.until)}.`, "Sign out", signOut);
@@ -147,8 +148,10 @@ async function openNext() {
   }
   watchScreen();
   viewport.panes[0].element.focus({ preventScroll: true });
-  say(`Case ${here.position} of ${now.planned}, ${armWords(here)}`);
+  say(`${caseWords(here)}, ${armWords(here)}`);
 }
+
+const caseWords = (here) => (now.session ? `Case ${here.position} of ${now.planned}` : `Practice ${here.position} of ${now.planned}, not counted`);
 
 const armWords = (here) => (here.arm === "with" ? "with the model's boxes" : "without the model's boxes");
 
@@ -211,7 +214,7 @@ async function submit() {
 // ------------------------------------------------------------------ drawing
 function drawMarks() {
   const here = state.case, list = listed(), own = list.filter(isMark), theirs = list.filter((box) => !isMark(box));
-  write($("case-title"), here ? `Case ${here.position} of ${now.planned}` : now ? `Session ${now.session} of ${now.sessions}` : "Reader study");
+  write($("case-title"), here ? caseWords(here) : !now ? "Reader study" : now.session ? `Session ${now.session} of ${now.sessions}` : "Practice");
   $("arm").hidden = !here;
   if (here) {
     $("arm").dataset.arm = here.arm;
