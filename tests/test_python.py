@@ -33,10 +33,33 @@ def test_a_run_has_its_figures_and_says_what_it_is(class_pack, tmp_path):
     assert run.config["job"] == "classify"
     assert repr(run).startswith(f"RunFolder('{out}', classify, ")
     assert f"test auc {run.metrics['test']['auc']['value']:.3f}" in repr(run)
+    again = twinray.open_run(str(out))
+    assert (repr(again), again.metrics) == (repr(run), run.metrics)
     (out / "metrics.json").unlink()
     assert repr(run) == f"RunFolder('{out}', classify, not finished)"
     with pytest.raises(InputError, match="did not finish"):
         _ = run.metrics
+
+
+@pytest.mark.parametrize(
+    ("call", "came"),
+    [
+        (lambda: twinray.detect("runs/a"), "got str 'runs/a'"),
+        (lambda: twinray.classify(data="packs/a", out="b"), "got data, out"),
+        (lambda: twinray.evaluate(), "got none"),
+        (lambda: twinray.pack(twinray.EvaluateConfig("runs/a")), "got EvaluateConfig "),
+        (lambda: twinray.write_report({"study": "s"}), r"twinray.ReportConfig\(...\)\), got dict"),
+    ],
+)
+def test_a_verb_that_is_called_without_its_options_says_how(call, came):
+    with pytest.raises(InputError, match=came) as error:
+        call()
+    assert "takes its options as one object, twinray." in str(error.value)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="expected a run folder"):
+        twinray.open_run(tmp_path)
 
 
 def test_an_evaluation_and_a_pack_say_what_they_are(detect_run, blob_pack):

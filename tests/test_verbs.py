@@ -32,7 +32,8 @@ def test_a_row_of_the_table_is_all_that_a_verb_needs(name):
 
 
 def test_the_package_offers_the_table_and_nothing_else():
-    offered = {*public_names(), "open_pack", "load", "InputError", "TwinrayError", "__version__"}
+    others = {"open_pack", "open_run", "load", "InputError", "TwinrayError", "__version__"}
+    offered = {*public_names(), *others}
     assert set(twinray.__all__) == offered
     assert {name for name in dir(twinray) if not name.startswith("__")} == offered - {"__version__"}
     assert twinray.__version__ and isinstance(twinray.__version__, str)
@@ -56,6 +57,7 @@ def test_type_checkers_see_the_same_names_from_the_same_modules():
         **public_names(),
         **errors,
         "open_pack": "twinray.data.pack:open_pack",
+        "open_run": "twinray.runs.folder:existing_run",
         "load": "twinray.exporting.load:load",
     }
 

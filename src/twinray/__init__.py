@@ -5,6 +5,7 @@ Every verb of the command line is a function here, with the same options::
     import twinray
     run = twinray.pretrain(twinray.PretrainConfig(data="pack", out="run"))
     run.metrics["train"]["loss"]["value"]
+    twinray.open_run("run").metrics  # the same later
 
 Paths may be texts. A configuration is checked when it is made. Errors that a user can act on are ``TwinrayError`` with one
 line; the environment variable ``TWINRAY_TRACEBACK`` keeps the frames inside the package.
@@ -50,6 +51,7 @@ if (
     from twinray.jobs.weights.config import WeightsConfig as WeightsConfig
     from twinray.jobs.weights.run import run as _weights
     from twinray.pretraining.config import PretrainConfig as PretrainConfig
+    from twinray.runs.folder import existing_run as _open_run
     from twinray.serving.config import ServeConfig as ServeConfig
     from twinray.serving.config import StoreConfig as StoreConfig
     from twinray.serving.manage import run as _store
@@ -72,6 +74,7 @@ if (
     export = _export
     faithfulness = _faithfulness
     look = _look
+    open_run = _open_run
     pack = _pack
     predict = _predict
     serve = _serve
@@ -84,6 +87,7 @@ if (
 _WHERE = {
     **public_names(),
     "open_pack": "twinray.data.pack:open_pack",
+    "open_run": "twinray.runs.folder:existing_run",
     "load": "twinray.exporting.load:load",
     "InputError": "twinray.errors:InputError",
     "TwinrayError": "twinray.errors:TwinrayError",
@@ -92,8 +96,8 @@ _WHERE = {
 
 __all__ = sorted(_WHERE)
 
-_VERBS = {verb.python or name for name, verb in VERBS.items()}
-"""What verbs are called here; a package of this one has the name of one of them."""
+_VERBS = {verb.python or name: verb.config.partition(":")[2] for name, verb in VERBS.items()}
+"""What verbs are called here, with the names of their options' dataclasses."""
 
 
 if not TYPE_CHECKING:  # type checkers shall miss a name that does not exist
@@ -106,7 +110,7 @@ if not TYPE_CHECKING:  # type checkers shall miss a name that does not exist
         if name == "__version__":
             return found()
         if name in _VERBS:
-            found = with_short_errors(found)
+            found = with_short_errors(found, name, _VERBS[name])
         globals()[name] = found  # made once
         return found
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from twinray.errors import TwinrayError
+from twinray.errors import InputError, TwinrayError
 
 
 @dataclass(frozen=True)
@@ -170,14 +170,31 @@ def load(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def with_short_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+def with_short_errors(
+    function: Callable[..., Any], name: str, options_class: str
+) -> Callable[..., Any]:
     """A verb's function for Python sessions: an error that a user can act on comes without the frames inside the package.
 
     The environment variable ``TWINRAY_TRACEBACK`` keeps them.
+
+    Args:
+        function: takes the options first.
+        name: what it is called at the top of the package.
+        options_class: name of the dataclass of its options.
+
+    Raises:
+        InputError: called with anything but these options.
     """
 
     @functools.wraps(function)
     def verb(*arguments: Any, **options: Any) -> Any:
+        given = arguments[0] if arguments else options.get("config")
+        if type(given).__name__ != options_class:
+            came = f"{type(given).__name__} {given!r:.60}" if arguments else ", ".join(options)
+            raise InputError(
+                f"twinray.{name} takes its options as one object, twinray.{name}(twinray.{options_class}(...)), "
+                f"got {came or 'none'}"
+            )
         try:
             return function(*arguments, **options)
         except TwinrayError as error:

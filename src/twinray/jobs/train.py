@@ -24,7 +24,7 @@ from twinray.classification.results import TUNE
 from twinray.detection import run as detection
 from twinray.detection.config import DetectConfig
 from twinray.errors import InputError
-from twinray.evaluation.record import read_split
+from twinray.evaluation.record import SEEDS, read_split
 from twinray.files import read_json, write_bytes
 from twinray.jobs.preview import run as preview
 from twinray.pretraining import run as pretraining
@@ -295,6 +295,9 @@ def summary(metrics: Mapping[str, Any]) -> str:
     auc = figures.get("auc")
     images = f"on {count(figures.counts.get('n_images'), 'image')} of the test split"
     mark = f"; {note}" if (note := told_seen(figures.seen)) else ""
-    seeds = f" over {len(metrics['seeds'])} seeds" if len(metrics.get("seeds", ())) > 1 else ""
-    ends = f" (95 % interval{seeds} {interval(auc, 4)})" if interval_of(auc) else ""
-    return f"test AUC {number(value_of(auc), 4)}{ends} {images}{mark}"
+    over = "" if auc is None else f" over {auc.n:,} {auc.over}"
+    ends = f" (95 % interval{over} {interval(auc, 4)})" if interval_of(auc) else ""
+    drawn = len(metrics.get("seeds", ()))
+    alike = drawn > 1 and auc is not None and auc.over != SEEDS
+    same = f"; its {drawn} seeds make one and the same model" if alike else ""
+    return f"test AUC {number(value_of(auc), 4)}{ends} {images}{same}{mark}"

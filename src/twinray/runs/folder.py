@@ -203,6 +203,17 @@ def open_run(
     return run
 
 
+def existing_run(path: Path | str) -> RunFolder:
+    """A run that is there already, finished or not, to read its figures and options (``twinray.open_run``).
+
+    Raises:
+        InputError: not a run folder.
+    """
+    run = RunFolder(Path(path))
+    read_config(run.path)
+    return run
+
+
 def read_config(run: Path) -> dict[str, Any]:
     """The resolved options of a run.
 

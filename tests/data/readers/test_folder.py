@@ -257,6 +257,29 @@ def test_a_column_of_another_name_is_named_and_can_be_asked_for(tmp_path):
         read_folder(tmp_path / "s", table=table, patient_column="who")
 
 
+@pytest.mark.parametrize(
+    ("header", "first", "second", "named"),
+    [
+        ("a,b", "0,1", "1,0", "('a', 'b')"),
+        ("a,b,c,d", "0,1,0,0", "1,0,1,1", "('a', 'b', 'c', ...)"),
+        ("a,age", "0,1", "1,0", "('a', 'age')"),
+        ("age", "3", "5", None),
+        ("view", "0", "0", None),
+        ("label,flag", "x,0", "y,1", None),
+    ],
+)
+def test_columns_of_0_and_1_that_look_like_labels_are_named(tmp_path, header, first, second, named):
+    put(tmp_path / "s", "a.png", "b.png")
+    table = tmp_path / "t.csv"
+    table.write_text(f"path,{header}\na.png,{first}\nb.png,{second}\n")
+    found = [note for note in read_folder(tmp_path / "s", table=table).notes if "0 and 1" in note]
+    assert (
+        found == []
+        if named is None
+        else f"look like labels but were not read {named}; to use them" in found[0]
+    )
+
+
 @pytest.mark.parametrize("word", ["validate", "VALID", "dev", "tuning", "Validation"])
 def test_split_words_of_the_field_are_read(tmp_path, word):
     put(tmp_path / "s", "a.png", "b.png")

@@ -390,6 +390,21 @@ def test_shares_of_the_confusion_matrix_have_intervals():
         assert (own.value, own.low, own.high) == (recall.value, recall.low, recall.high)
 
 
+def test_a_difference_that_no_resample_changes_has_no_interval_without_width():
+    """One model is right and one wrong of every image of a class in each resample: nobody knows of other patients."""
+    truth = np.eye(3)[np.arange(48) % 3]
+    sure = truth * 0.9
+    turned = sure.copy()
+    turned[:, [0, 1]] = sure[:, [1, 0]]
+    found = compare_labels(truth, sure, turned, "abc", "multiclass", resampling=Resampling(100))
+    interval = found.metrics["balanced_accuracy"].interval
+    assert interval.value == pytest.approx(-2 / 3)
+    assert interval.low is None and interval.high is None and "too even" in interval.method
+    same = compare_labels(truth, sure, sure, "abc", "multiclass", resampling=Resampling(100))
+    own = same.metrics["balanced_accuracy"].interval
+    assert (own.value, own.low, own.high) == (0, 0, 0)
+
+
 def test_tests_are_corrected_over_classes():
     truth, scores = made(20)
     other = scores.copy()

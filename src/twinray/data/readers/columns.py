@@ -127,6 +127,20 @@ def unread_splits(cells: Mapping[str, set[str]], used: str | None) -> str | None
     )
 
 
+def unread_labels(cells: Mapping[str, set[str]], used: str | None) -> str | None:
+    """A note on columns of 0 and 1, one a label, where no column of labels was read; None if there are none."""
+    if used is not None:
+        return None
+    like = [name for name, values in cells.items() if {v for v in values if v} == {"0", "1"}]
+    if not like:
+        return None
+    names = ", ".join(map(repr, like[:3])) + (", ..." if len(like) > 3 else "")
+    return (
+        f"WARNING: columns of 0 and 1 look like labels but were not read ({names}); to use them, write the names of an "
+        "image's labels into one column 'label', joined by |"
+    )
+
+
 def _all_splits(values: set[str]) -> bool:
     stated = {value for value in values if value}
     return bool(stated) and all(split_of(value) for value in stated)

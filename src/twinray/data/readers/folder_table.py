@@ -132,6 +132,7 @@ def _columns(table: Path, rows: Sequence[Row], wanted: str | None, notes: list[s
     for note in (
         columns.unread_patients(others, patient),
         columns.unread_splits({name: cells[name] for name in others}, split),
+        columns.unread_labels({name: cells[name] for name in others}, label),
     ):
         notes += [] if note is None else [note]
     return _Columns(path, patient, split, label)

@@ -492,6 +492,9 @@ def label_difference(
         return Difference(Interval(value, None, None, support.n, TOO_FEW), None)
     if not len(known) or support.n < 2:
         return Difference(percentile_interval(value, samples, support.n), None)
+    if abs(value) > 1e-12 and float(known.max() - known.min()) <= 1e-12:
+        # Models that agree everywhere differ by 0 and nothing else. Of other models no resample that differs says little of other patients: an interval without width would claim the most
+        return Difference(Interval(value, None, None, support.n, ALL_ALIKE), None)
     behind = support.behind(key, measure, drawn)
     beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
     p = expanded_p(min(1.0, 2 * (1 + beyond) / (1 + len(known))), behind.cases, behind.lacking)

@@ -18,7 +18,7 @@ from twinray.evaluation.measures import (
     shown_overall,
     title,
 )
-from twinray.evaluation.record import SplitFigures
+from twinray.evaluation.record import PATIENTS, SplitFigures
 from twinray.evaluation.result import Evaluation, evaluation_as_json
 from twinray.files import write_bytes, write_json, write_text
 from twinray.jobs.evaluate.diagnose import Detected, Ranked
@@ -66,7 +66,11 @@ def show(console: Console, result: Evaluation, out: Path | None) -> None:
             if part
         )
         say(console, f"means over {over}; {DISCLAIMER.lower()}")
-        say(console, "Intervals over patients (the trained runs as they are):")
+        say(
+            console, f"Intervals over {_counted(rows, measures[0])} (the trained runs as they are):"
+        )
+    else:
+        say(console, f"Intervals over {_counted(rows, measures[0])}:")
     console.print(arms_table(rows, measures))
     for table in class_tables(rows, main_of_class, COUNT_OF_CLASS[result.kind], console.width):
         console.print(table)
@@ -98,6 +102,18 @@ def show(console: Console, result: Evaluation, out: Path | None) -> None:
         say(console, f"note: {note}")
     if out is not None:
         say(console, f"page: {(out / PAGE).resolve()}")
+
+
+def _counted(rows: Sequence[tuple[str, SplitFigures]], measure: str) -> str:
+    """How many patients (an unknown one for each image without) the figures rest on: ``20 patients``."""
+    found = [figure for _, arm in rows if (figure := arm.get(measure)) is not None]
+    ns = sorted({figure.n for figure in found})
+    over = found[0].over if found else PATIENTS
+    return (
+        f"{ns[0]:,} to {ns[-1]:,} {over}"
+        if len(ns) > 1
+        else (count(ns[0], over[:-1]) if ns else over)
+    )
 
 
 def _repeated(difference: SplitFigures, measure: str) -> bool:
