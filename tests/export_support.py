@@ -51,7 +51,8 @@ def made_run(
             "size": opened.info.size,
             "fit": opened.info.fit,
             "channels": opened.info.channels,
-            "decoded": {},
+            "decoded": plain(opened.info.decoded),
+            "pixels": opened.info.pixels,
         },
         "data": [{"pack": str(pack), "names": list(opened.info.names), "checksums": {}}],
         "seed": seed,
@@ -81,6 +82,10 @@ def made_run(
         network, name = backbone, "backbone"
         description = {k: v for k, v in description.items() if k not in ("pack",)}
         description |= {"features": backbone.features}
+        if opened.info.pixels == "uint16":
+            description |= {
+                "windows": {"evaluation": "each image's own", "width": 1.5, "shift": 0.1}
+            }
     _calibrate(network, opened, size)
     if change is not None:
         with torch.no_grad():
@@ -100,7 +105,7 @@ def _calibrate(network: nn.Module, pack: object, size: int) -> None:
     body = getattr(getattr(network, "backbone", network), "body", None)
     body = body if body is not None else getattr(network, "backbone", network)
     rows = np.linspace(0, len(pack) - 1, min(8, len(pack))).astype(int)
-    pixels = torch.from_numpy(np.stack([pack.images[row] for row in rows]))
+    pixels = torch.from_numpy(np.stack([pack.pixels[row] for row in rows]))
     from twinray.backbones.pixels import network_input
 
     seen = network_input(pixels, size, torch.device("cpu"), body.normalisation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from pydicom import dcmread
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from starlette.testclient import TestClient
 
+import twinray
 from dicom_support import write_radiograph
 from serving_support import LocalCrew, png
+from twinray.data.pack import open_pack
 from twinray.inference.active import compact, uncertainty
-from twinray.inference.model import load_model
+from twinray.inference.model import load_model, prepare_row
+from twinray.jobs.pack import PackConfig
 from twinray.serving.app.application import create_app
 from twinray.serving.store.teaching import from_texts
 
@@ -227,3 +231,32 @@ def test_the_patient_is_a_pseudonym_of_this_stores_key(client, tmp_path):
     assert rows[0]["acquired"] == "202001011200"
     priors = client.get(f"/api/images/{ids[1]}/display").json()["priors"]
     assert [one["id"] for one in priors] == [ids[0]]
+
+
+def test_a_model_of_linear_values_is_served_what_its_pack_holds(config, tmp_path):
+    """The boxes of a 12-bit file are those on the levels of the pack that holds it."""
+    from export_support import made_run
+
+    source = tmp_path / "source"
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        deep = np.rint(np.linspace(300, 2300, 90) + rng.normal(0, 40, (70, 90))).astype(np.uint16)
+        Image.fromarray(deep).save(source / f"{i}.png")
+    twinray.pack(PackConfig(source, out=tmp_path / "pack", size=64, workers=1, pixels="uint16", depth=12))  # fmt: skip
+    run = made_run(tmp_path / "run", tmp_path / "pack")
+    app = create_app(replace(config, runs=(run,)), token="", work=False)
+    crew = LocalCrew(app.state.service, [run])
+    app.state.service.crew = crew
+    pack, model = open_pack(tmp_path / "pack"), load_model(run, "cpu")
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        name = pack.table["source"][1].as_py()
+        image = send(client, name, (source / name).read_bytes())
+        crew.run()
+        whole = client.get(f"/api/images/{image}").json()
+    (wanted,) = model.boxes([prepare_row(model, pack, 1)])
+    assert pack.pixels[1].dtype == np.float32 and len(wanted) > 0
+    np.testing.assert_allclose([one["box"] for one in whole["predictions"]], wanted.xyxy, atol=1e-3)
+    np.testing.assert_allclose(
+        [one["score"] for one in whole["predictions"]], wanted.scores, atol=1e-5
+    )

@@ -57,7 +57,7 @@ def card(subject: Subject, exported: Exported, parity: Parity, facts: Facts) -> 
     classes = f" Classes: {', '.join(subject.classes)}." if subject.classes else ""
     seen = list(_seen_lines(facts.seen))
     parts: list[tuple[str, Sequence[str]]] = [
-        ("Loading", [exported.usage, *exported.notes]),
+        ("Loading", [exported.usage, *exported.notes, *_pixel_notes(subject, facts.target)]),
         (
             "Intended use and limits",
             [
@@ -97,6 +97,21 @@ def card(subject: Subject, exported: Exported, parity: Parity, facts: Facts) -> 
         lines.append(f"## {title}\n\n" + _paragraphs(body) + "\n")
     lines.append(f"Exported by twinray {own_version()}.\n")
     return "\n".join(lines)
+
+
+def _pixel_notes(subject: Subject, target: str) -> Iterator[str]:
+    if not subject.linear:
+        return
+    yield (
+        "The weights learned from linear values of up to 16 bits. Of each image 0 is the lower end of its own window and 1 the upper one; "
+        "what lies outside is cut off."
+    )
+    if target == "hub":
+        yield "`twinray.load` decodes DICOM so by itself. Images of 8 bits are taken too, with the steps that they have."
+    elif target == "onnx":
+        yield "`Model` takes uint16 with `window=(black, white)`. Images of 8 bits are taken too, with the steps that they have."
+    else:
+        yield "Feed float32 made in that way; images of 8 bits have coarser steps, so figures are not quite the run's."
 
 
 def front_matter(subject: Subject, facts: Facts, ancestors: Sequence[Ancestor]) -> dict[str, Any]:

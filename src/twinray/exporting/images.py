@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from twinray.data.decoding.images import load_image
 from twinray.data.decoding.options import Decoding
+from twinray.data.fit import to_square
 from twinray.data.pack import Pack, open_pack
 from twinray.data.readers.disk import scan_images
 from twinray.errors import InputError
 from twinray.exporting.subject import Subject
-from twinray.records import IntArray
+from twinray.records import IntArray, Pixels
 from twinray.runs.folder import CONFIG, read_config
 
 
@@ -50,9 +52,12 @@ def sample(subject: Subject, files: tuple[Path, ...], most: int) -> Sample:
         )
     pack = packs[0]
     rows = _some_rows(pack, most)
-    names = ", ".join(pack.info.names)
+    # by split alone: the pack's name is the house's
+    of_split = Counter(str(pack.splits[row]) for row in rows)
+    told = ", ".join(f"{n} {split}" for split, n in of_split.items())
     return Sample(
-        torch.from_numpy(np.stack([pack.pixels[int(row)] for row in rows])), f"the pack of {names}"
+        torch.from_numpy(np.stack([pack.pixels[int(row)] for row in rows])),
+        f"the run's own pack ({told})",
     )
 
 
@@ -110,8 +115,12 @@ def _packed(subject: Subject, file: Path) -> npt.NDArray[Any]:
         return subject.model.prepare(
             load_image(file, decoding=subject.model.decoding()), file.name
         ).packed
-    from twinray.data.fit import fit_pixels, to_grey
+    return fitted(subject, load_image(file, decoding=Decoding(linear=subject.linear)))
 
-    return fit_pixels(
-        to_grey(load_image(file, decoding=Decoding()).array), subject.size, "letterbox"
-    )
+
+def fitted(subject: Subject, pixels: Pixels) -> npt.NDArray[Any]:
+    """What a backbone sees of an image: (s, s) grey, letterboxed; uint8, or of one that learned from linear values float32 levels."""
+    if subject.linear:
+        pixels = pixels.as_linear()
+    square = to_square(pixels.array, subject.size, "letterbox", 1)
+    return square if pixels.linear is None else pixels.linear.levels(square)

@@ -14,8 +14,8 @@ import torch
 
 from twinray.data.decoding.images import load_image
 from twinray.data.decoding.options import Decoding
-from twinray.data.fit import fit_pixels, to_grey
 from twinray.errors import InputError
+from twinray.exporting.images import fitted
 from twinray.exporting.subject import Subject, open_subject
 from twinray.exporting.to_hub import described_in
 from twinray.files import sha256, write_json
@@ -74,9 +74,9 @@ class Predictor:
     def _one(self, image: Image) -> Found:
         model = self._subject.model
         if model is None:
-            pixels = _pixels(image, Decoding())
-            square = fit_pixels(to_grey(pixels.array), self._subject.size, "letterbox")
-            seen = self._subject.network_input(torch.from_numpy(np.array(square))[None])
+            pixels = _pixels(image, Decoding(linear=self._subject.linear))
+            square = fitted(self._subject, pixels)
+            seen = self._subject.network_input(torch.from_numpy(square)[None])
             found: FloatArray = self._subject.backbone(seen)[0].double().numpy()
             return Found(None, None, found, ())
         name = "image" if isinstance(image, np.ndarray) else str(image)

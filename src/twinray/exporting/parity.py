@@ -83,8 +83,9 @@ class Parity:
         """
         if not self.holds:
             raise TwinrayError(
-                f"the exported weights do not give what the run gives: {self.told()}; allowed is {self.limit:g}. Nothing was "
-                "kept; the versions of the two tools may not belong together"
+                f"the exported weights do not give what the run gives: {self.told()}; allowed is {self.limit:g}, and "
+                f"{_ALONE:.1%} of the boxes in one alone. Nothing was kept; the versions of the two tools may not belong together, or "
+                "scores are so alike that rounding decides which box suppresses which"
             )
 
     def as_json(self) -> dict[str, Any]:

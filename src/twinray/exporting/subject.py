@@ -80,6 +80,13 @@ class Subject:
         """Pixels that it takes."""
         return self.description.normalisation
 
+    @property
+    def linear(self) -> bool:
+        """Whether it learned from packs of linear values (uint16), each image in its own window."""
+        if isinstance(self.description, ModelDescription):
+            return self.description.pack.pixels == "uint16"
+        return bool(self.description.windows)
+
     @cached_property
     def backbone(self) -> Backbone:
         """The backbone, wherever it stands."""

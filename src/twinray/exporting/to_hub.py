@@ -62,7 +62,11 @@ def _described(subject: Subject) -> dict[str, Any]:
     description = subject.description
     if isinstance(description, ModelDescription):
         data = tuple(LearntFrom("?", (), one.checksums) for one in description.data)
-        found = plain(replace(description, init=init, data=data))
+        decoded = description.pack.decoded
+        # by source, whose names are the house's; new files are decoded by the values alone
+        scales = {f"source {i}": one for i, one in enumerate(decoded.scales.values(), start=1)}
+        pack = replace(description.pack, decoded=replace(decoded, scales=scales))
+        found = plain(replace(description, init=init, data=data, pack=pack))
     else:
         found = plain(replace(description, init=init, size=subject.size))
         found["features"] = subject.backbone.features

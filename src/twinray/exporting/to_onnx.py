@@ -127,11 +127,12 @@ def _described(subject: Subject) -> dict[str, Any]:
     found = describe(subject)
     options = subject.network.options if isinstance(subject.network, Detector) else None
     description = subject.description
-    pack = {"size": subject.size, "fit": "letterbox", "channels": 1}
+    pixels = "uint16" if subject.linear else "uint8"
+    pack = {"size": subject.size, "fit": "letterbox", "channels": 1, "pixels": pixels}
     task = "none"
     if isinstance(description, ModelDescription):
         own = description.pack
-        pack = {"size": own.size, "fit": own.fit, "channels": own.channels}
+        pack |= {"size": own.size, "fit": own.fit, "channels": own.channels}
         task = description.task
     return found | {"pack": pack, "resize": options.resize if options else "bicubic", "task": task}
 

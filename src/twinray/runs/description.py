@@ -140,6 +140,7 @@ class WeightDescription:
         size: side of its input, in pixels; 0 where it is not said.
         normalisation: pixels that it takes.
         init: weights that it started from.
+        windows: windows that training drew of linear values; empty where it learned from display values.
         format_version: form of the description.
     """
 
@@ -149,6 +150,7 @@ class WeightDescription:
     size: Whole = 0
     normalisation: Normalisation = field(default_factory=Normalisation)
     init: StartedFrom = field(default_factory=StartedFrom)
+    windows: dict[str, Any] = field(default_factory=dict)
     format_version: int = 1
 
 

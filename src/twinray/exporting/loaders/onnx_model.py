@@ -1,6 +1,8 @@
 """Run this folder's ONNX graphs with onnxruntime: ``Model(folder)``. Needs NumPy, Pillow and onnxruntime, no PyTorch.
 
-``Model(folder)(image)`` takes a decoded image, (h, w) or (h, w, 3) uint8, display-ready, and gives
+``Model(folder)(image)`` takes a decoded image, (h, w) or (h, w, 3) uint8, display-ready. A model that learned from linear values
+(``pixels`` of ``model.json`` is uint16) takes (h, w) or (h, w, 3) uint16 too, brighter is denser, with the values that are black and
+white: ``Model(folder)(image, window=(low, high))``. It gives
 
 - of a detector boxes (n, 4) xyxy in the image's own pixels, labels (n,) that index ``classes`` and scores (n,), best first;
 - of a classifier (k,) probabilities, of a backbone (d,) features.
@@ -44,9 +46,9 @@ class Model:
         two_stage = self.described.get("detector") == "faster-rcnn"
         self.head = graph("head.onnx") if two_stage else None
 
-    def __call__(self, image: Array) -> Any:
+    def __call__(self, image: Array, window: tuple[float, float] | None = None) -> Any:
         """Boxes, labels and scores; probabilities; or features, see above."""
-        x, place = self.fit(image)
+        x, place = self.fit(image, window)
         if self.described["kind"] == "detector":
             boxes, labels, scores = self.detect(x)
             return place(boxes), labels, scores
@@ -59,9 +61,13 @@ class Model:
             return probabilities
         return 1 / (1 + np.exp(-found[0]))
 
-    def fit(self, image: Array) -> tuple[Array, Any]:
+    def fit(self, image: Array, window: tuple[float, float] | None = None) -> tuple[Array, Any]:
         """(1, 3, s, s) normalised, and the map from boxes in the network's pixels to the image's own."""
         own = self.described["pack"]
+        linear = own["pixels"] == "uint16"
+        _check(image, window, linear)
+        if linear and image.dtype == np.uint8:
+            image, window = image.astype(np.uint16) * np.uint16(257), (0, 65_535)
         side, (height, width) = own["size"], image.shape[:2]
         inner = (side, side)
         if own["fit"] == "letterbox":
@@ -70,16 +76,16 @@ class Model:
                 max(1, round(width * side / longest)),
                 max(1, round(height * side / longest)),
             )
-        picture = Image.fromarray(image)
-        if picture.size != inner:
-            picture = _shrunk(picture, inner)
-        fitted = np.asarray(picture)
+        if own["channels"] == 1 and image.ndim == 3:
+            image = _grey(image)
+        fitted = image if (width, height) == inner else _resampled(image, inner)
         left, top = (side - inner[0]) // 2, (side - inner[1]) // 2
-        square = np.zeros((side, side, *fitted.shape[2:]), np.uint8)
+        square = np.zeros((side, side, *fitted.shape[2:]), image.dtype)
         square[top : top + inner[1], left : left + inner[0]] = fitted
-        if own["channels"] == 1 and square.ndim == 3:
-            grey = (square[..., :1] == square).all()
-            square = square[..., 0] if grey else np.asarray(Image.fromarray(square).convert("L"))
+        if window is not None:
+            square = (square.astype(np.float32) - np.float32(window[0])) / np.float32(
+                window[1] - window[0]
+            )
         scale = np.array([inner[0] / width, inner[1] / height] * 2)
 
         def place(boxes: Array) -> Array:
@@ -221,6 +227,41 @@ class Model:
             centre = np.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
             found.append((centre + cell).reshape(-1, 4))
         return found
+
+
+def _check(image: Array, window: tuple[float, float] | None, linear: bool) -> None:
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(f"expected an image as (h, w) or (h, w, 3), got {image.shape}")
+    if image.dtype == np.uint8 and window is None:
+        return
+    if not linear:
+        raise ValueError(
+            f"expected uint8, display-ready, without a window, got {image.dtype}: this model learned from display values; make "
+            "black 0 and white 255 first"
+        )
+    if image.dtype != np.uint16 or window is None or not window[0] < window[1]:
+        raise ValueError(
+            f"expected uint8, display-ready, or uint16 with window=(black, white), got {image.dtype} and window={window}"
+        )
+
+
+def _grey(image: Array) -> Array:
+    if (image[..., :1] == image).all():
+        return np.ascontiguousarray(image[..., 0])
+    if image.dtype == np.uint16:
+        luma = image.astype(np.uint64) @ np.array([19_595, 38_470, 7_471], dtype=np.uint64)
+        grey: Array = ((luma + np.uint64(0x8000)) >> np.uint64(16)).astype(np.uint16)
+        return grey
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))
+
+
+def _resampled(image: Array, size: tuple[int, int]) -> Array:
+    if image.dtype == np.uint8:
+        return np.asarray(_shrunk(Image.fromarray(np.ascontiguousarray(image)), size))
+    planes = [image] if image.ndim == 2 else [image[..., c] for c in range(3)]
+    made = [np.asarray(_shrunk(Image.fromarray(one.astype(np.float32)), size)) for one in planes]
+    whole = made[0] if image.ndim == 2 else np.stack(made, axis=-1)
+    return np.rint(whole).clip(0, 65_535).astype(np.uint16)
 
 
 def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
