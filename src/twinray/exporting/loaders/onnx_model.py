@@ -261,7 +261,8 @@ def _resampled(image: Array, size: tuple[int, int]) -> Array:
     planes = [image] if image.ndim == 2 else [image[..., c] for c in range(3)]
     made = [np.asarray(_shrunk(Image.fromarray(one.astype(np.float32)), size)) for one in planes]
     whole = made[0] if image.ndim == 2 else np.stack(made, axis=-1)
-    return np.rint(whole).clip(0, 65_535).astype(np.uint16)
+    found: Array = np.rint(whole).clip(0, 65_535).astype(np.uint16)
+    return found
 
 
 def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
