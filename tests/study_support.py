@@ -59,6 +59,19 @@ def write_study(folder: Path, cases_in_all: int = 6, **options) -> Path:
     return path
 
 
+def with_practice(folder, n: int = 3, patient: str = "learner") -> dict[str, str]:
+    """Options of a study with practice cases, which are written beside its own."""
+    (folder / "practice").mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        (folder / "practice" / f"{i}.png").write_bytes(png(100 + i))
+    coco = {
+        "images": [{"id": i + 1, "file_name": f"{i}.png", "width": 64, "height": 64, "patient_id": patient} for i in range(n)],
+        "annotations": [], "categories": [{"id": 1, "name": "blob"}],
+    }  # fmt: skip
+    (folder / "practice" / "cases.json").write_text(json.dumps(coco))
+    return {"practice": "practice/cases.json"}
+
+
 class Clock:
     """Seconds since 1970, set by hand."""
 

@@ -28,6 +28,7 @@ from twinray import cli
 from twinray.errors import InputError
 from twinray.serving.app.application import create_app
 from twinray.serving.archive.client import Address, ArchiveError, DicomWeb, Instance
+from twinray.serving.archive.courier import Courier, Settings
 from twinray.serving.archive.multipart import decode, encode
 from twinray.serving.archive.peer import Peer, echo, read_peer, send
 from twinray.serving.archive.receiver import Listening, Receiver, RefusedError
@@ -326,6 +327,17 @@ def test_only_signed_readings_of_the_archives_images_go_and_each_once(store):
     exchange.settle(exchange.due()[0].number, "")
     assert exchange.counts() == {"queued": 0, "sent": 1, "failed": 0, "stale": 1}
     assert {one.reading for one in exchange.sends(image.id)} == {first.id, second.id}
+
+
+def test_labels_that_a_reader_stated_go_back(store):
+    """A report of labels alone would read as nothing found."""
+    image = kept(store, b"1")
+    said = Said(image.id, "anna", "one", labels={"nodule": True, "mass": False})
+    reading = store.readings.save(said, "anna")[0].reading
+    one = store.exchange.queue(image.id, reading.id, "", "anna")
+    task = Courier(store, store.exchange, Settings(), {})._task(one, image)
+    assert (task.boxes, task.reader, task.normal) == ((), "anna", None)
+    assert task.labels == (("mass", False), ("nodule", True))
 
 
 def test_a_model_that_gave_no_answer_has_found_nothing_out(store):

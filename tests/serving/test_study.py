@@ -20,6 +20,7 @@ from study_support import (
     TOKEN,
     Served,
     mark,
+    with_practice,
     write_study,
 )
 from support import twinray
@@ -43,19 +44,6 @@ def study(detect_run, tmp_path):
 
 def where(client):
     return client.get("/api/study").json()
-
-
-def with_practice(folder, n: int = 3, patient: str = "learner") -> dict[str, str]:
-    """Options of a study with practice cases beside its own."""
-    (folder / "practice").mkdir(parents=True, exist_ok=True)
-    for i in range(n):
-        (folder / "practice" / f"{i}.png").write_bytes(png(100 + i))
-    coco = {
-        "images": [{"id": i + 1, "file_name": f"{i}.png", "width": 64, "height": 64, "patient_id": patient} for i in range(n)],
-        "annotations": [], "categories": [{"id": 1, "name": "blob"}],
-    }  # fmt: skip
-    (folder / "practice" / "cases.json").write_text(json.dumps(coco))
-    return {"practice": "practice/cases.json"}
 
 
 # --- the sequence -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from serving_support import LocalCrew
-from study_support import PASSWORD, SHOWN, Served
+from study_support import PASSWORD, SHOWN, Served, with_practice
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = next(
@@ -39,7 +39,7 @@ def study(detect_run, tmp_path) -> Iterator[Served]:
     """A study of two cases without a wash-out, at an address that a browser can reach."""
     served = Served(
         detect_run, tmp_path / "cases", str(tmp_path / "store"),
-        readers=["ann"], wash_out_days=0, seed=5, cases_in_all=CASES,
+        readers=["ann"], wash_out_days=0, seed=5, cases_in_all=CASES, **with_practice(tmp_path / "cases", 1),
     )  # fmt: skip
     served.answer_all([SHOWN])
     served.service.desk.clock = time.time
@@ -99,8 +99,16 @@ def test_a_study_is_read_by_keys_alone(study) -> None:
         press("Tab")
         page.keyboard.type(PASSWORD)
         press("Enter")
-        shown(".card", "Session 1 of 2")
+        shown(".card", "They count nowhere")
         look("begin")
+        press("Enter")  # the button has the focus
+        shown("#case-title", "Practice 1 of 1, not counted")
+        sync_api.expect(page.locator("#submit")).to_be_enabled(timeout=30_000)
+        sync_api.expect(page.locator("#pane-0")).to_be_focused(timeout=30_000)
+        look("practice")
+        press("Enter")
+        shown("#toast", "nothing found here?")
+        press("Enter")
         arms = []
         for session in (1, 2):
             shown(".card", f"Session {session} of 2")
@@ -159,7 +167,10 @@ def test_a_study_is_read_by_keys_alone(study) -> None:
         assert all(url.startswith((address, "blob:", "data:")) for url in asked)
         assert "Canary" not in page.content() and not any("Canary" in url for url in asked)
         browser.close()
-    final = study.service.store.studies.submitted("small")
+    practice, *final = sorted(
+        study.service.store.studies.submitted("small"), key=lambda one: one[0].session
+    )
+    assert (practice[0].session, practice[1].marks) == (0, [])
     assert len(final) == 2 * CASES
     for slot, whole in final:
         (one,) = whole.marks

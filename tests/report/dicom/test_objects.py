@@ -18,7 +18,7 @@ from twinray.data.decoding.images import load_image
 from twinray.errors import InputError
 from twinray.records import Boxes
 from twinray.report.dicom.codes import PRIVATE_SCHEME, finding_code
-from twinray.report.dicom.finding import Algorithm, Finding
+from twinray.report.dicom.finding import Algorithm, Finding, Review
 from twinray.report.dicom.objects import dicom_objects
 from twinray.report.dicom.source import read_source
 from twinray.report.pictures.burn_in import LEAST_WIDTH, burn_in
@@ -169,6 +169,33 @@ def test_a_report_without_boxes_says_so(tmp_path, film):
     text = str(report)
     assert "Number of boxes" in text and "SCOORD" not in text
     assert report.CurrentRequestedProcedureEvidenceSequence[0].StudyInstanceUID == "1.2.3"
+
+
+@pytest.mark.parametrize("boxes", [THREE, NONE], ids=["boxes", "no box"])
+def test_labels_that_a_reader_stated_are_in_every_object(tmp_path, film, boxes):
+    from highdicom.sr import srread
+
+    path = write_radiograph(tmp_path / "a.dcm", film)
+    labels = (("Nodule", True), ("a class of ours", False))
+
+    def built(*of: tuple[str, bool]) -> dict[str, bytes]:
+        review = Review("anna", ("accepted",) * len(boxes), None, of)
+        return dicom_objects(
+            Finding(read_source(path), load_image(path).array, boxes, CLASSES, ALGORITHM, MADE, review)
+        )  # fmt: skip
+
+    with_labels, without = built(*labels), built()
+    for kind, data in with_labels.items():
+        (tmp_path / kind).write_bytes(data)
+        assert dciodvfy_errors(tmp_path / kind) == []
+        assert read(data).SOPInstanceUID != read(without[kind]).SOPInstanceUID
+    report = srread(tmp_path / "sr")
+    *_, group = report.content.get_image_measurement_groups()
+    told = {one.name.meaning: one.value.meaning for one in group.get_qualitative_evaluations()}
+    assert told == {"Nodule": "Present", "a class of ours": "Absent"}
+    assert len(report.content.get_planar_roi_measurement_groups()) == len(boxes)
+    assert "Nodule present, a class of ours absent." in read(with_labels["sc"]).ImageComments
+    assert "Whole image" not in read(without["sc"]).ImageComments
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])

@@ -42,7 +42,7 @@ class Algorithm:
     shown: str
 
     def as_text(self) -> tuple[str, ...]:
-        """What stands in every object and, for people, in the picture's stamp."""
+        """The notice, version and model, and the rule."""
         return (
             f"{DISCLAIMER}.",
             f"{MAKER} {self.version}, model {self.model[:12]}.",
@@ -58,17 +58,25 @@ class Review:
         reader: name under which the reader signed in.
         verdicts: verdict of each box, ``accepted``, ``moved`` or ``added``; rejected boxes are no findings.
         normal: flag, true of an image that the reader called normal; None where nothing was said.
+        labels: classes of the whole image that the reader stated, each with true (present) or false (absent).
     """
 
     reader: str
     verdicts: tuple[str, ...]
     normal: bool | None = None
+    labels: tuple[tuple[str, bool], ...] = ()
 
     @property
     def person_name(self) -> str:
         """The name as DICOM writes a person's: the caret says that it is a family name and no more."""
         plain = "".join(c if c.isprintable() and c not in "\\^=" else " " for c in self.reader)
         return f"{' '.join(plain.split())[:60]}^"
+
+    def as_text(self) -> tuple[str, ...]:
+        """What the reader said of the whole image, for people; nothing where nothing was said."""
+        said = ["called normal"] if self.normal else []
+        said += [f"{name} {'present' if there else 'absent'}" for name, there in self.labels]
+        return (f"Whole image, by the reader: {', '.join(said)}.",) if said else ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +102,10 @@ class Finding:
     made: datetime
     review: Review | None = None
 
+    def as_text(self) -> tuple[str, ...]:
+        """What stands in every object and, for people, in the picture's stamp."""
+        return self.algorithm.as_text() + (() if self.review is None else self.review.as_text())
+
     def uid(self, kind: str) -> str:
         """A unique identifier for an object of this image, from everything but ``made``."""
         boxes = [self.boxes.xyxy.tolist(), [self.classes[int(i)] for i in self.boxes.labels]]
@@ -114,7 +126,8 @@ class Finding:
         made_by: list[Any] = [self.algorithm.version, self.algorithm.model, self.algorithm.shown]
         review = self.review
         if review is not None:
-            made_by.append([review.reader, *review.verdicts, review.normal])
+            labels = [list(review.labels)] if review.labels else []
+            made_by.append([review.reader, *review.verdicts, review.normal, *labels])
         return made_by
 
 

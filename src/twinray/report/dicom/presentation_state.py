@@ -121,6 +121,8 @@ def _notice(finding: Finding, header: Any) -> TextObject:
     none = "" if len(finding.boxes) else " No box."
     algorithm = finding.algorithm
     text = f"{DISCLAIMER}. twinray {algorithm.version}, model {algorithm.model[:12]}.{none}"
+    if finding.review is not None:
+        text = " ".join([text, *finding.review.as_text()])
     return _placed(text, (0.0, 0.0, float(header.Columns), height))
 
 

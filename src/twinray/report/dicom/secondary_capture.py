@@ -30,9 +30,7 @@ def secondary_capture(finding: Finding, *, compressed: bool = True) -> SCImage:
     """
     source = finding.source
     header: Any = identity(source)
-    pixels, factor = burn_in(
-        finding.image, finding.boxes, finding.classes, finding.algorithm.as_text()
-    )
+    pixels, factor = burn_in(finding.image, finding.boxes, finding.classes, finding.as_text())
     capture: Any = SCImage(
         pixel_array=pixels,
         # the standard's reversible colour transform: on grey pixels two of three planes are nothing
@@ -62,7 +60,7 @@ def secondary_capture(finding: Finding, *, compressed: bool = True) -> SCImage:
     capture.DerivationDescription = (
         f"Display pixels with predicted boxes burnt in{enlarged}. {DISCLAIMER}."
     )
-    capture.ImageComments = " ".join(finding.algorithm.as_text())
+    capture.ImageComments = " ".join(finding.as_text())
     if source.burned_in:
         capture.BurnedInAnnotation = source.burned_in  # the stamp names no patient and no date
     if source.lossy:

@@ -6,7 +6,7 @@ A report without a box holds one group that says so: their number, 0. The observ
 report is complete, preliminary and unverified, as nobody has looked.
 
 A reader who has looked is a second observer, a person, and each group states the verdict: accepted,
-moved or added. A box that the reader moved or added has no score, since none was computed for it. The report
+moved or added. Labels of the whole image that the reader stated are a group of their own, each present or absent. A box that the reader moved or added has no score, since none was computed for it. The report
 stays unverified: verifying takes a person's organisation (PS3.3 C.17.2.5), which is not known here.
 
 Regions are closed POLYLINEs in image-relative coordinates (PS3.3 C.18.6.1.2): column, then row. The
@@ -68,20 +68,29 @@ _VERDICTS = {
     "added": CodedConcept("ADDED", PRIVATE_SCHEME, "Added by the reader"),
 }
 _NORMAL = CodedConcept("NORMAL", PRIVATE_SCHEME, "Image called normal")
+_THERE = {
+    True: CodedConcept("52101004", "SCT", "Present"),
+    False: CodedConcept("2667000", "SCT", "Absent"),
+}  # of CID 240
 _BOUNDED_BY = CodedConcept("75958009", "SCT", "Bounded by")  # of CID 219
 
 
 def structured_report(finding: Finding) -> ComprehensiveSR:
     """The report on one image."""
     uid = finding.uid("sr")
-    groups = [_group(finding, i, derived_uid("box", uid, i)) for i in range(len(finding.boxes))]
+    groups: list[Any] = [
+        _group(finding, i, derived_uid("box", uid, i)) for i in range(len(finding.boxes))
+    ]
+    groups = groups or [_nothing(finding, derived_uid("no box", uid))]
+    if finding.review is not None and finding.review.labels:
+        groups.append(_whole(finding, finding.review, derived_uid("whole image", uid)))
     report = MeasurementReport(
         observation_context=ObservationContext(
             observer_person_context=_reader(finding.review),
             observer_device_context=_observer(finding),
         ),
         procedure_reported=_RADIOGRAPH,
-        imaging_measurements=groups or [_nothing(finding, derived_uid("no box", uid))],
+        imaging_measurements=groups,
     )
     scheme = CodingSchemeIdentificationItem(
         PRIVATE_SCHEME,
@@ -175,5 +184,21 @@ def _nothing(finding: Finding, uid: str) -> MeasurementsAndQualitativeEvaluation
         algorithm_id=_algorithm(finding),
         measurements=[Measurement(name=count, value=0, unit=_NO_UNIT)],
         qualitative_evaluations=called or None,
+        source_images=[SourceImageForMeasurementGroup(source.sop_class, source.sop)],
+    )
+
+
+def _whole(finding: Finding, review: Review, uid: str) -> MeasurementsAndQualitativeEvaluations:
+    """Labels of the whole image, as the reader stated them."""
+    source = finding.source
+    codes = [(finding_code(name), there) for name, there in review.labels]
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(uid, "whole image"),
+        qualitative_evaluations=[
+            QualitativeEvaluation(
+                CodedConcept(code.value, code.scheme, code.meaning), _THERE[there]
+            )
+            for code, there in codes
+        ],
         source_images=[SourceImageForMeasurementGroup(source.sop_class, source.sop)],
     )

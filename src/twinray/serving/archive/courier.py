@@ -344,6 +344,7 @@ class Courier:
     def _task(self, one: Send, image: Image) -> Task | None:
         boxes: list[Shown] = []
         reader, normal, made = "", None, one.created
+        labels: tuple[tuple[str, bool], ...] = ()
         rule = self._rules.get(one.model)
         words = "none: the model is not served any more" if rule is None else rule.words
         scores: dict[tuple[str, int], float] = {}
@@ -360,6 +361,7 @@ class Courier:
                 return None
             reading: Reading = whole.reading
             reader, normal, made = reading.reader, reading.normal, reading.created
+            labels = tuple(sorted((name, bool(there)) for name, there in reading.labels.items()))
             words = "as the reader left them"
             for mark in whole.marks:
                 if mark.verdict == "rejected":
@@ -387,6 +389,7 @@ class Courier:
             made,
             reader,
             normal,
+            labels,
             self.settings.compressed,
         )
 

@@ -34,7 +34,7 @@ class Task:
     Attributes:
         path: image file. kinds: objects, of ``sr``, ``sc``, ``gsps``. boxes: boxes.
         version, model, rule: what made the boxes. made: seconds since 1970, UTC.
-        reader: who signed; empty where nobody did. normal: what the reader said of the whole image.
+        reader: who signed; empty where nobody did. normal, labels: what the reader said of the whole image.
         compressed: flag to compress captures.
     """
 
@@ -47,6 +47,7 @@ class Task:
     made: float
     reader: str = ""
     normal: bool | None = None
+    labels: tuple[tuple[str, bool], ...] = ()
     compressed: bool = True
 
 
@@ -79,7 +80,8 @@ def make(task: Task) -> Made:
     )
     review = None
     if task.reader:
-        review = Review(task.reader, tuple(box.verdict for box in task.boxes), task.normal)
+        verdicts = tuple(box.verdict for box in task.boxes)
+        review = Review(task.reader, verdicts, task.normal, task.labels)
     finding = Finding(
         source,
         load_image(path).array,

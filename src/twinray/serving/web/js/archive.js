@@ -2,7 +2,7 @@
    was told of an archive. What is looked for is kept nowhere: not in the address, not in this browser. */
 
 import { $, icon, make, plural, rebuild, say } from "./dom.js";
-import { draws, hidden, refresh, state } from "./state.js";
+import { draws, hidden, modelOf, refresh, state } from "./state.js";
 
 const WAIT_MS = 1500;
 const STATES = { queued: "on its way", sent: "sent", failed: "not sent", stale: "replaced by a later reading" };
@@ -146,7 +146,7 @@ export class Archive {
     rebuild(place, make("h2", {}, "Archive"),
       make("p", { class: "small muted" }, `${byItself ? `${byItself} ` : ""}Sent as ${this.about.objects.map((one) => OBJECTS[one] ?? one).join(" and ")}.`),
       ...(this.sends.get(open.id) ?? []).map((one) => sendLine(one)),
-      ask || make("div", { class: "wrap" }, button("reading", open.reading.done ? "Send my reading" : "Finish and send", false), button("model", "Send the model's boxes", !answered)));
+      ask || make("div", { class: "wrap" }, button("reading", open.reading.done ? "Send my reading" : "Finish and send", false), modelOf(state.first)?.kind === "classifier" ? null : button("model", "Send the model's boxes", !answered)));
   }
 }
 
