@@ -8,7 +8,7 @@ reported: two detectors, and the difference of their mAP50 with its interval. Th
 backbone and of random weights of the same seed: test AUC on 400 phantom images, fitted on 400 of other patients, none of
 them among the demo's; penalty by cross-validation.
 
-``--set`` changes options of the pre-training, for choosing them; the seeds of the final table (the default) take no part in that.
+``--set`` changes options of the pre-training (null: the default of ``pretrain``), for choosing them; the seeds of the final table (the default) take no part in that.
 A line a seed goes to ``DIR/results.jsonl``; the same command goes on after a stop. About 10 minutes of one core a seed.
 """
 
@@ -59,6 +59,8 @@ def study(folder: Path, seed: int, options: argparse.Namespace) -> None:
         for asked in options.set:
             name, _, value = asked.partition("=")
             pretraining["options"][name] = yaml.safe_load(value)
+            if pretraining["options"][name] is None:  # the default of pretrain
+                del pretraining["options"][name]
     (folder / "study.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
     log = folder / "log.txt"
     twinray("study", folder / "study.yaml", "--out", folder / "study", log=log)
