@@ -220,3 +220,28 @@ def test_without_data_curves_are_kept_by_run(detect_run, blob_pack, tmp_path, cl
     ]
     assert results["runs"]["r1"]["diagnostics"]["confusion"] == theirs
     assert "the model's" in theirs["score_thresholds_from"]
+
+
+def test_epochs_that_go_with_the_share_of_labels_leave_each_share_its_own_comparison(
+    detect_run, tmp_path, cli
+):
+    """With few labels arms train for more epochs, all alike: what has all labels is not compared with what has a tenth."""
+    schedule = {0.1: 9, 1.0: 2}
+    runs = {
+        (init, share): changed(
+            detect_run, tmp_path / f"{init}-{share}", init=init, fraction=share, epochs=epochs
+        )
+        for init in ("random", "found")
+        for share, epochs in schedule.items()
+    }
+    status, _, _ = cli(
+        "evaluate", *runs.values(), "--out", tmp_path / "c", "--bootstrap", "0", "--allow-edited"
+    )
+    assert status == 0
+    arms = json.loads((tmp_path / "c" / "metrics.json").read_text())["arms"]
+    assert {name: arm.get("minus") for name, arm in arms.items()} == {
+        "random-0.1": "",
+        "random-1.0": "",
+        "found-0.1": "random-0.1",
+        "found-1.0": "random-1.0",
+    }

@@ -114,7 +114,8 @@ def _families(
     shares = [arm[0].run.fraction for arm in members]
     if len(set(shares)) == 1:
         return list(shown)
-    rest = [{k: v for k, v in own.items() if k != "fraction"} for own in owns]
+    with_share = _options_of_a_share(shares, owns)
+    rest = [{k: v for k, v in own.items() if k not in with_share} for own in owns]
     recipes = [arm[0].run.recipe for arm in members]
     keys = [repr((recipe, own)) for recipe, own in zip(recipes, rest, strict=True)]
     if len(set(keys)) == len(keys):
@@ -124,6 +125,22 @@ def _families(
         zip(keys, _named([names[recipe] for recipe in recipes], rest, _Letters(rest)), strict=True)
     )
     return [by_key[key] for key in keys]
+
+
+def _options_of_a_share(shares: Sequence[float], owns: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The share of labels and the options that go with it: more epochs where labels are few, the same for every arm.
+
+    They are no part of an arm's family. Otherwise arms of all the labels would be compared with one of a hundredth.
+    """
+    if len(set(shares)) == len(shares):  # one arm a share: nothing says what goes with what
+        return {"fraction"}
+    names = {name for own in owns for name in own} - {"policy"}
+    return {"fraction"} | {
+        name
+        for name in names
+        if len({(share, repr(own.get(name))) for share, own in zip(shares, owns, strict=True)})
+        == len(set(shares))
+    }
 
 
 class _Letters:
@@ -195,14 +212,22 @@ def _different(names: Sequence[str]) -> list[str]:
 
 
 def baselines(arms: Mapping[str, Arm]) -> dict[str, str]:
-    """Arm -> the arm that it is compared with: the first, or where arms are curves over shares of labels the first of its share."""
+    """Arm -> the arm that it is compared with: the first, or where arms are curves over shares of labels the first of its share.
+
+    Where no two arms are of one family, since other options differ too, but several have one share, the first
+    of that share; an arm that is alone in its share is compared with the first of all.
+    """
     first = next(iter(arms))
     family = arms[first].family
     curves = len({arm.family for arm in arms.values()}) < len(arms)
     of_share = {arm.fraction: name for name, arm in arms.items() if arm.family == family}
+    peers: dict[float, list[str]] = {}
+    for name, arm in arms.items():
+        peers.setdefault(arm.fraction, []).append(name)
     found: dict[str, str] = {}
     for name, arm in arms.items():
-        base = of_share.get(arm.fraction, "") if curves else first
+        own = peers[arm.fraction]
+        base = of_share.get(arm.fraction, "") if curves else own[0] if len(own) > 1 else first
         if base and base != name and not (curves and arm.family == family):
             found[name] = base
     return found

@@ -26,7 +26,7 @@ def warnings_of(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> li
 
 def _unfair(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> list[str]:
     if any(len({one.run.path for one in arm.tested}) > 1 for arm in arms.values()):
-        return _differing(arms)
+        return _differing(arms, results)
     told: dict[str, list[str]] = {}
     for name, result in results.items():
         of: dict[str, list[str]] = {}
@@ -52,11 +52,27 @@ def _first_of(pairs: list[str]) -> str:
     return "; and ".join([pairs[0], *([count(len(pairs) - 1, "more pair")] if pairs[1:] else [])])
 
 
-def _differing(arms: Mapping[str, Arm]) -> list[str]:
-    """That arms differ in options, and in which where their names do not say it."""
-    differing = [{k for k in arm.differing if k != "fraction"} for arm in arms.values()]
-    if not any(differing):
+def _differing(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> list[str]:
+    """That arms differ from those that they are compared with, and in which options where their names do not say it."""
+    differing: set[str] = set()
+    shares: list[str] = []
+    for name, result in results.items():
+        if not result.minus:
+            continue
+        own, first = arms[name].differing, arms[result.minus].differing
+        unlike = {k for k in {**own, **first} if own.get(k) != first.get(k)}
+        differing |= unlike - {"fraction"}
+        if "fraction" in unlike:
+            shares.append(f"{result.minus}, {name}")
+    if not differing and not shares:
         return []
+    other = (
+        [f"arms of different shares of the labels are compared ({_first_of(shares)})"]
+        if shares
+        else []
+    )
+    if not differing:
+        return other
     sets = {arm.letter: arm.differing for arm in arms.values() if arm.letter}
     where = "options are listed by letter" if sets else "see their names"
     return [
@@ -65,6 +81,7 @@ def _differing(arms: Mapping[str, Arm]) -> list[str]:
             f"options {letter}: {', '.join(f'{k} {v}' for k, v in own.items())}"
             for letter, own in sets.items()
         ),
+        *other,
     ]
 
 
