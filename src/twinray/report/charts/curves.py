@@ -308,7 +308,7 @@ def fraction_curves(result: Evaluation, measure: str) -> bytes:
         "share of labels, logarithmic",
     )
     note_if_empty(axes, drawn)
-    legend(axes)
+    legend(axes, outside=len(families) > 2)  # lines of several arms leave no corner free
     return as_svg(sheet)
 
 
