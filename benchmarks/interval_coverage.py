@@ -39,7 +39,7 @@ from twinray.evaluation.boxes import MEANS
 from twinray.evaluation.intervals import bootstrap_groups, percentile_interval
 from twinray.evaluation.labels.cutoffs import LabelThresholds, choose_label_thresholds
 from twinray.evaluation.labels.data import Drawn, Labelled
-from twinray.evaluation.labels.delong import auc_covariance
+from twinray.evaluation.labels.delong import auc_covariance, delong_test
 from twinray.evaluation.labels.measures import Support, interval, label_difference, measures_of
 from twinray.evaluation.labels.measures import figures as label_figures
 from twinray.evaluation.labels.ranking import auc as area
@@ -92,6 +92,9 @@ DESIGNS = (
     LabelDesign(150, NIH, 1.2, folds=5),
 )
 
+FEW_STUDIES = 100
+"""A share of fewer printed studies says nothing: it stands in the full list alone."""
+
 _Drawn = tuple[FloatArray, FloatArray, FloatArray]
 
 
@@ -131,8 +134,8 @@ def label_studies(
 ) -> dict[str, dict[str, float]]:
     """Measure -> ``truth``, ``printed`` studies without a warning, how many of these hold it, and of all by ``percentiles``.
 
-    ``auc delong`` has the clustered DeLong interval on the logit scale (one class, one fold), ``auc difference`` the paired
-    difference, ``average_precision expected`` the same interval against the mean of the studies' own values: the expected figure of a
+    ``auc delong`` has the clustered DeLong interval on the logit scale (one class, one fold), which is not printed, ``auc difference
+    delong`` that of DeLong's test, ``auc difference`` the paired difference, ``average_precision expected`` the same interval against the mean of the studies' own values: the expected figure of a
     test set of this size.
     """
     draw = np.random.default_rng(seed)
@@ -145,7 +148,7 @@ def label_studies(
     true = {name: float(v[0]) for (label, name), v in once.items() if label == shown}
     true["auc"] = float(ndtr(design.d / np.sqrt(2)))
     true["auc difference"] = float(ndtr((design.d + GAIN) / np.sqrt(2))) - true["auc"]
-    true["auc delong"] = true["auc"]
+    true["auc delong"], true["auc difference delong"] = true["auc"], true["auc difference"]
     found: dict[str, list[_Made]] = {}
     for _ in range(studies):
         folds = [
@@ -234,13 +237,27 @@ def _intervals(
     plain_one = percentile_interval(value, differences[auc], support.n)
     yield _Made("auc difference", value, _ends(plain_one), _ends(made))
     data, value = runs[0][0], values[0][auc]
-    if shown is None or len(folds) > 1 or not 0 < value < 1:
+    if shown is None or len(folds) > 1:
+        return
+    yield _delong_difference(*(run[0] for run in runs))
+    if not 0 < value < 1:
         return
     spread = auc_covariance(data.scores[:, 0], data.present[:, 0], data.groups).covariance[0, 0]
     if spread > 0:
         half = 1.96 * np.sqrt(float(spread)) / (value * (1 - value))
         ends = float(expit(logit(value) - half)), float(expit(logit(value) + half))
         yield _Made("auc delong", value, ends, ends)
+
+
+def _delong_difference(first: Labelled, second: Labelled) -> _Made:
+    """The interval of DeLong's test as it is printed; as plain one that before too few patients withhold it."""
+    patients = min(int(first.patients(kind)[0]) for kind in ("positive", "negative"))
+    scores = (first.scores[:, 0], second.scores[:, 0])
+    test = delong_test(*scores, first.present[:, 0], first.groups)
+    plain, printed = (
+        None if np.isnan(one.low) else (one.low, one.high) for one in (test, test.known(patients))
+    )
+    return _Made("auc difference delong", test.difference, plain, printed)
 
 
 def _ends(found: object) -> tuple[float, float] | None:
@@ -254,7 +271,7 @@ def _holds(ends: tuple[float, float] | None, truth: float) -> bool:
 
 COLUMNS = (
     "auc", "average_precision expected", "average_precision", "accuracy", "balanced_accuracy", "sensitivity@90", "sensitivity@95", "sensitivity",
-    "specificity", "ppv", "npv", "youden", "f1", "brier", "ece", "auc difference", "auc delong",
+    "specificity", "ppv", "npv", "youden", "f1", "brier", "ece", "auc difference", "auc difference delong", "auc delong",
 )  # fmt: skip
 """Figures of classifiers in the order in which the table shows them."""
 
@@ -289,7 +306,10 @@ def labels_table(
 
 
 def labels_markdown(done: Sequence[dict[str, Any]]) -> str:
-    """A line a design: percent of the printed intervals that hold the truth, in brackets percentiles where they differ."""
+    """A line a design: percent of the printed intervals that hold the truth, in brackets percentiles where they differ.
+
+    What hardly a study prints is ``withheld``, in brackets how often it would have held.
+    """
     lines = [
         "| patients, positive images, true AUC; seed | " + " | ".join(COLUMNS) + " |",
         "|" + " --- |" * (1 + len(COLUMNS)),
@@ -298,8 +318,11 @@ def labels_markdown(done: Sequence[dict[str, Any]]) -> str:
         cells = [f"{one['design']}; {one['seed']}"]
         for name in COLUMNS:
             n = one["figures"].get(name)
-            if n is None or not n["printed"]:
+            if n is None:
                 cells.append("")
+                continue
+            if n["printed"] < FEW_STUDIES:
+                cells.append(f"withheld ({100 * n['percentiles'] / n['studies']:.1f})")
                 continue
             few = f" of {n['printed']}" if n["printed"] < 0.99 * n["studies"] else ""
             held, plain = 100 * n["held"] / n["printed"], 100 * n["percentiles"] / n["studies"]
@@ -512,10 +535,6 @@ def detectors_table(
     print(detectors_markdown(done))
     print()
     print(detectors_list(done))
-
-
-FEW_STUDIES = 100
-"""A share of fewer printed studies says nothing: it stands in the full list alone."""
 
 
 def detectors_markdown(done: Sequence[dict[str, Any]]) -> str:

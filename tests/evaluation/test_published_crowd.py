@@ -141,3 +141,37 @@ def test_the_example_of_pycocotools():
     report = evaluate_boxes(truth, found, classes, resampling=Resampling(0)).all_images.metrics
     own = {name: report[name].value for name in FAKE_BOXES}
     assert own == pytest.approx(FAKE_BOXES, abs=1e-6)
+
+
+def test_the_shapes_of_faster_coco_eval():
+    """Clouds, hearts, arrows and stars of its ``tests/dataset``; figures of ``tests/test_basic.py``, where boxes and outlines agree.
+
+    Two shapes bear each other's class and one was found where none is, above all others.
+    """
+    cloud, heart, arrow, star = range(4)
+    true = {
+        1: [(22, 24, 109, 111, cloud), (145, 24, 108, 108, heart), (4, 156, 107, 91, arrow)],
+        2: [(22, 24, 109, 111, cloud), (10, 147, 107, 107, star), (132, 130, 107, 108, heart)],
+        3: [(144, 2, 109, 111, cloud), (14, 21, 121, 124, heart), (108, 120, 131, 127, star)],
+    }
+    found = {
+        1: [(22, 24, 109, 111, heart), (145, 24, 108, 108, cloud), (4, 156, 107, 91, arrow)],
+        2: [(22, 24, 109, 111, cloud), (10, 147, 107, 107, star), (132, 130, 107, 108, heart)],
+        3: [(144, 2, 109, 111, cloud), (108, 120, 131, 127, star), (4, 145, 109, 111, cloud)],
+    }
+    scores = iter(np.arange(19, 28) / 30)
+
+    def boxes(shapes: list[tuple[int, ...]], own: np.ndarray | None = None) -> Boxes:
+        table = np.array(shapes, dtype=float)
+        corners = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], axis=1)
+        return Boxes(corners, table[:, 4].astype(np.int64), own)
+
+    report = evaluate_boxes(
+        {i: boxes(shapes) for i, shapes in true.items()},
+        {i: boxes(shapes, np.array([next(scores) for _ in shapes])) for i, shapes in found.items()},
+        ("cloud", "heart", "arrow", "star"),
+        resampling=Resampling(0),
+    ).all_images.metrics
+    published = dict.fromkeys(("map", "map50", "map75"), 0.6947194719471946)
+    published |= {"ar1": 0.6666666666666666, "ar10": 0.75, "ar100": 0.75}
+    assert {name: report[name].value for name in published} == pytest.approx(published, abs=1e-9)

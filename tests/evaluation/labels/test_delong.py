@@ -124,6 +124,16 @@ def test_equal_runs_do_not_differ():
     assert (found.difference, found.z, found.p) == (0, 0, 1)
 
 
+def test_few_patients_have_a_difference_and_no_test():
+    found = delong_test(SECOND, FIRST, TOY)
+    assert found.known(40) == found
+    few = found.known(39)
+    assert few.difference == found.difference
+    assert np.isnan([few.z, few.p, few.low, few.high]).all()
+    assert few.as_json()["note"].startswith("too few for a normal law: 39 patients")
+    assert few.as_json()["ci95"] is None and "note" not in found.as_json()
+
+
 @pytest.mark.parametrize("positive", [np.zeros(5, bool), np.ones(5, bool), np.arange(5) == 0])
 def test_no_test_without_two_of_each_kind(positive):
     found = delong_test(np.arange(5.0), np.arange(5.0)[::-1], positive)

@@ -439,6 +439,22 @@ def test_tests_are_corrected_over_classes():
     assert two.n_comparisons == 1  # the first class mirrors the second
 
 
+def test_delongs_test_is_withheld_where_patients_are_few():
+    """Of 90 patients 20 have the class: the resamples' p alone."""
+    truth, scores = made(20)
+    other = np.clip(scores + 0.1 * np.random.default_rng(0).normal(size=scores.shape), 0, 1)
+    truth[:, 1] = (np.arange(200) % 90 < 20).astype(float)
+    found = compare_labels(
+        truth, scores, other, "abcd", "multilabel", np.arange(200) % 90, resampling=Resampling(100)
+    ).as_json()
+    few = found["per_class"]["b"]
+    assert few["auc"]["tests"]["delong_p"] is None and few["auc"]["tests"]["p"] is not None
+    assert few["delong"]["ci95"] is None and "20 patients" in few["delong"]["note"]
+    many = [own for name, own in found["per_class"].items() if name != "b"]
+    assert all(own["auc"]["tests"]["delong_p"] is not None for own in many)
+    assert found["tests"]["comparisons"] == 4
+
+
 @pytest.mark.parametrize("task", ["multilabel", "multiclass"])
 def test_weights_are_copies_of_patients(task):
     """A patient of weight 2 counts as two patients with the same images, in every measure."""
@@ -472,7 +488,15 @@ def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch):
     assert found["auc"]["truth"] == pytest.approx(0.8019, abs=1e-4)
     held = {name: one["held"] / one["printed"] for name, one in found.items()}
     assert 0.93 <= held["auc"] <= 0.97
-    for name in ("auc difference", "average_precision", "accuracy", "youden", "brier", "ece"):
+    for name in (
+        "auc difference",
+        "auc difference delong",
+        "average_precision",
+        "accuracy",
+        "youden",
+        "brier",
+        "ece",
+    ):
         assert 0.9 <= held[name] <= 0.99, name
 
 

@@ -63,7 +63,7 @@ from twinray.evaluation.labels.measures import (
     measures_of,
     share_interval,
 )
-from twinray.evaluation.multiplicity import holm, over_classes, tests_record
+from twinray.evaluation.multiplicity import comparisons, holm, over_classes, tests_record
 from twinray.evaluation.record import (
     ClassFigures,
     SplitFigures,
@@ -155,7 +155,7 @@ class LabelComparison:
         metrics, per_class: differences with intervals and two-sided p of the paired bootstrap. The
             p of classes is also corrected by Holm's method over the classes of one measure.
         delong: test of the two AUCs by class name, and its p corrected by Holm's method over
-            classes.
+            the classes that have one.
     """
 
     n_images: int
@@ -165,8 +165,8 @@ class LabelComparison:
 
     @property
     def n_comparisons(self) -> int:
-        """Tests in one family: classes whose AUCs can be compared."""
-        return sum(not np.isnan(corrected) for _, corrected in self.delong.values())
+        """Tests in the largest family: classes whose differences of one measure have a p."""
+        return comparisons(self.per_class)
 
     def record(self) -> SplitFigures:
         """What is kept and shown; DeLong's test stands beside the difference of each class's AUC."""
@@ -461,9 +461,10 @@ def _decisions(data: Labelled) -> dict[str, dict[str, object]]:
 
 
 def _delong(first: Labelled, second: Labelled) -> dict[str, tuple[DeLong, float]]:
-    """Of each class the test, and its p corrected over the classes."""
+    """Of each class the test, where patients suffice, and its p corrected over the classes."""
     tests = []
-    for i in range(len(first.names)):
+    fewer = np.minimum(first.patients("positive"), first.patients("negative"))
+    for i, patients in enumerate(fewer.tolist()):
         known = first.known[:, i]
         tests.append(
             delong_test(
@@ -471,7 +472,7 @@ def _delong(first: Labelled, second: Labelled) -> dict[str, tuple[DeLong, float]
                 second.scores[known, i],
                 first.present[known, i],
                 first.groups[known],
-            )
+            ).known(patients)
         )
     corrected = np.full(len(tests), np.nan)
     corrected[first.in_mean] = holm(np.array([test.p for test in tests])[first.in_mean])
