@@ -435,15 +435,16 @@ def speed(options: argparse.Namespace, folder: Path) -> bool:
         while server.get(f"/api/images/{image}")["state"] != "done":
             time.sleep(0.02)
         waits.append(time.perf_counter() - began)
-        boxes = len(server.get(f"/api/images/{image}")["predictions"])
-        for box in range(min(2, boxes)):
+        whole = server.get(f"/api/images/{image}")
+        what = "label" if whole["labels"] else "box"
+        for number_of in range(min(2, len(whole["labels"] or whole["predictions"]))):
             began = time.perf_counter()
-            status, _, _ = server.ask("GET", f"/api/images/{image}/heat-map?box={box}")
-            (heats, again)[box].append(time.perf_counter() - began)
+            status, _, _ = server.ask("GET", f"/api/images/{image}/heat-map?{what}={number_of}")
+            (heats, again)[number_of].append(time.perf_counter() - began)
             assert status == 200
-    _told("upload to boxes (2,048 x 2,500, 12 bits, ResNet-18 at 512)", waits)
-    _told("heat map of an image's first box", heats)
-    _told("heat map of its second box", again)
+    _told("upload to answer (2,048 x 2,500, 12 bits)", waits)
+    _told(f"heat map of an image's first {what}", heats)
+    _told(f"heat map of its second {what}", again)
     fill(folder / "store", 100_000)
     for name, query in {
         "first page, newest": "order=newest", "first page, suspicious": "order=suspicious", "page 2,000 of 2,000": "page=2000",
@@ -514,7 +515,9 @@ def fill(store: Path, n: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("load", "disk", "speed"))
-    parser.add_argument("--run", type=Path, help="folder of a detect run")
+    parser.add_argument(
+        "--run", type=Path, help="folder of a detect run; of speed also a classify run"
+    )
     parser.add_argument("--uploads", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--kills", type=int, default=0)

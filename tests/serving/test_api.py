@@ -194,7 +194,7 @@ def test_all_marks_are_coco_that_our_own_reader_takes(client, tmp_path):
         {"marks": [{"box": [0, 0, 9, 4], "class": "blob", "verdict": "liked"}]},
         {"marks": [{"box": [0, 0, float("inf"), 4], "class": "blob", "verdict": "added"}]},
         {"text": "a\0b"}, {"text": "\ud800"}, {"labels": {"a\0": True}}, {"shown": {"a": ["\udc00"]}}, {"key": "\0"},
-        {"text": "x" * 20_001}, {"unknown": 1}, {"normal": "maybe"}, {"key": ""}, {"seconds": -1},
+        {"labels": {"Canary^Name": True}}, {"text": "x" * 20_001}, {"unknown": 1}, {"normal": "maybe"}, {"key": ""}, {"seconds": -1},
     ],
 )  # fmt: skip
 def test_readings_that_are_none_are_refused_and_nothing_is_kept(client, change):

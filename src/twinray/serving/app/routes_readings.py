@@ -15,6 +15,7 @@ from twinray.serving.store.models import Image
 from twinray.serving.store.readings import Marked, Said
 
 router = APIRouter(tags=["readings"])
+_NORMAL = "normal"
 _EDGE = 1.0
 """Pixels that a box may stand out of its image: those of a model are clipped to it, a reader's hand is not."""
 
@@ -35,6 +36,7 @@ def save_marks(request: Request, id: ImageId, body: forms.ReadingIn) -> Any:  # 
     """
     service, caller = service_of(request), caller_of(request)
     image = image_or_404(service, id)
+    _check_labels(service, body)
     if caller.named and body.reader != caller.name:
         raise HTTPException(403, "expected reader to be the name that is signed in")
     said = Said(
@@ -79,8 +81,7 @@ def all_marks(request: Request) -> dict[str, Any]:
 
 def _marks(service: Service, image: Image, body: forms.ReadingIn) -> tuple[Marked, ...]:
     """Checked boxes; the predicted box that one is about is found where the client does not say."""
-    known = {name for one in service.store.images.models() for name in one.classes}
-    known.update(name for one in service.models.values() for name in one.classes)
+    known = _classes(service)
     marks = []
     for place, mark in enumerate(body.marks):
         if mark.label not in known:
@@ -101,6 +102,19 @@ def _marks(service: Service, image: Image, body: forms.ReadingIn) -> tuple[Marke
             prediction = _same_box(service, image.id, model, mark)
         marks.append(Marked(mark.box, mark.label, mark.verdict, prediction, model))
     return tuple(marks)
+
+
+def _classes(service: Service) -> set[str]:
+    """Classes of all models that are or were served."""
+    known = {name for one in service.store.images.models() for name in one.classes}
+    return known | {name for one in service.models.values() for name in one.classes}
+
+
+def _check_labels(service: Service, body: forms.ReadingIn) -> None:
+    """Refuse labels that are no class: the audit keeps their names, also after a patient is forgotten."""
+    known = {*_classes(service), _NORMAL}
+    if any(name not in known for name in body.labels):
+        raise HTTPException(422, f"labels: expected names of {', '.join(sorted(known))}")
 
 
 def _inside(box: forms.Corners, width: int, height: int) -> bool:

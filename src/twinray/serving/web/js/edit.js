@@ -13,7 +13,7 @@ export const unstated = () => labelled().filter((row) => row.called && row.state
 
 /** "2 boxes and 1 label": what "normal" rejects. A label that says the same is none of it. */
 export function rejectedWords(boxes, names) {
-  const labels = names.filter((name) => !saysNothing(name)).length;
+  const labels = new Set(names.filter((name) => !saysNothing(name))).size; // of two classifiers each class counts once
   return [boxes.length ? plural(boxes.length, "box", "boxes") : null, labels ? plural(labels, "label") : null].filter(Boolean).join(" and ");
 }
 
