@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,12 @@ import safetensors
 import twinray
 from export_support import made_run
 from support import twinray as command
+from twinray.backbones.ledger import LEDGER
 from twinray.data.pack import open_pack
+from twinray.exporting.card import _hub_id
+from twinray.exporting.card_figures import figure_lines
 from twinray.inference.model import load_model, prepare_row
+from twinray.runs.description import Ancestor
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 from hub_support import Hub
@@ -83,7 +88,45 @@ def test_the_card_is_one_that_the_hub_takes(tmp_path, cli, detect_run):
     assert "not a medical device" in card.text
     metrics = json.loads((detect_run / "metrics.json").read_text())["test"]["map50"]
     low, high = metrics["ci95"]
-    assert f"| test | map50 | {metrics['value']:.3f} | {low:.3f} to {high:.3f} |" in card.text
+    row = f"| {metrics['value']:.3f} | {low:.3f} to {high:.3f} | {metrics['n']} patients |"
+    assert f"| mAP50 | mean average precision over classes, IoU 0.5 or more {row}" in card.text
+    of_class = json.loads((detect_run / "metrics.json").read_text())["test"]["per_class"]["blob"]
+    assert f"| blob | {of_class['n_boxes']} | AP50 | {of_class['ap50']['value']:.3f} |" in card.text
+    assert "(faster-rcnn) on resnet18, 64 pixels" in card.text
+    assert "Input: images grey, stretched to 64 pixels a side" in card.text
+    assert "flatter" not in card.text and "base_model" not in card.text
+
+
+def test_a_card_without_test_images_says_that_validation_images_flatter():
+    figure = {"value": 0.5, "ci95": [0.25, 0.75], "n": 9, "over": "patients", "note": "too few"}
+    told = list(figure_lines({"val": {"n_images": 12, "auc": figure}}, "classifier"))
+    assert told[0] == "On 12 val images:" and "flatter" in told[1]
+    assert "| 0.500 | 0.250 to 0.750 | 9 patients | too few |" in told[2]
+    both = {"test": {"n_images": 3, "auc": figure}, "val": {"n_images": 12, "auc": figure}}
+    assert next(figure_lines(both, "classifier")) == "On 3 test images:"
+    assert list(figure_lines({}, "detector")) == [
+        "None were measured on images that training had not seen."
+    ]
+
+
+def test_weights_of_ones_own_pretraining_from_nothing_have_no_foreign_licence(
+    tmp_path, cli, blob_pack
+):
+    run = made_run(tmp_path / "run", blob_pack)
+    content = json.loads((run / "model.json").read_text())
+    content["init"] = {"init": "/house/ward-7", "sha256": "0" * 64, "ancestors": []}
+    (run / "model.json").write_text(json.dumps(content))
+    (run / "checksums.json").unlink()
+    status, _, said = cli("export", run, "--to", "hub", "--commercial", "--out", tmp_path / "out")
+    assert status == 0, said
+    assert "no licence of others" in (tmp_path / "out" / "README.md").read_text()
+    for path in (tmp_path / "out").iterdir():
+        assert path.name == "made_by.json" or b"ward-7" not in path.read_bytes(), path.name
+    # of an older run, which does not say, nobody knows
+    del content["init"]["ancestors"]
+    (run / "model.json").write_text(json.dumps(content))
+    status, _, said = cli("export", run, "--to", "hub", "--commercial", "--out", tmp_path / "no")
+    assert status == 2 and "ward-7" in said
 
 
 def ancestor(run, **facts):
@@ -110,7 +153,15 @@ def test_commercial_use_is_refused_where_an_ancestor_forbids_it(
     status, _, said = cli(*base)
     assert status == 0, said
     card = (tmp_path / "out" / "README.md").read_text()
-    assert licence in card and "base_model:\n- them" in card
+    assert licence in card and "base_model" not in card  # the hub knows no "them"
+
+
+def test_base_models_are_ids_of_the_hub():
+    names = [one.name for one in LEDGER.values() if one.place.value.how == "hub"]
+    assert names
+    for name in names:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", _hub_id(Ancestor(name)))
+    assert _hub_id(Ancestor("ward-7.pth")) == ""
 
 
 def test_open_ancestors_may_leave_for_commercial_use(tmp_path, cli, blob_pack):

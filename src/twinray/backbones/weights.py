@@ -150,8 +150,8 @@ def _ancestor(row: PublicWeights) -> Ancestor:
 def _ancestors(described: WeightDescription) -> tuple[Ancestor, ...]:
     """What a run's weights were made from; older runs say only what they started from."""
     before = described.init.init
-    if described.init.ancestors or before in ("", "random"):
-        return described.init.ancestors
+    if described.init.ancestors is not None or before in ("", "random"):
+        return described.init.ancestors or ()
     row = row_named(before)
     return (_ancestor(row) if row is not None else Ancestor(Path(before).name),)
 

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from twinray.about import DISCLAIMER, own_version
+from twinray.about import DISCLAIMER, own_version, version_of
 from twinray.backbones.ledger import LEDGER
 from twinray.data.identity import DATA_SETS
-from twinray.evaluation.record import SEEN
+from twinray.detection.model import Detector
+from twinray.exporting.card_figures import figure_lines, measured, values
 from twinray.exporting.files import Exported
 from twinray.exporting.licences import chain
 from twinray.exporting.parity import Parity
 from twinray.exporting.subject import Subject
 from twinray.report.numbers import count
-from twinray.runs.description import Ancestor
-from twinray.runs.notes import metrics_of, own_notes
+from twinray.runs.description import Ancestor, ModelDescription
+from twinray.runs.notes import metrics_of
 from twinray.runs.seen import PUBLISHED, Part, Seen
 
 _TASKS = {
     "detector": "object-detection",
     "classifier": "image-classification",
     "backbone": "image-feature-extraction",
+}
+_TOOLS = {
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "mmdet": "MMDetection 3",
+    "onnx": "onnxruntime",
+    "hub": "`twinray.load`, as Hugging Face's hub lays them",
 }
 _PRIVATE = "a private source"
 
@@ -57,17 +66,26 @@ def card(subject: Subject, exported: Exported, parity: Parity, facts: Facts) -> 
     classes = f" Classes: {', '.join(subject.classes)}." if subject.classes else ""
     seen = list(_seen_lines(facts.seen))
     parts: list[tuple[str, Sequence[str]]] = [
-        ("Loading", [exported.usage, *exported.notes, *_pixel_notes(subject, facts.target)]),
+        (
+            "Loading",
+            [
+                exported.usage,
+                _input(subject),
+                *exported.notes,
+                *_pixel_notes(subject, facts.target),
+            ],
+        ),
         (
             "Intended use and limits",
             [
                 "For research on images like those that it learned from: same body part, view and preparation. "
                 f"{DISCLAIMER}: no part of a diagnosis or of care.",
+                "A score orders boxes, or images. It is no probability of a disease unless that was measured on patients like yours.",
                 "Figures hold for the images that they were measured on. Other scanners, hospitals, ages and prevalences give "
                 "others; measure before use.",
             ],
         ),
-        ("Figures", list(_figures(metrics_of(subject.run)))),
+        ("Figures", _figures(subject)),
         ("What the weights saw", seen),
         ("May these weights leave the house?", facts.membership),
         (
@@ -90,13 +108,37 @@ def card(subject: Subject, exported: Exported, parity: Parity, facts: Facts) -> 
     ]
     lines = [
         f"---\n{front}---\n",
-        f"# {subject.kind.capitalize()} on {subject.arch}, {subject.size} pixels\n",
-        f"{DISCLAIMER}.{classes} For {facts.target}.\n",
+        f"# {_title(subject)}\n",
+        f"{DISCLAIMER}.{classes} Files for {_TOOLS[facts.target]}.\n",
     ]
     for title, body in parts:
         lines.append(f"## {title}\n\n" + _paragraphs(body) + "\n")
-    lines.append(f"Exported by twinray {own_version()}.\n")
+    lines.append(f"Exported by twinray {own_version()}, PyTorch {version_of('torch')}.\n")
     return "\n".join(lines)
+
+
+def _figures(subject: Subject) -> list[str]:
+    metrics = metrics_of(subject.run)
+    if subject.kind == "backbone":
+        metrics = {}
+    return list(figure_lines(metrics, "detector" if subject.kind == "detector" else "classifier"))
+
+
+def _input(subject: Subject) -> str:
+    """What the network takes, and how large it is."""
+    by, description = subject.normalisation, subject.description
+    fit = "letterboxed to"
+    if isinstance(description, ModelDescription):
+        own = description.pack
+        of = "grey" if own.channels == 1 else "RGB"
+        how = "letterboxed to" if own.fit == "letterbox" else "stretched to"
+        fit = f"{of}, {how} {own.size} pixels a side, then resized to"
+    numbers = [", ".join(f"{one:g}" for one in values) for values in (by.mean, by.std)]
+    n = sum(one.numel() for one in subject.network.parameters())
+    return (
+        f"Input: images {fit} {subject.size} pixels a side; 0 to 1, less the mean ({numbers[0]}), over the deviation ({numbers[1]}). "
+        f"Parameters: {n:,}."
+    )
 
 
 def _pixel_notes(subject: Subject, target: str) -> Iterator[str]:
@@ -123,19 +165,26 @@ def front_matter(subject: Subject, facts: Facts, ancestors: Sequence[Ancestor]) 
     front["library_name"] = "twinray" if facts.target == "hub" else facts.target
     if datasets := sorted(_published(facts.seen)):
         front["datasets"] = datasets
-    if bases := [_hub_id(one) for one in ancestors]:
+    # an id that is none of the hub's would point at somebody else's weights, or tell the name of a folder
+    if bases := [one for one in map(_hub_id, ancestors) if one]:
         front["base_model"] = bases
-    if metrics := _measures(metrics_of(subject.run)):
-        front["metrics"] = metrics
+    metrics = metrics_of(subject.run)
+    if names := [name for name, _ in values(metrics.get(measured(metrics)))]:
+        front["metrics"] = names[:4]
     front["tags"] = ["medical-imaging", "twinray", "research-only"]
     return front
 
 
+def _title(subject: Subject) -> str:
+    kind = subject.kind.capitalize()
+    if isinstance(subject.network, Detector):
+        kind = f"Detector ({subject.network.options.detector})"
+    return f"{kind} on {subject.arch}, {subject.size} pixels"
+
+
 def _hub_id(ancestor: Ancestor) -> str:
     row = LEDGER.get(ancestor.name)
-    if row is not None and row.place.value.how == "hub":
-        return row.place.value.where
-    return "".join(c if c.isalnum() or c in "-._" else "-" for c in ancestor.name)
+    return row.place.value.where if row is not None and row.place.value.how == "hub" else ""
 
 
 def _published(seen: Seen) -> set[str]:
@@ -165,44 +214,10 @@ def _sources(part: Part) -> str:
     )
 
 
-def _measures(metrics: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(name for _, name, _ in _values(metrics)))[:4]
-
-
-def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    for split in ("test", "val"):
-        own = metrics.get(split)
-        for name, figure in (own if isinstance(own, dict) else {}).items():
-            known = isinstance(figure, dict) and name != SEEN and "ci95" in figure
-            if known and isinstance(figure.get("value"), int | float):
-                yield split, name, figure
-
-
-def _figures(metrics: Mapping[str, Any]) -> Iterator[str]:
-    rows = list(_values(metrics))
-    if not rows:
-        yield "None were measured on images that training had not seen."
-        return
-    table = ["| images | measure | value | 95 % interval | n |", "| --- | --- | --- | --- | --- |"]
-    for split, name, figure in rows:
-        ends = figure["ci95"]
-        interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "none"
-        n = f"{figure.get('n', '')} {figure.get('over', 'patients')}"
-        table.append(f"| {split} | {name} | {figure['value']:.3f} | {interval} | {n} |")
-    yield "\n".join(table)
-    for split in ("test", "val"):
-        mark = (metrics.get(split) or {}).get(SEEN)
-        if mark:
-            yield f"- {split}: includes {mark['value']} of {mark['n']} images that training had seen, or may have."
-    for note in own_notes(metrics):
-        if "/" not in note:  # notes name folders of the house
-            yield f"- {note}"
-
-
 def _paragraphs(body: Sequence[str]) -> str:
     """Items of a list on lines of their own, everything else as paragraphs."""
     text = ""
     for line in body:
         listed = line.startswith("- ")
         text += f"{line}\n" if listed else f"\n{line}\n\n"
-    return text.strip("\n") + "\n"
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"

@@ -123,4 +123,4 @@ def fitted(subject: Subject, pixels: Pixels) -> npt.NDArray[Any]:
     if subject.linear:
         pixels = pixels.as_linear()
     square = to_square(pixels.array, subject.size, "letterbox", 1)
-    return square if pixels.linear is None else pixels.linear.levels(square)
+    return np.array(square) if pixels.linear is None else pixels.linear.levels(square)

@@ -13,8 +13,8 @@ from twinray.runs.description import Ancestor
 def chain(subject: Subject) -> tuple[Ancestor, ...]:
     """Published and foreign weights that a run's were made from; of older runs what their description tells."""
     init = subject.init
-    if init.ancestors or init.init in ("", "random"):
-        return init.ancestors
+    if init.ancestors is not None or init.init in ("", "random"):
+        return init.ancestors or ()
     row = row_named(init.init)
     if row is None:
         return (Ancestor(Path(init.init).name),)

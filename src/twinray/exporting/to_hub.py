@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from twinray.about import own_version
+from twinray.backbones.ledger import row_named
 from twinray.errors import InputError
 from twinray.exporting.files import Exported
 from twinray.exporting.licences import chain
@@ -58,7 +59,10 @@ def write(subject: Subject, out: Path) -> Exported:
 
 def _described(subject: Subject) -> dict[str, Any]:
     """The description without paths, and without names that only the house knows."""
-    init = StartedFrom(Path(subject.init.init).name, subject.init.sha256, chain(subject))
+    row = row_named(subject.init.init)
+    named = subject.init.init if subject.init.init in ("", "random") else "other weights"
+    named = named if row is None else row.name
+    init = StartedFrom(named, subject.init.sha256, chain(subject))
     description = subject.description
     if isinstance(description, ModelDescription):
         data = tuple(LearntFrom("?", (), one.checksums) for one in description.data)

@@ -123,12 +123,13 @@ class StartedFrom:
     Attributes:
         init: as asked for.
         sha256: hash of the file that they came from; empty for random weights.
-        ancestors: published and foreign weights that they were made from; older runs do not say.
+        ancestors: published and foreign weights that they were made from; empty for none, None in runs from before it was
+            recorded.
     """
 
     init: str = ""
     sha256: str | None = ""
-    ancestors: tuple[Ancestor, ...] = ()
+    ancestors: tuple[Ancestor, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

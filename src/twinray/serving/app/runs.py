@@ -108,7 +108,7 @@ def _about(
         "classes": [*description.classes],
         "heat_maps": [*methods],
         "initial_weights": description.init.init,
-        "ancestors": [one.told() for one in description.init.ancestors],
+        "ancestors": [one.told() for one in description.init.ancestors or ()],
     }
 
 

@@ -343,7 +343,7 @@ def _record(piece: Piece) -> dict[str, str]:
         if told.init.sha256:
             found["their SHA-256"] = told.init.sha256[:16]
         found["licences and what they saw"] = (
-            "; ".join(a.told() for a in told.init.ancestors) or "none public"
+            "; ".join(a.told() for a in told.init.ancestors or ()) or "none public"
         )
         found["data"] = ", ".join(
             f"{Path(p.pack).name} {next(iter(p.checksums.values()), '')[:12]}".strip()
