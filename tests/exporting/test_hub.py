@@ -18,8 +18,8 @@ from export_support import made_run
 from support import twinray as command
 from twinray.backbones.ledger import LEDGER
 from twinray.data.pack import open_pack
-from twinray.exporting.card import _hub_id
-from twinray.exporting.card_figures import figure_lines
+from twinray.exporting.card.figures import figure_lines
+from twinray.exporting.card.page import _hub_id
 from twinray.inference.model import load_model, prepare_row
 from twinray.runs.description import Ancestor
 

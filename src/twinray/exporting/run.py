@@ -11,7 +11,7 @@ from pathlib import Path
 from twinray.data.keyed import own_key
 from twinray.errors import InputError
 from twinray.exporting import to_hub, to_mmdet, to_onnx, to_timm, to_torchvision
-from twinray.exporting.card import Facts, card
+from twinray.exporting.card.page import Facts, card
 from twinray.exporting.config import ExportConfig
 from twinray.exporting.files import Exported
 from twinray.exporting.images import Sample, opened_packs, sample

@@ -13,7 +13,7 @@ from twinray.about import DISCLAIMER, own_version, version_of
 from twinray.backbones.ledger import LEDGER
 from twinray.data.identity import DATA_SETS
 from twinray.detection.model import Detector
-from twinray.exporting.card_figures import figure_lines, measured, values
+from twinray.exporting.card.figures import figure_lines, measured, values
 from twinray.exporting.files import Exported
 from twinray.exporting.licences import chain
 from twinray.exporting.parity import Parity
