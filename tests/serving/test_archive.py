@@ -192,14 +192,16 @@ def radiograph(path: Path, syntax: str | None = None) -> bytes:
 @pytest.fixture
 def storescp(tmp_path) -> Iterator[tuple[Peer, Path]]:
     """dcmtk's receiver, which takes uncompressed objects alone."""
-    if shutil.which("storescp") is None:
+    # pynetdicom's program of that name, in an environment that is switched on, takes more
+    program = shutil.which("storescp", path="/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+    if program is None:
         pytest.skip("storescp is not installed (Debian: dcmtk)")
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     folder = tmp_path / "received"
     folder.mkdir()
-    server = subprocess.Popen(["storescp", "-aet", "PACS", "-od", str(folder), str(port)])
+    server = subprocess.Popen([program, "-aet", "PACS", "-od", str(folder), str(port)])
     peer = Peer("PACS", "127.0.0.1", port)
     for _ in range(100):
         try:
