@@ -105,3 +105,10 @@ def test_same_input_same_bytes():
     x, y, _ = blobs()
     first, second = (fit_linear(x, y, "multiclass", 0.1) for _ in range(2))
     assert first.weight.numpy().tobytes() == second.weight.numpy().tobytes()
+
+
+def test_a_penalty_too_weak_for_the_solver_is_refused():
+    """Below 1e-4 the fit ended where it began, with an AUC of 0.5 and no word."""
+    x, y, _ = blobs()
+    with pytest.raises(ValueError, match="1e-05"):
+        fit_linear(x, y, "multiclass", 1e-5)

@@ -21,6 +21,8 @@ from twinray.records import Task
 
 GAP = 1e-12
 """Newton decrement at which a fit ends: about the loss that is left to gain."""
+LEAST_PENALTY = 1e-4
+"""Weakest penalty that is fitted exactly."""
 _STEPS, _CONJUGATE, _HALVINGS = 60, 40, 30
 _FORCING = 0.1
 """Residual of a step's linear system at which it ends, as a share of the gradient."""
@@ -122,9 +124,14 @@ def minimise(
     Args:
         loss: loss of some images.
         spectrum: preconditioner; that of other images of the same kind does as well.
-        penalty: above 0.
+        penalty: 1e-4 and above; the float32 preconditioner loses weaker ones in rounding, and the fit would end where it began.
         start: (k, d + 1) to start from; None for 0.
+
+    Raises:
+        ValueError: a weaker penalty.
     """
+    if penalty < LEAST_PENALTY:
+        raise ValueError(f"expected a penalty of {LEAST_PENALTY:g} or more, got {penalty:g}")
     x, k = loss.x, loss.y.shape[1]
     solution = x.new_zeros(k, x.shape[1] + 1) if start is None else start.clone()
     logits = x @ solution[:, :-1].T + solution[:, -1]

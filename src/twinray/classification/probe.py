@@ -90,7 +90,11 @@ def fit_linear(
     weights: FloatArray | None = None,
     device: torch.device = CPU,
 ) -> LinearProbe:
-    """Minimise mean cross-entropy + penalty / 2 * ||W||^2 on standardised features, to 1e-12 of the loss."""
+    """Minimise mean cross-entropy + penalty / 2 * ||W||^2 on standardised features, to 1e-12 of the loss.
+
+    Raises:
+        ValueError: a penalty below 1e-4, which the solver cannot fit.
+    """
     return _Data.of(features, labels, task, weights, device).fit(penalty)[0]
 
 

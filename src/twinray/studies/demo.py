@@ -120,7 +120,7 @@ pretrainings:
       epochs: {config.pretrain_epochs}
       lr: 5e-4
       projector: [512, 512, 512]
-      lam: 0.005 # 2.5 / width; the default of 1 / width loses the size of the heart on these images
+      lam: 0.005 # 2.5 / width, the better of two on the phantom seed of a search
       crop_min: 0.5 # smaller crops leave little that two views of a chest have in common
       log_every: 5
 arms:
