@@ -128,6 +128,35 @@ def test_dicom_folders_of_patients_are_no_classes(tmp_path: Path) -> None:
     assert {s.patient for s in studies.samples} == {"A1", "A2", "A3"}
 
 
+@pytest.mark.parametrize(
+    ("folders", "told"),
+    [
+        ({"p1": "A", "p2": "B", "copies": "AB"}, "3 folders, 2 of them of one patient each"),
+        ({"p1": "A", "p2": "B", "p3": "C", "mixed": "ABC"}, "4 folders, 3 of them"),
+        ({"s1": "A", "s2": "A", "s3": "B"}, "3 folders of one patient each"),  # studies
+        ({"sick": "ABC", "well": "D"}, None),
+        ({"a": "ABC", "b": "DE", "c": "F", "d": "G"}, None),
+    ],
+)
+def test_folders_of_patients_beside_another_folder_are_no_classes_either(
+    tmp_path: Path, folders: dict[str, str], told: str | None
+) -> None:
+    for k, (name, patients) in enumerate(folders.items()):
+        for i, patient in enumerate(patients):
+            path = tmp_path / "s" / name / f"{i}.dcm"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            uid = f"1.2.3.{k}.{i}"
+            write_radiograph(
+                path, np.full((20, 20), 9 * k + i), PatientID=patient, SOPInstanceUID=uid
+            )
+    if told is None:
+        (found,) = read_sources("folder", [tmp_path / "s"], SourceOptions())
+        assert found.label_classes == tuple(folders)
+    else:
+        with pytest.raises(InputError, match=told):
+            read_sources("folder", [tmp_path / "s"], SourceOptions())
+
+
 def test_dicom_class_folders_have_patients_from_headers(tmp_path: Path) -> None:
     for name, patients in (("sick", ["A", "B"]), ("well", ["C", "D"])):
         for k, patient in enumerate(patients):

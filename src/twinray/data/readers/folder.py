@@ -305,7 +305,7 @@ def _from_headers(
     """Patients of the DICOM files; folders of one patient each are no classes, and are refused as such.
 
     Raises:
-        InputError: every folder that would be a class holds DICOM files of one patient.
+        InputError: most folders that would be classes hold DICOM files of one patient.
     """
     found = header_patients(root, names)
     if not found:
@@ -317,11 +317,13 @@ def _from_headers(
         if label is not None:
             by_folder[label].add(known.get(name))
     n_classes = len({place.label for place in places.values()} - {None})
-    one_each = all(len(own) == 1 and None not in own for own in by_folder.values())
+    one_each = sum(len(own) == 1 and None not in own for own in by_folder.values())
     told = f"the {len(found):,} DICOM files in {root} lie in {len(by_folder):,} folders"
-    if len(by_folder) > 1 and len(by_folder) == n_classes and one_each:
+    # a folder of copies or of a mixed series among those of patients makes no classes of them
+    if one_each > 1 and one_each > n_classes / 2:
+        some = "" if one_each == len(by_folder) else f", {one_each:,} of them"
         raise InputError(
-            f"{told} of one patient each, which are no classes: pack them with --format dicom, which knows patients, "
+            f"{told}{some} of one patient each, which are no classes: pack them with --format dicom, which knows patients, "
             "studies and views from headers, or with --layout flat"
         )
     if len(by_folder) > 1 and not known:
