@@ -268,12 +268,12 @@ def _patients(
     found = {name: _first_group(pattern, name) for name in names}
     if names and not any(found.values()):
         raise InputError(
-            f"--patient-regex {regex!r} matches none of the {len(names)} files (first: {names[0]}); correct it"
+            f"--patient-regex '{regex}' matches none of the {len(names)} files (first: {names[0]}); correct it"
         )
     skipped += [
         Skipped(
             name,
-            f"--patient-regex {regex!r} finds no patient in this name; extend it, or rename the file",
+            f"--patient-regex '{regex}' finds no patient in this name; extend it, or rename the file",
         )
         for name in names
         if not found[name]
@@ -287,7 +287,7 @@ def _lost(
     """Warnings on what the expression for patients sets aside."""
     before = Counter(label for name in names for label in labels.by_name.get(name, ()))
     after = Counter(label for name in patients for label in labels.by_name.get(name, ()))
-    why = f": --patient-regex {regex!r} finds no patient in the others"
+    why = f": --patient-regex '{regex}' finds no patient in the others"
     notes = vanished("images", before, after, why)
     if not notes and 2 * len(patients) < len(names):
         notes = [f"WARNING: only {len(patients):,} of {len(names):,} images are left{why}"]
@@ -341,7 +341,7 @@ def _compiled(regex: str) -> re.Pattern[str]:
         pattern = re.compile(regex)
     except re.error as error:
         raise InputError(
-            f"--patient-regex {regex!r} is not a regular expression: {error}; correct it"
+            f"--patient-regex '{regex}' is not a regular expression: {error}; correct it"
         ) from error
     if pattern.groups == 0:
         raise InputError(

@@ -104,7 +104,7 @@ def _pattern(expression: str | None) -> re.Pattern[str] | None:
         ) from error
     if not pattern.groups:
         raise InputError(
-            f"expected a group in --patient-regex {expression!r}: what is in (...) is the patient"
+            f"expected a group in --patient-regex '{expression}': what is in (...) is the patient"
         )
     return pattern
 

@@ -311,7 +311,7 @@ def patients_from_names(images: Iterable[Image], expression: str | None) -> None
         ) from error
     if not pattern.groups:
         raise InputError(
-            f"expected a group in --patient-regex {expression!r}: what is in (...) is the patient"
+            f"expected a group in --patient-regex '{expression}': what is in (...) is the patient"
         )
     for image in images:
         for text in (image.source.rpartition("/")[2], image.source):
@@ -321,6 +321,6 @@ def patients_from_names(images: Iterable[Image], expression: str | None) -> None
                 break
         if not group:
             raise InputError(
-                f"--patient-regex {expression!r} finds no patient in {image.source}; extend it"
+                f"--patient-regex '{expression}' finds no patient in {image.source}; extend it"
             )
         image.patient = group
