@@ -481,8 +481,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch):
     path = Path(__file__).parents[3] / "benchmarks" / "interval_coverage.py"
     spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
     benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
     monkeypatch.setitem(sys.modules, spec.name, benchmark)
+    spec.loader.exec_module(benchmark)
     design = benchmark.LabelDesign(400, (0.15,), 1.2)
     found = benchmark.label_studies(design, studies=500, bootstrap=400, population=100_000)
     assert found["auc"]["truth"] == pytest.approx(0.8019, abs=1e-4)
