@@ -107,8 +107,12 @@ def test_same_input_same_bytes():
     assert first.weight.numpy().tobytes() == second.weight.numpy().tobytes()
 
 
-def test_a_penalty_too_weak_for_the_solver_is_refused():
-    """Below 1e-4 the fit ended where it began, with an AUC of 0.5 and no word."""
-    x, y, _ = blobs()
-    with pytest.raises(ValueError, match="1e-05"):
-        fit_linear(x, y, "multiclass", 1e-5)
+def test_a_penalty_that_rounding_loses_is_refused():
+    """The fit ended where it began, with an AUC of 0.5 and no word."""
+    rng = np.random.default_rng(0)
+    # a few directions hold all features, as those of a briefly pre-trained network
+    x = rng.normal(size=(600, 8)) @ rng.normal(size=(8, 400)) + 0.03 * rng.normal(size=(600, 400))
+    y = np.eye(2)[(x[:, 0] + rng.normal(size=600) > 0).astype(int)]
+    assert np.ptp(fit_linear(x, y, "multiclass", PENALTIES[-1]).scores(x)) > 0.5
+    with pytest.raises(ValueError, match="1e-08"):
+        fit_linear(x, y, "multiclass", 1e-8)

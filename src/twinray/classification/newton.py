@@ -21,8 +21,6 @@ from twinray.records import Task
 
 GAP = 1e-12
 """Newton decrement at which a fit ends: about the loss that is left to gain."""
-LEAST_PENALTY = 1e-4
-"""Weakest penalty that is fitted exactly."""
 _STEPS, _CONJUGATE, _HALVINGS = 60, 40, 30
 _FORCING = 0.1
 """Residual of a step's linear system at which it ends, as a share of the gradient."""
@@ -124,14 +122,12 @@ def minimise(
     Args:
         loss: loss of some images.
         spectrum: preconditioner; that of other images of the same kind does as well.
-        penalty: 1e-4 and above; the float32 preconditioner loses weaker ones in rounding, and the fit would end where it began.
+        penalty: above 0.
         start: (k, d + 1) to start from; None for 0.
 
     Raises:
-        ValueError: a weaker penalty.
+        ValueError: a penalty so weak beside the features that the float32 preconditioner loses it in rounding.
     """
-    if penalty < LEAST_PENALTY:
-        raise ValueError(f"expected a penalty of {LEAST_PENALTY:g} or more, got {penalty:g}")
     x, k = loss.x, loss.y.shape[1]
     solution = x.new_zeros(k, x.shape[1] + 1) if start is None else start.clone()
     logits = x @ solution[:, :-1].T + solution[:, -1]
@@ -144,6 +140,10 @@ def minimise(
         scale = (loss.factors * spread).sum(dim=0).clamp(min=_LEAST)[:, None].float()
         step, decrement, products = _step(loss, spectrum, penalty, (p, spread), gradient, scale)
         passes += products + 1
+        if bool(
+            (decrement < -GAP).any()
+        ):  # a step uphill, not the end: the fit would stay where it began
+            raise ValueError(f"a penalty of {penalty:g} is lost in rounding; take a stronger one")
         if bool((decrement <= GAP).all()):
             break
         step = torch.where(decrement > GAP, step, 0.0)  # labels that are done stay

@@ -93,7 +93,7 @@ def fit_linear(
     """Minimise mean cross-entropy + penalty / 2 * ||W||^2 on standardised features, to 1e-12 of the loss.
 
     Raises:
-        ValueError: a penalty below 1e-4, which the solver cannot fit.
+        ValueError: a penalty so weak that the solver loses it in rounding; 1e-4, the weakest that is tried, was fitted always.
     """
     return _Data.of(features, labels, task, weights, device).fit(penalty)[0]
 
