@@ -140,9 +140,8 @@ def minimise(
         scale = (loss.factors * spread).sum(dim=0).clamp(min=_LEAST)[:, None].float()
         step, decrement, products = _step(loss, spectrum, penalty, (p, spread), gradient, scale)
         passes += products + 1
-        if bool(
-            (decrement < -GAP).any()
-        ):  # a step uphill, not the end: the fit would stay where it began
+        # a step uphill is not the end: the fit would stay where it began
+        if bool((decrement < -GAP).any()):
             raise ValueError(f"a penalty of {penalty:g} is lost in rounding; take a stronger one")
         if bool((decrement <= GAP).all()):
             break

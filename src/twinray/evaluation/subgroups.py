@@ -372,6 +372,7 @@ def subgroups_of_labels(
     whole = models[0]
 
     def part(rows: npt.NDArray[np.bool_]) -> _Part:
+        """The models on some of the images, with what their figures rest on."""
         parts = [model.part(rows[whole.used]) for model in models]
         data, own = parts[0]
         support = Support.of(*(one for one, _ in parts))
@@ -379,6 +380,7 @@ def subgroups_of_labels(
         positive, negative = data.counts()
 
         def record(found: Mapping[_Key, Figure]) -> SplitFigures:
+            """Figures of the part, and of each class its positives, negatives and their patients."""
             overall, per_class = by_class(found, data.names)
             counts = [
                 {
@@ -453,6 +455,7 @@ def subgroups_of_boxes(
     index = group_index(None if patients is None else [patients[i] for i in ids], ids)
 
     def part(rows: npt.NDArray[np.bool_]) -> _Part:
+        """The detectors on some of the images, with what their figures rest on."""
         own, inside = np.unique(index[rows], return_inverse=True)
         some = [flat.subset(rows) for flat in models]
         caches, counts = (

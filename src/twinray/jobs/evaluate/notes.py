@@ -64,13 +64,7 @@ def _differing(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> lis
         differing |= unlike - {"fraction"}
         if "fraction" in unlike:
             shares.append(f"{result.minus}, {name}")
-    if not differing and not shares:
-        return []
-    other = (
-        [f"arms of different shares of the labels are compared ({_first_of(shares)})"]
-        if shares
-        else []
-    )
+    other = [f"arms of different shares of the labels are compared ({_first_of(shares)})"] if shares else []  # fmt: skip
     if not differing:
         return other
     sets = {arm.letter: arm.differing for arm in arms.values() if arm.letter}
