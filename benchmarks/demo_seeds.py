@@ -33,8 +33,8 @@ from twinray.data.pack import open_pack
 from twinray.studies.config import DemoConfig
 from twinray.studies.demo import study_file
 
-SEEDS = tuple(range(401, 501, 10))
-PROBED = 200  # the probe's images of demo seed 401 are the phantom's of seed 201, of 411 those of 202, and so on
+SEEDS = tuple(range(501, 601, 10))
+PROBED = 200  # the probe's images of demo seed 501 are the phantom's of seed 201, of 511 those of 202, and so on
 
 
 def twinray(*arguments: object, log: Path) -> None:
@@ -141,7 +141,7 @@ def main() -> None:
     for seed in () if options.show else options.seeds:
         if any(line["seed"] == seed and line["set"] == options.set for line in done(path)):
             continue
-        number = PROBED + (seed - 401) // 10 + 1 if seed in SEEDS else seed
+        number = PROBED + (seed - 501) // 10 + 1 if seed in SEEDS else seed
         folder = options.out / "-".join([str(seed), *sorted(options.set)])
         start = time.monotonic()
         study(folder, seed, options)

@@ -208,7 +208,7 @@ def kept_files(tmp_path_factory) -> Path:
         "record": {"best_epoch": 1},
         "choosing_words": "x",
         "task": "multilabel",
-        "penalty": 0.1,
+        "penalties": [0.1, 10.0],
     }
     (folder / "draw" / "draw.json").write_text(json.dumps(record))
     (folder / "draw" / "tuning.json").write_text(json.dumps({"stem": 0.5, "head": 1.0}))

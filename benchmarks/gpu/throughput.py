@@ -550,7 +550,7 @@ def _probe(session: Session, whole: bool) -> Outcome:
     where = str(session.device)
     return Outcome(
         None,
-        {"seconds": seconds, "penalty": fitted.penalty, "threads": torch.get_num_threads()},
+        {"seconds": seconds, "penalties": fitted.penalties, "threads": torch.get_num_threads()},
         note=f"on the {where}",
     )
 

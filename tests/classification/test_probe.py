@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from twinray.classification.probe import PENALTIES, fit_linear, fit_probe
 
@@ -56,11 +57,45 @@ def test_the_penalty_is_chosen_without_looking_outside_and_fits_the_noise():
     x = rng.normal(size=(80, 50))
     noise = np.eye(2)[rng.integers(0, 2, 80)].astype(np.float32)
     groups = np.repeat(np.arange(40), 2)
-    strong = fit_probe(x, noise, groups, "multiclass").penalty
+    (strong,) = fit_probe(x, noise, groups, "multiclass").penalties
     clear = np.eye(2)[(x[:, 0] > 0).astype(int)].astype(np.float32)
-    weak = fit_probe(x, clear, groups, "multiclass").penalty
+    (weak,) = fit_probe(x, clear, groups, "multiclass").penalties
     assert strong > weak
     assert strong in PENALTIES
+
+
+def test_each_label_of_many_chooses_its_own_penalty():
+    """Labels that nothing tells apart took the strongest for all, and with it what the others had."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(400, 40))
+    clear = x @ rng.normal(size=40) > 0
+    y = np.stack([clear, *rng.integers(0, 2, (4, 400))], axis=1).astype(np.float32)
+    groups = np.repeat(np.arange(200), 2)
+    probe = fit_probe(x, y, groups, "multilabel")
+    assert len(probe.penalties) == 5 and probe.penalties[0] < min(probe.penalties[1:])
+    # a label is fitted, chosen and scored as if it stood alone; folds are cut by all labels, so one in front is kept
+    both = np.stack([y.max(axis=1), y[:, 0]], axis=1)
+    alone = fit_probe(x, both, groups, "multilabel")
+    assert alone.penalties[1] == probe.penalties[0]
+    np.testing.assert_allclose(alone.scores(x)[:, 1], probe.scores(x)[:, 0], atol=1e-6)
+    np.testing.assert_allclose(alone.held_out[:, 1], probe.held_out[:, 0], atol=1e-6)
+    # and each column is scikit-learn's fit of its penalty
+    for k, penalty in enumerate(probe.penalties):
+        scaled = StandardScaler().fit_transform(x)
+        theirs = LogisticRegression(C=1 / (penalty * len(x)), tol=1e-10, max_iter=5000)
+        theirs.fit(scaled, y[:, k])
+        ours = probe.scores(x)[:, k]
+        np.testing.assert_allclose(ours, theirs.predict_proba(scaled)[:, 1], atol=1e-4)
+
+
+def test_a_label_too_rare_for_the_folds_goes_by_all_labels_together():
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(300, 20))
+    y = np.stack([x[:, 0] > 0, x[:, 1] > 0, np.arange(300) < 3], axis=1).astype(np.float32)
+    first, second, rare = fit_probe(x, y, np.arange(300), "multilabel").penalties
+    assert first == second == rare < 1
+    alone = fit_probe(x, y[:, 2:], np.arange(300), "multilabel")
+    assert np.isfinite(alone.weight.numpy()).all()
 
 
 def test_folds_keep_patients_together():
@@ -69,13 +104,13 @@ def test_folds_keep_patients_together():
     patients = rng.normal(size=(60, 30))
     x = np.repeat(patients, 2, axis=0)
     y = np.repeat(np.eye(2)[rng.integers(0, 2, 60)], 2, axis=0).astype(np.float32)
-    assert fit_probe(x, y, np.repeat(np.arange(60), 2), "multiclass").penalty >= 0.3
-    assert fit_probe(x, y, np.arange(120), "multiclass").penalty < 0.3
+    assert fit_probe(x, y, np.repeat(np.arange(60), 2), "multiclass").penalties[0] >= 0.3
+    assert fit_probe(x, y, np.arange(120), "multiclass").penalties[0] < 0.3
 
 
 def test_too_few_patients_take_the_safe_side():
     x, y, _ = blobs(n=6, k=2)
-    assert fit_probe(x, y, np.zeros(6, dtype=np.int64), "multiclass").penalty == 1.0
+    assert fit_probe(x, y, np.zeros(6, dtype=np.int64), "multiclass").penalties == (1.0,)
 
 
 def test_constant_features_are_no_trouble():

@@ -94,7 +94,7 @@ def keep_draw(folder: RunFolder, fitted: Fitted, weights: bool) -> None:
     }
     record["choosing_words"] = fitted.choosing_words
     if fitted.head is not None:
-        record |= {"task": fitted.head.task, "penalty": fitted.head.penalty}
+        record |= {"task": fitted.head.task, "penalties": list(fitted.head.penalties)}
     write_json(folder.path / _DONE, record, "record of a draw")
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
@@ -113,7 +113,7 @@ class _Record:
     record: dict[str, Any]
     choosing_words: str
     task: Task = "none"
-    penalty: float = 0.0
+    penalties: tuple[float, ...] = ()
 
 
 def _record(folder: RunFolder) -> _Record:
@@ -149,7 +149,7 @@ def kept_draw(folder: RunFolder) -> Fitted:
     head = None
     if "weight" in kept:
         weight, bias = torch.from_numpy(kept["weight"]), torch.from_numpy(kept["bias"])
-        head = LinearProbe(weight, bias, record.task, record.penalty)
+        head = LinearProbe(weight, bias, record.task, record.penalties)
     weights = folder.path / _WEIGHTS
     return Fitted(
         seed=record.seed,

@@ -71,9 +71,9 @@ class Head(nn.Module):
         """The same layer on features as they are, in float64."""
         mean, std = self.mean.double().cpu(), self.std.double().cpu()
         weight = self.linear.weight.detach().double().cpu() / std
-        return LinearProbe(
-            weight, self.linear.bias.detach().double().cpu() - weight @ mean, task, penalty
-        )
+        labels = 1 if task == "multiclass" else len(weight)
+        bias = self.linear.bias.detach().double().cpu() - weight @ mean
+        return LinearProbe(weight, bias, task, (penalty,) * labels)
 
 
 def draw_head(linear: nn.Linear, seed: int) -> None:

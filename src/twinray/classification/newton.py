@@ -49,8 +49,8 @@ class Spectrum:
         values, left = values[used], left[:, used]
         return Spectrum(x.T @ left / (values * n).sqrt(), values)
 
-    def solve(self, gradient: Tensor, scale: Tensor, penalty: float) -> Tensor:
-        """(scale * covariance + penalty)^-1 of each row of ``gradient`` (k, d); ``scale`` (k, 1)."""
+    def solve(self, gradient: Tensor, scale: Tensor, penalty: Tensor) -> Tensor:
+        """(scale * covariance + penalty)^-1 of each row of ``gradient`` (k, d); ``scale`` and ``penalty`` (k, 1) or (1, 1)."""
         inside = gradient @ self.vectors
         share = 1 / (scale * self.values + penalty) - 1 / penalty
         return (inside * share) @ self.vectors.T + gradient / penalty
@@ -113,7 +113,7 @@ class LogisticLoss:
 
 
 def minimise(
-    loss: LogisticLoss, spectrum: Spectrum, penalty: float, start: Tensor | None = None
+    loss: LogisticLoss, spectrum: Spectrum, penalty: Tensor, start: Tensor | None = None
 ) -> tuple[Tensor, int]:
     """Weights and bias (k, d + 1) float64 that minimise loss + penalty / 2 * ||weights||^2, and the passes that it took.
 
@@ -122,7 +122,7 @@ def minimise(
     Args:
         loss: loss of some images.
         spectrum: preconditioner; that of other images of the same kind does as well.
-        penalty: above 0.
+        penalty: above 0, float64; (k, 1) of labels that have nothing to do with each other, (1, 1) of classes.
         start: (k, d + 1) to start from; None for 0.
 
     Raises:
@@ -142,7 +142,8 @@ def minimise(
         passes += products + 1
         # a step uphill is not the end: the fit would stay where it began
         if bool((decrement < -GAP).any()):
-            raise ValueError(f"a penalty of {penalty:g} is lost in rounding; take a stronger one")
+            lost = penalty.expand_as(decrement)[decrement < -GAP].min().item()
+            raise ValueError(f"a penalty of {lost:g} is lost in rounding; take a stronger one")
         if bool((decrement <= GAP).all()):
             break
         step = torch.where(decrement > GAP, step, 0.0)  # labels that are done stay
@@ -158,7 +159,7 @@ def minimise(
 def _step(
     loss: LogisticLoss,
     spectrum: Spectrum,
-    penalty: float,
+    penalty: Tensor,
     chances: tuple[Tensor, Tensor],
     gradient: Tensor,
     scale: Tensor,
@@ -166,12 +167,13 @@ def _step(
     """Newton's step (k, d + 1), its decrement for each problem, and the number of products with the Hessian."""
 
     def solved(r: Tensor) -> Tensor:
-        return torch.cat([spectrum.solve(r[:, :-1], scale, penalty), r[:, -1:] / scale], dim=1)
+        return torch.cat([spectrum.solve(r[:, :-1], scale, penalty32), r[:, -1:] / scale], dim=1)
 
     def product(v: Tensor) -> Tensor:
         t = loss.curved(p32, spread32, factors, loss.x32 @ v[:, :-1].T + v[:, -1])
-        return torch.cat([t.T @ loss.x32 + penalty * v[:, :-1], t.sum(dim=0)[:, None]], dim=1)
+        return torch.cat([t.T @ loss.x32 + penalty32 * v[:, :-1], t.sum(dim=0)[:, None]], dim=1)
 
+    penalty32 = penalty.float()
     # small gradients would vanish in the products of float32
     size = gradient.abs().amax().clamp(min=torch.finfo(gradient.dtype).tiny)
     residual = (-gradient / size).float()
@@ -204,7 +206,7 @@ def _step(
 
 def _length(
     loss: LogisticLoss,
-    penalty: float,
+    penalty: Tensor,
     solution: Tensor,
     step: Tensor,
     logits: Tensor,

@@ -6,11 +6,13 @@ Fits are by Newton's method with one factorisation of the features for all folds
 Shape legend: n images, d features, k classes.
 
 The penalty is chosen by cross-validation inside the labelled images and nowhere else. A probe at 1
-% of the labels must not see the other 99 % through its validation set.
+% of the labels must not see the other 99 % through its validation set. Labels that do not exclude each
+other are fits of their own, so each chooses its own, as scikit-learn's LogisticRegressionCV does class by class.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -33,16 +35,16 @@ class LinearProbe:
 
     Attributes:
         weight: (k, d) float64. bias: (k,) float64.
-        penalty: the L2 strength that was used.
+        penalties: the L2 strengths that were used, of the multiclass task one, else (k) in the order of the labels.
         held_out: (n, k) probabilities of the images that it was fitted on. Each comes from a probe
-            of the same penalty that was fitted without its patient's fold. Images of no fold have
+            of the same penalties that was fitted without its patient's fold. Images of no fold have
             NaN. The value is None where there were too few patients for folds.
     """
 
     weight: Tensor
     bias: Tensor
     task: Task
-    penalty: float
+    penalties: tuple[float, ...]
     held_out: FloatArray | None = None
 
     def scores(self, features: FloatArray) -> FloatArray:
@@ -65,7 +67,7 @@ def fit_probe(
     weights: FloatArray | None = None,
     device: torch.device = CPU,
 ) -> LinearProbe:
-    """Fit a probe, choosing the penalty by patient-disjoint cross-validation.
+    """Fit a probe, choosing the penalty (multilabel: of each label) by patient-disjoint cross-validation.
 
     Args:
         features: (n, d).
@@ -78,19 +80,21 @@ def fit_probe(
         device: where it is computed; the probe comes back to the processor.
     """
     data = _Data.of(features, labels, task, weights, device)
-    penalty, held_out = _choose_penalty(data, labels, groups, folds, seed)
-    return replace(data.fit(penalty)[0], held_out=held_out)
+    penalties, held_out = _choose_penalties(data, labels, groups, folds, seed)
+    return replace(data.fit(penalties)[0], held_out=held_out)
 
 
 def fit_linear(
     features: FloatArray,
     labels: FloatArray,
     task: Task,
-    penalty: float,
+    penalty: float | Sequence[float],
     weights: FloatArray | None = None,
     device: torch.device = CPU,
 ) -> LinearProbe:
     """Minimise mean cross-entropy + penalty / 2 * ||W||^2 on standardised features, to 1e-12 of the loss.
+
+    ``penalty`` is one for all, or of the multilabel task one a label.
 
     Raises:
         ValueError: a penalty so weak that the solver loses it in rounding; 1e-4, the weakest that is tried, was fitted always.
@@ -149,12 +153,17 @@ class _Data:
     def loss(self) -> LogisticLoss:
         return LogisticLoss(self.x, self.y, self.task, self.weights)
 
-    def fit(self, penalty: float, start: Tensor | None = None) -> tuple[LinearProbe, Tensor]:
-        """The probe of one penalty on raw features, and the solution that the next may start from."""
-        solution, _ = minimise(self.loss, self.spectrum, penalty, start)
+    def fit(
+        self, penalty: float | Sequence[float], start: Tensor | None = None
+    ) -> tuple[LinearProbe, Tensor]:
+        """The probe on raw features of one penalty, or of one a label, and the solution that the next may start from."""
+        labels = 1 if self.task == "multiclass" else self.y.shape[1]
+        penalties = (penalty,) * labels if isinstance(penalty, float | int) else tuple(penalty)
+        strength = torch.tensor(penalties, dtype=self.x.dtype, device=self.x.device)[:, None]
+        solution, _ = minimise(self.loss, self.spectrum, strength, start)
         folded = solution[:, :-1] / self.std
         bias = solution[:, -1] - folded @ self.mean
-        return LinearProbe(folded.cpu(), bias.cpu(), self.task, penalty), solution
+        return LinearProbe(folded.cpu(), bias.cpu(), self.task, penalties), solution
 
     def logits(self, solution: Tensor, others: _Data) -> Tensor:
         """Of the images of ``others``, which stand beside the statistics of all."""
@@ -162,9 +171,11 @@ class _Data:
         return moved @ solution[:, :-1].T + solution[:, -1]
 
 
-def _choose_penalty(
+def _choose_penalties(
     data: _Data, labels: FloatArray, groups: IntArray, folds: int, seed: int
-) -> tuple[float, FloatArray | None]:
+) -> tuple[tuple[float, ...], FloatArray | None]:
+    """Of least loss on images of patients who were left out, and the probabilities (n, k) of these images."""
+    fits = 1 if data.task == "multiclass" else labels.shape[1]
     strata = (
         labels.argmax(axis=1)
         if data.task == "multiclass"
@@ -172,8 +183,9 @@ def _choose_penalty(
     )
     folds = min(folds, len(np.unique(groups)), int(np.bincount(strata)[np.unique(strata)].min()))
     if folds < 2:
-        return 1.0, None  # too few patients to choose; a strong penalty is the safe side
-    losses = np.zeros(len(PENALTIES))
+        # too few patients to choose; a strong penalty is the safe side
+        return (1.0,) * fits, None
+    losses = np.zeros((len(PENALTIES), fits))
     scores = np.full((len(PENALTIES), *labels.shape), np.nan)
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=within(seed, 32))
     for train, held_out in cut.split(np.zeros(len(labels)), strata, groups):
@@ -185,11 +197,21 @@ def _choose_penalty(
         for i, penalty in enumerate(PENALTIES):  # strong to weak: each solution starts the next
             _, solution = learnt.fit(penalty, solution)
             logits = learnt.logits(solution, rest)
-            losses[i] += float(unseen.value(logits).sum()) * len(held_out)
+            losses[i] += unseen.value(logits).cpu().numpy() * len(held_out)
             p, _, _ = unseen.slope(logits)
             scores[i, held_out] = p.cpu().numpy()
-    best = int(np.argmin(losses))
-    return PENALTIES[best], scores[best]
+    # one penalty for all labels would be set by those that no feature tells apart: the strongest, which
+    # takes from the others what they had
+    # a label whose rarer value not every fold can hold goes by what suits all labels together
+    rare = [_rarer(labels[:, k], groups) < folds for k in range(fits)]
+    best = np.where(rare, losses.sum(axis=1).argmin(), losses.argmin(axis=0))
+    held = scores[best[0]] if fits == 1 else scores[best, :, np.arange(fits)].T
+    return tuple(PENALTIES[i] for i in best), held
+
+
+def _rarer(label: FloatArray, groups: IntArray) -> int:
+    """Number of patients with the value of a label that fewer have."""
+    return min(len(np.unique(groups[label == value])) for value in (0, 1))
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -161,7 +161,9 @@ def write_results(folder: RunFolder, out: Outcome) -> None:
 def _records(out: Outcome) -> dict[str, Any]:
     """What the draws say of themselves: penalties of probes, epochs of the others."""
     if out.config.policy == "probe":
-        return {"penalties": [one.head.penalty for one in out.fitted if one.head is not None]}
+        return {
+            "penalties": [list(one.head.penalties) for one in out.fitted if one.head is not None]
+        }
     return {
         "best_epoch": [one.record["best_epoch"] for one in out.fitted],
         "selected_on": [one.record["selected_on"] for one in out.fitted],
@@ -174,7 +176,7 @@ def _records(out: Outcome) -> dict[str, Any]:
 def _line(number: int, one: Fitted, report: LabelReport | None) -> dict[str, Any]:
     line: dict[str, Any] = {"step": number, "seed": one.seed, "images": one.training_images}
     if one.head is not None and "best_epoch" not in one.record:
-        line["penalty"] = one.head.penalty
+        line["penalties"] = list(one.head.penalties)
     else:
         line["best_epoch"] = one.record["best_epoch"]
     return line if report is None else {**line, "test_auc": mean_auc(report)}
