@@ -24,7 +24,7 @@ figures: $(VENV)/.installed ## README's commands run, their output and its pictu
 	$(BIN)/python scripts/figures.py
 
 test: $(VENV)/.installed-dev ## the test suite
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope $(TESTS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(TESTS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, layers, files
 	$(BIN)/python scripts/check_files.py

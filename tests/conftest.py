@@ -17,6 +17,8 @@ from support import DETECT, REAL_DATA, twinray, write_coco
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+TESTS = Path(__file__).parent
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_configuration(tmp_path_factory) -> Iterator[Path]:
@@ -26,6 +28,33 @@ def own_configuration(tmp_path_factory) -> Iterator[Path]:
         patch.setenv("XDG_CONFIG_HOME", str(folder))
         patch.delenv("TWINRAY_KEY", raising=False)
         yield folder
+
+
+FIRST = (
+    "serving/test_page.py",
+    "jobs/test_outputs.py",
+    "test_own_files.py",
+    "test_benchmarks.py",
+    "study/test_report.py",
+    "test_resume.py",
+    "study/test_demo.py",
+    "study/test_study.py",
+    "study/test_estimate.py",
+    "jobs/test_edited.py",
+    "detection/test_plain_transformers.py",
+    "detection/test_two_ranks.py",
+    "real/test_serving_archive_real.py",
+    "serving/test_server.py",
+    "real/test_small_cxr_real.py",
+)
+"""The modules that take longest, in that order. xdist keeps it where it may not sort by the number of tests (see Makefile)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules first: one that begins last would keep one worker busy while the others have nothing left to do."""
+    places = {TESTS / name: at for at, name in enumerate(FIRST)}
+    assert all(path.is_file() for path in places), "FIRST names a module that is gone"
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")
@@ -123,6 +152,21 @@ def detect_run(tmp_path_factory, blob_pack) -> Path:
         check=True,
     )
     return out
+
+
+@pytest.fixture(scope="module")
+def warm_workers() -> Iterator[None]:
+    """Workers that a study in this process starts have imported everything; those of its command line start as ever."""
+    from twinray.studies.runner import local
+    from warm_process import Process
+
+    def start(study: Path, threads: int) -> Process:
+        words = ["-m", "twinray.studies.runner.worker", study]
+        return Process(words, local.environment(threads))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "start_worker", start)
+        yield
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+import warm_process
 
 REAL_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
@@ -34,23 +35,14 @@ PRETRAIN = (
 
 
 def twinray(
-    *arguments: object, check: bool = False, limit: float = 240, **options
+    *arguments: object, check: bool = False, limit: float = 240
 ) -> subprocess.CompletedProcess[str]:
     """Run the real command line in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "twinray.cli", *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=limit,
-        check=False,
-        **options,
-    )
+    done = warm_process.run(["-m", "twinray.cli", *arguments], environment, limit)
     if check and done.returncode != 0:
         raise AssertionError(
-            f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+            f"{done.args} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         )
     return done
 
@@ -110,7 +102,7 @@ def ranks(
     start_only: bool = False,
     limit: float = 240,
     **environment: str,
-) -> list[subprocess.Popen[str]]:
+) -> list[warm_process.Process]:
     """Start ``python ARGUMENTS`` as n ranks, with the variables that torchrun sets; waits for all unless told not to."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -130,11 +122,7 @@ def ranks(
             **{k: str(v) for k, v in own.items()},
             **environment,
         }
-        command = [sys.executable, *map(str, arguments)]
-        pipe = subprocess.PIPE
-        started.append(
-            subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True)
-        )
+        started.append(warm_process.Process(arguments, variables))
     if not start_only:
         # the rank that finds the fault and those that lose it may end in any order
         errors = [process.communicate(timeout=limit)[1] for process in started]

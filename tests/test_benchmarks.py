@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 
+import warm_process
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = sorted(
     path.name for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text()
@@ -24,11 +26,8 @@ PEERS = ("pytorch_grad_cam", "lightly", "pycocotools", "ensemble_boxes", "numba"
 
 
 def run(script: str, *arguments: object, limit: float = 240) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=limit, check=False
-    )
+    return warm_process.run([BENCHMARKS / script, *arguments], environment, limit)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -141,7 +140,8 @@ def gpu(
     ("part", "groups"),
     [
         ("correctness", ["objectives", "heat maps", "probe"]),
-        ("throughput", ["machine", "probe", "paper"]),
+        # the same script again: every group of either part runs in the long set
+        pytest.param("throughput", ["machine", "probe", "paper"], marks=pytest.mark.long),
     ],
 )
 def test_the_gpu_script_runs_in_small(part, groups, tmp_path):
@@ -186,6 +186,7 @@ def hangs(session):
 """
 
 
+@pytest.mark.long
 def test_what_fails_in_the_gpu_script_takes_nothing_with_it(tmp_path, monkeypatch):
     (tmp_path / "own_groups.py").write_text(GROUPS)
     monkeypatch.setenv(

@@ -3,14 +3,13 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from support import DETECT, PRETRAIN, ranks, twinray
+from warm_process import Process
 
 
 def kill_after(
@@ -18,18 +17,15 @@ def kill_after(
 ) -> None:
     """Start the real command and kill it once its log has the given number of lines."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "twinray.cli", *arguments],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = Process(["-m", "twinray.cli", *arguments], environment)
     log, deadline = run / log_name, time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if log.is_file() and len(log.read_text().splitlines()) >= lines:
             break
         time.sleep(0.005)
-    assert process.poll() is None, "the run ended before it could be killed: make it longer"
+    assert process.poll() is None, (
+        f"the run ended before it could be killed: make it longer\n{process.communicate()[1]}"
+    )
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -152,11 +148,13 @@ def killed_at_random(
 
 
 LIMIT = {20: 1800, 1: 240}
-MANY = [pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(3600)]), 1]
+LONG = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 
-@pytest.mark.parametrize("n_ranks", [1, 2])
-@pytest.mark.parametrize("kills", MANY)
+# On one rank the suite kills at chosen moments (above), and at many random ones in the long set.
+@pytest.mark.parametrize(
+    ("kills", "n_ranks"), [pytest.param(20, 1, marks=LONG), pytest.param(20, 2, marks=LONG), (1, 2)]
+)
 def test_pretraining_killed_at_random_moments_ends_with_the_same_bytes(
     n_ranks, kills, class_pack, tmp_path
 ):
@@ -174,7 +172,7 @@ def test_pretraining_killed_at_random_moments_ends_with_the_same_bytes(
     assert cut == whole
 
 
-@pytest.mark.parametrize("kills", MANY[:1])
+@pytest.mark.parametrize("kills", [pytest.param(20, marks=LONG)])
 def test_detectors_on_two_ranks_killed_at_random_moments_end_with_the_same_bytes(
     kills, blob_pack, tmp_path
 ):

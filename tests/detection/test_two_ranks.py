@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
+import warm_process
 from support import DETECT, ranks
 from twinray.data.pack import open_pack
 from twinray.detection.config import DetectConfig
@@ -41,14 +40,9 @@ def test_as_published_on_two_ranks_of_torchrun_is_one_rank(blob_pack, tmp_path, 
     )  # fmt: skip
     status, _, err = cli(*options, "--out", tmp_path / "one")
     assert status == 0, err
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "twinray"]  # fmt: skip
-    done = subprocess.run(
-        [str(a) for a in (*command, *options, "--out", tmp_path / "two")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "twinray"]  # fmt: skip
+    done = warm_process.run(
+        [*command, *options, "--out", tmp_path / "two"], {**os.environ, "OMP_NUM_THREADS": "1"}, 400
     )
     assert done.returncode == 0, done.stderr
     one, two, start = weights(tmp_path / "one"), weights(tmp_path / "two"), started(options)

@@ -112,10 +112,9 @@ def test_a_classifier_answers_without(probe_run, class_pack, tmp_path, cli, conv
 
 
 def test_files_are_predicted_without(detect_run, probe_run, blobs, tmp_path, cli, convolutions):
+    images = sorted((blobs.parent / "images").iterdir())[:3]
     for run in (detect_run, probe_run):
         out = tmp_path / run.name
-        status, _, error = cli(
-            "predict", run, blobs.parent / "images", "--out", out, "--device", "cpu"
-        )
+        status, _, error = cli("predict", run, *images, "--out", out, "--device", "cpu")
         assert status == 0, error
     assert convolutions and not any(tf32 for tf32, _ in convolutions)

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from twinray.errors import InputError
 from twinray.files import folders_freed, write_bytes
 from twinray.jobs.predict.config import PredictConfig
 from twinray.runs.output import PROGRESS, RECORD, WRITTEN, Output, open_output
+from warm_process import Process
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -51,12 +50,7 @@ def inbox(tmp_path_factory, blobs) -> Path:
 
 def killed(arguments: list[str], watched: Path, lines: int) -> None:
     """The real command, killed once a file has so many lines."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "twinray.cli", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    process = Process(["-m", "twinray.cli", *arguments], {**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if watched.is_file() and len(watched.read_bytes().splitlines()) >= lines:
@@ -97,12 +91,22 @@ VERBS = ("predict", "explain", "faithfulness", "evaluate", "embed")
 
 
 @pytest.fixture(scope="module")
-def commands(detect_run, blob_pack, inbox) -> dict[str, list[str]]:
+def few_images(inbox, tmp_path_factory) -> Path:
+    """Of every outcome one at least."""
+    folder = tmp_path_factory.mktemp("outputs") / "few"
+    for name in ("0.png", "more/1.png", "more/2.png", "2 copy.png", "3.png", "4 cut.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((inbox / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def commands(detect_run, blob_pack, few_images) -> dict[str, list[str]]:
     """A small job of every reading verb."""
     few = ("--device", "cpu")
     jobs = {
-        "predict": (detect_run, inbox, "--batch-size", 1, *few),
-        "explain": (detect_run, inbox, "--method", "grad-cam", "--boxes", 1, "--least-score", 0, *few),
+        "predict": (detect_run, few_images, "--batch-size", 1, *few),
+        "explain": (detect_run, few_images, "--method", "grad-cam", "--boxes", 1, "--least-score", 0, *few),
         "faithfulness": (
             detect_run, "--data", blob_pack, "--methods", "grad-cam", "--curve-points", 0,
             "--bootstrap", 20, "--least-score", 0, "--iou", 0.01, *few,
@@ -215,7 +219,17 @@ def test_a_resume_mixes_nothing(detect_run, inbox, tmp_path, cli) -> None:
 def test_what_is_read_is_not_removed(detect_run, inbox, tmp_path, cli) -> None:
     """Pictures that explain drew may be what the next command reads."""
     out = tmp_path / "out"
-    command = ["explain", detect_run, inbox, "--method", "grad-cam", "--device", "cpu"]
+    command = [
+        "explain",
+        detect_run,
+        inbox,
+        "--method",
+        "grad-cam",
+        "--boxes",
+        1,
+        "--device",
+        "cpu",
+    ]
     assert cli(*command, "--least-score", 0, "--out", out)[0] == 0
     before = contents(out)
     picture = next(out.glob("*.png"))

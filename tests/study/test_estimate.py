@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,17 @@ options:
 """
 
 
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, Estimate]:
-    folder = tmp_path_factory.mktemp("estimate")
+# Without time for more, every kind is timed once. How many runs are timed where there is time, tests with known prices say below.
+@pytest.fixture(scope="module", params=[pytest.param(30.0, marks=pytest.mark.long), 0.0])
+def planned(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, Plan, Estimate]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("twinray.studies.estimate.LIMIT_S", request.param)
+        yield made_plan(tmp_path_factory.mktemp("estimate"))
+
+
+def made_plan(folder: Path) -> tuple[Path, Plan, Estimate]:
     (folder / "study.yaml").write_text(FILE, encoding="utf-8")
     file, source = read_study(folder / "study.yaml")
     plan = build(file, source)

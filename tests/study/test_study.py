@@ -36,6 +36,7 @@ from twinray.studies.runner.place import Place
 from twinray.studies.runner.worker import work
 from twinray.studies.sealed.deviations import deviations
 from twinray.studies.sealed.opening import open_study
+from warm_process import Process
 
 
 def content(folder: Path) -> dict:
@@ -345,14 +346,9 @@ def test_another_study_and_a_foreign_folder_are_refused(opened, folder, tmp_path
 # --- kills ---
 
 
-def start(file: Path, out: Path) -> subprocess.Popen[bytes]:
-    words = ["study", str(file), "--out", str(out), "--threads", "1"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "twinray", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def start(file: Path, out: Path) -> Process:
+    words = ["-m", "twinray", "study", file, "--out", out, "--threads", 1]
+    return Process(words, {**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def holder(out: Path, kind: str, *, step: bool = False) -> int:

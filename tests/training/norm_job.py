@@ -13,7 +13,7 @@ from twinray.backbones.norm import apply_norm_policy, set_norm_modes
 from twinray.training.ranks import Ranks, joined_ranks
 from twinray.training.sync_norm import synchronise_norms
 
-POLICIES, STAGES = ("trainable", "eval", "frozen", "group"), range(6)
+POLICIES = ("trainable", "eval", "frozen", "group")
 BATCH, SIDE = 4, 32
 
 
@@ -49,7 +49,7 @@ def main() -> None:
         results = {
             f"{policy}-{stages}": trained(policy, stages, ranks)
             for policy in POLICIES
-            for stages in STAGES
+            for stages in map(int, sys.argv[2:])
         }
         if ranks.main:
             torch.save(results, Path(sys.argv[1]))

@@ -15,21 +15,25 @@ job = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(job)
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
+# None, some and all stages learn; the numbers between in the long set.
+@pytest.fixture(
+    scope="module", params=[(0, 2, 5), pytest.param((1, 3, 4), marks=pytest.mark.long)], ids=str
+)
+def results(request, tmp_path_factory):
     """By the number of ranks: state dicts by policy and stages, after one step of one batch."""
     found = {}
     for world in (1, 2):
         out = tmp_path_factory.mktemp("norms") / f"{world}.pt"
-        start_ranks(world, [JOB, out])
+        start_ranks(world, [JOB, out, *request.param])
         found[world] = torch.load(out, weights_only=True)
-    return found
+    return request.param, found
 
 
-@pytest.mark.parametrize("stages", job.STAGES)
+@pytest.mark.parametrize("which", range(3))
 @pytest.mark.parametrize("policy", job.POLICIES)
-def test_two_ranks_end_where_one_ends(results, policy, stages):
-    one, two = (results[world][f"{policy}-{stages}"] for world in (1, 2))
+def test_two_ranks_end_where_one_ends(results, policy, which):
+    stages = results[0][which]
+    one, two = (results[1][world][f"{policy}-{stages}"] for world in (1, 2))
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-11, msg=name)

@@ -21,6 +21,7 @@ from twinray.errors import InputError
 from twinray.runs.folder import RunFolder
 from twinray.training import trackers
 from twinray.training.trackers import Trackers, check_trackers
+from warm_process import Process
 
 NAMES = ("tensorboard", "mlflow", "wandb")
 
@@ -232,11 +233,7 @@ def test_a_run_that_is_killed_and_resumed_is_copied_without_doubles(tmp_path: Pa
     )
     words = ("pretrain", "--data", tmp_path / "p", "--out", tmp_path / "r", *PRETRAIN, "--epochs", 6, "--log-every", 1,
              "--track", "tensorboard", "--resume", "--device", "cpu", "--checkpoint-minutes", 0.001)  # fmt: skip
-    command = [sys.executable, "-m", "twinray.cli", *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
+    started = Process(["-m", "twinray.cli", *words], {**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and started.poll() is None:
         if (tmp_path / "r" / "tensorboard").is_dir() and len(
