@@ -39,7 +39,7 @@ def counts(collection):
 
 def test_published_counts_whatever_the_order_of_rows(published, tmp_path):
     results = []
-    for seed in (None, 0, 1, 2):
+    for seed in (None, 0, 1):
         rows = published[1:]
         if seed is not None:
             rows = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
