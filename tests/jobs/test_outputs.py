@@ -219,17 +219,7 @@ def test_a_resume_mixes_nothing(detect_run, inbox, tmp_path, cli) -> None:
 def test_what_is_read_is_not_removed(detect_run, inbox, tmp_path, cli) -> None:
     """Pictures that explain drew may be what the next command reads."""
     out = tmp_path / "out"
-    command = [
-        "explain",
-        detect_run,
-        inbox,
-        "--method",
-        "grad-cam",
-        "--boxes",
-        1,
-        "--device",
-        "cpu",
-    ]
+    command = ["explain", detect_run, inbox, "--method", "grad-cam", "--boxes", 1, "--device", "cpu"]  # fmt: skip
     assert cli(*command, "--least-score", 0, "--out", out)[0] == 0
     before = contents(out)
     picture = next(out.glob("*.png"))
