@@ -123,10 +123,14 @@ class _Interpreter:
 
     def __init__(self) -> None:
         self.socket, theirs = socket.socketpair()
+        own = {
+            "OMP_NUM_THREADS": "1",
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # no fork could use a GPU that its parent has opened
+        }
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
-                env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+                env={**os.environ, **own},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
