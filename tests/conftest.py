@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,19 @@ def cli(capsys):
         return status, out.out, out.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _parser():
+    from twinray.cli import build_parser
+
+    return functools.cache(build_parser)
+
+
+@pytest.fixture
+def kept_parsers(_parser, monkeypatch) -> None:
+    """Thousands of command lines are read by one parser a verb: to make one takes several times as long as to use it."""
+    monkeypatch.setattr("twinray.cli.build_parser", _parser)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import doctest
-import functools
 import importlib
 import inspect
 import re
@@ -57,9 +56,6 @@ def commands(block: str) -> Iterator[list[str]]:
                 yield rest[: ends[0] if ends else None]
 
 
-# each verb's, made once for hundreds of commands
-PARSER = functools.cache(cli.build_parser)
-
 SHOWN = [
     pytest.param(words, id=f"{page.stem}: {' '.join(words)[:90]}")
     for page in PAGES
@@ -69,10 +65,11 @@ SHOWN = [
 
 
 @pytest.mark.parametrize("words", SHOWN)
-def test_the_program_takes_every_command_that_a_page_shows(words, monkeypatch, capsys):
+def test_the_program_takes_every_command_that_a_page_shows(
+    words, monkeypatch, capsys, kept_parsers
+):
     monkeypatch.chdir(ROOT)
     taken = []
-    monkeypatch.setattr(cli, "build_parser", PARSER)
     does = {where for verb in VERBS.values() for where in (verb.run, verb.command)}
     monkeypatch.setattr(cli, "load", lambda where: taken.append if where in does else load(where))
     with contextlib.suppress(SystemExit):  # a refusal, or the end of --help

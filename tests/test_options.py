@@ -33,6 +33,8 @@ from twinray.errors import InputError
 from twinray.runs.folder import plain
 from twinray.verbs import VERBS, load
 
+pytestmark = pytest.mark.usefixtures("kept_parsers")
+
 CONFIGS = {name: load(verb.config) for name, verb in VERBS.items()}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import importlib
 import io
 import json
@@ -30,7 +29,7 @@ import yaml
 from twinray.backbones.weight_file import read_tensors
 from twinray.checks import options
 from twinray.classification.draws import kept_draw, kept_tuning
-from twinray.cli import build_parser, main
+from twinray.cli import main
 from twinray.data.pack import open_pack
 from twinray.data.packing.journal import Journal
 from twinray.data.splitting.record import GivenSplits
@@ -406,15 +405,13 @@ def odd_options(verb: str) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_options_of_the_wrong_kind_in_a_file_are_taken_or_one_line(
-    verb, tmp_path, monkeypatch, capsys
+    verb, tmp_path, monkeypatch, capsys, kept_parsers
 ) -> None:
     """The verb itself does nothing here: what reaches it has the types of its options."""
     reference = VERBS[verb].command or VERBS[verb].run
     module, _, name = reference.partition(":")
     monkeypatch.setattr(importlib.import_module(module), name, lambda config: None)
     monkeypatch.chdir(tmp_path)
-    # made from the source of the options, and for each of hundreds of command lines again
-    monkeypatch.setattr("twinray.cli.build_parser", functools.cache(build_parser))
     for option, odd in odd_options(verb):
         (tmp_path / "options.yaml").write_text(yaml.safe_dump({option: odd}))
         status = 0
