@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,15 +49,19 @@ options:
 
 # Without time for more, every kind is timed once. How many runs are timed where there is time, tests with known prices say below.
 @pytest.fixture(scope="module", params=[pytest.param(30.0, marks=pytest.mark.long), 0.0])
-def planned(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, Plan, Estimate]]:
+def limit(request: pytest.FixtureRequest) -> float:
+    return request.param
+
+
+def within(limit: float, plan: Plan, out: Path, workers: int) -> Estimate:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("twinray.studies.estimate.LIMIT_S", request.param)
-        yield made_plan(tmp_path_factory.mktemp("estimate"))
+        patch.setattr("twinray.studies.estimate.LIMIT_S", limit)
+        return estimate(plan, out, workers=workers, threads=1)
 
 
-def made_plan(folder: Path) -> tuple[Path, Plan, Estimate]:
+@pytest.fixture(scope="module")
+def planned(limit: float, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, Estimate]:
+    folder = tmp_path_factory.mktemp("estimate")
     (folder / "study.yaml").write_text(FILE, encoding="utf-8")
     file, source = read_study(folder / "study.yaml")
     plan = build(file, source)
@@ -69,7 +72,7 @@ def made_plan(folder: Path) -> tuple[Path, Plan, Estimate]:
     assert claim is not None
     with folders_freed():
         place.claims.finish(claim, pack.name, 7.0, execute(pack, place.path))
-    return folder, plan, estimate(plan, folder / "out", workers=2, threads=1)
+    return folder, plan, within(limit, plan, folder / "out", 2)
 
 
 def test_every_kind_is_predicted_and_sums_add_up(planned) -> None:
@@ -87,7 +90,7 @@ def test_every_kind_is_predicted_and_sums_add_up(planned) -> None:
     assert half.seconds < whole.seconds
 
 
-def test_what_is_finished_costs_nothing_and_its_real_time_is_taken(planned) -> None:
+def test_what_is_finished_costs_nothing_and_its_real_time_is_taken(planned, limit) -> None:
     folder, plan, found = planned
     place = Place(folder / "out")
     pack = plan.nodes[0]
@@ -97,7 +100,7 @@ def test_what_is_finished_costs_nothing_and_its_real_time_is_taken(planned) -> N
     assert claim is not None
     place.claims.finish(claim, run.name, 1e6, {})  # a time that no run here takes
     run.folder(place.path).mkdir(parents=True)
-    again = estimate(plan, place.path, workers=1, threads=1)
+    again = within(limit, plan, place.path, 1)
     (other,) = (cost for one, cost in again.left if one.kind == "classify")
     assert again.done == 2 and other is not None and other.seconds > 1e5
 
