@@ -195,6 +195,9 @@ def test_all_marks_are_coco_that_our_own_reader_takes(client, tmp_path):
         {"marks": [{"box": [0, 0, float("inf"), 4], "class": "blob", "verdict": "added"}]},
         {"text": "a\0b"}, {"text": "\ud800"}, {"labels": {"a\0": True}}, {"shown": {"a": ["\udc00"]}}, {"key": "\0"},
         {"labels": {"Canary^Name": True}}, {"text": "x" * 20_001}, {"unknown": 1}, {"normal": "maybe"}, {"key": ""}, {"seconds": -1},
+        {"model": "Canary^Name"}, {"marks": [{"box": [0, 0, 9, 4], "class": "blob", "verdict": "accepted", "model": "Canary^Name"}]},
+        {"marks": [{"box": [0, 0, 9, 4], "class": "blob", "verdict": "accepted", "prediction": 10**25}]},
+        {"shown": {"threshold": float("nan")}}, {"shown": {"rule": "Canary^Name"}}, {"shown": {"revealed": {"after": float("inf")}}}, {"after": "another"},
     ],
 )  # fmt: skip
 def test_readings_that_are_none_are_refused_and_nothing_is_kept(client, change):
@@ -206,6 +209,56 @@ def test_readings_that_are_none_are_refused_and_nothing_is_kept(client, change):
     )
     assert answer.status_code == 422 and answer.json()["detail"]
     assert client.get(f"/api/images/{image}/readings").json() == []
+
+
+def test_what_was_shown_is_kept_as_numbers_and_no_text_of_the_client(client):
+    """The audit keeps it for ever, also of a patient who is forgotten."""
+    image = first_image(client)
+    model = done(client, image)
+    told = {
+        "seconds": 3.5, "boxes_seconds": 2.0, "threshold": 0.3, "rule": "specificity@90", "view": "models", "models": [model], "boxes": True,
+        "read_first": False, "order": "active", "heat_maps": [f"{model}:0 ablation", f"{model}:label:1 ablation-rerun"],
+        "revealed": {"after": 1.5, "marks_before": 2}, "view_prior": {"after": 2.0},
+    }  # fmt: skip
+    body = {"reader": "anna", "shown": {**told, "note": "Canary^Name", "Canary^Name": 1}}
+    assert client.post(f"/api/images/{image}/marks", json=body).status_code == 201
+    store = client.app.state.service.store
+    (row,) = [one for one in store.audit.rows() if one.action == "reading saved"]
+    assert row.details["shown"] == told
+    assert store.readings.of_image(image)[0].reading.shown == told
+
+
+@pytest.mark.parametrize("depth", [900, 5_000, 200_000])
+def test_a_body_of_any_depth_is_refused_in_words(client, depth):
+    image = first_image(client)
+    body = '{"reader": "anna", "shown": {"threshold": ' + "[" * depth + "]" * depth + "}}"
+    answer = client.post(
+        f"/api/images/{image}/marks", content=body, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code in (400, 422) and answer.json()["detail"]
+
+
+def test_a_save_that_was_overtaken_under_the_same_name_is_told_and_replaces_nothing(client):
+    """Two tabs of one reader, or a save that arrives late: neither takes the place of what it did not know of."""
+    image = first_image(client)
+    done(client, image)
+
+    def save(key, after=None, **more):
+        body = {"reader": "anna", "key": key, **({} if after is None else {"after": after}), **more}
+        return client.post(f"/api/images/{image}/marks", json=body)
+
+    first = save("one", "", text="first")
+    assert first.status_code == 201
+    assert save("two", "", text="of another tab").status_code == 409
+    assert save("one", "", text="first").json() == first.json()  # repeated, it is the same save
+    second = save("three", first.json()["id"], text="second")
+    assert second.status_code == 201
+    assert save("four", first.json()["id"], text="late").status_code == 409
+    (kept,) = client.get(f"/api/images/{image}/readings").json()
+    assert kept["text"] == "second"
+    assert save("five", text="a tool that does not say").status_code == 201
+    other = {"reader": "ben", "key": "one", "after": ""}  # of each reader
+    assert client.post(f"/api/images/{image}/marks", json=other).status_code == 201
 
 
 def test_the_worklist_through_the_api(client):
@@ -246,6 +299,12 @@ def test_models_tell_what_a_score_means_with_the_numbers_behind_it(client, detec
     above = sum(one["score"] >= step["score"] for one in kept)
     assert step["n_false"] + step["n_found"] == above
     assert step["fp_per_image"] == step["n_false"] / table["n_images"]
+
+
+def test_a_list_of_models_beside_that_an_operator_damaged_stops_no_reader(client, config):
+    (Path(config.store) / "beside.json").write_text('{"models": [')
+    assert client.get("/api/models").status_code == 200
+    assert client.get(f"/api/models/{'0' * 64}/comparison").status_code == 404
 
 
 def test_pixels_that_are_kept_are_sent_as_16_bit_little_endian(client):

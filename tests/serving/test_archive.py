@@ -28,7 +28,7 @@ from twinray import cli
 from twinray.errors import InputError
 from twinray.serving.app.application import create_app
 from twinray.serving.archive.client import Address, ArchiveError, DicomWeb, Instance
-from twinray.serving.archive.courier import Courier, Settings
+from twinray.serving.archive.courier import Courier, Settings, object_of
 from twinray.serving.archive.multipart import decode, encode
 from twinray.serving.archive.peer import Peer, echo, read_peer, send
 from twinray.serving.archive.receiver import Listening, Receiver, RefusedError
@@ -329,6 +329,59 @@ def test_only_signed_readings_of_the_archives_images_go_and_each_once(store):
     exchange.settle(exchange.due()[0].number, "")
     assert exchange.counts() == {"queued": 0, "sent": 1, "failed": 0, "stale": 1}
     assert {one.reading for one in exchange.sends(image.id)} == {first.id, second.id}
+
+
+def test_what_a_reader_took_back_does_not_go(store, tmp_path):
+    """An archive gives nothing back: "done" by mistake may be undone before it goes, and while the archive is away."""
+    exchange = store.exchange
+    since = exchange.switched(True, "signed")
+    image = kept(store, b"1")
+    read(store, image, "one")
+    assert exchange.queue_signed(since, 60) == 0  # the reader has just said "done"
+    read(store, image, "back", finished=False)
+    assert exchange.queue_signed(since) == 0
+    again = read(store, image, "two")
+    assert exchange.queue_signed(since) == 1
+    read(store, image, "back again", finished=False)  # while the archive was away
+    read(store, image, "somebody else", reader="ben", finished=False)
+    courier = Courier(store, exchange, Settings(peer=Peer("PACS", "127.0.0.1", 9)), {})
+    assert courier.send_due(None) == 0  # nothing is made, no peer is called
+    (stale,) = exchange.sends(image.id)
+    assert (stale.reading, stale.state) == (again.id, "stale")
+    final = read(store, image, "three")
+    assert exchange.queue_signed(since) == 1
+    (one,) = exchange.due()
+    assert one.reading == final.id and not exchange.drop_taken_back(one)
+
+
+def test_an_object_that_is_fetched_and_pushed_is_one_image(store, tmp_path):
+    """Heads of files differ by who wrote them: by their bytes alone each film would be read, and answered, twice."""
+    courier = Courier(store, store.exchange, Settings(), {})
+    path = write_radiograph(tmp_path / "a.dcm", np.zeros((8, 8), np.uint8))
+    other = pydicom.dcmread(path)
+    other.file_meta.ImplementationVersionName = "ANOTHER SENDER"
+    other.save_as(tmp_path / "b.dcm", enforce_file_format=True)
+    fetched, pushed = path.read_bytes(), (tmp_path / "b.dcm").read_bytes()
+    assert fetched != pushed
+    assert (
+        object_of(fetched)[0] == object_of(pushed)[0] == other.file_meta.MediaStorageSOPInstanceUID
+    )
+    image = courier.take(fetched)
+    store.exchange.arrived(object_of(fetched)[0], image.id)
+    courier._receive(pushed)
+    assert [one.id for one in store.images.page().images] == [image.id]
+    other.PatientID = "corrected"  # another content under the same UID is not thrown away
+    other.save_as(tmp_path / "b.dcm", enforce_file_format=True)
+    courier._receive((tmp_path / "b.dcm").read_bytes())
+    assert store.images.page().total == 2
+    # and what was pushed first is not fetched
+    third = write_radiograph(tmp_path / "c.dcm", np.ones((8, 8), np.uint8))
+    header = pydicom.dcmread(third)
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = "1.2.3.99"
+    header.save_as(third, enforce_file_format=True)
+    courier._receive(third.read_bytes())
+    assert store.exchange.known(["1.2.3.99"]) == {"1.2.3.99"}
+    assert object_of(b"") == object_of(fetched[:140] + b"\0" * 9) == ("", 0)
 
 
 def test_labels_that_a_reader_stated_go_back(store):

@@ -24,7 +24,18 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="needs node (Debian: apt-ge
 
 def node(script: str, given: object = None) -> object:
     """What a script prints as JSON; ``given`` is in its variable of that name."""
-    names = ("geometry", "windowing", "marks", "outbox", "points", "labels", "keys", "rules")
+    names = (
+        "geometry",
+        "windowing",
+        "marks",
+        "outbox",
+        "points",
+        "labels",
+        "keys",
+        "rules",
+        "listing",
+        "state",
+    )
     imports = "".join(
         f"import * as {n} from {json.dumps((MODULES / f'{n}.js').as_uri())};" for n in names
     )
@@ -216,6 +227,64 @@ def test_every_change_of_a_reading_can_be_undone_and_done_again() -> None:
     assert out["seen"][1]["normal"] is False
 
 
+def test_readings_of_two_tabs_are_joined_and_no_mark_is_left_out() -> None:
+    out = node("""
+        const {Reading} = marks;
+        const box = (x) => [x, 0, x + 10, 10], own = (x, verdict = "added") => ({box: box(x), class: "a", verdict, prediction: null, model: null});
+        const of = (n, verdict, x = n) => ({box: box(x), class: "a", verdict, prediction: n, model: "m"});
+        const base = Reading.of({marks: [of(0, "accepted"), of(1, "accepted"), own(50)], text: "t", labels: {q: true}});
+        // here: 1 rejected, the own box removed, one more drawn; there: 0 taken back, 2 accepted, one more drawn, a note
+        const mine = Reading.of({marks: [of(0, "accepted"), of(1, "rejected"), own(60)], text: "t", labels: {}, finished: true});
+        const theirs = Reading.of({marks: [of(1, "accepted"), of(2, "accepted"), own(50), own(70)], text: "t more", labels: {q: true, r: false}});
+        const joined = mine.joined(theirs, base).body();
+        const both = Reading.of({marks: [], text: "one"}).joined(Reading.of({marks: [own(50)], text: "two", normal: false}), Reading.of({marks: []})).body();
+        const normal = Reading.of({marks: [], normal: true}).joined(Reading.of({marks: [own(50)]})).body();
+        console.log(JSON.stringify({joined, both, normal}));
+    """)
+    told = sorted(
+        (one.get("prediction", one["box"][0]), one["verdict"]) for one in out["joined"]["marks"]
+    )
+    assert told == [(1, "rejected"), (2, "accepted"), (60, "added"), (70, "added")]
+    assert (out["joined"]["text"], out["joined"]["finished"]) == ("t more", True)
+    assert out["joined"]["labels"] == {"r": False}
+    assert out["both"]["text"] == "two\none"
+    assert (out["normal"]["normal"], len(out["normal"]["marks"])) == (False, 1)
+
+
+def test_marks_on_boxes_of_a_model_that_is_not_shown_stay_in_sight() -> None:
+    """After retraining another model stands first: what a reader said before must not be drawn a second time."""
+    out = node("""
+        const {Reading} = marks, {state: s} = state;
+        const mark = (n, verdict, model) => ({box: [n, 0, n + 9, 9], class: "a", verdict, prediction: n, model});
+        const reading = Reading.of({marks: [mark(0, "accepted", "old"), mark(1, "rejected", "old"), mark(2, "moved", "old"), mark(0, "accepted", "new"),
+          {box: [5, 5, 9, 9], class: "a", verdict: "accepted", prediction: null, model: null}]});
+        Object.assign(s, {first: "new", models: [{model: "new", kind: "detector"}], threshold: 0.5});
+        s.case = {reading, predictions: new Map([["new", [{box: [0, 0, 9, 9], class: "a", score: 0.9}]]]), answers: [], labels: new Map(), revealed: false, state: "done"};
+        const seen = () => listing.listed().map((b) => [b.key, b.kind, Boolean(b.kept), b.verdict]);
+        const all = seen();
+        s.chosen = "old:0"; const explained = listing.explained();
+        s.readFirst = true; const hidden = seen();
+        console.log(JSON.stringify({all, hidden, explained}));
+    """)
+    assert [tuple(one) for one in out["all"]] == [
+        ("new:0", "predicted", False, "accepted"), ("old:0", "predicted", True, "accepted"), ("old:2", "predicted", True, "moved"),
+        ("own:1", "own", True, "accepted"),
+    ]  # fmt: skip
+    assert out["hidden"] == []
+    assert out["explained"] is None  # its heat map cannot be asked for here
+
+
+def test_a_save_has_a_name_of_its_own_on_a_page_that_came_by_plain_http() -> None:
+    """`crypto.randomUUID` is for secure contexts alone; without a name no save leaves the page."""
+    out = node("""
+        const unknown = Object.getOwnPropertyDescriptor(Crypto.prototype, "randomUUID");
+        delete Crypto.prototype.randomUUID;
+        console.log(JSON.stringify({gone: Boolean(unknown) && !("randomUUID" in crypto), keys: [outbox.newKey(), outbox.newKey()]}));
+    """)
+    assert out["gone"]
+    assert len(set(out["keys"])) == 2 and all(len(one) == 32 for one in out["keys"])
+
+
 def test_normal_rejects_what_is_not_judged_and_nothing_else_is_a_verdict() -> None:
     out = node(
         MARKS
@@ -324,6 +393,7 @@ def test_nothing_leaves_the_outbox_before_the_server_has_it() -> None:
           send: async (image, body) => {
             if (mode === "hold") await new Promise((go) => { held = go; });
             if (mode === "off") { sent.push(["lost", image, body.key]); throw new outbox.Offline("no"); }
+            if (mode === "busy") throw new outbox.Busy("the disk is full");
             if (mode === "out") throw new outbox.SignedOut();
             if (mode === "bad") throw new outbox.Refused("expected a box");
             sent.push(["kept", image, body.key, body.v]);
@@ -332,7 +402,8 @@ def test_nothing_leaves_the_outbox_before_the_server_has_it() -> None:
         const note = (name) => log.push([name, box.status().text, box.count]);
         box.put("a", {reader: "R1", v: 1}); box.put("a", {reader: "R1", v: 2}); note("before");
         await box.flush(); note("saved");
-        mode = "off"; box.put("a", {reader: "R1", v: 3}); box.put("b", {reader: "R1", v: 4}); await box.flush(); note("off");
+        mode = "off"; box.put("a", {reader: "R1", v: 3}); box.put("b", {reader: "R1", v: 4}); await box.flush(); note("off"); const away = box.trouble.reason;
+        mode = "busy"; await box.flush(); const full = box.trouble.reason; box.report("offline"); const still = box.trouble.reason;
         mode = "ok"; await box.resume(); note("back");
         mode = "out"; box.put("a", {reader: "R1", v: 5}); await box.flush(); note("out");
         mode = "ok"; reader = "R2"; await box.resume(); note("other"); const others = box.ofOthers();
@@ -340,7 +411,7 @@ def test_nothing_leaves_the_outbox_before_the_server_has_it() -> None:
         mode = "bad"; box.put("a", {reader: "R1", v: 6}); await box.flush(); note("bad"); const trouble = box.trouble.reason;
         mode = "hold"; box.put("a", {reader: "R1", v: 7}); const going = box.flush(); box.put("a", {reader: "R1", v: 8}); mode = "ok"; held(); await going;
         await box.flush(); note("end");
-        console.log(JSON.stringify({sent, log, others, trouble}));
+        console.log(JSON.stringify({sent, log, others, trouble, away, full, still}));
     """)
     log = {name: (text, count) for name, text, count in out["log"]}
     assert log["before"] == ("Saving", 2)
@@ -352,6 +423,8 @@ def test_nothing_leaves_the_outbox_before_the_server_has_it() -> None:
     assert log["other"][1] == 1
     assert log["bad"] == ("Kept here, 1 to send", 1)
     assert out["trouble"] == "expected a box"
+    # a server that says why it cannot save is not away, and the reader is told
+    assert (out["away"], out["full"], out["still"]) == ("", "the disk is full", "the disk is full")
     kept = [one for one in out["sent"] if one[0] == "kept"]
     assert [one[3] for one in kept] == [2, 3, 4, 5, 7, 8]
     lost = [one[2] for one in out["sent"] if one[0] == "lost"]

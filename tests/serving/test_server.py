@@ -211,3 +211,36 @@ def test_a_slow_body_is_answered_and_not_waited_for(config, monkeypatch):
 
     anyio.run(ask)
     assert sent[0]["status"] == 408
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_body_is_no_fault(config, capfd):
+    """A network that breaks must not look like a failure of the server in its metrics."""
+    import anyio
+
+    from twinray.serving.app.application import create_app
+
+    app = create_app(config, token="", work=False)
+    came = [
+        {"type": "http.request", "body": b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n\x89PNG', "more_body": True},
+        {"type": "http.disconnect"},
+    ]  # fmt: skip
+    sent: list[dict] = []
+
+    async def receive():
+        return came.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
+    scope = {
+        "type": "http", "method": "POST", "path": "/api/images", "raw_path": b"/api/images", "query_string": b"", "scheme": "http",
+        "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000), "http_version": "1.1", "root_path": "",
+        "asgi": {"version": "3.0"},
+    }  # fmt: skip
+    anyio.run(app, scope, receive, send)
+    store = app.state.service.store
+    told = app.state.service.metrics.text(store, None).decode()
+    assert ('status="499"' in told, 'status="500"' in told, sent) == (True, False, [])
+    assert '"fault"' not in capfd.readouterr().err
+    assert [*store.files.incoming.iterdir()] == []  # nothing of it stays

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from serving_support import BOX, add, analysed, said
 from twinray.errors import InputError
 from twinray.inference.active import uncertainty
-from twinray.serving.store.database import Database
+from twinray.serving.store.database import Database, UnavailableError
 from twinray.serving.store.images import MOST_ATTEMPTS, Box, Facts
 from twinray.serving.store.models import Base, Image
 from twinray.serving.store.readings import Marked
@@ -264,6 +264,25 @@ def test_users_and_sessions(store):
     assert store.people.check("anna", "long enough, is it") is None
 
 
+@pytest.mark.parametrize("name", ["token", "Server", "operator", "local", "archive"])
+def test_nobody_signs_in_under_a_name_of_the_audit(store, name):
+    with pytest.raises(InputError, match="choose another"):
+        store.people.add(name, "a long password")
+
+
+def test_connections_that_are_all_taken_are_a_database_that_is_away(store, monkeypatch):
+    from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+    def none_left(*_):
+        raise PoolTimeoutError("QueuePool limit")
+
+    monkeypatch.setattr(store.database.engine.pool, "connect", none_left)
+    with pytest.raises(UnavailableError):
+        store.images.counts()
+    with pytest.raises(UnavailableError):
+        store.audit.add("tester", "looked")
+
+
 def test_no_secret_is_kept_in_the_clear(store):
     store.people.add("anna", "a very long secret word")
     signed = store.people.sign_in("anna", "reader", 1.0)
@@ -312,6 +331,45 @@ def test_a_patient_is_forgotten_with_all_that_was_said(store):
     assert left["images"] == 1 and store.images.get(other.id)
     assert (left["analyses"], left["predictions"], left["readings"], left["marks"]) == (0, 0, 0, 0)
     assert store.images.forget(image=other.id, who="operator") != []
+
+
+def test_nothing_of_a_forgotten_patient_is_left_in_the_files_of_the_database(tmp_path):
+    """SQLite would mark the space as free and leave the words there, in its file and in its log of changes."""
+    place = tmp_path / "store"
+    store = open_store(place)
+    serving = open_store(place)  # as a server has it open
+    word = "CANARY^" + "FORGOTTEN" * 40
+    for n in range(30):
+        image, _ = add(store, b"%d" % n, f"{word}.png")
+        facts = Facts(100, 80, patient="p7" if n % 2 else "p8")
+        analysed(store, image, facts=facts)
+        store.readings.save(said(image.id, text=word), "anna")
+    store.exchange.name("p7", word, "")
+    assert len(serving.images.page().images) == 30
+
+    def held() -> bytes:
+        return b"".join(path.read_bytes() for path in place.glob("store.sqlite*"))
+
+    assert word.encode() in held()
+    for patient in ("p7", "p8"):
+        store.images.forget(patient=patient, who="operator")
+    assert store.database.wipe()
+    assert b"FORGOTTEN" not in held()
+    assert serving.images.page().images == []
+    serving.close()
+    store.close()
+
+
+def test_what_was_made_of_images_that_are_gone_leaves_the_cache(tmp_path):
+    store = open_store(tmp_path / "store")
+    image, _ = add(store, b"kept")
+    for name in (f"{image.sha256}.pixels1", f"{'0' * 64}.pixels1", ".half", "notes"):
+        (store.files.cache / name).write_bytes(b"x")
+    (store.files.incoming / "half").write_bytes(b"x")
+    store.clean()
+    assert [path.name for path in store.files.cache.iterdir()] == [f"{image.sha256}.pixels1"]
+    assert [*store.files.incoming.iterdir()] == []
+    store.close()
 
 
 def test_a_database_that_cannot_be_reached_is_one_line():

@@ -16,12 +16,15 @@ from starlette.testclient import TestClient
 import twinray
 from dicom_support import write_radiograph
 from serving_support import LocalCrew, png
+from support import draw_blob
+from twinray.data.decoding.options import Decoding
 from twinray.data.pack import open_pack
 from twinray.inference.active import compact, uncertainty
 from twinray.inference.model import load_model, prepare_row
 from twinray.jobs.pack import PackConfig
 from twinray.serving.app.application import create_app
 from twinray.serving.store.teaching import from_texts
+from twinray.serving.work.decoding import open_file, pseudonym
 
 
 @pytest.fixture
@@ -260,3 +263,67 @@ def test_a_model_of_linear_values_is_served_what_its_pack_holds(config, tmp_path
     np.testing.assert_allclose(
         [one["score"] for one in whole["predictions"]], wanted.scores, atol=1e-5
     )
+
+
+def test_of_two_boxes_in_one_place_the_one_of_the_class_is_explained():
+    """One anchor may give boxes of two classes: where rounding exchanges them, the map is still of the class that was asked for."""
+    from twinray.serving.work.models import Expected
+
+    boxes = np.array([[1.0, 1, 9, 9], [1, 1, 9, 9], [20, 20, 30, 30]])
+    asked = Expected(0, (1.0, 1.2, 9.0, 9.0), "mass")
+    assert asked.among(boxes, ["mass", "nodule", "mass"]) == 0
+    assert asked.among(boxes, ["nodule", "mass", "mass"]) == 1
+    assert asked.among(boxes, ["nodule", "nodule", "mass"]) is None
+    assert asked.among(boxes[:0], []) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "known"),
+    [("PAT-1", True), ("10", True), ("UNKNOWN", False), ("Anonymous", False), ("000", False), ("0", False), ("", False)],
+)  # fmt: skip
+def test_images_of_nobody_are_no_earlier_images_of_each_other(tmp_path, number, known):
+    path = write_radiograph(
+        tmp_path / "a.dcm", draw_blob(np.random.default_rng(0), 40)[0], PatientID=number
+    )
+    identity = open_file((str(path), Decoding())).identity
+    assert (pseudonym(b"k" * 64, identity) is not None) is known
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7])
+def test_what_of_the_cache_is_not_whole_is_made_again(client, cut):
+    """A machine that loses power may keep half of a file: it is not sent for ever after."""
+    image = send(client, "a.png", png(3, side=100))
+    client.crew.run()
+    service = client.app.state.service
+    asked = [f"/api/images/{image}/pixels", f"/api/images/{image}/display", f"/api/images/{image}/heat-map?box=0"]  # fmt: skip
+    whole = [client.get(one).content for one in asked]
+    cached = [path for path in service.store.files.cache.iterdir() if path.is_file()]
+    assert len(cached) >= 4
+    for path in cached:
+        path.write_bytes(path.read_bytes()[:cut])
+    again = [client.get(one) for one in asked]
+    assert [one.status_code for one in again] == [200] * 3
+    assert [one.content for one in again] == whole
+
+
+def test_an_image_that_is_forgotten_while_it_is_analysed_or_shown_leaves_nothing(
+    client, monkeypatch
+):
+    service = client.app.state.service
+    store, worker = service.store, client.crew.worker
+    image = send(client, "a.png", png(3, side=100))
+    decode = worker._decode
+
+    def forgotten_meanwhile(sha256):
+        outcome = decode(sha256)
+        for gone in store.images.forget(image=image, who="operator"):
+            store.files.remove(gone)
+        return outcome
+
+    monkeypatch.setattr(worker, "_decode", forgotten_meanwhile)
+    assert worker.analyse_next()
+    assert [*store.files.cache.iterdir()] == []
+    image = send(client, "a.png", png(3, side=100))
+    client.get(f"/api/images/{image}/pixels")
+    assert [*store.files.cache.iterdir()] == []
+    assert client.get(f"/api/images/{image}/pixels").status_code == 404

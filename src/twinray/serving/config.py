@@ -136,8 +136,8 @@ class ServeConfig:
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """What an operator does with the store of twinray serve: back it up, restore it, forget a patient, let users in,
-    work out a reader study."""
+    """What an operator does with the store of twinray serve: back it up, restore it, check it, forget a patient, let
+    users in, work out a reader study."""
 
     action: Annotated[
         Literal[
@@ -145,6 +145,7 @@ class StoreConfig:
             "restore",
             "check",
             "forget",
+            "sweep",
             "add-user",
             "disable-user",
             "users",
@@ -154,7 +155,8 @@ class StoreConfig:
         MODEL,
     ]
     """backup writes all of a store into one file, also while it is served; restore makes a new store
-    of one. check compares database and files. forget removes a patient or an image. add-user lets
+    of one. check compares database and files. forget removes a patient or an image. sweep removes image files
+    that no row names, left by a process that was killed, while no server runs. add-user lets
     somebody sign in, or gives a new password, which is asked for or comes in TWINRAY_PASSWORD;
     disable-user ends that; users lists them. reader-study writes a study's figures, RJafroc's workbook and
     all marks to --output; end-study ends one that nobody reads on."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from twinray.serving.store.store import Store
 
 PASSWORD = "TWINRAY_PASSWORD"
+_SWEEP = " (twinray store sweep removes them)"
 _NEEDS = {
     "backup": ("file",),
     "restore": ("file",),
@@ -48,7 +49,8 @@ def run(config: StoreConfig) -> None:
     if not new and "://" not in config.store and not Path(config.store).is_dir():
         raise InputError(f"expected --store to be a store, there is no folder {config.store}")
     with folders_freed():
-        store = open_store(config.store, config.files, lock=new, migrate=not new)
+        alone = new or config.action == "sweep"
+        store = open_store(config.store, config.files, lock=alone, migrate=not new)
         try:
             _ACTIONS[config.action](config, store)
         finally:
@@ -93,13 +95,13 @@ def _restore(config: StoreConfig, store: Store) -> None:
 
 def _check(config: StoreConfig, store: Store) -> None:
     wanted = set(store.images.hashes())
-    have = {path.name: path for path in store.files.images.glob("??/*")}
+    have = store.files.kept()
     lost = wanted - have.keys()
     damaged = [name for name in wanted & have.keys() if sha256(have[name]) != name]
     spare = have.keys() - wanted
     print(
         f"{config.store}: {len(wanted):,} images, {len(lost):,} without a file, {len(damaged):,} with a damaged file, "
-        f"{len(spare):,} files without an image"
+        f"{len(spare):,} files without an image{_SWEEP if spare else ''}"
     )
     if lost or damaged:
         first = sorted([*lost, *damaged])[0]
@@ -118,12 +120,28 @@ def _forget(config: StoreConfig, store: Store) -> None:
         gone += store.images.forget(patient=one, image=config.image, who="operator")
     for sha in gone:
         store.files.remove(sha)
-    if not gone:
-        raise InputError(f"no image of {what} in {config.store}")
-    print(
-        f"{len(gone):,} images forgotten, with their answers, readings and results that wait to be sent; backups, packs and "
-        "what the archive holds are not touched"
+    spare = len(store.spare())
+    hint = (
+        f"; {spare:,} files without an image are there, which may be anybody's{_SWEEP}"
+        if spare
+        else ""
     )
+    if not gone:
+        raise InputError(f"no image of {what} in {config.store}{hint}")
+    if not store.database.wipe():
+        hint += "; the database's log still holds deleted rows: stop the server, and they go"
+    print(
+        f"{len(gone):,} images forgotten, with their answers, readings and results that wait to be sent; backups, packs, "
+        f"comparisons, exports and what the archive holds are not touched{hint}"
+    )
+
+
+def _sweep(config: StoreConfig, store: Store) -> None:
+    store.clean()
+    spare = store.spare()
+    for sha in spare:
+        store.files.remove(sha)
+    print(f"{config.store}: {len(spare):,} image files without an image were removed")
 
 
 def _patient_number(path: Path) -> str:
@@ -162,6 +180,7 @@ _ACTIONS = {
     "restore": _restore,
     "check": _check,
     "forget": _forget,
+    "sweep": _sweep,
     "add-user": _add_user,
     "disable-user": _disable_user,
     "users": _users,

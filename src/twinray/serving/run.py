@@ -54,6 +54,11 @@ def run(config: ServeConfig) -> None:
         print(
             f"twinray serves at {scheme}://{shown}:{port} ({DISCLAIMER.lower()}); Ctrl-C stops it"
         )
+        if not config.certificate and not config.names and not _is_loopback(config.host):
+            print(
+                "WARNING: not encrypted: whoever listens to the network can read images and the token; give --certificate, or put a "
+                "proxy with TLS in front and name it by --names"
+            )
         sys.stdout.flush()
         log("listening", port=port, closed=service.closed(), workers=config.workers)
         server = uvicorn.Server(

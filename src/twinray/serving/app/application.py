@@ -120,7 +120,7 @@ def open_service(config: ServeConfig, *, token: str | None = None, work: bool = 
     store = open_store(config.store, config.files, lock=True)
     config = _with_beside(config, store.files.folder)
     served = read_runs(config.runs, allow_edited=config.allow_edited)
-    store.files.clean()
+    store.clean()
     store.files.key()
     desk = _desk(config, store, served[0])
     store.images.release("")  # a server that was killed had them; this one holds the folder now

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -30,15 +30,15 @@ class Form(BaseModel):
 
 
 def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, one in value.items():
-            yield from _texts(key)
-            yield from _texts(one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from _texts(one)
+    left = [value]  # not by recursion: what is sent may be nested as deeply as its sender likes
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            left += one
 
 
 def _can_be_kept(text: str) -> bool:
@@ -221,7 +221,7 @@ class MarkIn(Form):
     label: str = Field(alias="class", min_length=1, max_length=200)
     verdict: Literal["accepted", "rejected", "moved", "added"]
     prediction: int | None = Field(
-        default=None, ge=0, description="place of the predicted box among the model's"
+        default=None, ge=0, le=100_000, description="place of the predicted box among the model's"
     )
     model: str | None = Field(default=None, max_length=64)
 
@@ -229,6 +229,39 @@ class MarkIn(Form):
     @classmethod
     def _is_box(cls, box: Corners) -> Corners:
         return _checked_box(box)
+
+
+class SeenAt(BaseModel):
+    """When something was first done while an image was looked at."""
+
+    after: float = Field(ge=0, le=1e7, allow_inf_nan=False, description="seconds")
+    marks_before: int | None = Field(default=None, ge=0, le=100_000)
+
+
+class Shown(BaseModel):
+    """What was on the screen. The audit keeps it for ever: numbers and words of the page, and no text that a client makes up."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    seconds: float | None = Field(default=None, ge=0, le=1e7)
+    boxes_seconds: float | None = Field(default=None, ge=0, le=1e7)
+    threshold: float | None = Field(default=None, description="score from which boxes were shown")
+    rule: str | None = Field(default=None, pattern=r"^[a-z0-9@._-]{1,32}$")
+    view: Literal["one", "models", "prior"] | None = None
+    models: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] | None = Field(
+        default=None, max_length=100
+    )
+    boxes: bool | None = None
+    read_first: bool | None = None
+    order: Literal["newest", "suspicious", "active"] | None = None
+    heat_maps: (
+        list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}:[0-9a-z:]{1,20} [a-z-]{1,32}$")]] | None
+    ) = Field(default=None, max_length=1000)
+    view_one: SeenAt | None = None
+    view_models: SeenAt | None = None
+    view_prior: SeenAt | None = None
+    threshold_moved: SeenAt | None = None
+    revealed: SeenAt | None = None
+    others_shown: SeenAt | None = None
 
 
 class ReadingIn(Form):
@@ -250,9 +283,18 @@ class ReadingIn(Form):
         description="labels of the whole image that the reader states: present (true) or absent (false)",
     )
     model: str | None = Field(default=None, max_length=64, description="model that was shown")
-    shown: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    shown: Shown = Field(
+        default_factory=Shown,
+        description="what was on the screen; what has no name here is not kept",
+    )
     seconds: float | None = Field(default=None, ge=0, le=1e7)
     finished: bool = Field(default=True, description="false for a save on the way")
+    after: str | None = Field(
+        default=None,
+        pattern=r"^([0-9a-f]{16})?$",
+        description="id of the reader's newest reading that this save was made of, empty for none: another one there by now is "
+        "answered with 409; left out, the save takes the place of whatever is there",
+    )
 
     @field_validator("reader")
     @classmethod

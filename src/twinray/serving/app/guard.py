@@ -25,7 +25,7 @@ from typing import Any, final
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import cookie_parser
+from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -58,6 +58,8 @@ _UPLOAD = "/api/images"
 _SLOWEST = 16 << 10
 """Bytes a second that a body has at least, after a grace."""
 _GRACE_S = 30.0
+_LEFT = 499
+"""Status in log and metrics of a request whose client left before it was answered."""
 _MOST_ADDRESSES = 10_000
 _SIGN_IN_RATE = (0.2, 10.0)  # attempts a second on average, and in a burst
 
@@ -156,6 +158,10 @@ class Guard:
             why = type(error).__name__
             if not status["code"]:
                 await problem(*_translated(error))(scope, receive, answer)
+        except (
+            ClientDisconnect
+        ):  # in the middle of its body: nobody is left to be answered, and no fault is here
+            why, status["code"] = "client left", status["code"] or _LEFT
         except Exception as error:
             log("fault", request=own_id, **error_facts(error))
             if not status["code"]:
@@ -174,7 +180,7 @@ class Guard:
         _check_origin(headers, method, path)
         client = scope.get("client") or ("", 0)
         is_api = path.startswith(_API)
-        if is_api and (wait := self._rates.wait(client[0])):
+        if (is_api or path == "/health") and (wait := self._rates.wait(client[0])):
             raise Refusal(
                 429,
                 "rate",

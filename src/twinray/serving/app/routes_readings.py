@@ -12,7 +12,7 @@ from twinray.serving.app.routes_images import ImageId, image_or_404
 from twinray.serving.app.service import Service, caller_of, service_of
 from twinray.serving.app.telling import marks_as_coco, reading_given
 from twinray.serving.store.models import Image
-from twinray.serving.store.readings import Marked, Said
+from twinray.serving.store.readings import Marked, OvertakenError, Said
 
 router = APIRouter(tags=["readings"])
 _NORMAL = "normal"
@@ -27,6 +27,7 @@ _EDGE = 1.0
     responses={
         403: {"description": "another reader's name"},
         404: {"description": "no such image"},
+        409: {"description": "the reader's newest reading is not the one of `after`"},
     },
 )
 def save_marks(request: Request, id: ImageId, body: forms.ReadingIn) -> Any:  # noqa: A002
@@ -37,6 +38,7 @@ def save_marks(request: Request, id: ImageId, body: forms.ReadingIn) -> Any:  # 
     service, caller = service_of(request), caller_of(request)
     image = image_or_404(service, id)
     _check_labels(service, body)
+    _check_models(service, body)
     if caller.named and body.reader != caller.name:
         raise HTTPException(403, "expected reader to be the name that is signed in")
     said = Said(
@@ -48,14 +50,20 @@ def save_marks(request: Request, id: ImageId, body: forms.ReadingIn) -> Any:  # 
         text=body.text,
         labels=body.labels,
         model=body.model,
-        shown=body.shown,
+        shown=body.shown.model_dump(exclude_none=True),
         seconds=body.seconds,
         finished=body.finished,
+        after=body.after,
     )
     try:
         whole, new = service.store.readings.save(said, caller.name)
     except KeyError:
         raise HTTPException(404, "there is no such image") from None
+    except OvertakenError:
+        raise HTTPException(
+            409,
+            "the image was marked elsewhere under this name meanwhile; look at the newest reading",
+        ) from None
     if new:
         service.metrics.marks.inc()
     return reading_given(whole)
@@ -115,6 +123,13 @@ def _check_labels(service: Service, body: forms.ReadingIn) -> None:
     known = {*_classes(service), _NORMAL}
     if any(name not in known for name in body.labels):
         raise HTTPException(422, f"labels: expected names of {', '.join(sorted(known))}")
+
+
+def _check_models(service: Service, body: forms.ReadingIn) -> None:
+    """Refuse hashes of no model: they stay in the audit, too, and what a reader judged must be known."""
+    named = {body.model, *(mark.model for mark in body.marks)} - {None}
+    if named - {one.model for one in service.store.images.models()}:
+        raise HTTPException(422, "model: expected the hash of a model that is or was served")
 
 
 def _inside(box: forms.Corners, width: int, height: int) -> bool:

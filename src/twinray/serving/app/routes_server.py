@@ -12,11 +12,12 @@ from fastapi.responses import FileResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from twinray.errors import TwinrayError
-from twinray.runs.beside import read_beside
+from twinray.runs.beside import Beside, read_beside
 from twinray.serving.app import forms
 from twinray.serving.app.guard import COOKIE
 from twinray.serving.app.service import Service, caller_of, service_of
 from twinray.serving.app.telling import at
+from twinray.serving.log import error_facts, log
 from twinray.serving.store.people import Signed
 
 router = APIRouter(tags=["server"])
@@ -64,9 +65,7 @@ def models(request: Request) -> dict[str, Any]:
     """
     service = service_of(request)
     compared = {
-        one.model: one.from_model
-        for one in read_beside(service.store.files.folder)
-        if Path(one.comparison).is_file()
+        one.model: one.from_model for one in _beside(service) if Path(one.comparison).is_file()
     }
     return {
         "models": [
@@ -91,11 +90,7 @@ def comparison(
     file: Literal["comparison", "metrics.csv"],
 ) -> FileResponse:
     """The page that compares a retrained model with the one before on the same test patients, and its figures as CSV."""
-    found = [
-        Path(one.comparison)
-        for one in read_beside(service_of(request).store.files.folder)
-        if one.model == model
-    ]
+    found = [Path(one.comparison) for one in _beside(service_of(request)) if one.model == model]
     page = found and (found[0] if file == "comparison" else found[0].with_name(file))
     if not page or not page.is_file():
         raise HTTPException(404, "no page compares this model; twinray retrain makes one")
@@ -161,6 +156,15 @@ def sign_out(request: Request, response: Response) -> None:
     if cookie:
         service_of(request).store.people.sign_out(cookie)
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+
+
+def _beside(service: Service) -> tuple[Beside, ...]:
+    """Models beside; none where their list was damaged while the server ran (it is edited by hand)."""
+    try:
+        return read_beside(service.store.files.folder)
+    except TwinrayError as error:
+        log("list of models beside is damaged", **error_facts(error))
+        return ()
 
 
 def _checked(service: Service, body: forms.SessionIn) -> tuple[str, str] | None:

@@ -51,7 +51,7 @@ def heat_map_of(
     Raises:
         HTTPException: it cannot be worked out, or no process answers.
     """
-    about = {"box": place, "corners": [*box.corners]}
+    about = {"box": place, "corners": [*box.corners], "class": box.label}
     return _heat(service, image, model, str(place), method, about)
 
 

@@ -35,6 +35,8 @@ from twinray.serving.store.store import Store
 
 SendBack = Literal["never", "signed", "always"]
 _LOOK_S = 1.0
+GRACE_S = 10.0
+"""Seconds between "done" and its way to the archive: what was done by mistake is taken back within, the archive gives nothing back."""
 _MOST_FAULTS = 3
 """Tries of fetching one object until the server starts again."""
 
@@ -186,9 +188,27 @@ class Courier:
         return image
 
     def _receive(self, data: bytes) -> None:
+        """Take what was pushed. An object that came before by another way is the same image, not a second one to be read."""
+        uid, start = object_of(data)
+        known = self._exchange.image_of(uid) if uid else None
+        before = None if known is None else self._store.images.get(known)
+        if before is not None and self._same(before, data[start:]):
+            log("dicom known", image=before.id)
+            return
         image = self.take(data)
+        if uid:
+            self._exchange.arrived(uid, image.id)
         self.state.received += 1
         log("dicom received", image=image.id)
+
+    def _same(self, image: Image, content: bytes) -> bool:
+        """Whether an image's file holds the same but for the head of the file, which every sender writes anew."""
+        path = self._store.files.place(image.sha256)
+        if not path.is_file() or image.size > self.settings.max_file:
+            return False
+        kept = path.read_bytes()
+        uid, start = object_of(kept)
+        return bool(uid) and kept[start:] == content
 
     def fetch_study(self, study: str, who: str = "archive") -> tuple[int, int]:
         """Take the radiographs of a study that were not taken before.
@@ -292,13 +312,15 @@ class Courier:
     def send_due(self, worker: KeptWorker) -> int:
         """Queue what is to go by the setting, and send what is due; number of those that went."""
         if self.settings.send_back == "signed":
-            self._exchange.queue_signed(self._since)
+            self._exchange.queue_signed(self._since, GRACE_S)
         elif self.settings.send_back == "always" and self._rules:
             self._exchange.queue_done(self._since, next(iter(self._rules)))
         gone = 0
         for one in self._exchange.due() if self.can_send else ():
             if self._stop.is_set():
                 break
+            if one.reading and self._exchange.drop_taken_back(one):
+                continue
             try:
                 reason, passes = self._send(one, worker)
             except ArchiveError as error:
@@ -411,6 +433,20 @@ class Courier:
         self.state.last_error = str(error) if own else type(error).__name__
         self.state.last_error_at = time.time()
         log("archive error", why=self.state.last_error)
+
+
+def object_of(data: bytes) -> tuple[str, int]:
+    """UID of the object of a DICOM file, and where its own content begins (PS3.10, 7.1); no UID where the head is an odd one."""
+    if data[128:140] != b"DICM\x02\x00\x00\x00UL\x04\x00":
+        return "", 0
+    start = 144 + int.from_bytes(data[140:144], "little")
+    head = data[144 : min(start, 4096)]
+    at = head.find(b"\x02\x00\x03\x00UI")
+    if at < 0:
+        return "", 0
+    length = int.from_bytes(head[at + 6 : at + 8], "little")
+    uid = head[at + 8 : at + 8 + length].rstrip(b"\0 ")
+    return (uid.decode("ascii"), start) if uid.isascii() else ("", 0)
 
 
 def check_place(path: Path) -> None:

@@ -1,6 +1,7 @@
 """A store as one file, and back: every table as lines of JSON, every image file, the key of the pseudonyms.
 
-The file is a tar archive: ``backup.json`` (form of the tables, counts), ``key``, ``tables/NAME.jsonl``, ``images/HASH``. Tables
+The file is a tar archive: ``backup.json`` (form of the tables, counts), ``key``, ``sides.json``, ``beside.json``,
+``tables/NAME.jsonl``, ``images/HASH``. Tables
 are read in one transaction, so it is a picture of one moment, also while the store is served; image files are written before
 their rows and are therefore there. Who is signed in is left out. A backup of SQLite can be restored into PostgreSQL and the
 other way round.
@@ -23,8 +24,10 @@ from typing import IO, Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, MetaData, Table, select
 
+from twinray.data.readers.feedback.reader import SIDES
 from twinray.errors import InputError
 from twinray.files import atomic_writer, clear_disk_errors
+from twinray.runs.beside import FILE as BESIDE
 from twinray.serving.store.files import KEY_FILE
 from twinray.serving.store.store import Store
 
@@ -32,6 +35,8 @@ FORMAT = 1
 _ABOUT, _REVISIONS = "backup.json", "alembic_version"
 _LEFT_OUT = frozenset({"sessions", _REVISIONS})
 _TABLE, _IMAGE = re.compile(r"tables/([a-z_]+)\.jsonl"), re.compile(r"images/([0-9a-f]{64})")
+_SETTINGS = (SIDES, BESIDE)
+"""Files of the folder without which a restored store would give patients other sides, or show other models."""
 _AT_ONCE = 1000
 
 
@@ -59,12 +64,15 @@ def back_up(store: Store, out: Path) -> dict[str, int]:
             with store.database.engine.connect().execution_options(**options) as connection:
                 tables = _tables(connection)
                 for table in tables:
-                    counts[table.name] = _add_table(archive, connection, table)
+                    counts[table.name] = _add_table(archive, connection, table, out.parent)
                 hashes = connection.scalars(
                     select(next(t for t in tables if t.name == "images").c.sha256)
                 ).all()
                 revision = _revision(connection)
             _add(archive, KEY_FILE, store.files.key())
+            for name in _SETTINGS:
+                if (path := store.files.folder / name).is_file():
+                    _add(archive, name, path.read_bytes())
             lost = 0
             for sha256 in hashes:
                 try:
@@ -121,6 +129,8 @@ def restore(file: Path, store: Store) -> dict[str, int]:
             elif found := _IMAGE.fullmatch(member.name):
                 _fill_image(store, found[1], content, file)
                 files += 1
+            elif member.name in _SETTINGS:
+                _write(store.files.folder / member.name, content.read(1 << 20))
             elif member.name == KEY_FILE:
                 _write(store.files.folder / KEY_FILE, content.read(1024))
         if rows != about["rows"] or files != about["files"]:
@@ -142,9 +152,10 @@ def _revision(connection: Connection) -> str:
     return str(connection.exec_driver_sql(f"SELECT version_num FROM {_REVISIONS}").scalar_one())
 
 
-def _add_table(archive: tarfile.TarFile, connection: Connection, table: Table) -> int:
+def _add_table(archive: tarfile.TarFile, connection: Connection, table: Table, place: Path) -> int:
     count = 0
-    with tempfile.TemporaryFile() as lines:
+    # beside the backup: what it holds has no business in a folder that all share
+    with tempfile.TemporaryFile(dir=place) as lines:
         for row in connection.execute(select(table)).mappings():
             lines.write(json.dumps(dict(row)).encode() + b"\n")
             count += 1

@@ -18,6 +18,7 @@ import alembic.util
 import sqlalchemy.event
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from twinray.errors import InputError, TwinrayError
@@ -27,6 +28,7 @@ T = TypeVar("T")
 SQLITE_FILE = "store.sqlite"
 _PATIENCE_S = 5.0
 """How long a change waits for a database that is away."""
+_AWAY = "the database does not answer at the moment; try again"
 _MIGRATING = 0x7477696E
 """Number of PostgreSQL's advisory lock under which tables are brought up to date."""
 
@@ -62,7 +64,18 @@ class Database:
         options: dict[str, Any] = (
             {"pool_size": 16, "max_overflow": 64}
             if self.sqlite
-            else {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 32}
+            else {
+                "pool_pre_ping": True,
+                "pool_size": 8,
+                "max_overflow": 32,
+                "pool_timeout": 10,
+                # a database whose machine is gone answers nothing at all: do not wait for it for minutes
+                "connect_args": {
+                    "connect_timeout": 5,
+                    "keepalives_idle": 30,
+                    "tcp_user_timeout": 20_000,
+                },
+            }
         )
         try:
             # values of a statement may be names of patients: no message has them
@@ -115,6 +128,8 @@ class Database:
                 yield session
         except DBAPIError as error:
             raise _translated(error) from error
+        except PoolTimeoutError as error:
+            raise UnavailableError(_AWAY) from error
 
     def write(self, change: Callable[[Session], T]) -> T:
         """Do a change as one transaction, again where the database was away or another writer was first.
@@ -138,8 +153,24 @@ class Database:
                 again = isinstance(error, IntegrityError) or _passes(error)
                 if not again or time.monotonic() > until:
                     raise _translated(error) from error
+            except PoolTimeoutError as error:  # every connection is taken
+                raise UnavailableError(_AWAY) from error
             time.sleep(wait)
             wait = min(2 * wait, 0.5)
+
+    def wipe(self) -> bool:
+        """Let nothing of deleted rows stay in SQLite's log of changes; false where others kept it busy.
+
+        SQLite overwrites deleted rows in its file. PostgreSQL frees their space and overwrites it when it needs it.
+        """
+        if not self.sqlite:
+            return True
+        connection = self.engine.raw_connection()
+        try:  # it waits for readers as long as any change does
+            busy = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            connection.close()
+        return not busy
 
     def close(self) -> None:
         """Close all connections."""
@@ -171,6 +202,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
+        "secure_delete = ON",  # what is deleted is overwritten, not only marked as free
     ):
         connection.execute(f"PRAGMA {setting}").close()
 
@@ -207,5 +239,5 @@ def _translated(error: DBAPIError) -> TwinrayError:
     if "full" in said or "no space" in said:
         return FullError("the disk of the database is full; free some space")
     if _passes(error) or "unable to open" in said or "i/o error" in said:
-        return UnavailableError("the database does not answer at the moment; try again")
+        return UnavailableError(_AWAY)
     raise error

@@ -102,6 +102,12 @@ class Exchange:
 
         self._database.write(change)
 
+    def image_of(self, uid: str) -> str | None:
+        """Id of the image that an object became; None where it never came, or was forgotten."""
+        with self._database.reading() as session:
+            found = session.get(Arrival, self.object_mark(uid))
+            return None if found is None else found.image
+
     # --- sent back ----------------------------------------------------------------------------------------------------
 
     def switched(self, on: bool, setting: str) -> float:
@@ -123,11 +129,16 @@ class Exchange:
 
         return self._database.write(change)
 
-    def queue_signed(self, since: float) -> int:
-        """Queue readings that were signed after a time, of images that came from the archive; number of new ones."""
+    def queue_signed(self, since: float, grace: float = 0.0) -> int:
+        """Queue readings that were signed after a time, of images that came from the archive; number of new ones.
+
+        Args:
+            since: time. grace: seconds for which a reader may take "done" back before it goes.
+        """
+        # what a reader study found out is no report of anybody; a reader who took "done" back has signed nothing
         newest = (
             select(func.max(Reading.number))
-            .where(Reading.finished.is_(True))
+            .where(Reading.slot.is_(None))
             .group_by(Reading.image, Reading.reader)
         )
         query = (
@@ -135,8 +146,9 @@ class Exchange:
             .join(Image, Image.id == Reading.image)
             .where(
                 Reading.number.in_(newest),
+                Reading.finished.is_(True),
                 Reading.created >= since,
-                Reading.slot.is_(None),  # what a reader study found out is no report of anybody
+                Reading.created <= time.time() - grace,
                 Image.origin == "archive",
                 Image.kind == "dicom",
                 ~select(Send.number).where(Send.reading == Reading.id).exists(),
@@ -213,6 +225,35 @@ class Exchange:
                 .order_by(Send.number)
                 .limit(most)
             ).all()
+
+    def drop_taken_back(self, send: Send) -> bool:
+        """Let a reading that its reader has taken back since it was queued not go; whether that is so."""
+
+        def change(session: Session) -> bool:
+            own = session.scalar(select(Reading).where(Reading.id == send.reading))
+            if own is None:
+                return False
+            newest = (
+                select(Reading.finished)
+                .where(
+                    Reading.image == own.image,
+                    Reading.reader == own.reader,
+                    Reading.slot.is_(None),
+                )
+                .order_by(Reading.number.desc())
+                .limit(1)
+            )
+            if session.scalar(newest) is not False:
+                return False
+            session.execute(
+                sa.update(Send)
+                .where(Send.number == send.number, Send.state == "queued")
+                .values(state="stale", finished=time.time())
+                .execution_options(synchronize_session=False)
+            )
+            return True
+
+        return self._database.write(change)
 
     def settle(self, number: int, reason: str, *, passes: bool = False) -> None:
         """Keep what came of a try: sent, to be tried again, or failed.

@@ -143,8 +143,20 @@ class ImageFiles:
     def remove(self, sha256: str) -> None:
         """Remove a file and what was derived from it."""
         self.place(sha256).unlink(missing_ok=True)
+        self.remove_derived(sha256)
+
+    def remove_derived(self, sha256: str) -> None:
+        """Remove what was made of a file."""
         for derived in self.cache.glob(f"{sha256}*"):
             derived.unlink(missing_ok=True)
+
+    def kept(self) -> dict[str, Path]:
+        """All image files by their hashes."""
+        return {path.name: path for path in self.images.glob("??/*")}
+
+    def cached_hashes(self) -> set[str]:
+        """Hashes of the files that the cache holds something of, and beginnings of names that are of none."""
+        return {entry.name[:64] for entry in os.scandir(self.cache)}
 
     def free_bytes(self) -> int:
         """Space that is free on the disk."""

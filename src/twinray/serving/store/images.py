@@ -338,6 +338,17 @@ class Images:
         with self._database.reading() as session:
             return [*session.scalars(select(Image.sha256)).all()]
 
+    def known(self, hashes: Iterable[str]) -> set[str]:
+        """Those of some hashes of files that there are rows of."""
+        wanted, found = [*hashes], set[str]()
+        with self._database.reading() as session:
+            for start in range(0, len(wanted), 500):
+                part = wanted[start : start + 500]
+                found |= {
+                    *session.scalars(select(Image.sha256).where(Image.sha256.in_(part))).all()
+                }
+        return found
+
     # --- answers ------------------------------------------------------------------------------------------------------
 
     def analyses(self, image: str) -> Sequence[Analysis]:

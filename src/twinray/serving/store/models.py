@@ -7,7 +7,7 @@ Which columns may hold what a file says of a person, and no others:
 - ``images.acquired``: date and time of the study, as a DICOM header has it.
 - ``patients.identifier``, ``patients.issuer``: number of the patient, so that an operator can find who a pseudonym is.
 - ``readings.text``: free text of a reader. ``readings.reader``, ``slots.reader``, ``studies.design``, ``users.name``,
-  ``audit.who``: names of readers.
+  ``sessions.who``, ``sends.who``, ``audit.who``, ``audit.details``: names of readers.
 
 Times are seconds since 1970, UTC. Boxes are in original pixels, right and bottom exclusive.
 """

@@ -23,6 +23,8 @@ from twinray.serving.store.models import SignIn, User
 Role = Literal["reader", "admin"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 """Names of users and readers: what can stand in a file name, a log and a table without quoting."""
+_RESERVED = frozenset({"token", "local", "server", "operator", "archive"})
+"""Who the audit says it was where it was no user: nobody may sign in under one of these."""
 _LEAST_PASSWORD = 12
 _N, _R, _P = 1 << 14, 8, 1
 _NOBODY = "00" * 16 + "$" + "00" * 32
@@ -55,6 +57,10 @@ class People:
         if not NAME.fullmatch(name):
             raise InputError(
                 f"expected a name of letters, digits and . _ @ - of at most 64, got {name!r}"
+            )
+        if name.lower() in _RESERVED:
+            raise InputError(
+                f"expected a name that the audit does not use itself, got {name!r}; choose another one"
             )
         if len(password) < _LEAST_PASSWORD:
             raise InputError(

@@ -38,7 +38,12 @@ class Marked:
 
 @dataclass(frozen=True)
 class Said:
-    """One save of a reader; see :class:`twinray.serving.store.models.Reading`."""
+    """One save of a reader; see :class:`twinray.serving.store.models.Reading`.
+
+    Attributes:
+        after: id of the reader's newest reading that the save was made of, empty where there was none; None for whatever is
+            there.
+    """
 
     image: str
     reader: str
@@ -52,6 +57,11 @@ class Said:
     seconds: float | None = None
     finished: bool = True
     slot: int | None = None
+    after: str | None = None
+
+
+class OvertakenError(Exception):
+    """The reader has said something else meanwhile, in another tab or on another machine."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,7 @@ class Readings:
 
         Raises:
             KeyError: there is no such image.
+            OvertakenError: another reading of the reader came after the one that the save was made of.
         """
         own_id = secrets.token_hex(8)
         return self._database.write(lambda session: add_reading(session, said, who, own_id))
@@ -139,6 +150,7 @@ def add_reading(session: Session, said: Said, who: str, own_id: str) -> tuple[Wh
 
     Raises:
         KeyError: there is no such image.
+        OvertakenError: another reading of the reader came after the one that the save was made of.
     """
     # the image's row first: saves of one image follow each other, and the image cannot leave meanwhile
     image = session.scalar(select(Image).where(Image.id == said.image).with_for_update())
@@ -153,6 +165,8 @@ def add_reading(session: Session, said: Said, who: str, own_id: str) -> tuple[Wh
     )
     if known is not None:
         return whole_reading(session, known), known.id == own_id
+    if said.after is not None and said.after != _newest_of(session, said):
+        raise OvertakenError(said.image)
     now = time.time()
     made = Reading(
         id=own_id,
@@ -212,6 +226,12 @@ def add_reading(session: Session, said: Said, who: str, own_id: str) -> tuple[Wh
 
 def _newest() -> Any:
     return select(func.max(Reading.number)).group_by(Reading.image, Reading.reader)
+
+
+def _newest_of(session: Session, said: Said) -> str:
+    """Id of the reader's newest reading of the image; empty where there is none."""
+    own = select(Reading.id).where(Reading.image == said.image, Reading.reader == said.reader)
+    return session.scalar(own.order_by(Reading.number.desc()).limit(1)) or ""
 
 
 def _others_finished(session: Session, said: Said) -> bool:

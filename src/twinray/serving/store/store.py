@@ -44,6 +44,19 @@ class Store:
         """The tables of the link to an archive."""
         return Exchange(self.database, self.files.key())
 
+    def clean(self) -> None:
+        """Remove what a killed process left: uploads that are not whole, and what was made of images that are forgotten."""
+        self.files.clean()
+        cached = self.files.cached_hashes()
+        for sha256 in cached - self.images.known(cached):
+            self.files.remove_derived(sha256)
+
+    def spare(self) -> dict[str, Path]:
+        """Image files without a row, by their hashes: a process was killed between the two, so nobody was told that it is here."""
+        kept = self.files.kept()
+        known = self.images.known(kept)
+        return {sha256: path for sha256, path in kept.items() if sha256 not in known}
+
     def close(self) -> None:
         """Close its connections."""
         self.database.close()

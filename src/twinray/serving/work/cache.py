@@ -12,6 +12,7 @@ import numpy.typing as npt
 from twinray.data.decoding.viewing import View
 from twinray.serving.store.files import ImageFiles
 
+_PNG_END = b"IEND\xaeB`\x82"
 _FORM = "1"
 """Changes where what is kept changes."""
 
@@ -35,13 +36,18 @@ class Cache:
         self._files.cache_away(f"{sha256}.display{_FORM}", shown, self._most)
 
     def pixels(self, sha256: str) -> bytes | None:
-        """16-bit values, little-endian, row by row."""
-        return self._files.cached(f"{sha256}.pixels{_FORM}")
+        """16-bit values, little-endian, row by row; None where they are not whole."""
+        found, shown = self._files.cached(f"{sha256}.pixels{_FORM}"), self.display(sha256)
+        whole = found and shown and len(found) == 2 * shown["width"] * shown["height"]
+        return found if whole else None
 
     def display(self, sha256: str) -> dict[str, Any] | None:
         """How they are shown; see :class:`twinray.data.decoding.viewing.Display`."""
         found = self._files.cached(f"{sha256}.display{_FORM}")
-        return None if found is None else json.loads(found)
+        try:
+            return json.loads(found) if found else None
+        except ValueError:  # a machine that lost power may have kept half of a file
+            return None
 
     def keep_packed(self, sha256: str, spec: str, packed: npt.NDArray[Any]) -> None:
         """Keep the square that models of one kind see."""
@@ -52,7 +58,10 @@ class Cache:
     def packed(self, sha256: str, spec: str) -> npt.NDArray[Any] | None:
         """The square."""
         found = self._files.cached(f"{sha256}.packed-{spec}")
-        return None if found is None else np.load(io.BytesIO(found), allow_pickle=False)
+        try:
+            return np.load(io.BytesIO(found), allow_pickle=False) if found else None
+        except (ValueError, EOFError, OSError):
+            return None
 
     def keep_heat(self, sha256: str, model: str, what: str, method: str, png: bytes) -> None:
         """Keep a heat map of a box (``what`` is its place) or of a class (``label`` and its place)."""
@@ -60,7 +69,8 @@ class Cache:
 
     def heat(self, sha256: str, model: str, what: str, method: str) -> bytes | None:
         """A heat map as a PNG."""
-        return self._files.cached(_heat(sha256, model, what, method))
+        found = self._files.cached(_heat(sha256, model, what, method))
+        return found if found and found.endswith(_PNG_END) else None
 
 
 def _heat(sha256: str, model: str, what: str, method: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from twinray.data.decoding.images import file_kind
 from twinray.data.decoding.options import Decoding
 from twinray.data.decoding.viewing import View, load_view
+from twinray.data.patients import is_nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,11 @@ def pseudonym(key: bytes, identity: Identity) -> str | None:
     ]
 
 
+def _is_somebody(number: str) -> bool:
+    """Whether a number is one patient's: images of "UNKNOWN" or "0" are of many, and not earlier images of each other."""
+    return not (is_nobody(number) or not number.strip("0 .-^"))
+
+
 def _identity(path: Path) -> Identity:
     from pydicom import dcmread
 
@@ -66,7 +72,7 @@ def _identity(path: Path) -> Identity:
         number, issuer, date, time, view = (text(header, tag) for tag in tags)
         acquired = date[:8] + time.partition(".")[0][:6]
         return Identity(
-            f"{issuer}\n{number}" if number else "",
+            f"{issuer}\n{number}" if _is_somebody(number) else "",
             acquired if acquired.isdecimal() else "",
             view[:16],
         )

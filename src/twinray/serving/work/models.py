@@ -54,6 +54,28 @@ class _Known:
     prepared: Prepared
 
 
+@dataclass(frozen=True)
+class Expected:
+    """A box as it was kept: position among the model's, corners in original pixels, class name."""
+
+    position: int
+    corners: tuple[float, float, float, float]
+    label: str
+
+    def among(self, boxes: FloatArray, classes: Sequence[str]) -> int | None:
+        """Its position among (n, 4) boxes that the model finds now; None where it is none of them.
+
+        One anchor may give boxes of two classes in one place, so that its place alone does not tell which of them is meant.
+        """
+        apart = np.full(len(boxes), np.inf)
+        own = np.array([name == self.label for name in classes], dtype=bool)
+        apart[own] = np.abs(boxes - np.asarray(self.corners)).max(axis=1)[own] if len(boxes) else 0
+        if not len(apart) or apart.min() > 1.0:
+            return None
+        here = self.position < len(apart) and apart[self.position] <= 1.0
+        return self.position if here else int(apart.argmin())
+
+
 @final
 class Models:
     """All models of a process, loaded once.
@@ -163,16 +185,13 @@ class Models:
         return _png(heat.map, prepared)
 
     @torch.no_grad()
-    def heat_map(
-        self, model: str, prepared: Prepared, box: int, expected: Sequence[float], method: Method
-    ) -> bytes:
+    def heat_map(self, model: str, prepared: Prepared, expected: Expected, method: Method) -> bytes:
         """Heat map of one box as a PNG over the whole image: colour, and heat as opacity.
 
         Args:
             model: hash.
             prepared: the image.
-            box: position of the box among the model's, best first.
-            expected: its corners in original pixels as they were kept.
+            expected: the box as it was kept.
             method: name of the map.
 
         Raises:
@@ -193,10 +212,10 @@ class Models:
             self._recent.move_to_end(key)
             here = known.prepared.to_original(known.found.boxes.double().cpu().numpy(), one.size)
             # another number of threads rounds otherwise, and boxes of almost equal scores change places
-            apart = np.abs(here - np.asarray(expected)).max(axis=1) if len(here) else np.zeros(0)
-            if not len(apart) or apart.min() > 1.0:
+            classes = [one.classes[label] for label in known.found.labels.tolist()]
+            place = expected.among(here, classes)
+            if place is None:
                 raise InputError("the model finds another box there now; analyse the image again")
-            place = box if box < len(apart) and apart[box] <= 1.0 else int(apart.argmin())
             (heat,) = heat_maps(
                 detector, known.features, known.found, [place], (one.size, one.size), method
             )

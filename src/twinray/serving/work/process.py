@@ -138,6 +138,8 @@ class Worker:
             reason=reason,
             features=features,
         )
+        if not written:
+            self._drop_if_forgotten(claim.id, claim.sha256)
         log(
             "image analysed" if facts is not None else "image failed",
             worker=self.job.name,
@@ -146,6 +148,11 @@ class Worker:
             ms=round(1000 * seconds),
             written=written,
         )
+
+    def _drop_if_forgotten(self, image: str, sha256: str) -> None:
+        """What was made of an image that was forgotten meanwhile does not stay."""
+        if self.store.images.get(image) is None:
+            self.store.files.remove_derived(sha256)
 
     def _hold(self, image: str, stop: threading.Event) -> None:
         """Keep the claim while the work takes long."""
@@ -210,7 +217,9 @@ class Worker:
     def answer(self, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """The answer to one question of the server: pixels or a heat map, or why there are none."""
         try:
-            return self._shown(asked)
+            made = self._shown(asked)
+            self._drop_if_forgotten(asked["image"], asked["sha256"])
+            return made
         except InputError as error:
             return {"refused": self._bare(str(error), asked.get("sha256", ""))}, b""
         except TwinrayError as error:
@@ -244,7 +253,10 @@ class Worker:
         if "label" in asked:
             png = self.models.label_map(model, prepared, asked["label"], method)
         else:
-            png = self.models.heat_map(model, prepared, asked["box"], asked["corners"], method)
+            from twinray.serving.work.models import Expected
+
+            about = Expected(asked["box"], tuple(asked["corners"]), asked["class"])
+            png = self.models.heat_map(model, prepared, about, method)
         self.cache.keep_heat(sha256, model, what, method, png)
         return {}, png
 

@@ -1,19 +1,21 @@
 /* The server, as far as this page asks it. Every request goes to this page's own origin. */
 
-import { Offline, Refused, SignedOut } from "./outbox.js";
+import { Busy, Offline, Overtaken, Refused, SignedOut } from "./outbox.js";
 
 const LIMIT_MS = 30000;
+const BUSY_TRIES = 12, BUSY_MS = 1500; // while models are loaded, or many ask at once
 
 export class Api {
   constructor() {
     this.csrf = null;
     this.onSignedOut = () => {};
     this.onAnswer = () => {}; // the server answered, whatever it said
-    this.onSilence = () => {};
+    this.onSilence = () => {}; // called with why, where the server said so
   }
 
-  /** `beyond`: the answer is of a place behind the server, whose silence is not the server's. */
-  async #ask(path, { method = "GET", body = null, limit = LIMIT_MS, keepalive = false, beyond = false } = {}) {
+  /** `beyond`: the answer is of a place behind the server, whose silence is not the server's.
+   *  `part`: of a part of the server that may be busy while all others work: no pixels yet, no room for files. */
+  async #ask(path, { method = "GET", body = null, limit = LIMIT_MS, keepalive = false, beyond = false, part = false } = {}) {
     const headers = {};
     if (method !== "GET" && this.csrf) headers["X-CSRF-Token"] = this.csrf;
     if (body && !(body instanceof FormData)) {
@@ -37,16 +39,33 @@ export class Api {
     }
     if (response.status >= 500 || response.status === 429) {
       const reason = await reasonOf(response);
+      if ([429, 503, 507].includes(response.status)) {
+        if (!part && response.status !== 429) this.onSilence(reason);
+        throw new Busy(reason);
+      }
       if (response.status >= 502) this.onSilence();
       throw new Offline(reason);
     }
     this.onAnswer();
+    if (response.status === 409) throw new Overtaken(await reasonOf(response));
     if (!response.ok) throw new Refused(await reasonOf(response));
     return response;
   }
 
   async #json(path, options) {
     return (await this.#ask(path, options)).json();
+  }
+
+  /** What a busy part of the server gives a little later is waited for. */
+  async #patient(path, options = {}) {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#ask(path, { ...options, part: true });
+      } catch (error) {
+        if (!(error instanceof Busy) || tries >= BUSY_TRIES) throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, BUSY_MS));
+    }
   }
 
   // ------------------------------------------------------------------ who
@@ -84,25 +103,25 @@ export class Api {
     return this.#json(`api/images/${encodeURIComponent(id)}${model ? `?model=${encodeURIComponent(model)}` : ""}`);
   }
 
-  /** The newest reading of each reader. */
-  readings(id) {
-    return this.#json(`api/images/${encodeURIComponent(id)}/readings`);
+  /** The newest reading of each reader; `every`: all that were ever saved, oldest first. */
+  readings(id, { every = false } = {}) {
+    return this.#json(`api/images/${encodeURIComponent(id)}/readings${every ? "?every=true" : ""}`);
   }
 
-  display(id) {
-    return this.#json(`api/images/${encodeURIComponent(id)}/display`);
+  async display(id) {
+    return (await this.#patient(`api/images/${encodeURIComponent(id)}/display`)).json();
   }
 
   /** The values of an image: 16-bit, little-endian. */
   async pixels(id) {
-    const response = await this.#ask(`api/images/${encodeURIComponent(id)}/pixels`, { limit: 120000 });
+    const response = await this.#patient(`api/images/${encodeURIComponent(id)}/pixels`, { limit: 120000 });
     return new Uint16Array(await response.arrayBuffer());
   }
 
   /** `what`: {box} or {label}, numbers among the model's. */
   async heatMap(id, model, what, method) {
     const ask = new URLSearchParams({ ...what, model, method });
-    return (await this.#ask(`api/images/${encodeURIComponent(id)}/heat-map?${ask}`)).blob();
+    return (await this.#patient(`api/images/${encodeURIComponent(id)}/heat-map?${ask}`)).blob();
   }
 
   save(id, body, { keepalive = false } = {}) {
@@ -112,7 +131,7 @@ export class Api {
   upload(files) {
     const form = new FormData();
     for (const file of files) form.append("file", file, file.name);
-    return this.#json("api/images", { method: "POST", body: form, limit: 600000 });
+    return this.#json("api/images", { method: "POST", body: form, limit: 600000, part: true });
   }
 
   // ------------------------------------------------------------------ the archive
@@ -155,17 +174,17 @@ export class Api {
     return this.#json("api/study/next", { method: "POST" });
   }
 
-  caseDisplay(place) {
-    return this.#json(`api/study/cases/${place}/display`);
+  async caseDisplay(place) {
+    return (await this.#patient(`api/study/cases/${place}/display`)).json();
   }
 
   async casePixels(place) {
-    const response = await this.#ask(`api/study/cases/${place}/pixels`, { limit: 120000 });
+    const response = await this.#patient(`api/study/cases/${place}/pixels`, { limit: 120000 });
     return new Uint16Array(await response.arrayBuffer());
   }
 
   async caseHeatMap(place, box) {
-    return (await this.#ask(`api/study/cases/${place}/heat-map?box=${box}`)).blob();
+    return (await this.#patient(`api/study/cases/${place}/heat-map?box=${box}`)).blob();
   }
 
   saveCase(place, body, { keepalive = false } = {}) {

@@ -12,7 +12,7 @@ import { askedModels, explained, labelled, listed, picked, twoDetectors } from "
 import { Look } from "./look.js";
 import { Reading } from "./marks.js";
 import { hideToast, showSaving, startNotices, toast } from "./notices.js";
-import { Outbox } from "./outbox.js";
+import { newKey, Outbox, Overtaken } from "./outbox.js";
 import { Pictures } from "./picture.js";
 import { firstThreshold } from "./points.js";
 import { Pointer } from "./pointer.js";
@@ -27,6 +27,7 @@ const POLL_MS = 300;
 const KEPT_CASES = 60;
 const UNSENT = "twinray.unsent";
 const PAN_PX = 40;
+const ONCE = new Set(["enter", "accept", "reject", "normal", "add", "boxes", "heat", "invert"]); // a key that is held judges one image, and no other after it
 
 const api = new Api();
 const pictures = new Pictures(api);
@@ -41,34 +42,66 @@ const findings = new Findings({ editor, viewport, setHeat, setLabeller, home, on
 const worklist = new Worklist({ api, open, addImages: () => $("files").click() });
 const pointer = new Pointer({ viewport, editor, activate, setHeat, setWindow: (pane, center, width) => look.set(pane.picture, center, width) });
 const outbox = new Outbox({
-  send: (id, body) => api.save(id, body, { keepalive: document.hidden }),
-  reader: () => state.reader, clock, newKey: () => crypto.randomUUID(), onChange: () => refresh("bars"), keep: keepUnsent,
+  send, reader: () => state.reader, clock, newKey, onChange: () => refresh("bars"), keep: keepUnsent,
 });
 const archive = new Archive({ api, finish, onFetched: () => worklist.show("unread"), tell: toast });
 draws("bars", () => showSaving(outbox, { signIn: signInAgain, retry: () => outbox.resume().then(() => worklist.load()) }));
 
 // ------------------------------------------------------------------ unsent work
+const bases = new Map(); // reader and image -> the newest reading of the server that this page has seen; what is changed here was changed of it
+const sent = new Set(); // keys of saves of this page
+const nothing = { id: "", marks: [], labels: {}, text: "", normal: null };
+const placeOf = (reader, id) => `${reader}\n${id}`;
+const ownOf = (readings, reader) => readings.find((one) => one.reader === reader) ?? null;
+
+/** A save goes out, after the one that it was made of and no other. */
+async function send(id, body) {
+  const place = placeOf(body.reader, id);
+  // of one from before a reload the note is not known here: the one that the server has stays
+  if (body.text == null) body.text = ownOf(await api.readings(id), body.reader)?.text ?? "";
+  for (let tries = 0; ; tries++) {
+    sent.add(body.key);
+    const after = bases.get(place)?.id ?? body.after;
+    try {
+      bases.set(place, await api.save(id, { ...body, ...(after == null ? {} : { after }) }, { keepalive: document.hidden }));
+      return;
+    } catch (error) {
+      if (!(error instanceof Overtaken) || tries > 2) throw error;
+    }
+    const all = (await api.readings(id, { every: true })).filter((one) => one.reader === body.reader), theirs = all.at(-1) ?? nothing, here = cases.get(id);
+    bases.set(place, theirs);
+    if (sent.has(theirs.key)) continue; // this page's own save, whose answer was lost
+    const base = Reading.of(all.find((one) => one.id === after) ?? nothing);
+    if (here?.loaded && state.reader === body.reader) {
+      if (state.case === here) leave();
+      const joined = here.reading.joined(Reading.of(theirs), base);
+      here.reading.commit("Joined with marks made elsewhere", (reading) => reading.restore(joined.snapshot()));
+      here.reading.added = Math.max(here.reading.added, joined.added);
+      if (state.case === here) state.chosen = null;
+      save(here); // in place of this one
+      refresh("findings", "image", "list");
+    } else Object.assign(body, Reading.of(body).joined(Reading.of(theirs), base).body(), { key: newKey() });
+    toast("This image was marked elsewhere under your name, too. Both are kept: look over the boxes.");
+    if (here?.loaded && state.reader === body.reader) return;
+  }
+}
+
 /** What was not sent survives a tab that the system puts aside. A note may hold a name, so it is kept in memory alone. */
 function keepUnsent(entries) {
   try {
-    if (entries.length) sessionStorage.setItem(UNSENT, JSON.stringify(entries.map((one) => ({ ...one, body: { ...one.body, text: "" }, note: Boolean(one.body.text) }))));
+    if (entries.length) sessionStorage.setItem(UNSENT, JSON.stringify(entries.map((one) => ({ ...one, body: { ...one.body, text: null }, note: one.note || Boolean(one.body.text) }))));
     else sessionStorage.removeItem(UNSENT);
   } catch {
     // the tab itself still holds it
   }
 }
 
-async function restoreUnsent() {
+function restoreUnsent() {
   let entries = [];
   try {
     entries = JSON.parse(sessionStorage.getItem(UNSENT) ?? "[]");
   } catch {
     return;
-  }
-  for (const entry of entries) {
-    // the note that the server has goes on; one typed since is lost, and the page says so
-    const saved = await api.readings(entry.image).catch(() => []), own = saved.find((one) => one.reader === entry.body.reader);
-    entry.body.text = own?.text ?? "";
   }
   outbox.restore(entries);
   if (entries.some((one) => one.note)) toast("Marks of before are sent now. Notes typed then may be lost: they are never stored on this machine.");
@@ -90,8 +123,15 @@ function caseOf(row) {
   return found;
 }
 
+/** What was begun on the image before ends with it: a drag is given up, and the note takes no more letters. */
+function leave() {
+  pointer.abort();
+  if (document.activeElement === $("note")) viewport.active.element.focus({ preventScroll: true });
+}
+
 /** Open an image. Every answer is dropped that comes after another image was chosen. */
 async function open(row) {
+  leave();
   hideToast();
   closeDrawer();
   state.case?.watch.stop();
@@ -100,6 +140,8 @@ async function open(row) {
   if (state.tool === "box") setTool(state.leftDrag);
   const current = () => state.case === here;
   for (const pane of viewport.panes) pane.card.hidden = true;
+  $("findings").scrollTop = 0; // the boxes first
+  viewport.setPictures(null, null); // nothing of the image before is seen under this one's name
   refresh("list", "findings", "image");
   $("rows").querySelector(`[data-keep="${CSS.escape(row.id)}"]`)?.scrollIntoView({ block: "nearest" });
   const before = pictures.has(row.id), picture = pictures.get(row.id);
@@ -125,15 +167,20 @@ async function open(row) {
 /** What is known of an image: answers of the shown models, readings, earlier images. */
 async function load(here) {
   const wanted = askedModels().filter((hash) => !(here.state === "done" && here.predictions.has(hash)));
+  const reader = state.reader, place = placeOf(reader, here.id), base = bases.get(place), busy = Boolean(outbox.waiting(here.id, reader));
   const [details, readings] = await Promise.all([
     Promise.all((wanted.length ? wanted : [state.first]).map((hash) => api.image(here.id, hash))),
-    here.loaded ? null : api.readings(here.id),
+    api.readings(here.id),
   ]);
   take(here, details);
-  if (readings && !here.loaded) {
-    const own = readings.find((one) => one.reader === state.reader), waits = outbox.waiting(here.id, state.reader);
-    here.others = readings.filter((one) => one.reader !== state.reader);
-    if (waits || own) here.reading = Reading.of(waits ?? own);
+  const own = ownOf(readings, reader), waits = outbox.waiting(here.id, reader);
+  here.others = readings.filter((one) => one.reader !== reader);
+  // read on under the same name elsewhere, and nothing was changed here since: that is what counts now
+  const elsewhere = here.loaded && !busy && !waits && base === bases.get(place) && (own?.id ?? "") !== (base?.id ?? "");
+  if (elsewhere) Object.assign(here, { reading: Reading.of(own ?? nothing), wasHere: Boolean(own) });
+  if (!waits && (elsewhere || !here.loaded)) bases.set(place, own ?? nothing);
+  if (!here.loaded) {
+    if (waits || own) here.reading = Reading.of(waits ? { ...waits, text: waits.text ?? own?.text } : own);
     here.wasHere = Boolean(own);
     here.othersShown = false;
   }
@@ -273,7 +320,8 @@ function save(here, { onlyIfMarked = false } = {}) {
   const { reading } = here;
   if (onlyIfMarked && !here.wasHere && !reading.marks.size && !reading.normal && !reading.labels.size && !reading.text) return;
   here.wasHere = true;
-  outbox.put(here.id, { ...reading.body(), reader: state.reader, model: state.first, seconds: here.watch.told().seconds, shown: shownNow(here) });
+  const after = bases.get(placeOf(state.reader, here.id))?.id ?? outbox.waiting(here.id, state.reader)?.after;
+  outbox.put(here.id, { ...reading.body(), ...(after == null ? {} : { after }), reader: state.reader, model: state.first, seconds: here.watch.told().seconds, shown: shownNow(here) });
 }
 
 function shownNow(here) {
@@ -311,6 +359,7 @@ async function done() {
   const here = state.case;
   if (!here?.loaded) return;
   if (here.state !== "failed") {
+    if (viewport.panes[0].picture?.id !== here.id) return say("The image is not on the screen: it cannot be done yet. J goes to the next.");
     if (here.state === "done" && hidden(here)) return editor.reveal();
     here.reading.commit("done", (reading) => { reading.done = true; });
     save(here);
@@ -320,10 +369,19 @@ async function done() {
   const next = worklist.next();
   if (next) await open(next);
   else allRead(here);
-  if (here.state !== "failed") toast(`${shortPatient(here.row)} done`, "Back", async () => { await open(here.row); editor.undo(); worklist.note({ id: here.id, read: null }); });
+  if (here.state !== "failed") toast(`${shortPatient(here.row)} done`, "Back", () => back(here));
+}
+
+/** "Done" is taken back, of that image and no other: the reader may have gone on meanwhile. */
+async function back(here) {
+  await open(here.row);
+  if (state.case !== here) return;
+  editor.undo();
+  worklist.note({ id: here.id, read: null });
 }
 
 function allRead(here) {
+  leave();
   here.watch.stop();
   state.case = null;
   state.chosen = null;
@@ -337,6 +395,7 @@ function allRead(here) {
 
 function welcome() {
   const { card } = viewport.panes[0];
+  look.show();
   if (state.case) return;
   card.hidden = false;
   rebuild(card, icon("list"), make("p", {}, make("b", {}, "No image is open")), make("p", {}, "Drop image files here, add them, or choose one from the worklist."), make("button", { class: "outlined", on: { click: () => $("files").click() } }, "Add images"));
@@ -345,13 +404,15 @@ function welcome() {
 // ------------------------------------------------------------------ uploading
 async function upload(files) {
   if (!files.length) return;
+  const was = state.case;
   say(`Sending ${plural(files.length, "file")}`);
   try {
     const { images, refused } = await api.upload(files);
     const known = images.filter((one) => one.known).length;
     const words = [`${plural(images.length - known, "image")} added`, known ? `${known} here already` : null, refused.length ? `refused: ${refused.map((one) => `${one.name} (${one.reason})`).join(", ")}` : null];
     toast(words.filter(Boolean).join("; "));
-    if (images.length === 1) await open({ ...images[0], reason: "", created: new Date().toISOString(), patient: null, view: null, read: null, score: null });
+    // an upload may take long: it takes nobody away from an image that was opened, or is being marked, meanwhile
+    if (images.length === 1 && state.case === was && !pointer.gesture && document.activeElement !== $("note")) await open({ ...images[0], reason: "", created: new Date().toISOString(), patient: null, view: null, read: null, score: null });
     await worklist.show(images.length ? "unread" : worklist.chip);
     if (!state.case && worklist.rows[0]) await open(worklist.rows[0]);
   } catch (error) {
@@ -361,7 +422,7 @@ async function upload(files) {
 
 // ------------------------------------------------------------------ looking
 function setHeat(on) {
-  if (on && !picked()) editor.select((listed().find((box) => box.kind === "predicted") ?? labelled()[0])?.key ?? null);
+  if (on && !picked()) editor.select((listed().find((box) => box.kind === "predicted" && !box.kept) ?? labelled()[0])?.key ?? null);
   state.heat = on && Boolean(picked());
   noteHeat();
   refresh("findings", "image");
@@ -427,8 +488,9 @@ function showHeads() {
 }
 
 function priorWords(prior) {
-  const day = prior.acquired ?? prior.created.replace(/\D/g, ""), then = Date.UTC(day.slice(0, 4), day.slice(4, 6) - 1, day.slice(6, 8));
-  const now = state.case.row.acquired, from = now ? Date.UTC(now.slice(0, 4), now.slice(4, 6) - 1, now.slice(6, 8)) : Date.now();
+  if (!prior.acquired || !state.case.row.acquired) return "Prior, days between not known"; // the day of arrival says nothing of it
+  const day = prior.acquired, then = Date.UTC(day.slice(0, 4), day.slice(4, 6) - 1, day.slice(6, 8));
+  const now = state.case.row.acquired, from = Date.UTC(now.slice(0, 4), now.slice(4, 6) - 1, now.slice(6, 8));
   const days = Math.round((from - then) / 86400000);
   const words = days < 1 ? "same day" : days < 60 ? `${plural(days, "day")} earlier` : days < 730 ? `${Math.round(days / 30.4)} months earlier` : `${Math.round(days / 365)} years earlier`;
   return `Prior, ${words}`;
@@ -594,6 +656,7 @@ function keyDown(event) {
   const found = lookUp(event, state.keysOn);
   if (!found || (found.needs && !state.case)) return;
   event.preventDefault();
+  if (event.repeat && ONCE.has(found.act)) return;
   actions[found.act](event);
 }
 
@@ -750,7 +813,7 @@ async function start() {
     await become(who.reader, who.session);
   }
   api.onSignedOut = () => outbox.report("signed-out");
-  api.onSilence = () => outbox.report("offline");
+  api.onSilence = (reason) => outbox.report("offline", reason);
   api.onAnswer = () => { if (outbox.trouble?.kind === "offline" && !outbox.sending) outbox.resume(); };
   state.models = await api.models();
   const detectors = state.models.filter((one) => !givesLabels(one)), classesOf = (models) => [...new Set(models.flatMap((one) => one.classes))];
@@ -768,7 +831,7 @@ async function start() {
   document.querySelector('[data-view="prior"]').disabled = true;
   showRun();
   await archive.start();
-  await restoreUnsent();
+  restoreUnsent();
   refresh("list", "findings", "image", "hints", "bars");
   await worklist.load();
   const first = worklist.rows.find((row) => !row.read && row.state !== "failed") ?? worklist.rows[0];

@@ -5,7 +5,7 @@ import { $, icon, make, plural, rebuild, say } from "./dom.js";
 import { draws, hidden, modelOf, refresh, state } from "./state.js";
 
 const WAIT_MS = 1500;
-const STATES = { queued: "on its way", sent: "sent", failed: "not sent", stale: "replaced by a later reading" };
+const STATES = { queued: "on its way", sent: "sent", failed: "not sent", stale: "taken back, or replaced by a later reading" };
 const OBJECTS = { sr: "structured report", sc: "picture", gsps: "presentation state" };
 
 export class Archive {

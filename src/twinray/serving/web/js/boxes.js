@@ -6,6 +6,7 @@ import { labelPlace } from "./labels.js";
 import { SIGNS, WORDS } from "./marks.js";
 
 const LABEL_HEIGHT = 19;
+const MOST_LABELS = 24; // boxes from which not each has its label: they would cover the picture
 const SMALL = 0.12; // share of a pane below which a box's inside is kept free of labels
 
 const ruler = new OffscreenCanvas(1, 1).getContext("2d");
@@ -28,7 +29,10 @@ export function drawBoxes(pane, boxes, { chosen, grip, onFocus }) {
   const place = pane.empty ? null : pane.place(), list = place ? boxes : [];
   const rects = list.map((box) => boxOnScreen(place, box.box));
   const free = rects.filter((r) => r.width * r.height < pane.width * pane.height * SMALL);
-  const labels = [], keep = new Set(list.map((box) => box.key));
+  const labels = [], keep = new Set(list.map((box) => box.key)), crowd = list.length > MOST_LABELS;
+  pane.svg.classList.toggle("crowd", crowd && list.some((box) => box.key === chosen));
+  // in a crowd: what is chosen, what was judged, and what a digit picks
+  const named = (box) => !crowd || box.key === chosen || box.verdict || box.kind === "other" || box.number <= 9;
   list.forEach((box, i) => {
     const node = pane.nodes.get(box.key) ?? newNode(pane, box, onFocus), on = box.key === chosen, rect = rects[i];
     const [ghost, casing, edge, strike, grips] = node.children, [plate, text] = node.label.children;
@@ -39,7 +43,7 @@ export function drawBoxes(pane, boxes, { chosen, grip, onFocus }) {
     put(strike, { x1: rect.x, y1: rect.y + rect.height, x2: rect.x + rect.width, y2: rect.y });
     put(ghost, box.from ? { ...boxOnScreen(place, box.from), visibility: "visible" } : { visibility: "hidden" });
     const words = labelWords(box, pane.width > 500), size = { width: textWidth(words) + 10, height: LABEL_HEIGHT };
-    const seen = rect.x + rect.width > 0 && rect.x < pane.width && rect.y + rect.height > 0 && rect.y < pane.height;
+    const seen = named(box) && rect.x + rect.width > 0 && rect.x < pane.width && rect.y + rect.height > 0 && rect.y < pane.height;
     const at = labelPlace(rect, size, pane, labels, free);
     if (seen) labels.push(at);
     put(plate, at);

@@ -37,7 +37,8 @@ export class Editor {
     const open = this.#open;
     if (!open?.reading.commit(label, change, { before, merge })) return;
     this.#changed(open);
-    if (!quiet) toast(label, "Undo", () => this.undo());
+    if (quiet) hideToast(); // its way back would be another step's by now
+    else toast(label, "Undo", () => this.undo());
   }
 
   #changed(open) {

@@ -66,7 +66,7 @@ export class Findings {
     const answer = open.answers.find((one) => one.model === state.first);
     if (answer?.state === "failed") return `This model gave no answer: ${answer.reason}`;
     if (!open.predictions.has(state.first)) return "This model has not looked at the image yet. Nothing is known of its boxes.";
-    if (list.some((box) => box.kind === "predicted")) return "";
+    if (list.some((box) => box.kind === "predicted" && !box.kept)) return "";
     const point = at(modelOf(state.first), state.threshold);
     const missed = point?.share_found == null ? "" : `: on validation the model missed about ${tenths(1 - point.share_found)}`;
     return `No box at this threshold. That is not a normal finding${missed}.`;
@@ -77,7 +77,7 @@ export class Findings {
     let group = null;
     for (const box of list) {
       const from = box.model ?? "own";
-      if (state.view === "models" && from !== group) rows.push(make("li", { class: "small muted" }, box.model ? `${letterOf(box.model)}  ${nameOf(box.model)}` : "Yours"));
+      if (state.view === "models" && from !== group) rows.push(make("li", { class: "small muted" }, box.kept ? `Marked before, on ${nameOf(box.model)}` : box.model ? `${letterOf(box.model)}  ${nameOf(box.model)}` : "Yours"));
       group = from;
       rows.push(this.#boxRow(box));
     }
@@ -100,7 +100,8 @@ export class Findings {
 
   #more(box) {
     const more = make("div", { class: "more" });
-    if (box.kind === "predicted") {
+    if (box.kept && box.model) more.append(make("p", { class: "small muted" }, `You marked a box of ${nameOf(box.model)}, which is not shown now. It has no heat map here.`));
+    else if (box.kind === "predicted") {
       const words = bandWords(modelOf(box.model), box.score, (state.case.predictions.get(box.model) ?? [])[box.prediction]?.class);
       more.append(make("p", { class: "small" }, words ? `${words} ${RANK}` : RANK), ...this.#heatControls(box));
     } else more.append(make("p", { class: "small muted" }, "Your box. It has no score, so it has no heat map."));
@@ -249,7 +250,7 @@ export class Findings {
     const open = state.case, box = open ? chosen() : null, row = open && !box ? chosenLabel() : null;
     const hint = (keys, words) => make("span", {}, keys.map((one) => make("kbd", {}, one)), words);
     const judge = box?.kind === "predicted" ? [hint(["Y"], "accept"), hint(["N"], "reject"), hint(["H"], "heat map")] : [hint(["Del"], "remove")];
-    const now = state.tool === "box" ? [hint([], "Drag a box"), hint(["Enter"], "box in the middle"), hint(["C"], state.lastClass ?? ""), hint(["Esc"], "leave")]
+    const now = open?.state === "failed" ? [hint(["Enter"], "next"), hint(["J"], "next image"), hint(["?"], "all keys")] : state.tool === "box" ? [hint([], "Drag a box"), hint(["Enter"], "box in the middle"), hint(["C"], state.lastClass ?? ""), hint(["Esc"], "leave")]
       : row ? [hint(["Y"], "accept"), hint(["N"], "reject"), hint(["H"], "heat map"), hint(["Z"], "undo")]
       : box ? [...judge, hint(["←", "→"], state.grip === "whole" ? "move" : "move the corner"), hint(["G"], "corner"), hint(["C"], "class"), hint(["Z"], "undo")]
         : open && hidden(open) ? [hint(["A"], "add a box"), hint(["0"], "normal"), hint(["B"], `show the ${given()}`)]

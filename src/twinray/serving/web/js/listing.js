@@ -34,20 +34,28 @@ export function thresholdOf(model) {
 /** Whether both models have the figures by which they can be compared. */
 export const comparable = () => Boolean(at(modelOf(state.first), 0.5) && at(modelOf(state.second), 0.5));
 
-/** Boxes of all shown models, each once, then the reader's own. */
+/** A mark on a box of a model that is not shown, or not served any more: the reader said it, so it stays in sight. */
+const keptBox = (key, mark) => ({
+  key, kind: mark.model ? "predicted" : "own", kept: true, model: mark.model, prediction: mark.prediction, score: mark.score, verdict: mark.verdict,
+  class: mark.class, box: mark.box, from: null,
+});
+
+/** Boxes of all shown models, each once, then marks on boxes of others, then the reader's own. */
 export function listed(open = state.case) {
   if (!open) return [];
   const found = new Map();
   for (const model of shownModels())
     for (const box of boxesOf(open.reading, model, open.predictions.get(model) ?? [], thresholdOf(model), { hidden: hidden(open) }))
       found.set(box.key, box);
-  const boxes = [...found.values()].sort((a, b) => (a.kind === "own") - (b.kind === "own"));
+  if (!hidden(open))
+    for (const [key, mark] of open.reading.marks) if (!found.has(key) && mark.verdict !== "rejected") found.set(key, keptBox(key, mark));
+  const boxes = [...found.values()].sort((a, b) => (a.kind === "own") - (b.kind === "own") || Boolean(a.kept) - Boolean(b.kept));
   boxes.forEach((box, i) => { box.number = i + 1; });
   // only where both have answered: a model that has not looked, or failed, has not left a box out
   if (twoDetectors() && shownModels().every((model) => open.answers.find((one) => one.model === model)?.state === "done"))
     for (const box of boxes)
-      box.lone = box.kind === "predicted" && box.verdict !== "rejected" &&
-        !boxes.some((o) => o.kind === "predicted" && o.model !== box.model && o.class === box.class && overlap(o.box, box.box) > SAME_PLACE);
+      box.lone = box.kind === "predicted" && !box.kept && box.verdict !== "rejected" &&
+        !boxes.some((o) => o.kind === "predicted" && !o.kept && o.model !== box.model && o.class === box.class && overlap(o.box, box.box) > SAME_PLACE);
   return boxes;
 }
 
@@ -76,7 +84,7 @@ export const picked = () => chosen() ?? chosenLabel();
 export function explained() {
   const it = picked();
   if (it?.kind === "label") return { ...it, what: { label: it.label } };
-  return it?.kind === "predicted" ? { ...it, what: { box: it.prediction } } : null;
+  return it?.kind === "predicted" && !it.kept ? { ...it, what: { box: it.prediction } } : null;
 }
 
 /** Boxes of other readers, where this reader is done or asked for them. */

@@ -150,6 +150,33 @@ export class Reading {
     };
   }
 
+  /** This reading with one that was saved elsewhere under the same name. What only one of both changed since `base`, which
+   *  both began with, is as that one has it; what both changed is as it is here. Nothing that either marked is left out. */
+  joined(theirs, base = new Reading()) {
+    const out = new Reading();
+    const merge = (a, b, c) => {
+      const told = (map, key) => JSON.stringify(map.get(key) ?? null), all = new Map();
+      for (const key of new Set([...b.keys(), ...a.keys()])) {
+        const from = told(a, key) === told(c, key) ? b : a;
+        if (from.has(key)) all.set(key, from.get(key));
+      }
+      return all;
+    };
+    // an own box is known by where it is: two pages number theirs alike
+    const placed = (reading) => new Map([...reading.marks].map(([key, mark]) => {
+      const { box, class: name, verdict, model, prediction } = mark, own = key.startsWith("own:");
+      return [own ? JSON.stringify([box, name]) : key, { box, class: name, verdict, model, prediction }];
+    }));
+    for (const [key, mark] of merge(placed(this), placed(theirs), placed(base)))
+      out.marks.set(mark.prediction != null && mark.model ? key : `own:${++out.added}`, { score: null, from: null, ...mark });
+    out.labels = merge(this.labels, theirs.labels, base.labels);
+    const changed = this.text !== base.text;
+    out.text = changed && theirs.text !== base.text && theirs.text !== this.text ? [theirs.text, this.text].filter(Boolean).join("\n") : changed ? this.text : theirs.text;
+    out.normal = (this.normal !== base.normal ? this.normal : theirs.normal) && !out.findings().length && !out.present().length;
+    out.done = this.done;
+    return out;
+  }
+
   /** The reading that a saved body stands for. */
   static of(saved) {
     const reading = new Reading();

@@ -53,7 +53,7 @@ function bannerWords(outbox) {
   const { trouble, count } = outbox, others = Object.entries(outbox.ofOthers());
   const kept = count ? `${plural(count, "change is", "changes are")} kept in this tab. Leave it open.` : "";
   if (trouble?.kind === "offline")
-    return { what: `No connection since ${trouble.since}.`, kept: kept || "Open images stay usable. New boxes and heat maps wait.", act: "Try now" };
+    return { what: trouble.reason ? `The server cannot go on since ${trouble.since}: ${trouble.reason}.` : `No connection since ${trouble.since}.`, kept: kept || "Open images stay usable. New boxes and heat maps wait.", act: "Try now" };
   if (trouble?.kind === "signed-out") return { what: `Signed out at ${trouble.since}.`, kept: kept || "Open images stay usable.", act: "Sign in here" };
   if (trouble?.kind === "refused") return { what: `Not saved: ${trouble.reason}.`, kept, act: "Try again" };
   if (others.length) {

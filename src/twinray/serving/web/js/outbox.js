@@ -5,9 +5,16 @@
    sent in that reader's name alone. */
 
 export class Offline extends Error {}
+/** The server answered that it cannot now, and why: it is not away. */
+export class Busy extends Offline {}
 export class SignedOut extends Error {}
 /** The server understood and will not have it: sending the same again is of no use. */
 export class Refused extends Error {}
+/** Somebody else was first: what the server has is later than what was changed here. */
+export class Overtaken extends Refused {}
+
+/** A name that no other save has. `crypto.randomUUID` is not there on a page that came by plain HTTP from another machine. */
+export const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 const WAIT_MS = 400; // after the last change
 const RETRY_MS = [2000, 4000, 8000, 15000, 30000];
@@ -87,7 +94,8 @@ export class Outbox {
           continue;
         }
         const kind = error instanceof SignedOut ? "signed-out" : "offline";
-        if (this.trouble?.kind !== kind) this.trouble = { kind, since: this.clock(), reason: error.message };
+        if (this.trouble?.kind !== kind) this.trouble = { kind, since: this.clock(), reason: "" };
+        this.trouble.reason = error instanceof Busy || kind !== "offline" ? error.message : "";
         if (kind === "offline") this.#later(RETRY_MS[Math.min(this.tries++, RETRY_MS.length - 1)]);
         return;
       }
@@ -101,7 +109,10 @@ export class Outbox {
 
   /** Say that the server does not answer, or that nobody is signed in, when something else than a save found out. */
   report(kind, reason = "") {
-    if (this.trouble?.kind === kind) return;
+    if (this.trouble?.kind === kind) {
+      if (this.trouble.reason !== reason && !this.count) this.trouble.reason = reason; // what waits says itself why it does not go
+      return this.onChange();
+    }
     this.trouble = { kind, since: this.clock(), reason };
     if (kind === "offline") this.#later(RETRY_MS[0]);
     this.onChange();
@@ -130,7 +141,7 @@ export class Outbox {
   /** One of saved, saving, kept, with its words. */
   status() {
     if (this.trouble && this.count) return { state: "kept", text: `Kept here, ${this.count} to send` };
-    if (this.trouble) return { state: "kept", text: this.trouble.kind === "signed-out" ? "Signed out" : "No connection" };
+    if (this.trouble) return { state: "kept", text: this.trouble.kind === "signed-out" ? "Signed out" : this.trouble.reason ? "Server busy" : "No connection" };
     if (this.#next()) return { state: "saving", text: "Saving" };
     if (this.count) return { state: "kept", text: `Kept here, ${this.count} to send` };
     return { state: "saved", text: this.savedAt ? `Saved ${this.savedAt}` : "All saved" };

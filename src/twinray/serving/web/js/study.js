@@ -12,7 +12,7 @@ import { chosen, listed } from "./listing.js";
 import { Look } from "./look.js";
 import { keyOf, Reading } from "./marks.js";
 import { hideToast, showSaving, startNotices, toast } from "./notices.js";
-import { Offline, Outbox, SignedOut } from "./outbox.js";
+import { newKey, Offline, Outbox, SignedOut } from "./outbox.js";
 import { Pictures } from "./picture.js";
 import { Pointer } from "./pointer.js";
 import { askWho } from "./session.js";
@@ -45,10 +45,6 @@ draws("hints", drawHints);
 let now = null; // where the reader stands
 let sure = false; // Enter was pressed on a case without a mark
 let submitting = false;
-
-function newKey() {
-  return crypto.randomUUID();
-}
 
 // ------------------------------------------------------------------ a case
 class Case {
@@ -511,7 +507,7 @@ async function start() {
   if (!session) ({ session } = await askWho(api, { secret: true }));
   state.reader = session.who;
   api.onSignedOut = () => outbox.report("signed-out");
-  api.onSilence = () => outbox.report("offline");
+  api.onSilence = (reason) => outbox.report("offline", reason);
   api.onAnswer = () => { if (outbox.trouble?.kind === "offline" && !outbox.sending) outbox.resume(); };
   refresh("marks", "image", "hints", "bars");
   await stand();

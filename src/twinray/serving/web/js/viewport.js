@@ -100,7 +100,7 @@ export class Viewport {
   /** The heat map that a pane shows, or null. */
   heatOf(pane) {
     const open = state.case;
-    if (!state.heat || !open || hidden(open) || this.isPrior(pane)) return null;
+    if (!state.heat || !open || hidden(open) || this.isPrior(pane) || pane.picture?.id !== open.id) return null;
     const it = explained();
     if (!it || !this.#shows(pane, it)) return null;
     return this.heatMaps.get(open.id, it.model, it.what, methodOf(it.model));
@@ -109,13 +109,19 @@ export class Viewport {
   /** Whether something is of a pane; labels of a classifier that stands beside are of the first. */
   #shows(pane, it) {
     if (it.model === pane.model || it.kind !== "label") return it.model === pane.model;
+    return this.#alone(pane, it);
+  }
+
+  /** Whether something of a model that no pane shows belongs to this one, the first. */
+  #alone(pane, it) {
     return pane.number === 0 && !this.panes.some((one) => one.model === it.model && !one.column.hidden);
   }
 
   #boxesOf(pane, all) {
     if (!state.case || this.isPrior(pane)) return [];
     const drawn = state.boxes ? all : all.filter((box) => box.key === this.dragged);
-    const here = drawn.filter((box) => box.kind === OWN || box.model === pane.model).map((box) => ({ ...box }));
+    if (pane.picture?.id !== state.case.id) return []; // boxes are of one picture, and are drawn on no other
+    const here = drawn.filter((box) => box.kind === OWN || box.model === pane.model || (box.kept && this.#alone(pane, box))).map((box) => ({ ...box }));
     return state.boxes ? [...here, ...othersOf()] : here;
   }
 
@@ -144,6 +150,7 @@ export class Viewport {
       else if (hidden(open)) told = `${what} hidden`;
       else if (!state.boxes) told = "Boxes off";
     }
+    if (open && !picture && pane.card.hidden) told = "The image is coming";
     write(pane.told, told);
     if (picture) {
       const { center, width } = picture.window, digits = picture.span < 16 ? 3 : 0;
