@@ -477,7 +477,6 @@ def test_nothing_of_one_image_is_seen_or_done_under_another_ones_name(browser, s
     tab.upload(images[0])
     tab.upload(images[1])
     ids = {name: server.get(f"/api/images?q=picture{name}")["images"][0]["id"] for name in (0, 1)}
-    until_done(server, 2)
     page.route(f"**/api/images/{ids[1]}/pixels", lambda route: held.append(route))
     page.reload()
     page.wait_for_selector("[data-ready]")
