@@ -82,3 +82,22 @@ def test_named_volumes_networks_and_images_are_there_and_pinned():
 @pytest.mark.parametrize("source", ["pyproject.toml", "constraints.txt", "README.md", "LICENSE", "src"])  # fmt: skip
 def test_what_is_copied_is_there(source):
     assert (FOLDER.parent / source).exists() and source in FILE
+
+
+FILES = [FOLDER / name for name in ("Containerfile", "cpu.Dockerfile", "cuda.Dockerfile")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_packs_and_runs_in_a_clone_do_not_get_into_an_image(path):
+    # a later rm takes nothing out of the layer that COPY made
+    text = path.read_text(encoding="utf-8")
+    copied = {
+        word.removeprefix("./")
+        for words in re.findall(r"^(?:COPY|ADD) (.+) \S+$", text, re.M)
+        for word in words.split()
+    }
+    rules = (FOLDER.parent / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert rules[1] == "*"  # nothing but what is named
+    allowed = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+    assert copied == allowed == {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "src"}
+    assert all((FOLDER.parent / one).exists() for one in allowed)

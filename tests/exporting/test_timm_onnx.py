@@ -9,7 +9,7 @@ import pytest
 
 from export_support import made_run
 from twinray.exporting.files import run_file
-from twinray.exporting.parity import of_boxes
+from twinray.exporting.parity import Limits, of_boxes
 from twinray.inference.model import load_model
 from twinray.records import Boxes, Pixels
 
@@ -60,9 +60,7 @@ def test_graphs_and_numpy_find_the_same_boxes_in_original_pixels(
     found = of_boxes(
         [wanted],
         [Boxes(boxes, labels, scores)],
-        side=140,
-        most=100,
-        threshold=0.001,
+        limits=Limits(140, 100, 0.001),
         loader="onnx",
         limit=1e-4,
     )

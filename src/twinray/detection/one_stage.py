@@ -22,6 +22,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from twinray.detection.batched.coding import clip, decode, encode, rows
 from twinray.detection.batched.matching import BETWEEN, match
+from twinray.detection.batched.roi_align import at_least_float32
 from twinray.detection.batched.suppression import suppress
 from twinray.detection.postprocess import Detections, Limits
 from twinray.detection.pyramid import ONE_STAGE_STRIDES, Anchors
@@ -70,8 +71,8 @@ class OneStage:
         self.head: nn.Module = self.network.head
 
     def outputs(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The head's outputs on the maps p3..p7, (b, c, h, w) each: (b, a, ...), float32."""
-        return {name: value.float() for name, value in self.head(list(maps)).items()}
+        """The head's outputs on the maps p3..p7, (b, c, h, w) each: (b, a, ...), float32 (float64 of float64)."""
+        return {name: at_least_float32(value) for name, value in self.head(list(maps)).items()}
 
     def losses(
         self, outputs: Mapping[str, Tensor], maps: Sequence[Tensor], truth: BoxTargets

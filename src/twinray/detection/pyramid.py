@@ -21,6 +21,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from twinray.backbones.build import Backbone
 from twinray.backbones.contract import LAST_MAP, PATCH_STRIDES
+from twinray.detection.batched.roi_align import at_least_float32
 
 STRIDES = (4, 8, 16, 32, 64)
 LEVELS = ("p2", "p3", "p4", "p5", "p6")
@@ -151,7 +152,7 @@ class CoarseLevels(LastLevelP6P7):  # type: ignore[misc]
     ) -> tuple[list[Tensor], list[str]]:
         """The levels with two more, and their names."""
         with torch.autocast(p[-1].device.type, enabled=False):
-            (_, *coarse), all_names = super().forward([p[-1].float()], c, names)
+            (_, *coarse), all_names = super().forward([at_least_float32(p[-1])], c, names)
         return [*p, *coarse], all_names
 
 
@@ -232,7 +233,7 @@ class Float32RPNHead(RPNHead):  # type: ignore[misc]
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits and box deltas of each level."""
         logits, deltas = super().forward(x)
-        return [t.float() for t in logits], [t.float() for t in deltas]
+        return [at_least_float32(t) for t in logits], [at_least_float32(t) for t in deltas]
 
 
 class Float32Predictor(FastRCNNPredictor):  # type: ignore[misc]
@@ -241,5 +242,5 @@ class Float32Predictor(FastRCNNPredictor):  # type: ignore[misc]
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (n, k + 1) and box deltas (n, 4 (k + 1)) of (n, width)."""
         with torch.autocast(x.device.type, enabled=False):
-            scores, deltas = super().forward(x.float())
+            scores, deltas = super().forward(at_least_float32(x))
         return scores, deltas

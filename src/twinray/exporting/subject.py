@@ -17,6 +17,7 @@ from twinray.backbones.weights import initialise
 from twinray.classification.model import Classifier
 from twinray.detection.model import Detector
 from twinray.errors import InputError
+from twinray.exporting.parity import Limits
 from twinray.inference.model import Model, load_model
 from twinray.records import Boxes
 from twinray.runs.checksums import UNVERIFIED, check_files
@@ -166,6 +167,12 @@ def outputs(subject: Subject, seen: Tensor) -> Tensor:
 def rgb(subject: Subject, seen: Tensor) -> Tensor:
     """What a network of red, green and blue is fed where ours takes blue first."""
     return seen.flip(1) if subject.normalisation.order == "BGR" else seen
+
+
+def limits_of(network: Detector) -> Limits:
+    """Where a detector's lists of boxes end."""
+    options = network.options
+    return Limits(options.size, options.detections_per_image, options.score_threshold)
 
 
 def boxes_of(found: Any) -> Boxes:

@@ -21,7 +21,7 @@ from twinray.errors import InputError
 from twinray.exporting.files import Exported
 from twinray.exporting.licences import chain
 from twinray.exporting.parity import Parity, of_boxes, of_numbers
-from twinray.exporting.subject import Subject, boxes_of, open_subject, outputs
+from twinray.exporting.subject import Subject, boxes_of, limits_of, open_subject, outputs
 from twinray.files import sha256, write_bytes, write_json
 from twinray.runs.description import LearntFrom, ModelDescription, StartedFrom
 from twinray.runs.folder import plain
@@ -106,14 +106,5 @@ def _check(subject: Subject, again: Subject, pixels: Tensor) -> Parity:
         return of_numbers(*both, loader=_WHAT, what=what, limit=0.0)
     assert again.model is not None
     network, other = subject.model.detector, again.model.detector
-    options = network.options
     ours, theirs = ([boxes_of(one.detect(x)[0]) for x in seen] for one in (network, other))
-    return of_boxes(
-        ours,
-        theirs,
-        side=subject.size,
-        most=options.detections_per_image,
-        threshold=options.score_threshold,
-        loader=_WHAT,
-        limit=0.0,
-    )
+    return of_boxes(ours, theirs, limits=limits_of(network), loader=_WHAT, limit=0.0)

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from twinray.detection.model import Detector
 from twinray.errors import InputError, TwinrayError
+from twinray.exporting.exact import exact_boxes
 from twinray.exporting.files import Exported, write_loader
 from twinray.exporting.parity import Parity, of_boxes
-from twinray.exporting.subject import Subject, boxes_of, rgb_state
+from twinray.exporting.subject import Subject, boxes_of, limits_of, rgb_state
 from twinray.files import write_bytes, write_text
 from twinray.records import Boxes
 
@@ -341,13 +342,11 @@ def _check(
         ]
         version = str(found["version"])
     ours = [boxes_of(network.detect(subject.network_input(one[None]))[0]) for one in pixels]
-    options = network.options
     return of_boxes(
         ours,
         theirs,
-        side=subject.size,
-        most=options.detections_per_image,
-        threshold=options.score_threshold,
+        limits=limits_of(network),
         loader=f"MMDetection {version}",
         limit=LIMIT,
+        exact=lambda: exact_boxes(subject, pixels),
     )

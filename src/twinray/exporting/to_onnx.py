@@ -25,9 +25,10 @@ from twinray.detection.model import Detector
 from twinray.detection.pyramid import POOLED_LEVELS
 from twinray.detection.two_stage import POOLED_SIDE
 from twinray.errors import InputError, TwinrayError
+from twinray.exporting.exact import exact_boxes, exact_numbers
 from twinray.exporting.files import Exported, run_file, write_loader
 from twinray.exporting.parity import Parity, of_boxes, of_numbers
-from twinray.exporting.subject import Subject, boxes_of, outputs
+from twinray.exporting.subject import Subject, boxes_of, limits_of, outputs
 from twinray.exporting.to_torchvision import describe
 from twinray.files import write_bytes, write_json
 from twinray.records import Boxes
@@ -236,7 +237,14 @@ def _check(subject: Subject, model: Any, pixels: Tensor) -> Parity:
         own = np.concatenate([outputs(subject, one).double().numpy() for one in seen])
         other = np.concatenate([model.dense.run(None, {"images": one})[0] for one in red_first])
         what = "logits" if subject.kind == "classifier" else "features"
-        return of_numbers(own, other.astype(np.float64), loader=loader, what=what, limit=LIMIT)
+        return of_numbers(
+            own,
+            other.astype(np.float64),
+            loader=loader,
+            what=what,
+            limit=LIMIT,
+            exact=lambda: exact_numbers(subject, pixels),
+        )
     ours = [boxes_of(subject.network.detect(one)[0]) for one in seen]
     theirs = []
     for one in red_first:
@@ -244,13 +252,11 @@ def _check(subject: Subject, model: Any, pixels: Tensor) -> Parity:
         theirs.append(
             Boxes(boxes.astype(np.float64), labels.astype(np.int64), scores.astype(np.float64))
         )
-    options = subject.network.options
     return of_boxes(
         ours,
         theirs,
-        side=subject.size,
-        most=options.detections_per_image,
-        threshold=options.score_threshold,
+        limits=limits_of(subject.network),
         loader=loader,
         limit=LIMIT,
+        exact=lambda: exact_boxes(subject, pixels),
     )

@@ -15,7 +15,7 @@ from twinray.backbones.timm_backbone import TimmBackbone
 from twinray.detection.model import Detector
 from twinray.exporting.files import Exported, run_file, write_loader
 from twinray.exporting.parity import Parity, of_boxes, of_numbers
-from twinray.exporting.subject import Subject, boxes_of, outputs, rgb, rgb_state
+from twinray.exporting.subject import Subject, boxes_of, limits_of, outputs, rgb, rgb_state
 from twinray.files import write_bytes, write_json
 from twinray.records import Boxes
 
@@ -154,13 +154,5 @@ def _check(subject: Subject, model: nn.Module, pixels: Tensor) -> Parity:
             )
             for one in found
         ]
-    options = subject.network.options
-    return of_boxes(
-        own,
-        other,
-        side=subject.size,
-        most=options.detections_per_image,
-        threshold=options.score_threshold,
-        loader=loader,
-        limit=_LIMIT,
-    )
+    limits = limits_of(subject.network)
+    return of_boxes(own, other, limits=limits, loader=loader, limit=_LIMIT)

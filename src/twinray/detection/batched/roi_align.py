@@ -103,7 +103,7 @@ class MultiScaleRoIAlign(nn.Module):
     def pool(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
         """The same for ``rois`` (n, 5): index into the batch, then xyxy in input pixels."""
         levels = pyramid_levels(rois[:, 1:], len(self.names))
-        maps = [_at_least_float32(features[name]) for name in self.names]
+        maps = [at_least_float32(features[name]) for name in self.names]
         with torch.autocast(rois.device.type, enabled=False):
             if rois.device.type == "cpu" or torch.are_deterministic_algorithms_enabled():
                 return _pool_by_rows(maps, rois, levels, self.scales, self.output_size[0])
@@ -125,10 +125,11 @@ class MultiScaleRoIAlign(nn.Module):
 
     def pool_level(self, feature: Tensor, rois: Tensor, level: int) -> Tensor:
         """Pool ``rois`` (n, 5) from one level's map (b, c, h, w) whatever their size: (n, c, s, s)."""
-        return roi_align(_at_least_float32(feature), rois, self.scales[level], self.output_size[0])
+        return roi_align(at_least_float32(feature), rois, self.scales[level], self.output_size[0])
 
 
-def _at_least_float32(feature: Tensor) -> Tensor:
+def at_least_float32(feature: Tensor) -> Tensor:
+    """Values that autocast made coarse, in float32; float64 stays."""
     return feature if feature.dtype == torch.float64 else feature.float()
 
 

@@ -25,6 +25,7 @@ from PIL import Image
 
 Array = np.ndarray[Any, np.dtype[Any]]
 LARGEST_LOG = math.log(1000.0 / 16)
+_CODES = ("codes", "bbox_regression")
 
 
 class Model:
@@ -116,7 +117,13 @@ class Model:
     def detect(self, x: Array) -> tuple[Array, Array, Array]:
         """Boxes in the network's pixels, labels and scores of (1, 3, s, s) normalised; best first."""
         names = [one.name for one in self.dense.get_outputs()]
-        found = dict(zip(names, self.dense.run(None, {"images": x}), strict=True))
+        made = self.dense.run(None, {"images": x})
+        # Boxes are computed in float64: the graphs round, the arithmetic behind them need not. Scores stay float32, as the run
+        # has them: many may be 1 to the last digit there, and a finer softmax would put them into another order.
+        found = {
+            name: one.astype(np.float64) if name in _CODES else one
+            for name, one in zip(names, made, strict=True)
+        }
         if self.head is None:
             return self._one_stage(found)
         proposals = self._proposals(found["logits"][0], found["codes"][0])
@@ -124,7 +131,7 @@ class Model:
         e = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores = (e / e.sum(axis=1, keepdims=True))[:, 1:]
         n, k = scores.shape
-        codes = codes.reshape(n, k + 1, 4)[:, 1:] / np.array([10, 10, 5, 5], np.float32)
+        codes = codes.reshape(n, k + 1, 4)[:, 1:] / np.array([10, 10, 5, 5])
         boxes = _decode(codes, proposals[:, None]).clip(0, self.size)
         sides = boxes[..., 2:] - boxes[..., :2]
         limits = self.described["limits"]
@@ -153,18 +160,15 @@ class Model:
         """Class logits and box codes of proposals, each pooled from the level that its size asks for."""
         size = np.sqrt(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clip(0))
         with np.errstate(divide="ignore"):
-            level = np.floor(np.float32(4) + np.log2(size / np.float32(224)) + np.float32(1e-6))
+            level = np.floor(4 + np.log2(size / 224) + 1e-6)
         level = level.clip(2, 5).astype(int) - 2
         k = len(self.classes) + 1
-        logits, codes = (
-            np.zeros((len(boxes), k), np.float32),
-            np.zeros((len(boxes), 4 * k), np.float32),
-        )
+        logits, codes = np.zeros((len(boxes), k), np.float32), np.zeros((len(boxes), 4 * k))
         for one in np.unique(level):
             rows = np.flatnonzero(level == one)
             feed = {
                 "map": maps[f"p{one + 2}"],
-                "rois": (boxes[rows] * np.float32(1 / self.described["strides"][one])),
+                "rois": (boxes[rows] / self.described["strides"][one]).astype(np.float32),
                 "image": np.zeros(len(rows), np.int64),
             }
             assert self.head is not None
@@ -195,7 +199,7 @@ class Model:
         if self.described["detector"] != "fcos":
             return _decode(codes, anchors)
         side = anchors[:, 2:] - anchors[:, :2]
-        centre = np.float32(0.5) * (anchors[:, :2] + anchors[:, 2:])
+        centre = 0.5 * (anchors[:, :2] + anchors[:, 2:])
         codes = codes * np.concatenate([side, side], axis=1)
         return np.concatenate([centre - codes[:, :2], centre + codes[:, 2:]], axis=1)
 
@@ -277,10 +281,9 @@ def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _decode(codes: Array, anchors: Array) -> Array:
     """The boxes that codes mean on anchors (Girshick et al. 2014)."""
-    half = np.float32(0.5)
     side = anchors[..., 2:] - anchors[..., :2]
-    centre = codes[..., :2] * side + (anchors[..., :2] + half * side)
-    reach = half * (np.exp(np.minimum(codes[..., 2:], np.float32(LARGEST_LOG))) * side)
+    centre = codes[..., :2] * side + (anchors[..., :2] + 0.5 * side)
+    reach = 0.5 * np.exp(np.minimum(codes[..., 2:], LARGEST_LOG)) * side
     return np.concatenate([centre - reach, centre + reach], axis=-1)
 
 
