@@ -76,6 +76,10 @@ class Boxes:
         return Boxes(np.zeros((0, 4)), np.zeros(0, dtype=np.int64))
 
 
+READERS = "readers"
+"""Attribute of a sample: names of everybody who read the image, with or without a box, joined by semicolons."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One image as a reader describes it, before its pixels are decoded.

@@ -217,6 +217,56 @@ def test_an_option_that_makes_arms_unfair_needs_a_reason(tmp_path):
     assert planned(tmp_path, allowed).unfair == ()
 
 
+def test_the_order_of_the_file_is_kept_whatever_is_done_first(tmp_path):
+    """The first arm is the one that others are compared with, the first task answers; both may need more than what follows them."""
+    content = study(arms=[{"name": "Barlow", "pretraining": "barlow"}, "random"])
+    content["tasks"] = {
+        "labels": {
+            "verb": "classify", "pack": "labelled", "policies": ["probe", "full"], "sizes": [64, 32],
+            "search": {"space": {"folds": [3, 5]}},
+        },
+        "lesions": {"verb": "detect", "pack": "labelled"},
+    }  # fmt: skip
+    plan = planned(tmp_path, content)
+    places = [(c.task, c.policy, c.size) for one in plan.measured() for c in one.cells]
+    assert places[0][0] == "lesions"  # which needs no trial, so it is done first
+    wanted = [("labels", p, s) for p in ("probe", "full") for s in (64, 32)]
+    assert plan.in_order(places) == [*wanted, ("lesions", "", 0)]
+    assert plan.arms_in_order("lesions", ["random", "Barlow"]) == ["Barlow", "random"]
+    plan.write(tmp_path / "plan.json")
+    assert read_plan(tmp_path / "plan.json").in_order(places) == plan.in_order(places)
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "message"),
+    [
+        ({"options": {"policy": "full"}}, {}, "tasks.a.options.policy: give policies of tasks.a in its place"),
+        ({}, {"options": {"classify": {"policy": "full"}}}, "options.classify.policy: give policies of tasks.a"),
+        ({"sizes": [64], "options": {"size": 32}}, {}, "tasks.a.options.size: give sizes of tasks.a alone"),
+        ({"search": {"space": {"size": [32, 64]}}}, {}, "tasks.a.search.space.size: give sizes of tasks.a alone"),
+        ({"search": {"space": {"policy": ["head", "full"]}}}, {}, "tasks.a.search.space.policy: give policies"),
+        ({"search": {"space": {"folds": [3]}}, "by_arm": {"random": {"folds": 4}}},
+         {"unfair": [{"option": "folds", "reason": "why not"}]}, "space.folds: the arm random sets it too"),
+        ({"readers": "labelled"}, {}, "tasks.a.readers: readers' boxes belong beside those of detect"),
+    ],
+)  # fmt: skip
+def test_what_stands_in_two_places_is_refused(tmp_path, task, more, message):
+    tasks = {"a": {"verb": "classify", "pack": "labelled", **task}}
+    with pytest.raises(InputError, match=re.escape(message)):
+        planned(tmp_path, study(tasks=tasks, **more))
+
+
+def test_readers_boxes_are_packed_once_and_their_pack_is_known(tmp_path):
+    content = study(tasks={"lesions": {**TASK, "readers": "raw"}})
+    content["packs"]["raw"] = {"format": "phantom", "size": 64, "seed": 9}
+    plan = planned(tmp_path, content)
+    assert [one.name for one in of(plan, "pack")].count("pack raw") == 1
+    assert plan.by_id()[plan.readers["lesions"].node].name == "pack raw"
+    content["tasks"]["lesions"]["readers"] = "rwa"
+    with pytest.raises(InputError, match="readers: unknown; did you mean raw"):
+        planned(tmp_path, content)
+
+
 def test_variables_come_from_the_environment_then_from_the_file(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     packs = {"labelled": {"format": "folder", "source": "${PLACE}"}}

@@ -17,6 +17,7 @@ from twinray.errors import InputError
 from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.run import run as evaluate
 from twinray.report.checklists.sources import Pointer, read_records
+from twinray.report.numbers import typeset
 from twinray.runs.folder import read_config
 from twinray.studies.config import StudyConfig
 from twinray.studies.plan.nodes import Cell
@@ -77,7 +78,8 @@ def test_the_page_answers_the_question_of_the_file(done: Path) -> None:
     assert "Do weights learnt on unlabelled phantoms help?" in text
     assert "Opened once, after the last planned run. No deviation from the plan." in text
     assert text.count("Research software, not a medical device") >= 2
-    assert "Barlow Twins with" in text and "labelled patients is worth" in text
+    assert "Barlow Twins is worth" in text and "at random's figure with" in text
+    assert gather(collect(done)).result.tasks[0].name.startswith("findings")
     for name in (
         "At a glance",
         "The smallest difference this test can show",
@@ -143,6 +145,30 @@ def test_every_figure_is_the_same_in_page_tables_metrics_and_parquet(done: Path)
         table = (done / "report" / "tables" / f"{folder.name}.md").read_text(encoding="utf-8")
         line = next(x for x in table.splitlines() if x.startswith(f"| {arm} "))
         assert f" {value:.3f} (" in line and f"{value:.3f}" in page
+
+
+def test_gains_have_hours_and_every_chart_and_table_of_the_page_is_a_file(
+    done: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    text = text_of(write(ReportConfig(done, out=out, heat_maps=False, embeddings=False, minutes_per_image=3.0)))  # fmt: skip
+    ((saves, replaces),) = json.loads((out / "gains.json").read_text(encoding="utf-8")).values()
+    assert (saves["way"], replaces["way"]) == ("saves", "replaces")
+    assert (
+        saves["at_patients"] > replaces["at_patients"]
+    )  # all of the one arm, the fewest of the other
+    assert typeset(saves["words"]) in text and "reader hours" in saves["words"]
+    low, high = saves["worth_patients"]["measurable"]
+    hours = saves["reader_hours"]["measurable"]
+    each = 60 * (hours[1] - hours[0]) / (high - low) / 3  # images of a patient
+    assert 1 <= each < 4
+    charts = {path.stem.rpartition("-")[0] for path in (out / "figures").glob("*.svg")}
+    assert {"worth", "training"} <= charts
+    tables = {path.stem for path in (out / "tables").glob("*.tex")}
+    assert {"worth-1", "worth-2", "smallest-1", "published-1", "differences"} <= tables
+    assert saves["worth_patients"]["words"] in (out / "tables" / "worth-1.md").read_text(encoding="utf-8")  # fmt: skip
+    differences = (out / "tables" / "differences.md").read_text(encoding="utf-8")
+    assert "over runs" in differences and "one run each" in differences
 
 
 def test_every_pointer_of_a_checklist_resolves(done: Path) -> None:

@@ -239,6 +239,29 @@ def test_runs_added_and_options_changed_are_listed(opened, folder, tmp_path):
     assert kinds(study)["run left out"] == 5
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_another_question_or_comparison_is_listed(folder, tmp_path, late):
+    """Runs stay as they are; what is asked of them is chosen after a look."""
+    shutil.copy(folder / "other.pth", tmp_path)
+    place, plan = prepared(written(tmp_path, content(tmp_path)), tmp_path / "out")
+    if late:
+        place.journal.append("opened", early=False, not_done=[], pieces=[])
+    changed = content(tmp_path)
+    changed["question"] = "Do random weights do better?"
+    changed["arms"].reverse()
+    changed["tasks"] = dict(reversed(changed["tasks"].items()))
+    _, other = prepared(written(tmp_path, changed), place.path)
+    assert {one.id for one in other.measured()} == {one.id for one in plan.measured()}
+    found = deviations(place)
+    assert {(one.kind, one.what.partition(":")[0]) for one in found} == {
+        ("question changed", "question"),
+        ("question changed", "task that answers"),
+        ("question changed", "arms of labels, first to last"),
+    }
+    assert all(one.what.endswith("after the test images were opened") == late for one in found)
+    assert "labels before, lesions now" in next(o.what for o in found if "answers" in o.what)
+
+
 def test_a_run_that_is_done_again_is_listed(sealed, tmp_path):
     study = copy(sealed, tmp_path)
     run = next(p.node for p in collect(study).measured() if p.node.kind == "classify")

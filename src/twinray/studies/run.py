@@ -50,8 +50,9 @@ def run(config: StudyConfig, console: Console | None = None) -> StudyState | Non
         show_plan(plan, console)
         return None
     if plan.missing:
+        more = f" and {len(plan.missing) - 3} more" if len(plan.missing) > 3 else ""
         raise InputError(
-            f"{config.file}: {len(plan.missing)} things are not there: {'; '.join(plan.missing[:3])}; "
+            f"{config.file}: not there: {'; '.join(plan.missing[:3])}{more}; "
             "put them there, set the variables in the environment, or look at --plan"
         )
     if config.estimate:
@@ -130,7 +131,7 @@ def _opened(config: StudyConfig, plan: Plan, source: Source) -> Place:
     place.write_plan(plan)
     about = {"study": plan.study, "file": digest, "plan": plan.key(), "version": own_version()}
     if not planned or any(planned[-1].about.get(key) != about[key] for key in ("file", "plan")):
-        place.journal.append("planned", runs=len(plan.measured()), **about)
+        place.journal.append("planned", runs=len(plan.measured()), asks=plan.asks(), **about)
     if not (config.out / STUDY).is_file():
         first = next(event for event in place.journal.events() if event.what == "planned")
         write_json(config.out / STUDY, {"begun": first.at, **first.about}, "record of a study")

@@ -135,8 +135,11 @@ def test_links_that_lead_out_and_archives_are_named(tmp_path: Path) -> None:
     (inside / "more.zip").write_bytes(b"PK\x03\x04")
     (inside / "old.tar.gz").write_bytes(b"\x1f\x8b")
     notes = read_folder(inside).notes
-    assert any("1 files lie outside" in note and "b.png" in note for note in notes)
-    assert any("2 archives were not opened (first: more.zip)" in note for note in notes)
+    assert any(
+        "1 file lies outside the folder and is reached" in note and "b.png" in note
+        for note in notes
+    )
+    assert any("2 archives were not opened (first: more.zip): unpack them" in n for n in notes)
     assert len(find_images([inside]).notes) == 2
     (inside / "linked").symlink_to(outside)
     assert any("3 files lie outside" in note for note in read_folder(inside, layout="flat").notes)

@@ -95,6 +95,8 @@ def test_kaggle_raw_boxes_keep_their_readers(tmp_path):
     assert a.source == "train/a.png" and a.patient is None and a.split is None
     assert np.flatnonzero(a.labels).tolist() == [3, 8]
     assert len(b.boxes) == 0 and np.flatnonzero(b.labels).tolist() == [14]
+    # who read b and drew nothing is known too
+    assert [one.attributes["readers"] for one in (a, b)] == ["R1;R2;R3", "R1;R2;R3"]
     assert any("no patient ids" in note for note in collection.notes)
     assert any("no train_meta.csv" in note for note in collection.notes)
 

@@ -17,6 +17,7 @@ from twinray.evaluation.boxes import FrocRule, evaluate_boxes
 from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.readers.ceiling import (
     detector_at_readers,
+    detector_froc,
     reader_figures,
     readings_of,
 )
@@ -126,6 +127,12 @@ def test_the_detectors_sensitivity_is_that_of_froc():
         ["x"],
         resampling=Resampling(n=0),
     )
+    rates = (0.125, 0.25, 0.5, 1.0, 2.0)
+    curve = detector_froc(readings, predictions, ["x"], rates=rates, resampling=FEW)
+    for rate, figure in curve.items():
+        of = report.all_images.metrics[f"froc@{rate:g}"]
+        assert figure.value == pytest.approx(of.value, abs=1e-12)
+        assert figure.ci95[0] <= figure.value <= figure.ci95[1]
     at = [report.all_images.metrics[f"froc@{r}"].value for r in (0.125, 0.25, 0.5, 1, 2)]
     assert min(at) <= found.detector.value <= max(at)
     low, high = found.difference.ci95

@@ -116,6 +116,30 @@ def test_a_gain_here_and_a_loss_there_is_no_yes(study: Make) -> None:
     assert "better than ImageNet" in said.headline and "worse in" in said.headline
 
 
+def test_places_of_one_task_are_told_together(study: Make) -> None:
+    ends = {0.1: (0.01, 0.05), 0.3: (0.02, 0.05), 1.0: (-0.02, 0.02)}
+    said = verdict(study(ends=ends, shares=(0.1, 0.3, 1.0)))
+    assert said.headline == (
+        "Yes, in part: Barlow Twins did better than ImageNet in Detection with 10 % of the labels and 30 % of the labels. "
+        "No difference is shown in 1 of 3 comparisons."
+    )
+
+
+def test_arms_of_several_networks_are_told_beside_the_answer(study: Make) -> None:
+    result = study()
+    (task,) = result.tasks
+
+    def with_network(arms: dict[str, str]) -> str:
+        runs = tuple(replace(r, record={**r.record, "network": arms[r.arm]}) for r in task.runs)
+        return text_of(as_page(content(replace(result, tasks=(replace(task, runs=runs),)))))
+
+    same = with_network(dict.fromkeys(ARMS, "resnet50"))
+    assert "differ in the network" not in same
+    other = with_network({**dict.fromkeys(ARMS, "resnet50"), "Barlow Twins": "resnet18"})
+    assert "Detection: arms differ in the network too" in other
+    assert "(resnet50: ImageNet and random; resnet18: Barlow Twins)" in other
+
+
 def test_a_sealed_study_shows_no_test_figure(study: Make) -> None:
     """The test figures lie in the record here, and must not reach the page."""
     result = study()

@@ -91,14 +91,14 @@ class Scan:
         notes = []
         if self.outside:
             first = _printable(self.outside[0])
-            notes.append(
-                f"{len(self.outside):,} files lie outside the folder and are reached through links (first: {first})"
-            )
+            n = len(self.outside)
+            who = "1 file lies outside the folder and is" if n == 1 else f"{n:,} files lie outside the folder and are"  # fmt: skip
+            notes.append(f"{who} reached through links (first: {first})")
         if self.archives:
             first = _printable(self.archives[0])
-            notes.append(
-                f"{len(self.archives):,} archives were not opened (first: {first}): unpack them to use what is inside"
-            )
+            n = len(self.archives)
+            who = "1 archive was" if n == 1 else f"{n:,} archives were"
+            notes.append(f"{who} not opened (first: {first}): unpack {'it' if n == 1 else 'them'} to use what is inside")  # fmt: skip
         return notes
 
     @property

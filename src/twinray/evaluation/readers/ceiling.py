@@ -266,6 +266,43 @@ def detector_at_readers(
     return tuple(result)
 
 
+def detector_froc(
+    readings: Readings,
+    predictions: Mapping[str, Boxes],
+    box_classes: Sequence[str],
+    patients: Mapping[str, str | None] | None = None,
+    *,
+    rates: Sequence[float],
+    rule: FrocRule = FROC_RULE,
+    resampling: Resampling = PLAIN_RESAMPLING,
+) -> dict[float, Figure]:
+    """A detector's FROC curve against the readers' truth, the only one beside which readers may stand as points.
+
+    Args:
+        readings, predictions, box_classes, patients, rule, resampling: arguments as in ``detector_at_readers``.
+        rates: false positives per image.
+
+    Returns:
+        Rate -> sensitivity over all readings.
+    """
+    none = replace(Boxes.empty(), scores=np.zeros(0))
+    theirs = {key: predictions.get(readings.image[key], none) for key in readings.keys}
+    found = _Matched.of(readings, theirs, box_classes, rule)
+    index = _groups(readings, patients)
+    n_groups = int(index.max()) + 1
+    curve = froc_rows(found.matches, rule.hit, index, ignore_repeats=rule.repeats == "ignore")
+    drawn = [
+        froc(curve, weights, rates)
+        for weights in bootstrap_groups(index, resampling.n, resampling.seed)
+    ]
+    samples = np.concatenate([np.zeros((len(rates), 0)), *drawn], axis=1)
+    plain = froc(curve, np.ones((n_groups, 1)), rates)[:, 0]
+    return {
+        rate: figure_of(percentile_interval(float(value), own, n_groups))
+        for rate, value, own in zip(rates, plain, samples, strict=True)
+    }
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Matched:
     flat: FlatBoxes

@@ -70,7 +70,8 @@ def with_groups(
                 name: replace(arm, tested=tuple(_part(one, images) for one in arm.tested))
                 for name, arm in arms.items()
             }
-            n_images = len(next(iter(some.values())).tested[0].images)
+            # of folds together: each run has the images of its own
+            n_images = len({i for one in next(iter(some.values())).tested for i in one.images})
             try:
                 found = measured(some) if n_images else {}
             except InputError:  # no image of the group is labelled

@@ -16,7 +16,15 @@ from twinray.evaluation.diagnostics import Calibration, PrecisionRecall
 from twinray.evaluation.measures import title
 from twinray.evaluation.result import Evaluation
 from twinray.records import IntArray
-from twinray.report.charts.sheet import WIDTH, as_svg, legend, look, note_if_empty, style
+from twinray.report.charts.sheet import (
+    WIDTH,
+    as_svg,
+    legend,
+    look,
+    note_if_empty,
+    over_matrix,
+    style,
+)
 from twinray.report.fonts import cut_in_middle, literal
 from twinray.report.numbers import number
 from twinray.report.palette import ARMS, GRID, INK, MUTED, look_of
@@ -110,7 +118,7 @@ def confusion_plot(table: IntArray, classes: Sequence[str], heading: str) -> byt
     axes.set_aspect("equal")
     names = [literal(cut_in_middle(c, 22)) for c in classes]
     _name_cells(axes, names + ["nothing there"] * (n - len(names)))
-    style(axes, literal(heading), "predicted")
+    style(axes, literal(over_matrix(heading)), "predicted")
     axes.grid(visible=False)
     axes.set_ylabel("true", fontsize=10, color=MUTED)
     return as_svg(sheet)

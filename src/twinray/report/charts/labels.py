@@ -26,6 +26,7 @@ from twinray.report.charts.sheet import (
     look,
     make_room,
     note_if_empty,
+    over_matrix,
     style,
 )
 from twinray.report.fonts import cut_in_middle, literal
@@ -335,7 +336,7 @@ def confusion_of_labels(table: IntArray, classes: Sequence[str], title: str) -> 
     for at in np.arange(n + 1) - 0.5:
         axes.axhline(at, color=GRID, linewidth=0.8)
         axes.axvline(at, color=GRID, linewidth=0.8)
-    style(axes, literal(title), "predicted (share of the row, images)")
+    style(axes, literal(over_matrix(title)), "predicted (share of the row, images)")
     axes.grid(visible=False)
     axes.set_ylabel("true (images)", fontsize=10, color=MUTED)
     return as_svg(sheet)

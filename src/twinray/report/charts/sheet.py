@@ -11,6 +11,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -35,6 +36,10 @@ _FONTS: Any = {
     "svg.hashsalt": "twinray",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Segoe UI", "Helvetica Neue", "Arial"],
 }
+
+
+_OVER_MATRIX = 30
+"""Letters of a line above a confusion matrix."""
 
 
 def look(arm: int, arms: int) -> dict[str, Any]:
@@ -62,6 +67,11 @@ def style(axes: Axes, title: str, x_label: str, *, across: bool = False) -> None
     for side, spine in axes.spines.items():
         spine.set_visible(side == ("left" if across else "bottom"))
         spine.set_color(MUTED)
+
+
+def over_matrix(title: str) -> str:
+    """A title in lines that fit above a confusion matrix, which is narrower than its sheet."""
+    return fill(title, _OVER_MATRIX)
 
 
 def legend(axes: Axes, *, outside: bool = False, letters: int = 40) -> None:
@@ -143,7 +153,9 @@ def as_svg(sheet: Sheet) -> Chart:
 def _title(sheet: Sheet) -> str:
     """The titles of a sheet's charts, in one line."""
     titles = (axes.get_title(loc="left") for axes in sheet.axes if axes.get_visible())
-    return "; ".join(dict.fromkeys(text.replace("\\$", "$") for text in titles if text))
+    return "; ".join(
+        dict.fromkeys(" ".join(text.replace("\\$", "$").split()) for text in titles if text)
+    )
 
 
 def adapt_svg(text: str) -> bytes:

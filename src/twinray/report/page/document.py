@@ -121,9 +121,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Words:
-    """A table of words: on a phone each row becomes a stack of lines."""
+    """A table of words: its cells are broken into lines, and on a phone each row becomes a stack of them.
+
+    Attributes:
+        table: the table.
+        numbers: flag, true for figures among the words, which get a real minus sign.
+    """
 
     table: Table
+    numbers: bool = False
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def _answer(study: StudyResult, parts: Parts) -> Section:
         cautions.append(
             "The study's journal is not as it was written: its times cannot be relied on."
         )
-    cautions += _few_pretrainings(study)
+    cautions += [*_networks(study), *_few_pretrainings(study)]
     blocks: list[Block] = [said]
     if cautions:
         blocks.append(Caution(tuple(cautions)))
@@ -197,6 +197,24 @@ def _answer(study: StudyResult, parts: Parts) -> Section:
         blocks.append(Keys(tuple(keys[:3])))
     blocks.append(Details("Words on this page", (Points(_words(study)),)))
     return Section("The answer", "Answer", tuple(blocks))
+
+
+def _networks(study: StudyResult) -> list[str]:
+    """Initial weights may bring their own network; the difference is then of both."""
+    found = []
+    for task in study.tasks:
+        networks: dict[str, dict[str, None]] = {}
+        for run in task.runs:
+            if network := run.record.get("network"):
+                networks.setdefault(network, {})[run.arm] = None
+        if len(networks) > 1:
+            told = "; ".join(
+                f"{network}: {join_words([*arms])}" for network, arms in networks.items()
+            )
+            found.append(
+                f"{task.title}: arms differ in the network too, so their differences are not those of the initial weights alone ({told})."
+            )
+    return found
 
 
 def _few_pretrainings(study: StudyResult) -> list[str]:
@@ -295,19 +313,27 @@ def _headline(
             f"{'worse' if better else f'{asked} did worse than {base}'} in {_places(worse)}"
         )
     rest = n - len(better) - len(worse)
-    if rest:
-        said.append(
-            f"{'no difference is shown' if not said else 'not shown'} in {rest} of {n} comparisons"
-        )
+    open_ = f" No difference is shown in {rest} of {n} comparisons." if rest else ""
     outcome: Outcome = (
         "higher" if better and not worse else "lower" if worse and not better else "open"
     )
-    return outcome, ("Yes, in part: " if outcome == "higher" else "") + join_words(said) + "."
+    return outcome, ("Yes, in part: " if outcome == "higher" else "") + join_words(
+        said
+    ) + f".{open_}"
 
 
 def _places(known: Sequence[Cell]) -> str:
-    places = [_place(cell) for cell in known]
-    return join_words(places) if len(places) <= 3 else f"{len(places)} comparisons"
+    if len(known) > 3:
+        return f"{len(known)} comparisons"
+    tasks: dict[str, list[Cell]] = {}
+    for cell in known:
+        tasks.setdefault(cell.task.title, []).append(cell)
+    return join_words(
+        [
+            _place(own[0]) if len(own) == 1 else f"{name} with {join_words([_share(c.share) for c in own])}"
+            for name, own in tasks.items()
+        ]
+    )  # fmt: skip
 
 
 def _place(cell: Cell) -> str:
@@ -375,7 +401,7 @@ def _keys(study: StudyResult) -> list[Key]:
                 cut_in_middle(_place(cell), _LONGEST),
                 signed(value_of(cell.difference), of.digits),
                 of.title,
-                f"95 % interval {interval(cell.difference, sign=True)}, {cut_in_middle(cell.arm, _IN_ROW)} minus {cut_in_middle(cell.base, _IN_ROW)}",
+                f"95 % interval {interval(cell.difference, sign=True)}, {cut_in_middle(cell.arm, _LONGEST)} minus {cut_in_middle(cell.base, _LONGEST)}",
             )
         )
     return found

@@ -13,13 +13,13 @@ from twinray.report.published import TABLES
 from twinray.runs.folder import plain
 from twinray.studies.plan.file import Arm, Source, StudyFile, Task, unknown
 from twinray.studies.plan.inputs import Outside
-from twinray.studies.plan.nodes import Cell, Differing, Node, Plan, Read, node
+from twinray.studies.plan.nodes import Cell, Differing, Node, Order, Plan, Read, node
 from twinray.studies.plan.search import trials
 from twinray.verbs import VERBS, load
 
 GO_WITH_WEIGHTS = frozenset({"arch", "init_part"})
 """Options that may differ between arms: what goes with initial weights."""
-_OWN = frozenset({"data", "out", "init", "resume", "seed", "seeds", "fraction", "fraction_seed", "seal"})  # fmt: skip
+_OWN = frozenset({"data", "out", "init", "resume", "seed", "seeds", "fraction", "fraction_seed", "seal", "kept_features"})  # fmt: skip
 """Options that the plan itself fills."""
 _OF_FEATURES = (
     "arch",
@@ -51,6 +51,7 @@ class _Builder:
         self.outside = Outside(source)
         self.nodes: dict[str, Node] = {}
         self.unfair: dict[tuple[str, str, str], Differing] = {}
+        self.readers: dict[str, Read] = {}
 
     def add(self, one: Node) -> str:
         known = self.nodes.get(one.id)
@@ -191,7 +192,12 @@ class _Builder:
             raise self.source.fault(f"{where}.pack", unknown(task.pack, list(self.file.packs)))
         if task.policies is not None and task.verb == "detect":
             raise self.source.fault(f"{where}.policies", "only classify has policies; leave it out")
+        if task.readers:
+            if task.verb != "detect":
+                raise self.source.fault(f"{where}.readers", "readers' boxes belong beside those of detect; leave it out")  # fmt: skip
+            self.readers[name] = self.pack("data", task.readers, self.folds(task.readers)[0] if task.readers in self.file.packs else None, f"{where}.readers")  # fmt: skip
         self._check_axes(where, task)
+        self._check_set_once(name, task, [arms[one] for one in taking])
         for arm, policy, size, fold in (
             (a, p, s, f)
             for a in taking
@@ -217,6 +223,28 @@ class _Builder:
                     f"{where}.{axis}",
                     f"expected different values, one or more, got {_listed(values)}",
                 )
+
+    def _check_set_once(self, name: str, task: Task, arms: Sequence[Arm]) -> None:
+        """Refuse an option that stands in two places, of which one would win without a word."""
+        where = f"tasks.{name}"
+        of_arms = {arm.name: {**arm.options, **task.by_arm.get(arm.name, {})} for arm in arms}
+        spaces = {} if task.search is None else task.search.space
+        places: list[tuple[str, Mapping[str, Any]]] = [
+            (f"{where}.options", task.options),
+            (f"options.{task.verb}", self.file.options.get(task.verb, {})),
+            ("options.all", self.file.options.get("all", {}) if task.verb == "classify" else {}),
+            (f"{where}.search.space", spaces),
+            *((f"arms.{arm}", own) for arm, own in of_arms.items()),
+        ]
+        for place, own in places:
+            if "policy" in own and task.verb == "classify":
+                raise self.source.fault(f"{place}.policy", f"give policies of {where} in its place, such as policies: [full]")  # fmt: skip
+            if "size" in own and (task.sizes is not None or own is spaces):
+                raise self.source.fault(f"{place}.size", f"give sizes of {where} alone")
+        for arm, own in of_arms.items():
+            for option in spaces:
+                if option in own:
+                    raise self.source.fault(f"{where}.search.space.{option}", f"the arm {arm} sets it too; leave out one of the two")  # fmt: skip
 
     def _folds(self, where: str, task: Task) -> list[int | None]:
         known = self.folds(task.pack)
@@ -373,6 +401,15 @@ def build(file: StudyFile, source: Source) -> Plan:
         tuple(dict.fromkeys(builder.outside.missing)),
         tuple(file.limits),
         tuple(_beside(file, source)),
+        {
+            name: Order(
+                tuple(_arms(file, source) if task.arms is None else task.arms),
+                tuple(task.policies or ()),
+                tuple(task.sizes or ()),
+            )
+            for name, task in tasks
+        },
+        builder.readers,
     )
 
 

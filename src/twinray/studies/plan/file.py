@@ -106,6 +106,8 @@ class Task:
         options: further options of the verb, the same for every arm.
         by_arm: arm -> options that go with its initial weights.
         search: values that are searched for.
+        readers: name of a pack of the same images with every reader's boxes (``fusion_iou: 0``), for the human ceiling; that of the
+            task unless given.
     """
 
     verb: Literal["detect", "classify"]
@@ -120,6 +122,7 @@ class Task:
     options: Options = dataclasses.field(default_factory=dict)
     by_arm: dict[str, Options] = dataclasses.field(default_factory=dict)
     search: Search | None = None
+    readers: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

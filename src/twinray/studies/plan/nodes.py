@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -148,6 +148,19 @@ class Differing:
 
 
 @dataclass(frozen=True)
+class Order:
+    """The order in which a task's file names things, which no order of work may change: the first arm is the one that others are compared with.
+
+    Attributes:
+        arms, policies, sizes: as the file has them.
+    """
+
+    arms: tuple[str, ...]
+    policies: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that a study does.
 
@@ -160,6 +173,8 @@ class Plan:
         missing: things from outside that are not there (yet), in words.
         limits: what the study cannot say, as the file states it.
         published: published tables beside its tasks (``table``, ``task``, ``arms``, ``policy``, ``size``, ``differs``).
+        tasks: task -> its order, in the order of the file; empty in plans of older versions.
+        readers: task -> the pack with every reader's boxes, where it is another than the task's own.
     """
 
     study: str
@@ -171,6 +186,8 @@ class Plan:
     missing: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
+    tasks: Mapping[str, Order] = field(default_factory=dict)
+    readers: Mapping[str, Read] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -188,9 +205,37 @@ class Plan:
         told = [[n.id, n.kind, [asdict(c) for c in n.cells]] for n in self.nodes]
         return _digest([told, [asdict(one) for one in self.unfair]])
 
+    def asks(self) -> dict[str, Any]:
+        """What decides the answer besides the runs: whoever changes it after a look has asked another question."""
+        told: dict[str, Any] = {"question": self.question}
+        if self.tasks:
+            told["task that answers"] = next(iter(self.tasks))
+        for name, own in self.tasks.items():
+            told[f"arms of {name}, first to last"] = list(own.arms)
+        return told | {"limits": list(self.limits), "published tables": [dict(one) for one in self.published]}  # fmt: skip
+
+    def in_order(self, places: Iterable[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+        """Tasks with policy and size, as the file orders them; what it does not name comes last, as it was."""
+
+        def place(one: tuple[str, str, int]) -> tuple[int, int, int]:
+            task, policy, size = one
+            own = self.tasks.get(task, Order(()))
+            return (_at(list(self.tasks), task), _at(own.policies, policy), _at(own.sizes, size))
+
+        return sorted(dict.fromkeys(places), key=place)
+
+    def arms_in_order(self, task: str, arms: Iterable[str]) -> list[str]:
+        """Arms of a task as the file orders them."""
+        known = self.tasks.get(task, Order(())).arms
+        return sorted(dict.fromkeys(arms), key=lambda arm: _at(known, arm))
+
     def write(self, path: Path) -> None:
         """Write the plan as JSON."""
         write_json(path, asdict(self), "plan of a study")
+
+
+def _at(known: Sequence[Any], one: Any) -> int:
+    return known.index(one) if one in known else len(known)
 
 
 def read_plan(path: Path) -> Plan:

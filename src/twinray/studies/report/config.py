@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from twinray.checks import DATA, PLACE, RECORD, settle
+from twinray.checks import DATA, PLACE, RECORD, above, settle
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class ReportConfig:
     packs, and takes seconds an image."""
     embeddings: Annotated[bool, RECORD] = True
     """Draw maps of the features that the arms start from, on at most 500 test images; needs packs and weights."""
+    minutes_per_image: Annotated[float | None, RECORD, above(0)] = None
+    """Minutes that labelling an image takes a reader; the gain in labelled patients is then told in reader hours too."""
 
     def __post_init__(self) -> None:
         settle(self)

@@ -14,10 +14,11 @@ from twinray.errors import InputError
 from twinray.evaluation.boxes import BoxRules, FrocRule, sizes_between
 from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.measures import Kind, main_measure
+from twinray.evaluation.subgroups import UNKNOWN, group_names, parse_by
 from twinray.files import read_json
 from twinray.jobs.evaluate.arms import Arm
 from twinray.jobs.evaluate.config import EvaluateConfig
-from twinray.jobs.evaluate.groups import grouping
+from twinray.jobs.evaluate.groups import Grouping
 from twinray.jobs.evaluate.measure import Measured, Settings, measure
 from twinray.jobs.evaluate.run import noted
 from twinray.jobs.evaluate.stored import kept, read_runs
@@ -42,8 +43,8 @@ _POLICY = {
     "surgical": "some stages trained",
     "full": "all layers trained",
 }
-_GROUPS = ("sex", "view")
-"""Attributes by whose groups every figure is given too, where a pack has them."""
+_GROUPS = ("sex", "view", "age:18,65")
+"""Attributes by whose groups every figure is given too, where every pack of a task has them."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,15 @@ class Gathered:
         return next(task for task in self.result.tasks if task.name == name_of(key))
 
 
+def readers_packs(study: Gathered, key: Key) -> list[Pack]:
+    """Packs with every reader's boxes of a task's test images: those that the file names, else the task's own."""
+    read = study.state.plan.readers.get(key.task)
+    paths = _paths(study.state, study.pieces[key])
+    if read is not None:
+        paths = [study.state.path / "packs" / read.node if read.node else Path(read.path)]
+    return [pack for pack in (_opened([path]) for path in paths) if pack is not None]
+
+
 def gather(state: StudyState) -> Gathered:
     """Measure every task of a study over all of its runs, and say how each run stands.
 
@@ -102,11 +112,14 @@ def gather(state: StudyState) -> Gathered:
         for cell in piece.node.cells:
             if cell.trial is None:
                 pieces.setdefault(Key(cell.task, cell.policy, cell.size), []).append((cell, piece))
+    # the order of work is not that of the file: what needs less is done earlier
+    order = state.plan.in_order((key.task, key.policy, key.size) for key in pieces)
+    pieces = {key: _by_arm(state, key, pieces[key]) for key in (Key(*one) for one in order)}
     packs = {key: _pack(state, own) for key, own in pieces.items()}
     measured: dict[Key, Measured] = {}
     if state.opened:
         for key, own in pieces.items():
-            found = _measure(own, packs[key])
+            found = _measure(own, _groups(_paths(state, own)))
             if found is not None:
                 measured[key] = found
     why = _blocked(state)
@@ -132,6 +145,13 @@ def gather(state: StudyState) -> Gathered:
     )
     shown = {key: packs[key] or _opened(_paths(state, own)[:1]) for key, own in pieces.items()}
     return Gathered(state, result, measured, pieces, packs, shown)
+
+
+def _by_arm(
+    state: StudyState, key: Key, own: Sequence[tuple[Cell, Piece]]
+) -> list[tuple[Cell, Piece]]:
+    arms = state.plan.arms_in_order(key.task, (cell.arm for cell, _ in own))
+    return sorted(own, key=lambda one: arms.index(one[0].arm))
 
 
 def _file(path: Path) -> str:
@@ -193,8 +213,13 @@ def _kind(own: Sequence[tuple[Cell, Piece]]) -> Kind:
     return "detector" if own[0][1].node.kind == "detect" else "classifier"
 
 
-def _measure(own: Sequence[tuple[Cell, Piece]], pack: Pack | None) -> Measured | None:
-    """The opened runs of a task by the study's own arms; None where none is opened."""
+def _measure(own: Sequence[tuple[Cell, Piece]], groups: Grouping) -> Measured | None:
+    """The opened runs of a task by the study's own arms; None where none is opened.
+
+    Args:
+        own: measured runs of the task and the cells that they fill.
+        groups: groups of the test images, whose figures are given too.
+    """
     # after an early opening some runs are done later: these stay sealed until the study is opened again
     done = [(cell, piece) for cell, piece in own if "test" in piece.figures]
     if not done:
@@ -237,17 +262,29 @@ def _measure(own: Sequence[tuple[Cell, Piece]], pack: Pack | None) -> Measured |
         "",
         Resampling(asked.bootstrap, asked.seed),
         BoxRules(froc, sizes_between(asked.size_limits)),
-        grouping([name for name in _GROUPS if _stated(pack, name)], pack, "test") if pack is not None else {},
-    )  # fmt: skip
+        groups,
+    )
     return noted(measure(arms, settings))
 
 
-def _stated(pack: Pack | None, attribute: str) -> bool:
-    """Whether the test images state an attribute, in more than one way."""
-    if pack is None or attribute not in pack.attributes:
-        return False
-    values = pack.attribute(attribute)
-    return len({values[row] for row in pack.where("test")} - {""}) > 1
+def _groups(paths: Sequence[Path]) -> Grouping:
+    """Groups of a task's test images, over all of its folds; of attributes that tell at least two apart."""
+    packs = [pack for pack in (_opened([path]) for path in paths) if pack is not None]
+    found: dict[str, tuple[Mapping[str, str], tuple[str, ...]]] = {}
+    for by in parse_by(_GROUPS):
+        if len(packs) < len(paths) or any(by.attribute not in pack.attributes for pack in packs):
+            continue
+        values: dict[str, object] = {}
+        for pack in packs:
+            own = pack.attribute(by.attribute)
+            values |= {str(pack.ids[row]): own[row] for row in pack.where("test")}
+        try:
+            names, order = group_names(by, [*values.values()])
+        except InputError:  # not stated, no numbers, or as many values as no table holds
+            continue
+        if len(set(order) - {UNKNOWN}) > 1:
+            found[by.attribute] = dict(zip(values, names, strict=True)), order
+    return found
 
 
 def _asked(piece: Piece, paths: tuple[Path, ...]) -> EvaluateConfig:
@@ -345,6 +382,7 @@ def _record(piece: Piece) -> dict[str, str]:
         found["licences and what they saw"] = (
             "; ".join(a.told() for a in told.init.ancestors or ()) or "none public"
         )
+        found["network"] = told.arch
         found["data"] = ", ".join(
             f"{Path(p.pack).name} {next(iter(p.checksums.values()), '')[:12]}".strip()
             for p in told.data
@@ -414,7 +452,7 @@ def _protocol(state: StudyState) -> list[tuple[str, str]]:
     plan = state.plan
     facts = [
         ("arms", "equal in every option but the initial weights and what goes with them"
-         if not plan.unfair else f"{len(plan.unfair)} options differ on purpose; see the deviations"),
+         if not plan.unfair else f"options that differ on purpose: {len(plan.unfair)}; see the deviations"),
         ("test images", "predicted by every run, measured by none before the opening"),
         ("intervals", "95 %; over patients: bootstrap, all arms on the same resamples; over seeds: Student's t"),
     ]  # fmt: skip

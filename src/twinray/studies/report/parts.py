@@ -153,7 +153,7 @@ def confusions(study: Gathered) -> tuple[Block, ...]:
             if own is None or own.confusion is None:
                 continue
             draw = confusion_plot if isinstance(own, Detected) else confusion_of_labels
-            head = f"{task.title}: {cut_in_middle(arm, 40)}"
+            head = f"{task.title}: {cut_in_middle(arm, 60)}"
             counts = "; ".join(
                 f"{true}: {', '.join(str(int(n)) for n in row)}"
                 for true, row in zip(
@@ -164,7 +164,7 @@ def confusions(study: Gathered) -> tuple[Block, ...]:
             )
             blocks.append(
                 Picture(
-                    draw(own.confusion, own.classes, head),
+                    draw(own.confusion, own.classes, cut_in_middle(arm, 60)),
                     "svg",
                     f"Confusion of {head}, rows true: {counts}.",
                     f"{head}. The arm's first run; the others lie in the folder of the task.",

@@ -11,7 +11,7 @@ from twinray.errors import InputError
 from twinray.evaluation.folds import FoldRun, LabelRun
 from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.measures import measure, title
-from twinray.evaluation.worth.gain import Gain, LabelCurve, gain
+from twinray.evaluation.worth.gain import Gain, LabelCurve, Way, gain
 from twinray.evaluation.worth.power import detectable, patients_to_settle
 from twinray.evaluation.worth.sampled import Sampled, mean_of, sampled_boxes, sampled_labels
 from twinray.jobs.evaluate.arms import DRAWS, PACKS, PRETRAININGS, TRAINING_SEEDS, Place, places
@@ -20,7 +20,7 @@ from twinray.jobs.evaluate.tested import BoxData, Tested
 from twinray.records import Task as Labels
 from twinray.report.charts.worth import label_curves
 from twinray.report.numbers import count, number, signed
-from twinray.report.page.document import Block, Picture, Points
+from twinray.report.page.document import Block, Picture, Points, Words
 from twinray.report.study_result import Task
 from twinray.report.tables import Table
 from twinray.studies.report.gather import Gathered
@@ -29,13 +29,19 @@ RESAMPLING = Resampling(400, 0)
 """Resamples of patients for the gain and the power; each measures every run once."""
 
 
-def worth(study: Gathered) -> tuple[tuple[Block, ...], tuple[Block, ...], str]:
-    """Blocks on the gain and on the smallest difference, and a sentence on the gain for the answer.
+def worth(
+    study: Gathered, minutes_per_image: float | None = None
+) -> tuple[tuple[Block, ...], tuple[Block, ...], str, dict[str, list[Gain]]]:
+    """Blocks on the gain and on the smallest difference, a sentence on the gain for the answer, and the gains by task.
+
+    The sentence is at the figure of the first arm with all its labels, the one level that is named before looking.
 
     Args:
         study: opened, or nothing is said.
+        minutes_per_image: what labelling an image takes a reader; None for no reader hours.
     """
     gains: list[Block] = []
+    known: dict[str, list[Gain]] = {}
     power: list[tuple[str, ...]] = []
     told = ""
     untold: list[str] = []
@@ -51,18 +57,19 @@ def worth(study: Gathered) -> tuple[tuple[Block, ...], tuple[Block, ...], str]:
         if pretrainings > 1:
             averaged.append(task.title)
         curves = _curves(measured, sampled, task)
-        found = _gains(curves, task)
-        asked = [one for one in found if one.candidate == task.arms[-1]]
+        found = _gains(curves, task, minutes_per_image, _images_per_patient(measured))
+        asked = [one for one in found if one.candidate == task.arms[-1] and one.way == "saves"]
         if asked:
             last = asked[-1]
             data = label_curves(curves[last.baseline], curves[last.candidate], last, task.measure)
             gains.append(Picture(data, "svg", last.told(), f"{task.title}. {last.told()}"))
             told = told or f"{task.title}: {last.told()}"
         if found:
-            gains.append(_gain_table(task, found))
+            known[task.name] = found
+            gains += _gain_tables(task, found)
         power += _power(measured, sampled, task)
     if gains:
-        gains.insert(0, Points((("How it is read.", "The horizontal distance of two label curves, made monotone: how many labelled patients the first arm needs more for the same figure. Nothing is extrapolated."),)))  # fmt: skip
+        gains.insert(0, Points((("How it is read.", "The horizontal distance of two label curves, made monotone: how many labelled patients fewer, or more, give the same figure. Nothing is extrapolated: beyond what was measured there is a bound."),)))  # fmt: skip
     if untold:
         gains.append(
             f"Not worked out for {', '.join(untold)}: gain and smallest difference need the same folds and seeds in every arm. "
@@ -75,15 +82,14 @@ def worth(study: Gathered) -> tuple[tuple[Block, ...], tuple[Block, ...], str]:
         )
     smallest: tuple[Block, ...] = ()
     if power:
-        smallest = (
-            Table(
+        table = Table(
                 "What these test images can show",
                 ("task", "labels", "arm", "difference", "smallest difference shown in 80 % of studies", "test patients to settle the measured one"),
                 tuple(power),
                 "The smallest difference counts patients and, where there are several, seeds. The number of patients to settle a difference that was measured near 0 is large or has no end, and its interval is wide.",
-            ),
         )  # fmt: skip
-    return tuple(gains), smallest, told
+        smallest = (Words(table, numbers=True),)
+    return tuple(gains), smallest, told, known
 
 
 def _sampled(measured: Measured) -> tuple[Sampled | None, int]:
@@ -178,30 +184,68 @@ def _curves(measured: Measured, sampled: Sampled, task: Task) -> dict[str, Label
     return found
 
 
-def _gains(curves: Mapping[str, LabelCurve], task: Task) -> list[Gain]:
-    """Every other arm against the first one, at each number of labelled patients of that arm."""
+def _images_per_patient(measured: Measured) -> float:
+    """Labelled training images of a patient, the mean over the runs that say both numbers; 1 where none does."""
+    images = patients = 0
+    for arm in measured.arms.values():
+        for one in arm.tested:
+            counts = [one.run.metrics.get(f"training_{what}") for what in ("images", "patients")]
+            own = [c if isinstance(c, list) else [c] for c in counts]
+            for few, many in zip(own[1], own[0], strict=False):
+                if isinstance(few, int) and isinstance(many, int) and few > 0:
+                    images, patients = images + many, patients + few
+    return images / patients if patients else 1.0
+
+
+def _gains(
+    curves: Mapping[str, LabelCurve],
+    task: Task,
+    minutes_per_image: float | None = None,
+    images_per_patient: float = 1.0,
+) -> list[Gain]:
+    """Every other arm against the first one: at each number of patients of the one that leaves room on the other's curve.
+
+    With the fewest patients of the first arm nothing can be saved, with the most of another nothing more be measured.
+    """
     base = curves.get(task.arms[0])
     if base is None:
         return []
     better = measure(task.measure).better
-    return [
-        gain(base, curves[arm], at=at, way="replaces", better=better)
-        for arm in task.arms[1:]
-        if arm in curves
-        for at in curves[arm].patients
+    others = [curves[arm] for arm in task.arms[1:] if arm in curves]
+    asked: list[tuple[LabelCurve, float, Way]] = [
+        *((other, at, "saves") for other in others for at in base.patients[1:]),
+        *((other, at, "replaces") for other in others for at in other.patients[:-1]),
     ]
+    return [
+        gain(
+            base, other, at=at, way=way, better=better,
+            minutes_per_image=minutes_per_image, images_per_patient=images_per_patient,
+        )
+        for other, at, way in asked
+    ]  # fmt: skip
 
 
-def _gain_table(task: Task, found: Sequence[Gain]) -> Table:
-    return Table(
-        f"{task.title}: what other initial weights are worth in labelled patients, against {task.arms[0]}",
-        ("arm", "with labelled patients", title(task.measure), "worth so many more (95 % interval)", "times the labels"),
-        tuple(
-            (one.candidate, count(one.at), number(one.level), one.patients.told(), one.times.told(2))
-            for one in found
-        ),
-        f"Intervals over {found[0].over}.",
-    )  # fmt: skip
+def _gain_tables(task: Task, found: Sequence[Gain]) -> list[Block]:
+    base, hours = task.arms[0], any(one.hours is not None for one in found)
+    tables: list[Block] = []
+    for way, caption, head, worth_head in (
+        ("saves", f"labelled patients that other initial weights save, against {base}", f"figure of {base} with", "saves (95 % interval)"),
+        ("replaces", f"how many more labelled patients {base} would take", "with labelled patients", f"{base} would take more (95 % interval)"),
+    ):  # fmt: skip
+        own = [one for one in found if one.way == way]
+        if not own:
+            continue
+        rows = tuple(
+            (
+                one.candidate, count(one.at), number(one.level), one.patients.told(), one.times.told(2),
+                *(("" if one.hours is None else one.hours.told(0),) if hours else ()),
+            )
+            for one in own
+        )  # fmt: skip
+        heads = ("arm", head, title(task.measure), worth_head, f"labels that {base} takes, times the arm's", *(("reader hours",) if hours else ()))  # fmt: skip
+        over = " or ".join(dict.fromkeys(one.over for one in own))
+        tables.append(Words(Table(f"{task.title}: {caption}", heads, rows, f"Intervals over {over}."), numbers=True))  # fmt: skip
+    return tables
 
 
 def _power(measured: Measured, sampled: Sampled, task: Task) -> list[tuple[str, ...]]:

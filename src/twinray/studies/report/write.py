@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -11,15 +12,15 @@ from rich.text import Text
 from twinray.about import DISCLAIMER, own_version
 from twinray.errors import InputError
 from twinray.evaluation.measures import measure
-from twinray.files import write_json, write_text
+from twinray.files import write_bytes, write_json, write_text
 from twinray.jobs.evaluate.output import write as write_evaluation
 from twinray.report.checklists.fill import guideline
 from twinray.report.checklists.sources import read_records
 from twinray.report.checklists.write import write_checklists
 from twinray.report.numbers import interval, number, signed, value_of
-from twinray.report.page.document import Block, Details, Words, write_report
-from twinray.report.page.study import Parts, content, verdict
-from twinray.report.study_result import StudyResult, cells
+from twinray.report.page.document import Block, Details, Picture, Words, write_report
+from twinray.report.page.study import Parts, content, published_table, verdict
+from twinray.report.study_result import Cell, StudyResult, cells
 from twinray.report.table_files import latex, markdown
 from twinray.report.tables import Table
 from twinray.studies.report import parts
@@ -33,7 +34,10 @@ from twinray.studies.results.state import collect
 from twinray.studies.results.tables import write_tables
 
 PAGE, MARK = "report.html", "report.json"
-_OWN = ("tasks", "tables", "pictures", "checklists", "embeddings", "faithfulness")
+GAINS = "gains.json"
+_OWN = ("tasks", "tables", "figures", "pictures", "checklists", "embeddings", "faithfulness", GAINS)
+_WITH_FILES = ("worth", "smallest", "ceiling", "confusions", "training", "features", "tuning")
+"""Sections whose tables and charts are written as files too."""
 
 
 def run(config: ReportConfig, console: Console | None = None) -> Path:
@@ -47,8 +51,8 @@ def written(config: ReportConfig, console: Console | None = None) -> tuple[Path,
     Returns:
         The page's absolute path, and what it shows.
 
-    ``report.html``; ``figures.csv`` and ``figures.parquet`` (every figure of every run); ``tables/`` as Markdown and LaTeX; ``tasks/``
-    (each task's own evaluation with all figures as SVG); ``pictures/``, ``faithfulness/`` and ``embeddings/`` (what those verbs write).
+    ``report.html``; ``figures.csv`` and ``figures.parquet`` (every figure of every run); ``gains.json``; ``tables/`` as Markdown and
+    LaTeX; ``figures/`` (the page's charts as SVG); ``tasks/`` (each task's own evaluation with all figures as SVG); ``pictures/``, ``faithfulness/`` and ``embeddings/`` (what those verbs write).
 
     Raises:
         InputError: the folder is no study, or holds damaged records.
@@ -65,16 +69,21 @@ def written(config: ReportConfig, console: Console | None = None) -> tuple[Path,
     write_json(out / MARK, about, "record of a report")  # first: a report cut off is still ours
     for name in _OWN:  # an earlier report of the same study is replaced as a whole
         shutil.rmtree(out / name, ignore_errors=True)
+    (out / GAINS).unlink(missing_ok=True)
     write_tables(state, out)
     for key, measured in study.measured.items():
         folder = out / "tasks" / name_of(key)
         folder.mkdir(parents=True)
         write_evaluation(folder, measured, ())
+    found = _parts(study, out, config)
     (out / "tables").mkdir()
-    for table_name, table in tables(study.result).items():
+    for table_name, table in {**tables(study.result), **_of_sections(found)}.items():
         write_text(out / "tables" / f"{table_name}.md", markdown(table), "table")
         write_text(out / "tables" / f"{table_name}.tex", latex(table, f"tab:{table_name}"), "table")
-    page = write_report(out / PAGE, content(study.result, _parts(study, out, config)))
+    for figure_name, picture in _charts(found).items():
+        (out / "figures").mkdir(exist_ok=True)
+        write_bytes(out / "figures" / f"{figure_name}.svg", picture.data, "figure")
+    page = write_report(out / PAGE, content(study.result, found))
     said = verdict(study.result)
     console.print(Text(said.headline, style="bold"))
     console.print(Text(said.reason))
@@ -84,7 +93,10 @@ def written(config: ReportConfig, console: Console | None = None) -> tuple[Path,
 
 
 def _parts(study: Gathered, out: Path, config: ReportConfig) -> Parts:
-    gains, smallest, told = worth(study)
+    gains, smallest, told, known = worth(study, config.minutes_per_image)
+    if known:
+        numbers = {name: [one.as_json() for one in own] for name, own in known.items()}
+        write_json(out / GAINS, numbers, "gains in labelled patients")
     readers, readers_told = ceiling(study)
     shown: tuple[Block, ...] = ()
     if config.heat_maps:  # before the checklists, which take the maps' faithfulness from its record
@@ -108,6 +120,38 @@ def _parts(study: Gathered, out: Path, config: ReportConfig) -> Parts:
         confusions=parts.confusions(study),
         tuning=parts.tuning(study),
     )
+
+
+def _blocks(parts_: Parts, section: str) -> Iterator[Block]:
+    """A section's blocks, those on request too."""
+    left: list[Block] = list(getattr(parts_, section))
+    while left:
+        one = left.pop(0)
+        yield one
+        if isinstance(one, Details):
+            left[:0] = one.blocks
+
+
+def _of_sections(parts_: Parts) -> dict[str, Table]:
+    """Tables of the sections by name: ``worth-1``."""
+    found: dict[str, Table] = {}
+    for section in _WITH_FILES:
+        own = [
+            one.table if isinstance(one, Words) else one
+            for one in _blocks(parts_, section)
+            if isinstance(one, Table | Words)
+        ]
+        found |= {f"{section}-{i}": table for i, table in enumerate(own, 1)}
+    return found
+
+
+def _charts(parts_: Parts) -> dict[str, Picture]:
+    """Charts of the sections by name: ``training-1``."""
+    found: dict[str, Picture] = {}
+    for section in _WITH_FILES:
+        own = [one for one in _blocks(parts_, section) if isinstance(one, Picture) and one.kind == "svg"]  # fmt: skip
+        found |= {f"{section}-{i}": picture for i, picture in enumerate(own, 1)}
+    return found
 
 
 def _checklists(study: Path, out: Path) -> tuple[Block, ...]:
@@ -171,6 +215,7 @@ def tables(study: StudyResult) -> dict[str, Table]:
             f"{cell.arm} minus {cell.base}",
             signed(value_of(cell.difference), measure(cell.task.measure).digits),
             interval(cell.difference, measure(cell.task.measure).digits, sign=True),
+            _over_runs(cell),
             {"better": "shown", "worse": "shown", "open": "not shown"}.get(cell.side, "no interval"),
         )
         for cell in cells(study)
@@ -178,7 +223,19 @@ def tables(study: StudyResult) -> dict[str, Table]:
     if differences:
         found["differences"] = Table(
             "Paired differences",
-            ("task", "labels", "arms", "difference", "95 % interval", "verdict"),
+            ("task", "labels", "arms", "difference", "95 % interval over patients", "95 % interval over runs", "verdict"),
             differences,
-        )
+            "Shown: both intervals exclude 0, or the one over patients where each arm has one run.",
+        )  # fmt: skip
+    for i, one in enumerate(study.published if not study.sealed else (), 1):
+        found[f"published-{i}"] = published_table(study, one)
     return found
+
+
+def _over_runs(cell: Cell) -> str:
+    """What repeating the training would change of a difference."""
+    seeds = None if cell.difference is None else cell.difference.over_seeds
+    if seeds is None or seeds.ci95 is None:
+        return "one run each" if seeds is None else f"not defined, {seeds.n} {seeds.over}"
+    ends = interval(seeds, measure(cell.task.measure).digits, sign=True)
+    return f"{ends}, {seeds.n} {seeds.over}"

@@ -21,6 +21,7 @@ Kind = Literal[
     "run added",
     "run left out",
     "option changed",
+    "question changed",
     "run repeated",
     "opened early",
     "file edited",
@@ -82,10 +83,11 @@ def _replanned(place: Place, events: list[Event]) -> Iterator[Deviation]:
     planned = [event for event in events if event.what == "planned"]
     opened = next((event.number for event in events if event.what == "opened"), None)
     for before, after in itertools.pairwise(planned):
-        if before.about.get("plan") == after.about.get("plan"):
-            continue
         late = opened is not None and after.number > opened
         when = ", after the test images were opened" if late else ""
+        yield from _asked(before, after, when)
+        if before.about.get("plan") == after.about.get("plan"):
+            continue
         try:
             old = place.plan_of(str(before.about["plan"]))
             new = place.plan_of(str(after.about["plan"]))
@@ -93,6 +95,22 @@ def _replanned(place: Place, events: list[Event]) -> Iterator[Deviation]:
             yield Deviation("file edited", str(error), after.at)
             continue
         yield from _between(old, new, after.at, when)
+
+
+def _asked(before: Event, after: Event, when: str) -> Iterator[Deviation]:
+    """The question, the task that answers it, which arms are compared, what is said of limits."""
+    old, new = before.about.get("asks"), after.about.get("asks")
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return  # written by an older version
+    for what in dict.fromkeys((*old, *new)):
+        if old.get(what) == new.get(what):
+            continue
+        if what.startswith("arms of ") and (what not in old or what not in new):
+            continue  # its runs are told as added or left out
+        told = f"{what}: other than before"
+        if what != "published tables":
+            told = f"{what}: {_shown(old.get(what)) or 'none'} before, {_shown(new.get(what)) or 'none'} now"
+        yield Deviation("question changed", f"{told}{when}", after.at)
 
 
 def _between(old: Plan, new: Plan, at: str, when: str) -> Iterator[Deviation]:

@@ -14,6 +14,7 @@ Data sheet
     4,058, Pneumothorax 131 and Pulmonary fibrosis 3,369.
     Labels: a finding is present where at least ``min_readers`` readers state it; ``No finding`` where as many state that
     and no finding is present. Kaggle: the 14 box classes and ``No finding``; PhysioNet: 28 (``image_labels_*.csv``).
+    Attributes: ``readers``, everybody who read a training image, with or without a box.
     Label noise: readers often disagree, which is why their boxes are fused and ``n_readers`` is kept. Training (three
     single readings) and test (consensus) annotations were made in different ways.
     Splits: PhysioNet's train and test are official. Kaggle's training images are cut here.
@@ -61,7 +62,17 @@ from twinray.data.readers.vindr.rows import (
     read_part,
 )
 from twinray.errors import InputError
-from twinray.records import ABSENT, PRESENT, UNKNOWN, Boxes, Collection, FloatArray, Sample, Skipped
+from twinray.records import (
+    ABSENT,
+    PRESENT,
+    READERS,
+    UNKNOWN,
+    Boxes,
+    Collection,
+    FloatArray,
+    Sample,
+    Skipped,
+)
 
 _DICOM = (".dicom", ".dcm")
 
@@ -225,6 +236,9 @@ def _sample(
         labels=_labels(reading, label_classes, min_readers if part.named else 1, part),
         boxes=_boxes(reading, box_classes, part.named),
         boxes_frame=reading.frame,
+        attributes={READERS: ";".join(sorted(set().union(*reading.votes.values())))}
+        if part.named
+        else {},
     )
 
 
