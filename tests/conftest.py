@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,25 @@ def cli(capsys):
         return status, out.out, out.err
 
     return run
+
+
+class _OneCore:
+    """Module ``os`` of a machine with one core."""
+
+    def __getattr__(self, name: str) -> object:
+        return (lambda: 1) if name == "cpu_count" else getattr(os, name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_worker() -> Iterator[None]:
+    """Packing in this process starts one worker unless told otherwise: tests run side by side already, and each imports for itself."""
+    from twinray.jobs import pack
+    from twinray.jobs.look import config
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pack, config):
+            patch.setattr(module, "os", _OneCore())
+        yield
 
 
 @pytest.fixture(scope="session")
