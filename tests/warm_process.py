@@ -267,6 +267,7 @@ if __name__ == "__main__":
         raise SystemExit(f"imports started threads, which a fork would not have: {threads}")
     gc.freeze()
     asked = _serve(socket.socket(fileno=int(sys.argv[1])))
+    status = 0
     if asked is not None:
         status = _status_of(asked)
         # as multiprocessing ends what it forked: the modules of the interpreter that forks are not this one's to take down
@@ -274,4 +275,4 @@ if __name__ == "__main__":
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+    os._exit(status)
