@@ -216,3 +216,34 @@ def test_a_hub_that_refuses_leaves_the_folder(tmp_path, blob_pack, hub, monkeypa
 def test_what_is_neither_folder_nor_id_is_one_line(tmp_path):
     with pytest.raises(twinray.InputError, match="neither"):
         twinray.load(tmp_path / "nowhere")
+
+
+def test_terms_of_images_are_those_of_the_data_sheets():
+    import importlib
+
+    from twinray.data.identity import DATA_SETS
+    from twinray.exporting.licences import IMAGE_TERMS, image_terms
+    from twinray.runs.seen import Origin, Part, Seen
+
+    assert set(IMAGE_TERMS) <= set(DATA_SETS)
+    sheets = {
+        "nih-cxr14": ("nih", "use unrestricted, with attribution"),
+        "rsna-pneumonia": ("rsna", "non-commercial research and education"),
+        "chexpert": ("chexpert", "Dataset Research Use Agreement"),
+        "mimic-cxr": ("mined.mimic", "PhysioNet's data use agreement"),
+        "brax": ("mined.brax", "PhysioNet Credentialed Health Data License 1.5.0"),
+        "vindr-cxr": ("vindr.reader", "data use agreement"),
+        "dermamnist": ("medmnist", "CC BY-NC 4.0"),
+        "pathmnist": ("medmnist", "CC BY 4.0"),
+    }
+    for key, (module, words) in sheets.items():
+        sheet = importlib.import_module(f"twinray.data.readers.{module}").__doc__
+        assert words in " ".join(sheet.split()) and words in IMAGE_TERMS[key], key
+    origins = tuple(Origin("source", key, (), 3, 3) for key in ("rsna-pneumonia", "covidx"))
+    seen = Seen((Part("run", "detect", "training", ("source",), 6, 6, {}, origins),))
+    assert image_terms(seen) == (
+        "images of covidx: terms unknown here",
+        "images of rsna-pneumonia: non-commercial research and education",
+        "terms of other images are not known here: ask who provided them",
+    )
+    assert image_terms(Seen()) == ("terms of the images are not known here: ask who provided them",)

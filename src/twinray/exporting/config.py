@@ -36,7 +36,7 @@ class ExportConfig:
     membership_images: Annotated[int, MODEL, at_least(8, "images")] = 200
     """Images of each side, at most, for --membership."""
     commercial: Annotated[bool, MODEL] = False
-    """Refuse weights that were made from some whose licence forbids commercial use, or is unknown."""
+    """Refuse weights that were made from some whose licence forbids commercial use, or is unknown; terms of images are told, not decided."""
     license: Annotated[str, MODEL] = ""
     """Licence that you give the weights, as the hub writes it (apache-2.0, cc-by-nc-4.0); without it the card says that none is stated."""
     key: Annotated[Path | None, DATA] = None

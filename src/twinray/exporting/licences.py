@@ -1,13 +1,45 @@
-"""The chain of licences of a run's weights, and whether it allows commercial use."""
+"""The chain of licences of a run's weights, whether it allows commercial use, and the terms of the images that they saw."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from twinray.backbones.ledger import row_named
 from twinray.errors import InputError
 from twinray.exporting.subject import Subject
 from twinray.runs.description import Ancestor
+from twinray.runs.seen import Seen
+
+_MEDMNIST: Final = (
+    "bloodmnist", "breastmnist", "chestmnist", "octmnist", "organamnist", "organcmnist", "organsmnist", "pathmnist",
+    "pneumoniamnist", "retinamnist", "tissuemnist",
+)  # fmt: skip
+IMAGE_TERMS: Final[Mapping[str, str]] = {
+    "nih-cxr14": "use unrestricted, with attribution to the NIH Clinical Center",
+    "rsna-pneumonia": "non-commercial research and education",
+    "chexpert": "Stanford University Dataset Research Use Agreement: research, not commercial, not to be passed on",
+    "mimic-cxr": "PhysioNet's data use agreement, with credentialed access",
+    "brax": "PhysioNet Credentialed Health Data License 1.5.0",
+    "vindr-cxr": "PhysioNet's data use agreement, or the rules of Kaggle's competition",
+    "kermany-cxr": "CC BY 4.0",
+    "dermamnist": "CC BY-NC 4.0",
+    **dict.fromkeys(_MEDMNIST, "CC BY 4.0"),
+}
+"""What publishers say of the use of a data set's images, by its key; as the readers' data sheets have it."""
+
+
+def image_terms(seen: Seen) -> tuple[str, ...]:
+    """A line for each published data set that weights saw, and one for all other images.
+
+    Whether terms of images bind weights that learned from them is not decided here.
+    """
+    known = sorted({origin.data_set for part in seen.parts for origin in part.origins})
+    return (
+        *(f"images of {key}: {IMAGE_TERMS.get(key, 'terms unknown here')}" for key in known),
+        f"terms of {'other' if known else 'the'} images are not known here: ask who provided them",
+    )
 
 
 def chain(subject: Subject) -> tuple[Ancestor, ...]:

@@ -15,7 +15,7 @@ from twinray.exporting.card.page import Facts, card
 from twinray.exporting.config import ExportConfig
 from twinray.exporting.files import Exported
 from twinray.exporting.images import Sample, opened_packs, sample
-from twinray.exporting.licences import chain, check_commercial
+from twinray.exporting.licences import chain, check_commercial, image_terms
 from twinray.exporting.membership import membership, sides
 from twinray.exporting.parity import Parity
 from twinray.exporting.push import check_push, push
@@ -66,6 +66,10 @@ def run(config: ExportConfig) -> Path:
     print(f"{config.out}: {parity.told()}", file=sys.stderr)
     for ancestor in chain(subject):
         print(f"note: {ancestor.told()}", file=sys.stderr)
+    if config.commercial:
+        # an ancestor's licence is refused above; of images it is told, since nothing says what it means for weights
+        for terms in image_terms(seen):
+            print(f"note: {terms}", file=sys.stderr)
     if config.push:
         where = push(config.out, config.push, private=config.private)
         print(f"pushed to {where}", file=sys.stderr)

@@ -15,7 +15,7 @@ from twinray.data.identity import DATA_SETS
 from twinray.detection.model import Detector
 from twinray.exporting.card.figures import figure_lines, measured, values
 from twinray.exporting.files import Exported
-from twinray.exporting.licences import chain
+from twinray.exporting.licences import chain, image_terms
 from twinray.exporting.parity import Parity
 from twinray.exporting.subject import Subject
 from twinray.report.numbers import count
@@ -94,7 +94,7 @@ def card(subject: Subject, exported: Exported, parity: Parity, facts: Facts) -> 
                 f"Licence of these weights: {facts.licence or 'not stated by who exported them'}.",
                 *(f"- {one.told()}." for one in ancestors),
                 *([] if ancestors else ["- made from random weights: no licence of others."]),
-                "- terms of the images are not known here: ask who provided them.",
+                *(f"- {one}." for one in image_terms(facts.seen)),
                 "This repeats what publishers say; it is no legal advice.",
             ],
         ),
