@@ -197,7 +197,7 @@ def test_all_marks_are_coco_that_our_own_reader_takes(client, tmp_path):
         {"labels": {"Canary^Name": True}}, {"text": "x" * 20_001}, {"unknown": 1}, {"normal": "maybe"}, {"key": ""}, {"seconds": -1},
         {"model": "Canary^Name"}, {"marks": [{"box": [0, 0, 9, 4], "class": "blob", "verdict": "accepted", "model": "Canary^Name"}]},
         {"marks": [{"box": [0, 0, 9, 4], "class": "blob", "verdict": "accepted", "prediction": 10**25}]},
-        {"shown": {"threshold": float("nan")}}, {"shown": {"rule": "Canary^Name"}}, {"shown": {"revealed": {"after": float("inf")}}}, {"after": "another"},
+        {"shown": {"threshold": float("nan")}}, {"after": "another"},
     ],
 )  # fmt: skip
 def test_readings_that_are_none_are_refused_and_nothing_is_kept(client, change):
@@ -222,9 +222,12 @@ def test_what_was_shown_is_kept_as_numbers_and_no_text_of_the_client(client):
     }  # fmt: skip
     body = {"reader": "anna", "shown": {**told, "note": "Canary^Name", "Canary^Name": 1}}
     assert client.post(f"/api/images/{image}/marks", json=body).status_code == 201
+    odd = {"rule": "Canary^Name", "revealed": {"after": -1}, "heat_maps": ["Canary^Name"], "threshold": 0.5}  # fmt: skip
+    sent = client.post(f"/api/images/{image}/marks", json={"reader": "ben", "shown": odd})
+    assert sent.status_code == 201  # no mark is refused for it
     store = client.app.state.service.store
-    (row,) = [one for one in store.audit.rows() if one.action == "reading saved"]
-    assert row.details["shown"] == told
+    rows = [one for one in store.audit.rows() if one.action == "reading saved"]
+    assert [row.details["shown"] for row in rows] == [told, {"threshold": 0.5}]
     assert store.readings.of_image(image)[0].reading.shown == told
 
 

@@ -402,8 +402,8 @@ def test_nothing_leaves_the_outbox_before_the_server_has_it() -> None:
         const note = (name) => log.push([name, box.status().text, box.count]);
         box.put("a", {reader: "R1", v: 1}); box.put("a", {reader: "R1", v: 2}); note("before");
         await box.flush(); note("saved");
-        mode = "off"; box.put("a", {reader: "R1", v: 3}); box.put("b", {reader: "R1", v: 4}); await box.flush(); note("off"); const away = box.trouble.reason;
-        mode = "busy"; await box.flush(); const full = box.trouble.reason; box.report("offline"); const still = box.trouble.reason;
+        mode = "off"; box.put("a", {reader: "R1", v: 3}); box.put("b", {reader: "R1", v: 4}); await box.flush(); note("off"); const away = box.trouble.reason, silent = [box.silent];
+        mode = "busy"; await box.flush(); const full = box.trouble.reason; box.report("offline"); const still = box.trouble.reason; silent.push(box.silent);
         mode = "ok"; await box.resume(); note("back");
         mode = "out"; box.put("a", {reader: "R1", v: 5}); await box.flush(); note("out");
         mode = "ok"; reader = "R2"; await box.resume(); note("other"); const others = box.ofOthers();
@@ -411,7 +411,7 @@ def test_nothing_leaves_the_outbox_before_the_server_has_it() -> None:
         mode = "bad"; box.put("a", {reader: "R1", v: 6}); await box.flush(); note("bad"); const trouble = box.trouble.reason;
         mode = "hold"; box.put("a", {reader: "R1", v: 7}); const going = box.flush(); box.put("a", {reader: "R1", v: 8}); mode = "ok"; held(); await going;
         await box.flush(); note("end");
-        console.log(JSON.stringify({sent, log, others, trouble, away, full, still}));
+        console.log(JSON.stringify({sent, log, others, trouble, away, full, still, silent}));
     """)
     log = {name: (text, count) for name, text, count in out["log"]}
     assert log["before"] == ("Saving", 2)
@@ -425,6 +425,9 @@ def test_nothing_leaves_the_outbox_before_the_server_has_it() -> None:
     assert out["trouble"] == "expected a box"
     # a server that says why it cannot save is not away, and the reader is told
     assert (out["away"], out["full"], out["still"]) == ("", "the disk is full", "the disk is full")
+    assert out["silent"] == [True, False], (
+        "an answer of another kind does not say that saves go again"
+    )
     kept = [one for one in out["sent"] if one[0] == "kept"]
     assert [one[3] for one in kept] == [2, 3, 4, 5, 7, 8]
     lost = [one[2] for one in out["sent"] if one[0] == "lost"]

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from twinray.serving.store.images import Count
 from twinray.serving.store.people import NAME
@@ -262,6 +270,18 @@ class Shown(BaseModel):
     threshold_moved: SeenAt | None = None
     revealed: SeenAt | None = None
     others_shown: SeenAt | None = None
+
+    @field_validator(
+        "seconds", "boxes_seconds", "rule", "view", "models", "boxes", "read_first", "order", "heat_maps",
+        "view_one", "view_models", "view_prior", "threshold_moved", "revealed", "others_shown", mode="wrap",
+    )  # fmt: skip
+    @classmethod
+    def _or_nothing(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        """Nothing, in place of what is not of its form: no mark is refused for it. The threshold decides on negatives, and is."""
+        try:
+            return check(value)
+        except ValidationError:
+            return None
 
 
 class ReadingIn(Form):

@@ -141,7 +141,7 @@ async function open(row) {
   const current = () => state.case === here;
   for (const pane of viewport.panes) pane.card.hidden = true;
   $("findings").scrollTop = 0; // the boxes first
-  viewport.setPictures(null, null); // nothing of the image before is seen under this one's name
+  if (viewport.panes[0].picture?.id !== row.id) viewport.setPictures(null, null); // nothing of the image before is seen under this one's name
   refresh("list", "findings", "image");
   $("rows").querySelector(`[data-keep="${CSS.escape(row.id)}"]`)?.scrollIntoView({ block: "nearest" });
   const before = pictures.has(row.id), picture = pictures.get(row.id);
@@ -376,7 +376,8 @@ async function done() {
 async function back(here) {
   await open(here.row);
   if (state.case !== here) return;
-  editor.undo();
+  if (here.reading.past.at(-1)?.label === "done") editor.undo();
+  else editor.commit("Not done", (reading) => { reading.done = false; }); // marks made elsewhere came in between, and stay
   worklist.note({ id: here.id, read: null });
 }
 
@@ -814,7 +815,7 @@ async function start() {
   }
   api.onSignedOut = () => outbox.report("signed-out");
   api.onSilence = (reason) => outbox.report("offline", reason);
-  api.onAnswer = () => { if (outbox.trouble?.kind === "offline" && !outbox.sending) outbox.resume(); };
+  api.onAnswer = () => { if (outbox.silent && !outbox.sending) outbox.resume(); };
   state.models = await api.models();
   const detectors = state.models.filter((one) => !givesLabels(one)), classesOf = (models) => [...new Set(models.flatMap((one) => one.classes))];
   // boxes of a detector and labels of a classifier stand together; two of a kind are looked at side by side

@@ -127,6 +127,11 @@ export class Outbox {
     return this.flush();
   }
 
+  /** Whether any answer of the server ends the trouble: one that says why it cannot save is asked again in its time. */
+  get silent() {
+    return this.trouble?.kind === "offline" && !(this.trouble.reason && this.count);
+  }
+
   get count() {
     return [...this.entries.values()].reduce((sum, entry) => sum + entry.changes, 0);
   }

@@ -508,7 +508,7 @@ async function start() {
   state.reader = session.who;
   api.onSignedOut = () => outbox.report("signed-out");
   api.onSilence = (reason) => outbox.report("offline", reason);
-  api.onAnswer = () => { if (outbox.trouble?.kind === "offline" && !outbox.sending) outbox.resume(); };
+  api.onAnswer = () => { if (outbox.silent && !outbox.sending) outbox.resume(); };
   refresh("marks", "image", "hints", "bars");
   await stand();
 }
