@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from twinray.evaluation.intervals import Resampling
 from twinray.evaluation.labels.curves import label_curves
@@ -92,3 +93,24 @@ def test_charts_of_dozens_of_runs_keep_their_height(reports):
         precision_recall_of_labels(runs)
         reliability_plot(dict.fromkeys(runs, curve))
         subgroup_plot(dict.fromkeys(runs, groups), "AUC by sex")
+
+
+def test_names_of_many_runs_leave_charts_their_width_and_are_whole(reports):
+    """Twelve names of 40 letters stand below: beside each other they took two thirds of a chart, and were cut off themselves."""
+    report, curves = next(iter(reports.values()))
+    names = [f"ImageNet and Barlow Twins on adults, {i:2} %" for i in range(12)]
+    charts = [
+        roc_curves({key: {"Effusion": curves["Effusion"]} for key in names}, None),
+        reliability_plot(dict.fromkeys(names, report.reliability["Effusion"])),
+        subgroup_plot(
+            {key: {"F": (Figure(0.8, (0.7, 0.9), 50), 60)} for key in names}, "AUC by sex"
+        ),
+    ]
+    for chart in charts:
+        sheet = chart.sheet
+        assert min(axes.get_position().width for axes in sheet.axes if axes.get_visible()) > 0.6
+        (legend,) = sheet.legends
+        drawn = legend.get_window_extent(FigureCanvasAgg(sheet).get_renderer())
+        assert drawn.x1 <= sheet.bbox.x1 and drawn.y0 >= -1
+        lowest = min(axes.get_tightbbox().y0 for axes in sheet.axes if axes.get_visible())
+        assert drawn.y1 <= lowest + 4  # pixels; the frame that is not drawn has a margin

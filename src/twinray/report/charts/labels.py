@@ -22,9 +22,9 @@ from twinray.report.charts.sheet import (
     MOST_INSIDE,
     WIDTH,
     as_svg,
+    below,
     legend,
     look,
-    make_room,
     note_if_empty,
     over_matrix,
     style,
@@ -270,19 +270,7 @@ def _below(sheet: Sheet, panels: Sequence[Axes]) -> None:
         (axes.get_legend_handles_labels() for axes in panels), key=lambda own: len(own[0])
     )
     if handles:
-        shown = [literal(cut_in_middle(name, 44)) for name in names]
-        columns = min(len(shown), 2 if max(map(len, shown)) > 24 else 3)
-        make_room(sheet, len(shown), columns)
-        sheet.legend(
-            handles,
-            shown,
-            loc="outside lower left",
-            ncols=columns,
-            frameon=False,
-            fontsize=10,
-            labelcolor=INK,
-            handlelength=2.6,
-        )
+        below(sheet, handles, [cut_in_middle(name, 44) for name in names])
 
 
 def confusion_of_labels(table: IntArray, classes: Sequence[str], title: str) -> bytes:

@@ -38,6 +38,10 @@ _FONTS: Any = {
 }
 
 
+_BESIDE_NAME, _LETTER = 0.8, 0.088
+"""Width of a legend's line and gaps, and of a letter, inches."""
+_NAMES: Any = {"frameon": False, "fontsize": 10, "labelcolor": INK, "handlelength": 2.6}
+"""How names in a legend look."""
 _OVER_MATRIX = 30
 """Letters of a line above a confusion matrix."""
 
@@ -79,31 +83,23 @@ def legend(axes: Axes, *, outside: bool = False, letters: int = 40) -> None:
     handles, names = axes.get_legend_handles_labels()
     if not handles:
         return
-    place: dict[str, Any] = {"loc": "best"}
+    shown = [cut_in_middle(name, letters) for name in names]
     if outside or len(handles) > MOST_INSIDE:
-        columns = min(len(handles), 3 if letters <= 40 else 2)
-        make_room(axes.get_figure(), len(handles), columns)
-        place = {
-            "loc": "upper left",
-            "bbox_to_anchor": (0.0, -0.12),
-            "ncols": columns,
-            "borderaxespad": 0.2,
-        }
-    drawn = axes.legend(
-        handles,
-        [literal(cut_in_middle(name, letters)) for name in names],
-        frameon=False,
-        fontsize=10,
-        labelcolor=INK,
-        handlelength=2.6,
-        **place,
-    )
+        below(axes.get_figure(), handles, shown)
+        return
+    drawn = axes.legend(handles, list(map(literal, shown)), loc="best", **_NAMES)
     drawn.set_zorder(5)
 
 
-def make_room(sheet: Any, names: int, columns: int) -> None:
-    """Grow a sheet by the rows of a legend outside its charts: of dozens of runs it would leave these no height."""
-    sheet.set_figheight(sheet.get_figheight() + _ROW * math.ceil(names / columns))
+def below(sheet: Any, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Names once, below all charts of a sheet, in as many columns as its width holds.
+
+    The sheet grows by their rows: of dozens of runs they would leave the charts no height, and beside each other no width.
+    """
+    column = _BESIDE_NAME + _LETTER * max(map(len, names))
+    columns = max(1, min(len(names), int(sheet.get_figwidth() / column)))
+    sheet.set_figheight(sheet.get_figheight() + _ROW * math.ceil(len(names) / columns))
+    sheet.legend(handles, list(map(literal, names)), loc="outside lower left", ncols=columns, **_NAMES)  # fmt: skip
 
 
 def note_if_empty(axes: Axes, values: Sequence[float]) -> None:
