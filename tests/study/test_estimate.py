@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,37 @@ def test_a_network_of_long_steps_is_timed_once() -> None:
     rate, batch = _of_network(once, 768, gpu=False)
     assert runs == [8] == [batch] and rate.share == 0.6
     assert rate.cost(_Work(16.0, 8.0)).seconds == pytest.approx(20.0)
+
+
+def busy_for(calls: int) -> Callable[[], float]:
+    """Something else on the machine makes the first calls half as long again."""
+    left = iter([1.5] * calls)
+    return lambda: next(left, 1.0)
+
+
+def test_what_else_the_machine_did_during_one_of_two_runs_is_not_in_the_price() -> None:
+    def price(train: float, seen: float) -> float:
+        return 2.0 + 0.001 * train + 0.0004 * seen
+
+    busy = busy_for(5)
+
+    def probe(train: int, held: int, batch: int) -> _Run:
+        work = _Work(float(train), float(2 * held))
+        return _Run(price(work.learnt, work.seen) * busy(), work, 7, 0)
+
+    rate = _of_probe(probe, gpu=False)
+    assert rate.cost(_Work(3000, 2900)).seconds == pytest.approx(price(3000, 2900), rel=0.02)
+
+    busy = busy_for(3)
+
+    def network(train: int, held: int, batch: int) -> _Run:
+        work = _Work(float(train), float(2 * held))
+        seconds = 1.0 + 0.02 * train + 0.02 / 3 * 2 * held
+        return _Run(seconds * busy(), work, 7, batch)
+
+    rate, _ = _of_network(network, 8, gpu=False)
+    found = rate.cost(_Work(2560.0, 8.0)).seconds
+    assert found == pytest.approx(1.0 + 0.02 * 2560 + 0.02 / 3 * 8, rel=0.02)
 
 
 @pytest.mark.parametrize("image_s", [0.003, 0.05])

@@ -443,10 +443,18 @@ def _of_network(once: Once, batch: int, gpu: bool) -> tuple[_Rate, int]:
             largest = 2 * larger, larger
             runs = [once(larger, _HELD, larger), once(2 * larger, _HELD, larger)]
             break
-    again = once(largest[0], _HELD, largest[1])
-    mean = (runs[1].seconds + again.seconds) / 2
-    spread = abs(runs[1].seconds - again.seconds) / mean
-    return _line(runs[0], replace(runs[1], seconds=mean), spread), runs[1].batch
+    # what else the machine does makes a run longer and never shorter, so of two runs the shorter counts
+    low_again, high_again = (
+        once(largest[0] // 2, _HELD, largest[1]),
+        once(largest[0], _HELD, largest[1]),
+    )
+    least = [_shorter(*pair) for pair in ((runs[0], low_again), (runs[1], high_again))]
+    spread = abs(runs[1].seconds - high_again.seconds) / least[1].seconds
+    return _line(least[0], least[1], spread), runs[1].batch
+
+
+def _shorter(run: _Run, again: _Run) -> _Run:
+    return min(run, again, key=lambda one: one.seconds)
 
 
 def _line(low: _Run, high: _Run, spread: float) -> _Rate:
@@ -471,13 +479,16 @@ def _of_probe(once: Once, gpu: bool) -> _Rate:
     each = first.seconds / (first.work.learnt + first.work.seen)  # an upper bound
     train = next(n for n in (_MOST, _MOST // 4, IMAGES) if n == IMAGES or 3.5 * each * 2 * n <= (4 if gpu else 2) * LIMIT_S)  # fmt: skip
     held = train // 2
-    runs = [once(train, held, 0), once(2 * train, held, 0), once(train, 2 * held, 0)]
-    again = once(train, held, 0)
-    base = (runs[0].seconds + again.seconds) / 2
-    spread = abs(runs[0].seconds - again.seconds) / base
+    sizes = ((train, held), (2 * train, held), (train, 2 * held))
+    first_runs = [once(*size, 0) for size in sizes]
+    again = [once(*size, 0) for size in sizes]
+    # a study's pack is many times as large, and so would be what other work on the machine adds to one of these
+    runs = [_shorter(*pair) for pair in zip(first_runs, again, strict=True)]
+    base = runs[0].seconds
+    spread = abs(first_runs[0].seconds - again[0].seconds) / base
 
     def slope(run: _Run, more: float) -> float:
-        return max(run.seconds - base, 0.05 * run.seconds) / more
+        return max(run.seconds - base, 0.0) / more
 
     learnt = slope(runs[1], runs[1].work.learnt - runs[0].work.learnt)
     seen = slope(runs[2], runs[2].work.seen - runs[0].work.seen)
@@ -498,10 +509,10 @@ def _of_features(once: Once) -> _Rate:
     first = once(IMAGES, IMAGES // 2, 0)
     each = first.seconds / first.work.seen  # an upper bound
     n = next(n for n in (_MOST, _MOST // 4, IMAGES) if n == IMAGES or 8 * each * n <= 2 * LIMIT_S)
-    low, high, again = once(n, n // 2, 0), once(2 * n, n, 0), once(2 * n, n, 0)
-    mean = (high.seconds + again.seconds) / 2
-    spread = abs(high.seconds - again.seconds) / mean
-    each = max(mean - low.seconds, 0.05 * mean) / (high.work.seen - low.work.seen)
+    timed = [(once(n, n // 2, 0), once(2 * n, n, 0)) for _ in range(2)]
+    low, high = (_shorter(*pair) for pair in zip(*timed, strict=True))
+    spread = abs(timed[0][1].seconds - timed[1][1].seconds) / high.seconds
+    each = max(high.seconds - low.seconds, 0.05 * high.seconds) / (high.work.seen - low.work.seen)
     fixed = max(0.0, low.seconds - each * low.work.seen)
     return _Rate(fixed, each, each, (MODEL_ERROR**2 + spread**2) ** 0.5, high.bytes)
 
