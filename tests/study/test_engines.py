@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -101,6 +102,16 @@ def test_the_batch_script_asks_for_what_was_given(tmp_path):
     assert "OMP_NUM_THREADS=4" in text and "TWINRAY_STUDY_RANKS=2" in text
     assert re.search(r"-m twinray.studies.runner.worker \S+\n$", text)
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+
+
+def test_a_folder_with_a_space_and_a_percent_sign_gets_its_logs(tmp_path):
+    study = tmp_path / "50% of all labels"
+    study.mkdir()
+    (line,) = (x for x in sbatch(Place(study), Job(1)).splitlines() if "--output" in x)
+    (option,) = shlex.split(line.removeprefix("#SBATCH "))
+    fields = option.removeprefix("--output=").replace("%%", "\0")
+    assert re.findall("%.", fields) == ["%A", "%a"]
+    assert fields.replace("\0", "%").startswith(str(study.resolve()))
 
 
 def test_without_threads_a_job_takes_what_the_cluster_gives_a_task(tmp_path, monkeypatch):

@@ -183,6 +183,30 @@ def test_every_pointer_of_a_checklist_resolves(done: Path) -> None:
     assert found > 20
 
 
+def test_a_report_elsewhere_claims_the_same_items_from_its_own_figures(
+    done: Path, tmp_path: Path
+) -> None:
+    """It left out every test figure, or took those of an older report that lay in the study."""
+    out = tmp_path / "elsewhere"
+    write(ReportConfig(done, out=out, heat_maps=False, embeddings=False))
+    records = read_records(done, out)
+    for path in (done / "report" / "checklists").glob("*.json"):
+        beside = json.loads((out / "checklists" / path.name).read_text(encoding="utf-8"))["items"]
+        inside = json.loads(path.read_text(encoding="utf-8"))["items"]
+        figures = 0
+        for ours, theirs in zip(inside, beside, strict=True):
+            assert ours["number"] == theirs["number"]
+            files = [s["file"] for said in theirs["statements"] for s in said["sources"]]
+            assert not any(file.startswith(f"{done.name}/report/") for file in files)
+            figures += sum("/tasks/" in file for file in files)
+            if any("report/tasks/" in s["file"] for said in ours["statements"] for s in said["sources"]):  # fmt: skip
+                assert any(file.startswith("elsewhere/tasks/") for file in files)
+            for said in theirs["statements"]:
+                for source in said["sources"]:
+                    records.resolve(Pointer(source["file"], source["key"]))
+        assert figures
+
+
 def test_a_single_run_has_checklists_whose_pointers_resolve(done: Path, tmp_path: Path) -> None:
     run = next(p.folder for p in collect(done).measured() if p.node.kind == "detect")
     evaluate(EvaluateConfig((run,), out=tmp_path / "out", bootstrap=10, checklists=True))

@@ -15,7 +15,7 @@ from twinray.evaluation.measures import measure
 from twinray.files import write_bytes, write_json, write_text
 from twinray.jobs.evaluate.output import write as write_evaluation
 from twinray.report.checklists.fill import guideline
-from twinray.report.checklists.sources import read_records
+from twinray.report.checklists.sources import Records, read_records
 from twinray.report.checklists.write import write_checklists
 from twinray.report.numbers import interval, number, signed, value_of
 from twinray.report.page.document import Block, Details, Picture, Words, write_report
@@ -158,7 +158,7 @@ def _checklists(study: Path, out: Path) -> tuple[Block, ...]:
     """Each checklist as a file, and in the page what the records answer and what is left to write."""
     folders = [study / name for name in ("packs", "runs") if (study / name).is_dir()]
     try:
-        records = read_records(study) if folders else None
+        records = _records(study, out) if folders else None
     except InputError as error:  # a damaged record is told, not taken for one that is not there
         return (f"Not filled: {error}.",)
     if records is None:
@@ -186,6 +186,23 @@ def _checklists(study: Path, out: Path) -> tuple[Block, ...]:
             )
         )  # fmt: skip
     return tuple(blocks)
+
+
+def _records(study: Path, out: Path) -> Records:
+    """Those of the study and of this report, wherever it is written; not those of other reports that lie in the study.
+
+    Raises:
+        InputError: a damaged record.
+    """
+    inside = out.resolve().is_relative_to(study.resolve())
+    found = read_records(study) if inside else read_records(study, out)
+    start = "" if inside else f"{study.name}/"
+    others = tuple(
+        f"{start}{folder.name}/"
+        for folder in study.iterdir()
+        if (folder / MARK).is_file() and folder.resolve() != out.resolve()
+    )
+    return Records({k: v for k, v in found.files.items() if not k.startswith(others)})
 
 
 def tables(study: StudyResult) -> dict[str, Table]:

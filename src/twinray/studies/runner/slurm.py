@@ -50,7 +50,8 @@ def sbatch(place: Place, job: Job) -> str:
         f"#SBATCH --time={job.minutes}",
         "#SBATCH --requeue",
         "#SBATCH --signal=B:USR1@120",
-        f"#SBATCH --output={study}/logs/slurm-%A-%a.log",
+        # a % in the path would be read as a field, a space as the end
+        f"#SBATCH --output={shlex.quote(str(study).replace('%', '%%') + '/logs/slurm-%A-%a.log')}",
         *([f"#SBATCH --gpus-per-task={job.gpus}", "#SBATCH --ntasks=1"] if job.gpus else []),
         *([f"#SBATCH --partition={job.partition}"] if job.partition else []),
         "export " + " ".join(f"{k}={v}" for k, v in _environment(job).items()),
