@@ -2,7 +2,8 @@
 
 Work is counted in images: those that are learnt from (once an epoch), and those that are only looked at. A kind of piece is timed on
 generated images of the pack's size, with the verb's own code, at several numbers of images. Lines through these times give what a
-piece costs before the first image, for each image learnt from, and for each image looked at.
+piece costs before the first image, for each image learnt from, for each image looked at, and for each epoch beside its images (its
+checkpoint, the figures of its validation).
 
 - A network's step has a cost of its own (its optimiser, the reading of its weights), so the last runs take the study's batch where
   time allows.
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -57,6 +58,8 @@ MODEL_ERROR = 0.3
 """Share of a prediction that the way of counting work may be wrong by; stated, not measured."""
 SINGLE_ERROR = 0.6
 """The same where one timed run was all that fitted into the limit."""
+_EPOCHS = 3
+"""Epochs of the timed run that shows what an epoch costs beside its images."""
 _DECODED = 8
 _TRAININGS = ("pretrain", "features", "detect", "classify")
 _EVAL = 1 / 3
@@ -109,15 +112,19 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Work:
-    """Images that a run learns from, over all epochs, and images that it only looks at."""
+    """Images that a run learns from, over all epochs, images that it only looks at, and its epochs."""
 
     learnt: float
     seen: float
+    epochs: float = 1.0
 
 
 @dataclass(frozen=True)
 class _Rate:
-    """Seconds = fixed + each image learnt from + each image looked at, with the share that this may be wrong by."""
+    """Seconds = fixed (the first epoch's own with it) + each further epoch + each image learnt from + each image looked at.
+
+    ``share`` is what this may be wrong by.
+    """
 
     fixed: float
     learnt: float
@@ -125,9 +132,11 @@ class _Rate:
     share: float
     bytes: int
     gpu_bytes: int = 0
+    epoch: float = 0.0
 
     def cost(self, work: _Work) -> Cost:
-        seconds = self.fixed + self.learnt * work.learnt + self.seen * work.seen
+        further = self.epoch * max(0.0, work.epochs - 1)
+        seconds = self.fixed + further + self.learnt * work.learnt + self.seen * work.seen
         return Cost(seconds, self.share * seconds, self.bytes, self.gpu_bytes)
 
 
@@ -340,8 +349,8 @@ class _Estimator:
 
         gpu = choose_machine(config.device).device.type == "cuda"
 
-        def once(train: int, held: int, batch: int) -> _Run:
-            return self._once(one, config, data, (train, held, batch))
+        def once(train: int, held: int, batch: int, epochs: int = 1) -> _Run:
+            return self._once(one, config, data, (train, held, batch, epochs))
 
         try:
             if one.kind == "features":
@@ -354,12 +363,14 @@ class _Estimator:
             return None
         return replace(rate, gpu_bytes=_gpu(torch, gpu, config.batch_size, batch))
 
-    def _once(self, one: Node, config: Any, data: list[str], how: tuple[int, int, int]) -> _Run:
-        """One short run on generated images: so many to train, to hold out of it (twice), and in a batch."""
+    def _once(
+        self, one: Node, config: Any, data: list[str], how: tuple[int, int, int, int]
+    ) -> _Run:
+        """One short run on generated images: so many to train, to hold out of it (twice), and in a batch; and epochs."""
         from twinray.classification.features.kept import write_features
         from twinray.jobs import train
 
-        n, held, batch = how
+        n, held, batch, epochs = how
         unlabelled = one.kind == "pretrain"
         folder = self._stand_in(unlabelled, n, 0 if unlabelled else held, (self.channels[data[0]], max(16, config.size)))  # fmt: skip
         out = self.work / "run"
@@ -369,7 +380,7 @@ class _Estimator:
         known = {f.name for f in fields(config)}
         probe = _is_probe(config)
         if not probe:
-            short |= {"epochs": 1, "batch_size": batch}
+            short |= {"epochs": epochs, "batch_size": batch}
             short |= {k: 1 for k in ("least_steps",) if k in known}
             short |= {k: 0 for k in ("warmup_steps", "warmup_epochs", "knn_every", "keep_every") if k in known}  # fmt: skip
         short |= {k: 1.0 for k in ("fraction",) if k in known}
@@ -416,8 +427,11 @@ class _Estimator:
         return folder
 
 
-Once = Callable[[int, int, int], _Run]
-"""(training images, images held out, batch) -> one timed run."""
+class Once(Protocol):
+    """One timed run."""
+
+    def __call__(self, train: int, held: int, batch: int, epochs: int = 1, /) -> _Run:
+        """Of so many training images, images held out, images in a batch, and epochs."""
 
 
 def _of_network(once: Once, batch: int, gpu: bool) -> tuple[_Rate, int]:
@@ -450,7 +464,10 @@ def _of_network(once: Once, batch: int, gpu: bool) -> tuple[_Rate, int]:
     )
     least = [_shorter(*pair) for pair in ((runs[0], low_again), (runs[1], high_again))]
     spread = abs(runs[1].seconds - high_again.seconds) / least[1].seconds
-    return _line(least[0], least[1], spread), runs[1].batch
+    rate = _line(least[0], least[1], spread)
+    longer = once(largest[0] // 2, _HELD, largest[1], _EPOCHS)
+    beside = longer.seconds - rate.cost(replace(longer.work, epochs=1.0)).seconds
+    return replace(rate, epoch=max(0.0, beside / (_EPOCHS - 1))), runs[1].batch
 
 
 def _shorter(run: _Run, again: _Run) -> _Run:
@@ -568,7 +585,7 @@ def _shares(n: int, config: Any) -> _Images:
 
 def _work(kind: str, config: Any, images: _Images) -> _Work:
     if kind == "pretrain":
-        return _Work(float(config.epochs * images.train), 0.0)
+        return _Work(float(config.epochs * images.train), 0.0, float(config.epochs))
     own = images.train * config.fraction
     if kind == "features":
         return _Work(0.0, float(images.train + images.val + images.test))
@@ -576,7 +593,8 @@ def _work(kind: str, config: Any, images: _Images) -> _Work:
         return _Work(float(own), float(images.val + images.test))
     least = (getattr(config, "least_steps", None) or 0) * config.batch_size
     learnt = config.epochs * max(own, least)
-    return _Work(float(learnt), float(config.epochs * images.val + images.test))
+    seen = config.epochs * images.val + images.test
+    return _Work(float(learnt), float(seen), float(config.epochs))
 
 
 def _size(folder: Path) -> int:
