@@ -81,13 +81,14 @@ def figures(folder: Path) -> dict[str, Any]:
         if row["metric"] == "map50" and row["split"] == "test" and row["images"] == "all" and not row["class_name"]
     }  # fmt: skip
     table = (folder / "study" / "report" / "tables" / "differences.md").read_text().splitlines()
+    heads = [cell.strip() for cell in next(x for x in table if x.startswith("| task")).split("|")]
     line = next(line for line in table if "minus random" in line)
-    difference, interval, verdict = [cell.strip() for cell in line.strip("| ").split("|")][3:6]
+    cells = dict(zip(heads, [cell.strip() for cell in line.split("|")], strict=True))
     return {
         "map50": {arm: round(float(row["value"]), 4) for arm, row in test.items()},
-        "difference": difference,
-        "interval": interval,
-        "verdict": verdict,
+        "difference": cells["difference"],
+        "interval": cells["95 % interval over patients"],
+        "verdict": cells["verdict"],
         "seconds": round(sum(float(row["seconds"]) for row in rows(results / "times.csv"))),
     }
 

@@ -213,6 +213,9 @@ def percentile_interval(
     return Interval(float(value), float(low), float(high), n)
 
 
+_ROUNDING = 1e-9
+
+
 def expanded_tails(cases: float, lacking: float = 1) -> tuple[float, float]:
     """Percentiles whose interval of a mean of ``cases`` values is Student's; the plain ones below one degree of freedom.
 
@@ -221,7 +224,7 @@ def expanded_tails(cases: float, lacking: float = 1) -> tuple[float, float]:
     about the bootstrap, The American Statistician 2015). Each of several folds, resampled apart, lacks one: ``lacking``.
     """
     freedom = cases - lacking
-    if freedom < 1:
+    if freedom < 1 - _ROUNDING:
         return _TAILS
     reach = math.sqrt(cases / freedom) * float(stdtrit(freedom, 0.5 + LEVEL / 2))
     tail = 100 * float(ndtr(-reach))
@@ -231,7 +234,7 @@ def expanded_tails(cases: float, lacking: float = 1) -> tuple[float, float]:
 def expanded_p(p: float, cases: float, lacking: float = 1) -> float:
     """Two-sided p of a bootstrap, made to agree with an interval of expanded percentiles."""
     freedom = cases - lacking
-    if freedom < 1 or p >= 1:
+    if freedom < 1 - _ROUNDING or p >= 1:
         return p
     reach = -float(ndtri(p / 2)) / math.sqrt(cases / freedom)
     return 2 * float(stdtr(freedom, -reach))

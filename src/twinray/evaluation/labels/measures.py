@@ -367,7 +367,8 @@ class Behind:
     @property
     def grown(self) -> float:
         """What the variance of the resamples is to be multiplied with: a bootstrap of m patients spreads by (m - 1) / m of the truth."""
-        return self.cases / self.freedom
+        # of no patient nothing is known; 0 would say that the figure cannot vary
+        return max(self.cases / self.freedom, 1.0)
 
     @staticmethod
     def of(cases: float, folds: int) -> Behind:
@@ -382,7 +383,7 @@ class Behind:
         """
         total = sum(variance * one.grown for variance, one in classes)
         doubt = sum((variance * one.grown) ** 2 / one.freedom for variance, one in classes)
-        freedom = total**2 / doubt
+        freedom = max(total**2 / doubt, 1.0)  # as each class's; less by rounding alone
         cases = freedom * total / sum(variance for variance, _ in classes)
         return Behind(cases, cases - freedom)
 
