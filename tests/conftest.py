@@ -104,6 +104,16 @@ def one_worker() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def all_cores(monkeypatch) -> None:
+    """The default number of workers is the machine's, for tests of defaults."""
+    from twinray.jobs import pack
+    from twinray.jobs.look import config
+
+    for module in (pack, config):
+        monkeypatch.setattr(module, "os", os)
+
+
 @pytest.fixture(scope="session")
 def _parser():
     from twinray.cli import build_parser

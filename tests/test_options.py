@@ -98,7 +98,7 @@ def one_good(option: Option) -> Any:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_option_has_a_kind_and_a_default_that_holds(verb):
+def test_every_option_has_a_kind_and_a_default_that_holds(verb, all_cores):
     known = options(CONFIGS[verb])  # raises where a field has no kind, or two
     assert list(known) == [field.name for field in dataclasses.fields(CONFIGS[verb])]
     made = CONFIGS[verb](

@@ -187,7 +187,7 @@ def test_ids_that_differ_in_form_are_told(cli, tmp_path):
     )
 
 
-def test_the_options_can_be_given_back_as_words():
+def test_the_options_can_be_given_back_as_words(all_cores):
     config = PackConfig(source=("a", "b"), format=("nih", "rsna"), out=Path("o"))
     words = as_words(config, positional=VERBS["pack"].positional)
     assert words == ["a", "b", "--format", "nih", "--format", "rsna", "--out", "o"]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,29 @@ def of_mlflow(run: Path, uri: str | None = None) -> Counter[tuple[str, int]]:
 
 
 def of_wandb(run: Path) -> Counter[tuple[str, int]]:
-    """History rows of the offline file: records in blocks of 32 KiB, as LevelDB writes its log."""
+    """History rows of the offline file of a finished run, which another process writes: it may still be at it."""
+    deadline = time.monotonic() + 60
+    while True:
+        records = list(wandb_records(run))
+        if any(one.HasField("exit") for one in records) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    points: Counter[tuple[str, int]] = Counter()
+    for record in records:
+        items = {
+            (i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in record.history.item
+        }
+        points.update(
+            {(k, items["step"]): 1 for k in items if k != "step" and not k.startswith("_")}
+        )
+    return points
+
+
+def wandb_records(run: Path) -> Iterator[Any]:
+    """Records of the offline files, in blocks of 32 KiB, as LevelDB writes its log."""
+    from google.protobuf.message import DecodeError
     from wandb.proto import wandb_internal_pb2 as proto
 
-    points: Counter[tuple[str, int]] = Counter()
     for path in (run / "wandb").rglob("*.wandb"):
         data, at, whole = path.read_bytes(), 7, b""
         while at + 7 <= len(data):
@@ -68,16 +88,12 @@ def of_wandb(run: Path) -> Counter[tuple[str, int]]:
             at += 7 + n
             if kind in (1, 4):  # a whole record, or the last part of one
                 record = proto.Record()
-                record.ParseFromString(whole)
+                try:
+                    record.ParseFromString(whole)
+                except DecodeError:  # its end is not on the disk yet
+                    return
                 whole = b""
-                items = {
-                    (i.key or "/".join(i.nested_key)): json.loads(i.value_json)
-                    for i in record.history.item
-                }
-                points.update(
-                    {(k, items["step"]): 1 for k in items if k != "step" and not k.startswith("_")}
-                )
-    return points
+                yield record
 
 
 READERS = {"tensorboard": of_tensorboard, "mlflow": of_mlflow, "wandb": of_wandb}
