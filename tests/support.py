@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -129,3 +131,12 @@ def ranks(
         if any(process.returncode for process in started):
             raise AssertionError("a rank ended with an error:\n" + "\n".join(errors))
     return started
+
+
+def script_module(path: Path) -> ModuleType:
+    """A script of the project that is no part of the package, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from support import script_module
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "check_files.py"
 KEY = "-----BEGIN RSA " + "PRIVATE KEY-----\n"
@@ -15,10 +16,7 @@ KEY = "-----BEGIN RSA " + "PRIVATE KEY-----\n"
 
 @pytest.fixture(scope="module")
 def check():
-    spec = importlib.util.spec_from_file_location("check_files", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_module(SCRIPT)
 
 
 REFUSED = {

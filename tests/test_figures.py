@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from support import script_module
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("overview.svg", "overview-narrow.svg")
@@ -15,10 +16,7 @@ NAMES = ("overview.svg", "overview-narrow.svg")
 
 @pytest.fixture(scope="module")
 def figures():
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "scripts" / "figures.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_module(ROOT / "scripts" / "figures.py")
 
 
 def test_each_command_gets_what_it_prints_now(figures, tmp_path):

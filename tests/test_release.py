@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from support import script_module
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "release_notes.py"
@@ -34,10 +35,7 @@ CHANGELOG = """# Changelog
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("release_notes", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_module(SCRIPT)
 
 
 def test_notes_are_the_section_of_the_version_alone(script):

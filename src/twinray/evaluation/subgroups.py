@@ -479,6 +479,7 @@ def subgroups_of_boxes(
             }
 
         def record(found: Mapping[_Key, Figure]) -> SplitFigures:
+            """Figures of the part, and of each class its boxes."""
             overall, per_class = by_class(found, some[0].box_classes)
             boxes = dict(zip(some[0].box_classes, counts.sum(axis=0).tolist(), strict=True))
             return SplitFigures(

@@ -35,7 +35,7 @@ from twinray.studies.results.tables import write_tables
 
 PAGE, MARK = "report.html", "report.json"
 GAINS = "gains.json"
-_OWN = ("tasks", "tables", "figures", "pictures", "checklists", "embeddings", "faithfulness", GAINS)
+_OWN = ("tasks", "tables", "figures", "pictures", "checklists", "embeddings", "faithfulness")
 _WITH_FILES = ("worth", "smallest", "ceiling", "confusions", "training", "features", "tuning")
 """Sections whose tables and charts are written as files too."""
 
