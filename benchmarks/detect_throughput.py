@@ -4,7 +4,7 @@
 
 Same network (Faster R-CNN, FPN), same initial tensors, same images, same batch and number of sampled proposals. Ours:
 a pack, whole batches through batched transforms, the training step of ``twinray detect`` under its ``sound`` protocol,
-in the precision that ``auto`` picks and in float32. Theirs: ``FasterRCNN`` with its own per-image resizing, files
+in the precision that ``auto`` picks, on a GPU with and without ``torch.compile``, and in float32. Theirs: ``FasterRCNN`` with its own per-image resizing, files
 opened with Pillow for every image, transforms of ``torchvision.transforms.v2`` (a flip, float conversion), a DataLoader
 that collates with ``tuple(zip(*batch))``, float32, SGD. The arms take turns in short rounds, so that a slow moment of the
 machine meets all of them; rates are images over the sum of the rounds' seconds, after one round that is not counted.
@@ -98,6 +98,7 @@ class Arm:
     images: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    warming: float = 0.0  # seconds of the rounds that do not count
 
     def round(self, steps: int, batch_size: int, device: torch.device, counted: bool) -> None:
         _finish(device)
@@ -112,6 +113,8 @@ class Arm:
             self.images += steps * batch_size
             self.seconds += time.perf_counter() - start
             self.waited += waited
+        else:
+            self.warming += time.perf_counter() - start
 
     @property
     def rate(self) -> float:
@@ -202,7 +205,9 @@ def make_arms(arguments: argparse.Namespace, work: Path) -> tuple[list[Arm], Mac
     pack = open_pack(packed)
     arms: list[Arm] = []
     chosen = choose_machine(arguments.device, arguments.precision)
-    for bf16 in dict.fromkeys((chosen.bf16, False)):
+    compiled = "on" if chosen.device.type == "cuda" else "off"
+    ways = [(chosen.bf16, compiled), (chosen.bf16, "off"), (False, "off")]
+    for bf16, compile_ in dict.fromkeys(ways):
         machine = Machine(chosen.device, bf16)
         config = resolve(
             DetectConfig(
@@ -213,6 +218,7 @@ def make_arms(arguments: argparse.Namespace, work: Path) -> tuple[list[Arm], Mac
                 batch_size=arguments.batch_size,
                 rois_per_image=arguments.rois,
                 lr=1e-4,
+                compile=compile_,
             )
         )
         detector, _ = make_detector(config, pack)
@@ -220,9 +226,8 @@ def make_arms(arguments: argparse.Namespace, work: Path) -> tuple[list[Arm], Mac
             other = reference(arguments, detector, images, machine.device)
         detector = detector.to(machine.device, memory_format=torch.channels_last)
         data = {split: annotated(pack, split) for split in ("train", "val", "test")}
-        arms.append(
-            ours(f"twinray, {machine.precision}", make_loop(config, detector, data, machine))
-        )
+        name = f"twinray, {machine.precision}" + (", compiled" if compile_ == "on" else "")
+        arms.append(ours(name, make_loop(config, detector, data, machine)))
     return [*arms, other], chosen
 
 

@@ -257,6 +257,100 @@ def _explained(session: Session, home: Path, method: str) -> Outcome:
     return Outcome(bool(n := len(list(out.rglob("*.png")))), {"pictures": n})
 
 
+# A study, and packs of 16 bits ----------------------------------------------------------------------------------------
+
+
+def study(session: Session) -> None:
+    """A small study with its report; and what ``--estimate`` says of the same file."""
+    home = session.folder("study")
+    done = home / "demo"
+    toy = session.toy
+    n, epochs, size = (40, 1, 64) if toy else (400, 4, 128)
+    sizes = (
+        "--unlabelled",
+        n,
+        "--labelled",
+        n,
+        "--size",
+        size,
+        "--pretrain-size",
+        64 if not toy else 32,
+    )
+    lengths = ("--pretrain-batch", 16, "--pretrain-epochs", epochs, "--detect-epochs", epochs)
+    rest = ("--examples", 1, "--bootstrap", 20, "--device", _device(session))
+
+    def whole() -> Outcome:
+        start = time.time()
+        twinray(session, "demo", *sizes, *lengths, *rest, "--out", done, limit=300)
+        page = done / "report" / "report.html"
+        return Outcome(page.is_file(), {"seconds": time.time() - start}, "a report")
+
+    def told() -> Outcome:
+        text = twinray(
+            session, "study", done / "study.yaml", "--out", home / "new", "--estimate", limit=300
+        )
+        lines = [line for line in text.splitlines() if line.strip()]
+        kinds = [" ".join(line.split()) for line in lines if line.strip().startswith(("│", "|"))]
+        total = next((line for line in lines if line.startswith("time until")), "")
+        return Outcome(
+            bool(total), {}, "a time and a memory for each kind", "; ".join([*kinds, total])
+        )
+
+    session.check("demo", whole)
+    session.check("estimate of the same study", told)
+
+
+def sixteen_bits(session: Session) -> None:
+    """``pack --pixels uint16``: windows drawn on the device, and the figures of a probe as on the processor."""
+    home = session.folder("runs")
+    toy = session.toy
+    made = ("--format", "phantom", "--phantom-images", 60 if toy else 200, "--size", 64)
+    twinray(session, "pack", *made, "--pixels", "uint16", "--out", home / "pack")
+    data = ("--data", home / "pack")
+    learn = ("--arch", "resnet18", "--size", 32 if toy else 64, "--batch-size", 16, "--epochs", 1)
+
+    def pretrained() -> Outcome:
+        out = home / "backbone"
+        twinray(
+            session,
+            "pretrain",
+            *data,
+            *learn,
+            "--projector",
+            64,
+            64,
+            "--device",
+            _device(session),
+            "--out",
+            out,
+        )
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        loss = next(line["loss"] for line in reversed(lines) if "loss" in line)
+        return Outcome(math.isfinite(loss), {"loss": loss}, "a finite loss")
+
+    def probed() -> Outcome:
+        figures = {}
+        for where in dict.fromkeys(("cpu", _device(session))):
+            out = home / f"probe-{where}"
+            how = (
+                "--init",
+                home / "backbone",
+                "--policy",
+                "probe",
+                "--bootstrap",
+                0,
+                "--device",
+                where,
+            )
+            twinray(session, "classify", *data, *how, "--out", out)
+            figures[where] = _find(json.loads((out / "metrics.json").read_text())["test"], "auc")
+        apart = abs(figures["cpu"] - figures[_device(session)])
+        return Outcome(apart <= 2e-3, figures, "mean AUC equal to 2e-3")
+
+    session.check("pretrain", pretrained)
+    session.check("classify: as on the processor", probed)
+
+
 # Killed and resumed ---------------------------------------------------------------------------------------------------
 
 

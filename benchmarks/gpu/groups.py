@@ -36,6 +36,8 @@ def load(place: str) -> Callable[[Any], None]:
 
 CORRECTNESS: Sequence[Group] = (
     Group("commands", "gpu.commands:commands", 200, 60, 400),
+    Group("study", "gpu.commands:study", 120, 60, 300),
+    Group("sixteen bits", "gpu.commands:sixteen_bits", 60, 40, 200),
     Group("resume pretrain", "gpu.commands:resume_pretrain", 120, 60, 300),
     Group("resume detect", "gpu.commands:resume_detect", 120, 60, 300),
     Group("objectives", "gpu.correctness:objectives", 25, 20, 120),
@@ -52,6 +54,7 @@ THROUGHPUT: Sequence[Group] = (
     Group("packs", "gpu.throughput:packs", 130, 15, 200),
     Group("pretrain compiled", "gpu.throughput:pretrain_compiled", 150, 60, 260),
     Group("detect 224", "gpu.throughput:detect_224", 150, 35, 260),
+    Group("compile cost", "gpu.throughput:compile_cost", 90, 40, 150),
     Group("pretrain eager", "gpu.throughput:pretrain_eager", 45, 30, 90),
     Group("detect 640", "gpu.throughput:detect_640", 120, 35, 220),
     Group("classify", "gpu.throughput:classify", 30, 20, 60),

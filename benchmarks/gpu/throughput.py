@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import numpy as np
@@ -42,6 +42,8 @@ from twinray.training.checkpoint import Keep, save_checkpoint
 from twinray.training.device import Machine
 from twinray.training.engine import Loop
 from twinray.training.loader import PixelSource
+
+T = TypeVar("T")
 
 PUBLISHED_IMAGES = 86_524
 """NIH ChestX-ray14's train_val_list."""
@@ -200,10 +202,12 @@ def _pretraining(session: Session, compiled: bool) -> Outcome:
     raise RuntimeError("out of memory even in 4 pieces")
 
 
-def _published(session: Session, compiled: bool, accumulate: int) -> PretrainConfig:
+def _published(
+    session: Session, compiled: bool, accumulate: int, pack: Path | None = None
+) -> PretrainConfig:
     toy = session.toy
     return PretrainConfig(
-        data=(_pretraining_pack(session),),
+        data=(pack or _pretraining_pack(session),),
         out=session.folder("run") / "run",
         splits=("train", "val", "test"),
         arch="resnet18" if toy else "resnet50",
@@ -220,11 +224,21 @@ def _published(session: Session, compiled: bool, accumulate: int) -> PretrainCon
 
 
 def _turns(session: Session, config: PretrainConfig, compiled: bool) -> Outcome:
-    """Let the job prepare everything up to training, then take turns in its place."""
-    found: list[Outcome] = []
+    return _in_the_job(
+        session,
+        config,
+        lambda loop, folder: _take_turns(session, loop, folder, config, compiled),
+    )
+
+
+def _in_the_job(
+    session: Session, config: PretrainConfig, take: Callable[[Loop, RunFolder], T]
+) -> T:
+    """Let the job prepare everything up to training, then ``take`` turns in its place; what that gave."""
+    found: list[T] = []
 
     def instead(loop: Loop, folder: RunFolder) -> None:
-        found.append(_take_turns(session, loop, folder, config, compiled))
+        found.append(take(loop, folder))
         raise TurnOver
 
     def repeated(*arguments: Any) -> PixelSource:
@@ -242,6 +256,76 @@ def _turns(session: Session, config: PretrainConfig, compiled: bool) -> Outcome:
     ):
         job.run(config)
     return found[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Own:
+    """Our own rate in some steps, and the seconds before them: what is loaded, chosen and compiled once."""
+
+    rate: Rate
+    before: float
+
+
+def _own(session: Session, config: PretrainConfig) -> _Own:
+    """The job's loop from its packed images."""
+
+    def take(loop: Loop, folder: RunFolder) -> _Own:
+        first, last = (1, 3) if session.toy else (4, 24)
+        counted: list[float] = []
+        start = time.perf_counter()
+        window = Window(
+            session.device, first, last, at_start=lambda: counted.append(time.perf_counter())
+        )
+        rate = loop_turn(loop, folder, packed_batches(loop), window)
+        return _Own(rate, counted[0] - start)
+
+    own = _in_the_job(session, config, take)
+    let_go(session.device)
+    return own
+
+
+def _small_pack(session: Session) -> Path:
+    toy = session.toy
+    return phantom_pack(
+        session.work / "small-pretraining-pack", 60 if toy else 1024, 48 if toy else 256
+    ).path
+
+
+def compile_cost(session: Session) -> None:
+    """From how many steps on a pre-training wins back the seconds that ``torch.compile`` takes."""
+    for arch, size, batch in (("resnet18", 64, 64), ("resnet50", 224, 256)):
+        session.check(
+            f"{arch}, {size} px, batch {batch}: steps that win back the compilation",
+            partial(_won_back, session, arch, size, batch),
+            needs=25,
+        )
+
+
+def _won_back(session: Session, arch: str, size: int, batch: int) -> Outcome:
+    toy = session.toy
+    config = dataclasses.replace(
+        _published(session, False, 1, _small_pack(session)),
+        arch="resnet18" if toy else arch,
+        size=32 if toy else size,
+        batch_size=16 if toy else batch,
+    )
+    found = {
+        way: _own(
+            session, dataclasses.replace(config, compile=way, out=session.folder("run") / "run")
+        )
+        for way in (("off",) if toy else ("off", "on"))
+    }
+    step = {way: own.rate.batch_size / own.rate.pairs_per_s for way, own in found.items()}
+    figures: dict[str, Any] = {}
+    for way, own in found.items():
+        name = "compiled" if way == "on" else "not compiled"
+        figures[f"ms a step, {name}"] = step[way] * 1e3
+        figures[f"seconds before the fifth step, {name}"] = own.before
+    if len(found) == 2:
+        gain = step["off"] - step["on"]
+        lost = found["on"].before - found["off"].before
+        figures["steps"] = lost / gain if gain > 0 else math.inf
+    return Outcome(None, figures)
 
 
 def _take_turns(
@@ -402,7 +486,7 @@ def _detection(session: Session, size: int, side: int) -> None:
     session.check(
         f"where a detector step's time goes, {size} px",
         partial(_detector_profile, session, size),
-        needs=10,
+        needs=30,
     )
 
 
@@ -438,6 +522,7 @@ def _arms(session: Session, size: int, side: int) -> Outcome:
         arm.batches.close()  # type: ignore[attr-defined]
     figures: dict[str, Any] = {f"images/s, {arm.name}": arm.rate for arm in arms}
     figures |= {f"data wait, {arm.name}": arm.waited / arm.seconds for arm in arms}
+    figures |= {f"seconds of the first steps, {arm.name}": arm.warming for arm in arms}
     figures["ours / torchvision's loop"] = arms[0].rate / theirs.rate
     figures["ours / the same under bf16"] = arms[0].rate / arms[-1].rate
     good = (
@@ -491,6 +576,7 @@ def _detector_profile(session: Session, size: int) -> Outcome:
         64 if session.toy else size,
         4 if session.toy else 16,
         session.cuda,
+        compile="on" if session.cuda else "off",
     )
     return _profile(session, loop, session.folder("profile"), f"detect-{size}")
 
@@ -577,10 +663,23 @@ def _lightly(session: Session) -> Outcome:
         process.stop()
     if isinstance(result, str):
         raise RuntimeError(result)
-    figures = {
-        "pairs/s": result.pairs_per_s,
+    figures: dict[str, Any] = {
+        "pairs/s, lightly's recipe": result.pairs_per_s,
         "batch": result.batch_size,
-        "data wait": result.data_wait,
-        "workers": workers,
+        "its data wait": result.data_wait,
+        "its workers": workers,
     }
-    return Outcome(None, figures, note="files of 256 px")
+    config = dataclasses.replace(
+        _published(session, False, 1, _small_pack(session)), batch_size=result.batch_size
+    )
+    for precision in ("float32", "bf16"):
+        own = _own(
+            session,
+            dataclasses.replace(config, precision=precision, out=session.folder("run") / "run"),
+        )
+        figures[f"pairs/s, twinray, {precision}, not compiled"] = own.rate.pairs_per_s
+        figures[f"its data wait, {precision}"] = own.rate.data_wait
+    figures["twinray / lightly's recipe, both float32"] = (
+        figures["pairs/s, twinray, float32, not compiled"] / result.pairs_per_s
+    )
+    return Outcome(None, figures, note="files of 256 px for lightly, a pack of 256 px for twinray")

@@ -164,6 +164,25 @@ def test_a_network_of_long_steps_is_timed_once() -> None:
     assert rate.cost(_Work(16.0, 8.0)).seconds == pytest.approx(20.0)
 
 
+def test_what_a_gpu_compiles_once_does_not_make_every_step_dear() -> None:
+    """Compiling takes a minute of the first run: the prices are those of the runs after it, and the study's batch is timed."""
+    ran = []
+
+    def price(train: int, held: int, epochs: int) -> float:
+        return 2.0 + 0.001 * epochs * train + 0.001 / 3 * (epochs + 1) * held
+
+    def once(train: int, held: int, batch: int, epochs: int = 1) -> _Run:
+        ran.append(batch)
+        compiling = 60.0 if len(ran) == 1 else 0.0
+        work = _Work(float(epochs * train), float((epochs + 1) * held), float(epochs))
+        return _Run(compiling + price(train, held, epochs), work, 7, batch)
+
+    rate, timed = _of_network(once, 256, gpu=True)
+    assert timed == 256
+    found = rate.cost(_Work(100 * 2560.0, 101 * 4.0, 100.0)).seconds
+    assert found == pytest.approx(price(2560, 4, 100), rel=0.02)
+
+
 def busy_for(calls: int) -> Callable[[], float]:
     """Something else on the machine makes the first calls half as long again."""
     left = iter([1.5] * calls)

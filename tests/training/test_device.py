@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twinray.training.device import Machine
+from twinray.training.device import COMPILED_FROM, Machine, to_compile
 
 
 def precisions() -> tuple[bool, str, bool, bool]:
@@ -44,3 +44,17 @@ def test_exact_arithmetic_leaves_the_bf16_around_it():
         with training.exact.autocast():
             assert (x @ x).dtype == torch.float32
         assert (x @ x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("choice", "device", "steps", "wanted"),
+    [
+        ("auto", "cuda", COMPILED_FROM, True),
+        ("auto", "cuda", COMPILED_FROM - 1, False),
+        ("auto", "cpu", 10**6, False),
+        ("on", "cpu", 1, True),
+        ("off", "cuda", 10**6, False),
+    ],
+)
+def test_auto_compiles_on_a_gpu_where_the_run_is_long_enough(choice, device, steps, wanted) -> None:
+    assert to_compile(choice, torch.device(device), steps) is wanted

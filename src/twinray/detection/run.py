@@ -44,7 +44,7 @@ from twinray.runs.folder import RunFolder, began_before, open_run, plain
 from twinray.runs.sealed import KEY as SEALED
 from twinray.runs.seen import Checked, check_unseen, write_seen
 from twinray.training.depthwise import DEPTHWISE, concerns, full_depthwise
-from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic
+from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic, to_compile
 from twinray.training.engine import Loop, Watch, load_best, train
 from twinray.training.engine import Progress as State
 from twinray.training.optim import build_optimizer, optimizer_of, rated_groups
@@ -304,7 +304,7 @@ def make_loop(
         )
 
     has_val = val.n_boxes > 0
-    wanted = config.compile == "on" or (config.compile == "auto" and machine.device.type == "cuda")
+    wanted = to_compile(config.compile, machine.device, steps_per_epoch * chosen.epochs)
     ahead = train_data.ahead(machine.device) if machine.device.type == "cuda" else None
     return Loop(
         label="detector",

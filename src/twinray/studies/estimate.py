@@ -74,7 +74,8 @@ class Cost:
     Attributes:
         seconds: time of one worker.
         error: half of the interval of ``seconds``.
-        bytes: disk. gpu_bytes: memory of the GPU; 0 without one.
+        bytes: disk. gpu_bytes: memory of the GPU that torch takes for it, grown in proportion where the timed batch was smaller: an
+            upper bound, as weights do not grow. 0 without a GPU.
     """
 
     seconds: float = 0.0
@@ -280,6 +281,7 @@ class _Estimator:
 
     def _training(self, one: Node) -> Cost | None:
         config, data = self._resolved(one)
+        config = _compiling(one.kind, config, self._of(data))
         key = self._key(one, config, data)
         if key not in self.rates:
             self.rates[key] = self._from_done(key) or self._timed(one, config, data)
@@ -330,6 +332,7 @@ class _Estimator:
         for one in self.plan:
             if self.out is not None and one.id in self.in_one_go and one.kind in _TRAININGS:
                 config, data = self._resolved(one)
+                config = _compiling(one.kind, config, self._of(data))
                 if self._key(one, config, data) == key:
                     probe = _is_probe(config)
                     pairs.append((self.done[one.id], _work(one.kind, config, self._of(data))))
@@ -352,16 +355,24 @@ class _Estimator:
         def once(train: int, held: int, batch: int, epochs: int = 1) -> _Run:
             return self._once(one, config, data, (train, held, batch, epochs))
 
+        if gpu:  # the peak of this kind alone, not of those timed before it
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        grown = 1.0
         try:
             if one.kind == "features":
-                return _of_features(once)
-            if _is_probe(config):
-                return _of_probe(once, gpu)
-            rate, batch = _of_network(once, config.batch_size, gpu)
+                rate = _of_features(once)
+            elif _is_probe(config):
+                rate = _of_probe(once, gpu)
+            else:
+                rate, batch = _of_network(once, config.batch_size, gpu)
+                grown = max(1.0, config.batch_size / batch)
         except TwinrayError as error:
             self.why.setdefault(one.name, str(error))
             return None
-        return replace(rate, gpu_bytes=_gpu(torch, gpu, config.batch_size, batch))
+        return replace(
+            rate, gpu_bytes=round(torch.cuda.max_memory_reserved() * grown) if gpu else 0
+        )
 
     def _once(
         self, one: Node, config: Any, data: list[str], how: tuple[int, int, int, int]
@@ -442,6 +453,10 @@ def _of_network(once: Once, batch: int, gpu: bool) -> tuple[_Rate, int]:
     """
     own = min(batch, 256 if gpu else IMAGES // 2)
     low = max(IMAGES, 2 * own)
+    if gpu:
+        once(
+            low, _HELD, own
+        )  # kernels are chosen and the network compiled, which a later run of this machine finds done
     cold = once(low, _HELD, own)  # also what is loaded once a process
     if 5 * cold.seconds > LIMIT_S:
         amount = cold.work.learnt + _EVAL * cold.work.seen
@@ -570,12 +585,15 @@ while os.getppid() == parent:
 """A training in small: convolutions forth and back, dense and by channel, until the parent is gone."""
 
 
-def _gpu(torch: Any, gpu: bool, batch: int, timed: int) -> int:
-    """Peak memory, grown in proportion where the timed batch was smaller: an upper bound, as weights do not grow."""
-    if not gpu:
-        return 0
-    peak: int = torch.cuda.max_memory_allocated()
-    return round(peak * max(1.0, batch / timed)) if timed else peak
+def _compiling(kind: str, config: Any, images: _Images) -> Any:
+    """The options with ``--compile`` as the whole piece has it, which the short timed runs then have too."""
+    from twinray.training.device import choose_machine, to_compile
+
+    if not hasattr(config, "compile"):
+        return config
+    steps = int(_work(kind, config, images).learnt / config.batch_size)
+    wanted = to_compile(config.compile, choose_machine(config.device).device, steps)
+    return replace(config, compile="on" if wanted else "off")
 
 
 def _shares(n: int, config: Any) -> _Images:

@@ -156,6 +156,17 @@ def sent(small: Tensor, device: torch.device) -> Tensor:
     return (small.pin_memory() if device.type == "cuda" else small).to(device, non_blocking=True)
 
 
+COMPILED_FROM = 2000
+"""Steps from which on a GPU wins back the seconds that compiling a network takes (measured: docs/benchmarks.md)."""
+
+
+def to_compile(choice: Literal["auto", "on", "off"], device: torch.device, steps: int) -> bool:
+    """Whether a training of so many steps is compiled: ``auto`` does so where the gain outweighs the wait before the first step."""
+    if choice == "auto":
+        return device.type == "cuda" and steps >= COMPILED_FROM
+    return choice == "on"
+
+
 def compiled(call: Callable[[Tensor], T]) -> Callable[[Tensor], T]:
     """A forward pass through ``torch.compile``; where that fails, a warning and the pass as it is.
 
