@@ -56,9 +56,9 @@ THROUGHPUT: Sequence[Group] = (
     Group("detect 224", "gpu.throughput:detect_224", 150, 35, 260),
     Group("compile cost", "gpu.throughput:compile_cost", 90, 40, 150),
     Group("pretrain eager", "gpu.throughput:pretrain_eager", 45, 30, 90),
+    Group("lightly", "gpu.throughput:lightly", 70, 45, 120),
     Group("detect 640", "gpu.throughput:detect_640", 120, 35, 220),
     Group("classify", "gpu.throughput:classify", 30, 20, 60),
     Group("probe", "gpu.throughput:probe", 45, 15, 60),
-    Group("lightly", "gpu.throughput:lightly", 60, 45, 100),
     Group("paper", "gpu.paper:paper", 2, 0, 30),
 )
