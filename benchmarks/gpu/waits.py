@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import torch
 
 from gpu.record import Outcome, Session, distance
-from gpu.scenes import exact_float32, phantom_pack, pretraining_loop, under_test
+from gpu.scenes import exact_float32, gradients, phantom_pack, pretraining_loop, under_test
 from turns import TurnOver, Window
 from twinray.data.pack import open_pack
 from twinray.detection.config import DetectConfig
@@ -220,27 +220,47 @@ def _compiled(session: Session, config: PretrainConfig, bf16: bool) -> Outcome:
         loss = _loss(pretraining_loop(dataclasses.replace(config, compile="on"), machine))
     breaks, graphs = sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"]
     figures = {"graphs": graphs, "graph breaks": breaks, "loss off by": distance(loss, plain)}
-    limit = 5e-2 if bf16 else 1e-3
-    if (
-        bf16
-    ):  # two roundings of one sum: the compiled one may be as far from float32 as twice the other
-        exact = pretraining_loop(
-            dataclasses.replace(config, compile="off"), under_test(session, bf16=False)
+    good, wanted = figures["loss off by"] <= 1e-3, "loss after an update to 1e-3"
+    if bf16:
+        # gradients in bf16 are half noise, and the loss after an update with them is more: what is asked is that the compiled
+        # first loss is right and its gradient no further from float32's than that of the network as it is
+        with backend, contextlib.redirect_stderr(said):
+            figures |= _first_step(config, machine, under_test(session, bf16=False))
+        good = (
+            figures["first loss off by"] <= 5e-2
+            and figures["gradient from float32's, compiled"]
+            <= 1.5 * figures["gradient from float32's, not compiled"]
         )
-        reference = _loss(exact)
-        own, compiled = distance(plain, reference), distance(loss, reference)
-        figures |= {"from float32, not compiled": own, "from float32, compiled": compiled}
-        figures["loss off by"] = compiled
-        limit = max(limit, 2 * own)
+        wanted = "first loss to 0.05, gradient at most 1.5 x as far from float32's as not compiled"
     warned = (
         " ".join(said.getvalue().split())[:300] if "torch.compile failed" in said.getvalue() else ""
     )
     return Outcome(
-        not warned and graphs == 1 and breaks == 0 and figures["loss off by"] <= limit,
+        not warned and graphs == 1 and breaks == 0 and good,
         figures,
-        f"one graph, no break, loss to {limit:g}",
+        f"one graph, no break, {wanted}",
         warned,
     )
+
+
+def _first_step(config: PretrainConfig, machine: Machine, exact: Machine) -> dict[str, float]:
+    """Loss and gradient of the first step in bf16, compiled and not, each against float32."""
+
+    def made(compile_: Literal["on", "off"], on: Machine) -> tuple[torch.Tensor, torch.Tensor]:
+        loop = pretraining_loop(dataclasses.replace(config, compile=compile_), on)
+        loop.model.train()
+        seed_everything(loop.seed, 0)
+        loss = loop.step(next(iter(loop.batches(0, 0))), 0)["loss"]
+        return loss.detach(), gradients(loop.model)
+
+    wanted, reference = made("off", exact)
+    figures = {}
+    for way, compile_ in (("not compiled", "off"), ("compiled", "on")):
+        loss, gradient = made(compile_, machine)
+        figures[f"first loss off by, {way}"] = distance(loss, wanted)
+        figures[f"gradient from float32's, {way}"] = distance(gradient, reference)
+    figures["first loss off by"] = figures["first loss off by, compiled"]
+    return figures
 
 
 def _falls_back(session: Session, config: PretrainConfig) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twinray.training.device import COMPILED_FROM, Machine, to_compile
+from twinray.training.device import COMPILED_FROM, Amount, Machine, to_compile
 
 
 def precisions() -> tuple[bool, str, bool, bool]:
@@ -47,14 +47,17 @@ def test_exact_arithmetic_leaves_the_bf16_around_it():
 
 
 @pytest.mark.parametrize(
-    ("choice", "device", "steps", "wanted"),
+    ("choice", "device", "amount", "wanted"),
     [
-        ("auto", "cuda", COMPILED_FROM, True),
-        ("auto", "cuda", COMPILED_FROM - 1, False),
-        ("auto", "cpu", 10**6, False),
-        ("on", "cpu", 1, True),
-        ("off", "cuda", 10**6, False),
+        ("auto", "cuda", (COMPILED_FROM.steps, COMPILED_FROM.pixels), True),
+        ("auto", "cuda", (COMPILED_FROM.steps - 1, 10**9), False),
+        ("auto", "cuda", (10**6, COMPILED_FROM.pixels - 1), False),
+        ("auto", "cpu", (10**6, 10**9), False),
+        ("on", "cpu", (1, 1), True),
+        ("off", "cuda", (10**6, 10**9), False),
     ],
 )
-def test_auto_compiles_on_a_gpu_where_the_run_is_long_enough(choice, device, steps, wanted) -> None:
-    assert to_compile(choice, torch.device(device), steps) is wanted
+def test_auto_compiles_on_a_gpu_where_steps_are_many_and_large(
+    choice, device, amount, wanted
+) -> None:
+    assert to_compile(choice, torch.device(device), Amount(*amount)) is wanted

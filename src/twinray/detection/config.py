@@ -150,7 +150,7 @@ class DetectConfig:
     precision: Annotated[Literal["auto", "float32", "bf16"], MODEL] = "auto"
     """Of training; auto: bf16 where the processor computes in it. Final figures are always made in float32."""
     compile: Annotated[Literal["auto", "on", "off"], SPEED] = "auto"
-    """torch.compile of backbone, pyramid and the head on their maps; auto: on a GPU, where the run is long enough to win back the compiler's time. Where it fails the run says so and goes on without."""
+    """torch.compile of backbone, pyramid and the head on their maps; auto: on a GPU, where steps are many and large enough to gain by it. Where it fails the run says so and goes on without."""
     deterministic: Annotated[bool, SPEED] = False
     """Same bytes every time on a GPU too, at some cost in speed; processors are so anyway."""
     checkpoint_every: Annotated[int, SPEED, at_least(0, "steps")] = 0

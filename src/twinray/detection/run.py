@@ -44,7 +44,14 @@ from twinray.runs.folder import RunFolder, began_before, open_run, plain
 from twinray.runs.sealed import KEY as SEALED
 from twinray.runs.seen import Checked, check_unseen, write_seen
 from twinray.training.depthwise import DEPTHWISE, concerns, full_depthwise
-from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic, to_compile
+from twinray.training.device import (
+    Amount,
+    Machine,
+    choose_machine,
+    compiled,
+    set_arithmetic,
+    to_compile,
+)
 from twinray.training.engine import Loop, Watch, load_best, train
 from twinray.training.engine import Progress as State
 from twinray.training.optim import build_optimizer, optimizer_of, rated_groups
@@ -304,7 +311,8 @@ def make_loop(
         )
 
     has_val = val.n_boxes > 0
-    wanted = to_compile(config.compile, machine.device, steps_per_epoch * chosen.epochs)
+    amount = Amount(steps_per_epoch * chosen.epochs, batch_size // ranks.world * config.size**2)
+    wanted = to_compile(config.compile, machine.device, amount)
     ahead = train_data.ahead(machine.device) if machine.device.type == "cuda" else None
     return Loop(
         label="detector",

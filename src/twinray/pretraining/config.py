@@ -144,7 +144,7 @@ class PretrainConfig:
     precision: Annotated[Literal["auto", "float32", "bf16"], MODEL] = "auto"
     """Of convolutions and matrix products; auto: bf16 where the processor computes in it. The loss is always float32."""
     compile: Annotated[Literal["auto", "on", "off"], SPEED] = "auto"
-    """torch.compile of the network; auto: on a GPU, where the run is long enough to win back the compiler's time. Where it fails the run says so and goes on without."""
+    """torch.compile of the network; auto: on a GPU, where steps are many and large enough to gain by it. Where it fails the run says so and goes on without."""
     deterministic: Annotated[bool, SPEED] = False
     """Same bytes every time on a GPU too, at some cost in speed; processors are so anyway."""
     knn_every: Annotated[int, RECORD, at_least(0, "epochs")] = 10

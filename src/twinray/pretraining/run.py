@@ -32,7 +32,14 @@ from twinray.runs.folder import RunFolder, began_before, open_run, plain
 from twinray.runs.seen import apart_from, write_seen
 from twinray.training.checkpoint import Keep
 from twinray.training.depthwise import DEPTHWISE, concerns, full_depthwise
-from twinray.training.device import Machine, choose_machine, compiled, set_arithmetic, to_compile
+from twinray.training.device import (
+    Amount,
+    Machine,
+    choose_machine,
+    compiled,
+    set_arithmetic,
+    to_compile,
+)
 from twinray.training.engine import Loop, Watch, train
 from twinray.training.loader import CopyAhead, PixelSource, epoch_order, prefetch
 from twinray.training.monitor import collapse
@@ -290,7 +297,8 @@ def make_loop(
     )
     base = [float(group["lr"]) for group in optimizer.param_groups]
     at_zero = _first_rate_is_zero(config)
-    wanted = to_compile(config.compile, machine.device, total)
+    amount = Amount(total, config.batch_size // ranks.world * config.size**2)
+    wanted = to_compile(config.compile, machine.device, amount)
     return Loop(
         label="pre-training",
         model=model,

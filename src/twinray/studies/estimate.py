@@ -587,12 +587,13 @@ while os.getppid() == parent:
 
 def _compiling(kind: str, config: Any, images: _Images) -> Any:
     """The options with ``--compile`` as the whole piece has it, which the short timed runs then have too."""
-    from twinray.training.device import choose_machine, to_compile
+    from twinray.training.device import Amount, choose_machine, to_compile
 
     if not hasattr(config, "compile"):
         return config
     steps = int(_work(kind, config, images).learnt / config.batch_size)
-    wanted = to_compile(config.compile, choose_machine(config.device).device, steps)
+    amount = Amount(steps, config.batch_size * config.size**2)
+    wanted = to_compile(config.compile, choose_machine(config.device).device, amount)
     return replace(config, compile="on" if wanted else "off")
 
 

@@ -156,14 +156,32 @@ def sent(small: Tensor, device: torch.device) -> Tensor:
     return (small.pin_memory() if device.type == "cuda" else small).to(device, non_blocking=True)
 
 
-COMPILED_FROM = 2000
-"""Steps from which on a GPU wins back the seconds that compiling a network takes (measured: docs/benchmarks.md)."""
+@dataclass(frozen=True)
+class Amount:
+    """How much a training computes.
+
+    Attributes:
+        steps: of the whole run.
+        pixels: of the images of one step on one device.
+    """
+
+    steps: int
+    pixels: int
 
 
-def to_compile(choice: Literal["auto", "on", "off"], device: torch.device, steps: int) -> bool:
-    """Whether a training of so many steps is compiled: ``auto`` does so where the gain outweighs the wait before the first step."""
+COMPILED_FROM = Amount(steps=1000, pixels=3_000_000)
+"""From both of these on, compiling a network gains more on a GPU than it costs.
+
+Smaller steps wait for the host, whose work compiling leaves as it is: on an H100 a step of 64 images of 64 pixels took longer compiled than
+not, one of 16 images of 224 pixels as long; 768 images of 224 pixels gained. The bound lies between (docs/benchmarks.md).
+"""
+
+
+def to_compile(choice: Literal["auto", "on", "off"], device: torch.device, amount: Amount) -> bool:
+    """Whether a training is compiled; ``auto``: on a GPU, where it gains more than the minutes that it takes before the first step."""
     if choice == "auto":
-        return device.type == "cuda" and steps >= COMPILED_FROM
+        worth = amount.steps >= COMPILED_FROM.steps and amount.pixels >= COMPILED_FROM.pixels
+        return device.type == "cuda" and worth
     return choice == "on"
 
 
