@@ -94,14 +94,16 @@ def wilson(k: int, n: int) -> str:
     return f"{share:.3f} ({max(0, middle - half):.3f} to {min(1, middle + half):.3f})"
 
 
+def number_of(path: Path, patient: re.Pattern[str]) -> int:
+    """A number that all images of a patient share."""
+    found = patient.search(path.name)
+    key = next((g for g in found.groups() if g), path.name) if found else path.name
+    return zlib.crc32(key.encode())
+
+
 def half_of(folder: Path, patient: re.Pattern[str], half: str, most: int, seed: int) -> list[Path]:
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
-    own = []
-    for path in files:
-        found = patient.search(path.name)
-        key = next((g for g in found.groups() if g), path.name) if found else path.name
-        if (zlib.crc32(key.encode()) % 2 == 0) == (half == "tuning"):
-            own.append(path)
+    own = [path for path in files if (number_of(path, patient) % 2 == 0) == (half == "tuning")]
     return [own[k] for k in np.random.default_rng(seed).permutation(len(own))[:most]]
 
 

@@ -218,7 +218,9 @@ def tell(state: StudyState, console: Console) -> None:
     """Say what is done, what failed and why, whether the test images are open, and what deviates from the plan."""
     measured = state.measured()
     done = [piece for piece in measured if piece.state == "done"]
-    console.print(Text(f"{state.path}: {len(done)} of {len(measured)} planned runs are done"))
+    console.print(
+        Text(f"{state.path}: {len(done)} of {len(measured)} runs with test figures are done")
+    )
     for piece in state.of("failed"):
         console.print(Text(f"failed: {piece.node.name}: {piece.reason}", style="bold red"))
     blocked = _blocked(state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from twinray.data.look.archive import CHECKS, WRONG, judge
 from twinray.data.look.measure import Measures, measured, mirrored_gradients
-from twinray.data.look.sides import margin_for
+from twinray.data.look.sides import margin_for, mirror_scores
 from twinray.data.look.text import text_lines
 from twinray.data.phantom.images import PhantomConfig, phantom_collection
 
@@ -128,6 +130,20 @@ def test_scores_that_tell_nothing_flag_nothing() -> None:
     rng = np.random.default_rng(0)
     margin, _ = margin_for(rng.normal(0, 1, 2000), 0.01)
     assert margin == float("inf")
+
+
+def test_the_network_has_a_say_only_in_an_archive_that_it_knows(clean: list[Measures]) -> None:
+    """It is asked where nine tenths look right to it; elsewhere, as in an archive of hands, its odds change nothing."""
+    rng = np.random.default_rng(0)
+    nothing = [replace(image, right_way=0.0) for image in clean]
+    torn = [
+        replace(image, right_way=float(odds))
+        for image, odds in zip(clean, rng.normal(0, 9, N), strict=True)
+    ]
+    assert np.array_equal(mirror_scores(torn), mirror_scores(nothing))
+
+    sure = [replace(image, right_way=-9.0 if k == 5 else 9.0) for k, image in enumerate(clean)]
+    assert mirror_scores(sure)[5] < min(0.0, mirror_scores(nothing)[5])
 
 
 @pytest.mark.parametrize("fill", [0, 255])

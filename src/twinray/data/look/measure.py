@@ -1,4 +1,4 @@
-"""What is measured of one image before it is judged among those of its archive. NumPy and SciPy, no model.
+"""What is measured of one image before it is judged among those of its archive. NumPy and SciPy; one small network, shipped.
 
 Pixels are replaced by their ranks first, so that windows and exposure change little.
 """
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from twinray.data.fit import to_grey
+from twinray.data.look.mirror_net import SIDE, mirror_logit
 from twinray.data.look.text import Box, text_lines
 from twinray.data.near_copies import Words, perceptual_hashes
 from twinray.records import FloatArray
@@ -43,6 +44,7 @@ class Measures:
         ranks: (24, 24) float16 in -1..1, ranks of the mean values of equal areas.
         gradients: (12, 12, 8) float16, normalised histograms of the directions of gradients, about the body's axis.
         about_axis: (24, 24) float16 in -1..1, ranks as ``ranks``, about the body's axis.
+        right_way: log odds that it is a frontal chest radiograph the right way round; of the mirrored image, the same with the other sign.
         hashes: (m, 4) perceptual hashes, none of a blank image.
         contrast: grey levels between the 1st and the 99th percentile, as a share of 255.
         occupancy: share of the grey levels between these that occur.
@@ -57,6 +59,7 @@ class Measures:
     ranks: npt.NDArray[np.float16]
     gradients: npt.NDArray[np.float16]
     about_axis: npt.NDArray[np.float16]
+    right_way: float
     hashes: Words
     contrast: float
     occupancy: float
@@ -89,6 +92,7 @@ def measured(pixels: npt.NDArray[np.uint8]) -> Measures:
         ranks=_ranks(_square(grey, RANKS)).astype(np.float16),
         gradients=_gradients(centred).astype(np.float16),
         about_axis=_ranks(_square(centred, RANKS)).astype(np.float16),
+        right_way=mirror_logit(_ranks(_square(centred, SIDE))),
         hashes=hashes,
         contrast=(high - low) / 255,
         occupancy=float(np.count_nonzero(counts[low : high + 1]) / max(1, high - low + 1)),

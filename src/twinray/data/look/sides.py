@@ -24,6 +24,11 @@ FEWEST: Final = 40
 MOST: Final = 10_000
 """Pairs of an image and a wrong copy that a score is fitted on, at most."""
 
+KNOWN: Final = 0.9
+"""Share of an archive's images that the shipped network must find the right way round before it is asked at all."""
+
+_TRUST: Final = 0.1
+"""What one unit of the network's log odds counts, where the fitted score should be at least 1 (chosen on the tuning half)."""
 _MOST_IMAGES: Final = 2000
 _FOLDS: Final = 5
 _PENALTY: Final = 1e-3
@@ -86,12 +91,16 @@ def mirror_scores(images: Sequence[Measures], seed: int = 0) -> FloatArray:
     """(n,) scores, below 0 for images that look mirrored.
 
     Each image counts alike: its differences from its mirror image have length 1, so that a few lopsided chests do not rule the fit.
+    What the shipped network says is added where the archive is one that it knows; the rest is learnt on top of that.
     """
     gradients = np.stack([image.gradients for image in images]).astype(np.float32)
     ranks = np.stack([image.about_axis for image in images]).astype(np.float32)
     apart = (gradients - mirrored_gradients(gradients), ranks - ranks[:, :, ::-1])
     asked = np.concatenate([_of_length_one(one) for one in apart], axis=1)
-    return _scores(asked[:, None], seed)[:, 0]
+    known = np.array([image.right_way for image in images])
+    knows = float((known > 0).mean()) >= KNOWN
+    told = _TRUST * known if knows else np.zeros(len(images))
+    return _scores(asked[:, None], seed, told=told[:, None])[:, 0]
 
 
 def _of_length_one(rows: FloatArray) -> FloatArray:
@@ -135,42 +144,53 @@ def margin_for(scores: FloatArray, false_alarms: float) -> tuple[float, float]:
     return float("inf"), estimate
 
 
-def _scores(asked: FloatArray, seed: int, fitted: FloatArray | None = None) -> FloatArray:
+def _scores(
+    asked: FloatArray,
+    seed: int,
+    fitted: FloatArray | None = None,
+    told: FloatArray | None = None,
+) -> FloatArray:
     """(n, k) scores of each image's differences from k other forms of it, by weights that were fitted without it.
 
     Args:
         asked: (n, k, ...) features of images less those of their other forms, to be scored.
         seed: seed of the folds.
         fitted: (n, k, ...) differences that should be above 0 of most images; None: the same.
+        told: (n, k) part of the scores that is known without this archive; None: nothing is.
     """
     n, k = asked.shape[:2]
     rows = asked.reshape(n, k, -1).astype(np.float32)
     wanted = rows if fitted is None else fitted.reshape(n, k, -1).astype(np.float32)
+    known = np.zeros((n, k), np.float32) if told is None else told.astype(np.float32)
     chosen = np.random.default_rng(seed).permutation(n)[: min(_MOST_IMAGES, MOST // k)]
     fold = np.full(n, -1)
     fold[chosen] = np.arange(len(chosen)) % _FOLDS
     scores = np.zeros((n, k))
     for number in range(_FOLDS):
-        training = wanted[chosen[fold[chosen] != number]]
-        weights = _fit(training.reshape(-1, training.shape[-1]))
+        own = chosen[fold[chosen] != number]
+        training = wanted[own]
+        weights = _fit(training.reshape(-1, training.shape[-1]), known[own].ravel())
         scores[fold == number] = rows[fold == number] @ weights
         scores[fold < 0] += rows[fold < 0] @ weights / _FOLDS
-    return scores
+    return scores + known
 
 
-def _fit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Weights whose product with every row should be at least 1: squared hinge loss, by ridge on the rows that fall short."""
+def _fit(rows: npt.NDArray[np.float32], known: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Weights whose product with every row, and what is known of it, should be at least 1: squared hinge loss, by ridge on the rows that fall short."""
     penalty = _PENALTY * len(rows) * float(np.square(rows).sum(axis=1).mean()) + 1e-9
-    short = np.ones(len(rows), dtype=bool)
+    wanted = 1 - known
+    short = wanted > 0
     weights: npt.NDArray[np.float32] = np.zeros(rows.shape[1], dtype=np.float32)
+    if not short.any():
+        return weights
     for _ in range(_ROUNDS):
         own = rows[short]
         n, width = own.shape
         if n < width:  # the same weights from the smaller of the two systems
-            weights = own.T @ _solved(own @ own.T, np.ones(n, dtype=np.float32), penalty)
+            weights = own.T @ _solved(own @ own.T, wanted[short], penalty)
         else:
-            weights = _solved(own.T @ own, own.sum(axis=0), penalty)
-        now = rows @ weights < 1
+            weights = _solved(own.T @ own, own.T @ wanted[short], penalty)
+        now = rows @ weights < wanted
         if (now == short).all() or not now.any():
             break
         short = now
