@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -12,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from twinray.studies.runner.claims import Claims, Process
+from twinray.studies.plan.nodes import Node, Plan
+from twinray.studies.runner.claims import LEASE_S, Claims, Heartbeat, Process, now
 from twinray.studies.runner.journal import Journal
+from twinray.studies.runner.local import _held_by
+from twinray.studies.runner.place import Place
+from twinray.studies.runner.worker import next_piece
 
 PIECE = "0123456789abcdef"
 
@@ -123,18 +129,113 @@ def test_another_machines_claim_lasts_as_long_as_its_heartbeat(tmp_path):
     assert claims.state(PIECE) == "running"
 
 
-def test_a_machine_that_was_started_again_and_a_number_given_again_are_seen(tmp_path):
+def test_a_number_given_again_is_seen_and_another_boot_may_be_another_machine(tmp_path):
     claims = Claims(tmp_path)
     claims.take(PIECE)
     own = Process.own()
     _of(tmp_path, started="1")  # another process has the number now
     assert claims.state(PIECE) == "open"
-    _of(tmp_path, started=own.started, boot="before")
+    # many machines are called "localhost", and the first space has the same number on each
+    _of(tmp_path, started=own.started, boot="of another")
+    assert claims.state(PIECE) == "running"
+    old = time.time() - LEASE_S - 1
+    os.utime(tmp_path / f"{PIECE}.claim.0", (old, old))
     assert claims.state(PIECE) == "open"
     _of(
         tmp_path, started="1", boot=own.boot, space="pid:[1]"
     )  # a container: its numbers say nothing here
     assert claims.state(PIECE) == "running"
+
+
+def test_a_link_whose_answer_was_lost_is_a_claim(tmp_path, monkeypatch):
+    link = os.link
+
+    def twice(
+        source, target
+    ):  # as NFS does it: the first request was done, the second finds its work
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    claims = Claims(tmp_path)
+    claim = claims.take(PIECE)
+    assert claim is not None and claims.holds(claim)
+    assert claims.take(PIECE) is None
+
+
+@pytest.mark.parametrize("left", [b"", b"\0\0\0\0", b'{"piece": "01'])
+def test_a_damaged_claim_lasts_as_long_as_a_heartbeat(tmp_path, left):
+    claims = Claims(tmp_path)
+    claims.take(PIECE)
+    path = tmp_path / f"{PIECE}.claim.0"
+    path.write_bytes(left)  # a power cut
+    assert claims.state(PIECE) == "running" and claims.holder(PIECE) is None
+    old = time.time() - LEASE_S - 1
+    os.utime(path, (old, old))
+    again = claims.take(PIECE)
+    assert again is not None and again.number == 1
+    (tmp_path / f"{PIECE}.ended.1").write_bytes(left)
+    assert claims.state(PIECE) == "open" and claims.take(PIECE).number == 2
+
+
+def test_a_disk_that_does_not_answer_ends_no_heartbeat(tmp_path, monkeypatch):
+    claims = Claims(tmp_path)
+    claim = claims.take(PIECE)
+    path = tmp_path / f"{PIECE}.claim.0"
+    os.utime(path, (1, 1))
+    asked = []
+
+    def holds(_):
+        asked.append(1)
+        if len(asked) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return True
+
+    monkeypatch.setattr(claims, "holds", holds)
+    with Heartbeat(claims, claim, every_s=0.01):
+        until = time.monotonic() + 20
+        while path.stat().st_mtime == 1 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert path.stat().st_mtime > 1
+
+
+def _plan(*names: str) -> Plan:
+    return Plan("", "", tuple(Node(name, "detect", name, {}) for name in names))
+
+
+def test_pieces_over_which_workers_died_come_last(tmp_path):
+    claims, plan = Claims(tmp_path), _plan("a", "b", "c")
+    for name, deaths in (("a", 2), ("b", 1)):
+        for number in range(deaths):
+            assert claims.take(name).number == number
+            path = tmp_path / f"{name}.claim.{number}"
+            own = json.loads(path.read_text())
+            own["process"]["started"] = "1"  # gone without a word
+            path.write_text(json.dumps(own))
+    done: set[str] = set()
+    taken = []
+    while (found := next_piece(plan, claims, done))[0] is not None:
+        taken.append(found[1].id)
+        claims.finish(found[0], "", 1.0, {})
+    assert taken == ["c", "b", "a"] and done == {"a", "b", "c"}
+
+
+def test_a_death_counts_where_another_worker_has_the_piece_by_now(tmp_path):
+    place = Place(tmp_path)
+    place.write_plan(_plan(PIECE))
+    since = now()
+    code = (
+        "import os, sys, pathlib; from twinray.studies.runner.claims import Claims\n"
+        f"Claims(pathlib.Path(sys.argv[1])).take({PIECE!r}); print(os.getpid(), flush=True); os._exit(1)"
+    )
+    worker = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "claims")], stdout=subprocess.PIPE, check=False
+    )
+    assert place.claims.take(PIECE).number == 1  # faster than the coordinator's look
+    held = _held_by(place, int(worker.stdout), since)
+    assert held is not None and held.id == PIECE
+    assert _held_by(place, int(worker.stdout), now()) is None  # of an earlier command
+    assert _held_by(place, os.getpid(), since) is None  # alive
 
 
 def test_a_holder_knows_that_its_claim_was_taken_over(tmp_path):
@@ -162,6 +263,35 @@ def test_the_journal_is_a_chain_that_several_processes_write(tmp_path):
     assert len(events) == 75 and journal.broken() is None
     for name in "abc":
         assert [e.about["number"] for e in events if e.about["who"] == name] == list(range(25))
+
+
+def _append_without_locks(study: Path, name: str) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    fcntl.flock = refused
+    _append(study, name)
+
+
+def test_the_journal_is_a_chain_on_a_disk_without_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr("twinray.studies.runner.journal._LOST_S", 0.5)
+    (tmp_path / ".journal.jsonl.lock").write_bytes(b"")  # of a process that was killed
+    fork = multiprocessing.get_context("fork")
+    writers = [fork.Process(target=_append_without_locks, args=(tmp_path, n)) for n in "abcd"]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    assert len(Journal(tmp_path).events()) == 100 and Journal(tmp_path).broken() is None
+    assert not (tmp_path / ".journal.jsonl.lock").exists()
+
+
+def test_a_line_that_the_disk_takes_in_parts_is_whole(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:7]))
+    Journal(tmp_path).append("event", number=1)
+    monkeypatch.undo()
+    assert [event.about for event in Journal(tmp_path).events()] == [{"number": 1}]
 
 
 @pytest.mark.parametrize("change", ["edit", "remove", "swap"])

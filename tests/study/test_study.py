@@ -319,6 +319,26 @@ def test_figures_of_nobody_are_measured_and_the_first_hash_of_figures_stays(
     assert piece.node.id in edited
 
 
+def test_two_coordinators_open_once(sealed, tmp_path):
+    study = copy(sealed, tmp_path)
+    code = (
+        "import sys, pathlib; from twinray.studies.runner.place import Place; from twinray.studies.sealed.opening import open_study\n"
+        "place = Place(pathlib.Path(sys.argv[1])); print('ready', flush=True); sys.stdin.readline(); print(open_study(place, place.plan()))"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(study)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]  # fmt: skip
+    for one in both:
+        assert one.stdout.readline() == "ready\n"
+    for one in both:
+        one.stdin.write("\n")
+        one.stdin.flush()
+    assert sorted(int(one.communicate()[0]) for one in both) == [0, 5]
+    events = Counter(event.what for event in Place(study).journal.events())
+    assert events["opened"] == events["figures"] == 1 and not kinds(study)
+
+
 def test_arms_that_differ_on_purpose_are_listed(folder, tmp_path):
     shutil.copy(folder / "other.pth", tmp_path)
     changed = content(tmp_path)

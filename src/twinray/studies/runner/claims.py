@@ -4,8 +4,9 @@ A piece has numbered claims, and the holder is the highest. A claim is written b
 where the name exists, on NFS too. A claim whose process is gone is taken over by making the next number: of two workers that
 try, one succeeds. A done piece has a ``done`` file. A claim that ended without one has an ``ended`` file with the reason.
 
-Whether a process is gone is known at once on its own machine (process id, start time, boot). Elsewhere it is told by a heartbeat: a
-claim whose file was not touched for :data:`LEASE_S` is given up. A worker that finds a higher claim than its own ends itself.
+Whether a process is gone is known at once on its own machine (process id, start time, boot). Elsewhere, and after the machine was
+started again, it is told by a heartbeat: a claim whose file was not touched for :data:`LEASE_S` is given up. A worker that finds a
+higher claim than its own ends itself.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from twinray.errors import TwinrayError
+from twinray.errors import InputError, TwinrayError
 from twinray.files import clear_disk_errors, read_json, typed, write_bytes, write_json
 
 LEASE_S = 180.0
@@ -55,10 +56,9 @@ class Process:
 
     def gone(self) -> bool | None:
         """Whether it has ended; None where that cannot be told from here."""
-        if (self.host, self.space) != (platform.node(), _space()) or not self.boot:
+        # names of machines repeat ("localhost"), and so do spaces: only the boot tells that it is this one
+        if not self.boot or (self.host, self.space, self.boot) != (platform.node(), _space(), _boot()):  # fmt: skip
             return None
-        if self.boot != _boot():
-            return True
         return _started(self.pid) != self.started
 
 
@@ -164,7 +164,9 @@ class Claims:
             try:
                 os.link(own, target)
             except FileExistsError:
-                return None
+                # NFS sends a request again whose answer was lost, and the second finds what the first made
+                if not target.samefile(own):
+                    return None
         except OSError as error:
             raise TwinrayError(
                 f"could not claim a run in {self.folder}: {error.strerror}; the disk must allow links between files"
@@ -175,6 +177,13 @@ class Claims:
             self.end(claim, "done already", failed=False)
             return None
         return claim
+
+    def cut_off(self, piece: str) -> int:
+        """Number of claims whose process went without a word, or still works."""
+        return sum(
+            not self._path(piece, "ended", number).is_file()
+            for number in range(self._last(piece) + 1)
+        )
 
     def holds(self, claim: Claim) -> bool:
         """Whether nobody has taken the claim over."""
@@ -206,12 +215,14 @@ class Claims:
         path = self._path(claim.piece, "ended", claim.number)
         write_json(path, asdict(Ended(reason, failed, now())), "end of a claim")
 
-    def fail_dead(self, piece: str, reason: str) -> None:
-        """Mark a piece as failed whose last holder is gone."""
+    def fail_dead(self, piece: str, reason: str) -> bool:
+        """Mark a piece as failed whose last holder is gone; false where another worker has it by now."""
         last = self._last(piece)
-        if last >= 0 and self.state(piece) == "open" and self._ended(piece, last) is None:
-            path = self._path(piece, "ended", last)
-            write_json(path, asdict(Ended(reason, True, now())), "end of a claim")
+        if last < 0 or self.state(piece) != "open" or self._ended(piece, last) is not None:
+            return False
+        path = self._path(piece, "ended", last)
+        write_json(path, asdict(Ended(reason, True, now())), "end of a claim")
+        return True
 
     def retry(self, piece: str) -> None:
         """Open a failed piece again."""
@@ -234,12 +245,17 @@ class Claims:
         return "" if ended is None else ended.reason
 
     def holder(self, piece: str) -> Claim | None:
-        """The last claim on a piece; None where there is none."""
-        last = self._last(piece)
-        if last < 0:
-            return None
-        path = self._path(piece, "claim", last)
-        return typed(read_json(path, "claim"), Claim, path, "claim")
+        """The last claim on a piece; None where there is none, or where its file is damaged."""
+        return self._claim(piece, self._last(piece))
+
+    def left_by(self, piece: str, pid: int, since: str) -> Claim | None:
+        """The claim, made at a time or later, that a dead process of this machine left without a word; None where there is none."""
+        for number in range(self._last(piece), -1, -1):
+            claim = self._claim(piece, number)
+            if claim is not None and claim.at >= since and claim.process.pid == pid:
+                ended = self._path(piece, "ended", number).is_file()
+                return claim if claim.process.gone() and not ended else None
+        return None
 
     def _path(self, piece: str, what: str, number: int | None = None) -> Path:
         return self.folder / (f"{piece}.{what}" + ("" if number is None else f".{number}"))
@@ -251,18 +267,31 @@ class Claims:
             number += 1
         return number
 
+    def _claim(self, piece: str, number: int) -> Claim | None:
+        """A claim; None where there is none, or where its file is damaged, as a power cut may leave it."""
+        path = self._path(piece, "claim", number)
+        if number < 0 or not path.is_file():
+            return None
+        try:
+            return typed(read_json(path, "claim"), Claim, path, "claim")
+        except InputError:
+            return None
+
     def _ended(self, piece: str, number: int) -> Ended | None:
         path = self._path(piece, "ended", number)
         if not path.is_file():
             return None
-        return typed(read_json(path, "end of a claim"), Ended, path, "end of a claim")
+        try:
+            return typed(read_json(path, "end of a claim"), Ended, path, "end of a claim")
+        except InputError:  # that it ended is known, and why is not: it may be claimed again
+            return Ended("", False, "")
 
     def _stale(self, piece: str, number: int) -> bool:
-        path = self._path(piece, "claim", number)
-        gone = typed(read_json(path, "claim"), Claim, path, "claim").process.gone()
+        claim = self._claim(piece, number)
+        gone = None if claim is None else claim.process.gone()
         if gone is not None:
             return gone
-        return self._time() - path.stat().st_mtime > self._lease_s
+        return self._time() - self._path(piece, "claim", number).stat().st_mtime > self._lease_s
 
     def _time(self) -> float:
         """Now, by the clock of the disk: the clocks of two machines may differ by minutes."""
@@ -294,7 +323,13 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
-            if not self._claims.holds(self._claim):
+            try:
+                held = self._claims.holds(self._claim)
+            except (
+                OSError
+            ):  # a network disk that does not answer; without a beat the claim would be given up
+                continue
+            if not held:
                 # Another worker writes into this run's folder by now, so nothing here may run to its end: no handler, no
                 # checkpoint at the stop. What is on the disk is whole: files appear by renaming, and a table that grows is cut
                 # back to its last whole row by whoever resumes.

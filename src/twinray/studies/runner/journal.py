@@ -10,8 +10,9 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from twinray.files import clear_disk_errors
 from twinray.studies.runner.claims import now
 
 FILE = "journal.jsonl"
+_LOST_S = 30.0
+"""Time after which a mark that keeps others out is that of a killed process, in seconds: a line takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,15 @@ class Journal:
             TwinrayError: the disk refuses.
         """
         with self._locked() as handle:
-            data = _whole(handle)
+            found = _whole(handle)
+            data = _complete(found)
             lines = data.splitlines()
             previous = _hash(lines[-1]) if lines else ""
             line = {"n": len(lines), "at": now(), "event": what, **about, "previous": previous}
-            os.ftruncate(handle, len(data))  # what a kill cut short goes
+            if len(data) < len(found):
+                os.ftruncate(handle, len(data))  # what a kill cut short goes
             os.lseek(handle, 0, os.SEEK_END)
-            os.write(handle, (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
+            _write(handle, (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
             os.fsync(handle)
 
     def events(self) -> list[Event]:
@@ -103,11 +108,35 @@ class Journal:
         with clear_disk_errors(self.path, "journal"):
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                with suppress(OSError):  # a network file system without locks
-                    fcntl.flock(handle, fcntl.LOCK_EX)
-                yield handle
+                with ExitStack() as held:
+                    try:
+                        fcntl.flock(handle, fcntl.LOCK_EX)
+                    except OSError:  # a network file system without locks
+                        held.enter_context(_only_one(self.path.with_name(f".{FILE}.lock")))
+                    yield handle
             finally:
                 os.close(handle)
+
+
+@contextmanager
+def _only_one(mark: Path) -> Iterator[None]:
+    """Keep other processes out by a file that one alone can make; the mark of a killed process is removed after a while."""
+    known, since = 0, time.monotonic()
+    while True:
+        try:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            break
+        except FileExistsError:
+            time.sleep(0.01)
+        with suppress(FileNotFoundError):
+            if (own := mark.stat().st_mtime_ns) != known:
+                known, since = own, time.monotonic()
+            elif time.monotonic() - since > _LOST_S:
+                mark.unlink()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
 
 
 def _whole(handle: int) -> bytes:
@@ -115,7 +144,13 @@ def _whole(handle: int) -> bytes:
     pieces = []
     while piece := os.read(handle, 1 << 20):
         pieces.append(piece)
-    return _complete(b"".join(pieces))
+    return b"".join(pieces)
+
+
+def _write(handle: int, data: bytes) -> None:
+    """All of it: a disk that is nearly full takes a part and says so only when asked for the rest."""
+    while data:
+        data = data[os.write(handle, data) :]
 
 
 def _complete(data: bytes) -> bytes:

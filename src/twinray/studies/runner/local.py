@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twinray.studies.plan.nodes import Node
-from twinray.studies.runner.claims import Claims
+from twinray.studies.runner.claims import Claims, now
 from twinray.studies.runner.place import Place
 from twinray.studies.runner.worker import STOPPED
 
@@ -67,6 +67,7 @@ def run_local(place: Place, workers: int, threads: int, tick: Callable[[], None]
         KeyboardInterrupt: Ctrl-C; the workers were asked to stop and have ended.
     """
     deaths: Counter[str] = Counter()
+    since = now()
     running = [start_worker(place.path, threads) for _ in range(workers)]
     try:
         while running:
@@ -76,7 +77,7 @@ def run_local(place: Place, workers: int, threads: int, tick: Callable[[], None]
                 running.remove(process)
                 if process.returncode in (0, STOPPED):
                     continue
-                held = _held_by(place, process.pid)
+                held = _held_by(place, process.pid, since)
                 if held is not None:
                     deaths[held.id] += 1
                     if deaths[held.id] >= MOST_DEATHS:
@@ -94,14 +95,12 @@ def run_local(place: Place, workers: int, threads: int, tick: Callable[[], None]
                 process.wait()
 
 
-def _held_by(place: Place, pid: int) -> Node | None:
-    """The piece that a dead worker of this machine held."""
+def _held_by(place: Place, pid: int, since: str) -> Node | None:
+    """The piece that a dead worker of this machine held, whoever holds it by now."""
     claims: Claims = place.claims
     for one in place.plan():
-        if claims.state(one.id) in ("open", "running"):
-            holder = claims.holder(one.id)
-            if holder is not None and holder.process.pid == pid and holder.process.gone():
-                return one
+        if claims.state(one.id) in ("open", "running") and claims.left_by(one.id, pid, since):
+            return one
     return None
 
 
@@ -111,5 +110,5 @@ def _give_up(place: Place, one: Node, status: int) -> None:
         f"{MOST_DEATHS} workers ended by {how} while they did it; is there enough memory? "
         "Take fewer --workers or a smaller batch, then --retry-failed"
     )
-    place.claims.fail_dead(one.id, reason)
-    place.journal.append("failed", piece=one.id, reason=reason)
+    if place.claims.fail_dead(one.id, reason):
+        place.journal.append("failed", piece=one.id, reason=reason)

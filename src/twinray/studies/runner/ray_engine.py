@@ -17,7 +17,7 @@ def run_ray(
     """Start the workers as tasks and wait until all have ended.
 
     The address of a cluster comes from ``RAY_ADDRESS``, as for any Ray program; without it Ray starts on this machine and is
-    stopped at the end. A worker that dies is started again by Ray, three times.
+    stopped at the end. A worker that dies, or whose node does, is started again by Ray, three times.
 
     Args:
         place: the study, in a folder that every node sees.
@@ -45,7 +45,10 @@ def run_ray(
     if started:
         ray.init(log_to_driver=False, runtime_env={"env_vars": variables}, **own)
     try:
-        task = ray.remote(_work).options(num_cpus=threads, num_gpus=gpus or None, max_retries=3)
+        # a worker is a process of its own, whose death is an error of the task to Ray: it retries those when asked
+        task = ray.remote(_work).options(
+            num_cpus=threads, num_gpus=gpus or None, max_retries=3, retry_exceptions=True
+        )
         left = [task.remote(str(place.path.resolve())) for _ in range(workers)]
         errors: list[str] = []
         while left:

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -43,29 +43,47 @@ def work(study: Path, *, poll_s: float = POLL_S) -> int:
     """
     place = Place(study)
     claims, count = place.claims, 0
+    finished: set[str] = set()
     place.logs.mkdir(exist_ok=True)
     while True:
         plan = place.plan()  # anew: the coordinator may have replaced it
-        claim, one = next_piece(plan, claims)
+        claim, one = next_piece(plan, claims, finished)
         if claim is not None and one is not None:
             count += _do(place, claim, one)
-        elif any(claims.state(node.id) == "running" for node in plan):
+        elif any(claims.state(node.id) == "running" for node in plan if node.id not in finished):
             time.sleep(poll_s)
         else:
             return count
 
 
-def next_piece(plan: Plan, claims: Claims) -> tuple[Claim | None, Node | None]:
-    """Claim the first open piece whose needs are done; nothing where there is none."""
-    done: set[str] = set()
+def next_piece(
+    plan: Plan, claims: Claims, finished: set[str] | None = None
+) -> tuple[Claim | None, Node | None]:
+    """Claim the first open piece whose needs are done; nothing where there is none.
+
+    Pieces over which workers died come last: one that needs more memory than there is must not keep the others from being done.
+
+    Args:
+        plan: the plan.
+        claims: the claims.
+        finished: ids that are known to be done, which are asked for no more; those that are found done are added.
+    """
+    done = set() if finished is None else finished
+    doubtful: list[tuple[int, Node]] = []
     for one in plan:
+        if one.id in done:
+            continue
         state = claims.state(one.id)
         if state == "done":
             done.add(one.id)
         elif state == "open" and set(one.needs) <= done:
-            claim = claims.take(one.id)
-            if claim is not None:
+            if deaths := claims.cut_off(one.id):
+                doubtful.append((deaths, one))
+            elif (claim := claims.take(one.id)) is not None:
                 return claim, one
+    for _, one in sorted(doubtful, key=lambda own: own[0]):
+        if (claim := claims.take(one.id)) is not None:
+            return claim, one
     return None, None
 
 
@@ -102,8 +120,7 @@ def _failed(place: Place, claim: Claim, reason: str) -> int:
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
     """Send what the block prints, also from libraries and child processes, to the end of a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     kept = [os.dup(1), os.dup(2)]
     with path.open("ab") as file:
         for number in (1, 2):
@@ -111,11 +128,16 @@ def _output_to(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         for number, handle in zip((1, 2), kept, strict=True):
             os.dup2(handle, number)
             os.close(handle)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # a full disk: what was printed last is no result
+            stream.flush()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ from twinray.files import sha256
 from twinray.runs.folder import read_config
 from twinray.runs.sealed import OPENED, write_opened
 from twinray.studies.plan.nodes import Node, Plan
-from twinray.studies.runner.claims import Claims, now
+from twinray.studies.runner.claims import Claims, Heartbeat, now
 from twinray.studies.runner.place import Place
 
+OPENING = "opening"
+"""Name of the claim of the coordinator that opens."""
+_POLL_S = 0.5
 _RULES = ("froc_hit", "froc_iou", "froc_repeats", "bootstrap", "seed")
 
 
@@ -42,6 +47,38 @@ def open_study(place: Place, plan: Plan, *, anyway: bool = False) -> int:
             f"{len(waiting)} planned runs of {place.path} are not done ({waiting[0].name}, ...): the test images stay sealed; "
             "run the study to its end, or give --open-anyway, which the report lists"
         )
+    if _is_open(place, plan):
+        return 0
+    with _alone(place.claims):
+        return _open(place, plan)
+
+
+@contextmanager
+def _alone(claims: Claims) -> Iterator[None]:
+    """Of several coordinators one opens at a time: figures that another wrote anew would have other hashes than the journal's."""
+    while (claim := claims.take(OPENING)) is None:
+        time.sleep(_POLL_S)
+    try:
+        with Heartbeat(claims, claim):
+            yield
+    finally:
+        claims.end(claim, "", failed=False)
+
+
+def _is_open(place: Place, plan: Plan) -> bool:
+    """Whether every run that is done is measured, and the journal says so."""
+    ready = {one.id for one in plan.measured() if place.claims.state(one.id) == "done"}
+    events = place.journal.events()
+    known = {piece for e in events if e.what == "opened" for piece in e.about.get("pieces", [])}
+    listed = {piece for e in events if e.what == "figures" for piece in e.about.get("opened", {})}
+    lie = all((place.path / "runs" / piece / OPENED).is_file() for piece in ready)
+    return lie and ready <= known and ready <= listed
+
+
+def _open(place: Place, plan: Plan) -> int:
+    if _is_open(place, plan):  # another coordinator opened it meanwhile
+        return 0
+    waiting = not_done(plan, place.claims)
     ready = [one for one in plan.measured() if place.claims.state(one.id) == "done"]
     known = {piece for e in place.journal.events() if e.what == "opened" for piece in e.about.get("pieces", [])}  # fmt: skip
     # figures that lie there although no opening is on record are nobody's: they are measured
@@ -50,9 +87,6 @@ def open_study(place: Place, plan: Plan, *, anyway: bool = False) -> int:
         for one in ready
         if one.id not in known or not (one.folder(place.path) / OPENED).is_file()
     ]
-    listed = {piece for e in place.journal.events() if e.what == "figures" for piece in e.about.get("opened", {})}  # fmt: skip
-    if not left and {one.id for one in ready} <= listed:
-        return 0
     if not {one.id for one in ready} <= known:  # else an opening that was killed goes on
         place.journal.append(
             "opened",
