@@ -20,6 +20,7 @@ from twinray.pretraining.knn import FEWEST, KnnProbe
 from twinray.pretraining.model import BarlowTwins
 from twinray.pretraining.options import check_ranks, resolve
 from twinray.pretraining.run import chosen_rows, make_loop, open_packs, open_source, run
+from twinray.records import UNCERTAIN, UNKNOWN
 from twinray.training.device import Machine
 from twinray.training.loader import PixelSource
 from twinray.training.monitor import collapse
@@ -197,6 +198,15 @@ def test_neighbours_vote_for_what_features_tell():
     more = KnnProbe.of(source, positive[:, None].astype(np.float64), np.arange(n) // 2, 32, seed=0)
     assert more(Pixel(blind=False), machine)["knn_auc"] == 1.0
     assert more(Pixel(blind=True), machine)["knn_auc"] == pytest.approx(0.5, abs=0.15)
+    # an uncertain label is none: it is -1 in a pack, which counted against its neighbours and as an image without
+    unsure = rng.random(n) < 0.45
+    figures = []
+    for value in (UNCERTAIN, UNKNOWN):
+        stated = np.where(unsure, value, positive)[:, None]
+        both = np.concatenate([stated, positive[:, None]], axis=1)
+        made = KnnProbe.of(source, both, np.arange(n) // 2, 32, seed=0)
+        figures.append(made(Pixel(blind=False), machine)["knn_auc"])
+    assert figures == [1.0, 1.0]
     assert (
         KnnProbe.of(source, np.ones((n, 1)), np.arange(n), 32, seed=0) is None
     )  # one class: nothing to tell

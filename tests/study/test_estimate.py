@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from twinray.files import folders_freed
@@ -225,3 +226,25 @@ def test_a_probe_has_a_price_for_features_and_one_for_fitting(image_s: float) ->
     rate = _of_probe(once, gpu=False)
     for train, seen in ((25, 2900), (2600, 2900)):
         assert rate.cost(_Work(train, seen)).seconds == pytest.approx(price(train, seen), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()]
+)  # fmt: skip
+def test_a_kind_too_large_for_this_machine_is_named_and_the_others_are_timed(
+    tmp_path, monkeypatch, error
+):
+    """It ended the estimate, which is asked for to learn what is too large."""
+
+    def refused(*_: object) -> None:
+        raise error
+
+    for kind in ("_of_network", "_of_probe", "_of_features"):
+        monkeypatch.setattr(f"twinray.studies.estimate.{kind}", refused)
+    (tmp_path / "study.yaml").write_text(FILE)
+    found = estimate(build(*read_study(tmp_path / "study.yaml")), None, workers=1, threads=1)
+    assert {one.kind for one, cost in found.left if cost is not None} == {"pack"}
+    assert len(found.why) == 4 and all(told.startswith("out of memory") for told in found.why.values())  # fmt: skip
+    monkeypatch.setattr("twinray.studies.estimate._of_network", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        estimate(build(*read_study(tmp_path / "study.yaml")), None, workers=1, threads=1)

@@ -89,6 +89,22 @@ def test_readers_stand_beside_curves_of_their_own_truth(folds, monkeypatch):
     assert told.startswith("At the readers' 0.17 false positives an image, ours finds")
 
 
+def test_arms_are_compared_on_the_images_that_all_of_them_saw(monkeypatch):
+    """An early opening: an arm whose second fold is not done had no box there, as if it had found nothing."""
+    monkeypatch.setattr(readers, "readers_packs", lambda *_: [_Pack(readers_too=True)] * 2)
+    part = study(folds=True)
+    arms = next(iter(part.measured.values())).arms
+    arms["ours"].tested = arms["ours"].tested[:1]
+    found, _ = ceiling(part)
+    of_readers, _, against = (one for one in found if isinstance(one, Words | Picture))
+    assert of_readers.table.rows[0][1] == "6"  # three readers of the two images of the first fold
+    ours, theirs = ([row[2:] for row in against.table.rows if row[0] == a] for a in arms)
+    assert ours == theirs
+    part.state.plan.readers["lesions"] = None
+    arms["ours"].tested = []
+    assert ceiling(part)[0] == ("Lesions: no image was tested by every arm with all labels, so readers have nothing beside them.",)  # fmt: skip
+
+
 def test_who_drew_nothing_is_not_guessed(monkeypatch):
     monkeypatch.setattr(readers, "readers_packs", lambda *_: [_Pack(readers_too=False)])
     found, _ = ceiling(study(folds=False))

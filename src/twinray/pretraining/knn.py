@@ -17,7 +17,7 @@ from torch import Tensor
 from twinray.backbones.build import Backbone
 from twinray.backbones.pixels import network_input
 from twinray.evaluation.labels.ranking import auc_and_average_precision, rank
-from twinray.records import FloatArray, IntArray
+from twinray.records import ABSENT, PRESENT, FloatArray, IntArray
 from twinray.training.device import Machine
 from twinray.training.loader import PixelSource
 
@@ -34,7 +34,7 @@ class KnnProbe:
     Attributes:
         source: pixels.
         chosen: (m,) positions in ``source``.
-        labels: (m, k) 1.0, 0.0 or NaN where not stated.
+        labels: (m, k) 1.0, 0.0 or NaN where not stated, or stated as uncertain.
         patients: (m,) group numbers; images of one number are no neighbours.
         size: side of the network's input, pixels.
     """
@@ -53,8 +53,9 @@ class KnnProbe:
         both kinds among them.
 
         Args:
-            labels: (n, k) of every image of ``source``, NaN where not stated; ``patients``: (n,) group numbers.
+            labels: (n, k) of every image of ``source``, 1 or 0, anything else not stated; ``patients``: (n,) group numbers.
         """
+        labels = np.where((labels == ABSENT) | (labels == PRESENT), labels, np.nan)
         known = (
             np.flatnonzero(~np.isnan(labels).all(axis=1))
             if labels.shape[1]

@@ -370,6 +370,12 @@ class _Estimator:
         except TwinrayError as error:
             self.why.setdefault(one.name, str(error))
             return None
+        except (RuntimeError, MemoryError) as error:
+            # torch says it in two ways: a class of its own on a GPU, a RuntimeError on the CPU
+            if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+                raise
+            self.why.setdefault(one.name, "out of memory; a smaller batch_size or size needs less")
+            return None
         return replace(
             rate, gpu_bytes=round(torch.cuda.max_memory_reserved() * grown) if gpu else 0
         )

@@ -45,12 +45,15 @@ def ceiling(study: Gathered) -> tuple[tuple[Block, ...], str]:
         if task.kind != "detector":
             continue
         found = {arm.family: _found(arm) for arm in measured.arms.values() if arm.fraction == max(task.shares)}  # fmt: skip
-        tested = {image for own in found.values() for image in own}
+        # after an early opening arms may have other folds; an image that an arm never saw is none without a box
+        tested = set.intersection(*map(set, found.values())) if found else set()
         readings = _readings(readers_packs(study, key), tested)
         if readings is None:
             if key.task in study.state.plan.readers:
                 blocks.append(
                     f"{task.title}: the pack of readers' boxes has no test image that two readers read."
+                    if tested
+                    else f"{task.title}: no image was tested by every arm with all labels, so readers have nothing beside them."
                 )
             continue
         readers, patients = readings
