@@ -199,14 +199,14 @@ def test_neighbours_vote_for_what_features_tell():
     assert more(Pixel(blind=False), machine)["knn_auc"] == 1.0
     assert more(Pixel(blind=True), machine)["knn_auc"] == pytest.approx(0.5, abs=0.15)
     # an uncertain label is none: it is -1 in a pack, which counted against its neighbours and as an image without
-    unsure = rng.random(n) < 0.45
+    unsure, noisy = rng.random(n) < 0.45, positive ^ (rng.random(n) < 0.2)
     figures = []
     for value in (UNCERTAIN, UNKNOWN):
-        stated = np.where(unsure, value, positive)[:, None]
+        stated = np.where(unsure, value, noisy)[:, None]
         both = np.concatenate([stated, positive[:, None]], axis=1)
         made = KnnProbe.of(source, both, np.arange(n) // 2, 32, seed=0)
         figures.append(made(Pixel(blind=False), machine)["knn_auc"])
-    assert figures == [1.0, 1.0]
+    assert figures[0] == figures[1] < 1
     assert (
         KnnProbe.of(source, np.ones((n, 1)), np.arange(n), 32, seed=0) is None
     )  # one class: nothing to tell
