@@ -1,12 +1,12 @@
 # The command line without CUDA libraries:  docker build -f containers/cpu.Dockerfile -t twinray:cpu .
-FROM python:3.11-slim
+FROM docker.io/library/python:3.11-slim-bookworm
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
-RUN pip install --no-cache-dir uv \
+RUN pip install --no-cache-dir --constraint constraints.txt uv \
  && UV_TORCH_BACKEND=cpu uv pip install --system --no-cache '/source[dicom]' --constraint /source/constraints.txt \
  && rm -rf /source/* \
- && useradd --create-home twinray
-USER twinray
+ && useradd --uid 10001 --create-home twinray
+USER 10001
 WORKDIR /home/twinray
 ENTRYPOINT ["twinray"]

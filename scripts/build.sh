@@ -14,6 +14,10 @@ rm -rf dist build src/*.egg-info
 rm -rf build src/*.egg-info
 "$python" -m build --outdir "$second" .
 "$python" scripts/repack_sdist.py "$second"/*.tar.gz
+# what git tracks and nothing else, but for setuptools' own files
+git ls-files | LC_ALL=C sort > "$second/tracked"
+tar tzf dist/*.tar.gz | sed 's#^[^/]*/##' | grep -vE '/$|^$|^PKG-INFO$|^setup\.cfg$|\.egg-info/' | LC_ALL=C sort > "$second/members"
+diff "$second/tracked" "$second/members" || { echo "the sdist is not what git tracks (<: missing, >: too much); mend MANIFEST.in" >&2; exit 1; }
 for file in dist/*; do cmp "$file" "$second/$(basename "$file")"; done
 "$python" -m twine check --strict dist/*
 sha256sum dist/*

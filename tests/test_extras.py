@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support import script_module
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = {
@@ -140,6 +142,11 @@ def said(tmp_path_factory):
 def test_a_missing_extra_is_named_in_one_line(said, extra):
     assert f"pip install 'twinray[{extra}]'" in said[extra]
     assert "\n" not in said[extra]
+
+
+def test_the_script_of_the_matrix_tries_every_extra():
+    script = script_module(ROOT / "scripts" / "try_extras.py")
+    assert set(script.CASES) == set(EXTRAS)
 
 
 def test_the_page_on_installing_names_every_extra():

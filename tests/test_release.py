@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -78,3 +80,41 @@ def test_the_matrix_has_every_python_that_the_package_may_be_installed_on():
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert wanted == f">={tried[0]}"
     assert tried == [f"3.{minor}" for minor in range(11, 11 + len(tried))]
+
+
+def test_the_workflow_tries_each_extra_alone_and_all_together():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    cells = " ".join(workflow["jobs"]["extras"]["strategy"]["matrix"]["extras"]).split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"]) - {"dev", "docs"}
+    alone = [cell for cell in cells if "," not in cell]
+    (together,) = (cell.split(",") for cell in cells if "," in cell)
+    assert sorted(alone) == sorted(together) == sorted(extras)
+
+
+def test_the_sdist_is_what_git_tracks_whatever_else_lies_in_the_clone(tmp_path):
+    told = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if told.returncode:
+        pytest.skip("git tracks nothing here: an unpacked sdist")
+    tracked = {name for name in told.stdout.splitlines() if (ROOT / name).is_file()}
+    strays = ["packs/chest/images.bin", "runs/a/model.safetensors", "docs/scan.png", "docs/patients.csv", "docs/_build/index.md",
+              "tests/__pycache__/support.cpython-311.pyc", "tests/scan.dcm", "demo-output/report.html", ".venv/lib/a.py"]  # fmt: skip
+    for name in [*tracked, *strays]:
+        (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+        if name in tracked:
+            shutil.copyfile(ROOT / name, tmp_path / "clone" / name)
+        else:
+            (tmp_path / "clone" / name).write_text("a stray")
+    code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "dist"],
+        cwd=tmp_path / "clone", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (made,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(made) as file:
+        members = {one.name.partition("/")[2] for one in file.getmembers() if one.isfile()}
+    own = {"PKG-INFO", "setup.cfg"}
+    assert {one for one in members - own if ".egg-info/" not in one} == tracked
