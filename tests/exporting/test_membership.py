@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import twinray.exporting.membership as check
 from export_support import made_run
 from twinray.data.pack import open_pack
 from twinray.exporting.membership import Sides, membership, sides
@@ -88,3 +89,24 @@ def test_too_few_patients_are_said(tmp_path, cli, detect_run, blob_pack):
     out = tmp_path / "out"
     status, _, said = cli("export", detect_run, "--to", "hub", "--membership", "on", "--out", out)
     assert status == 2 and "too few" in said
+
+
+@pytest.mark.parametrize("signal", [0.0, 1.0])
+def test_the_fitted_attack_finds_what_is_there_and_holds_chance_where_nothing_is(
+    signal: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four numbers of 100 and 130 images: without a signal about one interval in twenty leaves 0.5 out, not one in five."""
+    monkeypatch.setattr(check, "_RESAMPLES", 200)
+    missed = 0
+    for study in range(30):
+        rng = np.random.default_rng(study)
+        member = np.arange(230) < 100
+        numbers, groups = rng.normal(size=(230, 4)), np.arange(230)
+        numbers[member, 0] -= signal
+        halvings = [check._halves(groups, member, 100 * study + k) for k in range(check._HALVINGS)]
+        scored = [check._attack(numbers, member, halves) for halves in halvings]
+        found = check._interval(scored, member, groups, study)
+        assert found.low is not None and found.high is not None
+        assert found.low < found.value < found.high
+        missed += not found.low <= 0.5 <= found.high
+    assert missed <= 4 if signal == 0 else missed == 30

@@ -6,7 +6,10 @@ Two attacks with known definitions, on the processor, with what whoever holds th
   image. Nothing is fitted. Of a pre-trained backbone, which has no loss of one image, the likeness of the features of crops takes its
   place (Liu et al. 2021, EncoderMI).
 - **trained**: a logistic regression on several such numbers (Shokri et al. 2017; Salem et al. 2019, ML-Leaks, adversary 3's
-  outputs). It is fitted on one half of the patients and judged on the other, both ways; the AUC is the mean of the two halves.
+  outputs). It is fitted on one half of the patients and judged on the other, both ways; the AUC is the mean of the two halves,
+  and over several ways of halving. What is fitted on one half and judged on the other depends on how they were dealt, so the
+  interval is as wide as that of one halving: the mean of five varies about as much (simulated, without a signal: 0.036 to 0.038
+  against 0.037; an interval that averaging had narrowed would hold the truth in 80 % of studies).
 
 The AUC is that of telling members from others: 0.5 is no better than chance. Intervals are 95 % over patients. A **control** attack has
 the pixels alone: where it tells the two sides apart, they differ in kind, and the other figures say too much.
@@ -34,7 +37,7 @@ from twinray.data.pack import Pack
 from twinray.detection.model import Detector
 from twinray.detection.targets import BoxTargets
 from twinray.evaluation.intervals import bootstrap_groups, group_index, percentile_interval
-from twinray.evaluation.labels.ranking import auc, curve, rank
+from twinray.evaluation.labels.ranking import Ranking, auc, curve, rank
 from twinray.exporting.subject import Subject
 from twinray.records import FloatArray, IntArray, Interval
 from twinray.runs.seen import Seen
@@ -42,6 +45,7 @@ from twinray.runs.seen import Seen
 _RESAMPLES = 1000
 _FEWEST = 8
 """Patients a side below which no figure is given."""
+_HALVINGS = 5
 _CROPS = 6
 _BYTES = 16
 
@@ -148,15 +152,16 @@ def membership(subject: Subject, pack: Pack, both: Sides, seed: int = 0) -> Memb
     usable, numbers = _numbers(subject, pack, rows, seed)
     rows, member, numbers = rows[usable], member[usable], numbers[usable]
     groups = group_index(pack.groups[rows], [str(i) for i in pack.ids[rows]])
-    halves = _halves(groups, member, seed)
+    every = np.ones(len(rows), dtype=bool)
+    halvings = [_halves(groups, member, seed + k) for k in range(_HALVINGS)]
     pixels = np.stack([_look(pack.shown(int(row))) for row in rows])
     return Membership(
         int(member.sum()),
         int((~member).sum()),
         int(groups.max()) + 1,
-        _interval([(-numbers[:, 0], np.ones(len(rows), dtype=bool))], member, groups, seed),
-        _interval(_attack(numbers, member, halves), member, groups, seed),
-        _interval(_attack(pixels, member, halves), member, groups, seed),
+        _interval([[(-numbers[:, 0], every)]], member, groups, seed),
+        _interval([_attack(numbers, member, halves) for halves in halvings], member, groups, seed),
+        _interval([_attack(pixels, member, halves) for halves in halvings], member, groups, seed),
     )
 
 
@@ -198,19 +203,24 @@ def _attack(numbers: FloatArray, member: Any, halves: Any) -> list[tuple[FloatAr
 
 
 def _interval(
-    scored: list[tuple[FloatArray, Any]], member: Any, groups: IntArray, seed: int
+    halvings: list[list[tuple[FloatArray, Any]]], member: Any, groups: IntArray, seed: int
 ) -> Interval:
-    """The mean of the parts' AUCs, and its interval over patients."""
+    """The mean over halvings of the mean of their parts' AUCs; an interval over patients, as wide as that of one halving."""
     n = int(groups.max()) + 1
-    ranked = [rank(scores[here], member[here], groups[here], n) for scores, here in scored]
+    drawn = list(bootstrap_groups(groups, _RESAMPLES, seed))
+    values, departures = [], []
+    for scored in halvings:
+        ranked = [rank(scores[here], member[here], groups[here], n) for scores, here in scored]
+        own = float(_mean_auc(ranked, np.ones((n, 1)))[0])
+        values.append(own)
+        departures += [_mean_auc(ranked, weights) - own for weights in drawn]
+    value = float(np.mean(values))
+    return percentile_interval(value, value + np.concatenate(departures), n)
 
-    def mean(weights: FloatArray) -> FloatArray:
-        found: FloatArray = np.mean([auc(curve(one, weights)) for one in ranked], axis=0)
-        return found
 
-    value = float(mean(np.ones((n, 1)))[0])
-    samples = np.concatenate([mean(drawn) for drawn in bootstrap_groups(groups, _RESAMPLES, seed)])
-    return percentile_interval(value, samples, n)
+def _mean_auc(ranked: list[Ranking], weights: FloatArray) -> FloatArray:
+    found: FloatArray = np.mean([auc(curve(one, weights)) for one in ranked], axis=0)
+    return found
 
 
 def _look(image: Any) -> FloatArray:

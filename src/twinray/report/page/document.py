@@ -83,12 +83,14 @@ class Picture:
         kind: ``svg`` for charts, ``png`` for photographs.
         alt: text on what it shows, for readers who do not see it.
         caption: below it.
+        small: flag of a chart that needs half of the page's width; two of them stand side by side.
     """
 
     data: bytes
     kind: Literal["svg", "png"]
     alt: str
     caption: str
+    small: bool = False
 
     @property
     def source(self) -> str:

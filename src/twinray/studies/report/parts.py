@@ -138,6 +138,10 @@ def _training_chart(
     )
 
 
+_FEW_CLASSES = 4
+"""Classes of which a confusion matrix can be read at half of the page's width."""
+
+
 def confusions(study: Gathered) -> tuple[Block, ...]:
     """What is taken for what: the first and the last arm of each task, their first run with all its labels."""
     blocks: list[Block] = []
@@ -168,6 +172,7 @@ def confusions(study: Gathered) -> tuple[Block, ...]:
                     "svg",
                     f"Confusion of {head}, rows true: {counts}.",
                     f"{head}. The arm's first run; the others lie in the folder of the task.",
+                    small=len(own.classes) <= _FEW_CLASSES,
                 )
             )
     return tuple(blocks)
