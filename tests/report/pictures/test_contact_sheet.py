@@ -81,3 +81,13 @@ def test_long_names_keep_both_ends() -> None:
     assert cut_in_middle("short", 10) == "short"
     assert cut_in_middle("begin-middle-end", 9) == "begi…-end"
     assert len(cut_in_middle("x" * 100, 20)) == 20
+
+
+def test_the_last_row_may_be_shorter_and_every_panel_is_drawn() -> None:
+    panels = [Panel(f"image {k}\nwhy it is here", np.zeros((20, 20), np.uint8)) for k in range(6)]
+    sheet = contact_sheet([panels[:4], panels[4:]], ["check", "", "", ""], [()] * 4, inches=2.4)
+    shown = [axes for axes in sheet.axes if axes.images]
+    assert len(shown) == 6 and len(sheet.axes) == 8
+    assert [axes.get_title() for axes in shown] == [panel.title for panel in panels]
+    with pytest.raises(ValueError, match="expected rows of 4 panels"):
+        contact_sheet([panels[:2], panels[2:]], ["check", "", "", ""], [()] * 4)

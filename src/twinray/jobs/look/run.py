@@ -259,15 +259,15 @@ def _write_sheets(config: LookConfig, result: LookResult, facts: Sequence[FileFa
         own = [k for k, flags in enumerate(result.found.flags) if check in flags]
         if not own:
             continue
-        step = max(1, len(own) // _ON_A_SHEET)
-        shown = own[::step][:_ON_A_SHEET]
+        spread = [len(own) * i // _ON_A_SHEET for i in range(_ON_A_SHEET)]
+        shown = own if len(own) <= _ON_A_SHEET else [own[i] for i in spread]
         columns = min(_COLUMNS, len(shown))
         panels = [
             Panel(
-                f"{Path(result.files[k]).name} - {result.found.flags[k][check]}",
+                f"{Path(result.files[k]).name}\n{result.found.flags[k][check]}",
                 facts[k].measures.thumbnail,
             )
-            for k in shown[: len(shown) // columns * columns]
+            for k in shown
         ]
         rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
         headings = [check, *[""] * (columns - 1)]

@@ -15,7 +15,7 @@ from twinray.report.pictures.panels import Panel, add_legend, draw_panel
 ROWS = 8
 """Most rows that one sheet stays readable with."""
 _TALLEST, _FLATTEST = 1.5, 0.5
-_TITLE, _HEADING, _LEGEND = 0.26, 0.3, 0.34  # inches
+_TITLE, _LINE, _HEADING, _LEGEND = 0.26, 0.17, 0.3, 0.34  # inches
 
 
 def contact_sheet(
@@ -29,7 +29,7 @@ def contact_sheet(
     """Rows of panels under the headings of their columns.
 
     Args:
-        rows: one an image, as many panels in each as there are headings.
+        rows: as many panels in each as there are headings, the last row perhaps fewer. A title may have several lines.
         headings: headings of the columns; long ones are cut in their middle.
         classes: names, of each column, that labels of its boxes index.
         inches: width of a panel.
@@ -38,7 +38,13 @@ def contact_sheet(
     Raises:
         ValueError: no row, or rows of unequal length.
     """
-    if not rows or any(len(row) != len(headings) for row in rows) or len(classes) != len(headings):
+    full = all(len(row) == len(headings) for row in rows[:-1])
+    if (
+        not rows
+        or not full
+        or not 0 < len(rows[-1]) <= len(headings)
+        or len(classes) != len(headings)
+    ):
         raise ValueError(
             f"expected rows of {len(headings)} panels, got {[len(row) for row in rows]}"
         )
@@ -46,7 +52,9 @@ def contact_sheet(
         min(_TALLEST, max(_FLATTEST, row[0].image.shape[0] / row[0].image.shape[1])) for row in rows
     ]
     lines = textwrap.wrap(note, round(12.5 * inches * len(headings)))
-    height = inches * sum(tall) + _TITLE * len(rows) + _HEADING + _LEGEND + 0.19 * len(lines)
+    titles = max(len(panel.title.splitlines()) for row in rows for panel in row)
+    title = _TITLE + _LINE * max(0, titles - 1)
+    height = inches * sum(tall) + title * len(rows) + _HEADING + _LEGEND + 0.19 * len(lines)
     sheet = Sheet(
         figsize=(inches * len(headings), height),
         layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05, rect=(0.006, 0.006, 0.988, 0.988)),
@@ -57,15 +65,17 @@ def contact_sheet(
     )
     letters = round(inches * 10)
     for number, (row, places) in enumerate(zip(rows, grid, strict=True)):
-        for panel, axes, heading, names in zip(row, places, headings, classes, strict=True):
+        for axes in places[len(row) :]:
+            axes.set_axis_off()
+        for panel, axes, heading, names in zip(row, places, headings, classes, strict=False):
             short = Panel(
-                cut_in_middle(panel.title, letters), panel.image, panel.truth, panel.predictions, panel.heat_map,
+                "\n".join(cut_in_middle(line, letters) for line in panel.title.splitlines()), panel.image, panel.truth, panel.predictions, panel.heat_map,
                 panel.name_truth,
             )  # fmt: skip
             draw_panel(axes, short, names, inches)
             if number == 0:
                 axes.annotate(
-                    literal(cut_in_middle(heading, letters - 3)), (0.5, 1.0), xytext=(0, 23), xycoords="axes fraction",
+                    literal(cut_in_middle(heading, letters - 3)), (0.5, 1.0), xytext=(0, 23 + 12 * max(0, titles - 1)), xycoords="axes fraction",
                     textcoords="offset points", ha="center", color=PICTURE_INK, fontsize=12, fontweight="bold",
                     annotation_clip=False,
                 )  # fmt: skip
