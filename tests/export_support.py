@@ -80,7 +80,6 @@ def made_run(
         description |= {"classes": list(names), "task": "multilabel"}
     else:
         network, name = backbone, "backbone"
-        description = {k: v for k, v in description.items() if k not in ("pack",)}
         description |= {"features": backbone.features}
         if opened.info.pixels == "uint16":
             description |= {

@@ -12,6 +12,8 @@ import sys
 import numpy as np
 import pytest
 import safetensors
+import torch
+from PIL import Image
 
 import twinray
 from export_support import made_run
@@ -20,7 +22,10 @@ from twinray.backbones.ledger import LEDGER
 from twinray.data.pack import open_pack
 from twinray.exporting.card.figures import figure_lines
 from twinray.exporting.card.page import _hub_id
+from twinray.exporting.subject import open_subject
 from twinray.inference.model import load_model, prepare_row
+from twinray.jobs.pack import PackConfig
+from twinray.jobs.pack import run as make_pack
 from twinray.runs.description import Ancestor
 
 sys.path.insert(0, __file__.rpartition("/")[0])
@@ -247,3 +252,27 @@ def test_terms_of_images_are_those_of_the_data_sheets():
         "terms of other images are not known here: ask who provided them",
     )
     assert image_terms(Seen()) == ("terms of the images are not known here: ask who provided them",)
+
+
+@pytest.mark.parametrize("fit", ["squash", "letterbox"])
+def test_a_backbone_sees_of_a_file_what_its_pack_saw(tmp_path, cli, fit):
+    rng = np.random.default_rng(0)
+    (tmp_path / "files").mkdir()
+    for i in range(4):
+        image = Image.fromarray(rng.integers(0, 256, (70, 120, 3), dtype=np.uint8))
+        image.save(tmp_path / "files" / f"{i}.png")
+    options = PackConfig(tmp_path / "files", out=tmp_path / "pack", size=96, fit=fit, workers=1)
+    make_pack(options)
+    run = made_run(tmp_path / "run", tmp_path / "pack", kind="backbone", size=64)
+    out = tmp_path / "out"
+    assert cli("export", run, "--to", "hub", "--membership", "off", "--out", out)[0] == 0
+    opened, subject = open_pack(tmp_path / "pack"), open_subject(run)
+    pixels = torch.from_numpy(opened.pixels[0].copy())[None]
+    assert pixels.shape == (1, 96, 96, 3)
+    with torch.no_grad():
+        wanted = subject.backbone(subject.network_input(pixels))[0].double().numpy()
+    file = tmp_path / "files" / opened.table["source"][0].as_py()
+    for folder in (run, out):
+        np.testing.assert_array_equal(twinray.load(folder)(file).features, wanted)
+    how = "stretched" if fit == "squash" else "letterboxed"
+    assert f"images RGB, {how} to 96 pixels a side" in (out / "README.md").read_text()

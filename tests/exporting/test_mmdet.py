@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from export_support import made_run
 from twinray.errors import InputError
+from twinray.exporting.parity import Limits, of_boxes
 from twinray.exporting.subject import open_subject
 from twinray.exporting.to_mmdet import write
+from twinray.inference.model import load_model
+from twinray.jobs.pack import PackConfig
+from twinray.jobs.pack import run as pack
+from twinray.records import Boxes, Pixels
 
 PYTHON = os.environ.get("TWINRAY_MMDET_PYTHON", "")
 
@@ -58,6 +67,62 @@ def test_where_mmdetection_does_otherwise_its_types_do_as_torchvision(
     )
     assert status == 0, said
     assert json.loads((tmp_path / "out" / "parity.json").read_text())["n_values"] > 100
+
+
+@pytest.fixture(scope="module")
+def tall_pack(tmp_path_factory):
+    """A pack of 64 pixels, letterboxed, of blobs in tall pictures."""
+    folder, rng = tmp_path_factory.mktemp("tall"), np.random.default_rng(5)
+    (folder / "files").mkdir()
+    for i in range(4):
+        Image.fromarray(tall(rng)).save(folder / "files" / f"{i}.png")
+    out = folder / "pack"
+    pack(PackConfig(folder / "files", out=out, size=64, fit="letterbox", workers=1))
+    return out
+
+
+def tall(rng):
+    rows, columns = np.mgrid[:140, :90]
+    image = rng.normal(60, 10, (140, 90))
+    for y, x in rng.integers(10, 80, (3, 2)):
+        image += 120 * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 200)
+    return image.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("detector", "fit"),
+    [("faster-rcnn", "letterbox"), ("retinanet", "squash"), ("fcos", "letterbox")],
+)
+def test_as_the_card_says_boxes_come_in_pixels_of_the_image(
+    tmp_path, cli, blob_pack, tall_pack, detector, fit
+):
+    if not PYTHON:
+        pytest.skip("TWINRAY_MMDET_PYTHON names no Python with MMDetection")
+    run = made_run(
+        tmp_path / "run", tall_pack if fit == "letterbox" else blob_pack, detector=detector, size=96
+    )
+    out = tmp_path / "out"
+    status, _, said = cli("export", run, "--to", "mmdet", "--foreign-python", PYTHON, "--out", out)
+    assert status == 0, said
+    image = tall(np.random.default_rng(7))
+    Image.fromarray(image).save(out / "image.png")
+    (code,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)
+    code += (
+        "import numpy\nown = found.pred_instances\n"
+        "numpy.savez('found.npz', b=own.bboxes, l=own.labels, s=own.scores)\n"
+    )
+    subprocess.run([PYTHON, "-c", code], cwd=out, check=True, capture_output=True)
+    theirs = np.load(out / "found.npz")
+    model = load_model(run, "cpu")
+    (wanted,) = model.boxes([model.prepare(Pixels(image, "test"), "x")])
+    found = of_boxes(
+        [wanted],
+        [Boxes(theirs["b"].astype(float), theirs["l"], theirs["s"].astype(float))],
+        limits=Limits(140, 100, 0.001),
+        loader="MMDetection",
+        limit=1e-4,
+    )
+    assert found.n_values > 20 and found.holds, found.told()
 
 
 def test_the_background_goes_last_and_has_no_box(tmp_path, blob_pack):

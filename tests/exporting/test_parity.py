@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export_support import made_run
-from twinray.errors import TwinrayError
+from twinray.errors import InputError, TwinrayError
 from twinray.exporting import to_onnx
 from twinray.exporting.images import sample
 from twinray.exporting.parity import COARSEST, Limits, of_boxes, of_numbers
@@ -47,6 +47,30 @@ def off(boxes, by, seed, always=0.0):
 def gate(ours, theirs, true=None):
     exact = None if true is None else (lambda: true)
     return of_boxes(ours, theirs, limits=LIMITS, loader="a tool", limit=LIMIT, exact=exact)
+
+
+def test_where_nothing_was_found_nothing_was_compared():
+    none = [Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))] * 3
+    with pytest.raises(InputError, match="nothing to compare; give images"):
+        gate(none, none).check()
+    with pytest.raises(TwinrayError, match="do not give what the run gives"):
+        gate(none, drawn()).check()
+
+
+def test_numbers_that_are_none_match_nothing():
+    ours, theirs = drawn(), drawn()
+    theirs[0].xyxy[:3] = np.nan
+    assert gate(ours, theirs).unmatched == 6
+    with pytest.raises(TwinrayError, match="do not give what the run gives"):
+        gate(ours, theirs).check()
+
+
+def test_where_not_a_bit_may_differ_no_box_may():
+    ours = drawn(200)
+    theirs = [*ours[:2], Boxes(ours[2].xyxy[1:], ours[2].labels[1:], ours[2].scores[1:])]
+    limits = Limits(side=100, most=300, threshold=0.001)
+    assert of_boxes(ours, theirs, limits=limits, loader="x", limit=LIMIT).holds
+    assert not of_boxes(ours, theirs, limits=limits, loader="x", limit=0.0).holds
 
 
 def test_within_the_limit_nothing_is_made_in_float64():

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import twinray
 from export_support import made_run
 from twinray.errors import TwinrayError
 from twinray.exporting import to_torchvision
-from twinray.exporting.parity import of_numbers
+from twinray.exporting.parity import Limits, of_boxes, of_numbers
+from twinray.records import Boxes
 from twinray.runs.description import Normalisation
 
 
@@ -38,11 +44,45 @@ def test_detectors_of_any_backbone_find_the_same_boxes(tmp_path, cli, blob_pack,
     assert found["largest_share"] < 1e-5 and found["largest_score"] < 1e-5
 
 
+@pytest.mark.parametrize(("kind", "size"), [("detector", 96), ("classifier", 64), ("backbone", 32)])
+def test_as_the_card_says_an_image_gives_what_the_run_gives(
+    tmp_path, cli, blob_pack, monkeypatch, kind, size
+):
+    run = made_run(tmp_path / "run", blob_pack, kind=kind, size=size)
+    out = tmp_path / "out"
+    assert cli("export", run, "--to", "torchvision", "--out", out)[0] == 0
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (140, 90), dtype=np.uint8)).save(out / "image.png")
+    (code,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)
+    monkeypatch.chdir(out)
+    monkeypatch.syspath_prepend(out)
+    for name in ("torchvision_model", "twinray_square"):
+        sys.modules.pop(name, None)
+    names = {}
+    exec(code, names)
+    wanted = twinray.load(run)(out / "image.png")
+    if kind == "detector":
+        found = names["found"]
+        theirs = Boxes(
+            names["boxes"], found["labels"].numpy() - 1, found["scores"].double().numpy()
+        )
+        limits = Limits(side=140, most=100, threshold=0.001)
+        same = of_boxes([wanted.boxes], [theirs], limits=limits, loader="torchvision", limit=1e-5)
+        assert same.n_values > 20 and same.holds, same.told()
+    elif kind == "classifier":
+        assert "Its sigmoid is the score" in (out / "README.md").read_text()
+        scores = names["found"].sigmoid().tolist()
+        assert scores == pytest.approx(list(wanted.labels.values()), rel=1e-5)
+    else:
+        np.testing.assert_allclose(names["found"], wanted.features, rtol=1e-4, atol=1e-5)
+
+
 def test_a_trained_detector_passes_with_its_card(tmp_path, cli, detect_run):
     status, _, said = cli("export", detect_run, "--to", "torchvision", "--out", tmp_path / "out")
     assert status == 0, said
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "README.md", "made_by.json", "model.json", "model.pth", "parity.json", "torchvision_model.py",
+        "twinray_square.py",
     ]  # fmt: skip
     assert "Research software, not a medical device" in (tmp_path / "out" / "README.md").read_text()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,6 +14,9 @@ from torch import Tensor
 from twinray.errors import InputError
 from twinray.exporting.parity import Parity
 from twinray.files import write_text
+
+SQUARE = "twinray_square.py"
+"""Loader that other loaders import: from an image to the pack's square."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,21 @@ def write_loader(name: str, out: Path) -> Path:
 
 
 def run_file(path: Path) -> ModuleType:
-    """The module in a file that was just written: what is checked is what leaves.
+    """The module in a file that was just written, with those beside it: what is checked is what leaves.
 
     Raises:
         InputError: it needs a package that is not installed.
     """
     module = ModuleType(path.stem)
     module.__file__ = str(path)
+    sys.modules.pop(Path(SQUARE).stem, None)  # another folder's
+    sys.path.insert(0, str(path.parent))
     try:
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
     except ImportError as error:
         raise InputError(
             f"{path.name} needs {error.name}, which is not installed; the check cannot be made"
         ) from error
+    finally:
+        sys.path.remove(str(path.parent))
     return module

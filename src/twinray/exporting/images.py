@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from twinray.data.decoding.images import load_image
-from twinray.data.decoding.options import Decoding
 from twinray.data.fit import to_square
 from twinray.data.pack import Pack, open_pack
 from twinray.data.readers.disk import scan_images
@@ -115,12 +114,13 @@ def _packed(subject: Subject, file: Path) -> npt.NDArray[Any]:
         return subject.model.prepare(
             load_image(file, decoding=subject.model.decoding()), file.name
         ).packed
-    return fitted(subject, load_image(file, decoding=Decoding(linear=subject.linear)))
+    return fitted(subject, load_image(file, decoding=subject.decoding))
 
 
 def fitted(subject: Subject, pixels: Pixels) -> npt.NDArray[Any]:
-    """What a backbone sees of an image: (s, s) grey, letterboxed; uint8, or of one that learned from linear values float32 levels."""
+    """What a backbone's pack would hold of an image: (p, p) or (p, p, 3), uint8, or float32 levels where it learned from linear values."""
     if subject.linear:
         pixels = pixels.as_linear()
-    square = to_square(pixels.array, subject.size, "letterbox", 1)
+    own = subject.pack
+    square = to_square(pixels.array, own.size, own.fit, own.channels)
     return np.array(square) if pixels.linear is None else pixels.linear.levels(square)

@@ -74,7 +74,7 @@ class Predictor:
     def _one(self, image: Image) -> Found:
         model = self._subject.model
         if model is None:
-            pixels = _pixels(image, Decoding(linear=self._subject.linear))
+            pixels = _pixels(image, self._subject.decoding)
             square = fitted(self._subject, pixels)
             seen = self._subject.network_input(torch.from_numpy(square)[None])
             found: FloatArray = self._subject.backbone(seen)[0].double().numpy()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from twinray.errors import TwinrayError
+from twinray.errors import InputError, TwinrayError
 from twinray.records import Boxes, FloatArray
 
 _FAR = 0.01
@@ -123,7 +123,8 @@ class Parity:
         if self.rounding is not None:
             return self.rounding.excuses(self.n_values, self.limit)
         return (
-            self.unmatched <= _ALONE * self.n_values
+            # where not a bit may differ no box may either
+            self.unmatched <= (_ALONE * self.n_values if self.limit else 0)
             and self.largest_share <= self.limit
             and self.largest_score <= self.limit
         )
@@ -150,8 +151,14 @@ class Parity:
         """Refuse files whose outputs are others.
 
         Raises:
+            InputError: neither found a box: that they agree says nothing.
             TwinrayError: the two do not agree.
         """
+        if not self.n_values and not self.unmatched:
+            raise InputError(
+                f"the run finds no box on the {self.n_images} images of the check, so there was nothing to compare; give images on "
+                "which it finds some with --images"
+            )
         if not self.holds:
             raise TwinrayError(
                 f"the exported weights do not give what the run gives: {self.told()}; allowed is {self.limit:g}, and "
@@ -287,7 +294,10 @@ def _matched(own: Boxes, other: Boxes, limits: Limits) -> tuple[int, FloatArray,
     edges = np.abs(own.xyxy[:, None] - other.xyxy[None]).max(axis=2, initial=0.0)
     scores = np.abs(own.scores[:, None] - other.scores[None])
     cost = np.maximum(edges / limits.side, scores)
-    cost = np.where(own.labels[:, None] == other.labels[None], cost, 1e3)
+    same = (own.labels[:, None] == other.labels[None]) & np.isfinite(
+        cost
+    )  # or numbers that are none
+    cost = np.where(same, cost, 1e3)
     rows, columns = linear_sum_assignment(cost)
     near = cost[rows, columns] <= _FAR
     rows, columns = rows[near], columns[near]

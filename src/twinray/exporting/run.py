@@ -40,8 +40,8 @@ def run(config: ExportConfig) -> Path:
     """Write the files, check them through the foreign loader, write the card and push; return the folder.
 
     Raises:
-        InputError: not a finished run, a target that does not take its network, an ancestor whose licence forbids it, or no real
-            image for the check.
+        InputError: not a finished run, a target that does not take its network, an ancestor whose licence forbids it, no real
+            image for the check, or a detector that finds nothing on them.
         TwinrayError: the other tool does not give what the run gives; nothing is kept then. Or the hub refuses.
     """
     if config.push:

@@ -15,6 +15,7 @@ from twinray.backbones.build import Backbone, build_backbone
 from twinray.backbones.pixels import network_input, pixels_to_unit, resize
 from twinray.backbones.weights import initialise
 from twinray.classification.model import Classifier
+from twinray.data.decoding.options import Decoding
 from twinray.detection.model import Detector
 from twinray.errors import InputError
 from twinray.exporting.parity import Limits
@@ -22,6 +23,7 @@ from twinray.inference.model import Model, load_model
 from twinray.records import Boxes
 from twinray.runs.checksums import UNVERIFIED, check_files
 from twinray.runs.description import (
+    MadeLike,
     ModelDescription,
     Normalisation,
     StartedFrom,
@@ -82,11 +84,24 @@ class Subject:
         return self.description.normalisation
 
     @property
+    def pack(self) -> MadeLike:
+        """How images became those that it learned from; of backbones that do not say, letterboxed grey at the network's side."""
+        if self.description.pack is not None:
+            return self.description.pack
+        assert isinstance(self.description, WeightDescription)
+        return MadeLike(
+            self.size, "letterbox", 1, pixels="uint16" if self.description.windows else "uint8"
+        )
+
+    @property
+    def decoding(self) -> Decoding:
+        """How new files are decoded: as those of its pack were."""
+        return self.pack.decoded.for_new_files(None, self.pack.pixels)
+
+    @property
     def linear(self) -> bool:
         """Whether it learned from packs of linear values (uint16), each image in its own window."""
-        if isinstance(self.description, ModelDescription):
-            return self.description.pack.pixels == "uint16"
-        return bool(self.description.windows)
+        return self.pack.pixels == "uint16"
 
     @cached_property
     def backbone(self) -> Backbone:

@@ -64,15 +64,15 @@ def _described(subject: Subject) -> dict[str, Any]:
     named = named if row is None else row.name
     init = StartedFrom(named, subject.init.sha256, chain(subject))
     description = subject.description
+    decoded = subject.pack.decoded
+    # by source, whose names are the house's; new files are decoded by the values alone
+    scales = {f"source {i}": one for i, one in enumerate(decoded.scales.values(), start=1)}
+    pack = replace(subject.pack, decoded=replace(decoded, scales=scales))
     if isinstance(description, ModelDescription):
         data = tuple(LearntFrom("?", (), one.checksums) for one in description.data)
-        decoded = description.pack.decoded
-        # by source, whose names are the house's; new files are decoded by the values alone
-        scales = {f"source {i}": one for i, one in enumerate(decoded.scales.values(), start=1)}
-        pack = replace(description.pack, decoded=replace(decoded, scales=scales))
         found = plain(replace(description, init=init, data=data, pack=pack))
     else:
-        found = plain(replace(description, init=init, size=subject.size))
+        found = plain(replace(description, init=init, size=subject.size, pack=pack))
         found["features"] = subject.backbone.features
     del found["sha256"]
     return {**found, "exported_by": f"twinray {own_version()}"}

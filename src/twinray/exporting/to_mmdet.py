@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from twinray.detection.model import Detector
 from twinray.errors import InputError, TwinrayError
 from twinray.exporting.exact import exact_boxes
-from twinray.exporting.files import Exported, write_loader
+from twinray.exporting.files import SQUARE, Exported, write_loader
 from twinray.exporting.parity import Parity, of_boxes
 from twinray.exporting.subject import Subject, boxes_of, limits_of, rgb_state
 from twinray.files import write_bytes, write_text
@@ -30,7 +31,11 @@ from twinray.records import Boxes
 CHECK, TYPES = "mmdet_check.py", "twinray_mmdet.py"
 LIMIT = 1e-4
 _DEPTHS = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101, "resnet152": 152}
-_CODES = {"faster-rcnn": "FasterRCNN", "retinanet": "RetinaNet", "fcos": "FCOS"}
+_TYPES = {
+    "faster-rcnn": "TwinrayFasterRCNN",
+    "retinanet": "TwinrayRetinaNet",
+    "fcos": "TwinrayFCOS",
+}
 
 
 def write(subject: Subject, out: Path, python: Path | None = None) -> Exported:
@@ -66,17 +71,18 @@ def write(subject: Subject, out: Path, python: Path | None = None) -> Exported:
     write_text(out / "config.py", _config_text(subject, network), "configuration")
     script = write_loader(CHECK, out)
     write_loader(TYPES, out)
-    names = ("weights.pth", "config.py", CHECK, TYPES)
+    write_loader(SQUARE, out)
+    names = ("weights.pth", "config.py", CHECK, TYPES, SQUARE)
     usage = (
         "```python\nimport sys\n\nfrom mmdet.apis import init_detector, inference_detector\n\n"
-        f"sys.path.insert(0, '.')  # where {TYPES} lies, whose types the configuration names\n"
+        f"sys.path.insert(0, '.')  # where {TYPES} and {SQUARE} lie, which the configuration needs\n"
         "model = init_detector('config.py', 'weights.pth', device='cpu')\nfound = inference_detector(model, 'image.png')\n```"
     )
     notes = (
         f"{TYPES} holds what torchvision, under whose rules the weights learned, does otherwise than MMDetection; each type in it says "
         "where boxes differ under MMDetection's own",
-        "MMDetection's pipeline stretches an image to the square by OpenCV; the run's own pack used another filter, and "
-        "letterboxed images are padded in the middle: bring images to the square first where figures must be the run's",
+        f"boxes come in the image's own pixels; `TwinraySquare` of {TYPES} brings images to the square as the run's pack did. The "
+        "pipeline reads PNG and JPEG files of 8 bits by OpenCV; of DICOM give it display-ready arrays, blue first",
     )
 
     def check(pixels: Tensor) -> Parity:
@@ -154,7 +160,15 @@ def _one_stage(state: dict[str, Tensor], network: Detector) -> dict[str, Tensor]
 
 
 def _config_text(subject: Subject, network: Detector) -> str:
-    size = (subject.size, subject.size)
+    names = tuple(subject.classes)
+    own = subject.pack
+    pack = {"size": own.size, "fit": own.fit, "channels": own.channels}
+    square = {
+        "type": "TwinraySquare",
+        "size": subject.size,
+        "pack": pack,
+        "resize": network.options.resize,
+    }
     lines = [
         f"# {subject.kind} on {subject.arch}; weights.pth beside this file belongs to it",
         "default_scope = 'mmdet'",
@@ -162,10 +176,17 @@ def _config_text(subject: Subject, network: Detector) -> str:
         f"model = {pprint.pformat(_model(subject, network), sort_dicts=False, width=100)}",
         "test_pipeline = [",
         "    dict(type='LoadImageFromFile'),",
-        f"    dict(type='Resize', scale={size}, keep_ratio=False),",
-        "    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),",
+        f"    dict({', '.join(f'{name}={value!r}' for name, value in square.items())}),",
+        "    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'place')),",
         "]",
-        "test_dataloader = dict(dataset=dict(pipeline=test_pipeline))",
+        f"metainfo = dict(classes={names!r})",
+        "# MMDetection asks the data set for its palette: nothing is read unless ann_file names annotations",
+        "test_dataloader = dict(",
+        "    batch_size=1,",
+        "    num_workers=0,",
+        "    sampler=dict(type='DefaultSampler', shuffle=False),",
+        "    dataset=dict(type='CocoDataset', ann_file='', metainfo=metainfo, pipeline=test_pipeline, test_mode=True),",
+        ")",
     ]
     return "\n".join(lines) + "\n"
 
@@ -191,7 +212,7 @@ def _model(subject: Subject, network: Detector) -> dict[str, Any]:
             "relu_before_extra_convs": True,
         }
     model: dict[str, Any] = {
-        "type": _CODES[options.detector],
+        "type": _TYPES[options.detector],
         "train_cfg": None,
         "data_preprocessor": {
             "type": "DetDataPreprocessor",
@@ -312,10 +333,9 @@ def _check(
     subject: Subject, network: Detector, script: Path, python: Path | None, pixels: Tensor
 ) -> Parity:
     """Run the shipped script in the other Python and compare its boxes."""
-    blue_first = (subject.unit_input(pixels) * 255).flip(1).numpy()
     with tempfile.TemporaryDirectory() as folder:
-        images, out = Path(folder) / "images.npy", Path(folder) / "found.npz"
-        np.save(images, blue_first)
+        images, out = Path(folder) / "images.npz", Path(folder) / "found.npz"
+        np.savez(images, *map(_blue_first, pixels))
         command = [str(python or sys.executable), str(script), str(script.parent), str(images), str(out)]  # fmt: skip
         try:
             clean = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -335,12 +355,18 @@ def _check(
             raise TwinrayError(f"MMDetection could not take the weights: {last}")
         found = np.load(out)
         ends = np.cumsum(found["counts"])[:-1]
+        to_input = subject.size / pixels.shape[1]  # from the square's pixels to the network's
         parts = (np.split(found[name], ends) for name in ("boxes", "labels", "scores"))
         theirs = [
-            Boxes(box.astype(np.float64), label.astype(np.int64), score.astype(np.float64))
+            Boxes(
+                box.astype(np.float64) * to_input, label.astype(np.int64), score.astype(np.float64)
+            )
             for box, label, score in zip(*parts, strict=True)
         ]
         version = str(found["version"])
+        named = tuple(str(one) for one in found["classes"])
+    if named != subject.classes:
+        raise TwinrayError(f"MMDetection names the classes {named}, the run {subject.classes}")
     ours = [boxes_of(network.detect(subject.network_input(one[None]))[0]) for one in pixels]
     return of_boxes(
         ours,
@@ -350,3 +376,10 @@ def _check(
         limit=LIMIT,
         exact=lambda: exact_boxes(subject, pixels),
     )
+
+
+def _blue_first(square: Tensor) -> npt.NDArray[Any]:
+    """A pack's square (p, p[, 3]) as MMDetection's loader gives images; levels in 0..255."""
+    pixels: npt.NDArray[Any] = square.numpy()
+    colour = pixels[..., ::-1] if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
+    return np.ascontiguousarray(colour if pixels.dtype == np.uint8 else colour * np.float32(255))

@@ -26,13 +26,12 @@ from twinray.detection.pyramid import POOLED_LEVELS
 from twinray.detection.two_stage import POOLED_SIDE
 from twinray.errors import InputError, TwinrayError
 from twinray.exporting.exact import exact_boxes, exact_numbers
-from twinray.exporting.files import Exported, run_file, write_loader
+from twinray.exporting.files import SQUARE, Exported, run_file, write_loader
 from twinray.exporting.parity import Parity, of_boxes, of_numbers
 from twinray.exporting.subject import Subject, boxes_of, limits_of, outputs
 from twinray.exporting.to_torchvision import describe
 from twinray.files import write_bytes, write_json
 from twinray.records import Boxes
-from twinray.runs.description import ModelDescription
 
 LOADER = "onnx_model.py"
 LIMIT = 1e-4
@@ -92,7 +91,7 @@ def write(subject: Subject, out: Path) -> Exported:
             importlib.import_module(package)
         except ImportError as error:
             raise InputError(f"--to onnx needs {package}: pip install 'twinray[onnx]'") from error
-    described = _described(subject)
+    described = describe(subject)  # channels stay in the order in which the network takes them
     example = torch.zeros(1, 3, subject.size, subject.size)
     network = subject.network
     if isinstance(network, Detector):
@@ -111,31 +110,17 @@ def write(subject: Subject, out: Path) -> Exported:
         write_bytes(out / name, data, "graph")
     write_json(out / "model.json", described, "description of the weights")
     loader = write_loader(LOADER, out)
+    write_loader(SQUARE, out)
     usage = (
         "```python\nimport numpy as np\nfrom PIL import Image\n\n"
-        f"from {Path(LOADER).stem} import Model  # the file beside the graphs; needs numpy, pillow and onnxruntime\n\n"
+        f"from {Path(LOADER).stem} import Model  # beside the graphs, with {SQUARE}; needs numpy, pillow and onnxruntime\n\n"
         "model = Model('.')\nfound = model(np.asarray(Image.open('image.png').convert('L')))\n```"
     )
 
     def check(pixels: Tensor) -> Parity:
         return _check(subject, run_file(loader).Model(out), pixels)
 
-    return Exported((*names, "model.json", LOADER), usage, check)
-
-
-def _described(subject: Subject) -> dict[str, Any]:
-    """What the loader needs to know; channels stay in the order in which the network takes them."""
-    found = describe(subject)
-    options = subject.network.options if isinstance(subject.network, Detector) else None
-    description = subject.description
-    pixels = "uint16" if subject.linear else "uint8"
-    pack = {"size": subject.size, "fit": "letterbox", "channels": 1, "pixels": pixels}
-    task = "none"
-    if isinstance(description, ModelDescription):
-        own = description.pack
-        pack |= {"size": own.size, "fit": own.fit, "channels": own.channels}
-        task = description.task
-    return found | {"pack": pack, "resize": options.resize if options else "bicubic", "task": task}
+    return Exported((*names, "model.json", LOADER, SQUARE), usage, check)
 
 
 def _graph(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,25 @@ def write(subject: Subject, out: Path) -> Exported:
     write_json(out / "config.json", _config(subject, name, options, timm), "description for timm")
     write_bytes(out / "model.safetensors", safetensors.torch.save(state), "weights")
     usage = "```python\nimport timm\n\nmodel = timm.create_model('local-dir:.', pretrained=True).eval()\n```"
-    notes = ("the backbone alone: timm has no detectors",) if detector else ()
+    notes = (
+        *(["the backbone alone: timm has no detectors"] if detector else []),
+        *_pixel_notes(subject),
+    )
 
     def check(pixels: Tensor) -> Parity:
         model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
         return _check(subject, model, pixels)
 
     return Exported(("config.json", "model.safetensors"), usage, check, notes)
+
+
+def _pixel_notes(subject: Subject) -> Iterator[str]:
+    """Where timm's own transforms make other pixels than the run's pack."""
+    own = subject.pack
+    if own.channels == 1:
+        yield "the run's images are grey: feed timm's transforms `image.convert('L').convert('RGB')`"
+    if own.fit == "letterbox":
+        yield "timm pads in the mean colour, the run's pack in black: pad images to a square first where figures must be the run's"
 
 
 def _named(subject: Subject) -> tuple[str, dict[str, Any]]:
@@ -83,7 +96,8 @@ def _config(subject: Subject, name: str, options: dict[str, Any], timm: Any) -> 
         "fixed_input_size": False,
         "interpolation": "bicubic",
         "crop_pct": 1.0,
-        "crop_mode": "center",
+        # timm's way to stretch to the square, or to keep the proportions and pad
+        "crop_mode": "squash" if subject.pack.fit == "squash" else "border",
         "mean": list(by.mean),
         "std": list(by.std),
         "num_classes": classes,

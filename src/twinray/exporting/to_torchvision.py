@@ -13,11 +13,12 @@ from twinray.about import version_of
 from twinray.backbones.contract import PATCH_STRIDES
 from twinray.backbones.timm_backbone import TimmBackbone
 from twinray.detection.model import Detector
-from twinray.exporting.files import Exported, run_file, write_loader
+from twinray.exporting.files import SQUARE, Exported, run_file, write_loader
 from twinray.exporting.parity import Parity, of_boxes, of_numbers
 from twinray.exporting.subject import Subject, boxes_of, limits_of, outputs, rgb, rgb_state
 from twinray.files import write_bytes, write_json
 from twinray.records import Boxes
+from twinray.runs.description import ModelDescription
 
 LOADER = "torchvision_model.py"
 _LIMIT = 1e-5
@@ -36,15 +37,25 @@ def write(subject: Subject, out: Path) -> Exported:
     torch.save(torchvision_state(subject), kept)
     write_bytes(out / "model.pth", kept.getbuffer(), "weights")
     loader = write_loader(LOADER, out)
+    write_loader(SQUARE, out)
+    asked = "found = model(seen[None])[0]"
+    if isinstance(subject.network, Detector):
+        asked = (
+            "found = model([seen])[0]\n"
+            f"boxes = place.to_image(found['boxes'].numpy(), {subject.size})  # in pixels of the image"
+        )
     usage = (
-        f"```python\nfrom {Path(LOADER).stem} import load  # the file beside the weights; needs torch"
-        f"{', torchvision and timm' if described['timm'] else ' and torchvision'}\n\nmodel = load('.')\n```"
+        "```python\nimport numpy as np\nimport torch\nfrom PIL import Image\n\n"
+        f"from {Path(LOADER).stem} import load, prepare  # beside the weights, with {SQUARE}; needs torch"
+        f"{', torchvision and timm' if described['timm'] else ' and torchvision'}\n\n"
+        "model = load('.')\nseen, place = prepare(np.asarray(Image.open('image.png').convert('RGB')), '.')\n"
+        f"with torch.no_grad():\n    {asked}\n```"
     )
 
     def check(pixels: Tensor) -> Parity:
         return _check(subject, run_file(loader).load(out), pixels)
 
-    return Exported(("model.pth", "model.json", LOADER), usage, check)
+    return Exported(("model.pth", "model.json", LOADER, SQUARE), usage, check)
 
 
 def torchvision_state(subject: Subject) -> dict[str, Tensor]:
@@ -79,6 +90,9 @@ def describe(subject: Subject) -> dict[str, Any]:
     timm: dict[str, Any] | None = None
     if isinstance(backbone, TimmBackbone):
         timm = {"name": backbone.name, "options": backbone.options}
+    own, description = subject.pack, subject.description
+    options = subject.network.options if isinstance(subject.network, Detector) else None
+    task = description.task if isinstance(description, ModelDescription) else "none"
     found: dict[str, Any] = {
         "kind": subject.kind,
         "arch": subject.arch,
@@ -87,10 +101,13 @@ def describe(subject: Subject) -> dict[str, Any]:
         "mean": list(by.mean),
         "std": list(by.std),
         "timm": timm,
+        "pack": {"size": own.size, "fit": own.fit, "channels": own.channels, "pixels": own.pixels},
+        "resize": options.resize if options else "bicubic",
+        "task": task,
     }
-    if not isinstance(subject.network, Detector):
+    if options is None or not isinstance(subject.network, Detector):
         return found
-    options, pyramid = subject.network.options, subject.network.backbone
+    pyramid = subject.network.backbone
     anchors = (
         subject.network.rpn.anchor_generator
         if subject.network.one_stage is None

@@ -447,6 +447,7 @@ def _write_results(
         "features": backbone.features,
         "normalisation": backbone.normalisation,
         "size": config.size,
+        "pack": packs[0].info.made(),
         "trained_by": f"pretrain ({config.objective})",
         "epochs": config.epochs,
         "data": [

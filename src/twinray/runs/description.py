@@ -142,6 +142,7 @@ class WeightDescription:
         normalisation: pixels that it takes.
         init: weights that it started from.
         windows: windows that training drew of linear values; empty where it learned from display values.
+        pack: how images became those of its first pack; None of a run from before it was recorded.
         format_version: form of the description.
     """
 
@@ -152,6 +153,7 @@ class WeightDescription:
     normalisation: Normalisation = field(default_factory=Normalisation)
     init: StartedFrom = field(default_factory=StartedFrom)
     windows: dict[str, Any] = field(default_factory=dict)
+    pack: MadeLike | None = None
     format_version: int = 1
 
 

@@ -71,6 +71,7 @@ def card(subject: Subject, exported: Exported, parity: Parity, facts: Facts) -> 
             [
                 exported.usage,
                 _input(subject),
+                *_output_notes(subject, facts.target),
                 *exported.notes,
                 *_pixel_notes(subject, facts.target),
             ],
@@ -126,19 +127,27 @@ def _figures(subject: Subject) -> list[str]:
 
 def _input(subject: Subject) -> str:
     """What the network takes, and how large it is."""
-    by, description = subject.normalisation, subject.description
-    fit = "letterboxed to"
-    if isinstance(description, ModelDescription):
-        own = description.pack
-        of = "grey" if own.channels == 1 else "RGB"
-        how = "letterboxed to" if own.fit == "letterbox" else "stretched to"
-        fit = f"{of}, {how} {own.size} pixels a side, then resized to"
+    by, own = subject.normalisation, subject.pack
+    of = "grey" if own.channels == 1 else "RGB"
+    how = "letterboxed to" if own.fit == "letterbox" else "stretched to"
+    fit = f"{of}, {how} {own.size} pixels a side, then resized to"
     numbers = [", ".join(f"{one:g}" for one in values) for values in (by.mean, by.std)]
     n = sum(one.numel() for one in subject.network.parameters())
     return (
         f"Input: images {fit} {subject.size} pixels a side; 0 to 1, less the mean ({numbers[0]}), over the deviation ({numbers[1]}). "
         f"Parameters: {n:,}."
     )
+
+
+def _output_notes(subject: Subject, target: str) -> Iterator[str]:
+    """What a classifier's numbers mean where the loader gives logits."""
+    description = subject.description
+    if target not in ("torchvision", "timm") or not isinstance(description, ModelDescription):
+        return
+    if description.task == "multilabel":
+        yield "Outputs: a logit for each class, in the order above. Its sigmoid is the score of that class by itself."
+    elif description.task == "multiclass":
+        yield "Outputs: a logit for each class, in the order above. Their softmax gives the scores: an image has one class."
 
 
 def _pixel_notes(subject: Subject, target: str) -> Iterator[str]:

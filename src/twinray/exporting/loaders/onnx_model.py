@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 from PIL import Image
+from twinray_square import fit  # type: ignore[import-not-found,unused-ignore]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 LARGEST_LOG = math.log(1000.0 / 16)
@@ -69,32 +71,12 @@ class Model:
         _check(image, window, linear)
         if linear and image.dtype == np.uint8:
             image, window = image.astype(np.uint16) * np.uint16(257), (0, 65_535)
-        side, (height, width) = own["size"], image.shape[:2]
-        inner = (side, side)
-        if own["fit"] == "letterbox":
-            longest = max(width, height)
-            inner = (
-                max(1, round(width * side / longest)),
-                max(1, round(height * side / longest)),
-            )
-        if own["channels"] == 1 and image.ndim == 3:
-            image = _grey(image)
-        fitted = image if (width, height) == inner else _resampled(image, inner)
-        left, top = (side - inner[0]) // 2, (side - inner[1]) // 2
-        square = np.zeros((side, side, *fitted.shape[2:]), image.dtype)
-        square[top : top + inner[1], left : left + inner[0]] = fitted
+        square, place = fit(image, own)
         if window is not None:
             square = (square.astype(np.float32) - np.float32(window[0])) / np.float32(
                 window[1] - window[0]
             )
-        scale = np.array([inner[0] / width, inner[1] / height] * 2)
-
-        def place(boxes: Array) -> Array:
-            moved = (boxes.astype(np.float64) * (side / self.size) - [left, top] * 2) / scale
-            inside: Array = moved.clip(0, [width, height] * 2)
-            return inside
-
-        return self.normalised(square), place
+        return self.normalised(square), partial(place.to_image, size=self.size)
 
     def normalised(self, square: Array) -> Array:
         """A pack's square (p, p) or (p, p, 3), uint8, or float32 with 0 black and 1 white -> (1, 3, s, s) float32."""
@@ -247,36 +229,6 @@ def _check(image: Array, window: tuple[float, float] | None, linear: bool) -> No
         raise ValueError(
             f"expected uint8, display-ready, or uint16 with window=(black, white), got {image.dtype} and window={window}"
         )
-
-
-def _grey(image: Array) -> Array:
-    if (image[..., :1] == image).all():
-        return np.ascontiguousarray(image[..., 0])
-    if image.dtype == np.uint16:
-        luma = image.astype(np.uint64) @ np.array([19_595, 38_470, 7_471], dtype=np.uint64)
-        grey: Array = ((luma + np.uint64(0x8000)) >> np.uint64(16)).astype(np.uint16)
-        return grey
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))
-
-
-def _resampled(image: Array, size: tuple[int, int]) -> Array:
-    if image.dtype == np.uint8:
-        return np.asarray(_shrunk(Image.fromarray(np.ascontiguousarray(image)), size))
-    planes = [image] if image.ndim == 2 else [image[..., c] for c in range(3)]
-    made = [np.asarray(_shrunk(Image.fromarray(one.astype(np.float32)), size)) for one in planes]
-    whole = made[0] if image.ndim == 2 else np.stack(made, axis=-1)
-    found: Array = np.rint(whole).clip(0, 65_535).astype(np.uint16)
-    return found
-
-
-def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    factors = [
-        old // new if new * (old // new) == old else 0
-        for old, new in zip(image.size, size, strict=True)
-    ]
-    if min(factors) >= 4:
-        return image.reduce((factors[0], factors[1]))
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _decode(codes: Array, anchors: Array) -> Array:

@@ -1,11 +1,14 @@
 """Load this folder's weights with torchvision (and timm, where the backbone is timm's): ``model = load(folder)``.
 
-Needs torch and torchvision, nothing else of the tool that trained it. ``model.json`` says how the network is built.
+Needs torch, torchvision, NumPy and Pillow, nothing else of the tool that trained it. ``model.json`` says how the network is built.
 
 - A detector is torchvision's ``FasterRCNN``, ``RetinaNet`` or ``FCOS``. It takes a list of (3, s, s) float tensors of red,
   green and blue in 0..1, s being ``size`` of ``model.json``, and gives boxes (xyxy, in those pixels), labels and scores.
   Labels of Faster R-CNN count from 1 (0 is the background), those of the others from 0: ``name_of`` tells the class.
 - A classifier or backbone takes (b, 3, s, s), normalised with ``mean`` and ``std``, and gives logits or features.
+
+``prepare(image, folder)`` makes either of a decoded image as the run did. torchvision's detectors stretch images of another shape
+without a word.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
@@ -26,6 +30,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.poolers import LevelMapper
+from twinray_square import Place, fit  # type: ignore[import-not-found,unused-ignore]
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -38,6 +43,33 @@ def load(folder: str | Path) -> nn.Module:
     state = torch.load(folder / "model.pth", map_location="cpu", weights_only=True)
     model.load_state_dict(state, strict=True)
     return model.eval()
+
+
+def prepare(image: Any, folder: str | Path) -> tuple[Tensor, Place]:
+    """What the network takes of an image, and where the image lies in it.
+
+    Args:
+        image: (h, w) or (h, w, 3), red first: uint8, display-ready, or floating point levels, 0 black and 1 white.
+        folder: this folder.
+
+    Returns:
+        (3, s, s) in 0..1 of a detector, normalised of the others; a place whose ``to_image(boxes, s)`` brings boxes back.
+    """
+    described = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
+    if image.dtype.kind != "f" and image.dtype != "uint8":
+        raise ValueError(f"expected uint8, or floating point levels in 0..1, got {image.dtype}")
+    square, place = fit(image, described["pack"])
+    planes = torch.from_numpy(square)
+    unit = (planes[None] if planes.ndim == 2 else planes.permute(2, 0, 1))[None]
+    unit = unit.float() / 255 if planes.dtype == torch.uint8 else unit.clamp(0, 1)
+    size, how = described["size"], described["resize"]
+    if unit.shape[-1] != size:
+        unit = F.interpolate(unit, (size, size), mode=how, antialias=True, align_corners=False)
+    unit = unit.clamp(0, 1).expand(-1, 3, -1, -1)[0].contiguous()
+    if described["kind"] == "detector":
+        return unit, place
+    mean, std = (torch.tensor(described[name]).view(3, 1, 1) for name in ("mean", "std"))
+    return (unit - mean) / std, place
 
 
 def name_of(described: dict[str, Any], label: int) -> str:

@@ -10,18 +10,103 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from mmcv.transforms import BaseTransform
 from mmdet.models.dense_heads import FCOSHead, RPNHead
+from mmdet.models.detectors import FCOS, FasterRCNN, RetinaNet
 from mmdet.models.layers import multiclass_nms
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
-from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
 from mmdet.structures.bbox import scale_boxes
 from mmengine.structures import InstanceData
+from twinray_square import Place, fit
 
 LARGEST_LOG = math.log(1000 / 16)
 SMALLEST = 1e-2
+
+
+@TRANSFORMS.register_module()
+class TwinraySquare(BaseTransform):
+    """An image as the run's pack held it, at the network's side.
+
+    MMDetection's Resize has OpenCV's filter, which looks at few pixels of a large image, and its Pad adds at the right and below.
+
+    Args:
+        size: side of the network's input.
+        pack: side of the pack's square, way into it and channels (``twinray_square.py``).
+        resize: filter from the pack's side to the network's.
+    """
+
+    def __init__(self, size: int, pack: dict, resize: str) -> None:
+        self.size, self.pack, self.resize = size, dict(pack), resize
+
+    def transform(self, results: dict) -> dict:
+        """``img`` (h, w) or (h, w, 3), blue first, uint8 or floating point numbers in 0..255 -> (s, s, 3) of the same range."""
+        image = results["img"]
+        if image.ndim == 3:
+            image = image[..., ::-1] if image.shape[2] == 3 else image[..., 0]
+        if image.dtype != np.uint8:
+            if image.dtype.kind != "f":
+                raise ValueError(
+                    f"expected uint8 or floating point numbers in 0..255, got {image.dtype}"
+                )
+            image = image.astype(np.float32) / np.float32(255)
+        square, place = fit(image, self.pack)
+        if square.ndim == 2:
+            square = square[..., None]
+        unit = torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1)[None]
+        unit = unit.float() / 255 if square.dtype == np.uint8 else unit.clamp(0, 1)
+        if unit.shape[-1] != self.size:
+            side = (self.size, self.size)
+            unit = F.interpolate(unit, side, mode=self.resize, antialias=True, align_corners=False)
+            unit = unit.clamp(0, 1)
+        red_first = (unit * 255).expand(-1, 3, -1, -1)[0]
+        results["img"] = red_first.flip(0).permute(1, 2, 0).contiguous().numpy()
+        results["img_shape"] = (self.size, self.size)
+        grown = self.size / place.side
+        results["scale_factor"] = tuple(grown * one for one in place.scale)
+        results["place"] = tuple(place)
+        return results
+
+
+class _BackToImages:
+    """Boxes in pixels of the image: MMDetection knows its scale, but no picture in the middle of its square."""
+
+    def predict(self, batch_inputs, batch_data_samples, rescale=True):
+        """As MMDetection's."""
+        found = super().predict(batch_inputs, batch_data_samples, rescale=rescale)
+        for one in found if rescale else ():
+            place = one.get("place")
+            if place is None:  # of another pipeline, which scales alone
+                continue
+            (height, width), _, scale, corner = Place(*place)
+            boxes = one.pred_instances.bboxes
+            boxes = boxes - boxes.new_tensor(
+                [a / b for a, b in zip(corner, scale, strict=True)] * 2
+            )
+            one.pred_instances.bboxes = boxes.clamp(min=0).minimum(
+                boxes.new_tensor([width, height] * 2)
+            )
+        return found
+
+
+@MODELS.register_module()
+class TwinrayFasterRCNN(_BackToImages, FasterRCNN):
+    """Faster R-CNN whose boxes come back from :class:`TwinraySquare`."""
+
+
+@MODELS.register_module()
+class TwinrayRetinaNet(_BackToImages, RetinaNet):
+    """RetinaNet, the same."""
+
+
+@MODELS.register_module()
+class TwinrayFCOS(_BackToImages, FCOS):
+    """FCOS, the same."""
 
 
 @TASK_UTILS.register_module()
