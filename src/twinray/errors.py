@@ -26,6 +26,10 @@ class TwinrayError(Exception):
         )
 
 
+class DiskFull(TwinrayError):
+    """A disk or quota without room: nothing is wrong with the work, which goes on where it was once there is some."""
+
+
 class InputError(TwinrayError):
     """Bad input: an option, a file, a row of a table: exit status 2."""
 

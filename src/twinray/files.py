@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 import msgspec
 
-from twinray.errors import InputError, TwinrayError
+from twinray.errors import DiskFull, InputError, TwinrayError
 
 _CHUNK = 1 << 22
 P = ParamSpec("P")
@@ -38,20 +38,24 @@ def clear_disk_errors(path: Path, what: str) -> Iterator[None]:
     """Turn the operating system's refusal to write ``path`` into one clear line.
 
     Raises:
-        TwinrayError: the disk or quota is full, the place is read-only, or may not be written.
+        DiskFull: the disk or quota is full.
+        TwinrayError: the place is read-only, or may not be written.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        kind = _kind(error)
+        if kind is DiskFull:
             advice = "the disk is full; free some space, then run the same command again, with --resume where it has that option"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             advice = "this place may not be written; choose another --out"
         else:
             advice = "check the disk"
-        raise TwinrayError(
-            f"could not write {what} {path}: {error.strerror or error}; {advice}"
-        ) from error
+        raise kind(f"could not write {what} {path}: {error.strerror or error}; {advice}") from error
+
+
+def _kind(error: OSError) -> type[TwinrayError]:
+    return DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else TwinrayError
 
 
 @contextmanager
@@ -419,7 +423,7 @@ class GrowingTable:
         except OSError as error:
             with suppress(OSError):
                 os.truncate(self._path, self.size)  # no half row
-            raise TwinrayError(
+            raise _kind(error)(
                 f"could not write {self._path}: {error.strerror}; what was done before is kept in it: "
                 "make room, then run the same command with --resume"
             ) from error

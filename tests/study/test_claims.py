@@ -7,6 +7,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from twinray.errors import DiskFull
+from twinray.files import clear_disk_errors
 from twinray.studies.plan.nodes import Node, Plan
 from twinray.studies.runner.claims import LEASE_S, Claims, Heartbeat, Process, now
 from twinray.studies.runner.journal import Journal
-from twinray.studies.runner.local import _held_by
+from twinray.studies.runner.local import _held_by, run_local
 from twinray.studies.runner.place import Place
-from twinray.studies.runner.worker import next_piece
+from twinray.studies.runner.worker import NO_ROOM, main, next_piece, work
 
 PIECE = "0123456789abcdef"
 
@@ -236,6 +239,41 @@ def test_a_death_counts_where_another_worker_has_the_piece_by_now(tmp_path):
     assert held is not None and held.id == PIECE
     assert _held_by(place, int(worker.stdout), now()) is None  # of an earlier command
     assert _held_by(place, os.getpid(), since) is None  # alive
+
+
+def test_a_full_disk_fails_no_piece_and_ends_the_workers(tmp_path, monkeypatch):
+    """Every piece that was left failed within seconds, and was listed as repeated when there was room again."""
+    place = Place(tmp_path)
+    place.write_plan(_plan("a", "b"))
+
+    def no_room(*_: object) -> None:
+        with clear_disk_errors(tmp_path, "weights"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("twinray.studies.runner.worker.execute", no_room)
+    with pytest.raises(DiskFull, match=r"weights .*: No space left on device; the disk is full"):
+        work(tmp_path)
+    assert [place.claims.state(name) for name in "ab"] == ["open", "open"]
+    assert place.claims.cut_off("a") == 0
+    monkeypatch.undo()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    with monkeypatch.context() as patch:
+        patch.setattr("twinray.studies.runner.worker.execute", no_room)
+        assert main([str(tmp_path)]) == NO_ROOM
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    started = []
+
+    def start(*_: object) -> subprocess.Popen[bytes]:
+        started.append(
+            subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({NO_ROOM})"])
+        )
+        return started[-1]
+
+    monkeypatch.setattr("twinray.studies.runner.local.start_worker", start)
+    with pytest.raises(DiskFull, match="the same command goes on"):
+        run_local(place, 2, 1, lambda: None)
+    assert len(started) == 2  # none is started again
 
 
 def test_a_holder_knows_that_its_claim_was_taken_over(tmp_path):

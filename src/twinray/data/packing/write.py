@@ -32,7 +32,7 @@ from twinray.data.packing.mix import Mix
 from twinray.data.packing.options import PackOptions
 from twinray.data.packing.scales import Scales
 from twinray.data.packing.worker import PackOne
-from twinray.errors import InputError, TwinrayError
+from twinray.errors import DiskFull, InputError
 from twinray.files import claim_folder, frees_folders
 from twinray.progress import Meter, progress
 from twinray.records import Collection, Skipped
@@ -166,7 +166,7 @@ def _check_space(out: Path, needed: int) -> None:
     """A job of hours should not find out at its end that the disk is too small."""
     free = shutil.disk_usage(out).free
     if free < needed:
-        raise TwinrayError(
+        raise DiskFull(
             f"could not pack into {out}: {needed / 1e6:,.1f} MB of pixels are to be written, "
             f"{free / 1e6:,.1f} MB are free; free some space, then run the same command with --resume, or choose another --out"
         )

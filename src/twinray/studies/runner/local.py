@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from twinray.errors import DiskFull
 from twinray.studies.plan.nodes import Node
 from twinray.studies.runner.claims import Claims, now
 from twinray.studies.runner.place import Place
-from twinray.studies.runner.worker import STOPPED
+from twinray.studies.runner.worker import NO_ROOM, STOPPED
 
 MOST_DEATHS = 3
 """Workers that may die over one run before it counts as failed: one that needs more memory than there is would go on for ever."""
@@ -65,8 +66,10 @@ def run_local(place: Place, workers: int, threads: int, tick: Callable[[], None]
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the workers were asked to stop and have ended.
+        DiskFull: the disk is full; the workers have ended.
     """
     deaths: Counter[str] = Counter()
+    full = False
     since = now()
     running = [start_worker(place.path, threads) for _ in range(workers)]
     try:
@@ -75,7 +78,8 @@ def run_local(place: Place, workers: int, threads: int, tick: Callable[[], None]
             tick()
             for process in [one for one in running if one.poll() is not None]:
                 running.remove(process)
-                if process.returncode in (0, STOPPED):
+                full |= process.returncode == NO_ROOM
+                if process.returncode in (0, STOPPED, NO_ROOM):
                     continue
                 held = _held_by(place, process.pid, since)
                 if held is not None:
@@ -93,6 +97,12 @@ def run_local(place: Place, workers: int, threads: int, tick: Callable[[], None]
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    if full:
+        raise DiskFull(
+            f"the disk of {place.path} is full (or the quota), so its workers ended; what was done is kept: free some space, and the "
+            "same command goes on"
+        )
 
 
 def _held_by(place: Place, pid: int, since: str) -> Node | None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from twinray.errors import Interrupted, Stopped, TwinrayError
+from twinray.errors import DiskFull, Interrupted, Stopped, TwinrayError
 from twinray.studies.plan.nodes import Node, Plan
 from twinray.studies.runner.claims import Claim, Claims, Heartbeat, told
 from twinray.studies.runner.execute import execute
@@ -26,6 +26,8 @@ POLL_S = 1.0
 """Time between two looks for open work, in seconds."""
 STOPPED = 143
 """Exit status of a worker that a signal asked to stop."""
+NO_ROOM = 74
+"""Exit status of a worker that met a full disk."""
 
 
 def work(study: Path, *, poll_s: float = POLL_S) -> int:
@@ -40,6 +42,7 @@ def work(study: Path, *, poll_s: float = POLL_S) -> int:
 
     Raises:
         Stopped, Interrupted: a signal asked to stop; what was begun can be resumed.
+        DiskFull: there is no room for what it does; what was begun can be resumed.
     """
     place = Place(study)
     claims, count = place.claims, 0
@@ -96,6 +99,11 @@ def _do(place: Place, claim: Claim, one: Node) -> int:
             files = execute(one, place.path)
     except (Stopped, Interrupted, KeyboardInterrupt) as stop:
         claims.end(claim, str(stop) or "interrupted", failed=False)
+        raise
+    except DiskFull as full:
+        # not the run's fault; as failures all pieces that are left would end within seconds, and be listed as repeated later
+        with suppress(TwinrayError):
+            claims.end(claim, str(full), failed=False)
         raise
     except TwinrayError as error:
         return _failed(place, claim, str(error))
@@ -154,8 +162,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"worker {os.getpid()}: {stop or 'interrupted'}", file=sys.stderr)
         return STOPPED
     except TwinrayError as error:
-        print(f"worker {os.getpid()}: {error}", file=sys.stderr)
-        return error.exit_code
+        with suppress(OSError):  # its own log may lie on a full disk
+            print(f"worker {os.getpid()}: {error}", file=sys.stderr)
+        return NO_ROOM if isinstance(error, DiskFull) else error.exit_code
     print(f"worker {os.getpid()}: {done} done", file=sys.stderr)
     return 0
 
