@@ -49,6 +49,8 @@ def clear_disk_errors(path: Path, what: str) -> Iterator[None]:
             advice = "the disk is full; free some space, then run the same command again, with --resume where it has that option"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             advice = "this place may not be written; choose another --out"
+        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+            advice = "a file stands where a folder is needed; choose another --out"
         else:
             advice = "check the disk"
         raise kind(f"could not write {what} {path}: {error.strerror or error}; {advice}") from error
@@ -56,6 +58,16 @@ def clear_disk_errors(path: Path, what: str) -> Iterator[None]:
 
 def _kind(error: OSError) -> type[TwinrayError]:
     return DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else TwinrayError
+
+
+def make_folder(folder: Path, what: str = "folder") -> None:
+    """Make a folder, and those above it, where they are not there.
+
+    Raises:
+        TwinrayError: the place cannot be written.
+    """
+    with clear_disk_errors(folder, what):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -270,8 +282,7 @@ def lock_folder(folder: Path, what: str) -> None:
         raise InputError(
             f"expected a folder for the {what}, {folder} is a file; choose another --out"
         )
-    with clear_disk_errors(folder, what):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, what)
     _lock(folder, what)
 
 

@@ -18,6 +18,7 @@ from twinray.studies.estimate import (
     _makespan,
     _of_network,
     _of_probe,
+    _Rate,
     _Run,
     _Work,
     estimate,
@@ -35,7 +36,7 @@ packs:
   lake: {format: phantom, phantom_images: 12, size: 32, val: 0, test: 0, seed: 1}
   chest: {format: phantom, phantom_images: 16, size: 64, val: 0.25, test: 0.25}
 pretrainings:
-  bt: {pack: lake, options: {arch: resnet18, size: 32, batch_size: 8, epochs: 3, projector: [16, 16]}}
+  bt: {pack: lake, options: {arch: resnet18, size: 32, batch_size: 8, epochs: 3, projector: [16, 16], splits: [test, train, val]}}
 arms:
   - {name: Barlow Twins, pretraining: bt}
 tasks:
@@ -248,3 +249,21 @@ def test_a_kind_too_large_for_this_machine_is_named_and_the_others_are_timed(
     monkeypatch.setattr("twinray.studies.estimate._of_network", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         estimate(build(*read_study(tmp_path / "study.yaml")), None, workers=1, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("splits", "images"), [("train", 8), ("val, test", 8), ("train, test", 12)]
+)
+def test_a_pretraining_is_as_long_as_the_splits_that_it_learns_from(
+    tmp_path, monkeypatch, splits, images
+):
+    monkeypatch.setattr(
+        "twinray.studies.estimate._of_network", lambda *_: (_Rate(0.0, 1.0, 0.0, 0.3, 1), 8)
+    )
+    for kind in ("_of_probe", "_of_features"):
+        monkeypatch.setattr(f"twinray.studies.estimate.{kind}", lambda *_: _Rate(0.0, 0.0, 0.0, 0.3, 1))  # fmt: skip
+    text = FILE.replace("pack: lake", "pack: chest").replace("test, train, val", splits)
+    (tmp_path / "study.yaml").write_text(text)
+    found = estimate(build(*read_study(tmp_path / "study.yaml")), None, workers=1, threads=1)
+    (cost,) = (cost for one, cost in found.left if one.kind == "pretrain")
+    assert cost is not None and cost.seconds == 3 * images

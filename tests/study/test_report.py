@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import shutil
 from collections import defaultdict
@@ -13,7 +15,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from twinray.errors import InputError
+from twinray.errors import InputError, TwinrayError
 from twinray.jobs.evaluate.config import EvaluateConfig
 from twinray.jobs.evaluate.run import run as evaluate
 from twinray.report.checklists.sources import Pointer, read_records
@@ -233,6 +235,19 @@ def test_it_can_be_written_again_and_elsewhere_but_not_over_other_files(
         write(ReportConfig(done, out=tmp_path))
     with pytest.raises(InputError, match="expected a study's folder"):
         write(ReportConfig(tmp_path))
+    with pytest.raises(InputError, match=r"mine\.txt is a file; choose another --out"):
+        write(ReportConfig(done, out=tmp_path / "mine.txt"))
+    with pytest.raises(TwinrayError, match="a file stands where a folder is needed"):
+        write(ReportConfig(done, out=tmp_path / "mine.txt" / "report"))
+    before = (done / "report" / "report.json").stat().st_mtime_ns
+    handle = os.open(done / "report", os.O_RDONLY)  # another report of the same study, at work
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="is in use"):
+            write(ReportConfig(done))
+    finally:
+        os.close(handle)
+    assert (done / "report" / "report.json").stat().st_mtime_ns == before
 
 
 def test_a_run_that_failed_is_a_hole_with_its_reason(done: Path, tmp_path: Path) -> None:

@@ -308,6 +308,8 @@ def test_figures_of_nobody_are_measured_and_the_first_hash_of_figures_stays(
     piece = next(p for p in collect(study).measured() if p.node.kind == "classify")
     (piece.folder / "opened.json").write_text('{"test": {}}')  # no opening is on record
     place = Place(study)
+    (told,) = deviations(place)
+    assert told.what.endswith("no opening is on record") and told.runs == (piece.node.id,)
     assert open_study(place, place.plan()) == 5 and open_study(place, place.plan()) == 0
     path = piece.folder / "opened.json"
     assert json.loads(path.read_text())["test"]["n_images"] > 0 and not kinds(study)

@@ -402,6 +402,7 @@ class _Estimator:
             short |= {k: 0 for k in ("warmup_steps", "warmup_epochs", "knn_every", "keep_every") if k in known}  # fmt: skip
         short |= {k: 1.0 for k in ("fraction",) if k in known}
         short |= {k: () for k in ("leave_out",) if k in known}
+        short |= {k: ("train",) for k in ("splits",) if k in known}  # all that the stand-in has
         own = replace(config, **short)
         if any(read.option == "kept_features" for read in one.reads):
             own = replace(own, kept_features=self._kept(own, folder))
@@ -610,7 +611,8 @@ def _shares(n: int, config: Any) -> _Images:
 
 def _work(kind: str, config: Any, images: _Images) -> _Work:
     if kind == "pretrain":
-        return _Work(float(config.epochs * images.train), 0.0, float(config.epochs))
+        own = sum(getattr(images, split) for split in config.splits)
+        return _Work(float(config.epochs * own), 0.0, float(config.epochs))
     own = images.train * config.fraction
     if kind == "features":
         return _Work(0.0, float(images.train + images.val + images.test))

@@ -245,3 +245,22 @@ def test_epochs_that_go_with_the_share_of_labels_leave_each_share_its_own_compar
         "found-0.1": "random-0.1",
         "found-1.0": "random-1.0",
     }
+
+
+def test_precisions_that_machines_chose_are_compared(detect_run, tmp_path, cli):
+    """No option tells that one arm was trained in bf16 on a GPU and the other in float32 without one."""
+    runs = [
+        changed(detect_run, tmp_path / f"{name}{seed}", seed=seed, precision="auto", **options)
+        for seed in (0, 1)
+        for name, options in (("a", {}), ("b", {"init": "runs/pretrained"}))
+    ]
+    told = "runs were trained in different precisions, each in that of its machine"
+    for precisions, differ in ((("bf16", "bf16"), False), (("float32", "bf16"), True)):
+        for i, run in enumerate(runs):
+            kept = json.loads((run / "inputs.json").read_text())
+            (run / "inputs.json").write_text(json.dumps(kept | {"precision": precisions[i % 2]}))
+        status, _, _ = cli("evaluate", *runs, "--out", tmp_path / f"{differ}", "--bootstrap", "0")
+        found = json.loads((tmp_path / f"{differ}" / "metrics.json").read_text()).get("warnings", [])  # fmt: skip
+        own = [warning for warning in found if warning.startswith(told)]
+        assert status == 0 and len(own) == differ
+        assert not own or "(float32: random; bf16: pretrained); give --precision" in own[0]

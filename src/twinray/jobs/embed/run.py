@@ -41,6 +41,7 @@ from twinray.explanation.embedding import (
 from twinray.files import (
     atomic_writer,
     frees_folders,
+    make_folder,
     write_bytes,
     write_json,
     write_text,
@@ -425,7 +426,7 @@ def _draw_maps(
 ) -> None:
     """``maps/MAP-COLOUR.svg`` and ``.png``."""
     folder = config.out / "maps"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     share = [f"{100 * float(v):.0f} %" for v in components.explained[:2]] + ["0 %", "0 %"]
     axes = {"pca": (f"component 1 ({share[0]} of the variance)", f"component 2 ({share[1]})")}
     where = f"{len(known.rows):,} images of {pack.path.name}, split {config.split}; features of {config.init}"

@@ -21,7 +21,20 @@ def warnings_of(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> li
     edited = [
         note for arm in arms.values() for one in _runs(arm) for note in one.notes if EDITED in note
     ]
-    return [*dict.fromkeys(edited), *_unfair(arms, results)]
+    return [*dict.fromkeys(edited), *_unfair(arms, results), *_of_precisions(arms)]
+
+
+def _of_precisions(arms: Mapping[str, Arm]) -> list[str]:
+    """Machines that computed in different precisions, which no option of the runs shows."""
+    known: dict[str, dict[str, None]] = {}
+    for name, arm in arms.items():
+        for one in _runs(arm):
+            if one.run.precision:
+                known.setdefault(one.run.precision, {})[name] = None
+    if len(known) < 2:
+        return []
+    told = "; ".join(f"{precision}: {', '.join(own)}" for precision, own in known.items())
+    return [f"runs were trained in different precisions, each in that of its machine ({told}); give --precision"]  # fmt: skip
 
 
 def _unfair(arms: Mapping[str, Arm], results: Mapping[str, ArmResult]) -> list[str]:

@@ -20,7 +20,7 @@ from twinray.evaluation.measures import (
 )
 from twinray.evaluation.record import PATIENTS, SplitFigures
 from twinray.evaluation.result import Evaluation, evaluation_as_json
-from twinray.files import write_bytes, write_json, write_text
+from twinray.files import make_folder, write_bytes, write_json, write_text
 from twinray.jobs.evaluate.diagnose import Detected, Ranked
 from twinray.jobs.evaluate.measure import Measured
 from twinray.report.charts.curves import class_bars, fraction_curves, froc_curves, interval_plot
@@ -247,7 +247,7 @@ def write(
     if any(arm.figures.subgroups for arm in result.arms.values()):
         write_text(out / "gaps.csv", gaps_csv(result), "table")
     write_text(out / "curves.csv", curves_csv(measured.curves), "curves")
-    (out / "figures").mkdir(exist_ok=True)
+    make_folder(out / "figures")
     for name, svg in _charts(measured).items():
         write_bytes(out / "figures" / f"{name}.svg", svg, "figure")
         if png and isinstance(svg, Chart):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +18,12 @@ from twinray.evaluation.labels.cutoffs import (
     label_thresholds_from_json,
 )
 from twinray.evaluation.record import read_split
+from twinray.files import read_json
 from twinray.jobs.evaluate.options import config_class, model_options, recipe, seeds
 from twinray.jobs.evaluate.tested import BoxData, LabelData, RunInfo, Tested
 from twinray.runs.checksums import check_files
 from twinray.runs.description import MODEL, read_description
-from twinray.runs.folder import CONFIG, METRICS, read_config
+from twinray.runs.folder import CONFIG, INPUTS, METRICS, read_config
 from twinray.runs.names import run_names
 from twinray.runs.notes import metrics_of, own_notes
 from twinray.runs.results import (
@@ -117,7 +119,17 @@ def _read(path: Path, name: str, kept_of: str | None, allow_edited: bool) -> Run
         if sums
         else "",
         notes=(*verified, *own_notes(metrics)),
+        precision=_precision(path, config),
     )
+
+
+def _precision(path: Path, config: Mapping[str, Any]) -> str:
+    """What ``--precision auto`` came to; empty where it was given, is not recorded, or decides nothing, as of a probe."""
+    if config.get("precision", "auto") != "auto" or config.get("policy") == "probe":
+        return ""
+    kept = read_json(path / INPUTS, "record of inputs") if (path / INPUTS).is_file() else {}
+    found = kept.get("precision") if isinstance(kept, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def _kept_files(kind: str, split: str | None) -> list[str]:

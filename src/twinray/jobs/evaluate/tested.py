@@ -33,6 +33,7 @@ class RunInfo:
         fraction_seed: draw of these images; None where all were used, or where the run has several draws.
         packs: what tells the packs that it was trained on. pixels: the same of their images alone, whatever their splits.
         notes: its own.
+        precision: what ``auto`` came to on the machine that trained it; empty where the option said it, or where it is not recorded.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class RunInfo:
     packs: str
     pixels: str
     notes: tuple[str, ...]
+    precision: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from twinray.data.pack import Pack
 from twinray.errors import InputError
 from twinray.evaluation.record import read_figure
 from twinray.explanation.embedding import check_map
-from twinray.files import folders_freed
+from twinray.files import folders_freed, make_folder
 from twinray.jobs.embed.config import EmbedConfig
 from twinray.jobs.embed.run import run as embed
 from twinray.records import FloatArray
@@ -101,7 +101,7 @@ def _embedded(config: Mapping[str, Any], pack: Pack, place: Path) -> dict[str, A
         device=str(config.get("device", "auto")),
         allow_edited=True,
     )
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     with redirect_stdout(io.StringIO()), folders_freed():
         return embed(asked)
 

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from twinray.errors import InputError
-from twinray.files import folders_freed, read_json
+from twinray.files import folders_freed, make_folder, read_json
 from twinray.inference.methods import DEFAULT_MAP, Method
 from twinray.jobs.explain.config import FaithfulnessConfig
 from twinray.jobs.explain.measure import run as measure
@@ -38,7 +38,7 @@ def faithfulness(study: Gathered, folder: Path) -> tuple[Block, ...]:
         if task.kind != "detector" or pack is None or not n or run is None:
             continue
         place = folder / task.name
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent)
         asked = FaithfulnessConfig(
             run=run,
             data=pack.path,

@@ -11,7 +11,7 @@ import numpy as np
 
 from twinray.data.pack import Pack
 from twinray.evaluation.measures import title
-from twinray.files import write_bytes
+from twinray.files import make_folder, write_bytes
 from twinray.jobs.evaluate.diagnose import Detected
 from twinray.jobs.evaluate.pictures import choose_images
 from twinray.jobs.explain.run import explain_pack_images
@@ -195,7 +195,7 @@ def pictures(study: Gathered, folder: Path, seed: int = 0) -> tuple[Block, ...]:
         ids = choose_images(pack, "test", n, seed)
         sheets = _sheets(study, key, pack, ids)
         for name, panels, told in sheets:
-            (folder / task.name).mkdir(parents=True, exist_ok=True)
+            make_folder(folder / task.name)
             sheet = as_png(panel_row(panels, pack.info.box_classes))
             write_bytes(folder / task.name / f"{name}.png", sheet, "picture")
             # in the page each panel stands by itself, so that a phone shows them one below the other

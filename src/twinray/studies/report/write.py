@@ -12,7 +12,14 @@ from rich.text import Text
 from twinray.about import DISCLAIMER, own_version
 from twinray.errors import InputError
 from twinray.evaluation.measures import measure
-from twinray.files import write_bytes, write_json, write_text
+from twinray.files import (
+    frees_folders,
+    lock_folder,
+    make_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from twinray.jobs.evaluate.output import write as write_evaluation
 from twinray.report.checklists.fill import guideline
 from twinray.report.checklists.sources import Records, read_records
@@ -45,6 +52,7 @@ def run(config: ReportConfig, console: Console | None = None) -> Path:
     return written(config, console)[0]
 
 
+@frees_folders
 def written(config: ReportConfig, console: Console | None = None) -> tuple[Path, StudyResult]:
     """Write the report.
 
@@ -55,7 +63,7 @@ def written(config: ReportConfig, console: Console | None = None) -> tuple[Path,
     LaTeX; ``figures/`` (the page's charts as SVG); ``tasks/`` (each task's own evaluation with all figures as SVG); ``pictures/``, ``faithfulness/`` and ``embeddings/`` (what those verbs write).
 
     Raises:
-        InputError: the folder is no study, or holds damaged records.
+        InputError: the folder is no study, or holds damaged records; or another process writes this report.
         TwinrayError: the disk refuses.
     """
     console = console or Console()
@@ -63,8 +71,8 @@ def written(config: ReportConfig, console: Console | None = None) -> tuple[Path,
     if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
         raise InputError(f"{out} holds files and is no report; choose another --out")
     state = collect(config.study)
+    lock_folder(out, "report")
     study = gather(state)
-    out.mkdir(parents=True, exist_ok=True)
     about = {"study": study.result.name, "plan": study.result.seal.plan, "version": own_version()}
     write_json(out / MARK, about, "record of a report")  # first: a report cut off is still ours
     for name in _OWN:  # an earlier report of the same study is replaced as a whole
@@ -73,15 +81,15 @@ def written(config: ReportConfig, console: Console | None = None) -> tuple[Path,
     write_tables(state, out)
     for key, measured in study.measured.items():
         folder = out / "tasks" / name_of(key)
-        folder.mkdir(parents=True)
+        make_folder(folder)
         write_evaluation(folder, measured, ())
     found = _parts(study, out, config)
-    (out / "tables").mkdir()
+    make_folder(out / "tables")
     for table_name, table in {**tables(study.result), **_of_sections(found)}.items():
         write_text(out / "tables" / f"{table_name}.md", markdown(table), "table")
         write_text(out / "tables" / f"{table_name}.tex", latex(table, f"tab:{table_name}"), "table")
     for figure_name, picture in _charts(found).items():
-        (out / "figures").mkdir(exist_ok=True)
+        make_folder(out / "figures")
         write_bytes(out / "figures" / f"{figure_name}.svg", picture.data, "figure")
     page = write_report(out / PAGE, content(study.result, found))
     said = verdict(study.result)

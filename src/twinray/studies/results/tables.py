@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twinray.evaluation.record import Figure, SplitFigures
-from twinray.files import write_bytes, write_text
+from twinray.files import make_folder, write_bytes, write_text
 from twinray.studies.plan.nodes import Cell
 from twinray.studies.results.state import Piece, StudyState
 
@@ -129,7 +129,7 @@ def write_tables(state: StudyState, folder: Path) -> list[Path]:
     Raises:
         TwinrayError: the disk refuses.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rows = figures(state)
     names = [field.name for field in fields(Row)]
     hints = {f.name: str(f.type).partition(" | ")[0] for f in fields(Row)}

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from twinray.checks import as_words
 from twinray.errors import InputError, Stopped, TwinrayError
-from twinray.files import folders_freed, read_json, sha256, write_json
+from twinray.files import folders_freed, make_folder, read_json, sha256, write_json
 from twinray.runs.folder import METRICS, read_metrics
 from twinray.studies.plan.nodes import Node, config_of
 
@@ -43,7 +43,7 @@ def execute(one: Node, study: Path) -> Mapping[str, str]:
     folder = one.folder(study)
     with folders_freed():
         if one.kind == "choose":
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_json(folder / CHOICE, choose(one, study), "choice of a search")
         elif one.kind == "pack":
             _pack(one, study)

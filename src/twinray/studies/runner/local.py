@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twinray.errors import DiskFull
+from twinray.files import make_folder
 from twinray.studies.plan.nodes import Node
 from twinray.studies.runner.claims import Claims, now
 from twinray.studies.runner.place import Place
@@ -43,7 +44,7 @@ def environment(threads: int) -> dict[str, str]:
 def start_worker(study: Path, threads: int) -> subprocess.Popen[bytes]:
     """Start a worker's process; where its parent is killed it goes on, and the next coordinator waits for what it holds."""
     place = Place(study)
-    place.logs.mkdir(exist_ok=True)
+    make_folder(place.logs)
     with (place.logs / "workers.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "twinray.studies.runner.worker", str(study)],

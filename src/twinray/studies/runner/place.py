@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twinray.errors import InputError
+from twinray.files import make_folder
 from twinray.studies.plan.nodes import Plan, read_plan
 from twinray.studies.runner.claims import Claims
 from twinray.studies.runner.journal import Journal
@@ -56,6 +57,6 @@ class Place:
 
     def write_plan(self, plan: Plan) -> None:
         """Keep a plan under its hash, and make it the one that is followed."""
-        (self.path / "plans").mkdir(exist_ok=True)
+        make_folder(self.path / "plans")
         plan.write(self.path / "plans" / f"{plan.key()[:16]}.json")
         plan.write(self.path / PLAN)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from twinray.errors import DiskFull, Interrupted, Stopped, TwinrayError
+from twinray.files import make_folder
 from twinray.studies.plan.nodes import Node, Plan
 from twinray.studies.runner.claims import Claim, Claims, Heartbeat, told
 from twinray.studies.runner.execute import execute
@@ -47,7 +48,7 @@ def work(study: Path, *, poll_s: float = POLL_S) -> int:
     place = Place(study)
     claims, count = place.claims, 0
     finished: set[str] = set()
-    place.logs.mkdir(exist_ok=True)
+    make_folder(place.logs)
     while True:
         plan = place.plan()  # anew: the coordinator may have replaced it
         claim, one = next_piece(plan, claims, finished)

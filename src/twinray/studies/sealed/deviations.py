@@ -197,6 +197,10 @@ def _edited(place: Place, plan: Plan, events: list[Event]) -> Iterator[Deviation
     for one in plan:
         if place.claims.state(one.id) == "done":
             yield from _edited_run(place, one, done.get(one.id))
+    on_record = {i for e in events if e.what == "opened" for i in e.about.get("pieces", [])}
+    for one in plan.measured():
+        if one.id not in on_record and (one.folder(place.path) / OPENED).is_file():
+            yield Deviation("file edited", f"runs/{one.id}/{OPENED}: test figures, and no opening is on record", runs=(one.id,))  # fmt: skip
     first: dict[str, str] = {}
     for event in events:
         if event.what == "figures":
