@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 import twinray
+from support import script_module
 from twinray import cli
 from twinray.checks import options
+from twinray.data.readers.formats import FORMATS
 from twinray.verbs import VERBS, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,3 +167,25 @@ EXAMPLES = [
 def test_examples_in_docstrings_give_what_they_show(module):
     found = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
     assert found.attempted and not found.failed
+
+
+# --- pages that are made from the code -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def generated_pages():
+    return script_module(ROOT / "docs" / "extensions" / "generated_pages.py")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_data_sheet_begins_with_what_the_source_is(name, generated_pages):
+    lines = generated_pages.data_page(name, FORMATS[name]).splitlines()
+    assert lines[0] == name
+    assert lines[3].endswith(".") and "->" not in lines[3]
+
+
+def test_charts_follow_the_theme_of_the_page():
+    """A chart has light words for dark pages: on white paper nobody could read them."""
+    rules = (ROOT / "docs" / "static" / "site.css").read_text("utf-8")
+    assert re.search(r'img\[src\$="\.svg"\] \{ background: transparent; color-scheme: light', rules)
+    assert rules.count("color-scheme: dark;") == 2  # by the reader's switch, and by the system

@@ -188,7 +188,7 @@ def data_page(name: str, row: formats.Format) -> str:
     source = f"{row.usage} " if row.usage else ""
     lines = [
         *_title(name),
-        " ".join(first.split()),
+        " ".join(first.split()).replace(" -> Collection", ""),
         "",
         ".. code-block:: text",
         "",

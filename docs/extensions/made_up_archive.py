@@ -1,4 +1,4 @@
-"""A made-up hospital's export for the documentation: phantom images as DICOM files, one lateral view, one damaged file.
+"""A made-up hospital's export for the documentation: phantom images as DICOM files, a lateral view, a damaged file, a table of findings.
 
 python made_up_archive.py FOLDER
 """
@@ -13,13 +13,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from twinray.data.phantom.images import PhantomConfig, phantom_collection
+from twinray.records import Collection, Sample
 
 _ROOT = "1.2.826.0.1.3680043.10.1."
 
 
 def main(folder: Path) -> None:
     """Write the files."""
-    collection = phantom_collection(PhantomConfig(images=48, size=256, seed=3))
+    collection = phantom_collection(PhantomConfig(images=96, size=256, seed=3))
     for number, sample in enumerate(collection.samples):
         pixels = collection.load(sample).array
         path = folder / f"study{number // 4:03d}" / f"IM{number:04d}"
@@ -28,6 +29,19 @@ def main(folder: Path) -> None:
         _file(pixels, number, str(sample.patient), view).save_as(path, enforce_file_format=True)
     damaged = folder / "study000" / "IM0003"
     damaged.write_bytes(damaged.read_bytes()[:-20_000])
+    rows = [
+        f"study{number // 4:03d}/IM{number:04d},{_findings(collection, sample)}\n"
+        for number, sample in enumerate(collection.samples)
+        if number >= len(collection.samples) // 2
+    ]
+    folder.with_name("findings.csv").write_text("".join(["path,label\n", *rows]), "utf-8")
+
+
+def _findings(collection: Collection, sample: Sample) -> str:
+    """Findings of an image as a reader would list them in a table."""
+    assert sample.labels is not None
+    there = zip(collection.label_classes, sample.labels, strict=True)
+    return "|".join(name for name, present in there if present) or "no finding"
 
 
 def _file(pixels: np.ndarray, number: int, patient: str, view: str) -> Dataset:

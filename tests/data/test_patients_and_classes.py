@@ -183,7 +183,7 @@ def labelled(*classes: str) -> Collection:
         ),
         (("pleural effusion", "Pleural_Effusion"), "'pleural effusion', 'Pleural_Effusion'"),
         (("mass ", "mass"), "'mass ', 'mass'"),
-        (("None", "mild"), "'None' (1 images) was taken for a class"),
+        (("None", "mild"), "'None' (1 image) was taken for a class"),
         (("eval", "holdout"), "'eval', 'holdout' were taken for classes, but look like splits"),
         (
             ("covid_train", "covid_test"),
@@ -222,4 +222,4 @@ def test_boxes_of_no_finding_are_told(name: str) -> None:
     samples = [Sample("a", "a", boxes=boxes), Sample("b", "b", boxes=Boxes.empty())]
     source = Collection("c", (), (name, "mass"), "none", samples, load)
     (note,) = checked_classes(source).notes
-    assert note.startswith(f"WARNING: {name!r} has 1 boxes, but says that there is nothing to box")
+    assert note.startswith(f"WARNING: {name!r} has 1 box, but says that there is nothing to box")

@@ -52,7 +52,7 @@ def test_vindr_is_fused_by_default(cli, vindr, tmp_path):
     status, text, err = cli("boxes", vindr, "--format", "vindr", "--out", out, "--figure", figure)
     assert status == 0, err
     assert "before fusion" in text and "after fusion" in text
-    assert "3 boxes on 2 images, 1 images without a box; sizes known of 2" in " ".join(text.split())
+    assert "3 boxes on 2 images, 1 image without a box; sizes known of 2" in " ".join(text.split())
     coco = json.loads(out.read_text())
     assert [image["file_name"] for image in coco["images"]] == [
         "train/a.dicom",

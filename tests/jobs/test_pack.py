@@ -78,6 +78,10 @@ def test_the_phantom_needs_no_source(tmp_path: Path) -> None:
     assert "boxes" in text
     again, _ = packed(format="phantom", out=tmp_path / "q", phantom_images=12)
     assert pack.info == again.info
+    _, text = packed(
+        format="phantom", out=tmp_path / "u", phantom_images=4, phantom_labelled=0, val=0, test=0
+    )
+    assert "no image has any" in text and "no image was annotated" in text
     with pytest.raises(InputError, match="leave it out"):
         packed(format="phantom", source=tmp_path, out=tmp_path / "r")
 

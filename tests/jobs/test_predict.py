@@ -107,6 +107,8 @@ def test_one_bad_name_and_one_closed_folder_do_not_end_the_job(
         "more",
         "broken.png",
     }
+    reasons = [row["reason"] for row in rows(out / "skipped.csv")]
+    assert not any(str(inbox) in reason for reason in reasons)  # the file is named beside it
     listed = json.loads((out / "images.json").read_text())["images"]
     assert [Path(image["file_name"]).name for image in listed] == [
         "0.png",

@@ -103,7 +103,7 @@ def test_one_uid_with_two_pictures_is_told_and_both_are_predicted(
     status, shown, err = cli("predict", detect_run, archive, "--out", tmp_path / "p")
     assert status == 0, err
     assert "7 images" in shown
-    assert "1 files have the SOP instance UID of another file and other pixels" in shown
+    assert "1 file has the SOP instance UID of another file and other pixels" in shown
 
 
 def test_every_row_names_study_series_and_image(archive, detect_run, tmp_path):

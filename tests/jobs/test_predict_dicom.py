@@ -228,7 +228,7 @@ def test_every_dicom_file_gets_its_objects_or_its_reason(films, own_run, tmp_pat
     out = job.run(PredictConfig(own_run, (films,), tmp_path / "p", score_threshold=score))
     said = capsys.readouterr().out
     assert (
-        "9 DICOM objects" in said and "1 images without" in said and "not a medical device" in said
+        "9 DICOM objects" in said and "1 image without" in said and "not a medical device" in said
     )
     (without,) = rows(out / "dicom_skipped.csv")
     assert without["file"].endswith("nobody.dcm") and "StudyInstanceUID" in without["reason"]

@@ -83,3 +83,14 @@ def test_fourteen_classes_of_many_runs_stay_readable(figure: Make) -> None:
         assert sum("0.100 (0.050 to 0.200)" in line for line in lines) == 14
         assert max(map(len, lines)) <= 80
     assert class_tables([("a", SplitFigures({}))], "ap50", "n_boxes", 80) == []
+
+
+def test_title_and_note_are_not_broken_at_the_width_of_a_narrow_table() -> None:
+    table = Table(
+        "Only the 24 images with boxes: value (95 % interval)",
+        ("run", "n"),
+        (("a", "1"),),
+        "a minus b; interval over patients.",
+    )
+    lines = printed(table, 80).splitlines()
+    assert (lines[0].rstrip(), lines[-1].rstrip()) == (table.caption, table.note)

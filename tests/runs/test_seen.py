@@ -59,7 +59,7 @@ def test_a_bare_number_of_another_source_is_another_patient_but_is_noted():
     checked = check_unseen(saw(TRAINED), other, {"test": every(other)}, weights="W", allow=False)
     assert not checked.marks
     (note,) = checked.notes
-    assert note.startswith("1 patient ids of split test")
+    assert note.startswith("1 patient id of split test")
     assert "archive" in note
     assert "--shared-patients" in note
 

@@ -149,7 +149,7 @@ def test_ids_that_differ_in_form_are_noted(before, now, noted):
     other = make_pack(["b"], [now], seed=1)
     checked = check_unseen(seen, other, {"test": every(other)}, weights="W", allow=False)
     assert not checked.marks
-    assert [("differ in form only" in note and now in note) for note in checked.notes] == [
+    assert [("differs in form only" in note and now in note) for note in checked.notes] == [
         True
     ] * noted
 
@@ -188,5 +188,5 @@ def test_no_more_near_copies_than_chance_brings_are_noted(chests, monkeypatch):
     checked = check_unseen(saw(before), other, {"test": every(other)}, weights="W", allow=False)
     assert not checked.marks
     (note,) = checked.notes
-    assert "1 images of split test" in note
+    assert "1 image of split test" in note
     assert "such as b" in note

@@ -458,7 +458,7 @@ def test_a_patient_is_forgotten_by_number_and_is_not_fetched_again(tmp_path, cap
     number.write_text("PAT-1\n")
     cli.main(["store", "forget", "--store", str(place), "--patient-file", str(number)])
     said = capsys.readouterr().out
-    assert "1 images forgotten" in said and "PAT-1" not in said and not path.exists()
+    assert "1 image forgotten" in said and "PAT-1" not in said and not path.exists()
     store = open_store(place)
     assert [one.id for one in store.images.page().images] == [other.id]
     assert store.exchange.known(["1.2.3.4", "9"]) == {"1.2.3.4"}

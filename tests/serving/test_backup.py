@@ -140,7 +140,7 @@ def test_the_command_line(cli, tmp_path, monkeypatch):
     assert "3 images, 0 without a file" in cli("store", "check", "--store", tmp_path / "r")[1]
     image = store.images.page().images[0]
     status, out, _ = cli("store", "forget", "--store", place, "--image", image.id)
-    assert status == 0 and "1 images forgotten" in out and "backups" in out
+    assert status == 0 and "1 image forgotten" in out and "backups" in out
     assert not store.files.place(image.sha256).exists()
     assert cli("store", "forget", "--store", place)[0] == 2
     # a server that was killed between file and row has left a file that nobody was told of
@@ -149,16 +149,15 @@ def test_the_command_line(cli, tmp_path, monkeypatch):
         spare = store.files.place(incoming.keep().sha256)
     image = store.images.page().images[1]
     said = cli("store", "forget", "--store", place, "--image", image.id)[1]
-    assert "1 files without an image" in said and "twinray store sweep" in said
+    assert "1 file without an image" in said and "twinray store sweep" in said
     assert (
-        "1 files without an image (twinray store sweep"
-        in cli("store", "check", "--store", place)[1]
+        "1 file without an image (twinray store sweep" in cli("store", "check", "--store", place)[1]
     )
     assert cli("store", "sweep", "--store", place)[:2] == (0, f"{place}: 1 image files without an image were removed\n")  # fmt: skip
     assert not spare.exists() and len([*store.files.images.glob("??/*")]) == 1
     store.files.place(store.images.page().images[0].sha256).write_bytes(b"rotten")
     status, _, err = cli("store", "check", "--store", place)
-    assert status == 1 and "1 images" in err and "restore a backup" in err
+    assert status == 1 and "1 image of" in err and "restore a backup" in err
 
 
 def test_feedback_is_the_same_from_both_databases(postgres, tmp_path):

@@ -114,7 +114,7 @@ def test_nothing_is_left_behind_and_the_table_has_a_row_a_kind(planned, capsys) 
     text = capsys.readouterr().out
     for kind in ("pretrain", "detect", "classify", "all"):
         assert f" {kind} " in text
-    assert "1 pieces are finished and not counted" in text
+    assert "1 piece is finished and not counted" in text
     assert not (folder / "out" / "results").exists()
 
 

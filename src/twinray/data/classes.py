@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from twinray.records import PRESENT, Collection, is_split_like, split_in_name, split_of
+from twinray.words import counted
 
 _FOR_NOTHING = frozenset(
     {"none", "na", "nil", "unknown", "unlabelled", "unlabeled", "undefined", "missing", "-", "?"}
@@ -72,7 +73,7 @@ def _nothing(collection: Collection) -> list[str]:
                 if sample.labels is not None
             )
             notes.append(
-                f"WARNING: {name!r} ({n:,} images) was taken for a class; leave the cells empty if it means no label"
+                f"WARNING: {name!r} ({counted(n, 'image')}) was taken for a class; leave the cells empty if it means no label"
             )
     return notes
 
@@ -89,7 +90,7 @@ def _no_finding(collection: Collection) -> list[str]:
             )
             if n:
                 notes.append(
-                    f"WARNING: {name!r} has {n:,} boxes, but says that there is nothing to box: a detector would learn them; "
+                    f"WARNING: {name!r} has {counted(n, 'box', 'boxes')}, but says that there is nothing to box: a detector would learn them; "
                     "leave these annotations out, images without any count as healthy"
                 )
     return notes

@@ -37,6 +37,7 @@ import numpy.typing as npt
 from twinray.errors import InputError
 from twinray.geometry import corner_iou
 from twinray.records import Boxes, Collection, FloatArray, IntArray, Sample
+from twinray.words import counted
 
 Index = npt.NDArray[np.int64]
 
@@ -287,7 +288,7 @@ def fuse_collection(
         for sample in collection.samples
     )
     before = sum(len(sample.boxes) for sample in chosen if sample.boxes is not None)
-    note = f"weighted box fusion at IoU {iou:g}: {before:,} boxes became {len(fused):,}"
+    note = f"weighted box fusion at IoU {iou:g}: {counted(before, 'box became', 'boxes became')} {len(fused):,}"
     if min_readers > 1:
         note += f" that at least {min_readers} readers drew"
     return replace(

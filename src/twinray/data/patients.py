@@ -15,6 +15,7 @@ from statistics import median
 from typing import Final
 
 from twinray.records import Collection
+from twinray.words import counted
 
 NO_PATIENTS: Final = (
     "no patient ids: images are their own groups, so splits cannot be kept patient-disjoint"
@@ -66,7 +67,7 @@ def checked_patients(collection: Collection, *, tell_ids: bool = True) -> Collec
         n = sum(counts[patient] for patient in nobody)
         named = ", ".join(repr(patient) for patient in sorted(nobody)[:4])
         notes.append(
-            f"WARNING: {n:,} images have a patient id that stands for nobody ({named}): their patients count as unknown, "
+            f"WARNING: {counted(n, 'image has a patient id', 'images have a patient id')} that stands for nobody ({named}): their patients count as unknown, "
             "each image is its own group"
         )
     if top is not None:

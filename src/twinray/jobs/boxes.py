@@ -37,6 +37,7 @@ from twinray.files import clear_disk_errors, write_bytes, write_json
 from twinray.progress import progress
 from twinray.records import Boxes, Collection, Sample, Skipped
 from twinray.runs.classes import box_classes_of, difference
+from twinray.words import counted
 
 _FORMATS = {name: row for name, row in FORMATS.items() if row.annotations is not None}
 
@@ -338,7 +339,7 @@ def _show(
     sized = sum("width" in image for image in images)
     console.print(
         Text(
-            f"written: {len(boxes):,} boxes on {with_boxes:,} images, {len(images) - with_boxes:,} images without a box; "
+            f"written: {counted(len(boxes), 'box', 'boxes')} on {counted(with_boxes, 'image')}, {counted(len(images) - with_boxes, 'image without', 'images without')} a box; "
             f"sizes known of {sized:,}; set aside: {len(result.set_aside):,}"
         )
     )

@@ -163,7 +163,7 @@ def open_image(file: Path, decoding: Decoding, frontal: bool = False) -> Opened 
                 None  # the standard knows presentation states of this kind for grey images alone
             )
     except InputError as error:
-        source = Skipped(str(file), str(error))
+        source = _set_aside(file, str(error))
     return Opened(pixels, source, _digest(pixels), uids, header.lateral, shown)
 
 
@@ -185,7 +185,12 @@ def _in_workers(
             if outcome.error is None and outcome.value is not None:
                 yield file, outcome.value
             else:
-                yield file, Skipped(str(file), str(outcome.error))
+                yield file, _set_aside(file, str(outcome.error))
+
+
+def _set_aside(file: Path, fault: str) -> Skipped:
+    """A file and what is wrong with it; the file is named once."""
+    return Skipped(str(file), fault.removeprefix(f"{file}: "))
 
 
 def _files(path: Path, skipped: list[Skipped], notes: list[str]) -> list[Path]:

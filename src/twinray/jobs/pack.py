@@ -56,6 +56,7 @@ from twinray.data.splitting.record import GivenSplits
 from twinray.errors import InputError
 from twinray.geometry import Fit
 from twinray.records import SPLITS
+from twinray.words import counted
 
 if TYPE_CHECKING:
     FormatName = str
@@ -349,10 +350,13 @@ def show(info: PackInfo, path: Path, console: Console, heading: str) -> None:
     table.add_row("patients", f"{counts['patients']:,}" if counts.get("patients") else "not known")
     table.add_row("splits", Text(info.split_method))
     if info.label_classes:
-        table.add_row("labels", Text(f"{info.task}: {_named(info.extra.get('label_counts', {}))}"))
+        labelled = info.extra.get("label_counts", {})
+        told = _named(labelled) if any(labelled.values()) else "no image has any"
+        table.add_row("labels", Text(f"{info.task}: {told}"))
     if info.box_classes:
-        told = f"{counts.get('boxes', 0):,} on {counts.get('annotated', 0):,} annotated images: "
-        table.add_row("boxes", Text(told + _named(info.extra.get("box_counts", {}))))
+        annotated = counts.get("annotated", 0)
+        told = f"{counts.get('boxes', 0):,} on {counted(annotated, 'annotated image')}: {_named(info.extra.get('box_counts', {}))}"
+        table.add_row("boxes", Text(told if annotated else "no image was annotated"))
     table.add_row(
         "set aside", Text(f"{info.skipped:,}" + (" (skipped.csv)" if info.skipped else ""))
     )

@@ -17,6 +17,7 @@ from twinray.files import write_bytes
 from twinray.records import PRESENT, IntArray
 from twinray.report.pictures.contact_sheet import ROWS, contact_sheet
 from twinray.report.pictures.panels import Panel, as_png, scaled
+from twinray.words import counted
 
 HEADINGS = ("drawn at random", "drawn at random", "extreme")
 _MOST_LABELS = 3
@@ -51,7 +52,7 @@ def write_sheet(pack: Pack, path: Path, seed: int = 0) -> None:
     headings = [h for h, column in zip(HEADINGS, columns, strict=True) if column]
     rows = [[_panel(pack, *column[i]) for column in kept] for i in range(n)]
     note = (
-        f"{len(pack):,} images of {pack.info.size} x {pack.info.size} pixels; pictures are those of the pack, without padding. "
+        f"{counted(len(pack), 'image of', 'images of')} {pack.info.size} x {pack.info.size} pixels; pictures are those of the pack, without padding. "
         f"{DISCLAIMER}."
     )
     sheet = contact_sheet(rows, headings, [pack.info.box_classes] * len(kept), note=note)

@@ -129,20 +129,28 @@ def _by_draw(run: RunFolder, best_epoch: int) -> Mapping[str, Lines]:
 
 
 def detect(config: DetectConfig) -> RunFolder:
-    """``detection.run.run`` with the curves of validation mAP50 and of the loss.
+    """Train a detector on the boxes of a pack, test it once, and draw how the training went.
+
+    Returns:
+        The run's folder: weights, figures, predictions, curves and what was seen.
 
     Raises:
-        InputError, TwinrayError: as there.
+        InputError: bad options, packs or weights, or a folder that holds another run.
+        TwinrayError: a training that failed or was stopped; its last checkpoint stays.
     """
     watch = _watch(config, _of_detector)
     return detection.run(config, watch=watch, finished=watch.finish)
 
 
 def pretrain(config: PretrainConfig) -> RunFolder:
-    """``pretraining.run.run`` with the curves of the loss, of C and of the effective rank; with ``preview`` a look at the views only.
+    """Pre-train a backbone without labels, and draw how the training went; with ``preview`` a look at the views only.
+
+    Returns:
+        The run's folder: the backbone, its curves and what was seen. With ``preview`` the folder of the pictures.
 
     Raises:
-        InputError, TwinrayError: as there.
+        InputError: bad options, packs or weights, or a folder that holds another run.
+        TwinrayError: a training that failed or was stopped; its last checkpoint stays.
     """
     if config.preview is not None:
         rank, world, _ = launched_rank()
@@ -159,11 +167,14 @@ def pretrain(config: PretrainConfig) -> RunFolder:
 
 
 def classify(config: ClassifyConfig) -> RunFolder:
-    """``classification.run.run``; with the curves of validation AUC and of the loss where there are epochs, and under surgical
-    with the rates of the parts.
+    """Train a classifier, once for each seed, test it once, and draw how the training went.
+
+    Returns:
+        The run's folder: weights, figures, predictions, curves and what was seen.
 
     Raises:
-        InputError, TwinrayError: as there.
+        InputError: bad options, packs or weights, or a folder that holds another run.
+        TwinrayError: a training that failed or was stopped; its last checkpoint stays.
     """
     watch = _watch(config, _of_classifier, _by_draw)
     if config.policy == "probe":
@@ -296,8 +307,8 @@ def summary(metrics: Mapping[str, Any]) -> str:
     images = f"on {count(figures.counts.get('n_images'), 'image')} of the test split"
     mark = f"; {note}" if (note := told_seen(figures.seen)) else ""
     over = "" if auc is None else f" over {auc.n:,} {auc.over}"
-    ends = f" (95 % interval{over} {interval(auc, 4)})" if interval_of(auc) else ""
+    ends = f" (95 % interval{over} {interval(auc)})" if interval_of(auc) else ""
     drawn = len(metrics.get("seeds", ()))
     alike = drawn > 1 and auc is not None and auc.over != SEEDS
     same = f"; its {drawn} seeds make one and the same model" if alike else ""
-    return f"test AUC {number(value_of(auc), 4)}{ends} {images}{same}{mark}"
+    return f"test AUC {number(value_of(auc))}{ends} {images}{same}{mark}"

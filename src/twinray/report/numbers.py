@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from twinray.evaluation.record import Figure
+from twinray.words import counted
 
 NOT_DEFINED = "not defined"
 
@@ -64,8 +65,7 @@ def count(value: Any, what: str = "", plural: str | None = None) -> str:
     known = finite(value)
     if known is None:
         return NOT_DEFINED
-    noun = what if known == 1 else (plural or f"{what}s")
-    return f"{round(known):,} {noun}" if what else f"{round(known):,}"
+    return counted(round(known), what, plural or "") if what else f"{round(known):,}"
 
 
 def seconds(value: Any) -> str:

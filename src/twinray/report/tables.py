@@ -44,9 +44,16 @@ class Table:
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
-    ) -> Iterable[rich.table.Table]:
+    ) -> Iterable[rich.table.Table | Text]:
         for piece in pieces(self, options.max_width):
-            yield as_rich(piece, options.max_width)
+            drawn = as_rich(piece, options.max_width)
+            # Beside a narrow table rich would break its title and its note at the table's own width.
+            title, note = drawn.title, drawn.caption
+            drawn.title = drawn.caption = None
+            yield Text(str(title), style="table.title")
+            yield drawn
+            if note:
+                yield Text(str(note), style="table.caption")
 
     def __post_init__(self) -> None:
         wrong = [row for row in self.rows if len(row) != len(self.columns)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from twinray.data.pack import PACK, read_info
 from twinray.errors import InputError
 from twinray.runs.description import MODEL, read_description
+from twinray.words import counted
 
 
 def difference(wanted: Sequence[str], names: Sequence[str], whose: str, other: str) -> str:
@@ -42,7 +43,11 @@ def never_learned(learnt: Mapping[str, int], tested: Mapping[str, int]) -> list[
         tested: number of boxes by class in the splits that are measured.
     """
     lacking = [name for name, n in learnt.items() if not n]
-    counted = [f"{name!r} ({tested[name]:,} boxes tested)" for name in lacking if tested.get(name)]
+    counted = [
+        f"{name!r} ({counted(tested[name], 'box', 'boxes')} tested)"
+        for name in lacking
+        if tested.get(name)
+    ]
     silent = [repr(name) for name in lacking if not tested.get(name)]
     notes = []
     if counted:

@@ -54,8 +54,9 @@ from twinray.data.pack import Pack
 from twinray.errors import InputError
 from twinray.evaluation.record import SEEN
 from twinray.files import read_json, typed, write_json
-from twinray.records import IntArray
+from twinray.records import SPLITS, IntArray
 from twinray.runs.checksums import check_files
+from twinray.words import counted
 
 FILE = "seen.json"
 MARK = SEEN
@@ -533,7 +534,7 @@ class _Overlap:
         )
         n = _distinct(self.patients[self.seen])
         return (
-            f"{int(self.seen.sum()):,} of {len(self.seen):,} images of split {split} ({f'{n:,}' if n else 'unknown'} patients; "
+            f"{int(self.seen.sum()):,} of {counted(len(self.seen), 'image')}{_of(split)} ({counted(n, 'patient') if n else 'unknown patients'}; "
             f"{ways})"
         )
 
@@ -541,30 +542,42 @@ class _Overlap:
         """What to tell of ids that two sources share by chance or not, of ids that nearly agree, and of few near copies."""
         if self.apart:
             yield (
-                f"{int(self.private.sum()):,} images of split {split} in {pack.path} could not be compared by id or patient with what "
+                f"{counted(int(self.private.sum()), 'image')}{_of(split)} in {pack.path} could not be compared by id or patient with what "
                 f"{' and '.join(self.apart)} saw, only by pixels: made with another key; pack all with one --key (or --pseudonymise), "
                 f"or set {VARIABLE} to the file of that key"
             )
         alone = self.coincident & ~self.seen
         if alone.any():
+            n = _distinct(self.patients[alone])
             yield (
-                f"{_distinct(self.patients[alone]):,} patient ids of split {split} in {pack.path} occur in what training saw under "
-                f"other source names ({', '.join(self.others)}) and were taken for other people; if the sources are of one "
+                f"{counted(n, 'patient id')}{_of(split)} in {pack.path} {'occurs' if n == 1 else 'occur'} in what training saw under "
+                f"other source names ({', '.join(self.others)}) and {_others(n)}; if the sources are of one "
                 "hospital, pack them together with --shared-patients, so that the splits keep these patients apart"
             )
         formed = self.loose & ~self.seen
         if formed.any():
+            n = _distinct(self.patients[formed])
             yield (
-                f"{_distinct(self.patients[formed]):,} patient ids of split {split} in {pack.path}, such as "
-                f"{self.patients[formed][0]}, differ in form only (zeros or letters in front) from ids that training saw, and were "
-                "taken for other people; if they are the same, write their ids alike and pack again"
+                f"{counted(n, 'patient id')}{_of(split)} in {pack.path}, such as {self.patients[formed][0]}, "
+                f"{'differs' if n == 1 else 'differ'} in form only (zeros or letters in front) from ids that training saw, and "
+                f"{_others(n)}; if they are the same, write their ids alike and pack again"
             )
         few = self.alike & ~self.seen
         if few.any():
+            n = int(few.sum())
             yield (
-                f"{int(few.sum()):,} images of split {split} in {pack.path} look like images that training saw (such as "
+                f"{counted(n, 'image')}{_of(split)} in {pack.path} {'looks' if n == 1 else 'look'} like images that training saw (such as "
                 f"{self.ids[few][0]}), no more than chance brings among so many; look at them"
             )
+
+
+def _of(split: str) -> str:
+    """`` of split test``; nothing where the images are no split of the pack, as those that ``embed`` takes."""
+    return f" of split {split}" if split in SPLITS else ""
+
+
+def _others(n: int) -> str:
+    return "was taken for another person" if n == 1 else "were taken for other people"
 
 
 def _find(seen: Seen, pack: Pack, rows: IntArray, split: str) -> _Overlap:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from twinray.errors import InputError, TwinrayError
 from twinray.files import check_regular, folders_freed, sha256
 from twinray.serving.config import StoreConfig
+from twinray.words import counted
 
 if TYPE_CHECKING:
     from twinray.serving.store.store import Store
@@ -79,9 +80,13 @@ def _backup(config: StoreConfig, store: Store) -> None:
 
     assert config.file is not None
     counts = back_up(store, config.file)
-    lost = f"; {counts['lost']} image files were not there" if counts["lost"] else ""
+    lost = (
+        f"; {counted(counts['lost'], 'image file was', 'image files were')} not there"
+        if counts["lost"]
+        else ""
+    )
     print(
-        f"{config.file}: {counts['images']:,} images, {counts['readings']:,} readings, {counts['audit']:,} rows of audit{lost}"
+        f"{config.file}: {counted(counts['images'], 'image')}, {counted(counts['readings'], 'reading')}, {counted(counts['audit'], 'row')} of audit{lost}"
     )
 
 
@@ -90,7 +95,9 @@ def _restore(config: StoreConfig, store: Store) -> None:
 
     assert config.file is not None
     counts = restore(config.file, store)
-    print(f"{config.store}: {counts['images']:,} images, {counts['readings']:,} readings restored")
+    print(
+        f"{config.store}: {counted(counts['images'], 'image')}, {counted(counts['readings'], 'reading')} restored"
+    )
 
 
 def _check(config: StoreConfig, store: Store) -> None:
@@ -100,13 +107,13 @@ def _check(config: StoreConfig, store: Store) -> None:
     damaged = [name for name in wanted & have.keys() if sha256(have[name]) != name]
     spare = have.keys() - wanted
     print(
-        f"{config.store}: {len(wanted):,} images, {len(lost):,} without a file, {len(damaged):,} with a damaged file, "
-        f"{len(spare):,} files without an image{_SWEEP if spare else ''}"
+        f"{config.store}: {counted(len(wanted), 'image')}, {len(lost):,} without a file, {len(damaged):,} with a damaged file, "
+        f"{counted(len(spare), 'file without', 'files without')} an image{_SWEEP if spare else ''}"
     )
     if lost or damaged:
-        first = sorted([*lost, *damaged])[0]
+        first, n = sorted([*lost, *damaged])[0], len(lost) + len(damaged)
         raise TwinrayError(
-            f"{len(lost) + len(damaged):,} images of {config.store} have no whole file (the first: {first}); restore a backup"
+            f"{counted(n, 'image')} of {config.store} {'has' if n == 1 else 'have'} no whole file (the first: {first}); restore a backup"
         )
 
 
@@ -122,7 +129,7 @@ def _forget(config: StoreConfig, store: Store) -> None:
         store.files.remove(sha)
     spare = len(store.spare())
     hint = (
-        f"; {spare:,} files without an image are there, which may be anybody's{_SWEEP}"
+        f"; {counted(spare, 'file without an image is there', 'files without an image are there')}, which may be anybody's{_SWEEP}"
         if spare
         else ""
     )
@@ -131,7 +138,7 @@ def _forget(config: StoreConfig, store: Store) -> None:
     if not store.database.wipe():
         hint += "; the database's log still holds deleted rows: stop the server, and they go"
     print(
-        f"{len(gone):,} images forgotten, with their answers, readings and results that wait to be sent; backups, packs, "
+        f"{counted(len(gone), 'image forgotten, with its answers', 'images forgotten, with their answers')}, readings and results that wait to be sent; backups, packs, "
         f"comparisons, exports and what the archive holds are not touched{hint}"
     )
 

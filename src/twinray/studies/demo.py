@@ -21,6 +21,7 @@ from twinray.studies.report.config import ReportConfig
 from twinray.studies.report.write import tables, written
 from twinray.studies.run import run as study
 from twinray.studies.runner.place import FILE
+from twinray.words import counted
 
 BARLOW_TWINS = "Barlow Twins"
 """Name of the second arm."""
@@ -52,7 +53,7 @@ def run(config: DemoConfig, console: Console | None = None) -> Path:
     for table in tables(result).values():
         console.print(table)
     took = sum(piece.done.seconds for piece in state.pieces if piece.done is not None)
-    console.print(f"{len(state.pieces)} pieces, {duration(took)} of computing")
+    console.print(f"{counted(len(state.pieces), 'piece')}, {duration(took)} of computing")
     console.print(
         "Synthetic images: the figures say how the tools work, nothing about patients. "
         f"For your own images change the packs in {file}, then twinray study FILE --out STUDY.",

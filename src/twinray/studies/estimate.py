@@ -45,6 +45,7 @@ from twinray.studies.plan.nodes import Node, Plan, config_of
 from twinray.studies.runner.local import cores, environment
 from twinray.studies.runner.place import PLAN, Place
 from twinray.verbs import VERBS, load
+from twinray.words import counted
 
 LIMIT_S = 30.0
 """Larger runs of a kind are timed only where they and those so far are expected to stay within this, in seconds."""
@@ -651,7 +652,7 @@ def _quiet() -> Iterator[None]:
 
 def show_estimate(found: Estimate, console: Console) -> None:
     """Print a table by kind, the total, and how the intervals are made."""
-    table = Table(title=f"predicted, {found.workers} workers", title_justify="left")
+    table = Table(title=f"predicted, {counted(found.workers, 'worker')}", title_justify="left")
     for name in ("what", "left", "one worker's time", "+/-", "disk, MB", "GPU memory, MB"):
         table.add_column(name, justify="left" if name == "what" else "right")
     for kind in dict.fromkeys(one.kind for one, _ in found.left):
@@ -666,7 +667,12 @@ def show_estimate(found: Estimate, console: Console) -> None:
     )
     console.print(Text(told, style="bold"), soft_wrap=True)
     if found.done:
-        console.print(Text(f"{found.done} pieces are finished and not counted"), soft_wrap=True)
+        console.print(
+            Text(
+                f"{counted(found.done, 'piece is finished and not counted', 'pieces are finished and not counted')}"
+            ),
+            soft_wrap=True,
+        )
     for name, reason in found.why.items():
         console.print(Text(f"not counted, could not be timed: {name}: {reason}", style="bold red"))
     console.print(

@@ -26,6 +26,7 @@ from twinray.studies.runner.place import FILE, STUDY, Place
 from twinray.studies.runner.ray_engine import run_ray
 from twinray.studies.runner.slurm import Job, run_slurm, write_sbatch
 from twinray.studies.sealed.opening import not_done, open_study
+from twinray.words import counted
 
 RESULTS = "results"
 _NAMED = 30
@@ -183,7 +184,7 @@ class _Shown:
         told = ", ".join(f"{n} {name}" for name in ("done", "running", "failed", "open") if (n := found[name]))  # fmt: skip
         if told != self._last:
             self._last = told
-            self._console.print(Text(f"{len(self._plan.nodes)} pieces: {told}"))
+            self._console.print(Text(f"{counted(len(self._plan.nodes), 'piece')}: {told}"))
 
     def _said(self, one: Node, state: State) -> str:
         if state == "done":
@@ -226,7 +227,9 @@ def tell(state: StudyState, console: Console) -> None:
     blocked = _blocked(state)
     if blocked:
         console.print(
-            Text(f"{blocked} pieces wait for failed ones; mend them, then --retry-failed")
+            Text(
+                f"{counted(blocked, 'piece waits for a failed one', 'pieces wait for failed ones')}; mend them, then --retry-failed"
+            )
         )
     opened = "opened" if state.opened else "sealed until every planned run is done"
     console.print(Text(f"test images: {opened}"))

@@ -318,7 +318,7 @@ def test_lenient_packs_keep_and_count_what_others_set_aside(tmp_path: Path) -> N
     kept = write_pack([read_folder(source)], tmp_path / "b", lenient, workers=1)
     assert (kept.info.counts["images"], kept.info.skipped) == (4, 1)
     assert any(
-        note.startswith("WARNING: 1 damaged images were kept") and "broken.jpg" in note
+        note.startswith("WARNING: 1 damaged image was kept") and "broken.jpg" in note
         for note in kept.info.notes
     )
     assert kept.info.extra["remarks"] == {"damaged": 1}
@@ -346,7 +346,7 @@ def test_images_of_one_value_and_nearly_blank_ones_are_named(tmp_path: Path) -> 
         )
         notes = "\n".join(result.info.notes)
         assert "2 images have one single grey value: black.png (0), white.png (255)" in notes
-        assert "1 images are nearly blank" in notes and "nearly.png" in notes
+        assert "1 image is nearly blank" in notes and "nearly.png" in notes
 
 
 def test_no_false_alarm_on_real_radiographs() -> None:

@@ -110,7 +110,7 @@ def test_boxes_with_a_turned_picture_are_told(tmp_path: Path, orientation: int) 
             [read_coco(tmp_path / "truth.json")], tmp_path / name, options, workers=0
         )
         assert any(
-            note.startswith("WARNING: 1 images ask to be turned") for note in result.info.notes
+            note.startswith("WARNING: 1 image asks to be turned") for note in result.info.notes
         )
         pack = open_pack(tmp_path / name)
         row = pack.ids.tolist().index("1")

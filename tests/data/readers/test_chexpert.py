@@ -105,7 +105,7 @@ def test_labels_patients_and_splits(chexpert: Path) -> None:
         "study": "study1",
     }
     assert found.notes == (
-        "1 lateral views were left out",
+        "1 lateral view was left out",
         "1 label values are uncertain (-1) and are kept as such",
         "labels are read with --uncertain ignore --blank unknown --no-finding implies",
     )
@@ -173,7 +173,7 @@ def test_a_test_table_and_the_view_by_file_name(tmp_path: Path) -> None:
     put(tmp_path, path, lateral)
     found = read_chexpert(tmp_path)
     assert [(s.split, s.labels[-1], s.labels[0]) for s in found.samples] == [("test", 1.0, 0.0)]
-    assert "1 lateral views were left out" in found.notes
+    assert "1 lateral view was left out" in found.notes
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_folders_of_batches_are_read_as_one(tmp_path: Path, given: str) -> None:
         ("patient00001", "train"), ("patient00002", "train"), ("patient00003", "train"), ("patient64541", "val"),
     ]  # fmt: skip
     assert [found.load(s).array.shape[1] for s in found.samples] == [9, 10, 11, 12]
-    assert any("1 images that the tables list are not there" in note for note in found.notes)
+    assert any("1 image that the tables list is not there" in note for note in found.notes)
 
 
 def test_words_for_nothing_are_blank(tmp_path: Path) -> None:

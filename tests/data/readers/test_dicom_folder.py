@@ -113,7 +113,7 @@ def test_patients_and_attributes_come_from_headers(export: Path) -> None:
         "age": "047Y",
     }
     assert "view_position" not in found.samples[2].attributes
-    assert any(note.startswith("1 files have no patient id") for note in found.notes)
+    assert any(note.startswith("1 file has no patient id") for note in found.notes)
     assert any("treat what is made of them as patient data" in note for note in found.notes)
 
 
@@ -168,7 +168,7 @@ def test_a_table_states_labels_splits_and_patients(export: Path) -> None:
         "ST3/4.DICOM",
         "copy-of-dicomdir",
     ]
-    assert not any("passed over" in note and ".csv" in note for note in found.notes)
+    assert not any("skipped" in note and ".csv" in note for note in found.notes)
     assert any("labels.csv gives patients from 'patient'" in note for note in found.notes)
 
 
@@ -195,7 +195,7 @@ def test_copies_are_left_out_and_shared_uids_fall_back_to_paths(tmp_path: Path) 
     assert [(s.id, s.source) for s in found.samples] == [
         ("1.2.3.1", "a"), ("c", "c"), ("d", "d"), ("e", "e"), ("f", "f"),
     ]  # fmt: skip
-    assert "1 files are copies of another and were left out (first: b of a)" in found.notes
+    assert "1 file is a copy of another and was left out (first: b of a)" in found.notes
     assert any(
         note.startswith("2 different files share a SOP instance UID") for note in found.notes
     )
@@ -256,7 +256,7 @@ def test_folders_without_dicom_are_refused(tmp_path: Path, export: Path) -> None
     with pytest.raises(InputError, match="found none; check the path"):
         read_dicom_folder(empty)
     (empty / "a.png").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"found 1 files that are not DICOM \(.png 1\)"):
+    with pytest.raises(InputError, match=r"found 1 file that is not DICOM \(.png 1\)"):
         read_dicom_folder(empty)
     (empty / "b").write_bytes(bytes(128) + b"DICM" + b"\xff" * 40)
     put(empty / "directory", 1, sop_class=DIRECTORY)

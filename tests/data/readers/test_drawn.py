@@ -114,7 +114,7 @@ def test_roboflows_and_darknets_layouts(tmp_path: Path) -> None:
     found = read_yolo(dark)
     assert boxes(found, "obj_train_data/a.png") == [("nodule", [36, 16, 60, 48])]
     assert [s.split for s in found.samples] == ["train"]
-    assert any("1 images of train.txt are not there" in note for note in found.notes)
+    assert any("1 image of train.txt is not there" in note for note in found.notes)
 
 
 def test_yolo_patients_from_names_reach_the_pack(tmp_path: Path) -> None:
@@ -549,7 +549,7 @@ def test_object_cxr(tmp_path: Path) -> None:
         ("Foreign object", [50, 5, 60, 30]),
     ]
     assert [s.labels.tolist() for s in found.samples] == [[1], [0], [1]]
-    assert any("1 images that the tables list are not on this disk" in note for note in found.notes)
+    assert any("1 image that the tables list is not on this disk" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("ten", [False, True])

@@ -230,7 +230,7 @@ def test_missing_tiffs_are_one_count_and_hdf5_stands_in(tmp_path: Path) -> None:
     (root / "images" / "000001.tiff").unlink()
     found = read_medimeta(root)
     assert [s.id for s in found.samples] == ["000000", "000002", "000003", "000004", "000005"]
-    assert found.notes == ("1 images that the splits list are not there (first: 000001); left out",)
+    assert found.notes == ("1 image that the splits list is not there (first: 000001); left out",)
     whole = build(tmp_path / "b", [ORGANS], hdf5=True)
     (whole / "images" / "000001.tiff").unlink()
     assert len(read_medimeta(whole).samples) == 6

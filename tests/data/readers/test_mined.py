@@ -98,9 +98,9 @@ def test_mimic_as_published(mimic: Path) -> None:
     assert math.isnan(label(found, first, "Atelectasis"))
     assert label(found, first, "No Finding") == 0.0, "a finding is present"
     notes = " ".join(found.notes)
-    assert "1 images that are no frontal views were left out" in notes
-    assert "1 images have no view in the table and are kept" in notes
-    assert "1 images are of studies without labels" in notes
+    assert "1 image that is no frontal view was left out" in notes
+    assert "1 image has no view in the table and is kept" in notes
+    assert "1 image is of a study without labels" in notes
     assert not found.skipped
     assert len(read_mimic(mimic, frontal_only=False).samples) == 4
     as_one = read_mimic(mimic, reading=LabelReading(uncertain="one", blank="zero"))
@@ -173,8 +173,8 @@ def test_brax_as_published(tmp_path: Path) -> None:
     )
     notes = " ".join(found.notes)
     assert "1 of the 5 images in master_spreadsheet_update.csv are not on this disk" in notes
-    assert "1 images that are no frontal views" in notes
-    assert "1 images have no view" in notes
+    assert "1 image that is no frontal view" in notes
+    assert "1 image has no view" in notes
     assert [s.reason.split(":")[0] for s in found.skipped] == ["the table says 8 x 400 pixels"]
 
 

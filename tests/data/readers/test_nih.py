@@ -118,7 +118,7 @@ def test_a_partial_copy_is_one_note(tmp_path):
     assert len(collection.samples) == 1 and not collection.skipped
     assert any("3 of the 4 images" in note for note in collection.notes)
     assert any(
-        "1 images on disk are not in" in note and "other.png" in note for note in collection.notes
+        "1 image on disk is not in" in note and "other.png" in note for note in collection.notes
     )
     assert len(read_nih(root, need_images=False).samples) == 4
 

@@ -47,7 +47,7 @@ def test_boxes_labels_and_nih_patients(tmp_path):
         "detailed_class": "No Lung Opacity / Not Normal",
         "nih_image": "00000012_000.png",
     }
-    assert any("1 rows of stage_2_detailed_class_info" in note for note in collection.notes)
+    assert any("1 row of stage_2_detailed_class_info" in note for note in collection.notes)
 
 
 def test_official_nih_lists_apply_through_the_mapping(tmp_path):
@@ -66,7 +66,7 @@ def test_without_a_mapping_each_image_is_its_own_patient_and_that_is_said(tmp_pa
 def test_a_mapping_with_a_gap(tmp_path):
     collection = read_rsna(source(tmp_path / "s", mapping=MAPPING.rsplit("cc", 1)[0]))
     assert [s.patient for s in collection.samples] == ["7", "7", None]
-    assert any("1 images are not in patientId_to_nih.csv" in note for note in collection.notes)
+    assert any("1 image is not in patientId_to_nih.csv" in note for note in collection.notes)
 
 
 def test_the_labels_file_itself_will_do_and_missing_images_are_noted(tmp_path):

@@ -52,7 +52,7 @@ def test_split_folders_of_coco_files_keep_their_splits(tmp_path: Path) -> None:
         "test": {"test"},
     }
     info = read_info(tmp_path / "p")
-    assert any("1 patients (18 images) are in several splits" in note for note in info.notes), (
+    assert any("1 patient (18 images) is in several splits" in note for note in info.notes), (
         "one patient in all parts"
     )
     flat = read_sources("coco", files, SourceOptions(layout="flat"))

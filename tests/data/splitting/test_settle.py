@@ -172,7 +172,7 @@ def test_leaks_of_the_sources_own_splits_are_a_warning() -> None:
         rows_of(["p", "q", "p", "r"], ["train", "train", "test", "test"]), "a", 0.0, 0.2, 0
     )
     assert settled.splits == ["train", "train", "test", "test"]
-    assert [note.split(" (")[0] for note in settled.notes] == ["WARNING: 1 patients"]
+    assert [note.split(" (")[0] for note in settled.notes] == ["WARNING: 1 patient"]
     settled = settle(
         rows_of(["p", "p", "q"], ["train", "test", "train"], [0, 0, 1]), "ab", 0.0, 0.0, 0
     )
@@ -204,7 +204,7 @@ def test_images_go_where_they_are_tied_to_directly() -> None:
     rows = rows_of(["p", "p", "q"], ["train", "test", None], [0, 0, 1], [0, 1, 0])
     settled = settle(rows, "ab", 0.0, 0.0, 0)
     assert settled.splits == ["train", "test", "train"]
-    assert settled.notes[0].startswith("WARNING: 1 patients")
+    assert settled.notes[0].startswith("WARNING: 1 patient")
 
 
 def test_a_pack_without_the_splits_asked_for_is_refused_and_a_small_source_is_told() -> None:
@@ -221,7 +221,7 @@ def test_a_pack_without_the_splits_asked_for_is_refused_and_a_small_source_is_to
     settled = settle(rows_of(["p", "q", "r", "s"], official, [0, 0, 0, 1]), "ab", 0.1, 0.2, 0)
     assert settled.splits == ["train", "val", "test", "train"]
     assert settled.notes == [
-        "1 images are of too few patients to cut other splits out of: they are for training"
+        "1 image is of too few patients to cut other splits out of: it is for training"
     ]
 
 

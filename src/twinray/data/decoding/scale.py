@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinray.errors import InputError
+from twinray.words import counted
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits a pixel that detectors and their exports have."""
@@ -164,7 +165,7 @@ class Survey:
                 notes.append(warning)
         if scale.real is not None:
             notes.append(
-                f"{self.images['real']:,} images of floating point are scaled from {_span(scale.real)}; the source holds "
+                f"{counted(self.images['real'], 'image of floating point is', 'images of floating point are')} scaled from {_span(scale.real)}; the source holds "
                 f"{self.low['real']:g} to {self.high['real']:g}; if its values mean something else, pack again with "
                 "--value-range LOW HIGH"
             )
@@ -194,7 +195,7 @@ class Survey:
         depth = (
             f"depth {_depth(chosen[1])} bits, " if chosen[0] == 0 and chosen[1] <= TOP_16 else ""
         )
-        return f"{n:,} images of more than 8 bits are scaled from {_span(chosen)} ({depth}{why})"
+        return f"{counted(n, 'image of more than 8 bits is', 'images of more than 8 bits are')} scaled from {_span(chosen)} ({depth}{why})"
 
     def _dark(self, chosen: Range) -> str | None:
         """A warning where most images would come out dark at the depth that the brightest needs."""

@@ -18,6 +18,7 @@ from twinray.data.look.measure import Measures
 from twinray.data.look.sides import FEWEST, WAYS, margin_for, mirror_scores, right_scores
 from twinray.data.near_copies import NEAR, Words, nearest
 from twinray.records import FloatArray, IntArray
+from twinray.words import counted
 
 CHECKS: Final[Mapping[str, str]] = {
     "negative": "black and white are the other way round than in most images",
@@ -99,7 +100,7 @@ def judge(
     ]
     if len(sound) < FEWEST:
         found.notes.append(
-            f"{len(sound)} frontal images are too few to learn from which way round they are (at least {FEWEST}): polarity, "
+            f"{counted(len(sound), 'frontal image is', 'frontal images are')} too few to learn from which way round images are (at least {FEWEST}): polarity, "
             "sides, oddness and clipping were not checked"
         )
     else:
@@ -117,7 +118,11 @@ def _alone(found: _Flags) -> None:
             continue
         if image.text:
             n, (left, top, *_) = len(image.text), image.text[0]
-            found.mark([number], "text", f"{n} lines, the longest at {left},{top}")
+            found.mark(
+                [number],
+                "text",
+                f"{counted(n, 'line, the longest', 'lines, the longest')} at {left},{top}",
+            )
         if image.occupancy < _FEW_LEVELS:
             found.mark([number], "few levels", f"{image.occupancy:.0%} of the levels in use")
         if image.contrast < _LOW_CONTRAST:

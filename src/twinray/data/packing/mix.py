@@ -37,6 +37,7 @@ from twinray.records import (
     Task,
     form_of,
 )
+from twinray.words import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,12 +284,12 @@ def _kin_note(
     if unsettled:
         advice = second[1].advice or first[1].advice or "leave one of the two out"
         return (
-            f"WARNING: {same}, and of {unsettled:,} images no id tells whose they are: the same person may be in several splits; "
+            f"WARNING: {same}, and of {counted(unsettled, 'image no id tells whose it is', 'images no id tells whose they are')}: the same person may be in several splits; "
             f"{advice}"
         )
     people = [{identity.patient for identity in own} - {None} for own in found]
     images = [{identity.image for identity in own} - {None} for own in found]
-    return f"{same}: {len(people[0] & people[1]):,} patients and {len(images[0] & images[1]):,} images are in both, kept in one split"
+    return f"{same}: {counted(len(people[0] & people[1]), 'patient')} and {counted(len(images[0] & images[1]), 'image')} are in both, kept in one split"
 
 
 def _note_forms(collections: list[Collection]) -> None:
@@ -372,7 +373,13 @@ def _with_splits(
                 known.add(found)
                 samples.append(replace(sample, split=given.split_of[found]))
         skipped = (*collection.skipped, *aside)
-        said = [f"{len(aside):,} images have no split in {given.name}: set aside"] if aside else []
+        said = (
+            [
+                f"{counted(len(aside), 'image has no split', 'images have no split')} in {given.name}: set aside"
+            ]
+            if aside
+            else []
+        )
         parts.append(
             replace(collection, samples=samples, skipped=skipped, notes=(*collection.notes, *said))
         )
@@ -385,9 +392,7 @@ def _with_splits(
             f"{first}); give the splits of the same source"
         )
     if lacking := sorted(given.split_of.keys() - known):
-        note = (
-            f"{len(lacking):,} images of {given.name} are not in the source, such as {lacking[0]}"
-        )
+        note = f"{counted(len(lacking), 'image')} of {given.name} {'is' if len(lacking) == 1 else 'are'} not in the source, such as {lacking[0]}"
         parts[0] = replace(parts[0], notes=(*parts[0].notes, note))
     return parts
 

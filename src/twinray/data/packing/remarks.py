@@ -11,6 +11,7 @@ from twinray.data.decoding.options import Exif
 from twinray.data.packing.journal import Packed
 from twinray.data.packing.mix import Mix
 from twinray.records import RemarkKind
+from twinray.words import counted
 
 _NAMED = 3
 _ALMOST_ALL = 0.8
@@ -72,9 +73,9 @@ class Remarks:
             *self._odd_ones_out(),
         ]
 
-    def _note(self, kind: str, words: str) -> str:
+    def _note(self, kind: str, words: tuple[str, str]) -> str:
         n = self.counts[kind]
-        return words.format(n=f"{n:,}", first=self._first(kind)) if n else ""
+        return words[n != 1].format(n=f"{n:,}", first=self._first(kind)) if n else ""
 
     def _odd_ones_out(self) -> list[str]:
         """A note on the few images whose pixels were made in another way than those of almost all."""
@@ -85,7 +86,7 @@ class Remarks:
         others = [f"{count:,} {how} (first: {first})" for how, (count, first) in ranked[1:]]
         more = ", ..." if len(others) > _NAMED else ""
         return [
-            f"{n - ranked[0][1][0]:,} images were decoded in another way than the others ({ranked[0][0]}): "
+            f"{counted(n - ranked[0][1][0], 'image was decoded', 'images were decoded')} in another way than the others ({ranked[0][0]}): "
             + ", ".join(others[:_NAMED])
             + more
         ]
@@ -98,35 +99,67 @@ class Remarks:
         n = self.counts["orientation"]
         if not n:
             return []
-        asked = f"{n:,} images ask to be turned or mirrored by their orientation tag: {self._first('orientation')}; they "
+        asked = f"{counted(n, 'image asks to be turned or mirrored by its orientation tag', 'images ask to be turned or mirrored by their orientation tag')}: {self._first('orientation')}; {'it was' if n == 1 else 'they were'} "
         if exif == "apply":
-            done, other = "were turned, sizes and boxes belong to the turned pictures", "ignore"
+            done, other = "turned, sizes and boxes belong to the turned pictures", "ignore"
         else:
             done, other = (
-                "were kept as stored, sizes and boxes belong to the stored pixels",
+                "kept as stored, sizes and boxes belong to the stored pixels",
                 "apply",
             )
         if self.with_boxes:
             return [
-                f"WARNING: {asked}{done}; {self.with_boxes:,} of them have boxes: if these were drawn on "
+                f"WARNING: {asked}{done}; {self.with_boxes:,} with boxes: if these were drawn on "
                 f"{'stored' if exif == 'apply' else 'turned'} pictures, pack again with --exif {other}"
             ]
         return [f"{asked}{done} (--exif {other} does otherwise)"]
 
 
-_WORDS: dict[RemarkKind | str, str] = {
-    "damaged": "WARNING: {n} damaged images were kept as far as they could be read (--lenient): {first}",
-    "other proportions": "WARNING: boxes of {n} images were drawn on pictures of other proportions than these files and are "
-    "stretched with them; if the files were padded or cropped, boxes lie in the wrong place: {first}",
-    "one value": "{n} images have one single grey value: {first}",
-    "nearly blank": "{n} images are nearly blank (their grey levels differ by less than 1): {first}",
-    "curve": "{n} images are shown by a curve, of which the range is kept as a straight window, since pixels are linear: {first}",
-    "clipped": "{n} images hold values outside the scale, which are black or white: {first}",
-    "high bits": "{n} DICOM images use bits above Bits Stored, which were left out: {first}",
-    "channels": "{n} TIFF files hold channels that they do not call alpha nor colour, which were left out: {first}",
-    "unread": "{n} DICOM headers hold something that could not be used: {first}",
-    "preview": "{n} files hold further pictures beside the one that was taken: {first}",
+_WORDS: dict[RemarkKind | str, tuple[str, str]] = {
+    "damaged": (
+        "WARNING: {n} damaged image was kept as far as it could be read (--lenient): {first}",
+        "WARNING: {n} damaged images were kept as far as they could be read (--lenient): {first}",
+    ),
+    "other proportions": (
+        "WARNING: boxes of {n} image were drawn on a picture of other proportions than this file and are "
+        "stretched with it; if the file was padded or cropped, boxes lie in the wrong place: {first}",
+        "WARNING: boxes of {n} images were drawn on pictures of other proportions than these files and are "
+        "stretched with them; if the files were padded or cropped, boxes lie in the wrong place: {first}",
+    ),
+    "one value": (
+        "{n} image has one single grey value: {first}",
+        "{n} images have one single grey value: {first}",
+    ),
+    "nearly blank": (
+        "{n} image is nearly blank (its grey levels differ by less than 1): {first}",
+        "{n} images are nearly blank (their grey levels differ by less than 1): {first}",
+    ),
+    "curve": (
+        "{n} image is shown by a curve, of which the range is kept as a straight window, since pixels are linear: {first}",
+        "{n} images are shown by a curve, of which the range is kept as a straight window, since pixels are linear: {first}",
+    ),
+    "clipped": (
+        "{n} image holds values outside the scale, which are black or white: {first}",
+        "{n} images hold values outside the scale, which are black or white: {first}",
+    ),
+    "high bits": (
+        "{n} DICOM image uses bits above Bits Stored, which were left out: {first}",
+        "{n} DICOM images use bits above Bits Stored, which were left out: {first}",
+    ),
+    "channels": (
+        "{n} TIFF file holds channels that it does not call alpha nor colour, which were left out: {first}",
+        "{n} TIFF files hold channels that they do not call alpha nor colour, which were left out: {first}",
+    ),
+    "unread": (
+        "{n} DICOM header holds something that could not be used: {first}",
+        "{n} DICOM headers hold something that could not be used: {first}",
+    ),
+    "preview": (
+        "{n} file holds further pictures beside the one that was taken: {first}",
+        "{n} files hold further pictures beside the one that was taken: {first}",
+    ),
 }
+"""What a kind of remark says of one image, and of several."""
 
 
 def _is_nearly_blank(one: Packed, size: int) -> bool:

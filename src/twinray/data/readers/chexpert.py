@@ -39,6 +39,7 @@ from twinray.data.readers.label_readings import LabelReading, LabelTable
 from twinray.data.readers.tabular import Row, read_rows
 from twinray.errors import InputError
 from twinray.records import Collection, Sample, Skipped, Split
+from twinray.words import counted
 
 LABELS = (
     "No Finding",
@@ -242,10 +243,12 @@ def _notes(found: _Found) -> tuple[str, ...]:
     notes = list(found.notes)
     if found.missing:
         notes.append(
-            f"{len(found.missing):,} images that the tables list are not there (first: {one_line(found.missing[0], 120)}); left out"
+            f"{counted(len(found.missing), 'image that the tables list is not', 'images that the tables list are not')} there (first: {one_line(found.missing[0], 120)}); left out"
         )
     if found.laterals:
-        notes.append(f"{found.laterals:,} lateral views were left out")
+        notes.append(
+            f"{counted(found.laterals, 'lateral view was', 'lateral views were')} left out"
+        )
     notes += found.table.notes([sample.labels for sample in found.samples])
     return tuple(notes)
 

@@ -39,6 +39,7 @@ from twinray.data.readers.folder_table import TableRow, read_table
 from twinray.errors import InputError
 from twinray.progress import progress
 from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Pixels, Sample, Skipped, Task
+from twinray.words import counted
 
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _SUFFIXES = frozenset({".dcm", ".dicom"})
@@ -166,7 +167,7 @@ def _judge(path: Path) -> bool | str:
 def _others(found: Scan) -> str:
     """How many files are not DICOM, and of which kinds."""
     return (
-        f"{found.n_others:,} files that are not DICOM ({found.others_in_words})"
+        f"{counted(found.n_others, 'file that is', 'files that are')} not DICOM ({found.others_in_words})"
         if found.others
         else ""
     )
@@ -217,7 +218,7 @@ def _without_copies(
     if copies:
         copy, original = next(iter(copies.items()))
         notes.append(
-            f"{len(copies):,} files are copies of another and were left out (first: {copy} of {original})"
+            f"{counted(len(copies), 'file is a copy of another and was', 'files are copies of another and were')} left out (first: {copy} of {original})"
         )
     if shared:
         n, (one, other, *_) = sum(map(len, shared.values())), next(iter(shared.values()))
@@ -290,7 +291,7 @@ def _patient_notes(samples: Sequence[Sample]) -> list[str]:
     notes = []
     if len(told) < len(samples):
         notes.append(
-            f"{len(samples) - len(told):,} files have no patient id: each of their images is its own group"
+            f"{counted(len(samples) - len(told), 'file has no patient id: its image is its own group', 'files have no patient id: each of their images is its own group')}"
         )
     if len(told) > 1 and len(set(told)) == 1:
         notes.append(

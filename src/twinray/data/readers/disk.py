@@ -21,6 +21,7 @@ from twinray.data.decoding.options import ALONE, Decoding
 from twinray.data.decoding.scale import Spread
 from twinray.errors import InputError
 from twinray.records import Pixels, Sample, Skipped
+from twinray.words import counted
 
 JUNK = frozenset(
     {
@@ -330,7 +331,7 @@ class ImageIndex:
         notes += self.unlisted(there, what)
         if self.repeated:
             notes.append(
-                f"{self.repeated:,} files have the same name as another in a different folder: left out"
+                f"{counted(self.repeated, 'file has', 'files have')} the same name as another in a different folder: left out"
             )
         return notes
 
@@ -343,7 +344,9 @@ class ImageIndex:
         """
         others = sorted(set(self.by_stem.values()) - set(found))
         return (
-            [f"{len(others):,} images on disk are not in {what}, such as {others[0]}: left out"]
+            [
+                f"{counted(len(others), 'image on disk is', 'images on disk are')} not in {what}, such as {others[0]}: left out"
+            ]
             if others
             else []
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from twinray.data.readers.tabular import read_names
 from twinray.errors import InputError
 from twinray.records import Collection
+from twinray.words import counted
 
 
 def read_exclusion(path: Path) -> tuple[str, ...]:
@@ -71,7 +72,7 @@ def without(
             raise InputError(
                 f"{path} leaves out all {n:,} images of {collection.name}; leave the source out"
             )
-        notes = (f"{n:,} images are left out by --exclude",) if n else ()
+        notes = (f"{counted(n, 'image is', 'images are')} left out by --exclude",) if n else ()
         kept.append(replace(collection, samples=samples, notes=(*collection.notes, *notes)))
     if unknown:
         note = (

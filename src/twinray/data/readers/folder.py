@@ -49,6 +49,7 @@ from twinray.records import (
     Task,
     split_of,
 )
+from twinray.words import counted
 
 Layout = Literal["auto", "flat"]
 
@@ -165,7 +166,7 @@ def _image_names(
         )
     if found.others:
         notes.append(
-            f"{found.n_others} files that are no images were passed over ({found.others_in_words})"
+            f"{counted(found.n_others, 'file that is no image was skipped', 'files that are no images were skipped')} ({found.others_in_words})"
         )
     return found.names
 

@@ -13,6 +13,7 @@ from twinray.data.readers.disk import FileLoader
 from twinray.errors import InputError
 from twinray.progress import progress
 from twinray.records import Collection
+from twinray.words import counted
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 _OTHER_PICTURES = IMAGE_SUFFIXES - DICOM_SUFFIXES
@@ -72,4 +73,4 @@ def with_header_patients(collection: Collection) -> Collection:
 
 def header_note(n: int) -> str:
     """What is said where patients came from headers."""
-    return f"patients of {n:,} images are those of their DICOM headers: {PATIENT_DATA}"
+    return f"patients of {counted(n, 'image')} are those of their DICOM headers: {PATIENT_DATA}"

@@ -61,6 +61,7 @@ from twinray.records import (
     Split,
     Task,
 )
+from twinray.words import counted
 
 _HDF5 = "images.hdf5"
 _MOST_INFO_BYTES = 1 << 20
@@ -181,11 +182,13 @@ def read_medimeta(
     bare = [sample.id for sample in samples if rows and int(sample.id) not in rows]
     if bare:
         notes.append(
-            f"{len(bare):,} images have no row in annotations.csv (first: {bare[0]}): their patients and attributes are unknown"
+            f"{counted(len(bare), 'image has no row', 'images have no row')} in annotations.csv (first: {bare[0]}): their patients and attributes are unknown"
         )
     unlabelled = sum(sample.labels is None for sample in samples)
     if labels.values is not None and unlabelled:
-        notes.append(f"{unlabelled:,} images have no label in task_labels: they are kept without")
+        notes.append(
+            f"{counted(unlabelled, 'image has no label in task_labels: it is', 'images have no label in task_labels: they are')} kept without"
+        )
     if all(sample.patient is None for sample in samples):
         notes.append(NO_PATIENTS)
     name = one_line(str(info.get("id") or root.resolve().name or "medimeta"), 80)
@@ -427,11 +430,13 @@ def _sources(
         )
     if missing:
         notes.append(
-            f"{len(missing):,} images that the splits list are not there (first: {missing[0]:06d}); left out"
+            f"{counted(len(missing), 'image that the splits list is', 'images that the splits list are')} not there (first: {missing[0]:06d}); left out"
         )
     unlisted = len(tiffs) - (len(splits) - len(missing))
     if unlisted:
-        notes.append(f"{unlisted:,} images are in no split and were left out")
+        notes.append(
+            f"{counted(unlisted, 'image is in no split and was', 'images are in no split and were')} left out"
+        )
     return tiffs, FileLoader(root)
 
 

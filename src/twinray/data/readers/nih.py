@@ -42,6 +42,7 @@ from twinray.data.readers.disk import FileLoader, index_images
 from twinray.data.readers.tabular import Row, find_table, number, read_names, read_rows
 from twinray.errors import InputError
 from twinray.records import ABSENT, PRESENT, Boxes, Collection, FloatArray, Sample, Skipped, Split
+from twinray.words import counted
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -129,7 +130,7 @@ def read_nih(
             "no official lists (train_val_list.txt, test_list.txt): no image has an official split"
         )
     elif unlisted := sum(name not in split_of for name in kept):
-        notes.append(f"{unlisted:,} images are in neither official list")
+        notes.append(f"{counted(unlisted, 'image is', 'images are')} in neither official list")
     samples = []
     for name in kept:
         patient, labels, attributes = listed[name]

@@ -43,6 +43,7 @@ from twinray.data.readers.nih import patient_number, read_official_lists
 from twinray.data.readers.tabular import Row, find_table, number, read_rows
 from twinray.errors import InputError
 from twinray.records import ABSENT, PRESENT, Boxes, Collection, FloatArray, Sample, Skipped
+from twinray.words import counted
 
 CLASS = "Lung Opacity"
 FRAME = (1024, 1024)
@@ -201,7 +202,7 @@ def _classes(folder: Path, attributes: dict[str, dict[str, str]], notes: list[st
             unknown += 1
     if unknown:
         notes.append(
-            f"{unknown:,} rows of {path.name} name images that the labels do not: left out"
+            f"{counted(unknown, 'row')} of {path.name} {'names' if unknown == 1 else 'name'} images that the labels do not: left out"
         )
 
 
@@ -225,5 +226,7 @@ def _mapping(
             if row["detailed_class"]:
                 attributes[key].setdefault("detailed_class", row["detailed_class"])
     if missing := len(attributes) - len(of):
-        notes.append(f"{missing:,} images are not in {path.name}: their patients are not known")
+        notes.append(
+            f"{counted(missing, 'image is', 'images are')} not in {path.name}: {'its patient is' if missing == 1 else 'their patients are'} not known"
+        )
     return of

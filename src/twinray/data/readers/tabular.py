@@ -26,6 +26,7 @@ from typing import TextIO
 from twinray.data.readers.columns import plain
 from twinray.errors import InputError
 from twinray.files import check_regular
+from twinray.words import counted
 
 _LONGEST_LINE = 1 << 20
 """Characters; a longer line is no row of a table, and must not be read into memory whole."""
@@ -218,12 +219,12 @@ class _Lengths:
         notes = []
         if self.long:
             notes.append(
-                f"WARNING: {self.long:,} rows have more cells than the header (first: {path.name} {self._first_long}): what they "
+                f"WARNING: {counted(self.long, 'row has', 'rows have')} more cells than the header (first: {path.name} {self._first_long}): what they "
                 "say may stand in wrong columns; quote cells that hold the separator"
             )
         if self.short:
             notes.append(
-                f"{self.short:,} rows end early (first: {path.name} {self._first_short}); what is missing counts as empty"
+                f"{counted(self.short, 'row ends', 'rows end')} early (first: {path.name} {self._first_short}); what is missing counts as empty"
             )
         return notes
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from twinray.data.splitting.groups import Rows
 from twinray.records import SPLITS
+from twinray.words import counted
 
 _EXAMPLES = 20
 
@@ -43,11 +44,11 @@ def how_made(
         followed = sum(i in held and bool(rows.official[i] or not present[k]) for i in own.tolist())
         if present[k] and bare:
             notes.append(
-                f"{before}{len(bare)} images without a split of their own went to their patient's split, or to train"
+                f"{before}{counted(len(bare), 'image without a split of its own', 'images without a split of their own')} went to the patient's split, or to train"
             )
         if followed:
             notes.append(
-                f"{before}{followed} images went to the split that another source has for their patient or pixels"
+                f"{before}{counted(followed, 'image went to the split that another source has for its', 'images went to the split that another source has for their')} patient or pixels"
             )
     if len(methods) == 1:
         return next(iter(methods)), notes
@@ -110,7 +111,7 @@ def problems(
         n = sum(patient in members for patient in rows.patients)
         own = "the sources' own" if rows.collection.any() else "the source's own"
         notes.append(
-            f"WARNING: {len(both)} patients ({n} images) are in several splits of {whose or own} (named in "
+            f"WARNING: {len(both):,} {'patient' if len(both) == 1 else 'patients'} ({counted(n, 'image')}) {'is' if len(both) == 1 else 'are'} in several splits of {whose or own} (named in "
             "pack.json): figures on its val and test images will be too good"
         )
     groups = _repeated(rows.twins)
@@ -118,7 +119,7 @@ def problems(
     if groups:
         n = sum(len(group) - 1 for group in groups)
         notes.append(
-            f"images that repeat {_what(rows)}: {n}, in {len(groups)} groups, such as {rows.ids[groups[0][0]]} "
+            f"images that repeat {_what(rows)}: {n:,}, in {counted(len(groups), 'group')}, such as {rows.ids[groups[0][0]]} "
             f"and {rows.ids[groups[0][1]]}"
         )
     if across:

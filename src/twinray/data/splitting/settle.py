@@ -29,6 +29,7 @@ from twinray.data.splitting.notes import how_made, on_several_sides, problems
 from twinray.data.splitting.record import GivenSplits, SplitRecord, record_splits
 from twinray.errors import InputError
 from twinray.records import PRESENT, SPLITS, FloatArray, Split
+from twinray.words import counted
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def settle(
     )
     method += f" (fold {fold.number} of {fold.of} for testing)" if fold else ""
     notes += [
-        f"{n} images are of too few patients to cut other splits out of: they are for training"
+        f"{counted(n, 'image is of too few patients to cut other splits out of: it is', 'images are of too few patients to cut other splits out of: they are')} for training"
         for n, _ in small
     ]
     found, leaks = problems(rows, splits)

@@ -59,6 +59,7 @@ from twinray.report.tables import Table
 from twinray.runs.output import open_output, pack_fact
 from twinray.runs.seen import check_unseen
 from twinray.training.device import Machine, choose_machine
+from twinray.words import counted
 
 _MANY = 10_000
 _MOST_VALUES = 20
@@ -167,7 +168,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         for note in notes:
             console.print(f"note: {note}", soft_wrap=True, markup=False)
         console.print(
-            f"features, maps and figures of {len(known.rows)} images in {config.out}",
+            f"features, maps and figures of {counted(len(known.rows), 'image in', 'images in')} {config.out}",
             soft_wrap=True,
             markup=False,
         )
@@ -429,7 +430,7 @@ def _draw_maps(
     make_folder(folder)
     share = [f"{100 * float(v):.0f} %" for v in components.explained[:2]] + ["0 %", "0 %"]
     axes = {"pca": (f"component 1 ({share[0]} of the variance)", f"component 2 ({share[1]})")}
-    where = f"{len(known.rows):,} images of {pack.path.name}, split {config.split}; features of {config.init}"
+    where = f"{counted(len(known.rows), 'image of', 'images of')} {pack.path.name}, split {config.split}; features of {config.init}"
     for name, points in places.items():
         for colour, (of, groups) in colourings.items():
             title = f"{_TITLES[name]} of the features, by {colour}"

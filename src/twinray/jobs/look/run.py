@@ -27,6 +27,7 @@ from twinray.jobs.look.file_facts import FileFacts, file_facts
 from twinray.progress import progress
 from twinray.records import Skipped
 from twinray.runs.output import files_fact, open_output
+from twinray.words import counted
 
 _NOT_STATED = "not stated"
 _ON_A_SHEET, _COLUMNS = 32, 4
@@ -286,7 +287,9 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _show(config: LookConfig, result: LookResult, notes: Sequence[str], console: Console) -> None:
     table = Table(
-        title=Text(f"{config.out} - {len(result.files):,} images"), title_justify="left", box=None
+        title=Text(f"{config.out} - {counted(len(result.files), 'image')}"),
+        title_justify="left",
+        box=None,
     )
     table.add_column("check", style="bold")
     table.add_column("images", justify="right")

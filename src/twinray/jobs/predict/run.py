@@ -40,6 +40,7 @@ from twinray.report.pictures.single import DISCLAIMER, as_png, overlay, picture_
 from twinray.runs.output import Output, files_fact, open_output, run_fact
 from twinray.runs.results import thresholds_on_val
 from twinray.training.record import environment
+from twinray.words import counted
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -53,15 +54,40 @@ NESTED = 0.8
 """Share of the smaller box from which two boxes of a class show one region. A choice, not from a source."""
 
 _REMARKS = {
-    "orientation": "ask to be turned (orientation tag): treated as those of the model's pack, pixels as stored unless it says otherwise",
-    "preview": "hold further pictures beside the one that was taken",
-    "clipped": "hold values outside the scale, which are black or white",
-    "high bits": "are DICOM images that use bits above Bits Stored, which were left out",
-    "channels": "are TIFFs with channels that they do not call alpha nor colour, which were left out",
-    "lateral": "are DICOM images of lateral or oblique views; --views frontal leaves such out",
-    "sop": "have the SOP instance UID of another file and other pixels: both were predicted",
-    "unread": "are DICOM images whose header holds something that could not be used",
+    "orientation": (
+        "file asks to be turned (orientation tag): treated as those of the model's pack, pixels as stored unless it says otherwise",
+        "files ask to be turned (orientation tag): treated as those of the model's pack, pixels as stored unless it says otherwise",
+    ),
+    "preview": (
+        "file holds further pictures beside the one that was taken",
+        "files hold further pictures beside the one that was taken",
+    ),
+    "clipped": (
+        "file holds values outside the scale, which are black or white",
+        "files hold values outside the scale, which are black or white",
+    ),
+    "high bits": (
+        "file is a DICOM image that uses bits above Bits Stored, which were left out",
+        "files are DICOM images that use bits above Bits Stored, which were left out",
+    ),
+    "channels": (
+        "file is a TIFF with channels that it does not call alpha nor colour, which were left out",
+        "files are TIFFs with channels that they do not call alpha nor colour, which were left out",
+    ),
+    "lateral": (
+        "file is a DICOM image of a lateral or oblique view; --views frontal leaves such out",
+        "files are DICOM images of lateral or oblique views; --views frontal leaves such out",
+    ),
+    "sop": (
+        "file has the SOP instance UID of another file and other pixels: both were predicted",
+        "files have the SOP instance UID of another file and other pixels: all were predicted",
+    ),
+    "unread": (
+        "file is a DICOM image whose header holds something that could not be used",
+        "files are DICOM images whose header holds something that could not be used",
+    ),
 }
+"""What a kind of remark says of one file, and of several."""
 
 
 @dataclass
@@ -597,28 +623,30 @@ def _finish(job: _Job) -> None:
         _write_boxes(job)
     _try("summary.json", lambda: write_json(out / "summary.json", _summary(job), "summary"), job)
     skipped, without = job.skipped.items, job.without_objects.items
-    lines = [f"{len(job.names)} images, {len(skipped)} set aside; results in {out}"]
+    lines = [f"{counted(len(job.names), 'image')}, {len(skipped)} set aside; results in {out}"]
     first = {item.reason: item.where for item in reversed(skipped)}
     for reason, count in Counter(s.reason for s in skipped).most_common(5):
         lines.append(f"  set aside ({count}): {first[reason]}: {reason}")
     if job.left_out.items:
         n = len(job.left_out.items)
-        lines.append(f"{n} lateral or oblique views left out, {job.left_out.path} names them")
+        lines.append(
+            f"{counted(n, 'lateral or oblique view left out', 'lateral or oblique views left out')}, {job.left_out.path} names them"
+        )
     if job.copies.items:
         n = len(job.copies.items)
         lines.append(
-            f"{n} copies of these images were not predicted again, {job.copies.path} names them"
+            f"{counted(n, 'copy of these images was not', 'copies of these images were not')} predicted again, {job.copies.path} names them"
         )
     lines += job.notes
     lines += [
-        f"{n} files {_REMARKS[kind]}" for kind, n in sorted(job.remarks.items()) if kind in _REMARKS
+        counted(n, *_REMARKS[kind]) for kind, n in sorted(job.remarks.items()) if kind in _REMARKS
     ]
     if job.shown is not None:
-        lines.append(f"{job.n_shown} boxes shown: {job.shown.words}")
+        lines.append(f"{counted(job.n_shown, 'box shown', 'boxes shown')}: {job.shown.words}")
         if job.n_nested:
             how = "not shown" if job.config.nested == "merge" else "shown too"
             lines.append(
-                f"{job.n_nested} more lie in a better one of their class, or around it: {how}, marked in the table"
+                f"{counted(job.n_nested, 'more lies in a better one of its class', 'more lie in a better one of their class')}, or around it: {how}, marked in the table"
             )
     if job.rule is not None:
         counts = Counter(name for labels in job.called for name in labels.split("|") if name)
@@ -626,12 +654,12 @@ def _finish(job: _Job) -> None:
         lines.append(f"images by called label: {told}; {job.rule.words}")
     if job.n_objects or without:
         aside = (
-            f"; {len(without)} images without, {job.without_objects.path} says why"
+            f"; {counted(len(without), 'image')} without, {job.without_objects.path} says why"
             if without
             else ""
         )
         lines.append(
-            f"{job.n_objects} DICOM objects (Secondary Capture, Structured Report, presentation state) in {out / 'dicom'}{aside}"
+            f"{counted(job.n_objects, 'DICOM object')} (Secondary Capture, Structured Report, presentation state) in {out / 'dicom'}{aside}"
         )
     if job.lacks_highdicom:
         lines.append("no DICOM objects: highdicom is not installed; pip install 'twinray[dicom]'")
@@ -641,7 +669,7 @@ def _finish(job: _Job) -> None:
     if job.unwritten:
         raise TwinrayError(
             f"could not write {' nor '.join(job.unwritten)}; {out / 'predictions.csv'} holds all "
-            f"{len(job.names)} images: make room, then run the same command with --resume"
+            f"{counted(len(job.names), 'image')}: make room, then run the same command with --resume"
         )
 
 

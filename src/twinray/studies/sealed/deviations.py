@@ -16,6 +16,7 @@ from twinray.studies.plan.nodes import Node, Plan
 from twinray.studies.runner.execute import result_files
 from twinray.studies.runner.journal import Event
 from twinray.studies.runner.place import FILE, PLAN, STUDY, Place
+from twinray.words import counted
 
 Kind = Literal[
     "run added",
@@ -258,7 +259,7 @@ def _of_checksums(folder: Path) -> list[str]:
 
 
 def _count(ids: list[str]) -> str:
-    return f"{len(ids)} run" + ("" if len(ids) == 1 else "s")
+    return counted(len(ids), "run")
 
 
 def _shown(value: Any) -> str:

@@ -310,7 +310,7 @@ def check_kind(
     if frontal_only and seen.lateral:
         view = seen.view_position or seen.orientation or "lateral by its view code"
         raise InputError(
-            f"{path}: expected a frontal view, got {view}; leave it out or allow every view"
+            f"{path}: expected a frontal view, got {view}; leave it out, or take every view with --views all"
         )
 
 

@@ -36,6 +36,7 @@ from twinray.data.readers.nih import patient_number
 from twinray.errors import InputError
 from twinray.files import read_json
 from twinray.records import Collection, FloatArray, Split
+from twinray.words import counted
 
 NAME = "chestx-det"
 CLASSES = (
@@ -102,7 +103,7 @@ def read_chestx_det(
                 "folder with --images"
             )
         assembly.notes.append(
-            f"{len(missing):,} images of the JSON files are not on this disk, such as {missing[0]}: left out"
+            f"{counted(len(missing), 'image of the JSON files is', 'images of the JSON files are')} not on this disk, such as {missing[0]}: left out"
         )
     own = CLASSES if classes & set(ADDED) else tuple(c for c in CLASSES if c not in ADDED)
     return assembly.collection(NAME, label_classes=own, box_classes=own)

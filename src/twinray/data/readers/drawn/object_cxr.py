@@ -28,6 +28,7 @@ from twinray.data.readers.drawn.xml_file import numbers
 from twinray.data.readers.tabular import find_table, read_rows
 from twinray.errors import InputError
 from twinray.records import Collection, Split
+from twinray.words import counted
 
 NAME = "object-cxr"
 CLASS = "Foreign object"
@@ -96,7 +97,7 @@ def read_object_cxr(
                 "them beside the tables"
             )
         assembly.notes.append(
-            f"{len(missing):,} images that the tables list are not on this disk, such as {missing[0]}: left out"
+            f"{counted(len(missing), 'image that the tables list is not', 'images that the tables list are not')} on this disk, such as {missing[0]}: left out"
         )
     return assembly.collection(NAME, label_classes=(CLASS,), box_classes=(CLASS,))
 

@@ -37,6 +37,7 @@ from twinray.data.readers.drawn.xml_file import numbers, read_xml, text_of
 from twinray.data.readers.tabular import read_names
 from twinray.errors import InputError
 from twinray.records import Collection, Split, split_of
+from twinray.words import counted
 
 _SETS: tuple[tuple[str, Split], ...] = (("train", "train"), ("val", "val"), ("test", "test"))
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -93,7 +94,7 @@ def read_voc(
     patients_from_names(assembly.images.values(), patient_regex)
     if missing:
         assembly.notes.append(
-            f"{len(missing):,} XML files have no image on this disk, such as {missing[0]}: left out"
+            f"{counted(len(missing), 'XML file has', 'XML files have')} no image on this disk, such as {missing[0]}: left out"
         )
     if not assembly.images and missing:
         raise InputError(
@@ -101,7 +102,9 @@ def read_voc(
         )
     used = {image.source for image in assembly.images.values()}
     if bare := sorted(set(disk.by_stem.values()) - used):
-        assembly.notes.append(f"{len(bare):,} images have no XML file, such as {bare[0]}: left out")
+        assembly.notes.append(
+            f"{counted(len(bare), 'image has', 'images have')} no XML file, such as {bare[0]}: left out"
+        )
     return assembly.collection(root.resolve().name or "voc")
 
 

@@ -50,6 +50,7 @@ from twinray.errors import InputError
 from twinray.files import check_regular
 from twinray.progress import progress
 from twinray.records import Collection, Skipped, Split
+from twinray.words import counted
 
 _SPLITS: tuple[tuple[str, Split], ...] = (("train", "train"), ("val", "val"), ("test", "test"))
 _LISTS = ("classes.txt", "obj.names")
@@ -113,7 +114,7 @@ def read_yolo(source: Path, *, patient_regex: str | None = None) -> Collection:
     assembly.notes += _without_image(what, files)
     if without:
         assembly.notes.append(
-            f"{without:,} images have no text file or an empty one: they count as looked at and without a box"
+            f"{counted(without, 'image has no text file or an empty one: it counts', 'images have no text file or an empty one: they count')} as looked at and without a box"
         )
     patients_from_names(assembly.images.values(), patient_regex)
     name = what.root.resolve().name or "yolo"
@@ -260,7 +261,9 @@ def _files(what: _Source, assembly: Assembly) -> Iterator[tuple[Split | None, st
                 missing += listed is None
                 names += [] if listed is None else [_below(what.root, listed)]
             if missing:
-                assembly.notes.append(f"{missing:,} images of {place.name} are not there: left out")
+                assembly.notes.append(
+                    f"{counted(missing, 'image')} of {place.name} {'is' if missing == 1 else 'are'} not there: left out"
+                )
         for name in names:
             if name in of:
                 if of[name] != split:
@@ -284,7 +287,9 @@ def _without_image(what: _Source, files: Sequence[tuple[Split | None, str]]) -> 
         if path not in used and path.name not in _LISTS
     ]
     return (
-        [f"{len(bare):,} text files have no image, such as {bare[0].name}: left out"]
+        [
+            f"{counted(len(bare), 'text file has', 'text files have')} no image, such as {bare[0].name}: left out"
+        ]
         if bare
         else []
     )

@@ -73,6 +73,7 @@ from twinray.records import (
     Skipped,
     Split,
 )
+from twinray.words import counted
 
 SIDES: Final = "sides.json"
 NORMAL: Final = "normal"
@@ -428,8 +429,8 @@ def _told(
     regions = sum(len(s.regions) for s in samples if s.regions is not None)
     rejected = sum(len(json.loads(s.attributes["rejected"])) for s in samples if "rejected" in s.attributes)  # fmt: skip
     notes = [
-        f"{n_readings:,} finished readings by {len(readers):,} readers; {several:,} images were read by several",
-        f"{negatives:,} images without a finding are negatives; {rejected:,} rejected boxes are in the attribute rejected",
+        f"{counted(n_readings, 'finished reading')} by {counted(len(readers), 'reader')}; {counted(several, 'image was', 'images were')} read by several",
+        f"{counted(negatives, 'image without a finding is a negative', 'images without a finding are negatives')}; {counted(rejected, 'rejected box is', 'rejected boxes are')} in the attribute rejected",
     ]
     if sides is not None:
         notes.append(
@@ -438,13 +439,13 @@ def _told(
         )
     if regions:
         notes.append(
-            f"{regions:,} boxes on {unjudged:,} images were shown and not judged: figures leave them out, and such images of the "
+            f"{counted(regions, 'box', 'boxes')} on {counted(unjudged, 'image')} shown and not judged: figures leave them out, and such images of the "
             "training side teach detectors nothing until they are judged in the viewer"
         )
     bare = sum(s.boxes is None for s in samples)
     if bare:
         notes.append(
-            f"{bare:,} images were read and nothing was said of boxes: they have labels alone"
+            f"{counted(bare, 'image was read and nothing was said of boxes: it has', 'images were read and nothing was said of boxes: they have')} labels alone"
         )
     if all(s.patient is None for s in samples):
         notes.append(NO_PATIENTS)

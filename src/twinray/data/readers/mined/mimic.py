@@ -37,6 +37,7 @@ from twinray.data.readers.mined.observations import Found, observations, source_
 from twinray.data.readers.tabular import Row, read_rows
 from twinray.errors import InputError
 from twinray.records import Collection, FloatArray, Sample, Skipped, Split, Task, split_of
+from twinray.words import counted
 
 NAME = "mimic-cxr-jpg"
 FRONTAL = frozenset({"AP", "PA"})
@@ -79,7 +80,9 @@ def read_mimic(
             found.skipped.append(Skipped(row.where, fault))
     unlabelled = sum(sample.labels is None for sample in found.samples)
     if labels and unlabelled:
-        found.notes.append(f"{unlabelled:,} images are of studies without labels")
+        found.notes.append(
+            f"{counted(unlabelled, 'image is of a study', 'images are of studies')} without labels"
+        )
     if labels:
         found.notes += table.notes([sample.labels for sample in found.samples])
     task: Task = "multilabel" if labels else "none"

@@ -16,6 +16,7 @@ from twinray.data.readers.disk import FileLoader
 from twinray.data.readers.label_readings import LabelReading, LabelTable
 from twinray.errors import InputError
 from twinray.records import Collection, Sample, Skipped, Task
+from twinray.words import counted
 
 
 @dataclass(slots=True)
@@ -76,11 +77,11 @@ class Found:
             )
         if self.other_views:
             notes.append(
-                f"{self.other_views:,} images that are no frontal views were left out (--views all keeps them)"
+                f"{counted(self.other_views, 'image that is no frontal view was left', 'images that are no frontal views were left')} out (--views all keeps them)"
             )
         if self.unknown_views:
             notes.append(
-                f"{self.unknown_views:,} images have no view in the table and are kept: laterals may be among them"
+                f"{counted(self.unknown_views, 'image has no view in the table and is kept: it may be lateral', 'images have no view in the table and are kept: laterals may be among them')}"
             )
         return notes
 

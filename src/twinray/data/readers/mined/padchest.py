@@ -38,6 +38,7 @@ from twinray.data.readers.mined.observations import Found, source_folder
 from twinray.data.readers.tabular import Row, read_rows
 from twinray.errors import InputError
 from twinray.records import ABSENT, PRESENT, Collection, FloatArray, Sample, Skipped
+from twinray.words import counted
 
 NAME = "padchest"
 FRONTAL = frozenset({"PA", "AP", "AP_horizontal"})
@@ -189,6 +190,6 @@ def _notes(samples: Sequence[Sample], classes: Sequence[str]) -> list[str]:
     )
     if bare := sum(sample.labels is None for sample in samples):
         notes.append(
-            f"{bare:,} images have no label that says what is seen: their labels are unknown"
+            f"{counted(bare, 'image has no label that says what is seen: its labels', 'images have no label that says what is seen: their labels')} are unknown"
         )
     return notes

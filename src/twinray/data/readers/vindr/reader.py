@@ -73,6 +73,7 @@ from twinray.records import (
     Sample,
     Skipped,
 )
+from twinray.words import counted
 
 _DICOM = (".dicom", ".dcm")
 
@@ -210,7 +211,7 @@ def _notes(
         notes += index.notes(listed, found, " and ".join(part.annotations.name for part in parts))
     if frameless:
         notes.append(
-            f"{frameless:,} converted images have no train_meta.csv: boxes are taken to be in pixels of these files; "
+            f"{counted(frameless, 'converted image has', 'converted images have')} no train_meta.csv: boxes are taken to be in pixels of these files; "
             "if they were resized, add it"
         )
     if not parts[0].kaggle and any(part.labels is None for part in parts):
