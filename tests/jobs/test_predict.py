@@ -8,7 +8,9 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from twinray.errors import InputError, TwinrayError
 from twinray.files import GrowingTable
@@ -121,6 +123,19 @@ def test_one_bad_name_and_one_closed_folder_do_not_end_the_job(
     monkeypatch.undo()
     with pytest.raises(InputError, match="without --strict"):
         job.run(PredictConfig(detect_run, (inbox,), tmp_path / "q", strict=True))
+
+
+@pytest.mark.parametrize(
+    ("turned", "told"), [(1, "1 file asks to be turned"), (2, "2 files ask to be turned")]
+)
+def test_files_with_the_same_remark_are_counted(turned, told, inbox, detect_run, tmp_path, capsys):
+    for i in range(turned):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        grey = np.random.default_rng(i).integers(0, 256, (40, 30), dtype=np.uint8)
+        Image.fromarray(grey).save(inbox / f"turned{i}.jpg", exif=exif)
+    job.run(PredictConfig(detect_run, (inbox,), tmp_path / "p", overlays=False))
+    assert told in capsys.readouterr().out
 
 
 def test_a_job_that_is_cut_off_keeps_its_finished_batches(inbox, detect_run, tmp_path, monkeypatch):

@@ -420,7 +420,7 @@ def _predict_all(job: _Job, files: Sequence[Path], done: int) -> None:
             elif not _is_copy(job, name, image):
                 if image.lateral:
                     job.remarks["lateral"] += 1
-                job.remarks.update(dict.fromkeys(kind for kind, _ in image.pixels.remarks))
+                job.remarks.update({kind for kind, _ in image.pixels.remarks})
                 # DICOM objects must name the patient: under a key there are none
                 source = image.source if job.called_as.pseudonyms is None else None
                 batch.append((job.model.prepare(image.pixels, name), source, image.shown))
