@@ -1,5 +1,7 @@
 # The command line without CUDA libraries:  docker build -f containers/cpu.Dockerfile -t twinray:cpu .
 FROM docker.io/library/python:3.11-slim-bookworm
+# whoever runs it, also with --user and without a home
+ENV MPLCONFIGDIR=/tmp/matplotlib
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src

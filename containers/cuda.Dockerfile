@@ -2,6 +2,8 @@
 #   docker build -f containers/cuda.Dockerfile -t twinray:cuda .
 #   docker run --rm --gpus all --shm-size 8g twinray:cuda --version
 FROM docker.io/library/python:3.11-slim-bookworm
+# whoever runs it, also with --user and without a home
+ENV MPLCONFIGDIR=/tmp/matplotlib
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src

@@ -32,6 +32,6 @@ for extra in "$@"; do
     fi
     # from another folder: nothing of the source tree may be imported
     IFS=, read -ra names <<< "$extra"
-    (cd "$place" && venv/bin/python "$scripts/try_extras.py" "$work" ${names[@]+"${names[@]}"}) | sed "s/^/$told: /" || failed=1
+    (cd "$place" && venv/bin/python "$scripts/try_extras.py" "$work" ${names[@]+"${names[@]}"}) | sed -u "s/^/$told: /" || failed=1
 done
 exit "$failed"

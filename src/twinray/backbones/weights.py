@@ -17,7 +17,7 @@ from twinray.backbones.layouts import Match, best_match
 from twinray.backbones.ledger import Named, close_names, named, row_named
 from twinray.backbones.ledger_row import PublicWeights
 from twinray.backbones.pixels import IMAGENET
-from twinray.backbones.published import published_file, torchvision_classifier
+from twinray.backbones.published import check_network, published_file, torchvision_classifier
 from twinray.backbones.timm_backbone import TimmBackbone, pretrained_state, published_pixels
 from twinray.backbones.weight_file import Tensors, check_values, read_tensors
 from twinray.errors import InputError
@@ -266,12 +266,13 @@ def settled_arch(arch: str, init: str, default: str = "") -> str:
         default: architecture where neither says one; empty to refuse.
 
     Raises:
-        InputError: published weights of another architecture, or ones that cannot be loaded; or nothing says the
-            architecture, and whoever compares arms must say what they share.
+        InputError: published weights of another architecture, or ones that cannot be loaded or whose network is not
+            installed; or nothing says the architecture, and whoever compares arms must say what they share.
     """
     public = named(init)
     if public is not None:
         _check_can_load(public.row)
+        check_network(public.row)
         if arch and public.row.arch.value:
             _check_arch(public.row, arch)
         if found := arch or public.row.arch.value:
