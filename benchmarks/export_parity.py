@@ -56,7 +56,9 @@ def main() -> None:
                     if kind == "backbone"
                     else ["torchvision", "onnx"]
                 )
-                if options.mmdet_python and kind != "backbone" and arch.startswith("resnet"):
+                if (
+                    options.mmdet_python and kind != "backbone"
+                ):  # of others than ResNets it is refused
                     targets.append("mmdet")
                 targets = [
                     t

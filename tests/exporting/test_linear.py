@@ -111,6 +111,9 @@ def test_a_backbone_sees_levels_of_a_dicom_file(tmp_path, cli, pack):
     found = twinray.load(out)(file).features
     np.testing.assert_array_equal(found, wanted.double().numpy())
     assert not np.array_equal(found, rounded.double().numpy())
+    for path in out.iterdir():
+        if path.name != "made_by.json":
+            assert HOSPITAL.encode() not in path.read_bytes(), path.name
     array = np.random.default_rng(1).integers(0, 256, (50, 64), dtype=np.uint8)
     assert twinray.load(out)(array).features.shape == found.shape
 

@@ -48,3 +48,9 @@ def test_levels_stay_between_black_and_white(fit):
     wanted = to_square(whole, 64, "squash", 1) / 65_535
     found, _ = fit(image[..., 0], {"size": 64, "fit": "squash", "channels": 1})
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 6, 4), (5, 6, 1), (2, 5, 6, 3)])
+def test_other_shapes_are_no_images(fit, shape):
+    with pytest.raises(ValueError, match="expected an image as"):
+        fit(np.zeros(shape, np.uint8), {"size": 64, "fit": "squash", "channels": 1})

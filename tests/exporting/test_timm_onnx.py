@@ -6,11 +6,15 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from export_support import made_run
+from twinray.data.pack import open_pack
 from twinray.exporting.files import run_file
 from twinray.exporting.parity import Limits, of_boxes
 from twinray.inference.model import load_model
+from twinray.jobs.pack import PackConfig
+from twinray.jobs.pack import run as make_pack
 from twinray.records import Boxes, Pixels
 
 
@@ -26,6 +30,32 @@ def test_timm_gives_the_same_to_the_last_bit(tmp_path, cli, blob_pack, kind, arc
     status, _, said = cli("export", run, "--to", "timm", "--out", tmp_path / "out")
     assert status == 0, said
     assert parity(tmp_path / "out")["exact"] is True
+
+
+@pytest.mark.parametrize("fit", ["squash", "letterbox"])
+def test_timms_own_transforms_cut_nothing_off(tmp_path, cli, fit):
+    timm = pytest.importorskip("timm")
+    image = np.zeros((60, 120, 3), np.uint8)
+    image[:, :12] = image[:, -12:] = 255
+    (tmp_path / "files").mkdir()
+    Image.fromarray(image).save(tmp_path / "files" / "x.png")
+    options = PackConfig(
+        tmp_path / "files", out=tmp_path / "pack", size=64, fit=fit, workers=1, val=0, test=0
+    )
+    make_pack(options)
+    run = made_run(tmp_path / "run", tmp_path / "pack", kind="backbone")
+    assert cli("export", run, "--to", "timm", "--out", tmp_path / "out")[0] == 0
+    model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
+    config = timm.data.resolve_model_data_config(model)
+    seen = timm.data.create_transform(**config, is_training=False)(Image.fromarray(image))
+    mean, std = (np.array(config[name])[:, None, None] for name in ("mean", "std"))
+    found = np.asarray(seen) * std + mean
+    inside = slice(None) if fit == "squash" else slice(18, 46)  # padded above and below
+    packed = np.asarray(open_pack(tmp_path / "pack").images[0])[inside] / 255
+    assert np.abs(found[:, inside] - packed).max() < 0.1
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "image.convert('L')" in card
+    assert ("timm pads in the mean colour" in card) is (fit == "letterbox")
 
 
 @pytest.mark.parametrize("kind", ["backbone", "classifier"])

@@ -216,8 +216,6 @@ class Model:
 
 
 def _check(image: Array, window: tuple[float, float] | None, linear: bool) -> None:
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise ValueError(f"expected an image as (h, w) or (h, w, 3), got {image.shape}")
     if image.dtype == np.uint8 and window is None:
         return
     if not linear:

@@ -48,7 +48,7 @@ class TwinraySquare(BaseTransform):
         """``img`` (h, w) or (h, w, 3), blue first, uint8 or floating point numbers in 0..255 -> (s, s, 3) of the same range."""
         image = results["img"]
         if image.ndim == 3:
-            image = image[..., ::-1] if image.shape[2] == 3 else image[..., 0]
+            image = image[..., 0] if image.shape[2] == 1 else image[..., ::-1]
         if image.dtype != np.uint8:
             if image.dtype.kind != "f":
                 raise ValueError(

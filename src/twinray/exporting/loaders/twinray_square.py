@@ -42,7 +42,12 @@ def fit(image: Array, pack: dict[str, Any]) -> tuple[Array, Place]:
     """The square (side, side) or (side, side, 3) of an image (h, w) or (h, w, 3), red first, and where the image lies in it.
 
     uint8 and uint16 stay what they are. Floating point numbers are levels, 0 black and 1 white, and come as float32.
+
+    Raises:
+        ValueError: an image of another shape.
     """
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(f"expected an image as (h, w) or (h, w, 3), got {image.shape}")
     if image.dtype.kind == "f":
         image = image.astype(np.float32)
     side, (height, width) = pack["size"], image.shape[:2]
