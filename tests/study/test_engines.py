@@ -15,10 +15,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from twinray.errors import InputError
+from twinray.errors import InputError, TwinrayError
 from twinray.studies import run as verb
 from twinray.studies.config import StudyConfig
 from twinray.studies.results.state import collect
+from twinray.studies.runner import ray_engine
 from twinray.studies.runner.local import cores, threads_for
 from twinray.studies.runner.place import Place
 from twinray.studies.runner.slurm import Job, run_slurm, sbatch
@@ -67,6 +68,34 @@ def test_ray_gives_the_same_table(file, table, tmp_path, monkeypatch):
     assert figures(file, tmp_path / "ray", on="ray", workers=2) == table
     hosts = {piece.done.claim for piece in collect(tmp_path / "ray").pieces}
     assert hosts == {0}  # nothing was begun twice
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"
+)
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_worker_that_dies_under_ray_is_started_again_three_times(tmp_path, monkeypatch):
+    """Its death was an error of the task, which Ray retries only where it is told to."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    starts = tmp_path / "starts"
+
+    def dies(until: int):
+        def work(study: str) -> int:
+            with starts.open("a") as file:
+                file.write("x")
+            code = f"import os; os.kill(os.getpid(), 9) if {starts.stat().st_size} < {until} else 0"
+            return subprocess.run(["python3", "-S", "-c", code], check=True).returncode
+
+        return work
+
+    monkeypatch.setattr(ray_engine, "_work", dies(3))
+    ray_engine.run_ray(Place(tmp_path), 1, 1, lambda: None)
+    assert starts.read_text() == "xxx"
+    monkeypatch.setattr(ray_engine, "_work", dies(100))
+    with pytest.raises(TwinrayError, match="every worker ended with an error"):
+        ray_engine.run_ray(Place(tmp_path), 1, 1, lambda: None)
+    assert starts.read_text() == "xxx" + "xxxx"
 
 
 @pytest.mark.skipif(
