@@ -140,6 +140,7 @@ def test_bytes_of_a_weight_file_count_and_not_its_name(tmp_path):
 
 
 TASK = {"verb": "detect", "pack": "labelled"}
+PACKS = {"unlabelled": {"format": "phantom", "val": 0, "test": 0, "seed": 1}}
 
 
 @pytest.mark.parametrize(
@@ -166,6 +167,13 @@ TASK = {"verb": "detect", "pack": "labelled"}
         ({"arms": [{"name": "x"}]}, "arms[0]: expected init or pretraining"),
         ({"arms": [{"pretraining": "barlo"}]}, "did you mean barlow?"),
         ({"arms": [{"pretraining": "barlow", "seeds": [7]}]}, "has the seeds 0, 1, not 7"),
+        ({"arms": ["random", {"pretraining": "barlow", "seeds": []}]}, "arms[1].seeds: expected different values, one or more, got nothing"),
+        ({"pretrainings": {"barlow": {"pack": "unlabelled", "seeds": [1, 1]}}}, "pretrainings.barlow.seeds: expected different values"),
+        ({"tasks": {"a": {**TASK, "arms": ["random"], "by_arm": {"Barlow": {"arch": "resnet18"}}}}}, "tasks.a.by_arm.Barlow: unknown; expected one of random"),
+        ({"tasks": {"a": {**TASK, "heat_maps": -1}}}, "tasks.a.heat_maps: expected 0 or more, got -1"),
+        ({"packs": {**PACKS, "labelled": {"format": "phantom", "folds": -1}}}, "packs.labelled: expected --folds to be 0, or 2 or more, got -1"),
+        ({"packs": {**PACKS, "labelled": {"format": "phantom", "folds": True}}}, "packs.labelled: expected --folds"),
+        ({"packs": {**PACKS, "labelled": {"format": "phantom", "folds": 10**12}}}, "packs.labelled.folds: expected at most 1000 folds"),
         ({"options": {"detct": {}}}, "options.detct: unknown; did you mean detect?"),
         ({"options": {"all": {"bootstap": 1}}}, "options.all.bootstap: unknown; did you mean bootstrap?"),
         ({"packs": {"labelled": {"format": "phantom", "siz": 3}}}, "packs.labelled.siz: unknown; did you mean size?"),

@@ -32,6 +32,7 @@ _OF_FEATURES = (
     "allow_edited",
 )
 """Options of a probe that its features depend on, and where they are made."""
+_MOST_FOLDS = 1000
 _SOURCES = ("source", "images", "table", "splits", "pseudonymise")
 
 
@@ -98,10 +99,16 @@ class _Builder:
     # --- packs and pre-trainings ---
 
     def folds(self, pack: str) -> list[int | None]:
-        """Folds of a pack; None alone where it has none."""
+        """Folds of a pack; None alone where it has none, and where their number is none: ``pack`` then says so."""
         own = self.file.packs[pack]
         count = own.get("folds", 0) if isinstance(own, dict) else 0
-        return [*range(count)] if isinstance(count, int) and count else [None]
+        if not isinstance(count, int) or isinstance(count, bool) or count < 2:
+            return [None]
+        if count > _MOST_FOLDS:
+            raise self.source.fault(
+                f"packs.{pack}.folds", f"expected at most {_MOST_FOLDS} folds, each a pack of its own, got {count}"
+            )  # fmt: skip
+        return [*range(count)]
 
     def pack(self, option: str, name: str, fold: int | None, place: str) -> Read:
         """The pack of one fold, as an option reads it."""
@@ -185,9 +192,14 @@ class _Builder:
         """All runs of a task."""
         where = f"tasks.{name}"
         taking = list(arms) if task.arms is None else task.arms
-        for arm in (*taking, *task.by_arm):
+        for arm in taking:
             if arm not in arms:
                 raise self.source.fault(f"{where}.arms", unknown(arm, list(arms)))
+        for arm in task.by_arm:
+            if arm not in taking:
+                raise self.source.fault(f"{where}.by_arm.{arm}", unknown(arm, list(taking)))
+        if task.heat_maps < 0:
+            raise self.source.fault(f"{where}.heat_maps", f"expected 0 or more, got {task.heat_maps}")  # fmt: skip
         if task.pack not in self.file.packs:
             raise self.source.fault(f"{where}.pack", unknown(task.pack, list(self.file.packs)))
         if task.policies is not None and task.verb == "detect":
@@ -216,13 +228,7 @@ class _Builder:
             "sizes": task.sizes, "seeds": task.seeds, "folds": task.folds,
         }  # fmt: skip
         for axis, values in axes.items():
-            if values is None:
-                continue
-            if not values or len(set(values)) < len(values):
-                raise self.source.fault(
-                    f"{where}.{axis}",
-                    f"expected different values, one or more, got {_listed(values)}",
-                )
+            _check_different(self.source, f"{where}.{axis}", values)
 
     def _check_set_once(self, name: str, task: Task, arms: Sequence[Arm]) -> None:
         """Refuse an option that stands in two places, of which one would win without a word."""
@@ -433,7 +439,17 @@ def _arms(file: StudyFile, source: Source) -> dict[str, Arm]:
     return found
 
 
+def _check_different(source: Source, place: str, values: Sequence[Any] | None) -> None:
+    """Refuse an axis along which nothing, or the same twice, would be done."""
+    if values is not None and (not values or len(set(values)) < len(values)):
+        raise source.fault(place, f"expected different values, one or more, got {_listed(values)}")
+
+
 def _check_options(file: StudyFile, source: Source) -> None:
+    for name, own in file.pretrainings.items():
+        _check_different(source, f"pretrainings.{name}.seeds", own.seeds)
+    for i, arm in enumerate(file.arms):
+        _check_different(source, f"arms[{i}].seeds", None if isinstance(arm, str) else arm.seeds)
     verbs = ("pack", "pretrain", "detect", "classify")
     for verb in file.options:
         if verb not in ("all", *verbs):
