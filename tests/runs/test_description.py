@@ -123,6 +123,15 @@ def test_weights_of_any_kind_are_described_and_a_strangers_file_is_none(tmp_path
         )
 
 
+def test_a_backbone_says_how_its_pack_was_made(tmp_path):
+    own = {"kind": "backbone", "arch": "resnet18", "sha256": "0", "pack": GOOD["pack"]}
+    described = read_weight_description(written(tmp_path, own))
+    assert described.pack.fit == GOOD["pack"]["fit"]
+    for pack, said in (({"turned": 90}, "pack.turned"), ({"fit": "crop"}, "pack.fit")):
+        with pytest.raises(InputError, match=said):
+            read_weight_description(written(tmp_path, {**own, "pack": {**GOOD["pack"], **pack}}))
+
+
 def test_lists_differ_by_name_or_by_order():
     assert difference(["a", "b"], ("a", "b"), "run", "pack") == ""
     assert (

@@ -222,10 +222,14 @@ def read_description(path: Path) -> ModelDescription:
         raise InputError(
             f"{_WHAT} {path}: classes: expected different names; was it edited? Restore the file"
         )
-    # what is unknown above may be for people; unknown below it would be other pixels
-    typed(raw["pack"], MadeLike, path, _WHAT, "pack")
-    typed(raw["pack"].get("decoded", {}), Decoded, path, _WHAT, "pack.decoded")
+    _check_pack(raw["pack"], path)
     return description
+
+
+def _check_pack(raw: dict[str, Any], path: Path) -> None:
+    """Refuse keys that this version does not know: what is unknown above may be for people, here it would be other pixels."""
+    typed(raw, MadeLike, path, _WHAT, "pack")
+    typed(raw.get("decoded", {}), Decoded, path, _WHAT, "pack.decoded")
 
 
 def _check_normalisation(raw: dict[str, Any], path: Path) -> None:
@@ -249,7 +253,10 @@ def read_weight_description(path: Path) -> WeightDescription | None:
     raw = read_json(path, _WHAT)
     if not isinstance(raw, dict) or not {"sha256", "arch", "kind"} <= raw.keys():
         return None
-    return _checked(raw, WeightDescription, path)
+    description = _checked(raw, WeightDescription, path)
+    if description.kind == "backbone" and description.pack is not None:
+        _check_pack(raw["pack"], path)
+    return description
 
 
 def _object(path: Path) -> dict[str, Any]:
