@@ -239,7 +239,7 @@ def _explained(
         part,
         3,
         "A box, and why",
-        "surest right box (dashed), truth (solid);\nheat: what its score is owed to",
+        "surest hit (dashed), truth (solid);\nheat: what its score is owed to",
     )
     left, bottom, width, height = place
     side = min(width, height)
