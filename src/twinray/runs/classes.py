@@ -43,16 +43,16 @@ def never_learned(learnt: Mapping[str, int], tested: Mapping[str, int]) -> list[
         tested: number of boxes by class in the splits that are measured.
     """
     lacking = [name for name, n in learnt.items() if not n]
-    counted = [
+    found = [
         f"{name!r} ({counted(tested[name], 'box', 'boxes')} tested)"
         for name in lacking
         if tested.get(name)
     ]
     silent = [repr(name) for name in lacking if not tested.get(name)]
     notes = []
-    if counted:
+    if found:
         notes.append(
-            f"WARNING: never learned, without a training box: {', '.join(counted)}; these classes stay in the means over "
+            f"WARNING: never learned, without a training box: {', '.join(found)}; these classes stay in the means over "
             "classes, near 0"
         )
     if silent:
