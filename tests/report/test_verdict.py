@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,3 +48,11 @@ def test_detectors_that_learned_nothing_are_called_so(figure: Make) -> None:
         "of the arm a hardly learned"
         in paired_verdict(("a", figure(0.01)), ("b", figure(0.4)), same).caution
     )
+
+
+def test_a_difference_larger_than_any_is_not_named(figure: Make) -> None:
+    """Of 18 patients "only a difference of about 1.540 or more" was told of an area between 0 and 1."""
+    for least, told in ((0.4, "about 0.400 or more"), (1.54, "no difference, however large")):
+        open_ = replace(figure(0.1, -0.4, 0.6), tests={"detectable": least})
+        reason = paired_verdict(("a", figure(0.5)), ("b", figure(0.6)), open_, "AUC").reason
+        assert told in reason and "1.5" not in reason

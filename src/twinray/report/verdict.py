@@ -9,6 +9,8 @@ from twinray.evaluation.record import Figure
 from twinray.report.numbers import finite, interval, interval_of, number, remark, signed, value_of
 
 Outcome = Literal["higher", "lower", "open", "unknown"]
+WHOLE = 1.0
+"""What two models can differ by at most: main measures lie in 0..1."""
 BARELY_LEARNED = 0.05
 """An mAP50 below this is next to nothing: a detector that learned too little to be compared."""
 
@@ -77,6 +79,8 @@ def not_shown(difference: Figure | None, digits: int = 3) -> str:
     least = None if difference is None else finite(difference.tests.get("detectable"))
     if least is None:
         return ""
+    if least >= WHOLE:
+        return " That is no proof that there is none: no difference, however large, would have been shown in 80 of 100 studies like this one."
     return (
         f" That is no proof that there is none: in 80 of 100 studies like this one, only a difference of about "
         f"{number(least, digits)} or more would have been shown."

@@ -23,6 +23,7 @@ from twinray.report.numbers import count, number, signed
 from twinray.report.page.document import Block, Picture, Points, Words
 from twinray.report.study_result import Task
 from twinray.report.tables import Table
+from twinray.report.verdict import WHOLE
 from twinray.studies.report.gather import Gathered
 
 RESAMPLING = Resampling(400, 0)
@@ -86,7 +87,7 @@ def worth(
                 "What these test images can show",
                 ("task", "labels", "arm", "difference", "smallest difference shown in 80 % of studies", "test patients to settle the measured one"),
                 tuple(power),
-                "The smallest difference counts patients and, where there are several, seeds. The number of patients to settle a difference that was measured near 0 is large or has no end, and its interval is wide.",
+                "The smallest difference counts patients and, where there are several, seeds; none: no difference would be shown, however large. The number of patients to settle a difference that was measured near 0 is large or has no end, and its interval is wide.",
         )  # fmt: skip
         smallest = (Words(table, numbers=True),)
     return tuple(gains), smallest, told, known
@@ -265,7 +266,8 @@ def _power(measured: Measured, sampled: Sampled, task: Task) -> list[tuple[str, 
                 settle = "nothing varies on these images"
             elif spread.difference:
                 settle = patients_to_settle(spread).told()
+            least = detectable(spread)
             rows.append(
-                (task.title, f"{100 * share:g} %", f"{arm} minus {task.arms[0]}", signed(spread.difference), number(detectable(spread)), settle)
+                (task.title, f"{100 * share:g} %", f"{arm} minus {task.arms[0]}", signed(spread.difference), number(least) if least < WHOLE else "none", settle)
             )  # fmt: skip
     return rows
