@@ -276,6 +276,23 @@ def test_a_full_disk_fails_no_piece_and_ends_the_workers(tmp_path, monkeypatch):
     assert len(started) == 2  # none is started again
 
 
+def test_a_coordinator_that_is_asked_to_stop_takes_its_workers_along(tmp_path, monkeypatch):
+    place = Place(tmp_path)
+    place.write_plan(_plan("a"))
+    started = []
+
+    def start(*_: object) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"]))  # fmt: skip
+        return started[-1]
+
+    monkeypatch.setattr("twinray.studies.runner.local.start_worker", start)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run_local(place, 2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert [one.returncode for one in started] == [-signal.SIGTERM] * 2
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_holder_knows_that_its_claim_was_taken_over(tmp_path):
     claims = Claims(tmp_path)
     first = claims.take(PIECE)

@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from twinray.errors import DiskFull
 from twinray.files import make_folder
@@ -66,9 +69,31 @@ def run_local(place: Place, workers: int, threads: int, tick: Callable[[], None]
         tick: called now and then, to show how far it is.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the workers were asked to stop and have ended.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the workers were asked to stop and have ended.
         DiskFull: the disk is full; the workers have ended.
     """
+    with _asked_to_stop():
+        _keep_going(place, workers, threads, tick)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[None]:
+    """SIGTERM stops as Ctrl-C does: the workers, which have sessions of their own, would go on unseen."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _keep_going(place: Place, workers: int, threads: int, tick: Callable[[], None]) -> None:
     deaths: Counter[str] = Counter()
     full = False
     since = now()
