@@ -23,7 +23,7 @@ failed=0
 for extra in "$@"; do
     rm -rf "$place/venv" "$place/demo"
     uv venv --quiet --python "$python" "$place/venv"
-    uv pip install --quiet --python "$place/venv/bin/python" --resolution "$resolution" "$wheel${extra:+[$extra]}"
+    uv pip install --quiet --python "$place/venv/bin/python" --resolution "$resolution" "$wheel${extra:+[$extra]}" || { echo "$python, $dependencies: the wheel with '${extra}' cannot be installed"; failed=1; continue; }
     told="$("$place/venv/bin/python" -V), $dependencies, extra '${extra}', $(du -sh "$place/venv" | cut -f1)"
     if [ "${MATRIX_DEMO:-yes}" = yes ]; then
         (cd "$place" && venv/bin/twinray demo --out demo --unlabelled 40 --labelled 40 --size 64 --pretrain-size 32 \

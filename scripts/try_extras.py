@@ -116,15 +116,20 @@ def _ended_well(words: Sequence[object], made: Sequence[Path], variables: dict[s
     return told
 
 
-def refused(extra: str, words: Sequence[object], command: Path = TWINRAY) -> str:
-    """Run ``twinray``; it must end with status 2 and one line that names the extra. Returns the line."""
-    done = said([command, *words])
+def refused(extra: str, words: Sequence[object]) -> str:
+    """Run ``twinray``; it must end with status 2 and one line that names the extra, and leave nothing. Returns the line."""
+    out = words[words.index("--out") + 1] if "--out" in words else None
+    before = isinstance(out, Path) and out.exists()
+    done = said([TWINRAY, *words])
     lines = [line for line in done.stderr.splitlines() if line.startswith("twinray: ")]
     named = f"pip install 'twinray[{extra}]'"
     if done.returncode != 2 or "Traceback" in done.stderr or len(lines) != 1 or named not in lines[0]:  # fmt: skip
         raise Failed(
             f"expected status 2 and one line with {named}, got {done.returncode}\n{done.stderr[-3000:]}"
         )
+    # what pack has decoded it keeps, for --resume
+    if isinstance(out, Path) and not before and out.exists() and words[0] != "pack":
+        raise Failed(f"{lines[0]}\nleft {out.name}: {sorted(p.name for p in out.rglob('*'))[:9]}")
     return lines[0]
 
 
@@ -427,7 +432,7 @@ def main(words: Sequence[str]) -> int:
         folder.mkdir(parents=True)
         try:
             told = CASES[extra](place, folder, there)
-        except Failed as error:
+        except (Failed, subprocess.TimeoutExpired) as error:
             bad += 1
             told = f"FAILED: {error}"
         print(f"{extra}, {'there' if there else 'missing'}: {told}", flush=True)

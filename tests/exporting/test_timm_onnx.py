@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -20,6 +21,17 @@ from twinray.records import Boxes, Pixels
 
 def parity(folder):
     return json.loads((folder / "parity.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("to", "package"),
+    [("timm", "timm"), ("onnx", "onnx"), ("onnx", "onnxscript"), ("onnx", "onnxruntime")],
+)
+def test_a_missing_extra_is_named_before_any_work(tmp_path, cli, monkeypatch, to, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    status, _, said = cli("export", tmp_path / "run", "--to", to, "--out", tmp_path / "out")
+    assert status == 2 and f"--to {to} needs {package}: pip install 'twinray[{to}]'" in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("kind", ["backbone", "classifier", "detector"])

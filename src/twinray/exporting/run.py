@@ -30,6 +30,10 @@ _WRITERS: Mapping[str, Callable[[Subject, Path], Exported]] = {
     "onnx": to_onnx.write,
     "hub": to_hub.write,
 }
+_NEEDED: Mapping[str, Callable[[], object]] = {
+    "timm": to_timm.installed_timm,
+    "onnx": to_onnx.check_installed,
+}
 _UNCHECKED = "unchecked"
 """Folder that holds the files until the check has passed: what a kill leaves there says so."""
 _NOT_CHECKED = "Whether training images can be told from others was not checked (--membership on)."
@@ -40,12 +44,14 @@ def run(config: ExportConfig) -> Path:
     """Write the files, check them through the foreign loader, write the card and push; return the folder.
 
     Raises:
-        InputError: not a finished run, a target that does not take its network, an ancestor whose licence forbids it, no real
-            image for the check, or a detector that finds nothing on them.
+        InputError: a target whose extra is missing or that does not take the run's network, not a finished run, an ancestor whose
+            licence forbids it, no real image for the check, or a detector that finds nothing on them.
         TwinrayError: the other tool does not give what the run gives; nothing is kept then. Or the hub refuses.
     """
     if config.push:
         check_push(config.push)
+    if needed := _NEEDED.get(config.to):
+        needed()
     subject = open_subject(config.run, allow_edited=config.allow_edited)
     if config.commercial:
         check_commercial(subject)

@@ -78,6 +78,19 @@ class _Whole(nn.Module):
         return found
 
 
+def check_installed() -> None:
+    """Refuse the target where its packages are missing, before any work.
+
+    Raises:
+        InputError: naming the extra.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise InputError(f"--to onnx needs {package}: pip install 'twinray[onnx]'") from error
+
+
 @torch.no_grad()
 def write(subject: Subject, out: Path) -> Exported:
     """Write the graphs, ``model.json`` and the loader.
@@ -86,11 +99,7 @@ def write(subject: Subject, out: Path) -> Exported:
         InputError: the extra is not installed.
         TwinrayError: the exporter cannot take the network.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise InputError(f"--to onnx needs {package}: pip install 'twinray[onnx]'") from error
+    check_installed()
     described = describe(subject)  # channels stay in the order in which the network takes them
     example = torch.zeros(1, 3, subject.size, subject.size)
     network = subject.network

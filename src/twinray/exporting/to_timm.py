@@ -25,6 +25,18 @@ _LIMIT = 1e-5
 _BATCH = 4
 
 
+def installed_timm() -> Any:
+    """The package, imported; asked for before any work.
+
+    Raises:
+        InputError: it is not installed, naming the extra.
+    """
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise InputError("--to timm needs timm: pip install 'twinray[timm]'") from error
+
+
 def write(subject: Subject, out: Path) -> Exported:
     """Write ``model.safetensors`` and ``config.json``; of a detector the backbone alone.
 
@@ -32,10 +44,7 @@ def write(subject: Subject, out: Path) -> Exported:
         InputError: timm is not installed, or has no such network.
         TwinrayError: the place cannot be written.
     """
-    try:
-        timm = importlib.import_module("timm")
-    except ImportError as error:
-        raise InputError("--to timm needs timm: pip install 'twinray[timm]'") from error
+    timm = installed_timm()
     name, options = _named(subject)
     if not timm.is_model(name):
         raise InputError(f"timm {timm.__version__} has no network {name}; use --to torchvision")
