@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_one_graph_gives_logits_and_features(tmp_path, cli, blob_pack, kind, arc
     [("resnet18", "faster-rcnn"), ("resnet18", "retinanet"), ("timm/test_vit", "fcos")],
 )
 def test_graphs_and_numpy_find_the_same_boxes_in_original_pixels(
-    tmp_path, cli, blob_pack, arch, detector
+    tmp_path, cli, blob_pack, monkeypatch, arch, detector
 ):
     pytest.importorskip("onnxscript")
     run = made_run(tmp_path / "run", blob_pack, arch=arch, detector=detector, size=96)
@@ -107,3 +108,14 @@ def test_graphs_and_numpy_find_the_same_boxes_in_original_pixels(
         limit=1e-4,
     )
     assert found.holds, found.told()
+    # and as the card says
+    Image.fromarray(image).save(tmp_path / "out" / "image.png")
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path / "out")
+    monkeypatch.syspath_prepend(tmp_path / "out")
+    for name in ("onnx_model", "twinray_square"):
+        sys.modules.pop(name, None)
+    names = {}
+    exec(code, names)
+    for one, other in zip(names["found"], (boxes, labels, scores), strict=True):
+        np.testing.assert_array_equal(one, other)

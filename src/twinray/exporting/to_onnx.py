@@ -123,7 +123,7 @@ def write(subject: Subject, out: Path) -> Exported:
     usage = (
         "```python\nimport numpy as np\nfrom PIL import Image\n\n"
         f"from {Path(LOADER).stem} import Model  # beside the graphs, with {SQUARE}; needs numpy, pillow and onnxruntime\n\n"
-        "model = Model('.')\nfound = model(np.asarray(Image.open('image.png').convert('L')))\n```"
+        "model = Model('.')\nfound = model(np.asarray(Image.open('image.png').convert('RGB')))\n```"
     )
 
     def check(pixels: Tensor) -> Parity:
