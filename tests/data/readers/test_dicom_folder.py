@@ -93,8 +93,8 @@ def test_files_are_found_by_content(export: Path) -> None:
     ]
     assert [s.id for s in found.samples] == ["1.2.3.1", "1.2.3.2", "1.2.3.3", "1.2.3.4"]
     assert (found.name, found.task, found.label_classes) == ("export", "none", ())
-    assert "2 files that are not DICOM (.exe 1, no suffix 1) passed over" in found.notes
-    assert "1 DICOM directories (DICOMDIR under another name) passed over" in found.notes
+    assert "2 files that are not DICOM (.exe 1, no suffix 1): skipped" in found.notes
+    assert "1 DICOM directory (DICOMDIR under another name): skipped" in found.notes
     assert not found.skipped
 
 

@@ -103,7 +103,7 @@ def read_dicom_folder(
         for name in found.names
         if rows is not None and name not in rows
     ]
-    notes = [*([f"{_others(found)} passed over"] if found.others else []), *found.notes, *told]
+    notes = [*([f"{_others(found)}: skipped"] if found.others else []), *found.notes, *told]
     headers = _headers(root, names, found.skipped, notes)
     headers, shared = _without_copies(root, headers, notes)
     if not headers:
@@ -192,7 +192,9 @@ def _headers(
                     headers[name] = header
             meter.advance()
     if directories:
-        notes.append(f"{directories:,} DICOM directories (DICOMDIR under another name) passed over")
+        notes.append(
+            f"{counted(directories, 'DICOM directory', 'DICOM directories')} (DICOMDIR under another name): skipped"
+        )
     return headers
 
 
