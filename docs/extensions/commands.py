@@ -44,7 +44,7 @@ _SECONDS = 1800
 _RUNS = os.environ.get("TWINRAY_DOCS_RUN", "yes") != "no"
 _BLOCK = re.compile(r"^```\{run\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _OPTION = re.compile(r"^:(\w+):\s*(.*)$")
-_PROGRESS = re.compile(r": \d+/\d+ images, [\d.]+/s, ")
+_PROGRESS = re.compile(r": [\d,]+/[\d,]+ (?:images|files), [\d,.]+/s, ")
 _LARGE = ("*.pt", "model.safetensors", "backbone.safetensors")
 
 
