@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,3 +111,21 @@ def test_the_fitted_attack_finds_what_is_there_and_holds_chance_where_nothing_is
         assert found.low < found.value < found.high
         missed += not found.low <= 0.5 <= found.high
     assert missed <= 4 if signal == 0 else missed == 30
+
+
+@pytest.mark.parametrize("other", [-1.0, float("nan")])
+def test_an_uncertain_label_has_no_loss(other: float) -> None:
+    class Logits:
+        task = "multilabel"
+
+        def logits(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[2.0, -3.0]]).expand(len(x), 2)
+
+    stated = SimpleNamespace(
+        pixels=np.zeros((2, 1, 4, 4), np.uint8), labels=np.array([[1.0, other], [other, other]])
+    )
+    subject = SimpleNamespace(network_input=lambda x: x.float())
+    found = check._OfClassifier(subject, Logits(), stated)
+    own, mirrored = found(0)[:2]
+    assert own == mirrored == pytest.approx(np.log1p(np.exp(-2.0)), rel=1e-5)
+    assert found(1) is None

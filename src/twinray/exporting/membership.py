@@ -39,7 +39,7 @@ from twinray.detection.targets import BoxTargets
 from twinray.evaluation.intervals import bootstrap_groups, group_index, percentile_interval
 from twinray.evaluation.labels.ranking import Ranking, auc, curve, rank
 from twinray.exporting.subject import Subject
-from twinray.records import FloatArray, IntArray, Interval
+from twinray.records import ABSENT, PRESENT, FloatArray, IntArray, Interval
 from twinray.runs.seen import Seen
 
 _RESAMPLES = 1000
@@ -262,14 +262,14 @@ class _OfClassifier:
 
     @torch.no_grad()
     def __call__(self, row: int) -> list[float] | None:
-        """The numbers of a row; None where no label is known."""
+        """The numbers of a row; None where no label is certain."""
         truth = torch.from_numpy(np.array(self.pack.labels[row], dtype=np.float32))[None]
-        known = ~truth.isnan()
+        known = (truth == PRESENT) | (truth == ABSENT)  # an uncertain label has no loss
         if not known.any():
             return None
         seen = self.subject.network_input(_pixels(self.pack, row))
         logits = self.network.logits(torch.cat([seen, seen.flip(-1)]))
-        truth, known = truth.nan_to_num().expand_as(logits), known.expand_as(logits)
+        truth, known = (truth * known).nan_to_num().expand_as(logits), known.expand_as(logits)
         if self.network.task == "multiclass":
             loss = -(logits.log_softmax(1) * truth).sum(1)
         else:
