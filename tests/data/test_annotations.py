@@ -268,7 +268,7 @@ def test_files_of_other_proportions_than_the_boxes_frame_are_told(tmp_path: Path
     collections = read_sources("nih", [source], SourceOptions())
     info = write_pack(collections, tmp_path / "p", PackOptions(size=16), workers=0).info
     (note,) = [note for note in info.notes if "other proportions" in note]
-    assert note.startswith("WARNING: boxes of 1 images")
+    assert note.startswith("WARNING: boxes of 1 image")
     assert "00000003_000.png (96 x 64, boxes 1024 x 1024)" in note
 
 

@@ -539,7 +539,7 @@ def array_labels(change: Callable[[np.ndarray, int], np.ndarray]) -> Corrupt:
     def corrupt(root: Path, row: int) -> Sequence[str]:
         path = root / "in" / "task_labels" / "organ.npy"
         np.save(path, change(np.load(path), row))
-        return (f"image {row} ", "images have no label", "task_labels has only")
+        return (f"image {row} ", "1 image has no label", "task_labels has only")
 
     return corrupt
 
@@ -800,8 +800,8 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "label of another unit": cell(CHEXPERT, 9, "100"),
         "view in another case": cell(CHEXPERT, 3, upper),
         "unknown view": cell(CHEXPERT, 3, "oblique"),
-        "lateral": cell(CHEXPERT, 3, "Lateral", "lateral views"),
-        "another path": cell(CHEXPERT, 0, "train/patient99999/study1/view1_frontal.jpg", "are not there"),
+        "lateral": cell(CHEXPERT, 3, "Lateral", "1 lateral view was left out"),
+        "another path": cell(CHEXPERT, 0, "train/patient99999/study1/view1_frontal.jpg", "1 image that the tables list is not there"),
         "no path": cell(CHEXPERT, 0, ""),
         "row twice": repeated(CHEXPERT),
         "without a label": without(CHEXPERT, 10),
@@ -863,8 +863,8 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "another patient": cell(MIMIC_META, 1, "19999999", "says patient"),
         "patient nan": cell(MIMIC_META, 1, "nan"),
         "study of another patient": cell(MIMIC_LABELS, 0, "19999999", "says patient"),
-        "study without labels": cell(MIMIC_LABELS, 1, "59999999", "of studies without labels"),
-        "lateral": cell(MIMIC_META, 4, "LATERAL", "no frontal views"),
+        "study without labels": cell(MIMIC_LABELS, 1, "59999999", "1 image is of a study without labels"),
+        "lateral": cell(MIMIC_META, 4, "LATERAL", "1 image that is no frontal view was left out"),
         "no view": cell(MIMIC_META, 4, "", "have no view"),
         "row twice": repeated(MIMIC_META),
         "labels twice": repeated(MIMIC_LABELS),
@@ -879,7 +879,7 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "no patient": cell(BRAX, 3, "nan", NOTHING),
         "another path": cell(BRAX, 2, "images/x.png", "not on this disk"),
         "path that leads out": cell(BRAX, 2, "../x.png"),
-        "lateral": cell(BRAX, 22, "L", "no frontal views"),
+        "lateral": cell(BRAX, 22, "L", "1 image that is no frontal view was left out"),
         "a strip": cell(BRAX, 23, "2"),
         "row twice": repeated(BRAX),
         "without patients": without(BRAX, 3),
@@ -889,11 +889,11 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "labels in another form": cell(PADCHEST, 9, "pneumonia|nodule"),
         "labels of numbers": cell(PADCHEST, 9, "[1]"),
         "excluded": cell(PADCHEST, 9, "['exclude']"),
-        "unchanged": cell(PADCHEST, 9, "['unchanged']", "their labels are unknown"),
+        "unchanged": cell(PADCHEST, 9, "['unchanged']", "its labels are unknown"),
         "label in another case": cell(PADCHEST, 9, lambda v: v.upper(), "differ in nothing"),
         "no patient": cell(PADCHEST, 5, "nan", NOTHING),
         "unknown view": cell(PADCHEST, 7, "oblique"),
-        "lateral": cell(PADCHEST, 7, "L", "no frontal views"),
+        "lateral": cell(PADCHEST, 7, "L", "1 image that is no frontal view was left out"),
         "row twice": repeated(PADCHEST),
         "without labels": without(PADCHEST, 9),
     },
@@ -931,7 +931,7 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "name twice": text(DET, '"36001.png"', '"36002.png"'),
     },
     "yolo": {
-        "no image": gone("in/images/{split}/x{i:02d}.png", "have no image"),
+        "no image": gone("in/images/{split}/x{i:02d}.png", "1 text file has no image"),
         "pixels": text(YOLO, "0 0.7 0.5 0.25 0.125", "0 67 32 24 8"),
         "prediction": text(YOLO, "0 0.7 0.5 0.25 0.125", "0 0.7 0.5 0.25 0.125 0.9"),
         "unknown class": text(YOLO, "0 0.7", "7 0.7"),
@@ -939,7 +939,7 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "box of nan": text(YOLO, "0.7", "nan"),
         "box without height": text(YOLO, "0.25 0.125", "0.25 0"),
         "line twice": text(YOLO, "0 0.7 0.5 0.25 0.125", "0 0.7 0.5 0.25 0.125\n0 0.7 0.5 0.25 0.125", "1 duplicate annotations"),
-        "no text file": gone(YOLO, "have no text file"),
+        "no text file": gone(YOLO, "1 image has no text file"),
         "other number of classes": text("in/data.yaml", "nc: 2", "nc: 3"),
         "class twice": text("in/data.yaml", "nodule", "mass"),
         "split that is not there": text("in/data.yaml", "images/val", "images/valid", "is not there"),
@@ -959,8 +959,8 @@ CORRUPTED: dict[str, dict[str, Corrupt]] = {
         "entities": text(VOC, "<annotation>", '<!DOCTYPE a [<!ENTITY b "c">]><annotation>'),
         "no XML": text(VOC, "</annotation>", "", "line 1"),
         "in two splits": text("in/ImageSets/Main/val.txt", "x08", "x00\nx08", "is in both"),
-        "no image": gone("in/JPEGImages/x{i:02d}.jpg", "have no image on this disk"),
-        "no annotation": gone(VOC, "have no XML file"),
+        "no image": gone("in/JPEGImages/x{i:02d}.jpg", "1 XML file has no image on this disk"),
+        "no annotation": gone(VOC, "1 image has no XML file"),
     },
     "cvat": {
         "unknown label": text(CVAT, 'box label="mass"', 'box label="Mass"', "none of the task's"),
