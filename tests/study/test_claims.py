@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -301,18 +302,22 @@ def test_a_holder_knows_that_its_claim_was_taken_over(tmp_path):
     assert second.number == 1 and claims.holds(second) and not claims.holds(first)
 
 
+def _side_by_side(write: Callable[[Path, str], None], study: Path, names: str) -> None:
+    fork = multiprocessing.get_context("fork")
+    writers = [fork.Process(target=write, args=(study, name)) for name in names]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+
+
 def _append(study: Path, name: str) -> None:
     for i in range(25):
         Journal(study).append("event", who=name, number=i)
 
 
 def test_the_journal_is_a_chain_that_several_processes_write(tmp_path):
-    fork = multiprocessing.get_context("fork")
-    writers = [fork.Process(target=_append, args=(tmp_path, name)) for name in "abc"]
-    for one in writers:
-        one.start()
-    for one in writers:
-        one.join()
+    _side_by_side(_append, tmp_path, "abc")
     journal = Journal(tmp_path)
     events = journal.events()
     assert len(events) == 75 and journal.broken() is None
@@ -331,12 +336,7 @@ def _append_without_locks(study: Path, name: str) -> None:
 def test_the_journal_is_a_chain_on_a_disk_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr("twinray.studies.runner.journal._LOST_S", 0.5)
     (tmp_path / ".journal.jsonl.lock").write_bytes(b"")  # of a process that was killed
-    fork = multiprocessing.get_context("fork")
-    writers = [fork.Process(target=_append_without_locks, args=(tmp_path, n)) for n in "abcd"]
-    for one in writers:
-        one.start()
-    for one in writers:
-        one.join()
+    _side_by_side(_append_without_locks, tmp_path, "abcd")
     assert len(Journal(tmp_path).events()) == 100 and Journal(tmp_path).broken() is None
     assert not (tmp_path / ".journal.jsonl.lock").exists()
 

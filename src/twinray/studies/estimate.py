@@ -462,9 +462,8 @@ def _of_network(once: Once, batch: int, gpu: bool) -> tuple[_Rate, int]:
     own = min(batch, 256 if gpu else IMAGES // 2)
     low = max(IMAGES, 2 * own)
     if gpu:
-        once(
-            low, _HELD, own
-        )  # kernels are chosen and the network compiled, which a later run of this machine finds done
+        # kernels are chosen and the network compiled, which a later run of this machine finds done
+        once(low, _HELD, own)
     cold = once(low, _HELD, own)  # also what is loaded once a process
     if 5 * cold.seconds > LIMIT_S:
         amount = cold.work.learnt + _EVAL * cold.work.seen
@@ -667,12 +666,8 @@ def show_estimate(found: Estimate, console: Console) -> None:
     )
     console.print(Text(told, style="bold"), soft_wrap=True)
     if found.done:
-        console.print(
-            Text(
-                f"{counted(found.done, 'piece is finished and not counted', 'pieces are finished and not counted')}"
-            ),
-            soft_wrap=True,
-        )
+        done = counted(found.done, "piece is", "pieces are")
+        console.print(Text(f"{done} finished and not counted"), soft_wrap=True)
     for name, reason in found.why.items():
         console.print(Text(f"not counted, could not be timed: {name}: {reason}", style="bold red"))
     console.print(

@@ -24,8 +24,11 @@ FEWEST: Final = 40
 MOST: Final = 10_000
 """Pairs of an image and a wrong copy that a score is fitted on, at most."""
 
-KNOWN: Final = 0.9
-"""Share of an archive's images that the shipped network must find the right way round before it is asked at all."""
+KNOWN: Final = 0.75
+"""Share of an archive's images that the shipped network must find the right way round before it is asked at all.
+
+Of chests it takes one in twenty for mirrored, and an archive may hold many that are; of other parts it would find a half.
+"""
 
 _TRUST: Final = 0.1
 """What one unit of the network's log odds counts, where the fitted score should be at least 1 (chosen on the tuning half)."""

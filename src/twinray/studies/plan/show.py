@@ -79,7 +79,7 @@ def _table(plan: Plan) -> Table:
 
 def tree(plan: Plan) -> Tree:
     """What depends on what: every piece under the last of those that it needs."""
-    root = Tree(f"{counted(len(plan.nodes), 'piece')}")
+    root = Tree(counted(len(plan.nodes), "piece"))
     below: dict[str, list[Node]] = {}
     for one in plan:
         below.setdefault(one.needs[-1] if one.needs else "", []).append(one)
